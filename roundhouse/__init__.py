@@ -1,0 +1,3 @@
+"""Roundhouse: rounds of machine-learning experiments on PBS, Slurm, or this machine, kept in plain files."""
+
+__version__ = "0.1.0"

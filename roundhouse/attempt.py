@@ -1,0 +1,137 @@
+"""What is known of an experiment: its attempts, and how each was opened, claimed and closed. Plain data, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from roundhouse.causes import Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """job.json: an attempt was opened by `scheduler`, for this config and these inputs. `at` is the file server's clock.
+
+    `mark`: no run, but a person's word (retry, cancelled, archived) that takes the attempt's number, and is then void.
+    """
+
+    token: str
+    scheduler: Mapping[str, str]
+    config_hash: str
+    inputs: Mapping[str, Any]
+    job_id: str | None = None
+    at: float = 0.0
+    mark: Cause | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """claim.json: held by a job, or void. A claim that cannot be read is held by somebody unknown."""
+
+    void: bool = False
+    cause: Cause | None = None
+    why: str = ""
+    job_id: str | None = None
+    nonce: str = ""
+    host: str = ""
+    at: float = 0.0
+    jobs: int | None = None  # for a void by a limit: how many jobs the user had then
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """result.json: the attempt is over. `final` means that another try cannot help."""
+
+    cause: Cause
+    why: str = ""
+    exit_code: int | None = None
+    signals: tuple[str, ...] = ()
+    at: float = 0.0
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """progress.json: how far the training is. Its file's time is the job's sign of life."""
+
+    epoch: int = 0
+    epochs: int | None = None
+    started_epoch: int = 0
+    metric_name: str | None = None
+    metric: float | None = None
+    best: float | None = None
+    artifacts: Mapping[str, str] = field(default_factory=dict)  # file name -> SHA-256
+
+    @property
+    def gained(self) -> bool:
+        """Whether this attempt finished at least one epoch of its own."""
+        return self.epoch > self.started_epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What is known of one attempt. Times are the file server's; None where a file is absent."""
+
+    number: int
+    opened: Opened
+    claim: Claim | None = None
+    result: Result | None = None
+    progress: Progress | None = None
+    progress_at: float | None = None
+    gone_at: float | None = None
+    cancel: bool = False
+
+    @property
+    def void(self) -> bool:
+        return self.claim is not None and self.claim.void
+
+    @property
+    def closed(self) -> bool:
+        return self.result is not None or self.void
+
+    @property
+    def cause(self) -> Cause | None:
+        """Why it ended; None while it is open. A result outweighs a claim."""
+        if self.result is not None:
+            return self.result.cause
+        return self.claim.cause if self.void and self.claim else None
+
+    @property
+    def job_id(self) -> str | None:
+        """The job's ID, from whoever knew it first: the runner that submitted, or the job itself."""
+        return self.opened.job_id or (self.claim.job_id if self.claim else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An experiment's record at one look.
+
+    `damage` names a file of the newest attempt (or the history) that exists and cannot be understood: until a person
+    has looked, nothing more is done. Damage of older attempts changes nothing any more, and is in `notes`.
+    """
+
+    directory: Path
+    attempts: tuple[Attempt, ...] = ()
+    folded: bool = False
+    damage: str = ""
+    notes: tuple[str, ...] = ()
+    next_number: int = 1
+
+    @property
+    def newest(self) -> Attempt | None:
+        return self.attempts[-1] if self.attempts else None
+
+    @property
+    def runs(self) -> tuple[Attempt, ...]:
+        """The attempts that are more than marks. The first of them pins config and inputs."""
+        return tuple(attempt for attempt in self.attempts if attempt.opened.mark is None)
+
+    @property
+    def completed(self) -> Attempt | None:
+        """The one attempt that completed. It need not be the newest: a mark may have been opened after it."""
+        for attempt in self.attempts:
+            if attempt.cause is Cause.COMPLETED:
+                return attempt
+        return None

@@ -1,0 +1,237 @@
+"""What runner.py's options do: each is a function from a round and a workplace to an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TextIO
+
+from roundhouse import dispatch, orders, record, view
+from roundhouse.command import runner as command_runner
+from roundhouse.dispatch import Report, Workplace
+from roundhouse.errors import RoundhouseError
+from roundhouse.experiment import Experiment
+from roundhouse.names import nearest
+from roundhouse.plan import State, Verb
+from roundhouse.round import Round, json_schema, load_round
+from roundhouse.schedulers.local import Local
+from roundhouse.site import Site, load_site
+
+DONE, USAGE, WORK_REMAINS, FAILED, TROUBLE, INTERRUPTED = 0, 2, 3, 4, 5, 130
+LOCK_PATIENCE = 120.0  # seconds to wait for another pass over the same round
+WATCH_AT_LEAST = 30.0  # seconds between two passes on a cluster: many people share its scheduler
+
+Only = Callable[[Experiment], bool]
+
+
+def run(options: argparse.Namespace, repository: Path) -> int:
+    """Carry out one call of runner.py. RoundhouseError: bad input."""
+    if options.schema:
+        print(json.dumps(json_schema(), indent=2))
+        return DONE
+    if not options.round:
+        raise RoundhouseError("say which round: --round NAME, a file rounds/NAME.yaml")
+    _check(options)
+    loaded = load_round(options.round, options.rounds)
+    only = _chooser(loaded, options.only)
+    place = _workplace(options, repository, loaded)
+    if options.why:
+        return _why(place, loaded, options.why)
+    if options.status:
+        return _status(place, loaded, only, options.json)
+    if options.dry_run:
+        return _dry_run(place, loaded, only, options.limit)
+    with _lock(place, loaded.name):
+        if options.cancel:
+            return _cancel(place, loaded, only)
+        if options.retry:
+            _tell(orders.retry(row for row in _told(place, loaded).rows if only(row.experiment)) or ["nothing to retry"])
+        if isinstance(place.scheduler, Local):
+            return _run_here(place, place.scheduler, loaded, only, options.limit)
+    return _run_there(place, loaded, only, options.limit, options.watch)
+
+
+def _check(options: argparse.Namespace) -> None:
+    for name in ("limit", "jobs_per_gpu", "watch"):
+        value = getattr(options, name)
+        if value is not None and value < (0 if name == "limit" else 1):
+            raise RoundhouseError(f"--{name.replace('_', '-')} {value} makes no sense")
+    if options.json and not options.status:
+        raise RoundhouseError("--json goes with --status")
+
+
+def _chooser(loaded: Round, glob: str | None) -> Only:
+    if glob is None:
+        return lambda experiment: True
+    if not any(fnmatchcase(experiment.path, glob) for experiment in loaded.experiments):
+        hint = nearest(glob, [experiment.path for experiment in loaded.experiments])
+        raise RoundhouseError(f"--only {glob!r} matches no experiment of round {loaded.name}; {hint}")
+    return lambda experiment: fnmatchcase(experiment.path, glob)
+
+
+def _workplace(options: argparse.Namespace, repository: Path, loaded: Round) -> Workplace:
+    from roundhouse.pool import Pool, find_slots
+    from roundhouse.schedulers.detect import detect
+
+    site = load_site(options.site, repository / "sites", socket.gethostname())
+    run = command_runner(site.command_limit)
+    kind = options.scheduler if options.scheduler not in (None, "auto") else site.scheduler
+    scheduler, remark = detect(kind, getpass.getuser(), run)
+    if remark:
+        print(f"runner.py: {remark}; running on this machine", file=sys.stderr)
+    max_jobs, settle = site.max_jobs, max(120.0, 2 * site.command_limit)
+    if scheduler is None:
+        cores = max((experiment.resources.ncpus for experiment in loaded.experiments), default=1)
+        slots = find_slots(cores, options.jobs_per_gpu)
+        scheduler = Local(Pool(slots))
+        max_jobs, settle = len(slots), 5.0
+    python = site.python or sys.executable
+    return Workplace(options.experiments.absolute(), repository, site, scheduler, run, python, max_jobs, settle)
+
+
+@contextmanager
+def _lock(place: Workplace, name: str) -> Iterator[None]:
+    """One pass over a round at a time. It only keeps passes orderly: where locks do not work, nothing depends on it."""
+    import filelock
+
+    place.experiments.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(place.experiments / f".{name}.lock")
+    try:
+        lock.acquire(timeout=5.0 if isinstance(place.scheduler, Local) else LOCK_PATIENCE)
+    except filelock.Timeout:
+        raise RoundhouseError(
+            f"another runner is at work on round {name} ({lock.lock_file} is locked). --status shows how it stands"
+        ) from None
+    except (NotImplementedError, OSError) as error:
+        print(f"runner.py: no lock could be taken ({error}); going on, the record keeps order by itself", file=sys.stderr)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _told(place: Workplace, loaded: Round) -> Report:
+    return dispatch.run_pass(place, loaded.experiments, act=False)
+
+
+def _run_here(place: Workplace, scheduler: Local, loaded: Round, only: Only, limit: int | None) -> int:
+    records = (record.read(place.directory(experiment)) for experiment in loaded.experiments)
+    if all(rec.folded for rec in records):
+        report, interrupted = dispatch.run_pass(place, loaded.experiments, only=only), False
+    else:
+        from roundhouse.foreground import run_here
+
+        report, interrupted = run_here(place, scheduler.pool, loaded.experiments, only, limit)
+    _print(loaded, report)
+    return INTERRUPTED if interrupted else exit_code(report)
+
+
+def _run_there(place: Workplace, loaded: Round, only: Only, limit: int | None, watch: float | None) -> int:
+    while True:
+        with _lock(place, loaded.name):
+            started = time.monotonic()
+            report = dispatch.run_pass(place, loaded.experiments, only=only, limit=limit)
+            took = time.monotonic() - started
+        _print(loaded, report)
+        code = exit_code(report)
+        if watch is None or code not in (WORK_REMAINS, TROUBLE):
+            return code
+        pause = max(watch, WATCH_AT_LEAST, 5 * took)
+        print(f"Next pass in {pause:.0f} s. Ctrl-C ends the watch, not the jobs.", flush=True)
+        time.sleep(pause)
+
+
+def exit_code(report: Report) -> int:
+    states = {row.action.state for row in report.rows}
+    if report.trouble:
+        return TROUBLE
+    if states <= {State.COMPLETED}:
+        return DONE
+    if states & {State.SUBMITTING, State.IN_PROGRESS} or any(_may_start(row) for row in report.rows):
+        return WORK_REMAINS
+    return FAILED
+
+
+def _may_start(row: view.Row) -> bool:
+    """Pending, and not because of something that has failed for good."""
+    return row.action.state is State.PENDING and not row.inputs.hopeless
+
+
+def _print(loaded: Round, report: Report) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    rows = report.rows
+    if any(row.action.state is not State.COMPLETED for row in rows) or len(rows) <= view.MANY:
+        if len(rows) > view.MANY:
+            console.print(view.groups(rows))
+        table = view.table(rows)
+        if table.row_count:
+            console.print(table)
+    _tell(report.trouble, sys.stderr)
+    print(view.summary(loaded.name, rows), flush=True)
+
+
+def _tell(lines: Sequence[str], stream: TextIO | None = None) -> None:
+    for line in lines:
+        print(line, file=stream or sys.stdout)
+
+
+def _status(place: Workplace, loaded: Round, only: Only, as_json: bool) -> int:
+    report = dispatch.run_pass(place, loaded.experiments, act=False, only=only)
+    if as_json:
+        print(json.dumps([view.as_dict(row) for row in report.rows], indent=1))
+        _tell(report.trouble, sys.stderr)
+    else:
+        _print(loaded, report)
+    return TROUBLE if report.trouble else DONE
+
+
+def _dry_run(place: Workplace, loaded: Round, only: Only, limit: int | None) -> int:
+    """What a pass would do, with the job scripts rendered into a temporary folder."""
+    report = dispatch.run_pass(place, loaded.experiments, act=False, only=only, limit=limit)
+    folder = Path(tempfile.mkdtemp(prefix=f"roundhouse-{loaded.name}-"))
+    scripts = 0
+    for row in report.rows:
+        verb = row.action.verb
+        reason = f": {row.action.reason}" if row.action.reason else ""
+        print(f"{'submit' if verb is Verb.SUBMIT else row.action.state if verb is Verb.NOTHING else verb.value:12} {row.experiment.path}{reason}")
+        if verb is Verb.SUBMIT:
+            scripts += 1
+            script = folder / f"{row.experiment.path.replace('/', '__')}.sh"
+            script.write_text(place.script(row.experiment, row.record.next_number, record.new_token()))
+    _tell(report.trouble, sys.stderr)
+    print(view.summary(loaded.name, report.rows))
+    print(f"{scripts} would be submitted through {place.scheduler.kind} (site {place.site.name}); their scripts are in {folder}")
+    return TROUBLE if report.trouble else DONE
+
+
+def _why(place: Workplace, loaded: Round, asked: str) -> int:
+    report = _told(place, loaded)
+    rows = {row.experiment.path: row for row in report.rows}
+    path = asked
+    if asked not in rows:
+        relative = os.path.relpath(os.path.abspath(asked), place.experiments / loaded.name)
+        path = relative if relative in rows else asked.strip("/")
+    if path not in rows:
+        raise RoundhouseError(f"round {loaded.name} has no experiment {asked!r}; {nearest(asked, rows)}")
+    print(view.story(rows[path]))
+    _tell(report.trouble, sys.stderr)
+    return DONE
+
+
+def _cancel(place: Workplace, loaded: Round, only: Only) -> int:
+    rows = [row for row in _told(place, loaded).rows if only(row.experiment)]
+    _tell(orders.cancel(place, rows) or ["nothing to cancel: all is over already"])
+    dispatch.run_pass(place, loaded.experiments, only=only, limit=0)
+    return DONE

@@ -1,0 +1,277 @@
+"""One pass over a round: look, decide, act, report. Decisions are `plan`'s, files are `record`'s; this carries out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roundhouse import files, record, render, view
+from roundhouse.attempt import Opened, Record
+from roundhouse.causes import Cause
+from roundhouse.errors import RoundhouseError
+from roundhouse.experiment import Experiment
+from roundhouse.look import NOT_ASKED, Look, answer_for, look, stale_jobs
+from roundhouse.plan import Action, Clock, Inputs, State, Verb, decide
+from roundhouse.schedulers.base import Identity, Job, Refused, Run, Scheduler, SubmitAnswer, Submitted
+from roundhouse.view import Row
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from roundhouse.site import Site
+
+_HOPELESS = (State.FAILED, State.CANCELLED, State.BLOCKED)
+STOP_BEFORE = 60  # seconds before the walltime at which training stops by itself; a tenth of it, if that is less
+
+
+@dataclass
+class Workplace:
+    """Where, and with what, a pass works."""
+
+    experiments: Path  # holds one folder for each round
+    repository: Path
+    site: Site
+    scheduler: Scheduler
+    run: Run
+    python: str
+    max_jobs: int | None = None
+    settle: float = 120.0  # seconds that a submission may take to show up
+    _templates: Environment | None = None
+
+    def directory(self, experiment: Experiment) -> Path:
+        return self.experiments / experiment.round / experiment.path
+
+    def script(self, experiment: Experiment, number: int, token: str) -> str:
+        """The job script of one attempt."""
+        if self._templates is None:
+            self._templates = render.environment(self.repository / "templates")
+        directory = self.directory(experiment).absolute()
+        return render.render(
+            self._templates,
+            self.scheduler.kind,
+            name=token,
+            token=token,
+            directory=directory,
+            number=number,
+            log=record.attempt_directory(directory, number) / record.SCHEDULER_LOG,
+            resources=experiment.resources,
+            site=self.site,
+            repository=self.repository.absolute(),
+            python=self.python,
+            margin=min(STOP_BEFORE, experiment.resources.walltime_s // 10),
+        )
+
+
+@dataclass
+class Report:
+    """A pass's outcome. `trouble`: the scheduler or the disk failed, so the picture may be incomplete."""
+
+    rows: list[Row] = field(default_factory=list)
+    done: list[tuple[Experiment, Action]] = field(default_factory=list)  # what was carried out
+    trouble: list[str] = field(default_factory=list)
+
+
+def run_pass(
+    place: Workplace,
+    experiments: Sequence[Experiment],
+    *,
+    act: bool = True,
+    limit: int | None = None,
+    only: Callable[[Experiment], bool] = lambda experiment: True,
+) -> Report:
+    """Look at all experiments, act on those chosen by `only`, submit at most `limit` jobs. Without `act`, only tell."""
+    records = [record.read(place.directory(experiment)) for experiment in experiments]
+    if all(rec.folded for rec in records):
+        seen, clock = NOT_ASKED, Clock(0.0, 0.0, 0.0)
+    else:
+        place.experiments.mkdir(parents=True, exist_ok=True)
+        seen = look(place.scheduler, place.run, records)
+        clock = Clock(files.server_time(place.experiments), place.scheduler.grace, place.settle)
+    report = Report()
+    if seen.trouble and seen is not NOT_ASKED:
+        report.trouble.append(f"the scheduler cannot be asked, so nothing is judged or submitted: {seen.trouble}")
+    desk = _Desk(place, seen, clock, report, act)
+    rows: dict[str, Row] = {}
+    for experiment, rec in _inputs_first(experiments, records):
+        rows[experiment.path] = desk.settle(experiment, rec, rows, act and only(experiment))
+    if act:
+        stale = stale_jobs([row.record for row in rows.values()], seen)
+        if stale and not seen.trouble:
+            report.trouble += place.scheduler.cancel(place.run, stale)
+    chosen = [experiment.path for experiment in experiments if only(experiment)]
+    for row in desk.submit([rows[path] for path in chosen], limit):
+        rows[row.experiment.path] = row
+    if act:
+        for path in chosen:
+            desk.refresh(rows[path])
+    report.rows = [rows[path] for path in chosen]
+    return report
+
+
+def _inputs_first(experiments: Sequence[Experiment], records: Sequence[Record]) -> Iterator[tuple[Experiment, Record]]:
+    """The experiments in an order in which each comes after all that it waits for."""
+    if not any(experiment.after for experiment in experiments):
+        yield from zip(experiments, records)
+        return
+    from graphlib import TopologicalSorter
+
+    pairs = {experiment.path: (experiment, rec) for experiment, rec in zip(experiments, records)}
+    waits = {one.path: [path for paths in one.after.values() for path in paths] for one in experiments}
+    for path in TopologicalSorter(waits).static_order():
+        yield pairs[path]
+
+
+def inputs_of(experiment: Experiment, rows: Mapping[str, Row]) -> Inputs:
+    """What the experiment waits for, as the rows of the experiments named in its `after` tell it."""
+    pinned: dict[str, Any] = {}
+    for group, paths in experiment.after.items():
+        for path in paths:
+            state, reason, done = rows[path].action.state, rows[path].action.reason, rows[path].record.completed
+            if done is None or state is not State.COMPLETED:
+                told = f": {reason}" if reason and state is not State.IN_PROGRESS else ""
+                hopeless = state in _HOPELESS or rows[path].inputs.hopeless
+                return Inputs(None, f"waits for {path}, which is {state}{told}", hopeless)
+            best = done.progress.artifacts.get("best.pth") if done.progress else None
+            identity = {"sha256": best} if best else {"token": done.opened.token}
+            pinned.setdefault(group, []).append({"path": path, **identity})
+    return Inputs(pinned)
+
+
+@dataclass
+class _Desk:
+    """One pass at work."""
+
+    place: Workplace
+    seen: Look
+    clock: Clock
+    report: Report
+    act: bool
+
+    def settle(self, experiment: Experiment, rec: Record, rows: Mapping[str, Row], act: bool) -> Row:
+        """Decide and act, as long as one action leads on to another; a submission is left for later."""
+        before = rec.newest
+        if before is not None and not before.closed:
+            rec = record.read(rec.directory)  # what is judged must not be older than the scheduler's answer
+        inputs = inputs_of(experiment, rows)
+        for _ in range(3):
+            answer = answer_for(rec.newest, before, self.seen)
+            action = decide(rec, answer, inputs, self.clock, experiment.config_hash(), self.seen.live)
+            if not act or action.verb in (Verb.NOTHING, Verb.SUBMIT) or not self._carry_out(experiment, rec, action):
+                break
+            self.report.done.append((experiment, action))
+            rec = record.read(rec.directory)
+            if action.verb is Verb.KILL:
+                break
+        if action.verb is Verb.SUBMIT and self.seen.trouble:
+            action = Action(Verb.NOTHING, State.PENDING, "the scheduler cannot be asked")
+        if action.state is State.BLOCKED and not rec.damage and rec.attempts:
+            action = replace(action, reason=action.reason + _difference(rec.directory, experiment))
+        job = answer if isinstance(answer, Job) else None
+        return Row(experiment, rec, action, inputs, job.state.value if job else None)
+
+    def _carry_out(self, experiment: Experiment, rec: Record, action: Action) -> bool:
+        """One step of the protocol. That another was faster is fine: the record, read again, tells."""
+        assert rec.newest is not None
+        directory, number = rec.directory, rec.newest.number
+        cause = action.cause or Cause.UNKNOWN
+        try:
+            if action.verb is Verb.ADOPT and action.job_id:
+                record.record_job_id(directory, number, action.job_id)
+            elif action.verb is Verb.VOID:
+                record.void(directory, number, cause, action.reason)
+            elif action.verb is Verb.CLOSE:
+                record.close(directory, number, cause, action.reason)
+            elif action.verb is Verb.MARK_GONE:
+                record.mark_gone(directory, number)
+            elif action.verb is Verb.UNMARK_GONE:
+                record.unmark_gone(directory, number)
+            elif action.verb is Verb.KILL and action.job_id:
+                self.report.trouble += self.place.scheduler.cancel(self.place.run, [action.job_id])
+        except OSError as error:
+            self.report.trouble.append(f"{experiment.path}: could not {action.verb.value}: {error}")
+            return False
+        return True
+
+    def submit(self, rows: Sequence[Row], limit: int | None) -> Iterator[Row]:
+        """Submit what is to be submitted, the most important first, within the limits; yields the rows that changed."""
+        waiting = sorted((row for row in rows if row.action.verb is Verb.SUBMIT), key=lambda row: -row.experiment.priority)
+        room, full = len(waiting), ""
+        if limit is not None and limit < room:
+            room, full = limit, f"limit reached: --limit {limit}"
+        if self.place.max_jobs is not None and self.place.max_jobs - self.seen.live < room:
+            room, full = self.place.max_jobs - self.seen.live, f"limit reached: {self.place.max_jobs} jobs at once"
+        refused: dict[Any, str] = {}
+        for row in waiting:
+            like = row.experiment.resources
+            if like in refused or room <= 0:
+                yield replace(row, action=Action(Verb.NOTHING, State.PENDING, refused.get(like, full), Cause.LIMIT))
+                continue
+            room -= 1
+            if not self.act:
+                continue
+            action = self._submit(row)
+            if action.cause is Cause.LIMIT:
+                room, full = 0, action.reason
+            elif action.cause is Cause.REFUSED:
+                refused[like] = f"not tried: a job with the same resources was refused ({action.reason})"
+            yield replace(row, action=action, record=record.read(row.record.directory))
+
+    def _submit(self, row: Row) -> Action:
+        """Open the next attempt and submit it, once. Whatever goes wrong on the way, a later pass finds out."""
+        experiment, directory, number = row.experiment, row.record.directory, row.record.next_number
+        assert isinstance(self.seen.identity, Identity) and row.inputs.pinned is not None
+        token = record.new_token()
+        opened = Opened(token, asdict(self.seen.identity), experiment.config_hash(), row.inputs.pinned)
+        script = self.place.script(experiment, number, token)
+        try:
+            if not record.open_attempt(directory, number, opened):
+                return Action(Verb.NOTHING, State.SUBMITTING, "another runner was faster")
+            record.write_config(directory, experiment)
+            path = record.attempt_directory(directory, number) / record.SCRIPT
+            files.replace(path, script.encode())
+            action = self._record(row, number, self.place.scheduler.submit(self.place.run, path, token))
+        except OSError as error:
+            self.report.trouble.append(f"{experiment.path}: attempt {number} was not submitted in order: {error}")
+            return Action(Verb.NOTHING, State.SUBMITTING, f"to be looked up: {error}")
+        self.report.done.append((experiment, action))
+        return action
+
+    def _record(self, row: Row, number: int, answer: SubmitAnswer) -> Action:
+        """Write down what the scheduler said to a submission."""
+        directory = row.record.directory
+        if isinstance(answer, Submitted):
+            record.record_job_id(directory, number, answer.job_id)
+            return Action(Verb.SUBMIT, State.IN_PROGRESS, row.action.reason, job_id=answer.job_id)
+        if isinstance(answer, Refused):
+            cause = Cause.LIMIT if answer.later else Cause.REFUSED
+            record.void(directory, number, cause, answer.why, jobs=self.seen.live)
+            return Action(Verb.SUBMIT, State.PENDING, answer.why, cause)
+        return Action(Verb.SUBMIT, State.SUBMITTING, f"no clear answer, to be looked up: {answer.why}")
+
+    def refresh(self, row: Row) -> None:
+        """Bring up to date what is derived: links to the outputs, the folded history, status.json."""
+        rec = row.record
+        try:
+            if rec.completed and not rec.folded and not rec.damage:
+                record.link_outputs(rec)
+                record.fold(rec)
+            if rec.attempts or rec.damage:
+                record.write_status(rec.directory, view.status_of(row))
+        except OSError as error:
+            self.report.trouble.append(f"{row.experiment.path}: its files could not be brought up to date: {error}")
+
+
+def _difference(directory: Path, experiment: Experiment) -> str:
+    """Which keys of the round file differ from what has run."""
+    try:
+        then = record.read_config(directory)
+    except RoundhouseError:
+        return ""
+    now = experiment.identity()
+    parts = {"study": (then.get("study"), now["study"]), "command": (then.get("command"), now["command"])}
+    parts |= {f"after.{key}": (then["after"].get(key), now["after"].get(key)) for key in {**then["after"], **now["after"]}}
+    parts |= {key: (then["config"].get(key), now["config"].get(key)) for key in {**then["config"], **now["config"]}}
+    told = ", ".join(f"{key} was {old!r}, is now {new!r}" for key, (old, new) in parts.items() if old != new)
+    return f": {told}. Restore it in the round file, or give the new experiment a path of its own" if told else ""

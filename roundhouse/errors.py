@@ -1,0 +1,5 @@
+"""The one exception that reaches a person: what happened, to which thing, what to do."""
+
+
+class RoundhouseError(Exception):
+    """A mistake or a fault, told in a line or a few. The two entry scripts print it and exit; nothing prints a traceback."""

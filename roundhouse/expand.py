@@ -1,0 +1,203 @@
+"""From the groups of a round file to experiments: configs, paths, resources, commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeVar
+
+from roundhouse.experiment import Experiment, Resources
+from roundhouse.grid import rows_of
+from roundhouse.paths import ancestors_among, path_fault
+from roundhouse.roundfile import Group, ResourceRequests, RoundFile
+from roundhouse.template import Expression, any_text, parse_template
+from roundhouse.waits import waits_of
+from roundhouse.yamlfile import Location, YamlFile
+
+Configs = Sequence[Mapping[str, Any]]
+Column = TypeVar("Column")
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """One choice of values in a group, where it is written, and the config and path that follow from it."""
+
+    values: Mapping[str, Any]
+    place: Location
+    config: Mapping[str, Any]
+    path: str
+
+    def __str__(self) -> str:
+        return _told(self.values)
+
+
+def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
+    """All experiments of round `name`, groups and values in the order of the file. Mistakes become problems of `file`."""
+    groups = content.experiments
+    if not groups:
+        file.problem(("experiments",), "experiments is empty: a round has at least one group")
+    combined = {group: _combinations(file, group, groups[group], content.defaults) for group in groups}
+    _check_paths(file, combined)
+    located = {group: [(one.path, one.config) for one in combinations] for group, combinations in combined.items()}
+    waits = waits_of(file, groups, located)
+    experiments: list[Experiment] = []
+    for group, combinations in combined.items():
+        configs = [one.config for one in combinations]
+        study = _study(file, content, group)
+        columns = zip(
+            combinations,
+            _resources(file, content, group, configs),
+            _priorities(file, content, group, configs),
+            waits.get(group) or [{}] * len(configs),
+            _commands(file, group, groups[group], configs),
+            strict=True,
+        )
+        experiments += [
+            Experiment(name, group, one.path, study, one.config, resources, priority, after, command)
+            for one, resources, priority, after, command in columns
+        ]
+    return experiments
+
+
+def _combinations(file: YamlFile, name: str, group: Group, defaults: Mapping[str, Any]) -> list[Combination]:
+    """Those of grid and zip, then those of include. One whose path is wrong is left out and becomes a problem."""
+    place = ("experiments", name)
+    try:
+        template = parse_template(group.path)
+    except ValueError as error:
+        file.problem((*place, "path"), f"path of group {name!r}: {error}")
+        return []
+    base = {**defaults, **group.config}
+    rows: list[tuple[Mapping[str, Any], Location]] = [(row, (*place, "path")) for row in rows_of(file, name, group)]
+    rows += [(row, (*place, "include", number)) for number, row in enumerate(group.include)]
+    combinations: list[Combination] = []
+    faults: dict[Location, dict[str, None]] = {}
+    for row, origin in rows:
+        config = {**base, **row}
+        try:
+            path = template.fill(config)
+            fault = path_fault(path)
+            if fault is None:
+                combinations.append(Combination(row, origin, config, path))
+                continue
+            message = f"{path!r} {fault} ({_told(row)})"
+        except ValueError as error:
+            message = str(error)
+        faults.setdefault(origin, {})[message] = None
+    for origin, messages in faults.items():
+        more = f"; so have {len(messages) - 1} more of its paths" if len(messages) > 1 else ""
+        file.problem(origin, f"path of group {name!r}: {next(iter(messages))}{more}")
+    return combinations
+
+
+def _told(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={any_text(value)}" for key, value in values.items()) or "its only combination"
+
+
+def _check_paths(file: YamlFile, combined: Mapping[str, Sequence[Combination]]) -> None:
+    """No two experiments with one path, and none inside another's directory. Told once for each pair of groups."""
+    owners: dict[str, tuple[str, Combination]] = {}
+    for group, combinations in combined.items():
+        rivals = set()
+        for one in combinations:
+            rival, other = owners.setdefault(one.path, (group, one))
+            if other is not one and rival not in rivals:
+                rivals.add(rival)
+                file.problem(one.place, _collision(group, one, rival, other))
+    inside: dict[tuple[str, str], str] = {}
+    for outer, inner in ancestors_among(owners).items():
+        pair = owners[outer][0], owners[inner][0]
+        inside.setdefault(pair, f"path {inner!r} of group {pair[1]!r} lies inside {outer!r} of group {pair[0]!r}")
+    for (_, group), message in inside.items():
+        file.problem(("experiments", group, "path"), f"{message}: no experiment may lie inside another's directory")
+
+
+def _collision(group: str, one: Combination, rival: str, other: Combination) -> str:
+    both = {**other.config, **one.config}
+    differing = [key for key in both if key not in one.config or one.config[key] != other.config.get(key, ...)]
+    whose = f"of group {rival!r} ({other})" if rival != group else f"of ({other})"
+    hint = f"they differ in {', '.join(differing)}" if differing else "their configs are equal"
+    advice = "write into the path what tells them apart" if differing else "drop one of them"
+    return f"path {one.path!r} of group {group!r} ({one}) is also that {whose}: {hint}; {advice}"
+
+
+def _study(file: YamlFile, content: RoundFile, name: str) -> str | None:
+    group = content.experiments[name]
+    place = ("experiments", name)
+    if group.study and group.command:
+        file.problem((*place, "study"), f"group {name!r} has both a study and a command: it needs one of them")
+    if not (group.study or group.command or content.study):
+        file.problem(place, f"group {name!r} has neither study nor command, and the round names no study")
+    return None if group.command else group.study or content.study
+
+
+def _resources(file: YamlFile, content: RoundFile, name: str, configs: Configs) -> list[Resources]:
+    """The round's plain values, then its `when`, then the group's plain values, then its `when`: the last one wins."""
+    asked: list[Mapping[str, Any]] = []
+    holds: list[list[bool]] = []
+    requests: list[tuple[Location, ResourceRequests]] = [
+        (("resources",), content.resources),
+        (("experiments", name, "resources"), content.experiments[name].resources),
+    ]
+    for place, request in requests:
+        asked.append(request.asked())
+        holds.append([True] * len(configs))
+        for number, conditional in enumerate(request.when):
+            asked.append(conditional.asked())
+            condition = _computed(
+                file, name, (*place, "when", number, "if"), conditional.condition, configs, Expression.truth
+            )
+            holds.append(condition or [False] * len(configs))
+
+    @cache
+    def merged(applies: tuple[bool, ...]) -> Resources:
+        values: dict[str, Any] = {}
+        for layer, applied in zip(asked, applies, strict=True):
+            values.update(layer if applied else {})
+        return Resources(**values)
+
+    return [merged(applies) for applies in zip(*holds, strict=True)]
+
+
+def _priorities(file: YamlFile, content: RoundFile, name: str, configs: Configs) -> list[float]:
+    own = content.experiments[name].priority
+    priority, place = (content.priority, ["priority"]) if own is None else (own, ["experiments", name, "priority"])
+    if not isinstance(priority, str):
+        return [float(priority)] * len(configs)
+    return _computed(file, name, place, priority, configs, Expression.number) or [0.0] * len(configs)
+
+
+def _computed(
+    file: YamlFile,
+    name: str,
+    place: Location,
+    source: str,
+    configs: Configs,
+    value: Callable[[Expression, Mapping[str, Any]], Column],
+) -> list[Column] | None:
+    """An expression's value for each config of group `name`, or None where it has none, which becomes a problem of `file`."""
+    try:
+        expression = Expression(source)
+        return [value(expression, config) for config in configs]
+    except ValueError as error:
+        file.problem(place, f"{error} (in group {name!r})")
+        return None
+
+
+def _commands(file: YamlFile, name: str, group: Group, configs: Configs) -> list[tuple[str, ...] | None]:
+    """Each command with its names filled in, but for {directory}, which the job knows."""
+    if group.command is None:
+        return [None] * len(configs)
+    try:
+        words = [parse_template(word) for word in group.command]
+        return [
+            tuple(
+                word.fill({**config, "directory": "{directory}"}, any_text) if word.names else word.literals[0]
+                for word in words
+            )
+            for config in configs
+        ]
+    except ValueError as error:
+        file.problem(("experiments", name, "command"), f"command of group {name!r}: {error}")
+        return [None] * len(configs)

@@ -1,0 +1,54 @@
+"""One experiment as the round file describes it: path, config, resources, what it waits for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one job asks of the scheduler. Memory in MiB for the whole job, time in seconds; 0 GPUs is a CPU job."""
+
+    ncpus: int = 1
+    mpiprocs: int | None = None
+    mem_mb: int | None = None
+    ngpus: int = 0
+    walltime_s: int = 3600
+    queue: str | None = None  # overrides the site's
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """A resolved experiment. `after` maps a group's name to the paths (within the round) that must be completed first."""
+
+    round: str
+    group: str
+    path: str
+    study: str | None
+    config: Mapping[str, Any]
+    resources: Resources = Resources()
+    priority: float = 0.0
+    after: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    command: tuple[str, ...] | None = None  # words of the user's own program, with {placeholders}; instead of a study
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that makes its result what it is: if any of this changes, it is another experiment."""
+        return {
+            "study": self.study,
+            "command": list(self.command) if self.command else None,
+            "config": dict(self.config),
+            "after": {group: list(paths) for group, paths in self.after.items()},
+        }
+
+    def config_hash(self) -> str:
+        """SHA-256 over `identity()`, as hexadecimal."""
+        return hash_of(self.identity())
+
+
+def hash_of(identity: Mapping[str, Any]) -> str:
+    """SHA-256 of a JSON-like value, independent of key order."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,158 @@
+"""Durable file operations: a file is whole or absent, and where only one may win, only one does.
+
+Everything that writes a record goes through here, so the tests can make any single step fail, crash or lag.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+def dump(value: Mapping[str, Any]) -> bytes:
+    """JSON with one top-level key a line, which is what the job's shell relies on when it copies one."""
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def write_draft(directory: Path, data: bytes) -> Path:
+    """A new, durable file with a name nobody looks for. Removed again if the disk is full."""
+    draft = directory / f".draft-{uuid.uuid4().hex}"
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        remove(draft)
+        raise
+    return draft
+
+
+def create_exclusive(path: Path, value: Mapping[str, Any]) -> bool:
+    """Create a file that only one caller, anywhere, ever creates. True: it is ours, whole and durable.
+
+    `value` must hold a nonce: a link that a network file system repeated is recognised by its content.
+    False: somebody else's is there. FileNotFoundError: its directory is gone.
+    """
+    data = dump(value)
+    draft = write_draft(path.parent, data)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return read_bytes(path) == data
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        return _create_without_links(path, data)
+    finally:
+        remove(draft)
+    sync_directory(path.parent)
+    return True
+
+
+def _create_without_links(path: Path, data: bytes) -> bool:
+    # A crash between these two steps leaves an empty file, which readers take for "held, holder unknown".
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    sync_directory(path.parent)
+    return True
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Put `data` in the place of whatever is at `path`, at once and durably."""
+    draft = write_draft(path.parent, data)
+    try:
+        os.replace(draft, path)
+    except OSError:
+        remove(draft)
+        raise
+    sync_directory(path.parent)
+
+
+def replace_by_link(path: Path, target: Path) -> None:
+    """Make `path` another name of the file `target`, without a moment in which `path` is absent."""
+    draft = path.parent / f".draft-{uuid.uuid4().hex}"
+    os.link(target, draft)
+    os.replace(draft, path)
+    remove(draft)  # replacing one name of a file by another name of the same file leaves both
+
+
+def sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_bytes(path: str | Path) -> bytes | None:
+    """The file's content, or None if there is no such file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        parts = []
+        while part := os.read(descriptor, 1 << 20):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
+
+
+def list_names(directory: str | Path) -> list[str]:
+    """Names in a directory; none if it does not exist. Lists are fresh on network file systems where single looks may not be."""
+    try:
+        return os.listdir(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def modified(path: Path) -> float | None:
+    """When the file last changed, in seconds, by the file server's clock; None if it is not there."""
+    try:
+        return os.stat(path).st_mtime
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def touch(path: Path) -> None:
+    """Create the file, or set its time to now by the file server's clock."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+    try:
+        os.utime(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def make_directory(path: Path) -> None:
+    """Make one directory; that it exists is fine, that its parent does not is FileNotFoundError."""
+    path.mkdir(exist_ok=True)
+    sync_directory(path.parent)
+
+
+def server_time(directory: Path) -> float:
+    """Now, by the clock of the file server that holds `directory`: all ages of records are measured against it."""
+    draft = write_draft(directory, b"")
+    try:
+        return draft.stat().st_mtime
+    finally:
+        remove(draft)

@@ -1,0 +1,88 @@
+"""What the scheduler says, asked once a pass, and what of it may be held against a record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from roundhouse.attempt import Attempt, Record
+from roundhouse.plan import Answer, Unknown
+from roundhouse.schedulers.base import Identity, Job, Jobs, JobState, QueryFailed, Run, Scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The scheduler's answer at one moment."""
+
+    jobs: Jobs | QueryFailed
+    identity: Identity | QueryFailed
+
+    @property
+    def live(self) -> int:
+        """How many live jobs the user has, of any round and of none."""
+        if isinstance(self.jobs, QueryFailed):
+            return 0
+        return sum(job.state is not JobState.ENDED for job in self.jobs.jobs)
+
+    @property
+    def trouble(self) -> str:
+        """Why the scheduler could not be asked; empty if it answered."""
+        for answer in (self.jobs, self.identity):
+            if isinstance(answer, QueryFailed):
+                return answer.why
+        return ""
+
+
+NOT_ASKED = Look(QueryFailed("not asked"), QueryFailed("not asked"))
+
+
+def look(scheduler: Scheduler, run: Run, records: Sequence[Record]) -> Look:
+    """Ask once, about all live jobs of this user and about those that the records' open attempts name."""
+    attempts = [rec.newest for rec in records if rec.newest and not rec.newest.closed]
+    ids = {attempt.job_id for attempt in attempts if attempt.job_id}
+    names = {attempt.opened.token for attempt in attempts}
+    jobs = scheduler.query(run, ids, names)
+    if isinstance(jobs, QueryFailed):
+        return Look(jobs, jobs)
+    return Look(jobs, scheduler.identity(run))
+
+
+def answer_for(attempt: Attempt | None, before: Attempt | None, seen: Look) -> Answer:
+    """What `seen` says of the attempt's job. `before` is the attempt as it was read before the scheduler was asked."""
+    if attempt is None or attempt.closed:
+        return Unknown()
+    for part in (seen.jobs, seen.identity):
+        if isinstance(part, QueryFailed):
+            return part
+    assert isinstance(seen.jobs, Jobs) and isinstance(seen.identity, Identity)
+    home, here = dict(attempt.opened.scheduler), asdict(seen.identity)
+    boot_then, boot_now = home.pop("boot", ""), here.pop("boot", "")
+    if home != here:
+        return QueryFailed(
+            f"its job belongs to {home.get('kind')} on {home.get('server')}, user {home.get('user')}: run the pass there"
+        )
+    if boot_then != boot_now:
+        return Unknown()  # this very machine has been started anew since
+    if before is None or before.number != attempt.number or before.job_id not in (None, attempt.job_id):
+        return QueryFailed("the attempt is newer than the scheduler's answer; the next pass will tell")
+    return _matching(attempt, seen.jobs)
+
+
+def _matching(attempt: Attempt, jobs: Jobs) -> Job | Unknown:
+    # By name and ID: IDs are used again after a reset of the scheduler.
+    found = [job for job in jobs.jobs if job.name == attempt.opened.token and attempt.job_id in (None, job.id)]
+    found.sort(key=lambda job: job.state is JobState.ENDED)
+    return found[0] if found else Unknown()
+
+
+def stale_jobs(records: Sequence[Record], seen: Look) -> list[str]:
+    """IDs of queued jobs whose attempt is over. They would exit without a trace, but only after a wait for nothing."""
+    if not isinstance(seen.jobs, Jobs):
+        return []
+    over: set[str] = set()
+    going: set[str] = set()
+    for rec in records:
+        for attempt in rec.attempts:
+            (over if attempt.closed else going).add(attempt.opened.token)
+    waiting = (JobState.QUEUED, JobState.BLOCKED)
+    return [job.id for job in seen.jobs.jobs if job.state in waiting and job.name in over - going]

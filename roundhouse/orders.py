@@ -1,0 +1,79 @@
+"""What a person orders about experiments: cancel, retry. Each order is a mark in the record, made like any attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from roundhouse import record
+from roundhouse.attempt import Opened, Record
+from roundhouse.causes import Cause
+from roundhouse.dispatch import Workplace
+from roundhouse.experiment import Experiment
+from roundhouse.plan import State
+from roundhouse.view import Row
+
+
+def cancel(place: Workplace, rows: Iterable[Row]) -> list[str]:
+    """Cancel experiments that are not over: no job may start any more, and those that run are told to stop.
+
+    Returns a line for each experiment that something was done about.
+    """
+    told, jobs = [], []
+    for row in rows:
+        if row.action.state in (State.COMPLETED, State.CANCELLED, State.FAILED):
+            continue
+        rec = record.read(row.record.directory)
+        newest = rec.newest
+        if newest is None or newest.closed:
+            if _mark(rec, row.experiment, Cause.CANCELLED, "by the user"):
+                told.append(f"{row.experiment.path}: cancelled before its next attempt")
+            continue
+        if record.void(rec.directory, newest.number, Cause.CANCELLED, "by the user"):
+            told.append(f"{row.experiment.path}: attempt {newest.number} cancelled before it started")
+        else:
+            record.request_cancel(rec.directory, newest.number)
+            told.append(f"{row.experiment.path}: attempt {newest.number} asked to stop")
+        if newest.job_id and row.job_state:  # known to the scheduler, and to this one
+            jobs.append(newest.job_id)
+    if jobs:
+        told += place.scheduler.cancel(place.run, jobs)
+    return told
+
+
+def retry(rows: Iterable[Row]) -> list[str]:
+    """Give failed and cancelled experiments another try: a mark from which tries are counted anew.
+
+    Returns a line for each experiment that was failed, cancelled or damaged, or whose attempt is open.
+    """
+    told = []
+    for row in rows:
+        path, state = row.experiment.path, row.action.state
+        rec = record.read(row.record.directory)
+        if rec.folded or state is State.COMPLETED:
+            continue
+        if rec.damage:
+            told.append(f"{path}: {_retry_damaged(rec, row.experiment)}")
+        elif rec.newest is not None and not rec.newest.closed:
+            told.append(f"{path}: refused, attempt {rec.newest.number} is open: wait for it, or --cancel it first")
+        elif state in (State.FAILED, State.CANCELLED):
+            done = _mark(rec, row.experiment, Cause.RETRY, "by the user")
+            told.append(f"{path}: {'to be tried again' if done else 'refused, another runner opened an attempt just now'}")
+    return told
+
+
+def _retry_damaged(rec: Record, experiment: Experiment) -> str:
+    """Leave a damaged newest attempt behind, if it is certain that nothing runs or will ever run in it."""
+    number = rec.next_number - 1
+    voided = record.void(rec.directory, number, Cause.UNKNOWN, f"damaged: {rec.damage}")
+    if not voided and not (record.attempt_directory(rec.directory, number) / record.RESULT).exists():
+        return f"refused, {rec.damage}, and a job may still run in attempt {number}: end it, then remove that directory"
+    return "to be tried again" if _mark(rec, experiment, Cause.RETRY, "by the user") else "refused, try again"
+
+
+def _mark(rec: Record, experiment: Experiment, cause: Cause, why: str) -> bool:
+    """Open the next attempt, exclusively, and void it: whoever else wanted that number has lost."""
+    opened = Opened(record.new_token(), {"kind": "mark"}, experiment.config_hash(), {}, mark=cause)
+    if not record.open_attempt(rec.directory, rec.next_number, opened):
+        return False
+    record.write_config(rec.directory, experiment)
+    return record.void(rec.directory, rec.next_number, cause, why)

@@ -1,0 +1,121 @@
+"""Slots on this machine, and the job scripts that run in them. Which slot is taken is read from the processes themselves.
+
+Nothing is remembered between calls: a pool that was killed leaves its jobs running, and the next one finds them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+TOKEN, SLOT, JOB_ID = "ROUNDHOUSE_TOKEN", "ROUNDHOUSE_SLOT", "ROUNDHOUSE_JOB_ID"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Room for one experiment: a GPU (or a share of one), or some CPU cores."""
+
+    index: int
+    gpu: str | None
+    threads: int
+
+
+def find_slots(ncpus: int, jobs_per_gpu: int = 1, environ: Mapping[str, str] = os.environ) -> list[Slot]:
+    """The slots of this machine: `jobs_per_gpu` on each GPU that it sees, else one for each `ncpus` of its cores."""
+    cores = len(os.sched_getaffinity(0))
+    gpus = find_gpus(environ)
+    count = len(gpus) * jobs_per_gpu if gpus else max(1, cores // ncpus)
+    threads = max(1, cores // count)
+    return [Slot(index, gpus[index % len(gpus)] if gpus else None, threads) for index in range(count)]
+
+
+def find_gpus(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The GPUs that may be used: those in CUDA_VISIBLE_DEVICES if it is set, else all that the driver lists."""
+    if "CUDA_VISIBLE_DEVICES" in environ:
+        listed = [name.strip() for name in environ["CUDA_VISIBLE_DEVICES"].split(",")]
+        return [name for name in listed if name and name != "-1"]
+    try:
+        query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+        done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip().isdigit()] if done.returncode == 0 else []
+
+
+@dataclass
+class Pool:
+    """Starts job scripts, each in a free slot."""
+
+    slots: Sequence[Slot]
+    _children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self, script: Path, token: str) -> bool:
+        """Run a job script in a free slot; False if there is none."""
+        taken = {slot for _, slot in live().values()}
+        free = [slot for slot in self.slots if slot.index not in taken]
+        if not free:
+            return False
+        slot = free[0]
+        environ = dict(os.environ)
+        environ |= {TOKEN: token, JOB_ID: token, SLOT: str(slot.index)}
+        environ |= {"OMP_NUM_THREADS": str(slot.threads), "MKL_NUM_THREADS": str(slot.threads)}
+        if slot.gpu is not None:
+            environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
+        with (script.parent / "scheduler.log").open("ab") as log:
+            child = subprocess.Popen(
+                ["bash", str(script)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environ,
+                start_new_session=True,  # Ctrl-C reaches the jobs only through `stop`, in order
+            )
+        self._children.append(child)
+        return True
+
+    def reap(self) -> bool:
+        """Collect children that have ended; True if there were any."""
+        before = len(self._children)
+        self._children = [child for child in self._children if child.poll() is None]
+        return len(self._children) < before
+
+    @property
+    def running(self) -> bool:
+        return bool(self._children)
+
+    def stop(self, force: bool = False) -> None:
+        """Ask the jobs that this pool started to stop at a safe point, or make them."""
+        for child in self._children:
+            try:
+                os.kill(child.pid, signal.SIGINT)
+                if force:
+                    os.killpg(child.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+def live() -> dict[str, tuple[list[int], int]]:
+    """Every job of this user on this machine, by token: the processes that still carry it, and its slot.
+
+    A process inherits the token from its job's shell, so a job whose shell was killed is still seen to live.
+    """
+    import psutil
+
+    found: dict[str, tuple[list[int], int]] = {}
+    mine = os.getuid()
+    for process in psutil.process_iter():
+        try:
+            if process.uids().real != mine or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            environ = process.environ()
+        except (psutil.Error, OSError):
+            continue
+        if TOKEN in environ and process.pid != os.getpid():
+            slot = environ.get(SLOT, "")
+            pids, _ = found.setdefault(environ[TOKEN], ([], int(slot) if slot.isdigit() else -1))
+            pids.append(process.pid)
+    return found

@@ -1,0 +1,62 @@
+"""Job scripts from templates. Names and values reach a shell only through the filter `sh`, a header through `directive`."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roundhouse.errors import RoundhouseError
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+# How each scheduler tells a job its own ID.
+JOB_ID_VARIABLES = {
+    "slurm": "SLURM_JOB_ID",
+    "pbs": "PBS_JOBID",
+    "torque": "PBS_JOBID",
+    "local": "ROUNDHOUSE_JOB_ID",
+}
+
+
+def shell_quote(value: Any) -> str:
+    """The filter `sh`: one word for a shell, whatever it holds."""
+    text = str(value)
+    if "\0" in text:
+        raise RoundhouseError(f"{text!r} holds a NUL character, which no shell can take")
+    return shlex.quote(text)
+
+
+def directive(value: Any) -> str:
+    """The filter `directive`: a value in a header line, which schedulers split in ways of their own."""
+    text = str(value)
+    if re.search(r"[\x00-\x1f\x7f]", text):
+        raise RoundhouseError(f"{text!r} holds a control character or a line break and cannot stand in a job script's header")
+    return text
+
+
+def walltime(seconds: int) -> str:
+    """The filter `walltime`: H:MM:SS."""
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+def environment(templates: Path) -> Environment:
+    """The templates' environment: strict about undefined names, nothing but our filters."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    # Not HTML: autoescape would turn quotes in paths into entities.
+    env = Environment(loader=FileSystemLoader(templates), undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
+    env.filters.update(sh=shell_quote, directive=directive, walltime=walltime)
+    return env
+
+
+def render(env: Environment, kind: str, **context: Any) -> str:
+    """The job script of one attempt for one kind of scheduler."""
+    from jinja2 import TemplateError
+
+    try:
+        return env.get_template(f"{kind}.sh.j2").render(job_id_variable=JOB_ID_VARIABLES[kind], **context)
+    except TemplateError as error:
+        raise RoundhouseError(f"templates/{kind}.sh.j2 cannot be rendered: {error}") from None

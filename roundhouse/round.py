@@ -1,0 +1,39 @@
+"""From rounds/NAME.yaml to a Round: its study and its experiments, all checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from roundhouse.expand import expand
+from roundhouse.experiment import Experiment
+from roundhouse.names import named_file
+from roundhouse.roundfile import RoundFile
+from roundhouse.yamlfile import read_yaml
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A named set of experiments, in the order of the file. `study` is None where every group has its own or a command."""
+
+    name: str
+    file: Path
+    study: str | None
+    experiments: list[Experiment]
+
+
+def load_round(name: str, rounds_dir: Path) -> Round:
+    """Read `ROUNDS_DIR/NAME.yaml`. RoundhouseError tells every mistake in it, one a line: file, line, what is wrong."""
+    file = read_yaml(named_file("round", name, rounds_dir))
+    content = file.validate(RoundFile)
+    if content.round != name:
+        file.problem(("round",), f"the round calls itself {content.round!r}, but the file is {file.path.name}")
+    experiments = expand(name, file, content)
+    file.check()
+    return Round(name, file.path, content.study, experiments)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of round files, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **RoundFile.model_json_schema()}

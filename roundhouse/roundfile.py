@@ -1,0 +1,204 @@
+"""The words of a round file: its keys, what each may hold, and how memory, times and commands are written."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+from roundhouse.names import is_name
+from roundhouse.yamlfile import StrictModel
+
+_WALLTIME = r"(?:(?:(\d+)-)?(\d+):)?(\d+):([0-5]?\d)"
+_MEMORY = r"(\d+(?:\.\d+)?) ?([kmgt])(?:i?b)?"
+_MEBIBYTES = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024**2}
+_SHELL_WORDS = {"|", "||", "&", "&&", ";", ">", ">>", "<", "2>", "2>&1"}
+
+
+def walltime_seconds(value: Any) -> int:
+    """Seconds of "H:MM:SS", "MM:SS", "D-HH:MM:SS", or of an int, which is in seconds already."""
+    seconds = 0
+    if isinstance(value, int) and not isinstance(value, bool):
+        seconds = value
+    elif isinstance(value, str) and (match := re.fullmatch(_WALLTIME, value, re.ASCII)):
+        days, hours, minutes, rest = (int(part or 0) for part in match.groups())
+        seconds = ((days * 24 + hours) * 60 + minutes) * 60 + rest
+    if seconds < 1:
+        raise ValueError(f'{value!r} is no walltime: write "H:MM:SS", "MM:SS", "D-HH:MM:SS" or whole seconds')
+    return seconds
+
+
+def memory_mebibytes(value: Any) -> int | None:
+    """MiB, rounded up, of "16gb", "512mb", "2G" and the like; all units are powers of 1024. None stays None."""
+    if value is None:
+        return None
+    match = re.fullmatch(_MEMORY, value.lower(), re.ASCII) if isinstance(value, str) else None
+    mebibytes = math.ceil(float(match[1]) * _MEBIBYTES[match[2]]) if match else 0
+    if mebibytes < 1:
+        raise ValueError(f"{value!r} is no amount of memory: write a number and a unit, such as 16gb or 512mb")
+    return mebibytes
+
+
+def command_words(value: Any) -> Any:
+    """The words of a command line; a list is words already. There is no shell, so nothing for `|` or `>` to do."""
+    if isinstance(value, str):
+        try:
+            value = shlex.split(value)
+        except ValueError as error:
+            raise ValueError(f"cannot be split into words: {error}") from None
+        for word in _SHELL_WORDS.intersection(value):
+            raise ValueError(
+                f"{word} needs a shell, and none is there: write [bash, -c, '...'], or put it into a script"
+            )
+    if not value:
+        raise ValueError("is empty")
+    return value
+
+
+def _waits(value: Any) -> Any:
+    is_list_of_groups = isinstance(value, list) and all(isinstance(group, str) for group in value)
+    return {group: {} for group in value} if is_list_of_groups else value
+
+
+def _priority(value: Any) -> Any:
+    fits = isinstance(value, (int, float, str)) and not isinstance(value, bool)
+    if not fits:
+        raise ValueError(f"{value!r} is neither a number nor an expression")
+    return value
+
+
+def _config_key(key: str) -> str:
+    if key == "directory":
+        raise ValueError("is the experiment's directory in commands: choose another key")
+    if not (key.isidentifier() and key.isascii()):
+        raise ValueError("must be made of letters, digits and _, so that paths and expressions can name it")
+    return key
+
+
+def _group_name(name: str) -> str:
+    if not is_name(name):
+        raise ValueError("a group is named by letters, digits, - and _ only")
+    return name
+
+
+def _study_name(name: str) -> str:
+    if not (name.isidentifier() and name.isascii()):
+        raise ValueError(f"{name!r} is no study: a study is a package in studies/, named by letters, digits and _")
+    return name
+
+
+def _queue_name(name: str | None) -> str | None:
+    if name is not None and not re.fullmatch(r"[^\s-]\S*", name):
+        raise ValueError(f"{name!r} is no queue: write one word")
+    return name
+
+
+Count = Annotated[int, Field(ge=1)]
+Walltime = Annotated[
+    int,
+    BeforeValidator(walltime_seconds),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": f"^{_WALLTIME}$"}, {"type": "integer", "minimum": 1}]}),
+]
+Memory = Annotated[
+    int | None,
+    BeforeValidator(memory_mebibytes),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "pattern": r"^\d+(\.\d+)? ?[kmgtKMGT]([iI]?[bB])?$"}, {"type": "null"}]}
+    ),
+]
+Queue = Annotated[str | None, AfterValidator(_queue_name)]
+Key = Annotated[str, AfterValidator(_config_key)]
+GroupName = Annotated[str, AfterValidator(_group_name)]
+StudyName = Annotated[str, AfterValidator(_study_name)]
+Config = dict[Key, Any]
+Values = dict[Key, list[Any]]
+Command = Annotated[
+    list[str],
+    BeforeValidator(command_words),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+Priority = Annotated[
+    float | str,
+    BeforeValidator(_priority),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}]}),
+]
+Waits = Annotated[
+    dict[str, Config],
+    BeforeValidator(_waits),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "object", "additionalProperties": {"type": "object"}},
+                {"type": "array", "items": {"type": "string"}},
+            ]
+        }
+    ),
+]
+
+
+class ResourceRequest(StrictModel):
+    """What a job asks for. Only what is written counts; the values here are those of a round that says nothing."""
+
+    ncpus: Count = Field(default=1, description="CPU cores")
+    mpiprocs: Count | None = Field(default=None, description="MPI processes (PBS)")
+    mem: Memory = Field(default=None, description="Memory of the whole job: 16gb, 512mb")
+    ngpus: Annotated[int, Field(ge=0)] = Field(default=0, description="GPUs")
+    walltime: Walltime = Field(
+        default=3600, description='Longest time of one job: "H:MM:SS", "MM:SS", "D-HH:MM:SS" or seconds'
+    )
+    queue: Queue = Field(default=None, description="Queue or partition, instead of the site's")
+
+    def asked(self) -> dict[str, Any]:
+        """What is written here, by the names of `roundhouse.experiment.Resources`."""
+        renamed = {"mem": "mem_mb", "walltime": "walltime_s"}
+        written = ResourceRequest.model_fields.keys() & self.model_fields_set
+        return {renamed.get(name, name): getattr(self, name) for name in written}
+
+
+class ConditionalResources(ResourceRequest):
+    """What experiments ask for instead, if the expression holds for their config."""
+
+    condition: str = Field(alias="if", description="Expression on the config, such as dataset == 'svhn'")
+
+
+class ResourceRequests(ResourceRequest):
+    """What experiments ask for, and when they ask for something else."""
+
+    when: list[ConditionalResources] = Field(
+        default=[], description="Other resources for some configs; a later match wins"
+    )
+
+
+class Group(StrictModel):
+    """Experiments that share a path template: grid x zip, less exclude, plus include."""
+
+    path: str = Field(description="Directory of each experiment, with {KEY} for config values")
+    grid: Values = Field(default={}, description="Lists of values, all combined with all")
+    zip: Values = Field(default={}, description="Equally long lists, taken in step, combined with the grid")
+    include: list[Config] = Field(default=[], description="Combinations to add")
+    exclude: list[Config] = Field(
+        default=[], description="Combinations of grid and zip to drop: those with all of these values"
+    )
+    config: Config = Field(default={}, description="Config of all experiments of the group; wins over defaults")
+    resources: ResourceRequests = Field(default=ResourceRequests(), description="Wins over the round's resources")
+    priority: Priority | None = Field(default=None, description="Number or expression; higher goes first")
+    after: Waits = Field(default={}, description="GROUP: {KEY: VALUE}: experiments that must be completed first")
+    command: Command | None = Field(
+        default=None, description="Program to run instead of a study, with {KEY} and {directory}"
+    )
+    study: StudyName | None = Field(default=None, description="Instead of the round's study")
+
+
+class RoundFile(StrictModel):
+    """A round: a named set of experiments."""
+
+    round: str = Field(description="The file's name, without .yaml")
+    study: StudyName | None = Field(default=None, description="The package in studies/ that the experiments train")
+    description: str | None = Field(default=None, description="For people")
+    resources: ResourceRequests = Field(default=ResourceRequests(), description="What the jobs ask for")
+    defaults: Config = Field(default={}, description="Config of all experiments, unless a group says otherwise")
+    priority: Priority = Field(default=0.0, description="Number or expression; higher goes first")
+    experiments: dict[GroupName, Group] = Field(description="The groups of experiments")

@@ -1,0 +1,140 @@
+"""What a scheduler is to the rest: three verbs, and answers that cannot be mistaken for one another.
+
+A scheduler builds command lines and reads what they print. It runs nothing itself: it is handed `run`,
+which runs one command under a time limit. It decides nothing, and knows neither records nor plans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+from roundhouse.causes import Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a command did. `code` is None if it did not start or outlasted its limit; `stderr` then says which."""
+
+    argv: tuple[str, ...]
+    code: int | None
+    stdout: str
+    stderr: str
+
+    @property
+    def complaint(self) -> str:
+        """One line for a person: the command and what it said."""
+        said = " ".join((self.stderr.strip() or self.stdout.strip() or "said nothing").split())
+        return f"{self.argv[0]} (exit {'none' if self.code is None else self.code}): {said[:300]}"
+
+
+Run = Callable[[Sequence[str]], Output]
+
+
+class JobState(Enum):
+    """What becomes of a job, as far as Roundhouse must tell states apart. Anything not named ENDED is alive."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    BLOCKED = "blocked"  # held, or unable ever to run: it waits for a person
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job as the scheduler tells it. `words` are the scheduler's own, `cause` only its clear verdict on an ended job."""
+
+    id: str
+    name: str
+    state: JobState
+    words: str = ""
+    cause: Cause | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """The scheduler answered: every live job of this user, and what it remembers of the ended ones asked for.
+
+    A job that was asked for and is not here is *not known to the scheduler*.
+    """
+
+    jobs: tuple[Job, ...]
+
+    def by_name(self) -> dict[str, list[Job]]:
+        found: dict[str, list[Job]] = {}
+        for job in self.jobs:
+            found.setdefault(job.name, []).append(job)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class QueryFailed:
+    """No answer, or none to rely on. Never evidence of anything."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which scheduler this is: jobs recorded under another identity are not this one's to judge."""
+
+    kind: str  # slurm, pbs, torque, local
+    server: str  # cluster name, PBS server, or this machine
+    user: str
+    boot: str = ""  # local only: the boot of this machine that the job belongs to
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A definite no: the job does not exist and never will. `later`: a limit, not a mistake."""
+
+    why: str
+    later: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unclear:
+    """The job may or may not exist: look for its name, and never submit it again."""
+
+    why: str
+
+
+SubmitAnswer = Submitted | Refused | Unclear
+
+
+class Scheduler(Protocol):
+    """The verbs of a scheduler. All take `run` and return answers; none raises for what a command said."""
+
+    kind: str
+    grace: float  # seconds a job must be missing before its silence counts
+    max_name: int  # longest job name
+
+    def identity(self, run: Run) -> Identity | QueryFailed:
+        """Which scheduler answers here."""
+        ...
+
+    def submit(self, run: Run, script: Path, name: str) -> SubmitAnswer:
+        """Submit a rendered script, whose header holds resources, name and log already."""
+        ...
+
+    def query(self, run: Run, ids: Collection[str], names: Collection[str]) -> Jobs | QueryFailed:
+        """All live jobs of this user; of `ids` and `names` also what is remembered of their end."""
+        ...
+
+    def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:
+        """Delete jobs; returns complaints. That a job is gone already is no complaint."""
+        ...
+
+
+def in_batches(words: Iterable[str], size: int) -> list[list[str]]:
+    """Words in sorted lists of at most `size`: command lines have limits."""
+    listed = sorted(words)
+    return [listed[start : start + size] for start in range(0, len(listed), size)]

@@ -1,0 +1,80 @@
+"""This machine as a scheduler: a pool of slots. Its answers come from the process table, so they are always certain."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import signal
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from roundhouse import pool
+from roundhouse.schedulers.base import (
+    Identity,
+    Job,
+    Jobs,
+    JobState,
+    QueryFailed,
+    Refused,
+    Run,
+    SubmitAnswer,
+    Submitted,
+    Unclear,
+)
+
+
+class Local:
+    """Job IDs are the tokens themselves: unlike process IDs, they never name anything else later."""
+
+    kind = "local"
+    grace = 2.0
+    max_name = 255
+
+    def __init__(self, slots: pool.Pool) -> None:
+        self.pool = slots
+
+    def identity(self, run: Run) -> Identity | QueryFailed:
+        return Identity("local", f"{os.uname().nodename}/{_machine_id()}", getpass.getuser(), _boot_id())
+
+    def submit(self, run: Run, script: Path, name: str) -> SubmitAnswer:
+        try:
+            started = self.pool.start(script, name)
+        except OSError as error:
+            return Unclear(f"bash could not be started: {error}")
+        return Submitted(name) if started else Refused("all slots of this machine are taken", later=True)
+
+    def query(self, run: Run, ids: Collection[str], names: Collection[str]) -> Jobs | QueryFailed:
+        self.pool.reap()
+        return Jobs(tuple(Job(token, token, JobState.RUNNING) for token in pool.live()))
+
+    def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:
+        complaints = []
+        running = pool.live()
+        for token in ids:
+            pids, _ = running.get(token, ([], -1))
+            for pid in pids[:1]:  # the shell, or what is left of the job: it passes the signal on
+                try:
+                    os.kill(pid, signal.SIGTERM)
+                except ProcessLookupError:
+                    continue
+                except OSError as error:
+                    complaints.append(f"process {pid} of {token} could not be signalled: {error}")
+        return complaints
+
+
+def _machine_id() -> str:
+    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        try:
+            return Path(path).read_text().strip()
+        except OSError:
+            continue
+    return ""
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        import psutil
+
+        return str(int(psutil.boot_time()))

@@ -1,0 +1,85 @@
+"""Torque, and what takes its manners: how to ask it, and how to read what it says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from roundhouse.causes import Cause
+from roundhouse.schedulers import pbs, slurm
+from roundhouse.schedulers.base import (
+    Identity,
+    Jobs,
+    Output,
+    QueryFailed,
+    Refused,
+    Run,
+    SubmitAnswer,
+    Unclear,
+    in_batches,
+)
+
+# exit_status below 0 (Torque's administrator guide, appendix of job exit statuses).
+VERDICTS = {
+    -12: Cause.WALLTIME,  # CPU time: a limit of time as well
+    -11: Cause.WALLTIME,
+    -10: Cause.MEMORY,
+    -6: Cause.NODE,
+    -5: Cause.NODE,
+    -4: Cause.NODE,
+}
+PLAIN = re.compile(r"[\w@+=:,./-]+", re.ASCII)
+
+
+class Torque:
+    """The verbs of `base.Scheduler` for Torque, and for the qsub and qstat that Slurm brings along."""
+
+    kind = "torque"
+    grace = 180.0
+    max_name = 15
+
+    def __init__(self, user: str) -> None:
+        self.user = user
+
+    def identity(self, run: Run) -> Identity | QueryFailed:
+        answer = run(["qstat", "-q"])
+        server = re.search(r"^\s*server:\s*(\S+)", answer.stdout, re.MULTILINE)
+        if server and answer.code == 0:
+            return Identity(self.kind, server[1], self.user)
+        if answer.code not in (0, pbs.UNKNOWN):
+            return QueryFailed(answer.complaint)
+        cluster = slurm.Slurm(self.user).identity(run)  # Slurm's qstat names no server, but its cluster has a name
+        return cluster if isinstance(cluster, QueryFailed) else Identity(self.kind, cluster.server, self.user)
+
+    def submit(self, run: Run, script: Path, name: str) -> SubmitAnswer:
+        if not PLAIN.fullmatch(str(script)):
+            return Refused(f"{script}: qsub of Torque takes no paths but of letters, digits and @+=:,./-_")
+        log = re.search(r"^#PBS -o (\S+)$", script.read_text(), re.MULTILINE)
+        # Slurm's qsub gives sbatch a log of its own choice unless told, and that would win over the header's.
+        options = ["-j", "oe", "-o", log[1]] if log and PLAIN.fullmatch(log[1]) else []
+        return read_submission(run(["qsub", *options, str(script)]))
+
+    def query(self, run: Run, ids: Collection[str], names: Collection[str]) -> Jobs | QueryFailed:
+        return read_status(run(["qstat", "-f"]), self.user)
+
+    def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:
+        return [line for some in in_batches(ids, 500) for line in pbs.read_delete(run(["qdel", *some]))]
+
+
+def read_submission(answer: Output) -> SubmitAnswer:
+    """What qsub said. Slurm's prints what sbatch said when that fails."""
+    verdict = pbs.read_submission(answer)
+    if isinstance(verdict, Unclear) and answer.code and "sbatch" in answer.stdout:
+        return slurm.refusal(answer.stdout, answer.complaint)
+    return verdict
+
+
+def read_status(answer: Output, user: str) -> Jobs | QueryFailed:
+    """The user's own jobs among all that `qstat -f` told of; ended ones are there for as long as the server keeps them."""
+    jobs = pbs.from_text(answer.stdout)
+    nothing = not answer.stdout.strip() and not answer.stderr.strip()
+    if not (answer.code == 0 and (jobs or nothing)) and not (answer.code == pbs.UNKNOWN and nothing):
+        return QueryFailed(answer.complaint)
+    own = {job_id: one for job_id, one in jobs.items() if str(one.get("Job_Owner", "")).partition("@")[0] == user}
+    return Jobs(tuple(pbs.job_of(job_id, one, VERDICTS) for job_id, one in own.items()))

@@ -1,0 +1,333 @@
+"""The training loop: epochs, checkpoints, metrics, limits and resume, for any study.
+
+The checkpoint is the one truth of a run. It also holds the metrics of all epochs and the best weights, and
+`metrics.json` and `best.pth` are written out from it, so no two files can disagree about which epoch they are of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from roundhouse import files
+from roundhouse.errors import RoundhouseError
+from roundhouse.training import checkpoint
+from roundhouse.training.options import choose
+from roundhouse.training.precision import Precision, choose_device, choose_precision
+from roundhouse.training.reproducibility import (
+    derive_seed,
+    differences,
+    exactness,
+    hash_state,
+    make_deterministic,
+    seed_globals,
+    snapshot,
+)
+from roundhouse.training.settings import Settings
+from roundhouse.training.task import Context, Stage, Stopped, Task
+
+METRICS, BEST, OUTPUTS = "metrics.json", "best.pth", "outputs.npz"
+_FEW_STEPS = 50
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is. Epochs are counted over all stages; `epoch` of them are done."""
+
+    stage: str
+    epoch: int
+    epochs: int
+    metrics: Mapping[str, float]  # of the last epoch; empty before the first
+    metric: str
+    best: float | None
+    started_epoch: int  # epochs that were done when this attempt began
+    exact: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. What is not finished goes on from its checkpoint in a later attempt."""
+
+    finished: bool
+    reason: str  # completed, max epochs, early stopping, time limit; unfinished: walltime, or what `stop` said
+    epochs_run: int
+    exact: bool
+    final_hash: str | None = None  # of the state after the last epoch; None while unfinished
+    metrics: Mapping[str, float] = field(default_factory=dict)  # the final ones
+    artifacts: Mapping[str, str] = field(default_factory=dict)  # file name -> SHA-256
+
+
+@dataclass
+class _Run:
+    """A run under way: its surroundings, and what a checkpoint holds of it beside the task's own state."""
+
+    task: Task
+    settings: Settings
+    directory: Path
+    precision: Precision
+    scaler: torch.amp.GradScaler | None
+    stop: Callable[[], str | None]
+    epochs: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] | None = None  # epoch, value, state
+    exact: bool = True
+    steps: list[bool] = field(default_factory=list)  # with gradient scaling: whether each of the latest was taken
+    begun: int = 0  # stages whose begin_stage has run
+    longest: float = 0.0  # seconds of the longest epoch of this attempt, its writing included
+
+    @property
+    def total(self) -> int:
+        return sum(stage.epochs for stage in self.task.stages)
+
+    def locate(self, epoch: int) -> tuple[int, int]:
+        """(index of the stage, epoch within it) of the epoch after `epoch` done ones."""
+        for index, stage in enumerate(self.task.stages):
+            if epoch < stage.epochs:
+                return index, epoch
+            epoch -= stage.epochs
+        return len(self.task.stages) - 1, self.task.stages[-1].epochs
+
+    def halted(self) -> str | None:
+        """Why the run must stop now, to be resumed later."""
+        if reason := self.stop():
+            return reason
+        deadline = self.settings.deadline
+        return "walltime" if deadline is not None and time.time() >= deadline else None
+
+    def context(self, index: int, epoch: int, purpose: str) -> Context:
+        stage = self.task.stages[index]
+        seed_globals(derive_seed(self.settings.seed, purpose, stage.name, epoch))
+        return Context(stage, epoch, self.settings.seed, self.precision, self.scaler, self.halted)
+
+
+def prepare(settings: Settings) -> Precision:
+    """Choose device and precision and make the process deterministic. Call it before a study is built.
+
+    RoundhouseError: the device is not there, or the installed PyTorch has no kernels for it.
+    """
+    if settings.deterministic:
+        make_deterministic()
+    return choose_precision(settings.precision, choose_device(settings.device))
+
+
+def run(
+    task: Task,
+    settings: Settings,
+    directory: Path,
+    earlier: Sequence[Path],
+    report: Callable[[Progress], None],
+    stop: Callable[[], str | None],
+) -> Outcome:
+    """Train `task` to its end, or until `stop` gives a reason or the deadline comes.
+
+    Writes into `directory` alone, and goes on from the newest valid checkpoint there or in the folders of `earlier`
+    attempts (oldest first), whose checkpoints are deleted once `directory` has its own. `report` is called at the start
+    and after each epoch, `stop` between batches. RoundhouseError: a disk that is full, a loss that is not finite, a
+    study that does not keep its contract.
+    """
+    _validate(task)
+    precision = prepare(settings)
+    scaler = torch.amp.GradScaler(precision.device.type) if precision.scaled else None
+    this = _Run(task, settings, directory, precision, scaler, stop)
+    _resume(this, earlier)
+    started = this.epochs
+    report(_progress(this, started))
+    try:
+        while (over := _over(this)) is None:
+            _train_one_epoch(this)
+            if this.epochs == started + 1:
+                checkpoint.forget(earlier)
+            report(_progress(this, started))
+        outcome = _finish(this, over)
+        checkpoint.forget(earlier)
+        return outcome
+    except Stopped as stopped:
+        return Outcome(False, stopped.reason, this.epochs, this.exact)
+
+
+def _validate(task: Task) -> None:
+    choose("mode", task.mode, ("max", "min"))
+    names = [stage.name for stage in task.stages]
+    if len(set(names)) != len(names) or not sum(stage.epochs for stage in task.stages):
+        raise RoundhouseError(
+            f"a task needs stages of different names and at least one epoch; it has {list(task.stages)}"
+        )
+
+
+def _resume(this: _Run, earlier: Sequence[Path]) -> None:
+    found = checkpoint.newest(this.directory, earlier)
+    if found is None:
+        return
+    content = found.content
+    _begin_stages(this, this.locate(content["epochs"] - 1)[0])
+    this.epochs, this.history, this.best = content["epochs"], content["history"], content["best"]
+    changed = differences(content["environment"], exactness(this.precision.device, this.precision.name))
+    if changed:
+        checkpoint.say(f"resume is approximate: {', '.join(changed)}")
+    this.exact = content["exact"] and not changed
+    try:
+        this.task.load_state(content["task"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise RoundhouseError(
+            f"{found.path} does not fit this experiment ({' '.join(str(error).split())}): the code of its study has changed; "
+            "take the code that wrote it, or archive the experiment and start it anew"
+        ) from error
+    if this.scaler is not None and content["scaler"]:
+        this.scaler.load_state_dict(content["scaler"])
+    if found.path != this.directory / checkpoint.CHECKPOINT:  # so this folder is complete even if nothing is left to do
+        checkpoint.save(this.directory, content)
+    _write_out(this, improved=True)
+
+
+def _begin_stages(this: _Run, last: int) -> None:
+    """Begin the stages up to number `last`, if they have not begun."""
+    while this.begun <= last:
+        this.task.begin_stage(this.context(this.begun, 0, "begin"))
+        this.begun += 1
+
+
+def _over(this: _Run) -> str | None:
+    """Why training is over for good, if it is."""
+    settings = this.settings
+    if this.epochs >= this.total:
+        return "completed"
+    if settings.max_epochs is not None and this.epochs >= settings.max_epochs:
+        return "max epochs"
+    if (
+        settings.patience is not None
+        and this.best is not None
+        and this.epochs - this.best["epoch"] >= settings.patience
+    ):
+        return "early stopping"
+    if settings.time_limit is not None and this.history:
+        seconds = [record["seconds"] for record in this.history]
+        if sum(seconds) + max(seconds) > settings.time_limit:
+            return "time limit"
+    return None
+
+
+def _train_one_epoch(this: _Run) -> None:
+    if reason := this.halted():
+        raise Stopped(reason)
+    deadline = this.settings.deadline
+    if deadline is not None and time.time() + this.longest > deadline:
+        raise Stopped("walltime")
+    began = time.monotonic()
+    index, epoch = this.locate(this.epochs)
+    _begin_stages(this, index)
+    context = this.context(index, epoch, "epoch")
+    trained = this.task.train_epoch(context)
+    context.check_losses()
+    _check_skipped(this, context)
+    evaluated = this.task.evaluate(context)
+    record = _record(this, context.stage, trained, evaluated)
+    this.history.append({**record, "seconds": round(time.monotonic() - began, 3)})
+    this.epochs += 1
+    improved = index == len(this.task.stages) - 1 and _improves(this, record)
+    if improved:
+        this.best = {"epoch": this.epochs, "value": record[this.task.metric], "state": snapshot(this.task.best_state())}
+    checkpoint.save(this.directory, _content(this))
+    _write_out(this, improved)
+    this.longest = max(this.longest, time.monotonic() - began)
+
+
+def _check_skipped(this: _Run, context: Context) -> None:
+    """Fail if gradient scaling skips too many steps: training would stand still without a word.
+
+    Looked at are the epoch's steps, or the last 50 if it has fewer, because the scale must first find its level.
+    """
+    if not context.steps:
+        return
+    this.steps = (this.steps + context.steps)[-max(len(context.steps), _FEW_STEPS) :]
+    skipped, steps = this.steps.count(False), len(this.steps)
+    if not any(context.steps) or (steps >= _FEW_STEPS and skipped > this.settings.max_skipped * steps):
+        raise RoundhouseError(
+            f"{skipped} of the last {steps} optimiser steps were skipped, up to stage {context.stage.name}, "
+            f"epoch {context.epoch + 1}, because gradients overflowed at precision {this.precision.name}: compute the loss "
+            "in float32 outside autocast, look for a square root or a division at 0, or set precision to fp32 or bf16"
+        )
+
+
+def _record(this: _Run, stage: Stage, trained: Mapping[str, float], evaluated: Mapping[str, float]) -> dict[str, Any]:
+    twice = (trained.keys() & evaluated.keys()) | ({"stage", "epoch", "seconds"} & (trained.keys() | evaluated.keys()))
+    if twice:
+        raise RoundhouseError(f"two metrics of stage {stage.name} have one name: {', '.join(sorted(twice))}")
+    metrics = {name: float(value) for name, value in {**trained, **evaluated}.items()}
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise RoundhouseError(
+                f"metric {name} became {value} in stage {stage.name}, epoch {this.epochs + 1}: try a lower learning rate "
+                "or precision fp32"
+            )
+    return {"stage": stage.name, "epoch": this.epochs + 1, **metrics}
+
+
+def _improves(this: _Run, record: Mapping[str, Any]) -> bool:
+    choose("main metric", this.task.metric, record.keys())
+    value = record[this.task.metric]
+    if this.best is None:
+        return True
+    return bool(value > this.best["value"] if this.task.mode == "max" else value < this.best["value"])
+
+
+def _content(this: _Run) -> dict[str, Any]:
+    return {
+        "epochs": this.epochs,
+        "history": this.history,
+        "best": this.best,
+        "exact": this.exact,
+        "environment": exactness(this.precision.device, this.precision.name),
+        "scaler": this.scaler.state_dict() if this.scaler is not None else None,
+        "task": snapshot(this.task.state()),
+    }
+
+
+def _write_out(this: _Run, improved: bool, final: Mapping[str, float] | None = None) -> None:
+    """Write `metrics.json`, and `best.pth` if it changed, from what the checkpoint holds."""
+    best = this.best and {"epoch": this.best["epoch"], this.task.metric: this.best["value"]}
+    metrics = {"metric": this.task.metric, "mode": this.task.mode, "exact": this.exact, "best": best, "final": final}
+    _replace(this.directory / METRICS, files.dump({**metrics, "epochs": this.history}))
+    if improved and this.best is not None:
+        checkpoint.write(this.directory / BEST, this.best["state"])
+
+
+def _replace(path: Path, data: bytes) -> None:
+    try:
+        files.replace(path, data)
+    except OSError as error:
+        raise checkpoint.cannot_write(path, error) from error
+
+
+def _finish(this: _Run, reason: str) -> Outcome:
+    """Outputs and final metrics, from the best weights. They can be made again if they are interrupted."""
+    if halted := this.halted():
+        raise Stopped(halted)
+    final_hash = hash_state(this.task.state())
+    if this.best is None:  # training was cut off before its last stage
+        this.best = {"epoch": this.epochs, "value": None, "state": snapshot(this.task.best_state())}
+    index, epoch = this.locate(this.epochs - 1)
+    arrays, metrics = this.task.outputs(this.best["state"], this.context(index, epoch + 1, "outputs"))
+    final = {name: float(value) for name, value in metrics.items()}
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    _replace(this.directory / OUTPUTS, buffer.getvalue())
+    _write_out(this, improved=True, final=final)
+    artifacts = {name: hashlib.sha256((this.directory / name).read_bytes()).hexdigest() for name in (BEST, OUTPUTS)}
+    return Outcome(True, reason, this.epochs, this.exact, final_hash, final, artifacts)
+
+
+def _progress(this: _Run, started: int) -> Progress:
+    last: dict[str, Any] = this.history[-1] if this.history else {"stage": this.task.stages[0].name}
+    metrics = {name: value for name, value in last.items() if name not in ("stage", "epoch")}
+    epochs = min(this.total, this.settings.max_epochs or this.total)
+    best = this.best["value"] if this.best else None
+    return Progress(last["stage"], this.epochs, epochs, metrics, this.task.metric, best, started, this.exact)

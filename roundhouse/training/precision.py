@@ -1,0 +1,94 @@
+"""Devices and number formats: which one a run computes on and in, said aloud and refused early if it cannot work."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from roundhouse.errors import RoundhouseError
+from roundhouse.training.options import choose
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The number format of a run. `scaled`: gradients are scaled against underflow, as fp16 needs."""
+
+    name: str
+    device: torch.device
+
+    @property
+    def scaled(self) -> bool:
+        return self.name == "fp16"
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The context in which a model's forward pass runs. Losses belong outside it, in float32."""
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.name)
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def choose_precision(name: str, device: torch.device) -> Precision:
+    """Resolve `auto`: float32 on a CPU, bfloat16 on a GPU that has it (capability 8 and up), float16 on older ones."""
+    choose("precision", name, PRECISIONS)
+    if name == "auto":
+        if device.type != "cuda":
+            name = "fp32"
+        else:
+            name = "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
+    return Precision(name, device)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; `auto` is the first GPU if there is one, else the CPU.
+
+    RoundhouseError: no such device here, or one that the installed PyTorch has no kernels for.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise RoundhouseError(f"unknown device {name!r}: write auto, cpu, cuda or cuda:0") from None
+    if device.type == "cpu":
+        return device
+    if device.type != "cuda":
+        raise RoundhouseError(f"device {name!r} is not supported: write auto, cpu, cuda or cuda:0")
+    if not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
+        raise RoundhouseError(
+            f"device {name!r} was asked for, and PyTorch {torch.__version__} sees {torch.cuda.device_count()} GPUs here: "
+            "ask the scheduler for a GPU (ngpus), look at CUDA_VISIBLE_DEVICES, or write device: cpu"
+        )
+    capability = torch.cuda.get_device_capability(device)
+    if not has_kernels(capability, torch.cuda.get_arch_list()):
+        major, minor = capability
+        raise RoundhouseError(
+            f"PyTorch {torch.__version__} has no kernels for {torch.cuda.get_device_name(device)} (sm_{major}{minor}; it has "
+            f"{' '.join(torch.cuda.get_arch_list())}): install a build for it (V100: the cu126 one), or take another node"
+        )
+    return device
+
+
+def has_kernels(capability: tuple[int, int], architectures: list[str]) -> bool:
+    """Whether a build for `architectures` (sm_80, compute_90, sm_90a) runs on a GPU of this capability.
+
+    Binary code runs on the same major version and an equal or later minor one, PTX (compute_) on all later ones;
+    architecture-specific code (sm_90a) on its own only.
+    """
+    for architecture in architectures:
+        kind, _, number = architecture.partition("_")
+        digits = number.rstrip("af")
+        if not digits.isdigit():
+            continue
+        built = (int(digits[:-1]), int(digits[-1]))
+        if number == digits + "a":
+            fits = built == capability
+        elif kind == "compute":
+            fits = built <= capability
+        else:
+            fits = built[0] == capability[0] and built[1] <= capability[1]
+        if fits:
+            return True
+    return False

@@ -1,0 +1,42 @@
+"""The settings of a run that concern every study alike: seed, device, limits."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from roundhouse.errors import RoundhouseError
+from roundhouse.training.options import read_options
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the loop itself obeys. All but `deadline` may stand in an experiment's config."""
+
+    seed: int = 0
+    precision: str = "auto"  # auto, fp32, bf16, fp16
+    device: str = "auto"  # auto, cpu, cuda, cuda:N
+    deterministic: bool = True
+    max_epochs: int | None = None  # finish after so many epochs, over all stages
+    time_limit: float | None = None  # seconds: finish before an epoch that would bring the sum of all epochs above it
+    patience: int | None = None  # finish when the main metric has not improved for so many epochs
+    max_skipped: float = 0.2  # share of an epoch's steps that gradient scaling may skip
+    deadline: float | None = None  # time.time() by which the job must have stopped, to be resumed later
+
+    def __post_init__(self) -> None:
+        for name in ("max_epochs", "time_limit", "patience"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise RoundhouseError(f"config key {name!r} is {value}; it must be above 0, or null for no limit")
+        if not 0 <= self.max_skipped <= 1:
+            raise RoundhouseError(f"config key 'max_skipped' is {self.max_skipped}; it must lie between 0 and 1")
+
+
+def split_config(config: Mapping[str, Any], deadline: float | None = None) -> tuple[Settings, dict[str, Any]]:
+    """Take the loop's keys out of a config: (settings, what is left for the study)."""
+    keys = {field.name for field in dataclasses.fields(Settings)} - {"deadline"}
+    settings = read_options(Settings, {key: value for key, value in config.items() if key in keys})
+    rest = {key: value for key, value in config.items() if key not in keys}
+    return dataclasses.replace(settings, deadline=deadline), rest

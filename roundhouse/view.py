@@ -1,0 +1,186 @@
+"""What a person sees: rows as dictionaries, tables, a summary, the story of one experiment, progress while it runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from roundhouse import record
+from roundhouse.attempt import Attempt, Record
+from roundhouse.causes import Cause
+from roundhouse.experiment import Experiment
+from roundhouse.plan import Action, Inputs, State
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MANY = 60  # experiments above which a table shows groups, and single rows only for what needs attention
+
+_STYLE = {
+    State.COMPLETED: "green",
+    State.IN_PROGRESS: "cyan",
+    State.SUBMITTING: "cyan",
+    State.PENDING: "dim",
+    State.BLOCKED: "yellow",
+    State.FAILED: "red",
+    State.CANCELLED: "magenta",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One experiment after a pass: what is known of it, and what was done or is waited for."""
+
+    experiment: Experiment
+    record: Record
+    action: Action
+    inputs: Inputs
+    job_state: str | None = None
+
+    @property
+    def shown(self) -> Attempt | None:
+        """The attempt to speak of: the completed one, else the newest that is more than a mark."""
+        runs = [one for one in self.record.runs if one.cause is not Cause.LIMIT]
+        return self.record.completed or (runs[-1] if runs else None)
+
+
+def status_of(row: Row) -> dict[str, Any]:
+    """The content of status.json, its time apart."""
+    attempt = row.shown
+    told = as_dict(row)
+    del told["job_state"]
+    told["scheduler"] = dict(attempt.opened.scheduler) if attempt else None
+    told["notes"] = list(row.record.notes)
+    told["attempts"] = [
+        {"number": one.number, "job_id": one.job_id, "cause": str(one.cause) if one.cause else None, "why": _why(one)}
+        for one in row.record.attempts
+    ]
+    return told
+
+
+def as_dict(row: Row) -> dict[str, Any]:
+    """One object of `--status --json`."""
+    attempt = row.shown
+    progress = _progress(row.record)
+    cause = row.action.cause or (attempt.cause if attempt and attempt.closed else None)
+    return {
+        "path": row.experiment.path,
+        "state": str(row.action.state),
+        "attempt": attempt.number if attempt else None,
+        "job_id": attempt.job_id if attempt else None,
+        "job_state": row.job_state,
+        "epoch": progress.epoch if progress else None,
+        "epochs": progress.epochs if progress else None,
+        "metric": progress.metric if progress else None,
+        "best": progress.best if progress else None,
+        "metric_name": progress.metric_name if progress else None,
+        "cause": str(cause) if cause else None,
+        "reason": row.action.reason,
+    }
+
+
+def _progress(rec: Record) -> Any:
+    """The furthest that any attempt has come, the newest first."""
+    if rec.completed:
+        return rec.completed.progress
+    return next((one.progress for one in reversed(rec.attempts) if one.progress), None)
+
+
+def _why(attempt: Attempt) -> str:
+    if attempt.result is not None:
+        return attempt.result.why
+    return attempt.claim.why if attempt.claim else ""
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """The table at the end of a pass. A large round is told by group, with rows for what needs a person."""
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = rows if len(rows) <= MANY else [row for row in rows if row.action.state in (State.FAILED, State.BLOCKED)][:MANY]
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("experiment", "state", "attempt", "job", "epoch", "", "best", "reason"):
+        right = heading in ("attempt", "epoch", "best")
+        drawn.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=heading in ("state", "epoch", "best"))
+    for row in shown:
+        told = as_dict(row)
+        drawn.add_row(
+            Text(told["path"]),
+            Text(told["state"], style=_STYLE[row.action.state]),
+            Text(str(told["attempt"] or "")),
+            Text(f"{told['job_id'] or ''}{' ' + told['job_state'] if told['job_state'] else ''}"),
+            Text(f"{told['epoch']}/{told['epochs']}" if told["epochs"] else ""),
+            Text(told["metric_name"] or "", style="dim"),
+            Text(number(told["best"])),
+            Text(told["reason"]),
+        )
+    return drawn
+
+
+def number(value: float | None) -> str:
+    """A metric for a table: four significant digits."""
+    return "" if value is None else f"{value:.4g}"
+
+
+def groups(rows: Sequence[Row]) -> Table:
+    """Counts of states by group, for rounds too large to list."""
+    from rich.table import Table
+
+    counts: dict[str, Counter[State]] = {}
+    for row in rows:
+        counts.setdefault(row.experiment.group, Counter())[row.action.state] += 1
+    states = [state for state in State if any(count[state] for count in counts.values())]
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    drawn.add_column("group")
+    for state in states:
+        drawn.add_column(str(state), justify="right", style=_STYLE[state])
+    for group, count in counts.items():
+        drawn.add_row(group, *(str(count[state] or "") for state in states))
+    return drawn
+
+
+def summary(name: str, rows: Sequence[Row]) -> str:
+    """One line: how the round stands."""
+    counts = Counter(row.action.state for row in rows)
+    if rows and counts[State.COMPLETED] == len(rows):
+        return f"Round {name}: all {len(rows)} experiments are completed."
+    parts = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
+    return f"Round {name}: {len(rows)} experiments: {parts or 'none'}."
+
+
+def story(row: Row) -> str:
+    """Everything known about one experiment: `--why`."""
+    rec = row.record
+    lines = [
+        f"{row.experiment.round}/{row.experiment.path}",
+        f"  state     {row.action.state}{': ' + row.action.reason if row.action.reason else ''}",
+        f"  config    {', '.join(f'{key}={value}' for key, value in row.experiment.config.items())}",
+        f"  waits for {', '.join(p for paths in row.experiment.after.values() for p in paths) or 'nothing'}",
+        f"  directory {rec.directory}",
+    ]
+    lines += [f"  note      {note}" for note in rec.notes]
+    for attempt in rec.attempts:
+        lines.append(f"  attempt {attempt.number}  {_told(attempt)}")
+    last = row.shown
+    tail = record.log_tail(rec.directory, last.number) if last else ""
+    if last and tail:
+        lines += [f"  log of attempt {last.number}, its end:", *(f"    {line}" for line in tail.splitlines())]
+    return "\n".join(lines)
+
+
+def _told(attempt: Attempt) -> str:
+    scheduler: Mapping[str, str] = attempt.opened.scheduler
+    parts = [f"job {attempt.job_id or '(none known)'} of {scheduler.get('kind')} on {scheduler.get('server')}"]
+    if attempt.claim and not attempt.claim.void:
+        parts.append(f"started on {attempt.claim.host or 'an unknown host'}")
+    if attempt.progress and attempt.progress.epochs:
+        parts.append(f"epoch {attempt.progress.epoch}/{attempt.progress.epochs}")
+    if attempt.gone_at is not None and not attempt.closed:
+        parts.append("not seen at the last look")
+    if attempt.closed:
+        parts.append(f"ended: {attempt.cause}{' (' + _why(attempt) + ')' if _why(attempt) else ''}")
+    else:
+        parts.append("open")
+    return "; ".join(parts)

@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+"""Run a round of experiments: look, decide, act, report. Safe to repeat at any time, from cron too."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent
+
+EXIT_CODES = """\
+exit codes:
+  0  all experiments are completed (with --status, --dry-run, --why, --schema, --cancel: it was told or done)
+  2  usage: an option, a round file or a site file is wrong
+  3  work remains: call again later, or use --watch
+  4  nothing more will happen by itself, and something failed, is blocked, or was cancelled
+  5  the scheduler or the disk failed: nothing was lost, call again later
+  130  interrupted: what ran here saved its place
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="runner.py", description=__doc__, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--round", metavar="NAME", help="the round to run: rounds/NAME.yaml")
+    what = parser.add_argument_group("instead of a pass").add_mutually_exclusive_group()
+    what.add_argument("--dry-run", action="store_true", help="tell what would happen and why; submit nothing")
+    what.add_argument("--status", action="store_true", help="show how the round stands; change nothing")
+    what.add_argument("--why", metavar="PATH", help="tell everything known about one experiment")
+    what.add_argument("--cancel", action="store_true", help="cancel experiments: no job starts, those that run stop")
+    what.add_argument("--schema", action="store_true", help="print the JSON Schema of round files, for editors")
+    parser.add_argument("--retry", action="store_true", help="give failed and cancelled experiments another try")
+    parser.add_argument("--watch", metavar="SECONDS", type=float, help="pass again and again until nothing is left to do")
+    parser.add_argument("--only", metavar="GLOB", help="only experiments whose path matches, such as 'cifar10/*'")
+    parser.add_argument("--limit", metavar="N", type=int, help="submit at most N jobs")
+    parser.add_argument("--json", action="store_true", help="with --status: one object per experiment")
+    parser.add_argument("--scheduler", choices=["auto", "pbs", "slurm", "local"], help="default: the site's, or what is here")
+    parser.add_argument("--site", metavar="NAME", help="sites/NAME.yaml; default: the site whose hosts match this one")
+    parser.add_argument("--jobs-per-gpu", metavar="K", type=int, default=1, help="on this machine: so many jobs share a GPU")
+    parser.add_argument("--experiments", metavar="DIR", type=Path, default=REPOSITORY / "experiments")
+    parser.add_argument("--rounds", metavar="DIR", type=Path, default=REPOSITORY / "rounds")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = parser().parse_args(argv)
+    # Only now: --help and mistakes in usage need none of it.
+    from roundhouse import commands
+    from roundhouse.errors import RoundhouseError
+
+    try:
+        return commands.run(options, REPOSITORY)
+    except RoundhouseError as error:
+        print(f"runner.py: {error}", file=sys.stderr)
+        return commands.USAGE
+    except OSError as error:
+        print(f"runner.py: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        return commands.TROUBLE
+    except BrokenPipeError:
+        return commands.TROUBLE
+    except KeyboardInterrupt:
+        return commands.INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,274 @@
+"""Checkpoint files: damage is noticed before anything is unpickled, and what came before still stands."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from roundhouse import files
+from roundhouse.errors import RoundhouseError
+from roundhouse.training import checkpoint, read_weights
+from roundhouse.training.checkpoint import Damaged, newest, pack, save, unpack
+
+CONTENT = {"epochs": 3, "task": {"weights": torch.arange(6000, dtype=torch.float32), "lr": 0.1}, "history": [{"a": 1.0}]}
+PACKED = pack(CONTENT)
+SMALL = pack({"epochs": 1})
+
+
+def content(epochs: int) -> dict[str, Any]:
+    return {**CONTENT, "epochs": epochs}
+
+
+def epochs_of(found: checkpoint.Found | None) -> int | None:
+    return found.content["epochs"] if found else None
+
+
+def test_what_was_packed_comes_back() -> None:
+    back = unpack(PACKED)
+    assert torch.equal(back["task"]["weights"], CONTENT["task"]["weights"])  # type: ignore[index]
+    assert back["history"] == CONTENT["history"]
+
+
+def test_plain_torch_load_and_zip_tools_open_a_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pth"
+    path.write_bytes(PACKED)
+    assert torch.load(path, weights_only=True)["epochs"] == 3
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        assert len(archive.comment) == 64
+
+
+def test_a_file_cut_at_any_byte_is_damaged() -> None:
+    for length in range(len(SMALL)):
+        with pytest.raises(Damaged):
+            unpack(SMALL[:length])
+
+
+def test_a_small_file_with_any_byte_changed_is_damaged() -> None:
+    for offset in range(len(SMALL)):
+        changed = bytearray(SMALL)
+        changed[offset] ^= 1 << (offset % 8)
+        with pytest.raises(Damaged):
+            unpack(bytes(changed))
+
+
+@given(st.integers(0, len(PACKED) - 1), st.integers(0, 7))
+def test_one_flipped_bit_anywhere_is_damage(offset: int, bit: int) -> None:
+    changed = bytearray(PACKED)
+    changed[offset] ^= 1 << bit
+    with pytest.raises(Damaged):
+        unpack(bytes(changed))
+
+
+@pytest.mark.parametrize("page", range(len(PACKED) // 4096 + 1))
+def test_a_zeroed_page_is_damage(page: int) -> None:
+    changed = bytearray(PACKED)
+    part = changed[page * 4096 : (page + 1) * 4096]
+    changed[page * 4096 : (page + 1) * 4096] = bytes(len(part))
+    with pytest.raises(Damaged):
+        unpack(bytes(changed))
+
+
+def test_bytes_after_the_end_are_damage() -> None:
+    with pytest.raises(Damaged):
+        unpack(PACKED + b"\0")
+
+
+def test_torch_load_alone_would_not_have_noticed(tmp_path: Path) -> None:
+    changed = bytearray(PACKED)
+    changed[PACKED.index(np.arange(100, 200, dtype=np.float32).tobytes())] ^= 1
+    torch.load(_written(tmp_path / "x.pth", bytes(changed)), weights_only=True)
+    with pytest.raises(Damaged):
+        unpack(bytes(changed))
+
+
+def _written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("value", [np.float64(1.0), Path("x"), {1, 2}, np.zeros(2), object()])
+def test_a_value_that_a_safe_load_would_refuse_is_refused_when_saving(tmp_path: Path, value: object) -> None:
+    with pytest.raises(RoundhouseError, match="/task/inner/1"):
+        save(tmp_path, {"epochs": 1, "task": {"inner": [0, value]}})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_one_before_is_kept(tmp_path: Path) -> None:
+    for epochs in (1, 2, 3):
+        save(tmp_path, content(epochs))
+    assert checkpoint.read(tmp_path / "checkpoint.pth")["epochs"] == 3
+    assert checkpoint.read(tmp_path / "checkpoint.prev.pth")["epochs"] == 2
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("damage", [b"", PACKED[:1000], PACKED[:-1], b"\0" * len(PACKED)])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(
+    tmp_path: Path, damage: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path, content(1))
+    save(tmp_path, content(2))
+    (tmp_path / "checkpoint.pth").write_bytes(damage)
+    assert epochs_of(newest(tmp_path, [])) == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/checkpoint.pth is not used" in said
+    assert f"going back to {tmp_path}/checkpoint.prev.pth" in said
+
+
+def test_a_damaged_checkpoint_never_replaces_a_good_previous_one(tmp_path: Path) -> None:
+    save(tmp_path, content(1))
+    save(tmp_path, content(2))
+    (tmp_path / "checkpoint.pth").write_bytes(PACKED[:-1])
+    newest(tmp_path, [])
+    save(tmp_path, content(2))
+    assert checkpoint.read(tmp_path / "checkpoint.prev.pth")["epochs"] == 1
+    assert (tmp_path / "checkpoint.pth.damaged").read_bytes() == PACKED[:-1]
+
+
+def test_the_checkpoint_with_most_epochs_of_all_attempts_is_found(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("1", "2", "3")]
+    for folder, epochs in zip(folders, (4, 7, 5), strict=True):
+        folder.mkdir()
+        save(folder, content(epochs))
+    assert epochs_of(newest(folders[2], folders[:2])) == 7
+    (folders[1] / "checkpoint.pth").write_bytes(b"")
+    assert epochs_of(newest(folders[2], folders[:2])) == 5
+    assert (folders[1] / "checkpoint.pth").exists(), "another attempt's folder is only read"
+
+
+def test_no_checkpoint_is_found_where_there_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert newest(tmp_path, [tmp_path / "gone"]) is None
+    assert capsys.readouterr().err == ""
+
+
+def test_losing_the_last_checkpoint_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path, content(1))
+    (tmp_path / "checkpoint.pth").write_bytes(b"")
+    assert newest(tmp_path, []) is None
+    assert "training starts over" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_format_is_an_error_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pth").write_bytes(pack({"format": 99, "epochs": 1}))
+    with pytest.raises(RoundhouseError, match="format 99"):
+        newest(tmp_path, [])
+    assert (tmp_path / "checkpoint.pth").exists()
+
+
+def test_weights_that_are_missing_or_damaged_are_a_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "best.pth"
+    with pytest.raises(RoundhouseError, match="cannot read .*best.pth: No such file"):
+        read_weights(path)
+    path.write_bytes(PACKED[:-100])
+    with pytest.raises(RoundhouseError, match="best.pth is damaged"):
+        read_weights(path)
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+def operations(monkeypatch: pytest.MonkeyPatch, fails: int, error: BaseException) -> list[str]:
+    """Let the `fails`-th file operation of a save raise `error` instead of being done."""
+    done: list[str] = []
+
+    def counted(name: str) -> Any:
+        real = getattr(os, name)
+
+        def operation(*args: Any, **kwargs: Any) -> Any:
+            done.append(name)
+            if len(done) == fails + 1:
+                raise error
+            return real(*args, **kwargs)
+
+        return operation
+
+    for name in ("open", "fsync", "replace"):
+        monkeypatch.setattr(os, name, counted(name))
+    return done
+
+
+STEPS = ["open", "fsync", "replace", "replace", "open", "fsync"]
+
+
+def test_saving_takes_the_steps_that_the_crash_tests_walk_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, content(1))
+    done = operations(monkeypatch, len(STEPS), Crash())
+    save(tmp_path, content(2))
+    assert done == STEPS
+
+
+@pytest.mark.parametrize("step", range(len(STEPS)))
+def test_a_crash_at_any_step_of_saving_leaves_a_good_checkpoint(
+    tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, content(1))
+    save(tmp_path, content(2))
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        operations(patch, step, Crash())
+        save(tmp_path, content(3))
+    assert epochs_of(newest(tmp_path, [])) == (3 if STEPS[:step].count("replace") == 2 else 2)
+
+
+@pytest.mark.parametrize("step", range(len(STEPS)))
+def test_a_disk_error_at_any_step_of_saving_is_told_and_loses_nothing(
+    tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, content(2))
+    with monkeypatch.context() as patch, pytest.raises(RoundhouseError, match=r"checkpoint.pth: .* still stands"):
+        operations(patch, step, OSError(errno.EIO, os.strerror(errno.EIO)))
+        save(tmp_path, content(3))
+    assert epochs_of(newest(tmp_path, [])) in (2, 3)
+    assert not list(tmp_path.glob(".draft-*"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+        trouble = mounted.stderr.strip() if mounted.returncode else ""
+    except OSError as error:
+        trouble = str(error)
+    if trouble:
+        reason = f"a small tmpfs cannot be mounted here: {trouble}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_is_told_and_the_previous_checkpoint_still_loads(small_disk: Path) -> None:
+    save(small_disk, content(1))
+    save(small_disk, content(2))
+    (small_disk / "rest").write_bytes(bytes(190_000))
+    with pytest.raises(RoundhouseError, match="checkpoint.pth: No space left on device"):
+        save(small_disk, {**content(3), "more": torch.zeros(20_000)})
+    with pytest.raises(RoundhouseError, match="best.pth: No space left on device"):
+        checkpoint.write(small_disk / "best.pth", {"more": torch.zeros(20_000)})
+    assert sorted(path.name for path in small_disk.iterdir()) == ["checkpoint.prev.pth", "checkpoint.pth", "rest"]
+    assert epochs_of(newest(small_disk, [])) == 2
+
+
+def test_forgetting_deletes_checkpoints_and_drafts_and_nothing_else(tmp_path: Path) -> None:
+    save(tmp_path, content(1))
+    save(tmp_path, content(2))
+    files.write_draft(tmp_path, b"left by a kill")
+    (tmp_path / "best.pth").write_bytes(b"")
+    checkpoint.forget([tmp_path, tmp_path / "gone"])
+    assert [path.name for path in tmp_path.iterdir()] == ["best.pth"]

@@ -1,0 +1,237 @@
+"""Randomness that follows from names, hashes that see every bit, options, and devices that are refused early."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from roundhouse.errors import RoundhouseError
+from roundhouse.training import Context, Stage, choose, read_options
+from roundhouse.training.precision import Precision, choose_device, choose_precision, has_kernels
+from roundhouse.training.reproducibility import (
+    derive_seed,
+    differences,
+    environment,
+    exactness,
+    hash_state,
+    seed_globals,
+    snapshot,
+)
+from roundhouse.training.settings import Settings, split_config
+
+CPU = torch.device("cpu")
+STATE = {"model": {"weight": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor(3)}, "lr": 0.1, "groups": [1, None]}
+
+
+def context(stage: str = "train", epoch: int = 0, seed: int = 0) -> Context:
+    return Context(Stage(stage, 9), epoch, seed, Precision("fp32", CPU))
+
+
+def test_a_derived_seed_is_the_same_for_ever() -> None:
+    assert derive_seed(0, "order", "train", 5) == 7586911728352701861
+
+
+@given(st.lists(st.integers() | st.text(), max_size=4), st.lists(st.integers() | st.text(), max_size=4))
+def test_different_names_have_different_seeds(one: list[int | str], other: list[int | str]) -> None:
+    assert (derive_seed(*one) == derive_seed(*other)) == (one == other)
+
+
+def test_a_stream_depends_on_seed_stream_stage_and_epoch_and_on_nothing_else() -> None:
+    def draw(place: Context, stream: str = "order") -> list[float]:
+        return [*torch.rand(2, generator=place.generator(stream)).tolist(), *place.numpy_generator(stream).random(2)]
+
+    first = draw(context())
+    torch.rand(5)
+    assert draw(context()) == first
+    others = [draw(context(), "augmentation"), draw(context(stage="x")), draw(context(epoch=1)), draw(context(seed=1))]
+    for other in others:
+        assert not set(other) & set(first)
+
+
+def test_seeding_makes_all_global_generators_repeat() -> None:
+    def draw() -> tuple[float, float, float]:
+        seed_globals(7)
+        return random.random(), float(np.random.rand()), torch.rand(1).item()
+
+    assert draw() == draw()
+
+
+def changed(change: str) -> Any:
+    state: dict[str, Any] = snapshot(STATE)
+    model = state["model"]
+    if change == "one bit":
+        model["weight"].view(torch.int32)[1, 2] ^= 1
+    elif change == "the sign of a zero":
+        model["weight"][0, 0] = -0.0
+    elif change == "type":
+        model["weight"] = model["weight"].double()
+    elif change == "shape":
+        model["weight"] = model["weight"].reshape(3, 2)
+    elif change == "name":
+        model["Weight"] = model.pop("weight")
+    elif change == "plain value":
+        state["lr"] = 0.1 + 1e-17 + 1e-16
+    elif change == "plain type":
+        state["groups"][0] = True
+    elif change == "order of a list":
+        state["groups"].reverse()
+    return state
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["one bit", "the sign of a zero", "type", "shape", "name", "plain value", "plain type", "order of a list"],
+)
+def test_the_hash_of_a_state_sees(change: str) -> None:
+    assert hash_state(changed(change)) != hash_state(STATE)
+
+
+def test_the_hash_of_a_state_does_not_depend_on_layout_or_the_order_of_names() -> None:
+    strided = STATE["model"]["weight"].t().contiguous().t()  # type: ignore[index, call-overload]
+    same = {"groups": [1, None], "lr": 0.1, "model": {"steps": torch.tensor(3), "weight": strided}}
+    assert hash_state(same) == hash_state(STATE)
+
+
+def test_a_state_of_any_number_type_has_a_hash() -> None:
+    for dtype in (torch.bfloat16, torch.float16, torch.int64, torch.bool, torch.complex64):
+        hash_state({"value": torch.zeros((), dtype=dtype)})
+
+
+def test_a_snapshot_does_not_follow_later_training() -> None:
+    state = {"weight": torch.zeros(2, requires_grad=True)}
+    kept = snapshot(state)
+    with torch.no_grad():
+        state["weight"] += 1
+    assert kept["weight"].tolist() == [0, 0]
+    assert not kept["weight"].requires_grad
+
+
+def test_the_environment_names_what_exactness_rests_on() -> None:
+    facts = environment(CPU, "fp32")
+    assert facts.items() >= exactness(CPU, "fp32").items()
+    assert {"host", "python", "torch", "numpy", "device", "model", "threads", "precision"} <= facts.keys()
+
+
+def test_differences_are_told_in_words() -> None:
+    assert differences({"threads": 1, "torch": "2"}, {"threads": 2, "torch": "2"}) == ["threads 1 -> 2"]
+    assert differences({}, {"cuda": "12.6"}) == ["cuda None -> 12.6"]
+
+
+@pytest.mark.parametrize(
+    ("capability", "built", "runs"),
+    [
+        ((7, 0), ["sm_50", "sm_60", "sm_70", "sm_80"], True),
+        ((7, 0), ["sm_75", "sm_80", "sm_90", "compute_90"], False),
+        ((8, 6), ["sm_80"], True),
+        ((8, 0), ["sm_86"], False),
+        ((12, 0), ["sm_90", "compute_90"], True),
+        ((10, 0), ["sm_90a"], False),
+        ((9, 0), ["sm_90a"], True),
+        ((10, 3), ["sm_100f"], True),
+        ((8, 0), [], False),
+    ],
+)
+def test_a_build_of_pytorch_has_kernels_for(capability: tuple[int, int], built: list[str], runs: bool) -> None:
+    assert has_kernels(capability, built) is runs
+
+
+def a_gpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90"])
+
+
+def test_a_gpu_without_kernels_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_gpu(monkeypatch, (7, 0))
+    with pytest.raises(RoundhouseError, match="no kernels for Tesla V100 .sm_70.*cu126"):
+        choose_device("auto")
+
+
+def test_a_gpu_with_kernels_is_taken_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_gpu(monkeypatch, (9, 0))
+    assert choose_device("auto").type == "cuda"
+    with pytest.raises(RoundhouseError, match="'cuda:1' was asked for, and PyTorch .* sees 1 GPUs"):
+        choose_device("cuda:1")
+
+
+@pytest.mark.parametrize("name", ["gpu", "mps", "cuda:x", ""])
+def test_a_device_that_cannot_be_used_is_a_clear_error(name: str) -> None:
+    with pytest.raises(RoundhouseError, match="write auto, cpu, cuda or cuda:0"):
+        choose_device(name)
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+def test_precision_auto_takes_what_the_gpu_does_well(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str
+) -> None:
+    a_gpu(monkeypatch, capability)
+    assert choose_precision("auto", torch.device("cuda")).name == precision
+
+
+def test_precision_on_a_cpu_is_float32_unless_asked_otherwise() -> None:
+    assert choose_precision("auto", CPU).name == "fp32"
+    assert choose_precision("bf16", CPU).name == "bf16"
+    assert choose_precision("fp16", CPU).scaled
+    with pytest.raises(RoundhouseError, match="unknown precision 'bf61': did you mean 'bf16'"):
+        choose_precision("bf61", CPU)
+
+
+@dataclass(frozen=True)
+class Options:
+    name: str
+    rate: float = 0.1
+    count: int | None = None
+    fast: bool = False
+
+
+def test_options_are_read_from_a_config() -> None:
+    assert read_options(Options, {"name": "a", "rate": 1, "count": None}) == Options("a", rate=1.0)
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        ({"name": "a", "rat": 1.0}, "unknown config key 'rat': did you mean 'rate'?"),
+        ({}, "the config lacks 'name'"),
+        ({"name": 3}, "config key 'name' is 3 (int); it must be str"),
+        ({"name": "a", "rate": "1e-3"}, "write 1.0e-3"),
+        ({"name": "a", "rate": True}, "it must be float"),
+        ({"name": "a", "rate": float("nan")}, "it must be finite"),
+        ({"name": "a", "count": 1.5}, "it must be int or null"),
+        ({"name": "a", "fast": 1}, "it must be bool"),
+    ],
+)
+def test_a_mistake_in_a_config_is_answered(config: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(RoundhouseError) as error:
+        read_options(Options, config)
+    assert complaint in str(error.value)
+
+
+def test_a_name_that_resembles_nothing_is_answered_with_all_names() -> None:
+    with pytest.raises(RoundhouseError, match="unknown colour 'zzz': known are blue, red"):
+        choose("colour", "zzz", ["red", "blue"])
+
+
+def test_a_config_is_split_into_the_loops_keys_and_the_studys() -> None:
+    settings, rest = split_config({"seed": 4, "time_limit": 60, "lr": 0.1, "max_epoch": 3}, deadline=5.0)
+    assert settings == Settings(seed=4, time_limit=60.0, deadline=5.0)
+    assert rest == {"lr": 0.1, "max_epoch": 3}
+
+
+def test_the_deadline_is_no_key_of_a_config() -> None:
+    assert split_config({"deadline": 5.0})[1] == {"deadline": 5.0}
+
+
+@pytest.mark.parametrize("config", [{"patience": 0}, {"max_epochs": -1}, {"time_limit": 0}, {"max_skipped": 2}, {"seed": "x"}])
+def test_a_setting_out_of_range_is_an_error_that_names_it(config: dict[str, Any]) -> None:
+    with pytest.raises(RoundhouseError, match=f"config key '{next(iter(config))}'"):
+        split_config(config)

@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""What a job runs: one experiment, from the attempt that its shell has claimed. `python train.py DIRECTORY`.
+
+The exit codes are those of `roundhouse.causes`; the job's shell turns them into the attempt's result.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from roundhouse import causes, worker
+from roundhouse.errors import RoundhouseError
+
+if TYPE_CHECKING:
+    from roundhouse.training.loop import Progress
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) != 2 or argv[1] in ("-h", "--help"):
+        print("usage: python train.py DIRECTORY   (started by job scripts; to run experiments: python runner.py --round NAME)")
+        return 0 if "-h" in argv or "--help" in argv else 2
+    try:
+        work = worker.enter(Path(argv[1]))
+        return run_program(work) if work.config.get("command") else train(work)
+    except worker.Leave as leave:
+        print(f"roundhouse: {leave}", file=sys.stderr)
+        return leave.code
+    except RoundhouseError as error:
+        print(f"roundhouse: {error}", file=sys.stderr)
+        return causes.EXIT_ERROR
+    except MemoryError:
+        print("roundhouse: memory ran out", file=sys.stderr)
+        return causes.EXIT_MEMORY
+
+
+def run_program(work: worker.Work) -> int:
+    """The round file's `command`: exit code 0 is completed, unless it was asked to stop before."""
+    work.write_environment({})
+    code = worker.run_command(work)
+    if work.stop_reason:
+        return causes.EXIT_STOPPED
+    ours = range(causes.EXIT_NOT_MINE, causes.EXIT_INPUT_CHANGED + 1)
+    return causes.EXIT_ERROR if code in ours else code
+
+
+def train(work: worker.Work) -> int:
+    """Train with the study that the config names."""
+    from roundhouse.training import loop
+    from roundhouse.training.reproducibility import environment
+    from roundhouse.training.settings import split_config
+
+    name = work.config["study"]
+    if importlib.util.find_spec(f"studies.{name}") is None:
+        known = sorted(path.name for path in (Path(__file__).parent / "studies").iterdir() if (path / "__init__.py").exists())
+        raise RoundhouseError(f"there is no study {name!r}; there are: {', '.join(known)}")
+    deadline = os.environ.get("ROUNDHOUSE_DEADLINE")
+    settings, config = split_config(work.config["config"], float(deadline) if deadline else None)
+    inputs = work.inputs()
+    precision = loop.prepare(settings)
+    work.write_environment(environment(precision.device, precision.name))
+    data = os.environ.get("ROUNDHOUSE_DATA")
+    study = importlib.import_module(f"studies.{name}")
+    task = study.build(config, inputs, precision.device, Path(data) if data else None)
+
+    def report(progress: Progress) -> None:
+        work.report(
+            epoch=progress.epoch,
+            epochs=progress.epochs,
+            started_epoch=progress.started_epoch,
+            stage=progress.stage,
+            metric_name=progress.metric,
+            metric=progress.metrics.get(progress.metric),
+            best=progress.best,
+            exact=progress.exact,
+        )
+        told = ", ".join(f"{key} {value:.4g}" for key, value in progress.metrics.items())
+        print(f"epoch {progress.epoch}/{progress.epochs} ({progress.stage}): {told}", flush=True)
+
+    import torch
+
+    try:
+        outcome = loop.run(task, settings, work.place, work.earlier(), report, work.stop)
+    except torch.cuda.OutOfMemoryError as error:
+        print(f"roundhouse: the GPU's memory ran out: {error}", file=sys.stderr)
+        return causes.EXIT_MEMORY
+    if not outcome.finished:
+        print(f"roundhouse: stopped after epoch {outcome.epochs_run}: {outcome.reason}", flush=True)
+        return causes.EXIT_WALLTIME if outcome.reason == "walltime" else causes.EXIT_STOPPED
+    work.report(artifacts=dict(outcome.artifacts), final_hash=outcome.final_hash, final=dict(outcome.metrics))
+    print(f"roundhouse: {outcome.reason} after {outcome.epochs_run} epochs", flush=True)
+    return causes.EXIT_COMPLETED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
