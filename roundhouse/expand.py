@@ -33,7 +33,7 @@ class Combination:
 
 
 def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
-    """All experiments of round `name`, groups and values in the order of the file. Mistakes become problems of `file`."""
+    """All experiments of round `name`, in the order of the file. Mistakes become problems of `file`."""
     groups = content.experiments
     if not groups:
         file.problem(("experiments",), "experiments is empty: a round has at least one group")
@@ -176,7 +176,7 @@ def _computed(
     configs: Configs,
     value: Callable[[Expression, Mapping[str, Any]], Column],
 ) -> list[Column] | None:
-    """An expression's value for each config of group `name`, or None where it has none, which becomes a problem of `file`."""
+    """An expression's value for each config of group `name`. None where there is none, which is a problem of `file`."""
     try:
         expression = Expression(source)
         return [value(expression, config) for config in configs]

@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 
 def rows_of(file: YamlFile, name: str, group: Group) -> list[Row]:
-    """The values of grid and zip, the last key changing fastest; none where they are wrong, which becomes a problem of `file`.
+    """The values of grid and zip, the last key changing fastest. None where they are wrong: a problem of `file`.
 
     A group without grid and zip has one empty row, or none if it has `include`.
     """

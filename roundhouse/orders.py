@@ -1,4 +1,4 @@
-"""What a person orders about experiments: cancel, retry. Each order is a mark in the record, made like any attempt."""
+"""What a person orders about experiments: cancel, retry, put away. Each order is a mark in the record, made like any attempt."""
 
 from __future__ import annotations
 
@@ -59,6 +59,25 @@ def retry(rows: Iterable[Row]) -> list[str]:
             done = _mark(rec, row.experiment, Cause.RETRY, "by the user")
             told.append(f"{path}: {'to be tried again' if done else 'refused, another runner opened an attempt just now'}")
     return told
+
+
+def put_away(rows: Iterable[Row]) -> list[str]:
+    """Take the next attempt of every experiment that is not completed, so that no late runner can open it.
+
+    Returns what stands in the way: a line for each experiment with an open attempt. Until there is none, call again.
+    """
+    open_ones = []
+    for row in rows:
+        rec = record.read(row.record.directory)
+        if rec.folded or rec.completed:
+            continue
+        if rec.newest is not None and rec.newest.cause is Cause.ARCHIVED:
+            continue
+        if rec.damage or (rec.newest is not None and not rec.newest.closed):
+            open_ones.append(f"{row.experiment.path}: attempt {rec.next_number - 1} is open")
+        elif not _mark(rec, row.experiment, Cause.ARCHIVED, "the round was put away"):
+            open_ones.append(f"{row.experiment.path}: another runner opened an attempt just now")
+    return open_ones
 
 
 def _retry_damaged(rec: Record, experiment: Experiment) -> str:

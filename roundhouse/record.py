@@ -122,10 +122,10 @@ def _read_attempt(place: Path, number: int, names: set[str]) -> Attempt:
 
 
 def _read_claim(place: Path) -> Claim | None:
-    raw = files.read_bytes(f"{place}/{CLAIM}")
+    raw, at = files.read_bytes(f"{place}/{CLAIM}"), files.modified(place / CLAIM)
     if raw is not None and not raw.strip():
-        return Claim(at=files.modified(place / CLAIM) or 0.0)  # held, holder unknown: see files.create_exclusive
-    return _claim(_read_json(place, CLAIM))
+        return Claim(at=at or 0.0)  # held, holder unknown: see files.create_exclusive
+    return _claim(_read_json(place, CLAIM), at or 0.0)
 
 
 def _opened(value: Mapping[str, Any], at: float) -> Opened:
@@ -140,7 +140,7 @@ def _opened(value: Mapping[str, Any], at: float) -> Opened:
     )
 
 
-def _claim(value: Mapping[str, Any] | None) -> Claim | None:
+def _claim(value: Mapping[str, Any] | None, at: float = 0.0) -> Claim | None:
     if value is None:
         return None
     cause = value.get("cause")
@@ -151,7 +151,7 @@ def _claim(value: Mapping[str, Any] | None) -> Claim | None:
         job_id=value.get("job_id"),
         nonce=str(value["nonce"]),
         host=str(value.get("host", "")),
-        at=float(value.get("at", 0.0)),
+        at=at,
         jobs=value.get("jobs"),
     )
 
@@ -249,9 +249,12 @@ def open_attempt(directory: Path, number: int, opened: Opened) -> bool:
 def record_job_id(directory: Path, number: int, job_id: str) -> None:
     """Complete job.json with the job's ID. Losing this write loses nothing: the job is found again by its token."""
     path = attempt_directory(directory, number) / JOB
-    value = _parse(files.read_bytes(path) or b"")
-    value["job_id"] = job_id
-    files.replace(path, files.dump(value))
+    try:
+        value = _parse(files.read_bytes(path) or b"")
+    except _Damaged:
+        return
+    if "token" in value:  # otherwise the attempt has been folded, and its history is final
+        files.replace(path, files.dump({**value, "job_id": job_id}))
 
 
 def void(directory: Path, number: int, cause: Cause, why: str, jobs: int | None = None) -> bool:

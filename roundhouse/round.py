@@ -15,7 +15,7 @@ from roundhouse.yamlfile import read_yaml
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """A named set of experiments, in the order of the file. `study` is None where every group has its own or a command."""
+    """A named set of experiments, in the order of the file. `study` may be None: a group can have its own."""
 
     name: str
     file: Path

@@ -110,7 +110,7 @@ def _read(path: Path) -> tuple[YamlFile, Site]:
 
 
 def _read_here(path: Path) -> Site:
-    """The site as it is on this machine, with ~ and $VARIABLES filled in. Other sites' variables need not exist here."""
+    """The site as it is on this machine, with ~ and $VARIABLES filled in. Those of other sites need not exist."""
     file, site = _read(path)
     places = {}
     for key, written in (("python", site.python), ("data", site.data)):

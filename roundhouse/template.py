@@ -16,7 +16,10 @@ _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
 def plain_text(value: Any) -> str:
-    """A value in a path: true, false, null, numbers as Python writes them, text as it is. ValueError for lists and mappings."""
+    """A value in a path: true, false, null, numbers as Python writes them, text as it is.
+
+    ValueError for lists and mappings.
+    """
     if isinstance(value, str):
         return value
     kind = "list" if isinstance(value, list) else "mapping" if isinstance(value, dict) else ""

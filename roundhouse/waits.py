@@ -18,7 +18,7 @@ Conditions = dict[str, Callable[[Mapping[str, Any]], Any]]  # key of the group w
 
 
 def waits_of(file: YamlFile, groups: Mapping[str, Group], located: Mapping[str, Located]) -> dict[str, list[Waiting]]:
-    """For each group that waits: what each of its experiments waits for, in their order. Mistakes become problems of `file`."""
+    """What each experiment of each group with `after` waits for, in order. Mistakes become problems of `file`."""
     waits = {name: [Waiting() for _ in located[name]] for name, group in groups.items() if group.after}
     for name, waiting in waits.items():
         for target in groups[name].after:
@@ -49,7 +49,8 @@ def _add(
         try:
             wanted = tuple(_comparable(value(config)) for value in conditions.values())
         except ValueError as error:
-            return file.problem(place, f"after of group {name!r}: {error}")
+            file.problem(place, f"after of group {name!r}: {error}")
+            return
         found = matching.get(wanted, ())
         if found:
             waiting[number][target] = found

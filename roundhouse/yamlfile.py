@@ -83,7 +83,7 @@ class YamlFile:
 def read_yaml(path: Path) -> YamlFile:
     """Read one mapping from a file.
 
-    Problems inside it (a key twice, a date) are kept for `check`; a file that is no readable YAML raises RoundhouseError.
+    Problems inside it (a key twice, a date) are kept for `check`. RoundhouseError if it is no readable YAML.
     """
     try:
         text = path.read_text(encoding="utf-8")

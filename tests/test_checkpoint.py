@@ -21,7 +21,11 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.training import checkpoint, read_weights
 from roundhouse.training.checkpoint import Damaged, newest, pack, save, unpack
 
-CONTENT = {"epochs": 3, "task": {"weights": torch.arange(6000, dtype=torch.float32), "lr": 0.1}, "history": [{"a": 1.0}]}
+CONTENT = {
+    "epochs": 3,
+    "task": {"weights": torch.arange(6000, dtype=torch.float32), "lr": 0.1},
+    "history": [{"a": 1.0}],
+}
 PACKED = pack(CONTENT)
 SMALL = pack({"epochs": 1})
 
@@ -202,7 +206,9 @@ def operations(monkeypatch: pytest.MonkeyPatch, fails: int, error: BaseException
 STEPS = ["open", "fsync", "replace", "replace", "open", "fsync"]
 
 
-def test_saving_takes_the_steps_that_the_crash_tests_walk_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saving_takes_the_steps_that_the_crash_tests_walk_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save(tmp_path, content(1))
     done = operations(monkeypatch, len(STEPS), Crash())
     save(tmp_path, content(2))

@@ -169,7 +169,9 @@ def test_a_device_that_cannot_be_used_is_a_clear_error(name: str) -> None:
         choose_device(name)
 
 
-@pytest.mark.parametrize(("capability", "precision"), [((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")]
+)
 def test_precision_auto_takes_what_the_gpu_does_well(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str
 ) -> None:
@@ -231,7 +233,9 @@ def test_the_deadline_is_no_key_of_a_config() -> None:
     assert split_config({"deadline": 5.0})[1] == {"deadline": 5.0}
 
 
-@pytest.mark.parametrize("config", [{"patience": 0}, {"max_epochs": -1}, {"time_limit": 0}, {"max_skipped": 2}, {"seed": "x"}])
+@pytest.mark.parametrize(
+    "config", [{"patience": 0}, {"max_epochs": -1}, {"time_limit": 0}, {"max_skipped": 2}, {"seed": "x"}]
+)
 def test_a_setting_out_of_range_is_an_error_that_names_it(config: dict[str, Any]) -> None:
     with pytest.raises(RoundhouseError, match=f"config key '{next(iter(config))}'"):
         split_config(config)

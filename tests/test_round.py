@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roundhouse.errors import RoundhouseError
@@ -67,11 +67,15 @@ def test_quickstart_is_a_teacher_a_student_and_a_distilled_student_with_two_seed
     assert distilled.study == "distillation"
 
 
+# No two values are equal but for their type: 2 and 2.0 are one value to exclude, true and 1 are two.
 KEYS = st.sampled_from("abcdef")
-VALUES = st.one_of(st.integers(-5, 5), st.booleans(), st.sampled_from(["x", "y", "z"]), st.floats(0.25, 8, width=16))
+VALUES = st.one_of(
+    st.integers(-5, 5), st.booleans(), st.sampled_from(["x", "y", "z"]), st.sampled_from([0.5, 1e-05, 2.25])
+)
 GRIDS = st.dictionaries(KEYS, st.lists(VALUES, min_size=1, max_size=4, unique_by=repr), min_size=1, max_size=4)
 
 
+@settings(deadline=None)
 @given(grid=GRIDS, defaults=st.dictionaries(KEYS, VALUES), config=st.dictionaries(KEYS, VALUES), data=st.data())
 def test_a_grid_becomes_its_product_less_what_is_excluded(
     grid: dict[str, list[Any]], defaults: dict[str, Any], config: dict[str, Any], data: st.DataObject
@@ -129,7 +133,9 @@ def test_values_are_written_into_paths_plainly(load: Callable[[str], Round]) -> 
 
 
 def test_numbers_are_read_as_numbers_and_clock_times_as_text(load: Callable[[str], Round]) -> None:
-    config = load("path: p\nconfig: {a: 1e-3, b: 5E4, c: -0x10, d: 0o17, e: 1:30, f: +3, g: 1.}\n").experiments[0].config
+    config = (
+        load("path: p\nconfig: {a: 1e-3, b: 5E4, c: -0x10, d: 0o17, e: 1:30, f: +3, g: 1.}\n").experiments[0].config
+    )
     assert config == {"a": 0.001, "b": 50000.0, "c": -16, "d": 15, "e": "1:30", "f": 3, "g": 1.0}
     assert [type(config[key]) for key in "abcd"] == [float, float, int, int]
 
@@ -140,9 +146,11 @@ def test_anchors_and_merges_work(load: Callable[[str], Round]) -> None:
         study: s
         experiments:
           a: {path: a, config: &shared {lr: 1, decay: 2}}
-          b: {path: b, config: {<<: *shared, lr: 3}}
+          b: {path: b, config: &more {<<: *shared, lr: 3}}
+          c: {path: c, config: {<<: [*more, *shared], x: 1}}
     """)
     assert loaded.experiments[1].config == {"lr": 3, "decay": 2}
+    assert loaded.experiments[2].config == {"lr": 3, "decay": 2, "x": 1}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +161,9 @@ def test_walltimes(written: str | int, seconds: int) -> None:
     assert walltime_seconds(written) == seconds
 
 
-@pytest.mark.parametrize("written", ["2 hours", "0:00", "3600", "1:75", "-1:00", "", 0, -5, True, 1.5, None, "1-2:00", "१:००"])
+@pytest.mark.parametrize(
+    "written", ["2 hours", "0:00", "3600", "1:75", "-1:00", "", 0, -5, True, 1.5, None, "1-2:00", "१:००"]
+)
 def test_what_is_no_walltime(written: object) -> None:
     with pytest.raises(ValueError, match="walltime"):
         walltime_seconds(written)
@@ -221,9 +231,13 @@ def test_priority_is_a_number_or_an_expression_and_the_groups_own_wins(load: Cal
     assert [one.priority for one in loaded.experiments] == [10, 20, 0, -2.5]
 
 
-def test_an_expression_tells_true_from_1(load: Callable[[str], Round]) -> None:
-    loaded = load("path: '{x}'\ngrid: {x: [1, true, 1.0]}\npriority: '5 if x is boolean else 1'\n")
-    assert [one.priority for one in loaded.experiments] == [1, 5, 1]
+def test_an_expression_tells_1_from_true_and_from_text(load: Callable[[str], Round]) -> None:
+    loaded = load("""\
+        path: "{n}"
+        zip: {n: [0, 1, 2], x: [1, true, "1"]}
+        priority: "5 if x is boolean else 3 if x is number else 1"
+    """)
+    assert [one.priority for one in loaded.experiments] == [3, 5, 1]
 
 
 def test_a_key_that_only_some_groups_have_can_be_asked_for(load: Callable[[str], Round]) -> None:
@@ -267,7 +281,9 @@ TEACHERS = """\
 """
 
 
-def test_an_experiment_waits_for_all_that_match_and_values_are_compared_as_they_are(load: Callable[[str], Round]) -> None:
+def test_an_experiment_waits_for_all_that_match_and_values_are_compared_as_they_are(
+    load: Callable[[str], Round],
+) -> None:
     loaded = load(TEACHERS + '        after: {teacher: {data: "{data}", seed: "{seed}"}}\n')
     after = {one.path: one.after for one in loaded.experiments}
     assert after["s/y/1"] == {"teacher": ("t/y/1/p", "t/y/1/q")}
@@ -275,12 +291,25 @@ def test_an_experiment_waits_for_all_that_match_and_values_are_compared_as_they_
 
 
 def test_constants_and_texts_with_placeholders_can_be_waited_for(load: Callable[[str], Round]) -> None:
-    group = '      last: {path: last, config: {l: x}, after: {student: {seed: 1, data: "{l}"}, teacher: {part: "{l}"}}}\n'
+    group = (
+        '      last: {path: last, config: {l: x}, after: {student: {seed: 1, data: "{l}"}, teacher: {part: "{l}"}}}\n'
+    )
     loaded = load(TEACHERS.replace("[p, q]", "[x, px]") + group.replace('"{l}"}}}', '"p{l}"}}}'))
     assert loaded.experiments[-1].after == {
         "student": ("s/x/1",),
         "teacher": ("t/x/0/px", "t/x/1/px", "t/y/0/px", "t/y/1/px"),
     }
+
+
+def test_who_waits_for_true_does_not_wait_for_1(load: Callable[[str], Round]) -> None:
+    loaded = load("""\
+        round: example
+        study: s
+        experiments:
+          first: {path: "first/{x}", grid: {x: [1, true]}}
+          then: {path: then, after: {first: {x: true}}}
+    """)
+    assert loaded.experiments[-1].after == {"first": ("first/true",)}
 
 
 @pytest.mark.parametrize("after", ["[teacher]", "{teacher: {}}"])
@@ -309,7 +338,7 @@ def test_configs_are_json_and_hashable(load: Callable[[str], Round]) -> None:
         assert len(experiment.config_hash()) == 64
 
 
-# Each mistake: a file in which `#! TEXT` marks every line that is answered, with a part of each answer, `|` between them.
+# Files in which `#! TEXT` marks each line that is answered, with parts of the answer, `|` between them.
 MISTAKES = {
     "unknown keys and missing ones": """\
         studdy: s                          #! unknown key 'studdy': did you mean 'study'?|the file needs the key 'round'
@@ -402,7 +431,7 @@ MISTAKES = {
             exclude:
               - {x: 3}                     #! matches no combination
               - {x: "1"}                   #! matches no combination
-              - {y: 1}                     #! exclude names 'y', which is not in grid or zip of group 'e': did you mean 'yy'?
+              - {y: 1}                     #! names 'y', which is not in grid or zip of group 'e': did you mean 'yy'?
               - {}                         #! names no values
               - {yy: 1}                    #! matches no combination
           f:
@@ -457,7 +486,7 @@ MISTAKES = {
         study: s
         experiments:
           a:
-            path: "x/{s}"                         #! 'x/1' of group 'a' (s=1, lr=0.2) is also that of (s=1, lr=0.1): they differ in lr
+            path: "x/{s}"                         #! (s=1, lr=0.2) is also that of (s=1, lr=0.1): they differ in lr
             grid: {s: [1, 2], lr: [0.1, 0.2]}
           b:
             path: "x/{t}"                         #! 'x/2' of group 'b' (t=2) is also that of group 'a' (s=2, lr=0.1)
@@ -472,6 +501,8 @@ MISTAKES = {
             path: "{u}"                           #! 'e/2' of group 'e' lies inside 'e' of group 'e'
             grid: {u: [e, e/2, "3"]}
             include:
+              - {u: z}
+              - {u: z/1/2}
               - {u: 3}                            #! '3' of group 'e' (u=3) is also that of (u=3): they differ in u
     """,
     "waiting": """\
@@ -587,9 +618,9 @@ def test_mistakes_are_told_together_each_with_its_line(tmp_path: Path, text: str
     }
     told: dict[int, str] = {}
     for line in str(raised.value).splitlines():
-        place, number, message = line.removeprefix(str(tmp_path)).split(":", 2)
+        place, where, message = line.removeprefix(str(tmp_path)).split(":", 2)
         assert place == "/example.yaml"
-        told[int(number)] = told.get(int(number), "") + message
+        told[int(where)] = told.get(int(where), "") + message
     assert told.keys() == expected.keys()
     for number, parts in expected.items():
         for part in parts:
@@ -608,10 +639,12 @@ def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["charly", "Charlie", "charlie.yaml", "../charlie", "rounds/charlie"])
 def test_an_unknown_round_is_answered_with_the_nearest_and_all_that_exist(tmp_path: Path, name: str) -> None:
-    for existing in ("charlie", "delta"):
-        (tmp_path / f"{existing}.yaml").write_text("")
+    rounds = tmp_path / "rounds"
+    rounds.mkdir()
+    for existing in (rounds / "charlie.yaml", rounds / "delta.yaml", tmp_path / "charlie.yaml"):
+        existing.write_text("round: charlie\nstudy: s\nexperiments: {a: {path: a}}\n")
     with pytest.raises(RoundhouseError, match="did you mean 'charlie'.* charlie, delta"):
-        load_round(name, tmp_path)
+        load_round(name, rounds)
 
 
 def test_without_round_files_the_folder_is_named(tmp_path: Path) -> None:
@@ -619,6 +652,7 @@ def test_without_round_files_the_folder_is_named(tmp_path: Path) -> None:
         load_round("charlie", tmp_path / "none")
 
 
+@settings(deadline=None)
 @given(path=st.text(max_size=30) | st.from_regex(r"(?:[.\-a/ \\\x00-\x20]{1,3}/?){1,4}", fullmatch=True))
 def test_a_path_without_fault_stays_below_its_folder(path: str) -> None:
     if path_fault(path) is None:

@@ -27,9 +27,9 @@ def test_without_a_site_file_that_matches_the_defaults_are_taken(tmp_path: Path)
 
 
 @pytest.mark.parametrize("hostname", ["login3", "login3.cluster.example", "LOGIN3.cluster.example"])
-@pytest.mark.parametrize("pattern", ["login?", "login[1-3].Cluster.*, login3"])
+@pytest.mark.parametrize("pattern", ["login?", "Login[1-3]*"])
 def test_the_site_whose_pattern_matches_this_machine_is_taken(tmp_path: Path, hostname: str, pattern: str) -> None:
-    write(tmp_path, "cluster", f"hosts: [other, '{pattern.split(', ')[0]}', {pattern.split(', ')[-1]}]\nscheduler: pbs\n")
+    write(tmp_path, "cluster", f"hosts: [other, '{pattern}']\nscheduler: pbs\n")
     write(tmp_path, "elsewhere", "hosts: [node3]\n")
     site = load_site(None, tmp_path, hostname)
     assert (site.name, site.scheduler) == ("cluster", "pbs")
@@ -64,7 +64,9 @@ def test_places_may_name_variables_of_the_machine_where_the_site_is_taken(
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.delenv("SCRATCH", raising=False)
     assert load_site(None, tmp_path, "elsewhere") == Site()
-    with pytest.raises(RoundhouseError, match=r"x.yaml:3: data: '\$SCRATCH/sets' names a variable that is not set here"):
+    with pytest.raises(
+        RoundhouseError, match=r"x.yaml:3: data: '\$SCRATCH/sets' names a variable that is not set here"
+    ):
         load_site(None, tmp_path, "here")
     monkeypatch.setenv("SCRATCH", "/scratch/me")
     site = load_site(None, tmp_path, "here")
@@ -96,8 +98,8 @@ def test_mistakes_are_told_together_each_with_its_line(tmp_path: Path) -> None:
         load_site("x", tmp_path, "h")
     told: dict[int, str] = {}
     for line in str(raised.value).splitlines():
-        number, message = line.removeprefix(f"{tmp_path}/x.yaml:").split(":", 1)
-        told[int(number)] = told.get(int(number), "") + message
+        where, message = line.removeprefix(f"{tmp_path}/x.yaml:").split(":", 1)
+        told[int(where)] = told.get(int(where), "") + message
     expected = {number: line.split("#! ")[1] for number, line in enumerate(text.splitlines(), 1) if "#! " in line}
     assert told.keys() == expected.keys()
     for number, parts in expected.items():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ import torch
 from roundhouse import files
 from roundhouse.errors import RoundhouseError
 from roundhouse.training import checkpoint
+from roundhouse.training.guards import check_steps, merge_metrics
 from roundhouse.training.options import choose
 from roundhouse.training.precision import Precision, choose_device, choose_precision
 from roundhouse.training.reproducibility import (
@@ -33,10 +33,9 @@ from roundhouse.training.reproducibility import (
     snapshot,
 )
 from roundhouse.training.settings import Settings
-from roundhouse.training.task import Context, Stage, Stopped, Task
+from roundhouse.training.task import Context, Stopped, Task
 
 METRICS, BEST, OUTPUTS = "metrics.json", "best.pth", "outputs.npz"
-_FEW_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -227,56 +226,30 @@ def _train_one_epoch(this: _Run) -> None:
     context = this.context(index, epoch, "epoch")
     trained = this.task.train_epoch(context)
     context.check_losses()
-    _check_skipped(this, context)
+    check_steps(this.steps, context, this.settings.max_skipped)
     evaluated = this.task.evaluate(context)
-    record = _record(this, context.stage, trained, evaluated)
-    this.history.append({**record, "seconds": round(time.monotonic() - began, 3)})
+    metrics = merge_metrics(trained, evaluated, context)
+    seconds = round(time.monotonic() - began, 3)
+    this.history.append({"stage": context.stage.name, "epoch": this.epochs + 1, **metrics, "seconds": seconds})
     this.epochs += 1
-    improved = index == len(this.task.stages) - 1 and _improves(this, record)
+    improved = index == len(this.task.stages) - 1 and _improves(this, metrics)
     if improved:
-        this.best = {"epoch": this.epochs, "value": record[this.task.metric], "state": snapshot(this.task.best_state())}
+        this.best = {
+            "epoch": this.epochs,
+            "value": metrics[this.task.metric],
+            "state": snapshot(this.task.best_state()),
+        }
     checkpoint.save(this.directory, _content(this))
     _write_out(this, improved)
     this.longest = max(this.longest, time.monotonic() - began)
 
 
-def _check_skipped(this: _Run, context: Context) -> None:
-    """Fail if gradient scaling skips too many steps: training would stand still without a word.
-
-    Looked at are the epoch's steps, or the last 50 if it has fewer, because the scale must first find its level.
-    """
-    if not context.steps:
-        return
-    this.steps = (this.steps + context.steps)[-max(len(context.steps), _FEW_STEPS) :]
-    skipped, steps = this.steps.count(False), len(this.steps)
-    if not any(context.steps) or (steps >= _FEW_STEPS and skipped > this.settings.max_skipped * steps):
-        raise RoundhouseError(
-            f"{skipped} of the last {steps} optimiser steps were skipped, up to stage {context.stage.name}, "
-            f"epoch {context.epoch + 1}, because gradients overflowed at precision {this.precision.name}: compute the loss "
-            "in float32 outside autocast, look for a square root or a division at 0, or set precision to fp32 or bf16"
-        )
-
-
-def _record(this: _Run, stage: Stage, trained: Mapping[str, float], evaluated: Mapping[str, float]) -> dict[str, Any]:
-    twice = (trained.keys() & evaluated.keys()) | ({"stage", "epoch", "seconds"} & (trained.keys() | evaluated.keys()))
-    if twice:
-        raise RoundhouseError(f"two metrics of stage {stage.name} have one name: {', '.join(sorted(twice))}")
-    metrics = {name: float(value) for name, value in {**trained, **evaluated}.items()}
-    for name, value in metrics.items():
-        if not math.isfinite(value):
-            raise RoundhouseError(
-                f"metric {name} became {value} in stage {stage.name}, epoch {this.epochs + 1}: try a lower learning rate "
-                "or precision fp32"
-            )
-    return {"stage": stage.name, "epoch": this.epochs + 1, **metrics}
-
-
-def _improves(this: _Run, record: Mapping[str, Any]) -> bool:
-    choose("main metric", this.task.metric, record.keys())
-    value = record[this.task.metric]
+def _improves(this: _Run, metrics: Mapping[str, float]) -> bool:
+    choose("main metric", this.task.metric, metrics)
     if this.best is None:
         return True
-    return bool(value > this.best["value"] if this.task.mode == "max" else value < this.best["value"])
+    value, best = metrics[this.task.metric], float(this.best["value"])
+    return value > best if this.task.mode == "max" else value < best
 
 
 def _content(this: _Run) -> dict[str, Any]:

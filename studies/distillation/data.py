@@ -87,7 +87,7 @@ def split(name: str, whole: Split, sizes: tuple[int, ...]) -> list[Split]:
         return hashlib.sha256(f"{name} {index}".encode()).digest()
 
     order = torch.tensor(sorted(range(len(whole)), key=rank))
-    return [Split(whole.images[part], whole.labels[part]) for part in order.split(list(sizes))]
+    return [Split(whole.images[part], whole.labels[part]) for part in torch.split(order, list(sizes))]
 
 
 def shift(images: Tensor, most: int, generator: torch.Generator) -> Tensor:

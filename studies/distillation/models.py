@@ -85,4 +85,4 @@ def _stage(blocks: int, entering: int, leaving: int, stride: int) -> nn.Sequenti
 def build_model(name: str, classes: int, channels: int, device: torch.device) -> ResNet:
     """The network called `name`, with weights from the global generator. StudyError: no such network."""
     model = ResNet(BLOCKS[choose("model", name, BLOCKS)], classes, channels)
-    return model.to(device, memory_format=torch.channels_last)
+    return model.to(memory_format=torch.channels_last).to(device)

@@ -113,7 +113,7 @@ class Distillation:
         order = torch.randperm(len(train), generator=context.generator("order")).to(self._device)
         steps = len(train) // size
         sums = torch.zeros(3, device=self._device)
-        for batch in context.batches(order[: steps * size].split(size)):
+        for batch in context.batches(torch.split(order[: steps * size], size)):
             self._set_learning_rate((context.epoch + (context.batch - 1) / steps) / context.stage.epochs)
             sums += self._step(self._data.normalise(images[batch]), train.labels[batch], context)
         loss, accuracy, distance = (sums / steps).tolist()
@@ -156,7 +156,7 @@ class Distillation:
     @torch.no_grad()
     def _predict(self, images: Tensor, context: Context) -> Iterator[Features]:
         self._student.eval()
-        for part in context.batches(images.split(_EVALUATION_BATCH)):
+        for part in context.batches(torch.split(images, _EVALUATION_BATCH)):
             with context.autocast():
                 yield self._student(self._data.normalise(part))
 

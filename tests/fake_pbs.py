@@ -1,0 +1,85 @@
+"""The fixture `fake_pbs`: a PBS in a temporary folder, whose commands come first on PATH."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roundhouse.schedulers.base import Output
+from tests.cluster import run_command, wait_until
+from tests.fakes import fakepbs
+
+COMMANDS = Path(__file__).parent / "fakes"
+
+
+@dataclass
+class FakePBS:
+    """The fake's server as a test sees it. `env` is the environment for commands and for runner.py."""
+
+    folder: Path
+    env: dict[str, str]
+    limit: float = 60  # seconds that a command may take
+
+    @property
+    def server(self) -> Any:
+        return fakepbs.Server(self.folder)
+
+    def turn(self, **knobs: object) -> None:
+        """Set knobs, and reset all others (see fakepbs.KNOBS)."""
+        assert knobs.keys() <= fakepbs.KNOBS.keys(), knobs
+        new = self.folder / "knobs.new"
+        new.write_text(json.dumps(knobs))
+        new.replace(self.folder / "knobs.json")
+
+    def run(self, argv: Sequence[str]) -> Output:
+        return run_command(argv, self.env, self.limit)
+
+    def jobs(self) -> dict[str, dict[str, Any]]:
+        jobs: dict[str, dict[str, Any]] = self.server.jobs()
+        return jobs
+
+    def state(self, job_id: str) -> str | None:
+        """The letter of a job's state; None if the server has forgotten it."""
+        job = self.jobs().get(job_id)
+        return None if job is None else str(job["job_state"])
+
+    def wait_for_state(self, job_id: str, state: str | None) -> None:
+        wait_until(lambda: self.state(job_id) == state, f"{job_id} in state {state}; it is in {self.state(job_id)}")
+
+    def crash(self, job_id: str) -> None:
+        """The node dies: every process of the job is gone, and the server has forgotten it."""
+        self.server.crash(job_id)
+
+    def rerun(self, job_id: str, zombie: bool = False) -> None:
+        """The server starts the job again; as a zombie, its first processes live on."""
+        self.server.rerun(job_id, zombie=zombie)
+
+    def shut_down(self) -> None:
+        self.turn(stopped=True)
+        jobs = self.jobs().values()
+        for job in jobs:
+            fakepbs.kill(job.get("supervisor"), signal.SIGKILL)
+        for job in jobs:
+            for session in job.get("sessions", ()):
+                for pid in fakepbs.in_session(session):
+                    fakepbs.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def fake_pbs(tmp_path: Path) -> Iterator[FakePBS]:
+    """A PBS of this test's own; the test ends, and all its jobs with it."""
+    folder = tmp_path / "pbs"
+    folder.mkdir()
+    env = {**os.environ, "FAKE_PBS": str(folder), "PATH": f"{COMMANDS}:{os.environ['PATH']}"}
+    fake = FakePBS(folder, env)
+    try:
+        yield fake
+    finally:
+        fake.shut_down()

@@ -1,0 +1,279 @@
+"""A PBS in a folder, for tests: it answers as OpenPBS 23.06 does, and really runs the jobs.
+
+The commands beside this file share it. Everything lies in the folder that FAKE_PBS names: `state.json` under a lock,
+scripts and outputs under `spool/`, and `knobs.json`, by which a test makes the server misbehave (see KNOBS).
+Each job has a supervisor, a process of its own that plays server and node for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+
+SERVER = "pbsnode"
+LIVE = ("Q", "R", "E", "H")
+UNKNOWN, FINISHED = 153, 35
+
+KNOBS = {
+    "down": False,  # no command reaches the server
+    "history": True,  # keep ended jobs; without, they are forgotten
+    "hang": 0,  # seconds that every command takes
+    "fail_after_accept": False,  # qsub accepts the job, and reports failure
+    "accept_late": None,  # qsub never answers; the job appears so many seconds later
+    "stopped": False,  # jobs stay queued
+    "running": 8,  # most jobs at once
+    "ncpus": 16,  # what the largest node has
+    "max_jobs": None,  # qsub refuses more live jobs than these
+    "queues": ["workq"],
+    "late": 0,  # seconds by which a walltime is noticed too late
+    "kill_delay": 1,  # seconds from SIGTERM to SIGKILL
+    "invalid_json": False,  # qstat -F json prints what no JSON parser takes
+}
+
+
+class Server:
+    """The state in a folder. `jobs()` is a look at it, `change()` a change under the lock."""
+
+    def __init__(self, folder=None):
+        self.folder = str(folder or os.environ["FAKE_PBS"])
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def knob(self, name):
+        try:
+            with open(self.path("knobs.json")) as file:
+                return json.load(file).get(name, KNOBS[name])
+        except FileNotFoundError:
+            return KNOBS[name]
+
+    @contextlib.contextmanager
+    def change(self):
+        with open(self.path("lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            state = self.read()
+            yield state
+            with open(self.path("state.new"), "w") as file:
+                json.dump(state, file)
+            os.replace(self.path("state.new"), self.path("state.json"))
+
+    def read(self):
+        try:
+            with open(self.path("state.json")) as file:
+                return json.load(file)
+        except FileNotFoundError:
+            return {"next": 1, "jobs": {}}
+
+    def jobs(self):
+        return self.read()["jobs"]
+
+    def update(self, job_id, **changes):
+        with self.change() as state:
+            if job_id in state["jobs"]:
+                state["jobs"][job_id].update(changes)
+
+    def accept(self, job, script):
+        """Queue a job: keep a copy of its script, start its supervisor, return its ID."""
+        with self.change() as state:
+            job_id = f"{state['next']}.{SERVER}"
+            state["next"] += 1
+            os.makedirs(self.path("spool"), exist_ok=True)
+            with open(self.path(f"spool/{job_id}.SC"), "w") as file:
+                file.write(script)
+            state["jobs"][job_id] = job
+            parent = job.get("depend")
+            if parent and state["jobs"].get(full_id(parent), {"job_state": "F"})["job_state"] not in LIVE:
+                job.update(job_state="F", substate=92, Hold_Types="s")
+            else:
+                job["supervisor"] = detach(lambda: supervise(self, job_id))
+        return job_id
+
+    def end(self, job_id, **changes):
+        with self.change() as state:
+            if not self.knob("history"):
+                state["jobs"].pop(job_id, None)
+            elif job_id in state["jobs"]:
+                state["jobs"][job_id].update(changes, job_state="F")
+
+    def crash(self, job_id):
+        """The node dies: nothing of the job is left, and the server has forgotten it."""
+        with self.change() as state:
+            job = state["jobs"].pop(job_id)
+        for pid in (job.get("supervisor"), *in_session(job.get("session"))):
+            kill(pid, signal.SIGKILL)
+
+    def rerun(self, job_id, zombie=False):
+        """The server starts the job again under its ID; as a zombie, its old processes live on."""
+        self.update(job_id, order="abandon" if zombie else "rerun")
+
+
+def full_id(word):
+    return word if "." in word else f"{word}.{SERVER}"
+
+
+def detach(work):
+    """Run `work` in a process of its own that outlives this one; return its pid."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(null, stream)
+        os.closerange(3, 64)
+        work()
+    finally:
+        os._exit(0)
+
+
+def kill(pid, how):
+    with contextlib.suppress(ProcessLookupError, TypeError):
+        os.kill(pid, how)
+
+
+def in_session(session):
+    """The processes of a session, as PBS's node finds those of a job."""
+    found = []
+    for name in os.listdir("/proc") if session else ():
+        with contextlib.suppress(OSError):
+            if name.isdigit() and int(open(f"/proc/{name}/stat").read().rpartition(")")[2].split()[3]) == session:
+                found.append(int(name))
+    return found
+
+
+def supervise(server, job_id):
+    """One job from queue to end, as often as the server starts it."""
+    while (job := wait_for_start(server, job_id)) is not None:
+        child = start(server, job_id, job)
+        ended = watch(server, job_id, child, job)
+        if ended is None:
+            server.update(job_id, job_state="Q", substate=10, order=None, session=None)
+            continue
+        for pid in in_session(child):
+            kill(pid, signal.SIGKILL)
+        server.update(job_id, job_state="E", substate=51)
+        with contextlib.suppress(OSError):
+            with open(server.path(f"spool/{job_id}.OU")) as spooled, open(job["output"], "w") as output:
+                output.write(spooled.read())
+        server.end(job_id, **ended)
+        return
+
+
+def wait_for_start(server, job_id):
+    """The job once it may run, and marked as running; None once it was deleted."""
+    while True:
+        with server.change() as state:
+            job = state["jobs"].get(job_id)
+            if job is None or job["job_state"] == "F":
+                return None
+            if job.get("order") == "delete":
+                break
+            running = sum(other["job_state"] == "R" for other in state["jobs"].values())
+            parent = state["jobs"].get(full_id(job.get("depend") or ""), {"job_state": "F", "Exit_status": 0})
+            if job["ncpus"] > server.knob("ncpus"):
+                wanted, there = job["ncpus"], server.knob("ncpus")
+                job["comment"] = f"Can Never Run: Insufficient amount of resource: ncpus (R: {wanted} A: {there} T: {there})"
+            elif parent["job_state"] == "F" and parent.get("Exit_status") != 0:
+                break
+            elif (
+                job["job_state"] == "Q"
+                and not server.knob("stopped")
+                and running < server.knob("running")
+                and parent["job_state"] == "F"
+            ):
+                job.update(job_state="R", substate=42, run_count=job.get("run_count", 0) + 1, started=time.time())
+                job["comment"] = f"Job run at {time.strftime('%a %b %d at %H:%M')} on ({SERVER}:ncpus={job['ncpus']})"
+                return dict(job)
+        time.sleep(0.05)
+    server.end(job_id, substate=91, comment=f"{job.get('comment', 'Job')} and terminated")
+    return None
+
+
+def start(server, job_id, job):
+    """Run the script in a session of its own, with a job's environment and no more."""
+    environment = {
+        "HOME": os.path.expanduser("~"), "USER": job["user"], "LOGNAME": job["user"], "SHELL": "/bin/bash",
+        "PATH": "/usr/local/bin:/usr/bin:/bin", "TMPDIR": server.path("spool"), "PBS_ENVIRONMENT": "PBS_BATCH",
+        "PBS_JOBID": job_id, "PBS_JOBNAME": job["Job_Name"], "PBS_QUEUE": job["queue"], "PBS_O_WORKDIR": job["cwd"],
+        "PBS_O_HOST": SERVER, "NCPUS": str(job["ncpus"]), "OMP_NUM_THREADS": str(job["ncpus"]),
+    }  # fmt: skip
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setsid()
+            output = os.open(server.path(f"spool/{job_id}.OU"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            os.chdir(environment["HOME"])
+            os.execve("/bin/bash", ["bash", server.path(f"spool/{job_id}.SC")], environment)
+        finally:
+            os._exit(127)
+    server.update(job_id, session=child, sessions=[*job.get("sessions", ()), child])
+    return child
+
+
+def watch(server, job_id, child, job):
+    """Wait for the end: what the server then says of the job, or None if it is to start again."""
+    limit, over, deadline, verdict = job["walltime"], False, None, {}
+    while True:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        now = time.time()
+        if pid:
+            code = os.waitstatus_to_exitcode(status)
+            exit_status = code if code >= 0 else 256 - code
+            said = "finished" if exit_status == 0 else "failed"
+            usual = {"substate": 93 if exit_status else 92, "Exit_status": exit_status, "comment": f"{job['comment']} and {said}"}
+            return {**usual, **verdict}
+        order = server.jobs().get(job_id, {}).get("order")
+        if order == "abandon":
+            return None
+        if order == "rerun":
+            for one in in_session(child):
+                kill(one, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return None
+        if deadline is None and order == "delete":
+            verdict = {"substate": 91, "Exit_status": 271}
+            verdict["comment"] = f"{job['comment']} and terminated by {job['user']}@{SERVER}"
+            over = True
+        elif deadline is None and now > job["started"] + limit + server.knob("late"):
+            verdict = {"substate": 93, "Exit_status": -29, "comment": f"{job['comment']} and exceeded resource walltime"}
+            with open(server.path(f"spool/{job_id}.OU"), "a") as output:
+                output.write(f"=>> PBS: job killed: walltime {int(now - job['started'])} exceeded limit {limit}\n")
+            over = True
+        if over and deadline is None:
+            deadline = now + server.knob("kill_delay")
+            for one in in_session(child):
+                kill(one, signal.SIGTERM)
+        elif deadline is not None and now > deadline:
+            for one in in_session(child):
+                kill(one, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def reached(command, server, code, *, json_too=False):
+    """Exit as a command does that cannot reach its server, unless it can."""
+    time.sleep(server.knob("hang"))
+    if server.knob("down"):
+        if json_too:
+            print(document({}))
+        if command == "qdel":
+            fail("Connection refused", f"Couldn't connect to cluster: {SERVER}", code=code)
+        fail("Connection refused", f"{command}: cannot connect to server {SERVER} (errno=15010)", code=code)
+
+
+def document(jobs):
+    """What `qstat -F json` prints."""
+    head = {"timestamp": int(time.time()), "pbs_version": "23.06.06", "pbs_server": SERVER}
+    return json.dumps({**head, **({"Jobs": jobs} if jobs else {})}, indent="\t", separators=(",", ":\t"))
+
+
+def fail(*lines, code):
+    print(*lines, sep="\n", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,377 @@
+"""A cluster, its jobs, a clock and a faulty file system, in one process: the world of the state machine.
+
+Runners are the real code (`dispatch`, `orders`, `record`). Only what lies outside is simulated: the scheduler, the
+jobs (whose protocol is that of `templates/body.sh.j2`), time, and the faults.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from roundhouse import files, record, worker
+from roundhouse.causes import Cause
+from roundhouse.schedulers.base import (
+    Identity,
+    Job,
+    Jobs,
+    JobState,
+    QueryFailed,
+    Refused,
+    Submitted,
+    Unclear,
+)
+
+HOME = Identity("slurm", "home", "me")
+
+
+class Crash(BaseException):
+    """The runner's process is gone, in the middle of something."""
+
+
+@dataclass
+class SimulatedJob:
+    """A job as the scheduler keeps it. `known` is False before a late submission arrives and after history forgot it."""
+
+    id: str
+    name: str
+    directory: Path
+    number: int
+    state: JobState = JobState.QUEUED
+    known: bool = True
+    cause: Cause | None = None
+    arrives: float = 0.0
+
+
+@dataclass
+class Process:
+    """One incarnation of a job. `stopped`: frozen (or cut off), so that it may come back later as a zombie."""
+
+    job: SimulatedJob
+    uid: str = field(default_factory=lambda: uuid.uuid4().hex)
+    steps: Generator[None, None, None] | None = None
+    holds: int | None = None
+    reporting: bool = False
+    stopped: bool = False
+    ever_stopped: bool = False
+    alive: bool = True
+
+
+class Thread(threading.Thread):
+    """A runner's pass that halts before its `pause`-th step of input or output until it is resumed."""
+
+    def __init__(self, work: Callable[[], Any], pause: int) -> None:
+        super().__init__(daemon=True)
+        self._work, self._pause = work, pause
+        self._mine, self._theirs = threading.Semaphore(0), threading.Semaphore(0)
+        self.error: BaseException | None = None
+        self.finished = False
+
+    def run(self) -> None:
+        self._mine.acquire()
+        try:
+            self._work()
+        except Crash:
+            pass
+        except BaseException as error:
+            self.error = error
+        self.finished = True
+        self._theirs.release()
+
+    def step(self) -> None:
+        self._pause -= 1
+        if self._pause == 0:
+            self._theirs.release()
+            self._mine.acquire()
+
+    def proceed(self) -> None:
+        """Let it run to its pause, or to its end."""
+        if not self.is_alive() and not self.finished:
+            self.start()
+        self._mine.release()
+        self._theirs.acquire()
+        if self.error is not None:
+            raise self.error
+
+
+@dataclass
+class Faults:
+    """What goes wrong for the runner that is at work now."""
+
+    crash_at: int | None = None  # before this step
+    full_at: int | None = None  # this write finds the disk full
+    hide: frozenset[str] = frozenset()  # files of these names, younger than a minute, are not seen yet
+    steps: int = 0
+    writes: int = 0
+
+
+class World:
+    """Everything outside the runner, with `roundhouse.files` bent to it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.now = 1_000_000.0
+        self.identity: Identity | QueryFailed = HOME
+        self.query_fails = False
+        self.jobs: list[SimulatedJob] = []
+        self.processes: list[Process] = []
+        self.outcome = "accepted"
+        self.next_id = 1
+        self.submits: dict[str, int] = {}
+        self.writers: dict[tuple[Path, int], set[str]] = {}
+        self.faults = Faults()
+        self.takeover = False
+        self._real: dict[str, Any] = {}
+
+    # ------------------------------------------------------------------------------------------ file system
+
+    def bend(self) -> None:
+        """Route every step of `roundhouse.files` through the clock and the faults."""
+        for name in ("create_exclusive", "replace", "touch", "read_bytes", "list_names", "modified", "write_draft", "server_time"):
+            self._real[name] = getattr(files, name)
+        real = self._real
+
+        def stepped(name: str) -> Callable[..., Any]:
+            def call(*arguments: Any) -> Any:
+                self._step()
+                return real[name](*arguments)
+
+            return call
+
+        def write_draft(directory: Path, data: bytes) -> Path:
+            self._write()
+            draft: Path = real["write_draft"](directory, data)
+            os.utime(draft, (self.now, self.now))
+            return draft
+
+        def touch(path: Path) -> None:
+            self._step()
+            self._write()
+            real["touch"](path)
+            os.utime(path, (self.now, self.now))
+
+        def read_bytes(path: Any) -> bytes | None:
+            self._step()
+            return None if self._hidden(Path(path)) else real["read_bytes"](path)
+
+        def list_names(directory: Any) -> list[str]:
+            self._step()
+            return [name for name in real["list_names"](directory) if not self._hidden(Path(directory, name))]
+
+        files.create_exclusive, files.replace = stepped("create_exclusive"), stepped("replace")
+        files.write_draft, files.touch = write_draft, touch
+        files.read_bytes, files.list_names = read_bytes, list_names
+        files.server_time = lambda directory: self.now
+
+    def unbend(self) -> None:
+        for name, function in self._real.items():
+            setattr(files, name, function)
+
+    def _step(self) -> None:
+        thread = threading.current_thread()
+        if isinstance(thread, Thread):
+            thread.step()
+            return
+        self.faults.steps += 1
+        if self.faults.crash_at == self.faults.steps:
+            raise Crash
+
+    def _write(self) -> None:
+        if isinstance(threading.current_thread(), Thread):
+            return
+        self.faults.writes += 1
+        if self.faults.full_at == self.faults.writes:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def _hidden(self, path: Path) -> bool:
+        if path.name not in self.faults.hide or isinstance(threading.current_thread(), Thread):
+            return False
+        changed = self._real["modified"](path)
+        return changed is not None and self.now - changed < 60
+
+    # ------------------------------------------------------------------------------------------ the scheduler's verbs
+
+    kind = "slurm"
+    grace = 180.0
+    max_name = 200
+
+    def submit(self, run: Any, script: Path, name: str) -> Any:
+        self._step()
+        self.submits[name] = self.submits.get(name, 0) + 1
+        outcome = self.outcome
+        if outcome == "refused":
+            return Refused("no such queue")
+        if outcome == "limit":
+            return Refused("too many jobs", later=True)
+        if outcome == "lost":
+            return Unclear("no answer")
+        job = SimulatedJob(str(self.next_id), name, script.parent.parent.parent, int(script.parent.name))
+        self.next_id += 1
+        self.jobs.append(job)
+        if outcome == "late":
+            job.known, job.arrives = False, self.now + 5000
+        self._step()  # a runner may die between the scheduler's acceptance and its own note of it
+        return Submitted(job.id) if outcome == "accepted" else Unclear("timed out")
+
+    def query(self, run: Any, ids: Iterable[str], names: Iterable[str]) -> Jobs | QueryFailed:
+        self._step()
+        if self.query_fails:
+            return QueryFailed("the server is down")
+        return Jobs(tuple(Job(job.id, job.name, job.state, cause=job.cause) for job in self.jobs if job.known))
+
+    def cancel(self, run: Any, ids: Iterable[str]) -> list[str]:
+        for job in self.jobs:
+            if job.id in set(ids) and job.known and job.state is not JobState.ENDED:
+                for process in self.processes:
+                    if process.job is job and process.alive and not process.stopped:
+                        self.finish(process, Cause.CANCELLED if self._cancelled(process) else Cause.PREEMPTED)
+                job.state, job.cause = JobState.ENDED, Cause.DELETED
+        return []
+
+    def _cancelled(self, process: Process) -> bool:
+        return process.holds is not None and (self.place(process) / record.CANCEL).exists()
+
+    def scheduler(self) -> Any:
+        return SimpleNamespace(
+            kind=self.kind,
+            grace=self.grace,
+            max_name=self.max_name,
+            identity=lambda run: self.identity,
+            submit=self.submit,
+            query=self.query,
+            cancel=self.cancel,
+        )
+
+    # ------------------------------------------------------------------------------------------ jobs
+
+    def place(self, process: Process) -> Path:
+        assert process.holds is not None
+        return record.attempt_directory(process.job.directory, process.holds)
+
+    def start(self, job: SimulatedJob) -> Process:
+        """The scheduler starts a queued job: for the first time, or again."""
+        job.state = JobState.RUNNING
+        process = Process(job)
+        process.steps = self._life(process)
+        self.processes.append(process)
+        return process
+
+    def _life(self, process: Process) -> Generator[None, None, None]:
+        """What `templates/body.sh.j2` and `train.py` do with the record, with a break wherever another may come between."""
+        job = process.job
+        number = job.number
+        if not self._claim(process, number):
+            yield
+            restarted = yield from self._claim_after_restart(process, number)
+            if restarted is None:
+                self._leave(process)
+                return
+            number = restarted
+        process.holds = number
+        self.writers.setdefault((job.directory, number), set()).add(process.uid)
+        yield
+        for epoch in range(1, 4):
+            if worker.over(self._work(process)):
+                self._leave(process)
+                return
+            process.reporting = True
+            self._report(process, epoch)
+            yield
+        self.finish(process, Cause.COMPLETED)
+
+    def _claim(self, process: Process, number: int) -> bool:
+        place = record.attempt_directory(process.job.directory, number)
+        value = {"version": 1, "nonce": process.uid, "job_id": process.job.id, "host": "node"}
+        if not place.is_dir():
+            return False
+        if self.takeover:
+            files.replace(place / record.CLAIM, files.dump(value))
+            return True
+        return bool(files.create_exclusive(place / record.CLAIM, value))
+
+    def _claim_after_restart(self, process: Process, number: int) -> Generator[None, None, int | None]:
+        job = process.job
+        rec = record.read(job.directory)
+        mine = next((one for one in rec.attempts if one.number == number), None)
+        newest = rec.newest
+        if mine is None or mine.claim is None or mine.claim.job_id != job.id or rec.folded:
+            return None
+        if newest is None or newest.opened.token != job.name or newest.number != rec.next_number - 1:
+            return None
+        yield
+        if not record.close(job.directory, newest.number, Cause.PREEMPTED, "started again"):
+            return None
+        yield
+        opened = record.Opened(
+            job.name, newest.opened.scheduler, newest.opened.config_hash, newest.opened.inputs, job_id=job.id
+        )
+        if not record.open_attempt(job.directory, newest.number + 1, opened):
+            return None
+        yield
+        return newest.number + 1 if self._claim(process, newest.number + 1) else None
+
+    def _work(self, process: Process) -> Any:
+        place = self.place(process)
+        return SimpleNamespace(place=place, number=process.holds)
+
+    def _report(self, process: Process, epoch: int) -> None:
+        progress = {"version": 1, "epoch": epoch, "epochs": 3, "started_epoch": 0, "artifacts": {"best.pth": "same"}}
+        files.replace(self.place(process) / record.PROGRESS, files.dump(progress))
+
+    def step(self, process: Process) -> None:
+        """The process takes one more step, unless it is frozen."""
+        if process.alive and not process.stopped and process.steps is not None:
+            next(process.steps, None)
+
+    def finish(self, process: Process, cause: Cause) -> None:
+        """The shell writes the result and the job ends."""
+        if process.holds is not None:
+            record.close(process.job.directory, process.holds, cause, "")
+        self._leave(process)
+        if process.job.state is JobState.RUNNING:
+            process.job.state = JobState.ENDED
+
+    def _leave(self, process: Process) -> None:
+        process.alive = False
+        others = [p for p in self.processes if p.job is process.job and p.alive]
+        if not others and process.job.state is JobState.RUNNING:
+            process.job.state = JobState.ENDED
+
+    def vanish(self, process: Process, cause: Cause | None) -> None:
+        """Killed without a word."""
+        self._leave(process)
+        process.job.cause = cause
+
+    def advance(self, seconds: float) -> None:
+        """Time passes; every minute each job that can gives a sign of life, and leaves if its attempt is over."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now = min(end, self.now + 60)
+            for process in self.processes:
+                if process.alive and not process.stopped and process.reporting:
+                    verdict = worker.over(self._work(process))
+                    if verdict == "cancelled":
+                        self.finish(process, Cause.CANCELLED)
+                    elif verdict:
+                        self._leave(process)
+                    else:
+                        files.touch(self.place(process) / record.PROGRESS)
+        for job in self.jobs:
+            if job.arrives and job.arrives <= self.now:
+                job.known, job.arrives = True, 0.0
+
+
+def poll(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait for a condition that must come true; fail if it does not."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.05)

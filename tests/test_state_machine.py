@@ -1,0 +1,343 @@
+"""The five invariants hold whatever runners, jobs, scheduler and file system do; and they fail where the protocol is weakened."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from roundhouse import dispatch, files, orders, record
+from roundhouse.causes import Cause
+from roundhouse.dispatch import Workplace
+from roundhouse.experiment import Experiment
+from roundhouse.plan import State
+from roundhouse.schedulers.base import Identity, JobState
+from simulation import HOME, Crash, Faults, Process, Thread, World
+
+TEACHER = Experiment("r", "teacher", "t/0", "s", {"lr": 0.1})
+STUDENT = Experiment("r", "student", "s/0", "s", {"lr": 0.2}, after={"teacher": ("t/0",)})
+EXPERIMENTS = [TEACHER, STUDENT]
+OVER = {State.COMPLETED, State.FAILED, State.CANCELLED, State.BLOCKED}
+STEPS = st.integers(1, 60)
+
+
+def memory_folder() -> Path:
+    shared = Path("/dev/shm")
+    return Path(tempfile.mkdtemp(prefix="roundhouse-test-", dir=shared if shared.is_dir() else None))
+
+
+class Rounds(RuleBasedStateMachine):
+    """Two experiments, one waiting for the other, and everything that can happen to them."""
+
+    mutate: Callable[[World], None] = staticmethod(lambda world: None)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = memory_folder()
+        self.world = World(self.root)
+        self.world.bend()
+        self.undo: list[Callable[[], None]] = []
+        self.place = Workplace(self.root, self.root, SimpleNamespace(), self.world.scheduler(), lambda argv: None, "py")
+        self.place.script = lambda experiment, number, token: "#!/bin/bash\n"  # type: ignore[method-assign]
+        self.passes: list[Thread] = []
+        self.completed: dict[str, int] = {}
+        type(self).mutate(self)
+
+    # ------------------------------------------------------------------------------------------ runners
+
+    def look_and_act(self) -> dispatch.Report:
+        return dispatch.run_pass(self.place, EXPERIMENTS)
+
+    def order(self, name: str) -> None:
+        rows = dispatch.run_pass(self.place, EXPERIMENTS, act=False).rows
+        if name == "cancel":
+            orders.cancel(self.place, rows)
+        elif name == "retry":
+            orders.retry(rows)
+        else:
+            orders.put_away(rows)
+
+    def under(self, faults: Faults, work: Callable[[], Any]) -> None:
+        self.world.faults = faults
+        try:
+            work()
+        except (Crash, OSError):
+            pass  # the process is gone, or an order told its user that the disk is full
+        finally:
+            self.world.faults = Faults()
+
+    @rule(hide=st.sets(st.sampled_from([record.CLAIM, record.RESULT, record.JOB])))
+    def a_pass(self, hide: set[str]) -> None:
+        self.under(Faults(hide=frozenset(hide)), self.look_and_act)
+
+    @rule(at=STEPS)
+    def a_pass_that_crashes(self, at: int) -> None:
+        self.under(Faults(crash_at=at), self.look_and_act)
+
+    @rule(at=st.integers(1, 8))
+    def a_pass_on_a_full_disk(self, at: int) -> None:
+        self.under(Faults(full_at=at), self.look_and_act)
+
+    @precondition(lambda self: len(self.passes) < 3)
+    @rule(pause=STEPS)
+    def a_pass_that_halts_midway(self, pause: int) -> None:
+        thread = Thread(self.look_and_act, pause)
+        thread.proceed()
+        if not thread.finished:
+            self.passes.append(thread)
+
+    @precondition(lambda self: self.passes)
+    @rule()
+    def a_halted_pass_goes_on(self) -> None:
+        self.passes.pop(0).proceed()
+
+    @rule(name=st.sampled_from(["cancel", "retry", "retry", "put away"]), crash=st.none() | STEPS)
+    def an_order(self, name: str, crash: int | None) -> None:
+        self.under(Faults(crash_at=crash), lambda: self.order(name))
+
+    @rule(damage=st.sampled_from(["delete", "truncate", "roll back"]))
+    def status_files_are_lost(self, damage: str) -> None:
+        for path in self.root.rglob(record.STATUS):
+            if damage == "delete":
+                path.unlink()
+            else:
+                path.write_text('{"version": 1, "state": "pend' if damage == "truncate" else '{"version": 1, "state": "pending"}')
+
+    # ------------------------------------------------------------------------------------------ scheduler
+
+    @rule(outcome=st.sampled_from(["accepted", "accepted", "unclear", "late", "lost", "refused", "limit"]))
+    def submissions_will_be(self, outcome: str) -> None:
+        self.world.outcome = outcome
+
+    @rule(fails=st.booleans())
+    def queries_will_fail(self, fails: bool) -> None:
+        self.world.query_fails = fails
+
+    @rule(identity=st.sampled_from([HOME, HOME, Identity("slurm", "elsewhere", "me")]))
+    def another_scheduler_answers(self, identity: Identity) -> None:
+        self.world.identity = identity
+
+    @rule(seconds=st.sampled_from([20, 61, 130, 200, 6000]))
+    def time_passes(self, seconds: int) -> None:
+        self.world.advance(seconds)
+
+    @precondition(lambda self: self.queued())
+    @rule(data=st.data())
+    def a_job_starts(self, data: st.DataObject) -> None:
+        self.world.step(self.world.start(data.draw(st.sampled_from(self.queued()))))
+
+    @precondition(lambda self: self.queued())
+    @rule(data=st.data())
+    def a_queued_job_is_dropped(self, data: st.DataObject) -> None:
+        data.draw(st.sampled_from(self.queued())).known = False
+
+    @precondition(lambda self: self.living())
+    @rule(data=st.data(), again=st.booleans())
+    def a_job_is_started_again(self, data: st.DataObject, again: bool) -> None:
+        """Requeued by the scheduler: with its first incarnation dead, or, cut off from it, alive."""
+        process = data.draw(st.sampled_from(self.living()))
+        if again:
+            process.stopped = process.ever_stopped = True
+        else:
+            self.world.vanish(process, None)
+        process.job.state, process.job.cause = JobState.QUEUED, None
+
+    @rule()
+    def history_is_forgotten(self) -> None:
+        for job in self.world.jobs:
+            job.known = job.known and job.state is not JobState.ENDED
+
+    @rule()
+    def job_ids_are_used_again(self) -> None:
+        self.history_is_forgotten()
+        self.world.next_id = 1
+
+    # ------------------------------------------------------------------------------------------ jobs
+
+    def queued(self) -> list[Any]:
+        return [job for job in self.world.jobs if job.state is JobState.QUEUED and not job.arrives]
+
+    def living(self) -> list[Process]:
+        return [process for process in self.world.processes if process.alive]
+
+    @precondition(lambda self: self.living())
+    @rule(data=st.data(), steps=st.integers(1, 6))
+    def a_job_goes_on(self, data: st.DataObject, steps: int) -> None:
+        process = data.draw(st.sampled_from(self.living()))
+        for _ in range(steps):
+            self.world.step(process)
+
+    @precondition(lambda self: self.living())
+    @rule(data=st.data(), cause=st.sampled_from([None, Cause.WALLTIME, Cause.NODE, Cause.MEMORY]))
+    def a_job_vanishes(self, data: st.DataObject, cause: Cause | None) -> None:
+        self.world.vanish(data.draw(st.sampled_from(self.living())), cause)
+
+    @precondition(lambda self: self.living())
+    @rule(data=st.data(), cause=st.sampled_from([Cause.ERROR, Cause.WALLTIME, Cause.PREEMPTED]))
+    def a_job_ends_with_a_word(self, data: st.DataObject, cause: Cause) -> None:
+        process = data.draw(st.sampled_from(self.living()))
+        if not process.stopped:
+            self.world.finish(process, cause)
+
+    @precondition(lambda self: self.living())
+    @rule(data=st.data(), stopped=st.booleans())
+    def a_job_is_frozen_or_thawed(self, data: st.DataObject, stopped: bool) -> None:
+        process = data.draw(st.sampled_from(self.living()))
+        process.stopped = stopped
+        process.ever_stopped = process.ever_stopped or stopped
+
+    # ------------------------------------------------------------------------------------------ invariants
+
+    @invariant()
+    def one_attempt_is_open(self) -> None:
+        for experiment in EXPERIMENTS:
+            rec = record.read(self.place.directory(experiment))
+            unclosed = [attempt.number for attempt in rec.attempts if not attempt.closed]
+            assert len(unclosed) <= 1, f"{experiment.path}: attempts {unclosed} are open at once"
+            numbers = [attempt.number for attempt in rec.attempts]
+            assert numbers == list(range(1, len(numbers) + 1)), f"{experiment.path}: attempts {numbers}"
+            assert not rec.damage and not rec.notes
+
+    @invariant()
+    def one_writer_per_directory(self) -> None:
+        for (directory, number), writers in self.world.writers.items():
+            assert len(writers) == 1, f"{directory}, attempt {number}: {len(writers)} writers"
+            rec = record.read(directory)
+            attempt = next(one for one in rec.attempts if one.number == number)
+            assert attempt.claim is not None, "a writer without a claim"
+            assert not attempt.claim.void, "a job started in a void attempt"
+            assert attempt.claim.nonce in writers, "the claim is not the writer's"
+
+    @invariant()
+    def one_submit_per_token(self) -> None:
+        assert all(count == 1 for count in self.world.submits.values())
+
+    @invariant()
+    def absence_is_no_evidence(self) -> None:
+        """No job that gives signs of life, and never froze, was given up by a runner."""
+        for process in self.living():
+            if process.reporting and not process.ever_stopped:
+                rec = record.read(process.job.directory)
+                attempt = next(one for one in rec.attempts if one.number == process.holds)
+                assert attempt.result is None, f"closed as {attempt.result} while its job is well"
+
+    @invariant()
+    def nothing_runs_twice_at_once(self) -> None:
+        well = [p.job.directory for p in self.living() if p.reporting and not p.ever_stopped]
+        assert len(well) == len(set(well))
+
+    @invariant()
+    def completed_is_final_and_unique(self) -> None:
+        for experiment in EXPERIMENTS:
+            rec = record.read(self.place.directory(experiment))
+            done = [attempt.number for attempt in rec.attempts if attempt.cause is Cause.COMPLETED]
+            assert len(done) <= 1
+            before = self.completed.get(experiment.path)
+            assert before is None or done == [before], f"{experiment.path} was completed and is not any more"
+            if done:
+                self.completed[experiment.path] = done[0]
+
+    def teardown(self) -> None:
+        try:
+            self.everything_ends()
+        finally:
+            for thread in self.passes:
+                while not thread.finished:
+                    thread.proceed()
+            for undo in self.undo:
+                undo()
+            self.world.unbend()
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    def everything_ends(self) -> None:
+        """From here on nothing fails any more: then every experiment comes to an end, and says which."""
+        world = self.world
+        world.identity, world.query_fails, world.outcome = HOME, False, "accepted"
+        for process in self.living():
+            process.stopped = False
+        states: dict[str, Any] = {}
+        for _ in range(60):
+            while self.passes:
+                self.passes.pop().proceed()
+            report = self.look_and_act()
+            states = {row.experiment.path: row.action for row in report.rows}
+            if all(row.action.state in OVER or row.inputs.hopeless for row in report.rows):
+                break
+            world.advance(700)
+            for job in self.queued():
+                world.start(job)
+            for process in self.living():
+                for _ in range(8):
+                    world.step(process)
+            self.one_attempt_is_open()
+            self.one_writer_per_directory()
+        else:
+            raise AssertionError(f"no end in sight: {states}")
+        self.completed_is_final_and_unique()
+        self.one_submit_per_token()
+
+
+def run(machine: type[RuleBasedStateMachine], examples: int, steps: int = 40, phases: Any = None) -> None:
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            derandomize=True,
+            print_blob=False,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+            phases=phases or (Phase.generate, Phase.shrink),
+        ),
+    )
+
+
+def test_the_invariants_hold_in_every_state() -> None:
+    run(Rounds, examples=250)
+
+
+def takeover(machine: Any) -> None:
+    """A job that finds its attempt claimed takes the claim over."""
+    machine.world.takeover = True
+
+
+def no_void(machine: Any) -> None:
+    """A runner closes an attempt that nobody claimed without taking its claim."""
+    real = record.void
+
+    def void(directory: Path, number: int, cause: Cause, why: str, jobs: int | None = None) -> bool:
+        return record.close(directory, number, cause, why)
+
+    record.void = void
+    machine.undo.append(lambda: setattr(record, "void", real))
+
+
+def shared_open(machine: Any) -> None:
+    """Opening an attempt does not exclude others."""
+    bent = files.create_exclusive
+
+    def create(path: Path, value: Any) -> bool:
+        if path.name != record.JOB:
+            return bool(bent(path, value))
+        files.replace(path, files.dump(value))
+        return True
+
+    files.create_exclusive = create
+
+
+@pytest.mark.parametrize("weaken", [takeover, no_void, shared_open])
+def test_a_weaker_protocol_is_found_out(weaken: Callable[[Any], None]) -> None:
+    class Weak(Rounds):
+        mutate = staticmethod(weaken)
+
+    with pytest.raises((AssertionError, BaseExceptionGroup) if "BaseExceptionGroup" in dir(__builtins__) else AssertionError):
+        run(Weak, examples=400, phases=(Phase.generate,))

@@ -1,0 +1,60 @@
+"""Reads transcripts: files of what real commands answered, `$ command`, `[exit N]`, `[stdout]`, `[stderr]`."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from roundhouse.schedulers.base import Output
+
+DATA = Path(__file__).parent / "data"
+
+
+def transcripts(folder: str) -> dict[str, list[Output]]:
+    """File name without ending -> the commands in it, in order."""
+    return {path.stem: read_transcript(path.read_text()) for path in sorted((DATA / folder).glob("*.txt"))}
+
+
+def transcript(folder: str, name: str) -> Output:
+    """The first command of a file."""
+    return read_transcript((DATA / folder / f"{name}.txt").read_text())[0]
+
+
+def read_transcript(text: str) -> list[Output]:
+    """The commands of one file. Where stdout and stderr are not told apart, a JSON document is stdout."""
+    found = []
+    for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+        command, _, said = part.partition("\n")
+        code = re.search(r"^\[exit (\d+)\]\n", said, re.MULTILINE)
+        assert code is not None, f"no exit code: {command}"
+        sections = re.search(r"^\[stdout\]\n(.*)^\[stderr\]\n?(.*)", said, re.MULTILINE | re.DOTALL)
+        if sections:
+            stdout, stderr = sections[1], sections[2]
+        else:
+            mixed = said.replace(code[0], "")
+            document = re.search(r"^\{\n.*^\}\n", mixed, re.MULTILINE | re.DOTALL)
+            stdout = document[0] if document else ""
+            stderr = mixed.replace(stdout, "") if stdout else mixed
+        found.append(Output(tuple(shlex.split(command)), int(code[1]), stdout, stderr))
+    return found
+
+
+def replay(answers: Mapping[str, Output | Sequence[Output]]) -> Callable[[Sequence[str]], Output]:
+    """A `run` that answers by the longest beginning of the command line that `answers` knows, each list in order."""
+    queues = {start: list(told) if not isinstance(told, Output) else None for start, told in answers.items()}
+
+    def run(argv: Sequence[str]) -> Output:
+        line = " ".join(argv)
+        start = max((start for start in answers if line.startswith(start)), key=len, default=None)
+        assert start is not None, f"nobody expected: {line}"
+        queue = queues[start]
+        if queue is None:
+            told = answers[start]
+            assert isinstance(told, Output)
+            return told
+        assert queue, f"asked once too often: {line}"
+        return queue.pop(0)
+
+    return run
