@@ -32,13 +32,19 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--cancel", action="store_true", help="cancel experiments: no job starts, those that run stop")
     what.add_argument("--schema", action="store_true", help="print the JSON Schema of round files, for editors")
     parser.add_argument("--retry", action="store_true", help="give failed and cancelled experiments another try")
-    parser.add_argument("--watch", metavar="SECONDS", type=float, help="pass again and again until nothing is left to do")
+    parser.add_argument(
+        "--watch", metavar="SECONDS", type=float, help="pass again and again until nothing is left to do"
+    )
     parser.add_argument("--only", metavar="GLOB", help="only experiments whose path matches, such as 'cifar10/*'")
     parser.add_argument("--limit", metavar="N", type=int, help="submit at most N jobs")
     parser.add_argument("--json", action="store_true", help="with --status: one object per experiment")
-    parser.add_argument("--scheduler", choices=["auto", "pbs", "slurm", "local"], help="default: the site's, or what is here")
+    parser.add_argument(
+        "--scheduler", choices=["auto", "pbs", "slurm", "local"], help="default: the site's, or what is here"
+    )
     parser.add_argument("--site", metavar="NAME", help="sites/NAME.yaml; default: the site whose hosts match this one")
-    parser.add_argument("--jobs-per-gpu", metavar="K", type=int, default=1, help="on this machine: so many jobs share a GPU")
+    parser.add_argument(
+        "--jobs-per-gpu", metavar="K", type=int, default=1, help="on this machine: so many jobs share a GPU"
+    )
     parser.add_argument("--experiments", metavar="DIR", type=Path, default=REPOSITORY / "experiments")
     parser.add_argument("--rounds", metavar="DIR", type=Path, default=REPOSITORY / "rounds")
     return parser

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> int:
     if len(argv) != 2 or argv[1] in ("-h", "--help"):
-        print("usage: python train.py DIRECTORY   (started by job scripts; to run experiments: python runner.py --round NAME)")
+        print(
+            "usage: python train.py DIRECTORY   (started by job scripts; to run experiments: python runner.py --round NAME)"
+        )
         return 0 if "-h" in argv or "--help" in argv else 2
     try:
         work = worker.enter(Path(argv[1]))
@@ -56,7 +58,9 @@ def train(work: worker.Work) -> int:
 
     name = work.config["study"]
     if importlib.util.find_spec(f"studies.{name}") is None:
-        known = sorted(path.name for path in (Path(__file__).parent / "studies").iterdir() if (path / "__init__.py").exists())
+        known = sorted(
+            path.name for path in (Path(__file__).parent / "studies").iterdir() if (path / "__init__.py").exists()
+        )
         raise RoundhouseError(f"there is no study {name!r}; there are: {', '.join(known)}")
     deadline = os.environ.get("ROUNDHOUSE_DEADLINE")
     settings, config = split_config(work.config["config"], float(deadline) if deadline else None)

@@ -55,7 +55,9 @@ def run(options: argparse.Namespace, repository: Path) -> int:
         if options.cancel:
             return _cancel(place, loaded, only)
         if options.retry:
-            _tell(orders.retry(row for row in _told(place, loaded).rows if only(row.experiment)) or ["nothing to retry"])
+            _tell(
+                orders.retry(row for row in _told(place, loaded).rows if only(row.experiment)) or ["nothing to retry"]
+            )
         if isinstance(place.scheduler, Local):
             return _run_here(place, place.scheduler, loaded, only, options.limit)
     return _run_there(place, loaded, only, options.limit, options.watch)
@@ -113,7 +115,9 @@ def _lock(place: Workplace, name: str) -> Iterator[None]:
             f"another runner is at work on round {name} ({lock.lock_file} is locked). --status shows how it stands"
         ) from None
     except (NotImplementedError, OSError) as error:
-        print(f"runner.py: no lock could be taken ({error}); going on, the record keeps order by itself", file=sys.stderr)
+        print(
+            f"runner.py: no lock could be taken ({error}); going on, the record keeps order by itself", file=sys.stderr
+        )
     try:
         yield
     finally:
@@ -205,14 +209,18 @@ def _dry_run(place: Workplace, loaded: Round, only: Only, limit: int | None) -> 
     for row in report.rows:
         verb = row.action.verb
         reason = f": {row.action.reason}" if row.action.reason else ""
-        print(f"{'submit' if verb is Verb.SUBMIT else row.action.state if verb is Verb.NOTHING else verb.value:12} {row.experiment.path}{reason}")
+        print(
+            f"{'submit' if verb is Verb.SUBMIT else row.action.state if verb is Verb.NOTHING else verb.value:12} {row.experiment.path}{reason}"
+        )
         if verb is Verb.SUBMIT:
             scripts += 1
             script = folder / f"{row.experiment.path.replace('/', '__')}.sh"
             script.write_text(place.script(row.experiment, row.record.next_number, record.new_token()))
     _tell(report.trouble, sys.stderr)
     print(view.summary(loaded.name, report.rows))
-    print(f"{scripts} would be submitted through {place.scheduler.kind} (site {place.site.name}); their scripts are in {folder}")
+    print(
+        f"{scripts} would be submitted through {place.scheduler.kind} (site {place.site.name}); their scripts are in {folder}"
+    )
     return TROUBLE if report.trouble else DONE
 
 

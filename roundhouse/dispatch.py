@@ -196,7 +196,9 @@ class _Desk:
 
     def submit(self, rows: Sequence[Row], limit: int | None) -> Iterator[Row]:
         """Submit what is to be submitted, the most important first, within the limits; yields the rows that changed."""
-        waiting = sorted((row for row in rows if row.action.verb is Verb.SUBMIT), key=lambda row: -row.experiment.priority)
+        waiting = sorted(
+            (row for row in rows if row.action.verb is Verb.SUBMIT), key=lambda row: -row.experiment.priority
+        )
         room, full = len(waiting), ""
         if limit is not None and limit < room:
             room, full = limit, f"limit reached: --limit {limit}"
@@ -271,7 +273,9 @@ def _difference(directory: Path, experiment: Experiment) -> str:
         return ""
     now = experiment.identity()
     parts = {"study": (then.get("study"), now["study"]), "command": (then.get("command"), now["command"])}
-    parts |= {f"after.{key}": (then["after"].get(key), now["after"].get(key)) for key in {**then["after"], **now["after"]}}
+    parts |= {
+        f"after.{key}": (then["after"].get(key), now["after"].get(key)) for key in {**then["after"], **now["after"]}
+    }
     parts |= {key: (then["config"].get(key), now["config"].get(key)) for key in {**then["config"], **now["config"]}}
     told = ", ".join(f"{key} was {old!r}, is now {new!r}" for key, (old, new) in parts.items() if old != new)
     return f": {told}. Restore it in the round file, or give the new experiment a path of its own" if told else ""

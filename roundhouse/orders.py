@@ -57,7 +57,9 @@ def retry(rows: Iterable[Row]) -> list[str]:
             told.append(f"{path}: refused, attempt {rec.newest.number} is open: wait for it, or --cancel it first")
         elif state in (State.FAILED, State.CANCELLED):
             done = _mark(rec, row.experiment, Cause.RETRY, "by the user")
-            told.append(f"{path}: {'to be tried again' if done else 'refused, another runner opened an attempt just now'}")
+            told.append(
+                f"{path}: {'to be tried again' if done else 'refused, another runner opened an attempt just now'}"
+            )
     return told
 
 

@@ -379,6 +379,8 @@ def fold(record: Record) -> None:
     directory, path = record.directory, record.directory / HISTORY
     if record.completed is None or record.damage:
         return
+    if any(attempt.claim is None for attempt in record.attempts):
+        return  # whatever is closed has a claim: one that cannot be seen means that this look is stale
     if not record.folded:
         entries = [_history_entry(directory, attempt) for attempt in record.attempts]
         value = {"version": VERSION, "nonce": uuid.uuid4().hex, "attempts": entries}
@@ -396,7 +398,13 @@ def fold(record: Record) -> None:
 def _history_entry(directory: Path, attempt: Attempt) -> dict[str, Any]:
     place = attempt_directory(directory, attempt.number)
     entry: dict[str, Any] = {"number": attempt.number}
-    for key, name in (("job", JOB), ("claim", CLAIM), ("result", RESULT), ("progress", PROGRESS), ("environment", ENVIRONMENT)):
+    for key, name in (
+        ("job", JOB),
+        ("claim", CLAIM),
+        ("result", RESULT),
+        ("progress", PROGRESS),
+        ("environment", ENVIRONMENT),
+    ):
         try:
             entry[key] = _read_json(place, name)
         except _Damaged as error:

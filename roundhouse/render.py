@@ -33,7 +33,9 @@ def directive(value: Any) -> str:
     """The filter `directive`: a value in a header line, which schedulers split in ways of their own."""
     text = str(value)
     if re.search(r"[\x00-\x1f\x7f]", text):
-        raise RoundhouseError(f"{text!r} holds a control character or a line break and cannot stand in a job script's header")
+        raise RoundhouseError(
+            f"{text!r} holds a control character or a line break and cannot stand in a job script's header"
+        )
     return text
 
 
@@ -47,7 +49,9 @@ def environment(templates: Path) -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     # Not HTML: autoescape would turn quotes in paths into entities.
-    env = Environment(loader=FileSystemLoader(templates), undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
+    env = Environment(
+        loader=FileSystemLoader(templates), undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
+    )
     env.filters.update(sh=shell_quote, directive=directive, walltime=walltime)
     return env
 

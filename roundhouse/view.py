@@ -99,11 +99,18 @@ def table(rows: Sequence[Row]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    shown = rows if len(rows) <= MANY else [row for row in rows if row.action.state in (State.FAILED, State.BLOCKED)][:MANY]
+    shown = (
+        rows if len(rows) <= MANY else [row for row in rows if row.action.state in (State.FAILED, State.BLOCKED)][:MANY]
+    )
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("experiment", "state", "attempt", "job", "epoch", "", "best", "reason"):
         right = heading in ("attempt", "epoch", "best")
-        drawn.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=heading in ("state", "epoch", "best"))
+        drawn.add_column(
+            heading,
+            justify="right" if right else "left",
+            overflow="fold",
+            no_wrap=heading in ("state", "epoch", "best"),
+        )
     for row in shown:
         told = as_dict(row)
         drawn.add_row(

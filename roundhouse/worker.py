@@ -107,7 +107,9 @@ def enter(directory: Path) -> Work:
     directory = directory.absolute()
     number, nonce = os.environ.get("ROUNDHOUSE_ATTEMPT", ""), os.environ.get("ROUNDHOUSE_NONCE", "")
     if not number.isdigit() or not nonce:
-        raise RoundhouseError("train.py is started by job scripts, which hold an attempt. To run experiments: python runner.py --round NAME")
+        raise RoundhouseError(
+            "train.py is started by job scripts, which hold an attempt. To run experiments: python runner.py --round NAME"
+        )
     _die_with_the_shell()
     rec = record.read(directory)
     attempt = next((one for one in rec.attempts if one.number == int(number)), None)
@@ -115,7 +117,9 @@ def enter(directory: Path) -> Work:
         raise Leave(EXIT_NOT_MINE, f"attempt {number} of {directory} is not, or no longer, this job's")
     config = record.read_config(directory)
     if record.config_hash(config) != attempt.opened.config_hash:
-        raise RoundhouseError(f"{directory}/config.yaml is not the config that attempt {number} was opened for. Was it edited?")
+        raise RoundhouseError(
+            f"{directory}/config.yaml is not the config that attempt {number} was opened for. Was it edited?"
+        )
     work = Work(directory, int(number), nonce, config, attempt)
     work.report(epoch=0, started_epoch=0)
     for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
@@ -194,7 +198,9 @@ def _checked_input(directory: Path, entry: Mapping[str, Any]) -> Path:
     if data is None:
         raise Leave(EXIT_INPUT, f"{best} cannot be seen from here")
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise Leave(EXIT_INPUT_CHANGED, f"{best} changed: it is not the file that attempt 1 of this experiment recorded")
+        raise Leave(
+            EXIT_INPUT_CHANGED, f"{best} changed: it is not the file that attempt 1 of this experiment recorded"
+        )
     return place
 
 
@@ -204,7 +210,9 @@ def code_state() -> dict[str, Any]:
     def git(*words: str) -> str | None:
         root = Path(__file__).parent.parent
         try:
-            done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=30, check=True)
+            done = subprocess.run(
+                ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=30, check=True
+            )
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout.strip()
@@ -217,7 +225,11 @@ def run_command(work: Work) -> int:
     """Run the user's own program to its end; returns its exit code (128 + n for a death by signal n)."""
     words = [word.replace("{directory}", str(work.place)) for word in work.config["command"]]
     earlier = [str(place) for place in work.earlier()]
-    environ = {**os.environ, "ROUNDHOUSE_DIRECTORY": str(work.place), "ROUNDHOUSE_EARLIER": os.pathsep.join(reversed(earlier))}
+    environ = {
+        **os.environ,
+        "ROUNDHOUSE_DIRECTORY": str(work.place),
+        "ROUNDHOUSE_EARLIER": os.pathsep.join(reversed(earlier)),
+    }
     for group, directories in work.inputs().items():
         environ[f"ROUNDHOUSE_INPUT_{group.upper()}"] = os.pathsep.join(str(directory) for directory in directories)
     print("roundhouse: " + " ".join(words), flush=True)
@@ -225,6 +237,8 @@ def run_command(work: Work) -> int:
         # It stays in this process group: the job's shell signals, and waits for, the group as a whole.
         work.child = subprocess.Popen(words, env=environ, preexec_fn=die_with_parent)
     except OSError as error:
-        raise RoundhouseError(f"{words[0]} cannot be started: {error.strerror}. The command comes from the round file") from None
+        raise RoundhouseError(
+            f"{words[0]} cannot be started: {error.strerror}. The command comes from the round file"
+        ) from None
     code = work.child.wait()
     return 128 - code if code < 0 else code

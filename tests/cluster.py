@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -19,7 +18,7 @@ import pytest
 from roundhouse.schedulers.base import Output
 
 COMMANDS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol")
-OF_SLURM = ("sbatch", "srun", "salloc", "squeue", "sacct", "scancel", "scontrol", "sinfo", "sacctmgr", "sattach")
+OF_SLURM = ("sbatch", "srun", "salloc", "squeue", "sacct", "scancel", "sinfo", "sacctmgr", "sattach")
 OF_TORQUE = ("qsub", "qstat", "qdel", "qhold", "qrls", "qrerun", "qalter")
 CPUS = 8  # more than the machine may have: jobs of tests mostly wait, and must not wait for one another
 
@@ -52,7 +51,7 @@ SlurmdSpoolDir={folder}/spool
 StateSaveLocation={folder}/state
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.log
-MessageTimeout=5
+MessageTimeout={message_timeout}
 SlurmctldTimeout=300
 SlurmdTimeout=300
 KillWait=5
@@ -76,9 +75,9 @@ def run_command(argv: Sequence[str], env: dict[str, str], timeout: float = 60) -
             list(argv), check=False, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
         )
     except FileNotFoundError:
-        return Output(tuple(argv), None, "", f"{argv[0]}: command not found")
+        return Output(tuple(argv), None, "", "cannot be started: No such file or directory")
     except subprocess.TimeoutExpired:
-        return Output(tuple(argv), None, "", f"no answer within {timeout:g} s")
+        return Output(tuple(argv), None, "", f"gave no answer within {timeout:g} s")
     return Output(tuple(argv), done.returncode, done.stdout, done.stderr)
 
 
@@ -108,11 +107,11 @@ class SlurmCluster:
                 [daemon, *options], env=self.env, stdin=subprocess.DEVNULL, stdout=out, stderr=out
             )
 
-    def stop(self, daemon: str, how: signal.Signals = signal.SIGTERM) -> None:
+    def stop(self, daemon: str) -> None:
         process = self.daemons.pop(daemon, None)
         if process is None:
             return
-        process.send_signal(how)
+        process.terminate()
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
@@ -125,7 +124,7 @@ class SlurmCluster:
 
     def stop_controller(self) -> None:
         """As in an outage: commands fail, jobs run on."""
-        self.stop("slurmctld", signal.SIGKILL)
+        self.stop("slurmctld")
 
     def wait_for(self, happened: Callable[[], object], daemon: str) -> None:
         deadline = time.monotonic() + 30
@@ -167,10 +166,11 @@ def free_port() -> int:
     return port
 
 
-def start_slurm(min_job_age: int = 300) -> SlurmCluster:
+def start_slurm(min_job_age: int = 300, message_timeout: int = 5) -> SlurmCluster:
     """Start munge, controller and node; return once the node takes jobs. Raises CannotStart with the reason.
 
-    `min_job_age`: seconds for which the controller remembers a job that has ended.
+    `min_job_age`: seconds for which the controller remembers a job that has ended. `message_timeout`: seconds after
+    which a command gives up on a controller that does not answer; about as long on one that is down.
     """
     missing = [command for command in COMMANDS if shutil.which(command) is None]
     if missing:
@@ -193,6 +193,7 @@ def start_slurm(min_job_age: int = 300) -> SlurmCluster:
             user=getpass.getuser(),
             folder=folder,
             min_job_age=min_job_age,
+            message_timeout=message_timeout,
             cpus=CPUS,
             memory_mb=megabytes,
         )
@@ -215,7 +216,10 @@ def start_slurm(min_job_age: int = 300) -> SlurmCluster:
 
 
 def torque_environment(cluster: SlurmCluster, folder: Path) -> dict[str, str]:
-    """The cluster as it looks where only qsub, qstat and qdel exist: a PATH with every command but Slurm's own."""
+    """The cluster as it looks where jobs go through qsub: a PATH with every command but Slurm's own.
+
+    scontrol stays, for it alone knows what the cluster is called.
+    """
     for directory in ("/usr/bin", "/bin"):
         for command in sorted(os.listdir(directory)):
             link = folder / command

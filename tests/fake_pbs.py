@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster import run_command, wait_until
+from fakes import fakepbs
 
 from roundhouse.schedulers.base import Output
-from tests.cluster import run_command, wait_until
-from tests.fakes import fakepbs
 
 COMMANDS = Path(__file__).parent / "fakes"
 

@@ -70,7 +70,9 @@ def count_operations(dies_at: int | None) -> list[str]:
     return done
 
 
-def attempt(kind: str, root: Path, here: Path, earlier: list[Path], dies_at: int | None, kill_after: float | None) -> bool:
+def attempt(
+    kind: str, root: Path, here: Path, earlier: list[Path], dies_at: int | None, kill_after: float | None
+) -> bool:
     """Fork a training; kill it after so many seconds, or let it die at an operation. True: it was killed."""
     here.mkdir(parents=True, exist_ok=True)
     child = os.fork()
@@ -104,7 +106,9 @@ def result(directory: Path) -> dict[str, Any]:
     return {"outcome": outcome, "metrics": metrics}
 
 
-def run_through_kills(kind: str, root: Path, chance: random.Random, seconds: float, operations: int) -> tuple[int, Path]:
+def run_through_kills(
+    kind: str, root: Path, chance: random.Random, seconds: float, operations: int
+) -> tuple[int, Path]:
     """Kill and resume, in new folders or in the same one, until a training gets through: (kills, its folder)."""
     folders: list[Path] = []
     kills = 0
@@ -128,7 +132,8 @@ def main(kind: str, wanted: int, root: Path) -> None:
     seconds = time.monotonic() - began
     operations = json.loads((root / "straight" / "outcome.json").read_text())["operations"]
     chance = random.Random(kind)
-    kills, ended = 0, []
+    kills = 0
+    ended: list[dict[str, Any]] = []
     while kills < wanted:
         more, directory = run_through_kills(kind, root / f"killed{len(ended)}", chance, seconds, operations)
         kills += more

@@ -45,6 +45,7 @@ class SimulatedJob:
     name: str
     directory: Path
     number: int
+    home: Identity
     state: JobState = JobState.QUEUED
     known: bool = True
     cause: Cause | None = None
@@ -119,13 +120,15 @@ class World:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.now = 1_000_000.0
-        self.identity: Identity | QueryFailed = HOME
+        self.identity = HOME
         self.query_fails = False
         self.jobs: list[SimulatedJob] = []
         self.processes: list[Process] = []
         self.outcome = "accepted"
         self.next_id = 1
-        self.submits: dict[str, int] = {}
+        self.submits: dict[str, int] = {}  # by token
+        self.submitted: dict[Path, set[str]] = {}  # tokens by attempt directory
+        self.late_starts: list[Path] = []  # attempts that were over when a job claimed them
         self.writers: dict[tuple[Path, int], set[str]] = {}
         self.faults = Faults()
         self.takeover = False
@@ -135,7 +138,16 @@ class World:
 
     def bend(self) -> None:
         """Route every step of `roundhouse.files` through the clock and the faults."""
-        for name in ("create_exclusive", "replace", "touch", "read_bytes", "list_names", "modified", "write_draft", "server_time"):
+        for name in (
+            "create_exclusive",
+            "replace",
+            "touch",
+            "read_bytes",
+            "list_names",
+            "modified",
+            "write_draft",
+            "server_time",
+        ):
             self._real[name] = getattr(files, name)
         real = self._real
 
@@ -206,6 +218,7 @@ class World:
     def submit(self, run: Any, script: Path, name: str) -> Any:
         self._step()
         self.submits[name] = self.submits.get(name, 0) + 1
+        self.submitted.setdefault(script.parent, set()).add(name)
         outcome = self.outcome
         if outcome == "refused":
             return Refused("no such queue")
@@ -213,7 +226,7 @@ class World:
             return Refused("too many jobs", later=True)
         if outcome == "lost":
             return Unclear("no answer")
-        job = SimulatedJob(str(self.next_id), name, script.parent.parent.parent, int(script.parent.name))
+        job = SimulatedJob(str(self.next_id), name, script.parents[2], int(script.parent.name), self.identity)
         self.next_id += 1
         self.jobs.append(job)
         if outcome == "late":
@@ -225,11 +238,14 @@ class World:
         self._step()
         if self.query_fails:
             return QueryFailed("the server is down")
-        return Jobs(tuple(Job(job.id, job.name, job.state, cause=job.cause) for job in self.jobs if job.known))
+        return Jobs(tuple(Job(job.id, job.name, job.state, cause=job.cause) for job in self.jobs if self._knows(job)))
+
+    def _knows(self, job: SimulatedJob) -> bool:
+        return job.known and job.home == self.identity
 
     def cancel(self, run: Any, ids: Iterable[str]) -> list[str]:
         for job in self.jobs:
-            if job.id in set(ids) and job.known and job.state is not JobState.ENDED:
+            if job.id in set(ids) and self._knows(job) and job.state is not JobState.ENDED:
                 for process in self.processes:
                     if process.job is job and process.alive and not process.stopped:
                         self.finish(process, Cause.CANCELLED if self._cancelled(process) else Cause.PREEMPTED)
@@ -276,6 +292,8 @@ class World:
                 return
             number = restarted
         process.holds = number
+        if (self.place(process) / record.RESULT).exists():
+            self.late_starts.append(self.place(process))
         self.writers.setdefault((job.directory, number), set()).add(process.uid)
         yield
         for epoch in range(1, 4):

@@ -18,7 +18,7 @@ BATCHES = 4
 
 
 class SmallTask:
-    """First an autoencoder, then a head on it with an optimiser of its own; both draw from generators and global state."""
+    """First an autoencoder, then a head with an optimiser of its own; both draw from generators and global state."""
 
     metric = "distance"
     mode = "min"

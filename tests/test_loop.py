@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
+import importlib
 import json
 import os
 import re
@@ -70,8 +72,6 @@ def test_a_run_writes_its_checkpoint_metrics_best_weights_and_outputs(tmp_path: 
 
 
 def digest(path: Path) -> str:
-    import hashlib
-
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -368,6 +368,26 @@ def test_a_resume_with_other_threads_is_called_approximate_ever_after(
     assert metrics_of(folders[2])["exact"] is False
 
 
+def test_a_resume_without_deterministic_kernels_is_called_approximate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = with_settings(deterministic=False)
+    train(tmp_path, settings=settings, stop=StopAfter(8))
+    assert not train(tmp_path, settings=settings).exact
+    assert "resume is approximate: deterministic is off" in capsys.readouterr().err
+
+
+def test_a_stop_while_a_stage_is_being_prepared_is_heard_on_a_resume_too(tmp_path: Path) -> None:
+    class Preparing(SmallTask):
+        def begin_stage(self, context: Context) -> None:
+            super().begin_stage(context)
+            for _ in context.batches(range(3)):
+                pass
+
+    assert not train(tmp_path, Preparing(), stop=StopAfter(12)).finished
+    assert train(tmp_path, Preparing(), stop=StopAfter(1)) == Outcome(False, "preempted", 1, exact=True)
+
+
 def test_a_checkpoint_of_changed_code_is_a_clear_error(tmp_path: Path) -> None:
     train(tmp_path, stop=StopAfter(8))
 
@@ -447,3 +467,17 @@ def test_the_checkpoint_opens_with_plain_torch(tmp_path: Path) -> None:
     train(tmp_path)
     content = torch.load(tmp_path / checkpoint.CHECKPOINT, weights_only=True)
     assert content["epochs"] == len(content["history"]) == 5
+
+
+def test_the_study_in_the_docs_learns_and_resumes_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "adding_a_study.md").read_text()
+    (tmp_path / "spirals.py").write_text(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    study = importlib.import_module("spirals")
+    straight = train(tmp_path / "straight", study.build({}, {}, torch.device("cpu"), None))
+    assert straight.metrics["test_accuracy"] > 0.9
+    train(tmp_path / "1", study.build({}, {}, torch.device("cpu"), None), stop=StopAfter(100))
+    resumed = train(tmp_path / "2", study.build({}, {}, torch.device("cpu"), None), earlier=[tmp_path / "1"])
+    assert resumed == straight
+    with pytest.raises(RoundhouseError, match="unknown config key 'widht': did you mean 'width'"):
+        study.build({"widht": 8}, {}, torch.device("cpu"), None)

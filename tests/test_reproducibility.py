@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roundhouse.errors import RoundhouseError
@@ -38,6 +38,7 @@ def test_a_derived_seed_is_the_same_for_ever() -> None:
     assert derive_seed(0, "order", "train", 5) == 7586911728352701861
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers() | st.text(), max_size=4), st.lists(st.integers() | st.text(), max_size=4))
 def test_different_names_have_different_seeds(one: list[int | str], other: list[int | str]) -> None:
     assert (derive_seed(*one) == derive_seed(*other)) == (one == other)
@@ -94,7 +95,7 @@ def test_the_hash_of_a_state_sees(change: str) -> None:
 
 
 def test_the_hash_of_a_state_does_not_depend_on_layout_or_the_order_of_names() -> None:
-    strided = STATE["model"]["weight"].t().contiguous().t()  # type: ignore[index, call-overload]
+    strided = STATE["model"]["weight"].t().contiguous().t()  # type: ignore[index]
     same = {"groups": [1, None], "lr": 0.1, "model": {"steps": torch.tensor(3), "weight": strided}}
     assert hash_state(same) == hash_state(STATE)
 

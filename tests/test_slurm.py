@@ -9,6 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from cluster import CannotStart, SlurmCluster, run_command, skip_or_fail, start_slurm, wait_until
+from transcripts import replay, transcript, transcripts
 
 from roundhouse import render
 from roundhouse.causes import Cause
@@ -27,8 +29,6 @@ from roundhouse.schedulers.base import (
 )
 from roundhouse.schedulers.detect import detect
 from roundhouse.schedulers.slurm import Slurm, job_of, read_cancel, read_history, read_queue, read_submission
-from tests.cluster import CannotStart, SlurmCluster, run_command, skip_or_fail, start_slurm, wait_until
-from tests.transcripts import replay, transcript, transcripts
 
 SLURM = "slurm_transcripts"
 USER = getpass.getuser()
@@ -398,7 +398,7 @@ def test_an_unknown_partition_is_refused(slurm: Slurm, slurm_cluster: SlurmClust
 
 @pytest.mark.cluster
 def test_the_log_may_lie_at_any_path(slurm: Slurm, slurm_cluster: SlurmCluster, script: Script, tmp_path: Path) -> None:
-    folder = tmp_path / "it's 100% \"mine\", $HOME; #1 %j"
+    folder = tmp_path / 'it\'s 100% "mine", $HOME; #1 %j'
     folder.mkdir()
     slurm.submit(slurm_cluster.run, script("rhlog", "echo here I am", folder / "scheduler.log"), "rhlog")
     wait_until(lambda: state_of(slurm, slurm_cluster, "rhlog") is JobState.ENDED, "the job ends")
@@ -422,7 +422,7 @@ def test_a_job_does_not_inherit_the_variables_of_the_shell_that_submitted_it(
 def test_a_controller_that_dies_fails_the_query_and_forgets_nothing(script: Script) -> None:
     slurm = Slurm(USER)
     try:
-        cluster = start_slurm()
+        cluster = start_slurm(message_timeout=2)
     except CannotStart as problem:
         skip_or_fail(str(problem))
         return

@@ -45,7 +45,7 @@ class JobState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job as the scheduler tells it. `words` are the scheduler's own, `cause` only its clear verdict on an ended job."""
+    """One job as the scheduler tells it: `words` are its own, `cause` its verdict on an ended job, if a clear one."""
 
     id: str
     name: str

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from roundhouse.causes import Cause
 from roundhouse.schedulers.base import (
@@ -24,17 +22,18 @@ from roundhouse.schedulers.base import (
     in_batches,
 )
 
-Attributes = Mapping[str, Any]  # one job's, as qstat -f names them; JSON turns 007 into 7, so never rely on a type
+Attributes = Mapping[str, str]  # one job's, as qstat -f names them
 
 # Exit codes are PBS's error numbers modulo 256.
 UNKNOWN, FINISHED = 153, 35
 ANSWERED = {0, UNKNOWN, FINISHED}  # other jobs asked for in the same breath are told of all the same
-NO_HISTORY = re.compile(r"maintain job history|job_history_enable", re.IGNORECASE)
+NO_HISTORY = re.compile(r"job[ _]history", re.IGNORECASE)
 
 ENDED = {"F", "X", "C"}  # C is Torque's
-STATES = {"Q": "queued", "R": "running", "E": "ending", "H": "held", "W": "waiting", "S": "suspended", "T": "in transit",
-          "U": "suspended", "B": "array begun", "M": "moved", "F": "finished", "X": "finished",
-          "C": "completed"}  # fmt: skip
+STATES = {
+    "Q": "queued", "W": "waiting", "T": "in transit", "M": "moved", "H": "held", "R": "running", "B": "array begun",
+    "S": "suspended", "U": "suspended", "E": "ending", "F": "finished", "X": "finished", "C": "completed",
+}  # fmt: skip
 NOT_STARTED = {"Q", "W", "T", "M"}
 
 # Exit_status below 0 is PBS's own verdict (pbs_job.h: JOB_EXEC_...).
@@ -136,31 +135,24 @@ def status(run: Run, ids: Iterable[str]) -> Jobs | QueryFailed:
     """What the server says of each of these jobs, from its history where it keeps one."""
     jobs: list[Job] = []
     for some in in_batches(ids, 500):
-        found = _ask(run, some, "-x")
+        answer = run(["qstat", "-x", "-f", *some])
+        if NO_HISTORY.search(answer.stderr) or (answer.code == 0 and not answer.stdout.strip()):
+            answer = run(["qstat", "-f", *some])
+        found = read_status(answer, some)
         if isinstance(found, QueryFailed):
             return found
         jobs += found.jobs
     return Jobs(tuple(jobs))
 
 
-def _ask(run: Run, ids: Collection[str], *history: str) -> Jobs | QueryFailed:
-    answer = run(["qstat", *history, "-f", "-F", "json", *ids])
-    if history and NO_HISTORY.search(answer.stderr):
-        return _ask(run, ids)
-    if answer.code in ANSWERED and answer.stdout.strip() and from_json(answer.stdout) is None:
-        answer = run(["qstat", *history, "-f", *ids])  # some versions print invalid JSON for odd values
-    return read_status(answer, ids)
-
-
 def read_status(answer: Output, asked: Collection[str]) -> Jobs | QueryFailed:
-    """What `qstat -f` said of the jobs asked for, as JSON or text.
+    """What `qstat -f` said of the jobs asked for.
 
-    A server that is down prints valid JSON with no jobs in it. So it is an answer only if each job asked for
-    is there, or is said to be unknown or finished.
+    It is an answer only if each of them is there, or is said to be unknown or finished. That is more than can be had
+    with `-F json`, which OpenPBS 23.06 prints for the first of several jobs alone (its issue 2672), and for a server
+    that is down as well.
     """
-    jobs = from_json(answer.stdout)
-    if jobs is None:
-        jobs = from_text(answer.stdout)
+    jobs = from_text(answer.stdout)
     told = {_stem(job_id) for job_id in jobs}
     told |= {_stem(word) for line in answer.stderr.splitlines() if GONE.search(line) for word in line.split()}
     if answer.code not in ANSWERED or not {_stem(job_id) for job_id in asked} <= told:
@@ -172,14 +164,6 @@ def _stem(job_id: str) -> str:
     return job_id.partition(".")[0]
 
 
-def from_json(text: str) -> dict[str, Attributes] | None:
-    """Job ID -> attributes, from `qstat -f -F json`; None if it is not JSON."""
-    try:
-        return dict(json.loads(text, strict=False).get("Jobs", {}))
-    except (ValueError, AttributeError):
-        return None
-
-
 def from_text(text: str) -> dict[str, Attributes]:
     """Job ID -> attributes, from `qstat -f`. PBS continues long values on lines that begin with a tab."""
     jobs: dict[str, Attributes] = {}
@@ -187,14 +171,15 @@ def from_text(text: str) -> dict[str, Attributes]:
         job_id, _, body = block.partition("\n")
         if body.startswith(" "):
             body = body.replace("\n\t", "")
-        jobs[job_id.strip()] = dict(re.findall(r"^\s+([\w.]+) = (.*)$", body, re.MULTILINE))
+        # The first of a name counts: what looks like another is a line of a variable's value.
+        pairs = re.findall(r"^\s+([\w.]+) = (.*)$", body, re.MULTILINE)
+        jobs[job_id.strip()] = dict(reversed(pairs))
     return jobs
 
 
 def job_of(job_id: str, attributes: Attributes, verdicts: Mapping[int, Cause] = VERDICTS) -> Job:
     """A job from its attributes; `verdicts` gives meaning to an exit status below 0."""
-    name, letter = str(attributes.get("Job_Name", "")), str(attributes.get("job_state", ""))
-    comment = str(attributes.get("comment", ""))
+    name, letter, comment = (attributes.get(key, "") for key in ("Job_Name", "job_state", "comment"))
     words = ": ".join(part for part in (STATES.get(letter, f"state {letter}"), comment) if part)
     if letter in ENDED:
         return Job(job_id, name, JobState.ENDED, words, cause_of(attributes, verdicts))
@@ -205,12 +190,12 @@ def job_of(job_id: str, attributes: Attributes, verdicts: Mapping[int, Cause] = 
 
 def cause_of(attributes: Attributes, verdicts: Mapping[int, Cause]) -> Cause | None:
     """The scheduler's own verdict on an ended job, if it gave a clear one. An exit code of the script is none."""
-    status = str(attributes.get("Exit_status", attributes.get("exit_status", "")))
+    status = attributes.get("Exit_status") or attributes.get("exit_status", "")
     verdict = verdicts.get(int(status)) if re.fullmatch(r"-\d+", status) else None
-    exceeded = re.search(r"exceeded resource (\w+)", str(attributes.get("comment", "")))
+    exceeded = re.search(r"exceeded resource (\w+)", attributes.get("comment", ""))
     if verdict is None and exceeded:
         verdict = LIMITS.get(exceeded[1])
-    return verdict or (Cause.DELETED if str(attributes.get("substate")) == DELETED else None)
+    return verdict or (Cause.DELETED if attributes.get("substate") == DELETED else None)
 
 
 def read_delete(answer: Output) -> list[str]:

@@ -76,10 +76,10 @@ def read_submission(answer: Output) -> SubmitAnswer:
 
 
 def read_status(answer: Output, user: str) -> Jobs | QueryFailed:
-    """The user's own jobs among all that `qstat -f` told of; ended ones are there for as long as the server keeps them."""
+    """The user's own jobs among all that `qstat -f` told of: the live, and the ended while the server keeps them."""
     jobs = pbs.from_text(answer.stdout)
     nothing = not answer.stdout.strip() and not answer.stderr.strip()
     if not (answer.code == 0 and (jobs or nothing)) and not (answer.code == pbs.UNKNOWN and nothing):
         return QueryFailed(answer.complaint)
-    own = {job_id: one for job_id, one in jobs.items() if str(one.get("Job_Owner", "")).partition("@")[0] == user}
+    own = {job_id: one for job_id, one in jobs.items() if one.get("Job_Owner", "").partition("@")[0] == user}
     return Jobs(tuple(pbs.job_of(job_id, one, VERDICTS) for job_id, one in own.items()))

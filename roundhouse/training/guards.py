@@ -26,8 +26,8 @@ def check_steps(recent: list[bool], context: Context, limit: float) -> None:
     if not any(context.steps) or (steps >= _FEW_STEPS and skipped > limit * steps):
         raise RoundhouseError(
             f"{skipped} of the last {steps} optimiser steps were skipped, up to stage {context.stage.name}, "
-            f"epoch {context.epoch + 1}, because gradients overflowed at precision {context.precision.name}: compute the "
-            "loss in float32 outside autocast, look for a square root or a division at 0, or set precision to fp32 or bf16"
+            f"epoch {context.epoch + 1}, because gradients overflowed at precision {context.precision.name}: compute "
+            "the loss in float32 outside autocast, look for a square root or a division at 0, or take fp32 or bf16"
         )
 
 

@@ -137,10 +137,10 @@ def run(
     precision = prepare(settings)
     scaler = torch.amp.GradScaler(precision.device.type) if precision.scaled else None
     this = _Run(task, settings, directory, precision, scaler, stop)
-    _resume(this, earlier)
-    started = this.epochs
-    report(_progress(this, started))
     try:
+        _resume(this, earlier)
+        started = this.epochs
+        report(_progress(this, started))
         while (over := _over(this)) is None:
             _train_one_epoch(this)
             if this.epochs == started + 1:
@@ -167,9 +167,11 @@ def _resume(this: _Run, earlier: Sequence[Path]) -> None:
     if found is None:
         return
     content = found.content
-    _begin_stages(this, this.locate(content["epochs"] - 1)[0])
     this.epochs, this.history, this.best = content["epochs"], content["history"], content["best"]
+    _begin_stages(this, this.locate(this.epochs - 1)[0])
     changed = differences(content["environment"], exactness(this.precision.device, this.precision.name))
+    if not this.settings.deterministic:
+        changed.append("deterministic is off")
     if changed:
         checkpoint.say(f"resume is approximate: {', '.join(changed)}")
     this.exact = content["exact"] and not changed
@@ -177,8 +179,8 @@ def _resume(this: _Run, earlier: Sequence[Path]) -> None:
         this.task.load_state(content["task"])
     except (RuntimeError, ValueError, KeyError) as error:
         raise RoundhouseError(
-            f"{found.path} does not fit this experiment ({' '.join(str(error).split())}): the code of its study has changed; "
-            "take the code that wrote it, or archive the experiment and start it anew"
+            f"{found.path} does not fit this experiment ({' '.join(str(error).split())}): the code of its study has "
+            "changed; take the code that wrote it, or archive the experiment and start it anew"
         ) from error
     if this.scaler is not None and content["scaler"]:
         this.scaler.load_state_dict(content["scaler"])
@@ -291,7 +293,7 @@ def _finish(this: _Run, reason: str) -> Outcome:
     arrays, metrics = this.task.outputs(this.best["state"], this.context(index, epoch + 1, "outputs"))
     final = {name: float(value) for name, value in metrics.items()}
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]  # the stub thinks an array may be allow_pickle
     _replace(this.directory / OUTPUTS, buffer.getvalue())
     _write_out(this, improved=True, final=final)
     artifacts = {name: hashlib.sha256((this.directory / name).read_bytes()).hexdigest() for name in (BEST, OUTPUTS)}

@@ -1,4 +1,4 @@
-"""Options read from a config: a frozen dataclass is the list of legal keys, and a wrong key is answered with the nearest."""
+"""Options read from a config: a dataclass is the list of legal keys, and a wrong one is answered with the nearest."""
 
 from __future__ import annotations
 

@@ -58,15 +58,16 @@ def choose_device(name: str) -> torch.device:
         raise RoundhouseError(f"device {name!r} is not supported: write auto, cpu, cuda or cuda:0")
     if not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
         raise RoundhouseError(
-            f"device {name!r} was asked for, and PyTorch {torch.__version__} sees {torch.cuda.device_count()} GPUs here: "
-            "ask the scheduler for a GPU (ngpus), look at CUDA_VISIBLE_DEVICES, or write device: cpu"
+            f"device {name!r} was asked for, and PyTorch {torch.__version__} sees {torch.cuda.device_count()} GPUs "
+            "here: ask the scheduler for a GPU (ngpus), look at CUDA_VISIBLE_DEVICES, or write device: cpu"
         )
     capability = torch.cuda.get_device_capability(device)
     if not has_kernels(capability, torch.cuda.get_arch_list()):
         major, minor = capability
         raise RoundhouseError(
-            f"PyTorch {torch.__version__} has no kernels for {torch.cuda.get_device_name(device)} (sm_{major}{minor}; it has "
-            f"{' '.join(torch.cuda.get_arch_list())}): install a build for it (V100: the cu126 one), or take another node"
+            f"PyTorch {torch.__version__} has no kernels for {torch.cuda.get_device_name(device)} "
+            f"(sm_{major}{minor}; it has {' '.join(torch.cuda.get_arch_list())}): install a build for it "
+            "(V100: the cu126 one), or take another node"
         )
     return device
 

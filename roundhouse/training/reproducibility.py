@@ -121,7 +121,7 @@ def check_plain(state: Any) -> None:
 
 
 def hash_state(state: Any) -> str:
-    """SHA-256 over all leaves of a state: name, type, shape and bytes. Equal only if two states are equal bit by bit."""
+    """SHA-256 over all leaves of a state: name, type, shape and bytes. Equal if two states are equal bit by bit."""
     digest = hashlib.sha256()
     for name, value in leaves(state):
         if isinstance(value, torch.Tensor):

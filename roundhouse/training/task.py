@@ -73,11 +73,11 @@ class Task(Protocol):
         """What `best.pth` is to hold for the present weights."""
 
     def outputs(self, best: dict[str, Any], context: Context) -> tuple[Mapping[str, np.ndarray], Mapping[str, float]]:
-        """Arrays for `outputs.npz` and final metrics, from the best weights and the test data. Called once, at the end."""
+        """Arrays for `outputs.npz`, and final metrics, from the best weights and test data. Called at the end."""
 
 
 class Context:
-    """One epoch's surroundings: where and how to compute, this epoch's randomness, and the loop's ear between batches."""
+    """One epoch's surroundings: where and how to compute, its randomness, and the loop's ear between batches."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class Context:
         return self.precision.autocast()
 
     def step(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Backward pass, one step of the optimiser, gradients cleared; with gradient scaling where the precision needs it."""
+        """Backward pass, one step, gradients cleared; with gradient scaling where the precision needs it."""
         self.watch(loss)
         if self._scaler is None:
             loss.backward()  # type: ignore[no-untyped-call]
@@ -156,7 +156,7 @@ class Context:
             if not good:
                 raise RoundhouseError(
                     f"the loss became {loss.float().mean().item()} in stage {self.stage.name}, epoch {self.epoch + 1}, "
-                    f"batch {batch}, at precision {self.precision.name}: try a lower learning rate, gradient clipping, or "
-                    "precision fp32, and look for NaN in the data"
+                    f"batch {batch}, at precision {self.precision.name}: try a lower learning rate, gradient clipping, "
+                    "or precision fp32, and look for NaN in the data"
                 )
         self._losses.clear()

@@ -139,7 +139,7 @@ class Distillation:
             teacher: Features = self._teacher(images)
         truth = cross_entropy(student.logits, labels)
         distance = logit_loss(student.logits, teacher.logits, options.temperature)
-        if options.alpha == 0:  # adding 0 * distance would still flip the sign of zeros
+        if options.alpha == 0:  # then it is plain training to the last bit, whatever the distance
             return truth, distance
         return (1 - options.alpha) * truth + options.alpha * distance, distance
 

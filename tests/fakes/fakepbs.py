@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -32,7 +33,6 @@ KNOBS = {
     "queues": ["workq"],
     "late": 0,  # seconds by which a walltime is noticed too late
     "kill_delay": 1,  # seconds from SIGTERM to SIGKILL
-    "invalid_json": False,  # qstat -F json prints what no JSON parser takes
 }
 
 
@@ -141,8 +141,8 @@ def in_session(session):
     """The processes of a session, as PBS's node finds those of a job."""
     found = []
     for name in os.listdir("/proc") if session else ():
-        with contextlib.suppress(OSError):
-            if name.isdigit() and int(open(f"/proc/{name}/stat").read().rpartition(")")[2].split()[3]) == session:
+        with contextlib.suppress(ValueError, ProcessLookupError):
+            if os.getsid(int(name)) == session:
                 found.append(int(name))
     return found
 
@@ -159,8 +159,7 @@ def supervise(server, job_id):
             kill(pid, signal.SIGKILL)
         server.update(job_id, job_state="E", substate=51)
         with contextlib.suppress(OSError):
-            with open(server.path(f"spool/{job_id}.OU")) as spooled, open(job["output"], "w") as output:
-                output.write(spooled.read())
+            shutil.copyfile(server.path(f"spool/{job_id}.OU"), job["output"])
         server.end(job_id, **ended)
         return
 
@@ -178,7 +177,9 @@ def wait_for_start(server, job_id):
             parent = state["jobs"].get(full_id(job.get("depend") or ""), {"job_state": "F", "Exit_status": 0})
             if job["ncpus"] > server.knob("ncpus"):
                 wanted, there = job["ncpus"], server.knob("ncpus")
-                job["comment"] = f"Can Never Run: Insufficient amount of resource: ncpus (R: {wanted} A: {there} T: {there})"
+                job["comment"] = (
+                    f"Can Never Run: Insufficient amount of resource: ncpus (R: {wanted} A: {there} T: {there})"
+                )
             elif parent["job_state"] == "F" and parent.get("Exit_status") != 0:
                 break
             elif (
@@ -228,7 +229,11 @@ def watch(server, job_id, child, job):
             code = os.waitstatus_to_exitcode(status)
             exit_status = code if code >= 0 else 256 - code
             said = "finished" if exit_status == 0 else "failed"
-            usual = {"substate": 93 if exit_status else 92, "Exit_status": exit_status, "comment": f"{job['comment']} and {said}"}
+            usual = {
+                "substate": 93 if exit_status else 92,
+                "Exit_status": exit_status,
+                "comment": f"{job['comment']} and {said}",
+            }
             return {**usual, **verdict}
         order = server.jobs().get(job_id, {}).get("order")
         if order == "abandon":
@@ -243,7 +248,11 @@ def watch(server, job_id, child, job):
             verdict["comment"] = f"{job['comment']} and terminated by {job['user']}@{SERVER}"
             over = True
         elif deadline is None and now > job["started"] + limit + server.knob("late"):
-            verdict = {"substate": 93, "Exit_status": -29, "comment": f"{job['comment']} and exceeded resource walltime"}
+            verdict = {
+                "substate": 93,
+                "Exit_status": -29,
+                "comment": f"{job['comment']} and exceeded resource walltime",
+            }
             with open(server.path(f"spool/{job_id}.OU"), "a") as output:
                 output.write(f"=>> PBS: job killed: walltime {int(now - job['started'])} exceeded limit {limit}\n")
             over = True
@@ -269,9 +278,11 @@ def reached(command, server, code, *, json_too=False):
 
 
 def document(jobs):
-    """What `qstat -F json` prints."""
-    head = {"timestamp": int(time.time()), "pbs_version": "23.06.06", "pbs_server": SERVER}
-    return json.dumps({**head, **({"Jobs": jobs} if jobs else {})}, indent="\t", separators=(",", ":\t"))
+    """What `qstat -F json` prints: the first job alone, as OpenPBS 23.06 does."""
+    told = {"timestamp": int(time.time()), "pbs_version": "23.06.06", "pbs_server": SERVER}
+    if jobs:
+        told["Jobs"] = dict([next(iter(jobs.items()))])
+    return json.dumps(told, indent="\t", separators=(",", ":\t"))
 
 
 def fail(*lines, code):
