@@ -41,7 +41,7 @@ class Workplace:
     _templates: Environment | None = None
 
     def directory(self, experiment: Experiment) -> Path:
-        return self.experiments / experiment.round / experiment.path
+        return Path(f"{self.experiments}/{experiment.round}/{experiment.path}")
 
     def script(self, experiment: Experiment, number: int, token: str) -> str:
         """The job script of one attempt."""
@@ -256,6 +256,8 @@ class _Desk:
         """Bring up to date what is derived: links to the outputs, the folded history, status.json."""
         rec = row.record
         try:
+            if rec.folded and row.action.state is State.COMPLETED and record.status_says(rec.directory, "completed"):
+                return  # final; and there may be very many of them
             if rec.completed and not rec.folded and not rec.damage:
                 record.link_outputs(rec)
                 record.fold(rec)

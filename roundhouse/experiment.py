@@ -49,6 +49,9 @@ class Experiment:
         return hash_of(self.identity())
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
+
 def hash_of(identity: Mapping[str, Any]) -> str:
     """SHA-256 of a JSON-like value, independent of key order."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(identity).encode()).hexdigest()

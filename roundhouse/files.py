@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+_BLOCK = 1 << 16
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -106,8 +107,11 @@ def read_bytes(path: str | Path) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        parts = []
-        while part := os.read(descriptor, 1 << 20):
+        data = os.read(descriptor, _BLOCK)
+        if len(data) < _BLOCK:
+            return data  # a short read of a regular file is all of it
+        parts = [data]
+        while part := os.read(descriptor, _BLOCK):
             parts.append(part)
         return b"".join(parts)
     finally:

@@ -129,30 +129,34 @@ def _read_claim(place: Path) -> Claim | None:
 
 
 def _opened(value: Mapping[str, Any], at: float) -> Opened:
-    return Opened(
-        token=str(value["token"]),
-        scheduler=dict(value["scheduler"]),
-        config_hash=str(value["config_hash"]),
-        inputs=dict(value["inputs"]),
-        job_id=value.get("job_id"),
-        at=at,
-        mark=Cause(value["mark"]) if value.get("mark") else None,
-    )
+    token, scheduler, config_hash, inputs = value["token"], value["scheduler"], value["config_hash"], value["inputs"]
+    job_id, mark = value.get("job_id"), value.get("mark")
+    if not (
+        isinstance(token, str)
+        and isinstance(scheduler, dict)
+        and isinstance(config_hash, str)
+        and isinstance(inputs, dict)
+        and isinstance(job_id, (str, type(None)))
+    ):
+        raise TypeError("a field of another type")
+    return Opened(token, scheduler, config_hash, inputs, job_id, at, Cause(mark) if mark else None)
 
 
 def _claim(value: Mapping[str, Any] | None, at: float = 0.0) -> Claim | None:
     if value is None:
         return None
-    cause = value.get("cause")
+    cause, job_id, jobs = value.get("cause"), value.get("job_id"), value.get("jobs")
+    if not isinstance(job_id, (str, type(None))) or not isinstance(jobs, (int, type(None))):
+        raise TypeError("a field of another type")
     return Claim(
         void=bool(value.get("void", False)),
         cause=Cause(cause) if cause else None,
         why=str(value.get("why", "")),
-        job_id=value.get("job_id"),
+        job_id=job_id,
         nonce=str(value["nonce"]),
         host=str(value.get("host", "")),
         at=at,
-        jobs=value.get("jobs"),
+        jobs=jobs,
     )
 
 
@@ -347,6 +351,12 @@ def read_status(directory: Path) -> dict[str, Any] | None:
         return _parse(files.read_bytes(f"{directory}/{STATUS}") or b"")
     except _Damaged:
         return None
+
+
+def status_says(directory: Path, state: str) -> bool:
+    """Whether status.json is whole and tells this state. Cheaper than reading what else it tells."""
+    raw = files.read_bytes(f"{directory}/{STATUS}") or b""
+    return raw.endswith(b"}\n") and f'"state": "{state}"'.encode() in raw
 
 
 def write_status(directory: Path, view: Mapping[str, Any]) -> None:

@@ -1,0 +1,198 @@
+"""Round files, runner.py and job scripts in temporary folders, for tests of what really runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from roundhouse import record
+from roundhouse.attempt import Record
+
+REPOSITORY = Path(__file__).parent.parent
+MARK = "ROUNDHOUSE_TEST"  # in the environment of all that a test starts, whoever's child it becomes
+PATIENCE = 60.0  # seconds after which something that must happen has not
+
+
+def wait_for(happened: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+    """Poll until `happened` is true; fail with `what` when it takes too long."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.05)
+
+
+def snapshot(directory: Path) -> dict[str, tuple[int, str]]:
+    """Everything in a directory: when each file changed last, and the hash of what it holds."""
+    return {
+        str(path.relative_to(directory)): (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def processes_with(variable: str, value: str) -> list[psutil.Process]:
+    """Living processes with this in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(variable) == value and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@dataclass
+class Marked:
+    """Processes of one test, known by a variable that they all inherit."""
+
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def env(self) -> dict[str, str]:
+        # Two GPUs that nobody has: two slots, however many cores there are.
+        ours = ("ROUNDHOUSE_", "SLURM_", "PBS_")
+        outside = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+        return {**outside, MARK: self.mark, "CUDA_VISIBLE_DEVICES": "0,1", "COLUMNS": "200"}
+
+    def processes(self) -> list[psutil.Process]:
+        return [process for process in processes_with(MARK, self.mark) if process.pid != os.getpid()]
+
+    def kill(self) -> None:
+        """End them all, those that they start meanwhile too."""
+        for _ in range(100):
+            living = self.processes()
+            if not living:
+                return
+            for process in living:
+                try:
+                    process.kill()
+                except psutil.NoSuchProcess:
+                    continue
+            time.sleep(0.05)
+
+
+@dataclass
+class Rounds(Marked):
+    """Round files of one test, their experiments, and runner.py on them."""
+
+    folder: Path = Path()
+    extra: dict[str, str] = field(default_factory=dict)  # more of the environment
+
+    @property
+    def rounds(self) -> Path:
+        return self.folder / "rounds"
+
+    @property
+    def experiments(self) -> Path:
+        return self.folder / "experiments"
+
+    @property
+    def notes(self) -> Path:
+        """A folder in which the experiments' commands leave what they want to tell the test."""
+        return self.folder / "notes"
+
+    def write(self, content: dict[str, Any] | str, name: str = "r") -> Path:
+        """rounds/NAME.yaml, of these groups or of this text."""
+        self.rounds.mkdir(parents=True, exist_ok=True)
+        self.notes.mkdir(exist_ok=True)
+        path = self.rounds / f"{name}.yaml"
+        if not isinstance(content, str):
+            content = yaml.safe_dump({"round": name, "experiments": content}, sort_keys=False)
+        path.write_text(content)
+        return path
+
+    def argv(self, *options: str) -> list[str]:
+        words = [sys.executable, str(REPOSITORY / "runner.py"), *options]
+        words += [] if "--rounds" in options else ["--rounds", str(self.rounds)]
+        words += [] if "--experiments" in options else ["--experiments", str(self.experiments)]
+        words += [] if "--scheduler" in options else ["--scheduler", "local"]
+        return words
+
+    def call(self, *options: str, name: str = "r", timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
+        """One call of runner.py to its end. Never with a traceback."""
+        done = subprocess.run(
+            self.argv("--round", name, *options),
+            check=False, env={**self.env, **self.extra}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=timeout,
+        )  # fmt: skip
+        assert "Traceback" not in done.stderr + done.stdout, done.stderr
+        return done
+
+    def start(self, *options: str, name: str = "r", **popen: Any) -> subprocess.Popen[str]:
+        """A call of runner.py that goes on while the test does."""
+        return subprocess.Popen(
+            self.argv("--round", name, *options),
+            env={**self.env, **self.extra}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, start_new_session=True, **popen,
+        )  # fmt: skip
+
+    def status(self, *options: str, name: str = "r") -> dict[str, dict[str, Any]]:
+        """`--status --json`, by path."""
+        done = self.call("--status", "--json", *options, name=name)
+        return {row["path"]: row for row in json.loads(done.stdout)}
+
+    def states(self, name: str = "r") -> dict[str, str]:
+        return {path: row["state"] for path, row in self.status(name=name).items()}
+
+    def directory(self, path: str, name: str = "r") -> Path:
+        return self.experiments / name / path
+
+    def record(self, path: str, name: str = "r") -> Record:
+        return record.read(self.directory(path, name))
+
+    def causes(self, path: str, name: str = "r") -> list[str]:
+        return [str(attempt.cause) for attempt in self.record(path, name).attempts]
+
+    def lines(self, name: str) -> list[str]:
+        """What commands have noted in a file."""
+        path = self.notes / name
+        return path.read_text().splitlines() if path.exists() else []
+
+    def jobs(self) -> list[psutil.Process]:
+        """Living processes of jobs."""
+        found = []
+        for process in self.processes():
+            try:
+                if "ROUNDHOUSE_TOKEN" in process.environ():
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+
+def finish(process: subprocess.Popen[str], seconds: float = PATIENCE) -> tuple[int, str]:
+    """Wait for a call that was started: its exit code, and what it printed."""
+    out, _ = process.communicate(timeout=seconds)
+    assert "Traceback" not in out, out
+    return process.returncode, out
+
+
+def interrupt(process: subprocess.Popen[str], number: int = signal.SIGINT) -> None:
+    os.kill(process.pid, number)
+
+
+@pytest.fixture
+def rounds(tmp_path: Path) -> Iterator[Rounds]:
+    """A folder for rounds; when the test ends, so does all that it started."""
+    made = Rounds(folder=tmp_path)
+    made.rounds.mkdir()
+    made.notes.mkdir()
+    try:
+        yield made
+    finally:
+        made.kill()
