@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> int:
     if len(argv) != 2 or argv[1] in ("-h", "--help"):
-        print(
-            "usage: python train.py DIRECTORY   (started by job scripts; to run experiments: python runner.py --round NAME)"
-        )
+        print("usage: python train.py DIRECTORY   (job scripts do; you want: python runner.py --round NAME)")
         return 0 if "-h" in argv or "--help" in argv else 2
     try:
         work = worker.enter(Path(argv[1]))
@@ -38,6 +36,9 @@ def main(argv: list[str]) -> int:
     except MemoryError:
         print("roundhouse: memory ran out", file=sys.stderr)
         return causes.EXIT_MEMORY
+    except OSError as error:
+        print(f"roundhouse: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        return causes.EXIT_ERROR
 
 
 def run_program(work: worker.Work) -> int:
@@ -89,8 +90,11 @@ def train(work: worker.Work) -> int:
 
     try:
         outcome = loop.run(task, settings, work.place, work.earlier(), report, work.stop)
-    except torch.cuda.OutOfMemoryError as error:
-        print(f"roundhouse: the GPU's memory ran out: {error}", file=sys.stderr)
+    except RuntimeError as error:
+        # PyTorch tells a shortage of the computer's own memory by its words alone.
+        if not isinstance(error, torch.cuda.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        print(f"roundhouse: memory ran out: {error}", file=sys.stderr)
         return causes.EXIT_MEMORY
     if not outcome.finished:
         print(f"roundhouse: stopped after epoch {outcome.epochs_run}: {outcome.reason}", flush=True)

@@ -3,8 +3,8 @@
 
     python benchmarks/runner.py [--completed N] [--submit N] [--repeat K]
 
-Each figure is the median over K whole processes, and is also given as a ratio to `python -c pass` in the same run, since
-machines differ. The round of the submission needs Slurm's packages; it is left out where they are missing.
+Each figure is the median over K whole processes. It is also given as a ratio to `python -c pass` in the same run,
+since machines differ. The round of the submission needs Slurm's packages; it is left out where they are missing.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import resource
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +26,6 @@ from roundhouse import record  # noqa: E402
 from roundhouse.attempt import Opened  # noqa: E402
 from roundhouse.causes import Cause  # noqa: E402
 from roundhouse.round import load_round  # noqa: E402
-from roundhouse.view import Row, status_of  # noqa: E402
 
 ROUND = """\
 round: {name}
@@ -85,7 +82,7 @@ class Table:
 
 
 def timed(argv: list[str], environ: dict[str, str] | None) -> tuple[float, float]:
-    """(seconds, peak memory in MB) of one whole process. Its output is thrown away; its exit code may be any of ours."""
+    """(seconds, peak memory in MB) of one whole process, its output thrown away. "Work remains" is a good end too."""
     started = time.perf_counter()
     with open(os.devnull, "wb") as nowhere:
         pid = os.posix_spawn(

@@ -12,7 +12,7 @@ from roundhouse.causes import Cause
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """job.json: an attempt was opened by `scheduler`, for this config and these inputs. `at` is the file server's clock.
+    """job.json: an attempt was opened through `scheduler`, for this config and these inputs; `at` by the server's clock.
 
     `mark`: no run, but a person's word (retry, cancelled, archived) that takes the attempt's number, and is then void.
     """
@@ -63,6 +63,7 @@ class Progress:
     metric: float | None = None
     best: float | None = None
     artifacts: Mapping[str, str] = field(default_factory=dict)  # file name -> SHA-256
+    final: Mapping[str, float] = field(default_factory=dict)  # metrics of the finished run
 
     @property
     def gained(self) -> bool:

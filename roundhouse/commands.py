@@ -25,10 +25,11 @@ from roundhouse.names import nearest
 from roundhouse.plan import State, Verb
 from roundhouse.round import Round, json_schema, load_round
 from roundhouse.schedulers.local import Local
-from roundhouse.site import Site, load_site
+from roundhouse.site import load_site
 
 DONE, USAGE, WORK_REMAINS, FAILED, TROUBLE, INTERRUPTED = 0, 2, 3, 4, 5, 130
 LOCK_PATIENCE = 120.0  # seconds to wait for another pass over the same round
+WIDE = 160  # columns of a table that goes into a file or a pipe
 WATCH_AT_LEAST = 30.0  # seconds between two passes on a cluster: many people share its scheduler
 
 Only = Callable[[Experiment], bool]
@@ -172,16 +173,24 @@ def _may_start(row: view.Row) -> bool:
 
 
 def _print(loaded: Round, report: Report) -> None:
+    if len(report.rows) > view.MANY and exit_code(report) == DONE:
+        print(view.summary(loaded.name, report.rows), flush=True)
+        return
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    from roundhouse import results
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
     rows = report.rows
-    if any(row.action.state is not State.COMPLETED for row in rows) or len(rows) <= view.MANY:
-        if len(rows) > view.MANY:
+    if len(rows) > view.MANY:
+        if any(row.action.state is not State.COMPLETED for row in rows):
             console.print(view.groups(rows))
-        table = view.table(rows)
-        if table.row_count:
-            console.print(table)
+    table = view.table(rows)
+    if table.row_count:
+        console.print(table)
+    settings = results.settings_of(rows) if len(rows) <= view.MANY else []
+    if settings:
+        console.print("", results.table(settings), sep="\n")
     _tell(report.trouble, sys.stderr)
     print(view.summary(loaded.name, rows), flush=True)
 
@@ -209,9 +218,8 @@ def _dry_run(place: Workplace, loaded: Round, only: Only, limit: int | None) -> 
     for row in report.rows:
         verb = row.action.verb
         reason = f": {row.action.reason}" if row.action.reason else ""
-        print(
-            f"{'submit' if verb is Verb.SUBMIT else row.action.state if verb is Verb.NOTHING else verb.value:12} {row.experiment.path}{reason}"
-        )
+        step = row.action.state if verb is Verb.NOTHING else verb.value
+        print(f"{step:12} {row.experiment.path}{reason}")
         if verb is Verb.SUBMIT:
             scripts += 1
             script = folder / f"{row.experiment.path.replace('/', '__')}.sh"
@@ -219,7 +227,7 @@ def _dry_run(place: Workplace, loaded: Round, only: Only, limit: int | None) -> 
     _tell(report.trouble, sys.stderr)
     print(view.summary(loaded.name, report.rows))
     print(
-        f"{scripts} would be submitted through {place.scheduler.kind} (site {place.site.name}); their scripts are in {folder}"
+        f"{scripts} would be submitted through {place.scheduler.kind} (site {place.site.name}). Their scripts: {folder}"
     )
     return TROUBLE if report.trouble else DONE
 

@@ -113,11 +113,11 @@ def run_pass(
 def _inputs_first(experiments: Sequence[Experiment], records: Sequence[Record]) -> Iterator[tuple[Experiment, Record]]:
     """The experiments in an order in which each comes after all that it waits for."""
     if not any(experiment.after for experiment in experiments):
-        yield from zip(experiments, records)
+        yield from zip(experiments, records, strict=True)
         return
     from graphlib import TopologicalSorter
 
-    pairs = {experiment.path: (experiment, rec) for experiment, rec in zip(experiments, records)}
+    pairs = {experiment.path: (experiment, rec) for experiment, rec in zip(experiments, records, strict=True)}
     waits = {one.path: [path for paths in one.after.values() for path in paths] for one in experiments}
     for path in TopologicalSorter(waits).static_order():
         yield pairs[path]

@@ -2,4 +2,4 @@
 
 
 class RoundhouseError(Exception):
-    """A mistake or a fault, told in a line or a few. The two entry scripts print it and exit; nothing prints a traceback."""
+    """A mistake or a fault, told in a line or a few. The entry scripts print it and exit, without a traceback."""

@@ -23,7 +23,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """A resolved experiment. `after` maps a group's name to the paths (within the round) that must be completed first."""
+    """A resolved experiment. `after` maps a group's name to the paths, in the round, that must be completed first."""
 
     round: str
     group: str

@@ -59,7 +59,8 @@ def answer_for(attempt: Attempt | None, before: Attempt | None, seen: Look) -> A
     boot_then, boot_now = home.pop("boot", ""), here.pop("boot", "")
     if home != here:
         return QueryFailed(
-            f"its job belongs to {home.get('kind')} on {home.get('server')}, user {home.get('user')}: run the pass there"
+            f"its job belongs to {home.get('kind')} on {home.get('server')}, user {home.get('user')}: "
+            "run the pass there"
         )
     if boot_then != boot_now:
         return Unknown()  # this very machine has been started anew since

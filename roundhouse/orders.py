@@ -1,4 +1,4 @@
-"""What a person orders about experiments: cancel, retry, put away. Each order is a mark in the record, made like any attempt."""
+"""What a person orders: cancel, retry, put away. An order is a mark in the record, made as any attempt is."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class Action:
 # What the scheduler said of the newest attempt's job.
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """It answered, it is the scheduler that has the job, the answer is newer than the record: and it knows no such job."""
+    """The scheduler that has the job answered, later than the record was read, and knows no such job."""
 
 
 Answer = Job | Unknown | QueryFailed

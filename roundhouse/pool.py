@@ -1,4 +1,4 @@
-"""Slots on this machine, and the job scripts that run in them. Which slot is taken is read from the processes themselves.
+"""Slots on this machine, and the job scripts that run in them. Which are taken is read from the processes.
 
 Nothing is remembered between calls: a pool that was killed leaves its jobs running, and the next one finds them.
 """

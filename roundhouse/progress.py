@@ -44,7 +44,7 @@ class Display:
             self._live.stop()
 
     def say(self, line: str) -> None:
-        self.console.print(Text(line))
+        self.console.print(Text(line), soft_wrap=True)
 
     def show(self, rows: Sequence[Row], fresh: Callable[[Path], Record] | None = None) -> None:
         """Show how the rows stand; `fresh` reads anew the records of those in progress."""

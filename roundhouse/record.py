@@ -1,4 +1,4 @@
-"""An experiment's files: attempts, claims, results, the folded history, status.json. Only this module knows their names.
+"""An experiment's files: attempts, claims, results, history, status.json. Only this module knows their names.
 
 An attempt is a log of three files, each created exclusively, once, and never undone:
 
@@ -190,7 +190,8 @@ def _progress_from(value: Mapping[str, Any]) -> Progress:
         metric_name=value.get("metric_name"),
         metric=value.get("metric"),
         best=value.get("best"),
-        artifacts=dict(value.get("artifacts", {})),
+        artifacts=value.get("artifacts", {}),
+        final=value.get("final", {}),
     )
 
 

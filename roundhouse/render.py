@@ -1,4 +1,4 @@
-"""Job scripts from templates. Names and values reach a shell only through the filter `sh`, a header through `directive`."""
+"""Job scripts from templates. What is put in passes one filter: `sh` towards a shell, `directive` in a header."""
 
 from __future__ import annotations
 

@@ -99,31 +99,36 @@ def table(rows: Sequence[Row]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    shown = (
-        rows if len(rows) <= MANY else [row for row in rows if row.action.state in (State.FAILED, State.BLOCKED)][:MANY]
-    )
+    if len(rows) > MANY:
+        rows = [row for row in rows if row.action.state in (State.FAILED, State.BLOCKED)][:MANY]
+    told = [as_dict(row) for row in rows]
+    metrics = {one["metric_name"] for one in told} - {None}
+    columns = {
+        "experiment": [one["path"] for one in told],
+        "state": [Text(one["state"], style=_STYLE[row.action.state]) for one, row in zip(told, rows, strict=True)],
+        "attempt": [str(one["attempt"] or "") for one in told],
+        "job": [_job(row, one) for row, one in zip(rows, told, strict=True)],
+        "epoch": [f"{one['epoch']}/{one['epochs']}" if one["epochs"] else "" for one in told],
+        " ".join(["best", *metrics]) if len(metrics) == 1 else "best": [number(one["best"]) for one in told],
+        "reason": [one["reason"] for one in told],
+    }
     drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("experiment", "state", "attempt", "job", "epoch", "", "best", "reason"):
-        right = heading in ("attempt", "epoch", "best")
-        drawn.add_column(
-            heading,
-            justify="right" if right else "left",
-            overflow="fold",
-            no_wrap=heading in ("state", "epoch", "best"),
-        )
-    for row in shown:
-        told = as_dict(row)
-        drawn.add_row(
-            Text(told["path"]),
-            Text(told["state"], style=_STYLE[row.action.state]),
-            Text(str(told["attempt"] or "")),
-            Text(f"{told['job_id'] or ''}{' ' + told['job_state'] if told['job_state'] else ''}"),
-            Text(f"{told['epoch']}/{told['epochs']}" if told["epochs"] else ""),
-            Text(told["metric_name"] or "", style="dim"),
-            Text(number(told["best"])),
-            Text(told["reason"]),
-        )
+    shown = {heading: cells for heading, cells in columns.items() if any(map(str, cells))}
+    for heading in shown:
+        wide = heading in ("experiment", "reason")
+        right = heading not in ("experiment", "state", "job", "reason")
+        drawn.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=not wide)
+    for cells in zip(*shown.values(), strict=True):
+        drawn.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
     return drawn
+
+
+def _job(row: Row, told: Mapping[str, Any]) -> str:
+    """The job's ID and state, while they say something: those of this machine are named by tokens."""
+    attempt = row.shown
+    if row.action.state is State.COMPLETED or attempt is None or attempt.opened.scheduler.get("kind") == "local":
+        return ""
+    return " ".join(part for part in (told["job_id"], told["job_state"]) if part)
 
 
 def number(value: float | None) -> str:

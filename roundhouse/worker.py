@@ -108,7 +108,8 @@ def enter(directory: Path) -> Work:
     number, nonce = os.environ.get("ROUNDHOUSE_ATTEMPT", ""), os.environ.get("ROUNDHOUSE_NONCE", "")
     if not number.isdigit() or not nonce:
         raise RoundhouseError(
-            "train.py is started by job scripts, which hold an attempt. To run experiments: python runner.py --round NAME"
+            "train.py is started by job scripts, which hold an attempt. "
+            "To run experiments: python runner.py --round NAME"
         )
     _die_with_the_shell()
     rec = record.read(directory)
@@ -169,7 +170,7 @@ def _give_signs_of_life(work: Work) -> None:
 
 
 def over(work: Work) -> str:
-    """Why this attempt is over, though its job still runs; "cancelled" if the user wants it to end; empty if all is well.
+    """Why this attempt is over, though its job runs; "cancelled" if the user wants it to end; empty if all is well.
 
     It looks at lists: on network file systems a single look may be answered from a cache for a minute.
     """

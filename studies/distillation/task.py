@@ -183,7 +183,9 @@ class Distillation:
         logits = torch.cat([part.logits for part in parts]).float()
         pooled = torch.cat([part.pooled for part in parts])
         arrays = {"logits": logits.half(), "labels": split.labels, "pooled": pooled.half()}
-        return {name: array.cpu().numpy() for name, array in arrays.items()}, _scores("test", logits, split.labels)
+        chance = split.labels.bincount().max().item() / len(split.labels)  # always the most frequent class
+        metrics = {**_scores("test", logits, split.labels), "chance_accuracy": chance}
+        return {name: array.cpu().numpy() for name, array in arrays.items()}, metrics
 
 
 def _scores(prefix: str, logits: Tensor, labels: Tensor) -> dict[str, float]:

@@ -1,0 +1,690 @@
+"""The job script, run by a real bash: who may start, what is written down, and what reaches the shell."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from rounds_for_tests import REPOSITORY, Marked, snapshot, wait_for
+
+from roundhouse import record, render
+from roundhouse.attempt import Attempt, Opened
+from roundhouse.causes import Cause
+from roundhouse.dispatch import Workplace
+from roundhouse.errors import RoundhouseError
+from roundhouse.experiment import Experiment, Resources
+from roundhouse.site import Site
+
+KINDS = sorted(
+    path.name.removesuffix(".sh.j2") for path in (REPOSITORY / "templates").glob("*.sh.j2") if path.name != "body.sh.j2"
+)
+NASTY = 'it\'s "a" $(touch {0}) `touch {0}` ${{HOME}} ; touch {0} & \\ * ~ ä'
+MEMORY = Path("/dev/shm")
+
+
+@dataclass
+class Bench(Marked):
+    """One experiment, a train.py of the test's own (run by /bin/sh), and job scripts for its attempts."""
+
+    folder: Path = Path()
+    path: str = "e/0"
+    site: Site = field(default_factory=Site)
+    resources: Resources = field(default_factory=Resources)
+    kind: str = "local"
+    python: str = "/bin/sh"
+    token: str = "rhabcdefghijklm"
+    extra: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def repository(self) -> Path:
+        return self.folder / "repository"
+
+    @property
+    def experiment(self) -> Experiment:
+        return Experiment("r", "e", self.path, None, {}, self.resources, command=("true",))
+
+    @property
+    def directory(self) -> Path:
+        return self.folder / "experiments" / "r" / self.path
+
+    def place(self, number: int = 1) -> Path:
+        return record.attempt_directory(self.directory, number)
+
+    def train(self, program: str) -> None:
+        """What train.py is: a program for /bin/sh, whose $1 is the experiment's directory."""
+        self.repository.mkdir(exist_ok=True)
+        templates = self.repository / "templates"
+        if not templates.exists():
+            templates.symlink_to(REPOSITORY / "templates")
+        (self.repository / "train.py").write_text(program)
+
+    def use_the_real_train(self, *command: str) -> None:
+        self.python = sys.executable
+        self.train("")
+        (self.repository / "train.py").write_text(
+            f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); import train; sys.exit(train.main(sys.argv))"
+        )
+        self.open(Experiment("r", "e", self.path, None, {}, self.resources, command=command))
+
+    def open(self, experiment: Experiment | None = None, number: int = 1, token: str | None = None) -> None:
+        experiment = experiment or self.experiment
+        scheduler = {"kind": "local", "server": "here", "user": "me", "boot": "now"}
+        opened = Opened(token or self.token, scheduler, experiment.config_hash(), {})
+        assert record.open_attempt(self.directory, number, opened)
+        record.write_config(self.directory, experiment)
+
+    def script(self, number: int = 1) -> Path:
+        place = Workplace(
+            self.folder / "experiments", self.repository, self.site, SimpleNamespace(kind=self.kind), None, self.python
+        )  # type: ignore[arg-type]
+        script = self.folder / "job.sh"
+        script.write_text(place.script(self.experiment, number, self.token))
+        return script
+
+    def start(self, script: Path | None = None, job_id: str | None = "7", **popen: Any) -> subprocess.Popen[str]:
+        env = {**self.env, **self.extra}
+        if job_id is not None:
+            env[render.JOB_ID_VARIABLES[self.kind]] = job_id
+        return subprocess.Popen(
+            ["bash", str(script or self.script())],
+            env=env, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True, **popen,
+        )  # fmt: skip
+
+    def run(self, script: Path | None = None, job_id: str | None = "7") -> tuple[int, str]:
+        """The job to its end: its exit code, and what it printed outside its log."""
+        process = self.start(script, job_id)
+        out, _ = process.communicate(timeout=60)
+        return process.returncode, out
+
+    def attempt(self, number: int = 1) -> Attempt:
+        rec = record.read(self.directory)
+        assert not rec.damage
+        assert not rec.notes
+        return next(attempt for attempt in rec.attempts if attempt.number == number)
+
+    def result(self, number: int = 1) -> Any:
+        result = self.attempt(number).result
+        assert result is not None, "the attempt has no result"
+        return result
+
+    def log(self, number: int = 1) -> str:
+        return (self.place(number) / record.LOG).read_text()
+
+    def running(self) -> Callable[[], bool]:
+        """Whether train.py has got going, which it tells by a file `going` beside its log."""
+        return (self.place() / "going").exists
+
+    def python_of(self, shell: subprocess.Popen[str]) -> psutil.Process:
+        children = psutil.Process(shell.pid).children()
+        assert len(children) == 1
+        return children[0]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(folder=tmp_path)
+    made.train("echo trained")
+    try:
+        yield made
+    finally:
+        made.kill()
+
+
+def fake_command(folder: Path, name: str, program: str) -> str:
+    """A PATH on which `name` is a program of the test's own."""
+    commands = folder / "commands"
+    commands.mkdir(exist_ok=True)
+    (commands / name).write_text(f"#!/bin/sh\n{program}\n")
+    (commands / name).chmod(0o755)
+    return f"{commands}:{os.environ['PATH']}"
+
+
+GOING = 'touch "$1/attempts/$ROUNDHOUSE_ATTEMPT/going"\n'
+
+
+# ------------------------------------------------------------------------------------------------ who may start
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "no hard links"])
+@pytest.mark.parametrize("ids", ["of their own", "none"])
+def test_of_twenty_shells_at_once_one_claims_and_the_others_leave_no_trace(bench: Bench, links: bool, ids: str) -> None:
+    bench.train('echo run >> "$1/runs"; sleep 0.3')
+    bench.open()
+    if not links:
+        bench.extra["PATH"] = fake_command(bench.folder, "ln", "exit 1")
+    script = bench.script()
+    shells = [bench.start(script, str(number) if ids == "of their own" else None) for number in range(20)]
+    said = [shell.communicate(timeout=60)[0] for shell in shells]
+    assert [shell.returncode for shell in shells] == [0] * 20
+    assert (bench.directory / "runs").read_text() == "run\n"
+    assert sorted(os.listdir(bench.place())) == ["claim.json", "job.json", "out.log", "result.json"]
+    assert os.listdir(bench.place().parent) == ["1"]
+    assert "".join(said) == ""
+    assert bench.result().cause is Cause.COMPLETED
+    claim = json.loads((bench.place() / record.CLAIM).read_text())
+    assert claim["pid"] in [shell.pid for shell in shells]
+    assert bench.log().count("roundhouse: attempt 1 of") == 1
+
+
+def test_a_claim_tells_who_runs(bench: Bench) -> None:
+    bench.train(GOING + "while [ ! -e go ]; do sleep 0.05; done")
+    bench.open()
+    shell = bench.start(job_id="12[3].server")
+    wait_for(bench.running(), "train.py runs")
+    claim = json.loads((bench.place() / record.CLAIM).read_text())
+    stat = Path(f"/proc/{shell.pid}/stat").read_text()
+    (bench.repository / "go").touch()
+    shell.communicate(timeout=60)
+    assert (claim["job_id"], claim["pid"]) == ("12[3].server", shell.pid)
+    assert claim["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    assert claim["pid_start"] == stat.rpartition(") ")[2].split()[19]
+    assert abs(claim["at"] - time.time()) < 3600
+
+
+def test_a_job_whose_attempt_is_void_exits_without_a_trace(bench: Bench) -> None:
+    bench.open()
+    record.void(bench.directory, 1, Cause.UNCLAIMED, "no job was seen")
+    before = snapshot(bench.folder / "experiments")
+    assert bench.run() == (0, "")
+    assert snapshot(bench.folder / "experiments") == before
+
+
+@pytest.mark.parametrize("missing", ["experiments", "experiments/r/e/0", "experiments/r/e/0/attempts/1"])
+def test_a_job_that_finds_no_directory_makes_none(bench: Bench, missing: str) -> None:
+    bench.open()
+    shutil.rmtree(bench.folder / missing)
+    assert bench.run() == (0, "")
+    assert not (bench.folder / missing).exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not MEMORY.is_dir(), reason="needs root, to mount a small disk")
+def test_a_job_that_finds_the_disk_full_claims_nothing_and_leaves_nothing(bench: Bench) -> None:
+    bench.open()
+    kept = bench.folder / "kept"
+    (bench.folder / "experiments").rename(kept)
+    disk = bench.folder / "experiments"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=False, capture_output=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"cannot mount: {mounted.stderr.decode()}")
+    try:
+        shutil.copytree(kept, disk, dirs_exist_ok=True)
+        with pytest.raises(OSError, match="No space left"), (disk / "ballast").open("wb", buffering=0) as ballast:
+            while True:
+                ballast.write(b"x" * 4096)
+        before = snapshot(disk)
+        assert bench.run()[0] == 0
+        assert snapshot(disk) == before
+        (disk / "ballast").unlink()
+        assert bench.run()[0] == 0, "once there is room, the claim is free"
+        assert bench.result().cause is Cause.COMPLETED
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+@pytest.mark.parametrize("command", ["sync", "cat"])
+def test_a_claim_that_was_not_written_whole_is_not_made(bench: Bench, command: str) -> None:
+    """A network file system may tell only at fsync that there was no room."""
+    bench.open()
+    bench.extra["PATH"] = fake_command(bench.folder, command, "head -c 20; echo no space left >&2; exit 1")
+    before = snapshot(bench.directory)
+    assert bench.run()[0] == 0
+    assert snapshot(bench.directory) == before
+
+
+# ------------------------------------------------------------------------------------------------ restarts
+
+
+def claim_as(bench: Bench, job_id: str, number: int = 1) -> None:
+    """The claim of an incarnation that died without a word."""
+    claim = {"version": 1, "nonce": f"first-{number}", "job_id": job_id, "host": "node"}
+    (bench.place(number) / record.CLAIM).write_text(json.dumps(claim) + "\n")
+
+
+def test_a_job_that_the_scheduler_starts_again_goes_on_in_the_next_attempt(bench: Bench) -> None:
+    bench.train('echo "I am in $ROUNDHOUSE_ATTEMPT"')
+    bench.open()
+    record.record_job_id(bench.directory, 1, "7")
+    claim_as(bench, "7")
+    assert bench.run() == (0, "")
+    first, second = bench.attempt(1), bench.attempt(2)
+    assert first.cause is Cause.PREEMPTED
+    assert second.cause is Cause.COMPLETED
+    assert (second.opened.token, second.job_id, second.opened.job_id) == (bench.token, "7", "7")
+    assert second.opened.config_hash == first.opened.config_hash
+    assert second.opened.scheduler == first.opened.scheduler
+    assert "I am in 2" in bench.log(2)
+    assert not (bench.place(1) / record.LOG).exists()
+    job = [json.loads((bench.place(number) / record.JOB).read_text()) for number in (1, 2)]
+    assert job[0].pop("nonce") != job[1].pop("nonce")
+    assert job[0] == job[1]
+
+
+def test_a_job_may_be_started_again_many_times(bench: Bench) -> None:
+    bench.train(GOING + "exec sleep 600")
+    bench.open()
+    script = bench.script()
+    for number in range(1, 5):
+        shell = bench.start(script)
+        wait_for((bench.place(number) / "going").exists, f"incarnation {number} runs")
+        shell.kill()
+        shell.communicate(timeout=60)
+    assert [attempt.cause for attempt in record.read(bench.directory).attempts] == [Cause.PREEMPTED] * 3 + [None]
+    bench.train("echo at last")
+    bench.run(script)
+    causes = [attempt.cause for attempt in record.read(bench.directory).attempts]
+    assert causes == [Cause.PREEMPTED] * 4 + [Cause.COMPLETED]
+    assert {attempt.opened.token for attempt in record.read(bench.directory).attempts} == {bench.token}
+
+
+def test_of_many_restarts_of_one_job_at_once_each_attempt_has_one_holder(bench: Bench) -> None:
+    bench.train('echo "$ROUNDHOUSE_NONCE" >> "$1/attempts/$ROUNDHOUSE_ATTEMPT/runs"; sleep 0.3')
+    bench.open()
+    claim_as(bench, "7")
+    script = bench.script()
+    shells = [bench.start(script) for _ in range(12)]
+    for shell in shells:
+        shell.communicate(timeout=60)
+    rec = record.read(bench.directory)
+    assert sum(not attempt.closed for attempt in rec.attempts) == 0
+    for attempt in rec.attempts[1:]:
+        assert attempt.claim is not None
+        runs = bench.place(attempt.number) / "runs"
+        assert not runs.exists() or runs.read_text().split() == [attempt.claim.nonce]
+
+
+def closed(bench: Bench) -> None:
+    record.close(bench.directory, 1, Cause.UNKNOWN, "left no result")
+
+
+def overtaken(bench: Bench) -> None:
+    closed(bench)
+    bench.open(number=2, token="rhzzzzzzzzzzzzz")
+
+
+def voided(bench: Bench) -> None:
+    closed(bench)
+    bench.open(number=2)
+    record.void(bench.directory, 2, Cause.CANCELLED, "by the user")
+
+
+def completed(bench: Bench) -> None:
+    record.close(bench.directory, 1, Cause.COMPLETED, "")
+
+
+def folded(bench: Bench) -> None:
+    completed(bench)
+    record.fold(record.read(bench.directory))
+
+
+@pytest.mark.parametrize("event", [closed, overtaken, voided, completed, folded])
+def test_a_job_started_again_after_its_attempt_was_over_exits_without_a_trace(
+    bench: Bench, event: Callable[[Bench], None]
+) -> None:
+    bench.open()
+    claim_as(bench, "7")
+    event(bench)
+    before = snapshot(bench.directory)
+    assert bench.run() == (0, "")
+    assert snapshot(bench.directory) == before
+
+
+def test_a_script_started_twice_by_hand_is_no_restart(bench: Bench) -> None:
+    """Without a scheduler there is no job ID: two shells without one have nothing in common."""
+    bench.train(GOING + "while [ ! -e go ]; do sleep 0.05; done")
+    bench.open()
+    script = bench.script()
+    first = bench.start(script, job_id=None)
+    wait_for(bench.running(), "train.py runs")
+    assert bench.run(script, job_id=None) == (0, "")
+    (bench.repository / "go").touch()
+    first.communicate(timeout=60)
+    assert [attempt.cause for attempt in record.read(bench.directory).attempts] == [Cause.COMPLETED]
+
+
+# ------------------------------------------------------------------------------------------------ how it ended
+
+
+@pytest.mark.parametrize(
+    ("code", "cause", "final"),
+    [
+        (0, Cause.COMPLETED, False),
+        (1, Cause.ERROR, False),
+        (2, Cause.ERROR, False),
+        (71, Cause.MEMORY, False),
+        (72, Cause.INPUT, False),
+        (75, Cause.PREEMPTED, False),
+        (76, Cause.WALLTIME, False),
+        (77, Cause.ERROR, True),
+        (137, Cause.UNKNOWN, False),
+        (139, Cause.ERROR, False),
+        (143, Cause.ERROR, False),
+    ],
+)
+def test_the_exit_code_tells_the_cause(bench: Bench, code: int, cause: Cause, final: bool) -> None:
+    bench.train(f"exit {code}")
+    bench.open()
+    assert bench.run() == (code, "")
+    result = bench.result()
+    assert (result.cause, result.exit_code, result.final, result.signals) == (cause, code, final, ())
+    assert f"roundhouse: attempt 1 ended: {cause}" in bench.log()
+
+
+def test_a_job_whose_claim_is_not_its_own_writes_no_result(bench: Bench) -> None:
+    bench.train("exit 70")
+    bench.open()
+    assert bench.run() == (0, "")
+    assert bench.attempt().result is None
+
+
+@pytest.mark.parametrize(
+    ("name", "walltime", "code", "cancel", "cause"),
+    [
+        ("TERM", 3600, 75, False, Cause.PREEMPTED),
+        ("INT", 3600, 75, False, Cause.PREEMPTED),
+        ("HUP", 3600, 75, False, Cause.PREEMPTED),
+        ("USR2", 3600, 75, False, Cause.WALLTIME),
+        ("TERM", 3600, 76, False, Cause.WALLTIME),
+        ("TERM", 60, 75, False, Cause.WALLTIME),
+        ("INT", 60, 75, False, Cause.PREEMPTED),
+        ("TERM", 3600, 143, False, Cause.PREEMPTED),
+        ("TERM", 3600, 75, True, Cause.CANCELLED),
+        ("TERM", 3600, 0, False, Cause.COMPLETED),
+        ("TERM", 3600, 1, False, Cause.ERROR),
+    ],
+)
+def test_a_signal_to_the_shell_reaches_python_and_tells_the_cause(
+    bench: Bench, name: str, walltime: int, code: int, cancel: bool, cause: Cause
+) -> None:
+    bench.resources = Resources(walltime_s=walltime)
+    bench.train(f"trap 'exit {code}' TERM\n{GOING}while :; do sleep 0.05; done")
+    bench.open()
+    shell = bench.start()
+    wait_for(bench.running(), "train.py runs")
+    if cancel:
+        record.request_cancel(bench.directory, 1)
+    shell.send_signal(getattr(signal, f"SIG{name}"))
+    shell.communicate(timeout=60)
+    result = bench.result()
+    assert (result.cause, result.exit_code, result.signals) == (cause, code, (name,))
+
+
+def test_python_may_take_its_time_after_a_signal_and_several_are_remembered(bench: Bench) -> None:
+    bench.train(f'trap "touch asked" TERM\n{GOING}while [ ! -e go ]; do sleep 0.05; done; exit 75')
+    bench.open()
+    shell = bench.start()
+    wait_for(bench.running(), "train.py runs")
+    for name, number in (("INT", signal.SIGINT), ("TERM", signal.SIGTERM)):
+        shell.send_signal(number)
+        wait_for((bench.repository / "asked").exists, f"{name} was passed on")
+        (bench.repository / "asked").unlink()
+    assert shell.poll() is None
+    assert bench.attempt().result is None
+    (bench.repository / "go").touch()
+    shell.communicate(timeout=60)
+    assert bench.result().cause is Cause.PREEMPTED
+    assert bench.result().signals == ("INT", "TERM")
+
+
+def test_a_python_that_was_killed_leaves_a_result_all_the_same(bench: Bench) -> None:
+    bench.train(GOING + "exec sleep 600")
+    bench.open()
+    shell = bench.start()
+    wait_for(bench.running(), "train.py runs")
+    bench.python_of(shell).kill()
+    shell.communicate(timeout=60)
+    assert (bench.result().cause, bench.result().exit_code) == (Cause.UNKNOWN, 137)
+
+
+def test_a_stopped_python_is_waited_for(bench: Bench) -> None:
+    bench.train(GOING + "while [ ! -e go ]; do sleep 0.05; done")
+    bench.open()
+    shell = bench.start()
+    wait_for(bench.running(), "train.py runs")
+    python = bench.python_of(shell)
+    for _ in range(3):
+        python.suspend()
+        wait_for(lambda: python.status() == psutil.STATUS_STOPPED, "it is stopped")
+        assert shell.poll() is None
+        assert bench.attempt().result is None
+        python.resume()
+        wait_for(lambda: python.status() != psutil.STATUS_STOPPED, "it goes on")
+    (bench.repository / "go").touch()
+    shell.communicate(timeout=60)
+    assert bench.result().cause is Cause.COMPLETED
+
+
+def test_a_shell_whose_python_is_stopped_does_not_spin(bench: Bench) -> None:
+    bench.train(GOING + "while [ ! -e go ]; do sleep 0.05; done")
+    bench.open()
+    shell = bench.start()
+    wait_for(bench.running(), "train.py runs")
+    python = bench.python_of(shell)
+    python.suspend()
+    wait_for(lambda: python.status() == psutil.STATUS_STOPPED, "it is stopped")
+    itself = psutil.Process(shell.pid)
+    before, until = sum(itself.cpu_times()[:4]), time.monotonic() + 1
+    wait_for(lambda: time.monotonic() > until, "a second")
+    assert sum(itself.cpu_times()[:4]) - before < 0.3
+    python.resume()
+    (bench.repository / "go").touch()
+    shell.communicate(timeout=60)
+    assert bench.result().cause is Cause.COMPLETED
+
+
+def test_what_python_leaves_running_is_ended_before_the_result_is_written(bench: Bench) -> None:
+    bench.train(f"sleep 600 &\necho $! > left\n{GOING}exit 0")
+    bench.open()
+    shell = bench.start()
+    wait_for(bench.running(), "train.py runs")
+    left = psutil.Process(int((bench.repository / "left").read_text()))
+    wait_for(lambda: not psutil.Process(shell.pid).children() or bench.place().joinpath("result.json").exists(), "", 5)
+    wait_for((bench.place() / record.RESULT).exists, "the result")
+    assert not left.is_running() or left.status() == psutil.STATUS_ZOMBIE
+    shell.communicate(timeout=60)
+    assert bench.result().cause is Cause.COMPLETED
+
+
+def test_the_death_of_the_shell_is_the_death_of_python_and_its_command(bench: Bench) -> None:
+    bench.use_the_real_train("sh", "-c", 'touch "$ROUNDHOUSE_DIRECTORY/going"; exec sleep 600')
+    shell = bench.start()
+    wait_for(bench.running(), "the command runs")
+    shell.kill()
+    shell.communicate(timeout=60)
+    wait_for(lambda: not bench.processes(), "nothing is left of the job")
+    assert bench.attempt().result is None
+    assert not bench.attempt().closed
+
+
+# ------------------------------------------------------------------------------------------------ before Python starts
+
+
+@pytest.mark.parametrize(
+    ("site", "why"),
+    [
+        (Site(setup=["exit 0"]), "ended before Python started"),
+        (Site(setup=["exit 3"]), "exit code 3"),
+        (Site(modules=["cuda/12"]), "module load failed"),
+        (Site(setup=["if true; then"]), ""),
+    ],
+)
+def test_a_job_that_fails_before_python_starts_is_an_error(bench: Bench, site: Site, why: str) -> None:
+    bench.site = site
+    bench.open()
+    bench.extra["PATH"] = fake_command(bench.folder, "module", "echo no such module >&2; exit 1")
+    code, said = bench.run()
+    assert code != 0
+    if why:
+        assert bench.result().cause is Cause.ERROR
+        assert why in bench.result().why
+        assert "trained" not in bench.log()
+    else:
+        assert "syntax error" in said
+
+
+def test_a_repository_that_is_gone_is_an_error(bench: Bench) -> None:
+    bench.open()
+    script = bench.script()
+    bench.repository.rename(bench.folder / "moved")
+    assert bench.run(script)[0] == 1
+    assert bench.result().cause is Cause.ERROR
+    assert "No such file" in bench.log()
+
+
+def test_setup_lines_may_use_variables_that_are_not_set(bench: Bench) -> None:
+    """As the init files of modules and conda do."""
+    bench.site = Site(setup=['[ -n "$NOT_SET_ANYWHERE" ] || export FOUND=none', "set -e", "set -u"])
+    bench.train('echo "found $FOUND"; exit 1')
+    bench.open()
+    bench.run()
+    assert "found none" in bench.log()
+    assert bench.result().exit_code == 1
+
+
+def test_modules_are_loaded_and_the_environment_is_set_before_python_starts(bench: Bench) -> None:
+    bench.site = Site(
+        modules=["gcc/12", "cuda/12.4"], environment={"A": "1"}, setup=["export B=${A}2"], data="/data sets"
+    )
+    bench.train(
+        'cat loaded; echo "A=$A B=$B data=$ROUNDHOUSE_DATA threads=$OMP_NUM_THREADS"; echo "$ROUNDHOUSE_DEADLINE" > deadline'
+    )
+    bench.resources = Resources(ncpus=3, walltime_s=1000)
+    bench.open()
+    bench.extra["PATH"] = fake_command(bench.folder, "module", 'echo "$@" >> loaded')
+    bench.extra.pop("OMP_NUM_THREADS", None)
+    before = time.time()
+    assert bench.run() == (0, "")
+    assert "load gcc/12\nload cuda/12.4\nA=1 B=12 data=/data sets threads=" in bench.log()
+    deadline = float((bench.repository / "deadline").read_text())
+    assert before + 930 < deadline <= time.time() + 940, "a minute before the walltime"
+
+
+def test_without_a_jobs_environment_train_py_says_what_to_do(bench: Bench) -> None:
+    bench.open()
+    env = {key: value for key, value in os.environ.items() if not key.startswith("ROUNDHOUSE_")}
+    words = [sys.executable, REPOSITORY / "train.py", bench.directory]
+    done = subprocess.run(words, check=False, env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "python runner.py --round NAME" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# ------------------------------------------------------------------------------------------------ what reaches the shell
+
+
+def test_nothing_in_names_and_values_is_executed(tmp_path: Path) -> None:
+    trap = tmp_path / "executed"
+    nasty = NASTY.format(trap)
+    bench = Bench(folder=tmp_path / nasty.replace("/", "%"), path='it\'s $(touch executed) `touch executed`; "x"/0')
+    bench.folder.mkdir()
+    bench.site = Site(environment={"NASTY": nasty, "LINES": "a\nb 'c'"}, data=nasty, setup=["export MINE='$(date)'"])
+    bench.train(
+        'printf "%s" "$NASTY" > "$1/nasty"; printf "%s" "$ROUNDHOUSE_DATA" > "$1/data"; printf "%s" "$LINES" > "$1/lines"'
+    )
+    bench.open()
+    try:
+        assert bench.run() == (0, "")
+    finally:
+        bench.kill()
+    assert bench.result().cause is Cause.COMPLETED
+    assert (bench.directory / "nasty").read_text() == nasty
+    assert (bench.directory / "data").read_text() == nasty
+    assert (bench.directory / "lines").read_text() == "a\nb 'c'"
+    assert not list(tmp_path.rglob("executed"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), max_size=8))
+@example([NASTY, "", " ", "-n", "\n", "a\nb", "'", "\\", "!!", "\r"])
+def test_a_quoted_value_reaches_the_shell_as_it_is(values: list[str]) -> None:
+    script = "printf '%s\\0' " + " ".join(render.shell_quote(value) for value in values)
+    done = subprocess.run(["bash", "-c", script], check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    assert done.stdout.decode() == "".join(value + "\0" for value in values or [""])
+
+
+def test_what_no_shell_can_hold_is_refused() -> None:
+    with pytest.raises(RoundhouseError, match="NUL"):
+        render.shell_quote("a\0b")
+
+
+@given(st.text())
+@example("a\nb")
+@example("a\rb")
+@example("a\u2028b")
+@example("a\x85b")
+def test_a_value_in_a_header_stays_in_its_line(value: str) -> None:
+    try:
+        line = f"#PBS -N {render.directive(value)}"
+    except RoundhouseError:
+        assert not value.isprintable()
+    else:
+        assert line == f"#PBS -N {value}"
+        assert len(line.encode(errors="surrogateescape" if value.isprintable() else "replace").splitlines()) == 1
+        assert not set("\n\r\0") & set(line)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "local"])
+@pytest.mark.parametrize("name", ["with\nline break", "with\rreturn", "with\x00nul"])
+def test_a_folder_that_would_break_a_header_is_refused(bench: Bench, kind: str, name: str) -> None:
+    bench.kind, bench.path = kind, name
+    with pytest.raises(RoundhouseError, match="control character|NUL"):
+        bench.script()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_script_holds_its_header_before_the_first_command(bench: Bench, kind: str) -> None:
+    bench.kind = kind
+    lines = bench.script().read_text().splitlines()
+    assert lines[0] == "#!/bin/bash"
+    directives = [number for number, line in enumerate(lines) if line.startswith(("#PBS", "#SBATCH"))]
+    first = next(number for number, line in enumerate(lines) if line and not line.startswith("#"))
+    assert all(number < first for number in directives)
+    assert bool(directives) == (kind != "local")
+    assert any(bench.token in lines[number] for number in directives) == (kind != "local")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_script_runs_and_knows_its_job_id(bench: Bench, kind: str) -> None:
+    bench.kind = kind
+    bench.open()
+    assert bench.run(job_id="42.server") == (0, "")
+    assert bench.attempt().job_id == "42.server"
+    assert bench.result().cause is Cause.COMPLETED
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("full", [False, True], ids=["plain site", "full site"])
+def test_shellcheck_finds_nothing_in_the_scripts(bench: Bench, kind: str, full: bool) -> None:
+    if shutil.which("shellcheck") is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("shellcheck is not installed")
+    bench.kind = kind
+    if full:
+        bench.site = Site(
+            queue="gpu", project="lab", directives=["--mail-type=NONE"], modules=["gcc/12", "cuda/12.4"],
+            setup=["umask 077"], environment={"A": "it's $HOME"}, data="/data sets",
+        )  # fmt: skip
+        bench.resources = Resources(4, 2, 2048, 1, 7200, "long")
+    done = subprocess.run(
+        ["shellcheck", "--severity=warning", "--shell=bash", bench.script()],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
