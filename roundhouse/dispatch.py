@@ -55,7 +55,7 @@ class Workplace:
             token=token,
             directory=directory,
             number=number,
-            log=record.attempt_directory(directory, number) / record.SCHEDULER_LOG,
+            log=str(record.attempt_directory(directory, number) / record.SCHEDULER_LOG),
             resources=experiment.resources,
             site=self.site,
             repository=self.repository.absolute(),

@@ -113,11 +113,14 @@ def newest(directory: Path, earlier: Sequence[Path]) -> Found | None:
 
     A damaged one is named on stderr and passed over; one of this attempt is also put aside, so that it never takes the
     place of a good previous one. RoundhouseError: a checkpoint of another format.
+
+    The oldest folder is read first: a later attempt that still lives deletes an older checkpoint only once its own is
+    there, so reading in that order cannot miss both.
     """
     best: Found | None = None
     complaints = 0
-    for folder in (directory, *reversed(earlier)):
-        for name in (CHECKPOINT, PREVIOUS):
+    for folder in (*earlier, directory):
+        for name in (PREVIOUS, CHECKPOINT):
             path = folder / name
             try:
                 content = unpack(path.read_bytes())
@@ -130,7 +133,7 @@ def newest(directory: Path, earlier: Sequence[Path]) -> Found | None:
                     os.replace(path, path.with_name(name + DAMAGED))
                 continue
             _check_format(path, content)
-            if best is None or content["epochs"] > best.content["epochs"]:
+            if best is None or content["epochs"] >= best.content["epochs"]:
                 best = Found(path, content)
     if complaints:
         say(f"going back to {best.path}" if best else "no valid checkpoint is left: training starts over")
