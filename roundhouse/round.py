@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from roundhouse.expand import expand
 from roundhouse.experiment import Experiment
 from roundhouse.names import named_file
-from roundhouse.roundfile import RoundFile
+from roundhouse.roundfile.expand import expand
+from roundhouse.roundfile.schema import RoundFile
 from roundhouse.yamlfile import read_yaml
 
 

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Resources
-from roundhouse.paths import path_fault
 from roundhouse.round import Round, json_schema, load_round
-from roundhouse.roundfile import (
+from roundhouse.roundfile.paths import path_fault
+from roundhouse.roundfile.schema import (
     ConditionalResources,
     Group,
     ResourceRequests,

@@ -101,7 +101,7 @@ class Bench(Marked):
             env[render.JOB_ID_VARIABLES[self.kind]] = job_id
         return subprocess.Popen(
             ["bash", str(script or self.script())],
-            env=env, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            cwd=self.folder, env=env, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             start_new_session=True, **popen,
         )  # fmt: skip
 
@@ -495,7 +495,6 @@ def test_what_python_leaves_running_is_ended_before_the_result_is_written(bench:
     shell = bench.start()
     wait_for(bench.running(), "train.py runs")
     left = psutil.Process(int((bench.repository / "left").read_text()))
-    wait_for(lambda: not psutil.Process(shell.pid).children() or bench.place().joinpath("result.json").exists(), "", 5)
     wait_for((bench.place() / record.RESULT).exists, "the result")
     assert not left.is_running() or left.status() == psutil.STATUS_ZOMBIE
     shell.communicate(timeout=60)
@@ -522,21 +521,17 @@ def test_the_death_of_the_shell_is_the_death_of_python_and_its_command(bench: Be
         (Site(setup=["exit 0"]), "ended before Python started"),
         (Site(setup=["exit 3"]), "exit code 3"),
         (Site(modules=["cuda/12"]), "module load failed"),
-        (Site(setup=["if true; then"]), ""),
+        (Site(setup=["if true; then"]), "exit code 2"),
     ],
 )
 def test_a_job_that_fails_before_python_starts_is_an_error(bench: Bench, site: Site, why: str) -> None:
     bench.site = site
     bench.open()
     bench.extra["PATH"] = fake_command(bench.folder, "module", "echo no such module >&2; exit 1")
-    code, said = bench.run()
-    assert code != 0
-    if why:
-        assert bench.result().cause is Cause.ERROR
-        assert why in bench.result().why
-        assert "trained" not in bench.log()
-    else:
-        assert "syntax error" in said
+    assert bench.run()[0] != 0
+    assert bench.result().cause is Cause.ERROR
+    assert why in bench.result().why
+    assert "trained" not in bench.log()
 
 
 def test_a_repository_that_is_gone_is_an_error(bench: Bench) -> None:
@@ -592,7 +587,7 @@ def test_without_a_jobs_environment_train_py_says_what_to_do(bench: Bench) -> No
 def test_nothing_in_names_and_values_is_executed(tmp_path: Path) -> None:
     trap = tmp_path / "executed"
     nasty = NASTY.format(trap)
-    bench = Bench(folder=tmp_path / nasty.replace("/", "%"), path='it\'s $(touch executed) `touch executed`; "x"/0')
+    bench = Bench(folder=tmp_path / nasty.replace(str(trap), "executed"), path='it\'s $(touch executed) `touch executed`; "x"/0')
     bench.folder.mkdir()
     bench.site = Site(environment={"NASTY": nasty, "LINES": "a\nb 'c'"}, data=nasty, setup=["export MINE='$(date)'"])
     bench.train(

@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 from roundhouse.names import nearest
-from roundhouse.roundfile import Group
+from roundhouse.roundfile.schema import Group
 from roundhouse.yamlfile import YamlFile
 
 Row = dict[str, Any]

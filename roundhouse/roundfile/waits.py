@@ -8,8 +8,8 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from roundhouse.names import nearest
-from roundhouse.roundfile import Group
-from roundhouse.template import parse_template
+from roundhouse.roundfile.schema import Group
+from roundhouse.roundfile.template import parse_template
 from roundhouse.yamlfile import YamlFile
 
 Located = Sequence[tuple[str, Mapping[str, Any]]]  # (path, config) of a group's experiments

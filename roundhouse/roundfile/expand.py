@@ -8,11 +8,11 @@ from functools import cache
 from typing import Any, TypeVar
 
 from roundhouse.experiment import Experiment, Resources
-from roundhouse.grid import rows_of
-from roundhouse.paths import ancestors_among, path_fault
-from roundhouse.roundfile import Group, ResourceRequests, RoundFile
-from roundhouse.template import Expression, any_text, parse_template
-from roundhouse.waits import waits_of
+from roundhouse.roundfile.grid import rows_of
+from roundhouse.roundfile.paths import ancestors_among, path_fault
+from roundhouse.roundfile.schema import Group, ResourceRequests, RoundFile
+from roundhouse.roundfile.template import Expression, any_text, parse_template
+from roundhouse.roundfile.waits import waits_of
 from roundhouse.yamlfile import Location, YamlFile
 
 Configs = Sequence[Mapping[str, Any]]
