@@ -84,7 +84,10 @@ def train(work: worker.Work) -> int:
             exact=progress.exact,
         )
         told = ", ".join(f"{key} {value:.4g}" for key, value in progress.metrics.items())
-        print(f"epoch {progress.epoch}/{progress.epochs} ({progress.stage}): {told}", flush=True)
+        if progress.epoch > progress.started_epoch:
+            print(f"epoch {progress.epoch}/{progress.epochs} ({progress.stage}): {told}", flush=True)
+        elif progress.epoch:
+            print(f"roundhouse: going on after epoch {progress.epoch}/{progress.epochs}", flush=True)
 
     import torch
 

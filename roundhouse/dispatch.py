@@ -130,8 +130,8 @@ def inputs_of(experiment: Experiment, rows: Mapping[str, Row]) -> Inputs:
         for path in paths:
             state, reason, done = rows[path].action.state, rows[path].action.reason, rows[path].record.completed
             if done is None or state is not State.COMPLETED:
-                told = f": {reason}" if reason and state is not State.IN_PROGRESS else ""
                 hopeless = state in _HOPELESS or rows[path].inputs.hopeless
+                told = f": {reason}" if reason and hopeless else ""
                 return Inputs(None, f"waits for {path}, which is {state}{told}", hopeless)
             best = done.progress.artifacts.get("best.pth") if done.progress else None
             identity = {"sha256": best} if best else {"token": done.opened.token}
@@ -201,7 +201,7 @@ class _Desk:
         )
         room, full = len(waiting), ""
         if limit is not None and limit < room:
-            room, full = limit, f"limit reached: --limit {limit}"
+            room, full = limit, f"limit reached: at most {limit} submissions in this pass"
         if self.place.max_jobs is not None and self.place.max_jobs - self.seen.live < room:
             room, full = self.place.max_jobs - self.seen.live, f"limit reached: {self.place.max_jobs} jobs at once"
         refused: dict[Any, str] = {}

@@ -208,7 +208,9 @@ def _exhausted(record: Record) -> str:
             hard = soft = 0
         if gained:
             soft = 0
-        if cause in _HARD or (cause is Cause.WALLTIME and attempt.progress is not None and not gained):
+        # A program that does not tell its epochs may well get on with each walltime.
+        stuck = cause is Cause.WALLTIME and attempt.progress is not None and attempt.progress.epochs and not gained
+        if cause in _HARD or stuck:
             hard, last = hard + 1, f"{cause}: {_why(attempt)}" if _why(attempt) else f"{cause}"
         elif not gained and (cause in _SOFT or cause is Cause.WALLTIME) and not _interrupted(attempt):
             soft, last = soft + 1, f"{cause}: {_why(attempt)}" if _why(attempt) else f"{cause}"

@@ -490,8 +490,9 @@ def test_a_shell_whose_python_is_stopped_does_not_spin(bench: Bench) -> None:
 
 
 def test_what_python_leaves_running_is_ended_before_the_result_is_written(bench: Bench) -> None:
-    bench.train(f"sleep 600 &\necho $! > left\n{GOING}exit 0")
+    bench.train(f"/bin/sleep 600 &\necho $! > left\n{GOING}exit 0")
     bench.open()
+    bench.extra["PATH"] = fake_command(bench.folder, "sleep", "exec /bin/sleep 0.05")
     shell = bench.start()
     wait_for(bench.running(), "train.py runs")
     left = psutil.Process(int((bench.repository / "left").read_text()))
@@ -499,6 +500,28 @@ def test_what_python_leaves_running_is_ended_before_the_result_is_written(bench:
     assert not left.is_running() or left.status() == psutil.STATUS_ZOMBIE
     shell.communicate(timeout=60)
     assert bench.result().cause is Cause.COMPLETED
+
+
+def test_the_dead_that_no_init_collects_are_not_waited_for(bench: Bench) -> None:
+    """As in a container whose first process is no init: orphans that have ended stay listed for ever."""
+    bench.train("sleep 0.1 &\nexit 0")
+    bench.open()
+    adopts = "import ctypes, subprocess, sys; ctypes.CDLL(None).prctl(36, 1); sys.exit(subprocess.Popen(sys.argv[1:]).wait())"
+    env = {**bench.env, "ROUNDHOUSE_JOB_ID": "7"}
+    done = subprocess.run([sys.executable, "-c", adopts, "bash", bench.script()], check=False, env=env, timeout=30)
+    assert done.returncode == 0
+    assert bench.result().cause is Cause.COMPLETED
+
+
+def test_setup_lines_that_make_failures_fatal_do_not_cut_short_what_python_saves(bench: Bench) -> None:
+    bench.site = Site(setup=["set -euo pipefail"])
+    bench.train(f"trap 'sleep 0.3; exit 75' TERM\n{GOING}while :; do sleep 0.05; done")
+    bench.open()
+    shell = bench.start()
+    wait_for(bench.running(), "train.py runs")
+    shell.terminate()
+    shell.communicate(timeout=60)
+    assert (bench.result().cause, bench.result().exit_code) == (Cause.PREEMPTED, 75)
 
 
 def test_the_death_of_the_shell_is_the_death_of_python_and_its_command(bench: Bench) -> None:
