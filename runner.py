@@ -25,13 +25,15 @@ def parser() -> argparse.ArgumentParser:
         prog="runner.py", description=__doc__, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--round", metavar="NAME", help="the round to run: rounds/NAME.yaml")
-    what = parser.add_argument_group("instead of a pass").add_mutually_exclusive_group()
+    what = parser.add_argument_group("what to do, if not just a pass").add_mutually_exclusive_group()
     what.add_argument("--dry-run", action="store_true", help="tell what would happen and why; submit nothing")
     what.add_argument("--status", action="store_true", help="show how the round stands; change nothing")
     what.add_argument("--why", metavar="PATH", help="tell everything known about one experiment")
     what.add_argument("--cancel", action="store_true", help="cancel experiments: no job starts, those that run stop")
+    what.add_argument(
+        "--retry", action="store_true", help="give failed and cancelled experiments another try; then pass"
+    )
     what.add_argument("--schema", action="store_true", help="print the JSON Schema of round files, for editors")
-    parser.add_argument("--retry", action="store_true", help="give failed and cancelled experiments another try")
     parser.add_argument(
         "--watch", metavar="SECONDS", type=float, help="pass again and again until nothing is left to do"
     )
@@ -52,22 +54,13 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     options = parser().parse_args(argv)
-    # Only now: --help and mistakes in usage need none of it.
-    from roundhouse import commands
-    from roundhouse.errors import RoundhouseError
-
     try:
-        return commands.run(options, REPOSITORY)
-    except RoundhouseError as error:
-        print(f"runner.py: {error}", file=sys.stderr)
-        return commands.USAGE
-    except OSError as error:
-        print(f"runner.py: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
-        return commands.TROUBLE
-    except BrokenPipeError:
-        return commands.TROUBLE
+        # Only now: --help and mistakes in usage need none of it.
+        from roundhouse import commands
+
+        return commands.main(options, REPOSITORY)
     except KeyboardInterrupt:
-        return commands.INTERRUPTED
+        return 130
 
 
 if __name__ == "__main__":

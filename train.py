@@ -42,12 +42,12 @@ def main(argv: list[str]) -> int:
 
 
 def run_program(work: worker.Work) -> int:
-    """The round file's `command`: exit code 0 is completed, unless it was asked to stop before."""
+    """The round file's `command`: 0 is completed, unless it was asked to stop; 75 asks to be started again."""
     work.write_environment({})
     code = worker.run_command(work)
     if work.stop_reason:
         return causes.EXIT_STOPPED
-    ours = range(causes.EXIT_NOT_MINE, causes.EXIT_INPUT_CHANGED + 1)
+    ours = set(range(causes.EXIT_NOT_MINE, causes.EXIT_INPUT_CHANGED + 1)) - {causes.EXIT_STOPPED}
     return causes.EXIT_ERROR if code in ours else code
 
 

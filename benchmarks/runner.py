@@ -55,6 +55,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="roundhouse-benchmark-") as folder:
         base = Path(folder)
         completed(table, base, options.completed)
+        if options.submit:
+            submission(table, base, options.submit)
 
 
 class Table:
@@ -67,7 +69,8 @@ class Table:
 
     def measure(
         self, name: str, argv: list[str], environ: dict[str, str] | None = None, repeat: int | None = None
-    ) -> None:
+    ) -> float:
+        """Print a row; returns the median, in seconds."""
         seconds, peak = [], 0.0
         for _ in range(repeat or self.repeat):
             took, memory = timed(argv, environ)
@@ -79,6 +82,7 @@ class Table:
             f"{name:48} {median:9.3f} {min(seconds):7.3f} {max(seconds):7.3f} {median / self.unit:7.1f} {peak:6.0f}",
             flush=True,
         )
+        return median
 
 
 def timed(argv: list[str], environ: dict[str, str] | None) -> tuple[float, float]:
@@ -140,6 +144,31 @@ def fake_slurm(base: Path) -> dict[str, str]:
         (commands / name).write_text(f"#!/bin/sh\necho '{answer}'\n" if answer else "#!/bin/sh\n")
         (commands / name).chmod(0o755)
     return {**os.environ, "PATH": f"{commands}:{os.environ['PATH']}"}
+
+
+def submission(table: Table, base: Path, count: int) -> None:
+    """Submission of `count` experiments to a private Slurm, one sbatch each; before it, those sbatch alone in a loop."""
+    from cluster import CannotStart, start_slurm
+
+    try:
+        cluster = start_slurm()
+    except CannotStart as problem:
+        print(f"submission is left out: {problem}")
+        return
+    try:
+        cluster.run(["scontrol", "update", "PartitionName=main", "State=DOWN"])  # jobs queue, and take no time to run
+        rounds, experiments = write_round(base, "submitted", count), base / "experiments"
+        argv = [sys.executable, "runner.py", "--round", "submitted", "--rounds", str(rounds)]
+        argv += ["--experiments", str(experiments), "--scheduler", "slurm"]
+        table.measure("submission of 1", [*argv, "--limit", "1"], cluster.env, repeat=1)
+        script = next(experiments.rglob("job.sh"))
+        loop = f"for ((i = 0; i < {count}; i++)); do sbatch --parsable {script} || exit; done"
+        bare = table.measure(f"{count:,} times sbatch in a shell loop", ["/bin/bash", "-c", loop], cluster.env, repeat=1)
+        shutil.rmtree(experiments / "submitted")
+        whole = table.measure(f"submission of {count:,}, one sbatch each", argv, cluster.env, repeat=1)
+        print(f"    {whole / bare:.1f} times as long as sbatch alone")
+    finally:
+        cluster.shut_down()
 
 
 if __name__ == "__main__":

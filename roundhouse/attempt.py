@@ -12,7 +12,7 @@ from roundhouse.causes import Cause
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """job.json: an attempt was opened through `scheduler`, for this config and these inputs; `at` by the server's clock.
+    """job.json: an attempt was opened through `scheduler`, for this config and these inputs. `at`: the server's clock.
 
     `mark`: no run, but a person's word (retry, cancelled, archived) that takes the attempt's number, and is then void.
     """
@@ -111,12 +111,14 @@ class Record:
 
     `damage` names a file of the newest attempt (or the history) that exists and cannot be understood: until a person
     has looked, nothing more is done. Damage of older attempts changes nothing any more, and is in `notes`.
+    Without `readable`, the file system would not let the record be read, and `damage` says why.
     """
 
     directory: Path
     attempts: tuple[Attempt, ...] = ()
     folded: bool = False
     damage: str = ""
+    readable: bool = True
     notes: tuple[str, ...] = ()
     next_number: int = 1
 

@@ -32,7 +32,29 @@ LOCK_PATIENCE = 120.0  # seconds to wait for another pass over the same round
 WIDE = 160  # columns of a table that goes into a file or a pipe
 WATCH_AT_LEAST = 30.0  # seconds between two passes on a cluster: many people share its scheduler
 
+
+class Busy(RoundhouseError):
+    """Another runner is at work on the round: nothing is wrong, and there is nothing to do but wait."""
+
+
 Only = Callable[[Experiment], bool]
+
+
+def main(options: argparse.Namespace, repository: Path) -> int:
+    """Carry out one call of runner.py, and tell what went wrong in a line. Returns the exit code."""
+    try:
+        code = run(options, repository)
+        sys.stdout.flush()
+        return code
+    except RoundhouseError as error:
+        print(f"runner.py: {error}", file=sys.stderr)
+        return WORK_REMAINS if isinstance(error, Busy) else USAGE
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: say nothing more, at exit too
+        return TROUBLE
+    except OSError as error:
+        print(f"runner.py: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        return TROUBLE
 
 
 def run(options: argparse.Namespace, repository: Path) -> int:
@@ -44,6 +66,7 @@ def run(options: argparse.Namespace, repository: Path) -> int:
         raise RoundhouseError("say which round: --round NAME, a file rounds/NAME.yaml")
     _check(options)
     loaded = load_round(options.round, options.rounds)
+    _check_studies(loaded, repository)
     only = _chooser(loaded, options.only)
     place = _workplace(options, repository, loaded)
     if options.why:
@@ -52,9 +75,9 @@ def run(options: argparse.Namespace, repository: Path) -> int:
         return _status(place, loaded, only, options.json)
     if options.dry_run:
         return _dry_run(place, loaded, only, options.limit)
+    if options.cancel:  # without the lock, which a runner in the foreground holds to its end
+        return _cancel(place, loaded, only)
     with _lock(place, loaded.name):
-        if options.cancel:
-            return _cancel(place, loaded, only)
         if options.retry:
             _tell(
                 orders.retry(row for row in _told(place, loaded).rows if only(row.experiment)) or ["nothing to retry"]
@@ -71,6 +94,14 @@ def _check(options: argparse.Namespace) -> None:
             raise RoundhouseError(f"--{name.replace('_', '-')} {value} makes no sense")
     if options.json and not options.status:
         raise RoundhouseError("--json goes with --status")
+
+
+def _check_studies(loaded: Round, repository: Path) -> None:
+    known = sorted(path.parent.name for path in repository.glob("studies/*/__init__.py"))
+    for study in {experiment.study for experiment in loaded.experiments if experiment.study} - set(known):
+        raise RoundhouseError(
+            f"{loaded.file}: there is no study {study!r} in {repository}/studies: {nearest(study, known)}"
+        )
 
 
 def _chooser(loaded: Round, glob: str | None) -> Only:
@@ -92,14 +123,16 @@ def _workplace(options: argparse.Namespace, repository: Path, loaded: Round) -> 
     scheduler, remark = detect(kind, getpass.getuser(), run)
     if remark:
         print(f"runner.py: {remark}; running on this machine", file=sys.stderr)
-    max_jobs, settle = site.max_jobs, max(120.0, 2 * site.command_limit)
+    max_jobs, settle, backoff = site.max_jobs, max(120.0, 2 * site.command_limit), 600.0
     if scheduler is None:
         cores = max((experiment.resources.ncpus for experiment in loaded.experiments), default=1)
         slots = find_slots(cores, options.jobs_per_gpu)
         scheduler = Local(Pool(slots))
-        max_jobs, settle = len(slots), 5.0
+        max_jobs, settle, backoff = len(slots), 5.0, 0.0
     python = site.python or sys.executable
-    return Workplace(options.experiments.absolute(), repository, site, scheduler, run, python, max_jobs, settle)
+    return Workplace(
+        options.experiments.absolute(), repository, site, scheduler, run, python, max_jobs, settle, backoff
+    )
 
 
 @contextmanager
@@ -112,7 +145,7 @@ def _lock(place: Workplace, name: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=5.0 if isinstance(place.scheduler, Local) else LOCK_PATIENCE)
     except filelock.Timeout:
-        raise RoundhouseError(
+        raise Busy(
             f"another runner is at work on round {name} ({lock.lock_file} is locked). --status shows how it stands"
         ) from None
     except (NotImplementedError, OSError) as error:
@@ -174,7 +207,7 @@ def _may_start(row: view.Row) -> bool:
 
 def _print(loaded: Round, report: Report) -> None:
     if len(report.rows) > view.MANY and exit_code(report) == DONE:
-        print(view.summary(loaded.name, report.rows), flush=True)
+        print(view.summary(loaded.name, report.rows, len(loaded.experiments)), flush=True)
         return
     from rich.console import Console
 
@@ -192,7 +225,7 @@ def _print(loaded: Round, report: Report) -> None:
     if settings:
         console.print("", results.table(settings), sep="\n")
     _tell(report.trouble, sys.stderr)
-    print(view.summary(loaded.name, rows), flush=True)
+    print(view.summary(loaded.name, rows, len(loaded.experiments)), flush=True)
 
 
 def _tell(lines: Sequence[str], stream: TextIO | None = None) -> None:
@@ -225,7 +258,7 @@ def _dry_run(place: Workplace, loaded: Round, only: Only, limit: int | None) -> 
             script = folder / f"{row.experiment.path.replace('/', '__')}.sh"
             script.write_text(place.script(row.experiment, row.record.next_number, record.new_token()))
     _tell(report.trouble, sys.stderr)
-    print(view.summary(loaded.name, report.rows))
+    print(view.summary(loaded.name, report.rows, len(loaded.experiments)))
     print(
         f"{scripts} would be submitted through {place.scheduler.kind} (site {place.site.name}). Their scripts: {folder}"
     )
@@ -248,6 +281,8 @@ def _why(place: Workplace, loaded: Round, asked: str) -> int:
 
 def _cancel(place: Workplace, loaded: Round, only: Only) -> int:
     rows = [row for row in _told(place, loaded).rows if only(row.experiment)]
-    _tell(orders.cancel(place, rows) or ["nothing to cancel: all is over already"])
-    dispatch.run_pass(place, loaded.experiments, only=only, limit=0)
-    return DONE
+    told, failed = orders.cancel(place, rows)
+    _tell(told or ["nothing to cancel: all is over already"] * (not failed))
+    report = dispatch.run_pass(place, loaded.experiments, only=only, limit=0)
+    _tell(failed + report.trouble, sys.stderr)
+    return TROUBLE if failed or report.trouble else DONE

@@ -38,6 +38,7 @@ class Workplace:
     python: str
     max_jobs: int | None = None
     settle: float = 120.0  # seconds that a submission may take to show up
+    backoff: float = 600.0  # seconds to wait after "limit reached", unless the user has fewer jobs by then
     _templates: Environment | None = None
 
     def directory(self, experiment: Experiment) -> Path:
@@ -88,7 +89,7 @@ def run_pass(
     else:
         place.experiments.mkdir(parents=True, exist_ok=True)
         seen = look(place.scheduler, place.run, records)
-        clock = Clock(files.server_time(place.experiments), place.scheduler.grace, place.settle)
+        clock = Clock(files.server_time(place.experiments), place.scheduler.grace, place.settle, place.backoff)
     report = Report()
     if seen.trouble and seen is not NOT_ASKED:
         report.trouble.append(f"the scheduler cannot be asked, so nothing is judged or submitted: {seen.trouble}")
@@ -107,6 +108,7 @@ def run_pass(
         for path in chosen:
             desk.refresh(rows[path])
     report.rows = [rows[path] for path in chosen]
+    report.trouble += [f"{row.experiment.path}: {row.record.damage}" for row in report.rows if not row.record.readable]
     return report
 
 
@@ -148,6 +150,7 @@ class _Desk:
     clock: Clock
     report: Report
     act: bool
+    submitted: int = 0
 
     def settle(self, experiment: Experiment, rec: Record, rows: Mapping[str, Row], act: bool) -> Row:
         """Decide and act, as long as one action leads on to another; a submission is left for later."""
@@ -157,7 +160,8 @@ class _Desk:
         inputs = inputs_of(experiment, rows)
         for _ in range(3):
             answer = answer_for(rec.newest, before, self.seen)
-            action = decide(rec, answer, inputs, self.clock, experiment.config_hash(), self.seen.live)
+            here = asdict(self.seen.identity) if isinstance(self.seen.identity, Identity) else None
+            action = decide(rec, answer, inputs, self.clock, experiment.config_hash(), self.seen.live, here)
             if not act or action.verb in (Verb.NOTHING, Verb.SUBMIT) or not self._carry_out(experiment, rec, action):
                 break
             self.report.done.append((experiment, action))
@@ -166,8 +170,10 @@ class _Desk:
                 break
         if action.verb is Verb.SUBMIT and self.seen.trouble:
             action = Action(Verb.NOTHING, State.PENDING, "the scheduler cannot be asked")
-        if action.state is State.BLOCKED and not rec.damage and rec.attempts:
+        if action.state is State.BLOCKED and rec.runs and rec.runs[0].opened.config_hash != experiment.config_hash():
             action = replace(action, reason=action.reason + _difference(rec.directory, experiment))
+        if action.state is State.FAILED and rec.runs:
+            action = replace(action, reason=action.reason + _last_words(rec))
         job = answer if isinstance(answer, Job) else None
         return Row(experiment, rec, action, inputs, job.state.value if job else None)
 
@@ -201,7 +207,10 @@ class _Desk:
         )
         room, full = len(waiting), ""
         if limit is not None and limit < room:
-            room, full = limit, f"limit reached: at most {limit} submissions in this pass"
+            room, full = (
+                limit,
+                f"limit reached: {limit} submissions in this pass" if limit else "not submitted in this pass",
+            )
         if self.place.max_jobs is not None and self.place.max_jobs - self.seen.live < room:
             room, full = self.place.max_jobs - self.seen.live, f"limit reached: {self.place.max_jobs} jobs at once"
         refused: dict[Any, str] = {}
@@ -244,12 +253,13 @@ class _Desk:
         """Write down what the scheduler said to a submission."""
         directory = row.record.directory
         if isinstance(answer, Submitted):
+            self.submitted += 1
             record.record_job_id(directory, number, answer.job_id)
             return Action(Verb.SUBMIT, State.IN_PROGRESS, row.action.reason, job_id=answer.job_id)
         if isinstance(answer, Refused):
             cause = Cause.LIMIT if answer.later else Cause.REFUSED
-            record.void(directory, number, cause, answer.why, jobs=self.seen.live)
-            return Action(Verb.SUBMIT, State.PENDING, answer.why, cause)
+            record.void(directory, number, cause, answer.why, jobs=self.seen.live + self.submitted)
+            return Action(Verb.SUBMIT, State.PENDING, f"{'limit reached: ' * answer.later}{answer.why}", cause)
         return Action(Verb.SUBMIT, State.SUBMITTING, f"no clear answer, to be looked up: {answer.why}")
 
     def refresh(self, row: Row) -> None:
@@ -261,10 +271,17 @@ class _Desk:
             if rec.completed and not rec.folded and not rec.damage:
                 record.link_outputs(rec)
                 record.fold(rec)
-            if rec.attempts or rec.damage:
+            if rec.attempts or (rec.damage and rec.readable):
                 record.write_status(rec.directory, view.status_of(row))
         except OSError as error:
             self.report.trouble.append(f"{row.experiment.path}: its files could not be brought up to date: {error}")
+
+
+def _last_words(rec: Record) -> str:
+    """The last line that the failed run printed itself."""
+    lines = record.log_tail(rec.directory, rec.runs[-1].number).splitlines()
+    said = [line.strip() for line in lines if line.strip() and not line.startswith("roundhouse: attempt")]
+    return f". Its last words: {said[-1].removeprefix('roundhouse: ')[:200]}" if said else ""
 
 
 def _difference(directory: Path, experiment: Experiment) -> str:

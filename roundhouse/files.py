@@ -119,7 +119,7 @@ def read_bytes(path: str | Path) -> bytes | None:
 
 
 def list_names(directory: str | Path) -> list[str]:
-    """Names in a directory; none if it does not exist. On network file systems a list is fresh where a look may not be."""
+    """Names in a directory; none if it does not exist. On a network file system a list is fresh, a look may not be."""
     try:
         return os.listdir(directory)
     except (FileNotFoundError, NotADirectoryError):

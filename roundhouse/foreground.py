@@ -10,14 +10,16 @@ from dataclasses import asdict
 from types import FrameType
 
 from roundhouse import dispatch, record
+from roundhouse.causes import Cause
 from roundhouse.dispatch import Report, Workplace
 from roundhouse.experiment import Experiment
 from roundhouse.plan import State, Verb
-from roundhouse.pool import Pool
+from roundhouse.pool import Pool, live
 from roundhouse.progress import Display
 
 LOOK_EVERY = 0.25  # seconds between looks at the processes
-PASS_EVERY = 2.0  # seconds between passes while a job's last word is awaited
+PASS_EVERY = 2.0  # seconds between passes while nothing runs from here, but something is awaited
+PASS_AT_LEAST_EVERY = 60.0  # seconds between passes while jobs run from here
 
 
 def run_here(
@@ -31,19 +33,24 @@ def run_here(
 
     Ctrl-C stops the jobs at a safe point, a second one at once; either way the next call resumes them.
     """
-    with Display() as display, _interruptible():
+    report, told = Report(), False
+    with Display() as display, _Interrupts() as interrupts:
         try:
             while True:
-                report = dispatch.run_pass(place, experiments, limit=limit, only=only)
+                with interrupts.deferred():
+                    report = dispatch.run_pass(place, experiments, limit=limit, only=only)
                 if limit is not None:
                     limit -= sum(action.verb is Verb.SUBMIT for _, action in report.done)
                 display.show(report.rows)
-                if not pool.running and not report.done and not _awaits(place, report):
+                full = limit != 0 and any(row.action.cause is Cause.LIMIT for row in report.rows)
+                if not pool.running and not report.done and not full and not _awaits(place, report):
                     return report, False
+                if full and not pool.running and not told:
+                    display.say("All slots of this machine are taken by other jobs of yours. Waiting for one.")
+                    told = True
                 _wait(pool, display, report)
         except KeyboardInterrupt:
-            display.say("Stopping: each job saves its place. Once more to stop at once.")
-            _stop(pool)
+            _stop(pool, display, report)
             return dispatch.run_pass(place, experiments, limit=0, only=only), True
 
 
@@ -60,38 +67,82 @@ def _awaits(place: Workplace, report: Report) -> bool:
 
 
 def _wait(pool: Pool, display: Display, report: Report) -> None:
-    """Until a job ends; or, where none was started from here, a little."""
-    until = time.monotonic() + PASS_EVERY
-    while not pool.reap():
-        if not pool.running and time.monotonic() > until:
-            return
+    """Until a job ends, or it is time to look around again."""
+    until = time.monotonic() + (PASS_AT_LEAST_EVERY if pool.running else PASS_EVERY)
+    while not pool.reap() and time.monotonic() < until:
         time.sleep(LOOK_EVERY)
         display.show(report.rows, fresh=record.read)
 
 
-def _stop(pool: Pool) -> None:
+def _stop(pool: Pool, display: Display, report: Report) -> None:
+    stopped = pool.running
     try:
+        display.say("Stopping: each job saves its place. Once more to stop at once.")
         pool.stop()
-        while pool.running:
-            time.sleep(LOOK_EVERY)
-            pool.reap()
+        _wait_for_all(pool)
     except KeyboardInterrupt:
-        pool.stop(force=True)
-        while pool.running:
-            time.sleep(LOOK_EVERY)
-            pool.reap()
+        pool.kill()
+        _wait_for_all(pool)
+    _close(stopped, report)
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """A closed terminal and a polite kill are as good as Ctrl-C."""
+def _wait_for_all(pool: Pool) -> None:
+    while pool.running:
+        time.sleep(LOOK_EVERY)
+        pool.reap()
 
-    def interrupt(received: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
 
-    before = {name: signal.signal(name, interrupt) for name in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
+def _close(stopped: frozenset[str], report: Report) -> None:
+    """Write down for jobs that had no time to: it was the user's wish, and no fault of the experiments'."""
+    until = time.monotonic() + PASS_EVERY
+    while stopped & live().keys() and time.monotonic() < until:
+        time.sleep(LOOK_EVERY)
+    gone = stopped - live().keys()
+    for row in report.rows:
+        directory = row.record.directory
+        newest = record.read(directory).newest
+        if newest is not None and not newest.closed and not newest.cancel and newest.opened.token in gone:
+            why = "stopped by the user"
+            if not record.void(directory, newest.number, Cause.PREEMPTED, why):
+                record.close(directory, newest.number, Cause.PREEMPTED, why)
+
+
+class _Interrupts:
+    """Ctrl-C, a polite kill and a closed terminal: each a KeyboardInterrupt, but within `deferred` only at its end.
+
+    Half a pass would leave jobs that this runner does not know of.
+    """
+
+    def __init__(self) -> None:
+        self._deferring = self._pending = False
+
+    def __enter__(self) -> _Interrupts:
+        self._before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        for name, handler in self._before.items():
+            # What is ignored (by nohup, or in the background of a script) stays so, but by a handler, which jobs do
+            # not inherit: they must hear what the pool tells them.
+            signal.signal(name, self._ignore if handler is signal.SIG_IGN else self._interrupt)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for name, handler in self._before.items():
             signal.signal(name, handler)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+        if self._pending:
+            self._pending = False
+            raise KeyboardInterrupt
+
+    def _interrupt(self, received: int, frame: FrameType | None) -> None:
+        if not self._deferring:
+            raise KeyboardInterrupt
+        self._pending = True
+
+    def _ignore(self, received: int, frame: FrameType | None) -> None:
+        pass

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from roundhouse.errors import RoundhouseError
 
+MOST = 12  # names in one message
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*", re.ASCII)
 
 
@@ -24,7 +25,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = get_close_matches(name.lower(), by_lower, n=1)
     if close:
         return f"did you mean {by_lower[close[0]]!r}?"
-    return f"there {'is' if len(by_lower) == 1 else 'are'} {', '.join(sorted(by_lower.values())) or 'none'}"
+    named = sorted(by_lower.values())
+    told = ", ".join(named[:MOST]) + (f", and {len(named) - MOST} more" if len(named) > MOST else "")
+    return f"there {'is' if len(named) == 1 else 'are'} {told or 'none'}"
 
 
 def named_files(folder: Path) -> list[Path]:

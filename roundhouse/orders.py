@@ -13,31 +13,46 @@ from roundhouse.plan import State
 from roundhouse.view import Row
 
 
-def cancel(place: Workplace, rows: Iterable[Row]) -> list[str]:
+def cancel(place: Workplace, rows: Iterable[Row]) -> tuple[list[str], list[str]]:
     """Cancel experiments that are not over: no job may start any more, and those that run are told to stop.
 
-    Returns a line for each experiment that something was done about.
+    Returns a line for each experiment that something was done about, and a line for each failure.
     """
-    told, jobs = [], []
+    told, failed, jobs = [], [], []
     for row in rows:
         if row.action.state in (State.COMPLETED, State.CANCELLED, State.FAILED):
             continue
-        rec = record.read(row.record.directory)
-        newest = rec.newest
-        if newest is None or newest.closed:
-            if _mark(rec, row.experiment, Cause.CANCELLED, "by the user"):
-                told.append(f"{row.experiment.path}: cancelled before its next attempt")
+        try:
+            done = _cancel(row)
+        except OSError as error:
+            failed.append(f"{row.experiment.path}: could not be cancelled: {error}")
             continue
-        if record.void(rec.directory, newest.number, Cause.CANCELLED, "by the user"):
-            told.append(f"{row.experiment.path}: attempt {newest.number} cancelled before it started")
-        else:
-            record.request_cancel(rec.directory, newest.number)
-            told.append(f"{row.experiment.path}: attempt {newest.number} asked to stop")
-        if newest.job_id and row.job_state:  # known to the scheduler, and to this one
+        if done:
+            told.append(f"{row.experiment.path}: {done}")
+        newest = row.record.newest
+        if newest and newest.job_id and row.job_state:  # known to the scheduler, and to this one
             jobs.append(newest.job_id)
     if jobs:
-        told += place.scheduler.cancel(place.run, jobs)
-    return told
+        failed += place.scheduler.cancel(place.run, jobs)
+    return told, failed
+
+
+def _cancel(row: Row) -> str:
+    """What was done; empty if the experiment was over already."""
+    rec = record.read(row.record.directory)
+    if not rec.readable:
+        raise OSError(rec.damage)
+    if rec.newest is None or rec.newest.closed:
+        if _mark(rec, row.experiment, Cause.CANCELLED, "by the user"):
+            return "cancelled before its next attempt"
+        rec = record.read(rec.directory)  # a runner has opened an attempt just now
+    newest = rec.newest
+    if newest is None or newest.closed:
+        return ""
+    if record.void(rec.directory, newest.number, Cause.CANCELLED, "by the user"):
+        return f"attempt {newest.number} cancelled before it started"
+    record.request_cancel(rec.directory, newest.number)
+    return f"attempt {newest.number} asked to stop"
 
 
 def retry(rows: Iterable[Row]) -> list[str]:
@@ -49,18 +64,32 @@ def retry(rows: Iterable[Row]) -> list[str]:
     for row in rows:
         path, state = row.experiment.path, row.action.state
         rec = record.read(row.record.directory)
+        if rec.folded and rec.damage:
+            told.append(
+                f"{path}: refused, it was completed, and its {rec.damage}: restore it, or remove {rec.directory}"
+            )
         if rec.folded or state is State.COMPLETED:
             continue
-        if rec.damage:
+        if not rec.readable:
+            told.append(f"{path}: refused, {rec.damage}")
+        elif rec.damage:
             told.append(f"{path}: {_retry_damaged(rec, row.experiment)}")
         elif rec.newest is not None and not rec.newest.closed:
             told.append(f"{path}: refused, attempt {rec.newest.number} is open: wait for it, or --cancel it first")
-        elif state in (State.FAILED, State.CANCELLED):
+        elif state in (State.FAILED, State.CANCELLED) or _elsewhere(row):
             done = _mark(rec, row.experiment, Cause.RETRY, "by the user")
             told.append(
                 f"{path}: {'to be tried again' if done else 'refused, another runner opened an attempt just now'}"
             )
     return told
+
+
+def _elsewhere(row: Row) -> bool:
+    """Closed, and blocked for no other reason than that it has run through another scheduler."""
+    runs = row.record.runs
+    return (
+        row.action.state is State.BLOCKED and bool(runs) and runs[0].opened.config_hash == row.experiment.config_hash()
+    )
 
 
 def put_away(rows: Iterable[Row]) -> list[str]:

@@ -91,11 +91,21 @@ class Clock:
     limit_backoff: float = 600.0  # after "limit reached", unless the user has fewer jobs by then
 
 
-def decide(record: Record, answer: Answer, inputs: Inputs, clock: Clock, config_hash: str, jobs: int = 0) -> Action:
-    """The action for one experiment. `jobs` is how many live jobs the user has."""
+def decide(
+    record: Record,
+    answer: Answer,
+    inputs: Inputs,
+    clock: Clock,
+    config_hash: str,
+    jobs: int = 0,
+    here: Mapping[str, str] | None = None,
+) -> Action:
+    """The action for one experiment. `jobs` is how many live jobs the user has; `here` identifies the scheduler."""
     attempt = record.newest
     if record.damage:
-        return _nothing(State.BLOCKED, f"damaged, kept as evidence: {record.damage}")
+        return _nothing(
+            State.BLOCKED, f"damaged, kept as evidence: {record.damage}" if record.readable else record.damage
+        )
     if record.completed:
         if record.completed.opened.config_hash != config_hash:
             return _nothing(State.BLOCKED, "completed with another config")
@@ -113,6 +123,8 @@ def decide(record: Record, answer: Answer, inputs: Inputs, clock: Clock, config_
         if attempt.job_id is None:
             return _unseen(attempt, answer, clock)
         return _ended(attempt, answer, clock)
+    if elsewhere := _elsewhere(record, here):
+        return _nothing(State.BLOCKED, elsewhere)
     return _next_attempt(record, inputs, clock, config_hash, jobs)
 
 
@@ -170,6 +182,18 @@ def _close(attempt: Attempt, cause: Cause, why: str) -> Action:
     # An attempt that no job ever started in is closed by its claim, so that none ever will.
     verb = Verb.VOID if attempt.claim is None else Verb.CLOSE
     return Action(verb, State.PENDING, why, cause)
+
+
+def _elsewhere(record: Record, here: Mapping[str, str] | None) -> str:
+    """A record goes on where it has run: a copy of it would run a second time. `--retry` moves it, on purpose."""
+    last = record.newest
+    if last is None or here is None or last.opened.mark is not None:
+        return ""
+    home = {key: value for key, value in last.opened.scheduler.items() if key != "boot"}
+    if home == {key: value for key, value in here.items() if key != "boot"}:
+        return ""
+    where = f"{home.get('kind')} on {home.get('server')}, user {home.get('user')}"
+    return f"its jobs belong to {where}: run the pass there. To go on here, for good: --retry"
 
 
 def _next_attempt(record: Record, inputs: Inputs, clock: Clock, config_hash: str, jobs: int) -> Action:

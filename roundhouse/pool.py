@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,10 +53,14 @@ class Pool:
     """Starts job scripts, each in a free slot."""
 
     slots: Sequence[Slot]
-    _children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)  # by token
 
     def start(self, script: Path, token: str) -> bool:
         """Run a job script in a free slot; False if there is none."""
+        with _turn():
+            return self._start(script, token)
+
+    def _start(self, script: Path, token: str) -> bool:
         taken = {slot for _, slot in live().values()}
         free = [slot for slot in self.slots if slot.index not in taken]
         if not free:
@@ -66,7 +72,7 @@ class Pool:
         if slot.gpu is not None:
             environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
         with (script.parent / "scheduler.log").open("ab") as log:
-            child = subprocess.Popen(
+            self._children[token] = subprocess.Popen(
                 ["bash", str(script)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -74,28 +80,43 @@ class Pool:
                 env=environ,
                 start_new_session=True,  # Ctrl-C reaches the jobs only through `stop`, in order
             )
-        self._children.append(child)
         return True
 
     def reap(self) -> bool:
         """Collect children that have ended; True if there were any."""
         before = len(self._children)
-        self._children = [child for child in self._children if child.poll() is None]
+        self._children = {token: child for token, child in self._children.items() if child.poll() is None}
         return len(self._children) < before
 
     @property
-    def running(self) -> bool:
-        return bool(self._children)
+    def running(self) -> frozenset[str]:
+        """The tokens of the jobs that this pool started, and has not yet seen to end."""
+        return frozenset(self._children)
 
-    def stop(self, force: bool = False) -> None:
-        """Ask the jobs that this pool started to stop at a safe point, or make them."""
-        for child in self._children:
-            try:
-                os.kill(child.pid, signal.SIGINT)
-                if force:
-                    os.killpg(child.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+    def stop(self) -> None:
+        """Ask the jobs that this pool started to stop at a safe point."""
+        for child in self._children.values():
+            child.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """Make them stop at once. What a shell has started dies with it."""
+        for child in self._children.values():
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """One runner of this user at a time takes slots: else two that look at once would take the same one."""
+    import filelock
+
+    lock = filelock.FileLock(Path(tempfile.gettempdir(), f"roundhouse-{os.getuid()}.lock"))
+    with suppress(filelock.Timeout, NotImplementedError, OSError):  # without it, slots may be shared for a while
+        lock.acquire(timeout=10)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def live() -> dict[str, tuple[list[int], int]]:

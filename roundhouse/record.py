@@ -43,7 +43,16 @@ _FOLDED = (PROGRESS, ENVIRONMENT, GONE, CANCEL, SCRIPT)  # removed once history.
 
 
 def read(directory: Path) -> Record:
-    """Everything known of the experiment in `directory`. Never raises for what the files hold."""
+    """Everything known of the experiment in `directory`. Never raises, whatever is there."""
+    try:
+        return _read(directory)
+    except OSError as error:
+        return Record(
+            directory, damage=f"{error.filename or directory} cannot be read: {error.strerror}", readable=False
+        )
+
+
+def _read(directory: Path) -> Record:
     raw = files.read_bytes(f"{directory}/{HISTORY}")
     if raw is not None:
         try:
@@ -65,7 +74,7 @@ def read(directory: Path) -> Record:
         except _Damaged as error:
             damage[number] = f"{ATTEMPTS}/{number}/{error}"
     if damage and HISTORY in files.list_names(directory):
-        return read(directory)  # it was folded while we looked
+        return _read(directory)  # it was folded while we looked
     blocking = damage.pop(last, "")
     return Record(directory, tuple(attempts), damage=blocking, notes=tuple(damage.values()), next_number=last + 1)
 
@@ -152,7 +161,7 @@ def _claim(value: Mapping[str, Any] | None, at: float = 0.0) -> Claim | None:
         void=bool(value.get("void", False)),
         cause=Cause(cause) if cause else None,
         why=str(value.get("why", "")),
-        job_id=job_id,
+        job_id=None if job_id == "unknown" else job_id,  # a job that was not told its own ID is found by its name
         nonce=str(value["nonce"]),
         host=str(value.get("host", "")),
         at=at,

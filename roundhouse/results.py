@@ -62,6 +62,8 @@ def table(settings: Sequence[Setting]) -> Table:
     from rich.table import Table
 
     drawn = Table(box=None, pad_edge=False, header_style="bold")
+    if all(setting.seeds == 1 for setting in settings):
+        drawn.caption = "One seed each: how much of a difference is noise cannot be told."
     drawn.add_column("setting (mean ± standard deviation over seeds)", overflow="fold")
     drawn.add_column("seeds", justify="right")
     metrics = list(dict.fromkeys(name for setting in settings for name in setting.values))

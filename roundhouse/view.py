@@ -153,13 +153,14 @@ def groups(rows: Sequence[Row]) -> Table:
     return drawn
 
 
-def summary(name: str, rows: Sequence[Row]) -> str:
-    """One line: how the round stands."""
+def summary(name: str, rows: Sequence[Row], of: int) -> str:
+    """One line: how the round stands, or those of its `of` experiments that were chosen."""
     counts = Counter(row.action.state for row in rows)
     if rows and counts[State.COMPLETED] == len(rows):
-        return f"Round {name}: all {len(rows)} experiments are completed."
+        chosen = f"all {of}" if len(rows) == of else f"the {len(rows)} chosen of {of}"
+        return f"Round {name}: {chosen} experiments are completed."
     parts = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
-    return f"Round {name}: {len(rows)} experiments: {parts or 'none'}."
+    return f"Round {name}: {len(rows)}{f' chosen of {of}' if len(rows) != of else ''} experiments: {parts or 'none'}."
 
 
 def story(row: Row) -> str:
@@ -183,6 +184,8 @@ def story(row: Row) -> str:
 
 
 def _told(attempt: Attempt) -> str:
+    if attempt.opened.mark is not None:
+        return f"a mark, no run: {attempt.opened.mark} ({_why(attempt)})"
     scheduler: Mapping[str, str] = attempt.opened.scheduler
     parts = [f"job {attempt.job_id or '(none known)'} of {scheduler.get('kind')} on {scheduler.get('server')}"]
     if attempt.claim and not attempt.claim.void:

@@ -113,6 +113,8 @@ def enter(directory: Path) -> Work:
         )
     _die_with_the_shell()
     rec = record.read(directory)
+    if not rec.readable:
+        raise RoundhouseError(rec.damage)
     attempt = next((one for one in rec.attempts if one.number == int(number)), None)
     if attempt is None or attempt.claim is None or attempt.claim.nonce != nonce or attempt.closed:
         raise Leave(EXIT_NOT_MINE, f"attempt {number} of {directory} is not, or no longer, this job's")
@@ -152,10 +154,17 @@ def _die_with_the_shell() -> None:
 
 def _give_signs_of_life(work: Work) -> None:
     interval = float(os.environ.get("ROUNDHOUSE_SIGN_OF_LIFE", SIGN_OF_LIFE))
+    asked = False
     while True:
         time.sleep(interval)
-        verdict = over(work)
+        try:
+            verdict = over(work)
+        except OSError:
+            continue  # the file system could not be asked: that says nothing
         if verdict == "cancelled":
+            if asked and work.child is not None:
+                work.child.kill()
+            asked = True
             _asked_to_stop(work, signal.SIGTERM, None)
         elif verdict:
             # Whoever closed the attempt has counted this job as dead: it must not touch anything any more.
@@ -232,7 +241,9 @@ def run_command(work: Work) -> int:
         "ROUNDHOUSE_EARLIER": os.pathsep.join(reversed(earlier)),
     }
     for group, directories in work.inputs().items():
-        environ[f"ROUNDHOUSE_INPUT_{group.upper()}"] = os.pathsep.join(str(directory) for directory in directories)
+        environ[f"ROUNDHOUSE_INPUT_{group.upper().replace('-', '_')}"] = os.pathsep.join(
+            str(directory) for directory in directories
+        )
     print("roundhouse: " + " ".join(words), flush=True)
     try:
         # It stays in this process group: the job's shell signals, and waits for, the group as a whole.
@@ -241,5 +252,7 @@ def run_command(work: Work) -> int:
         raise RoundhouseError(
             f"{words[0]} cannot be started: {error.strerror}. The command comes from the round file"
         ) from None
+    if work.stop_reason:
+        work.child.terminate()  # the signal came before there was a child to hear it
     code = work.child.wait()
     return 128 - code if code < 0 else code

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,8 +23,8 @@ from roundhouse import record
 
 DONE, WORK_REMAINS, FAILED, TROUBLE = 0, 3, 4, 5  # exit codes of runner.py
 
-# It counts to 5, writes each step into its directory, goes on from where an earlier attempt came to, and waits after
-# step 3 until it is released. What it did stands in notes/NAME.
+# It counts to 5, writes each step into its directory, goes on from where an earlier attempt came to, and waits at step 3
+# until it is released. What it did stands in notes/NAME.
 STEPS = """\
 import os, sys, time
 
@@ -41,19 +41,19 @@ for place in os.environ["ROUNDHOUSE_EARLIER"].split(":"):
         break
 note(f"begin {start}")
 for step in range(start + 1, 6):
-    with open(f"{directory}/step.new", "w") as file:
-        file.write(str(step))
-    os.replace(f"{directory}/step.new", f"{directory}/step")
-    if step == 3:
+    if step == 4:
         note("waits")
         while not os.path.exists(f"{notes}/{name}.go"):
             time.sleep(0.05)
+    with open(f"{directory}/step.new", "w") as file:
+        file.write(str(step))
+    os.replace(f"{directory}/step.new", f"{directory}/step")
 note("end")
 """
 
 # Several passes in one process, as --watch makes them, without the pauses.
 PASSES = """\
-import contextlib, json, sys
+import contextlib, json, sys, time
 sys.path.insert(0, {repository!r})
 import runner
 from roundhouse import commands
@@ -62,6 +62,7 @@ if {unlocked}:
 codes = []
 while len(codes) < {count} and (not codes or codes[-1] not in {until}):
     codes.append(runner.main(sys.argv[1:]))
+    time.sleep({pause})
 print(json.dumps(codes))
 """
 
@@ -100,15 +101,17 @@ class ClusterRounds(Rounds):
         words = [sys.executable, str(self.repository / "runner.py"), *options]
         words += [] if "--experiments" in options else ["--experiments", str(self.experiments)]
         words += ["--rounds", str(self.rounds)]
-        return words if "--site" in options or "--scheduler" in options else [*words, "--site", "test"]
+        return words if "--site" in options else [*words, "--site", "test"]
 
     def passing(
-        self, count: int, *options: str, until: tuple[int, ...] = (), unlocked: bool = False, name: str = "r"
+        self, count: int, *options: str, until: tuple[int, ...] = (), pause: float = 0.0, unlocked: bool = False
     ) -> subprocess.Popen[str]:
         """A process that makes `count` passes one after the other, or fewer if one ends with a code in `until`."""
-        code = PASSES.format(repository=str(self.repository), unlocked=unlocked, count=count, until=until)
+        code = PASSES.format(
+            repository=str(self.repository), unlocked=unlocked, count=count, until=until, pause=pause
+        )
         return subprocess.Popen(
-            [sys.executable, "-c", code, *self.argv("--round", name, *options)[2:]],
+            [sys.executable, "-c", code, *self.argv("--round", "r", *options)[2:]],
             env={**self.env, **self.extra}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True,
         )  # fmt: skip
@@ -142,7 +145,8 @@ class ClusterRounds(Rounds):
         wait_for(lambda: happened() or (self.call() and happened()), what, seconds)
 
     def pass_until_done(self, seconds: float = PATIENCE) -> None:
-        wait_for(lambda: self.call().returncode == DONE, "all experiments are completed", seconds)
+        codes = finish_passes(self.passing(int(5 * seconds), until=(DONE, FAILED), pause=0.2))
+        assert codes[-1] == DONE, self.states()
 
     # ------------------------------------------------------------------------------------------ the record
 
@@ -236,12 +240,16 @@ def wrap_command(rounds: ClusterRounds, command: str, before: str = "", after: s
     folder.mkdir(exist_ok=True)
     wrapper = folder / command
     wrapper.write_text(
-        f'#!/bin/bash\nif mkdir "{folder}/{command}.called" 2>/dev/null; then\n{before or ":"}\n{real} "$@"\n'
+        f'#!/bin/bash\n[ "$1" != --version ] || exec {real} "$@"\n'
+        f'if mkdir "{folder}/{command}.called" 2>/dev/null; then\n{before or ":"}\n{real} "$@"\n'
         f'code=$?\n{after or ":"}\nexit $code\nfi\nexec {real} "$@"\n'
     )
     wrapper.chmod(0o755)
     rounds.extra["PATH"] = f"{folder}:{rounds.extra['PATH']}"
 
 
-def pause() -> None:
-    time.sleep(0.05)
+def forget(fake: FakePBS, job_id: str) -> None:
+    """The server loses a job that runs on."""
+    with fake.server.change() as state:
+        job = state["jobs"].pop(job_id)
+    os.kill(job["supervisor"], signal.SIGKILL)

@@ -39,7 +39,7 @@ class Crash(BaseException):
 
 @dataclass
 class SimulatedJob:
-    """A job as the scheduler keeps it. `known` is False before a late submission arrives and after history forgot it."""
+    """A job as the scheduler keeps it. Not `known`: a late submission yet to arrive, or one that history forgot."""
 
     id: str
     name: str
@@ -281,7 +281,7 @@ class World:
         return process
 
     def _life(self, process: Process) -> Generator[None, None, None]:
-        """What `templates/body.sh.j2` and `train.py` do with the record, with a break wherever another may come between."""
+        """What `templates/body.sh.j2` and `train.py` do with the record; it yields where another may come between."""
         job = process.job
         number = job.number
         if not self._claim(process, number):

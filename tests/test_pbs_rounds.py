@@ -17,6 +17,7 @@ from cluster_helpers import (
     ClusterRounds,
     accepted,
     dead,
+    forget,
     names_of,
     pbs_rounds,
     wrap_command,
@@ -110,20 +111,25 @@ def test_a_job_that_was_deleted_by_somebody_resumes_from_its_checkpoint(
 
 
 def test_a_job_killed_at_its_walltime_resumes(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
+    fake_pbs.turn(late=600)
     start(rounds, "a", resources={"walltime": "0:00:01"})
+    fake_pbs.turn()
     wait_for(lambda: rounds.record("a").attempts[0].closed, "the job's shell writes why it ended")
+    fake_pbs.turn(late=600)
+    fake_pbs.wait_for_state("1.pbsnode", "F")
     assert fake_pbs.jobs()["1.pbsnode"]["Exit_status"] == -29
     assert rounds.record("a").attempts[0].cause is Cause.WALLTIME
-    rounds.release("a")
     complete(rounds, fake_pbs, "a", submissions=2)
     assert rounds.begun("a") == [0, 3]
 
 
 def test_a_job_killed_at_its_walltime_without_a_last_word_resumes(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
-    fake_pbs.turn(kill_delay=0)
-    start(rounds, "a", resources={"walltime": "0:00:02"})
+    fake_pbs.turn(late=600)
+    start(rounds, "a", resources={"walltime": "0:00:01"})
     rounds.shell("a").send_signal(signal.SIGSTOP)  # it will not hear of the end
+    fake_pbs.turn(kill_delay=0)
     fake_pbs.wait_for_state("1.pbsnode", "F")
+    fake_pbs.turn(late=600)
     assert not rounds.record("a").attempts[0].closed
     rounds.give_up("a")
     result = rounds.record("a").attempts[0].result
@@ -400,9 +406,7 @@ def test_a_zombie_that_wakes_after_its_attempt_was_closed_changes_nothing(
     zombie = rounds.family("a")
     for process in zombie:
         process.send_signal(signal.SIGSTOP)
-    fake_pbs.server.update("1.pbsnode", order="abandon")
-    with fake_pbs.server.change() as state:
-        del state["jobs"]["1.pbsnode"]
+    forget(fake_pbs, "1.pbsnode")
     rounds.give_up("a")
     rounds.call()
     rounds.wait_for_step_3("a", 2)
@@ -429,8 +433,7 @@ def test_a_zombie_that_runs_on_to_its_end_does_not_undo_what_came_after_it(
     zombie = rounds.family("a")
     for process in zombie:
         process.send_signal(signal.SIGSTOP)
-    with fake_pbs.server.change() as state:
-        del state["jobs"]["1.pbsnode"]
+    forget(fake_pbs, "1.pbsnode")
     rounds.give_up("a")
     rounds.call()
     rounds.wait_for_step_3("a", 2)
@@ -501,15 +504,15 @@ def test_a_record_that_was_copied_to_another_machine_is_not_run_there(
     assert "its job belongs to pbs on pbsnode, user root: run the pass there" in here.stdout
     bin = rounds.folder / "slurm"
     bin.mkdir()
-    for name, answer in {"sbatch": "slurm 22.05", "squeue": "", "scontrol": "ClusterName = elsewhere"}.items():
-        (bin / name).write_text(f"#!/bin/sh\necho {name} $* >> {rounds.notes}/called\necho '{answer}'\n")
+    answers = {"sbatch": "echo slurm 22.05", "squeue": "", "sacct": "", "scontrol": "echo ClusterName = elsewhere"}
+    for name, answer in answers.items():
+        (bin / name).write_text(f"#!/bin/sh\necho {name} >> {rounds.notes}/called\n{answer}\n")
         (bin / name).chmod(0o755)
-    (bin / "squeue").write_text("#!/bin/sh\n")
     rounds.extra["PATH"] = f"{bin}:{rounds.extra['PATH']}"
     there = rounds.call("--experiments", str(copy), "--scheduler", "slurm")
     assert there.returncode == WORK_REMAINS
     assert "its job belongs to pbs on pbsnode" in there.stdout
-    assert set(rounds.lines("called")) == {"sbatch --version", "scontrol show config"}
+    assert rounds.lines("called").count("sbatch") == 1  # for its version
     assert accepted(fake_pbs) == 1
     complete(rounds, fake_pbs, "a", submissions=1)
 
@@ -521,7 +524,7 @@ def test_a_site_never_has_more_jobs_than_it_allows_and_the_most_important_go_fir
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     rounds.set_site(max_jobs=2)
-    names = ["a", "b", "c", "d", "e"]
+    names = ("a", "b", "c", "d", "e")
     foreign = rounds.folder / "foreign.sh"
     foreign.write_text("#PBS -N rhotherstool\nsleep 600\n")
     fake_pbs.run(["qsub", str(foreign)])
@@ -611,6 +614,5 @@ def test_a_job_that_ended_just_now_is_no_trouble_for_cancel(fake_pbs: FakePBS, r
     assert done.returncode == DONE
     assert "finished" not in done.stdout + done.stderr
     rounds.let_time_pass("a")
-    rounds.pass_until(lambda: rounds.state("a") == "cancelled", "it is cancelled") if False else None
     rounds.give_up("a")
     assert rounds.record("a").attempts[0].cause is Cause.CANCELLED

@@ -148,6 +148,7 @@ def run(
             report(_progress(this, started))
         outcome = _finish(this, over)
         checkpoint.forget(earlier)
+        files.remove(directory / checkpoint.PREVIOUS)
         return outcome
     except Stopped as stopped:
         return Outcome(False, stopped.reason, this.epochs, this.exact)

@@ -1,0 +1,279 @@
+"""Rounds on a real Slurm, through sbatch and through the qsub of Torque's manners: killed in all ways, and completed."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cluster import SlurmCluster
+from cluster_helpers import DONE, FAILED, WORK_REMAINS, ClusterRounds, dead, wrap_command
+from rounds_for_tests import wait_for
+
+from roundhouse.attempt import Attempt
+from roundhouse.causes import Cause
+
+pytestmark = pytest.mark.cluster
+
+QUICKSTART = """\
+round: r
+study: distillation
+resources: {ncpus: 1, walltime: "0:20:00"}
+defaults: {dataset: digits, epochs: 5, batch_size: 64, lr: 0.1, seed: 0}
+experiments:
+  teacher:
+    path: teacher
+    config: {model: ResNet14, method: pure}
+    priority: 10
+  student:
+    path: student
+    config: {model: ResNet8, method: pure}
+  distilled:
+    path: distilled
+    config: {teacher: ResNet14, model: ResNet8, method: logit, alpha: 0.5, temperature: 4.0}
+    after: [teacher]
+"""
+
+
+@pytest.fixture
+def slurm(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[ClusterRounds]:
+    """Rounds that go to the private Slurm by sbatch."""
+    extra = {key: slurm_cluster.env[key] for key in ("SLURM_CONF", "PATH")}
+    yield from rounds_on(slurm_cluster, ClusterRounds(folder=tmp_path, extra=extra, scheduler="slurm"))
+
+
+@pytest.fixture
+def torque(slurm_cluster: SlurmCluster, torque_cluster: SlurmCluster, tmp_path: Path) -> Iterator[ClusterRounds]:
+    """Rounds that go to the same cluster by qsub."""
+    extra = {key: torque_cluster.env[key] for key in ("SLURM_CONF", "PATH")}
+    yield from rounds_on(slurm_cluster, ClusterRounds(folder=tmp_path, extra=extra, scheduler="pbs"))
+
+
+@pytest.fixture(params=["slurm", "torque"])
+def rounds(request: pytest.FixtureRequest) -> ClusterRounds:
+    made: ClusterRounds = request.getfixturevalue(request.param)
+    return made
+
+
+def rounds_on(cluster: SlurmCluster, made: ClusterRounds) -> Iterator[ClusterRounds]:
+    try:
+        yield made
+    finally:
+        cluster.clear()
+        made.kill()
+
+
+Jobs = Callable[[], dict[str, str]]
+
+
+@pytest.fixture
+def jobs(slurm_cluster: SlurmCluster) -> Jobs:
+    """Job ID -> state, of the jobs that were submitted in this test."""
+    before = set(slurm_cluster.job_states())
+    return lambda: {job_id: state for job_id, state in slurm_cluster.job_states().items() if job_id not in before}
+
+
+def first_attempt(rounds: ClusterRounds, path: str) -> Attempt:
+    return rounds.record(path).attempts[0]
+
+
+def wait_for_epoch(rounds: ClusterRounds, path: str, number: int = 1) -> None:
+    def reached() -> bool:
+        newest = rounds.record(path).newest
+        return newest is not None and newest.progress is not None and newest.progress.epoch >= 1
+
+    wait_for(reached, f"{path} has trained an epoch in attempt {number}", 120)
+
+
+def test_the_quickstart_round_is_killed_and_resumes_and_completes(
+    slurm: ClusterRounds, slurm_cluster: SlurmCluster, jobs: Jobs
+) -> None:
+    slurm.write(QUICKSTART)
+    assert slurm.call().returncode == WORK_REMAINS
+    assert len(jobs()) == 2
+    assert slurm.states() == {"teacher": "in_progress", "student": "in_progress", "distilled": "pending"}
+    assert slurm.view("teacher")["job_id"] in jobs()
+
+    wait_for_epoch(slurm, "teacher")
+    slurm_cluster.run(["scancel", slurm.view("teacher")["job_id"]])
+    wait_for_epoch(slurm, "student")
+    slurm.python("student").kill()
+    for path in ("teacher", "student"):
+        wait_for(lambda: first_attempt(slurm, path).closed, f"{path} tells why it ended")  # noqa: B023
+    assert first_attempt(slurm, "teacher").cause is Cause.PREEMPTED
+    assert first_attempt(slurm, "student").cause is Cause.UNKNOWN
+
+    assert slurm.call().returncode == WORK_REMAINS
+    told = slurm.status()
+    assert [(told[path]["state"], told[path]["attempt"]) for path in ("teacher", "student", "distilled")] == [
+        ("in_progress", 2),
+        ("in_progress", 2),
+        ("pending", None),
+    ]
+    assert len(jobs()) == 4
+
+    slurm.pass_until_done(180)
+    assert len(jobs()) == 5
+    for path in ("teacher", "student"):
+        first, second = slurm.record(path).attempts
+        assert second.cause is Cause.COMPLETED
+        assert first.progress is not None
+        assert second.progress is not None
+        assert second.progress.started_epoch >= first.progress.epoch >= 1
+        view = slurm.view(path)
+        assert (view["state"], view["attempt"], view["epoch"], view["cause"]) == ("completed", 2, 5, "completed")
+    teacher, distilled = slurm.record("teacher").completed, slurm.record("distilled").completed
+    assert teacher is not None
+    assert teacher.result is not None
+    assert distilled is not None
+    assert distilled.opened.at >= teacher.result.at
+    digest = hashlib.sha256((slurm.directory("teacher") / "best.pth").read_bytes()).hexdigest()
+    assert distilled.opened.inputs == {"teacher": [{"path": "teacher", "sha256": digest}]}
+    assert slurm.call().stdout.endswith("all 3 experiments are completed.\n")
+
+
+def test_a_round_is_killed_in_three_ways_and_resumes_and_completes(
+    rounds: ClusterRounds, slurm_cluster: SlurmCluster, jobs: Jobs
+) -> None:
+    names = ("teacher", "shell", "python")
+    command = rounds.steps("{name}")
+    student = ["bash", "-c", f"cat $ROUNDHOUSE_INPUT_FIRST/step >> {rounds.notes}/student"]
+    rounds.write(
+        {
+            "first": {"path": "{name}", "grid": {"name": list(names)}, "command": command},
+            "student": {"path": "student", "after": {"first": {"name": "teacher"}}, "command": student},
+        }
+    )
+    assert rounds.call().returncode == WORK_REMAINS
+    for name in names:
+        rounds.wait_for_step_3(name)
+    assert rounds.states() == {**dict.fromkeys(names, "in_progress"), "student": "pending"}
+    slurm_cluster.run(["scancel", rounds.view("teacher")["job_id"]])
+    rounds.python("python").kill()
+    children = rounds.family("shell")[1:]
+    rounds.shell("shell").kill()
+    wait_for(lambda: all(dead(one) for one in children), "train.py and its command die with the shell")
+    for name in ("teacher", "python"):
+        wait_for(lambda: first_attempt(rounds, name).closed, f"{name} tells why it ended")  # noqa: B023
+    assert not first_attempt(rounds, "shell").closed
+    rounds.give_up("shell")
+    assert rounds.call().returncode == WORK_REMAINS
+    for name in names:
+        rounds.wait_for_step_3(name, 2)
+    assert len(jobs()) == 6
+    assert rounds.record("student").attempts == ()
+    rounds.release(*names)
+    rounds.pass_until_done()
+    assert {name: rounds.begun(name) for name in names} == dict.fromkeys(names, [0, 3])
+    assert rounds.lines("student") == ["5"]
+    assert len(jobs()) == 7
+    causes = {name: str(first_attempt(rounds, name).cause) for name in names}
+    assert causes == {"teacher": "preempted", "shell": "unknown", "python": "unknown"}
+
+
+def test_a_job_of_a_runner_that_was_killed_is_adopted(rounds: ClusterRounds, jobs: Jobs) -> None:
+    rounds.write_steps("a", "b")
+    wrap_command(rounds, "qsub" if rounds.scheduler == "pbs" else "sbatch", after="kill -KILL $PPID")
+    assert rounds.call().returncode == -signal.SIGKILL
+    rounds.wait_for_step_3("a")
+    (job_id,) = jobs()
+    rounds.let_time_pass("a")
+    assert rounds.call().returncode == WORK_REMAINS
+    assert (rounds.state("a"), rounds.view("a")["job_id"], rounds.view("a")["reason"]) == ("in_progress", job_id, "")
+    rounds.release("a", "b")
+    rounds.pass_until_done()
+    assert [rounds.begun(name) for name in ("a", "b")] == [[0], [0]]
+    assert len(jobs()) == 2
+
+
+def test_a_job_that_slurm_starts_again_goes_on(slurm: ClusterRounds, slurm_cluster: SlurmCluster, jobs: Jobs) -> None:
+    slurm.write_steps("a")
+    slurm.call()
+    slurm.wait_for_step_3("a")
+    slurm_cluster.run(["scontrol", "requeue", slurm.view("a")["job_id"]])
+    wait_for(lambda: first_attempt(slurm, "a").closed, "the job tells that it was taken down")
+    assert first_attempt(slurm, "a").cause is Cause.PREEMPTED
+    slurm.release("a")
+    slurm.pass_until_done()
+    assert slurm.begun("a") == [0, 3]
+    assert slurm.lines("a").count("end") == 1
+
+
+def test_a_job_that_slurm_starts_again_after_it_died_without_a_word_takes_the_next_attempt(
+    slurm: ClusterRounds, slurm_cluster: SlurmCluster, jobs: Jobs
+) -> None:
+    slurm.write_steps("a")
+    slurm.call()
+    slurm.wait_for_step_3("a")
+    (job_id,) = jobs()
+    for process in slurm.family("a"):
+        process.kill()
+    wait_for(lambda: jobs()[job_id] == "FAILED", "Slurm sees that it died")
+    slurm_cluster.run(["scontrol", "requeue", job_id])
+    slurm_cluster.run(["scontrol", "update", f"JobId={job_id}", "StartTime=now"])
+    slurm.wait_for_step_3("a", 2)
+    slurm.call()
+    first, second = slurm.record("a").attempts
+    assert (first.cause, first.opened.token, first.job_id) == (Cause.PREEMPTED, second.opened.token, second.job_id)
+    slurm.release("a")
+    slurm.pass_until_done()
+    assert slurm.begun("a") == [0, 3]
+    assert len(jobs()) == 1
+
+
+def test_a_held_job_is_blocked_until_it_is_released(
+    slurm: ClusterRounds, slurm_cluster: SlurmCluster, jobs: Jobs
+) -> None:
+    slurm.write_steps("a", resources={"ncpus": 8})
+    blocker = slurm.folder / "blocker.sh"
+    blocker.write_text("#!/bin/sh\nsleep 600\n")
+    foreign = slurm_cluster.run(["sbatch", "--parsable", "-c8", "-o/dev/null", str(blocker)]).stdout.strip()
+    slurm.call()
+    job_id = slurm.view("a")["job_id"]
+    slurm_cluster.run(["scontrol", "hold", job_id])
+    assert slurm.call().returncode == FAILED
+    assert slurm.view("a")["state"] == "blocked"
+    assert f"the scheduler will not run job {job_id}: PENDING (JobHeldAdmin)" in slurm.view("a")["reason"]
+    slurm_cluster.run(["scontrol", "release", job_id])
+    slurm_cluster.run(["scancel", foreign])
+    slurm.release("a")
+    slurm.pass_until_done()
+    assert slurm.begun("a") == [0]
+
+
+def test_cancel_ends_our_jobs_alone_and_the_most_important_were_submitted_first(
+    rounds: ClusterRounds, slurm_cluster: SlurmCluster, jobs: Jobs
+) -> None:
+    foreign = rounds.folder / "foreign.sh"
+    foreign.write_text("#!/bin/sh\nsleep 600\n")
+    other = slurm_cluster.run(["sbatch", "--parsable", "-J", "rhotherstool", "-o/dev/null", str(foreign)]).stdout.strip()
+    rounds.write_steps("low", "high", "huge", priority="{'low': 0, 'high': 2, 'huge': 1}[name]", resources={"ncpus": 4})
+    assert rounds.call("--limit", "2").returncode == WORK_REMAINS
+    rounds.wait_for_step_3("high")
+    ids = {name: int(rounds.view(name)["job_id"]) for name in ("high", "huge")}
+    assert ids["high"] < ids["huge"]
+    assert rounds.record("low").attempts == ()
+    assert rounds.call("--cancel").returncode == DONE
+    wait_for(lambda: set(rounds.states().values()) == {"cancelled"}, "all are cancelled")
+    wait_for(lambda: {jobs()[str(one)] for one in ids.values()} == {"CANCELLED"}, "both jobs have ended")
+    assert jobs()[other] == "RUNNING"
+    assert rounds.call().returncode == FAILED
+    assert rounds.lines("low") == rounds.lines("huge") == []
+
+
+def test_a_hundred_experiments_are_all_run_once(slurm: ClusterRounds, jobs: Jobs) -> None:
+    slurm.write(
+        {
+            "all": {
+                "path": "{index}",
+                "grid": {"index": list(range(100))},
+                "command": ["bash", "-c", f"echo run >> {slurm.notes}/{{index}}"],
+            }
+        }
+    )
+    slurm.pass_until_done(180)
+    assert [slurm.lines(str(index)) for index in range(100)] == [["run"]] * 100
+    assert [len(slurm.record(str(index)).attempts) for index in range(100)] == [1] * 100
+    assert len(jobs()) == 100

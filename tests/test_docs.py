@@ -1,0 +1,195 @@
+"""What the documentation says is so: links, options, exit codes, the example, and which way imports go."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import runner
+from roundhouse import causes, commands, plan
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+NAMES = [str(page.relative_to(REPOSITORY)) for page in PAGES]
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+OTHER_OPTIONS = {"--export", "--constraint", "--account", "--open-mode", "--array", "--version"}  # of schedulers
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def options_of_the_parser() -> set[str]:
+    return {option for action in runner.parser()._actions for option in action.option_strings}
+
+
+def fenced(page: Path, language: str) -> list[str]:
+    """The blocks of code in a page that are in this language."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [block for tag, block in blocks if tag == language]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name} links to {link}"
+        assert not anchor or anchor in anchors(target), f"{page.name} links to {link}, and there is no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_option_of_the_runner_that_is_named_exists(page: Path) -> None:
+    for line in page.read_text().splitlines():
+        named = OPTION.findall(line.partition("runner.py")[2]) if "runner.py" in line else []
+        named += re.findall(r"`(--[a-z-]+)[ `]", line)
+        unknown = set(named) - options_of_the_parser() - OTHER_OPTIONS
+        assert not unknown, f"{page.name}: {line}"
+
+
+def test_every_option_of_the_runner_is_explained() -> None:
+    explained = set(OPTION.findall((REPOSITORY / "docs/running.md").read_text()))
+    assert options_of_the_parser() - {"--help", "-h"} <= explained
+
+
+def rows_under(heading: str, page: str) -> list[list[str]]:
+    """The cells of the first table under a heading, without its head."""
+    section = re.split(rf"^## {heading}\n", (REPOSITORY / page).read_text(), flags=re.MULTILINE)[1]
+    lines = [line for line in section.partition("\n## ")[0].splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
+
+
+def test_the_table_of_exit_codes_is_that_of_the_code() -> None:
+    documented = {int(code) for code, _ in rows_under("Exit codes", "docs/running.md")}
+    assert documented == {
+        commands.DONE,
+        commands.USAGE,
+        commands.WORK_REMAINS,
+        commands.FAILED,
+        commands.TROUBLE,
+        commands.INTERRUPTED,
+    }
+    assert documented == {int(code) for code in re.findall(r"^  (\d+)  ", runner.EXIT_CODES, re.MULTILINE)}
+
+
+def test_the_tables_of_states_and_causes_are_complete() -> None:
+    states = {state.strip("`") for state, *_ in rows_under("States", "docs/running.md")}
+    assert states == {str(state) for state in plan.State}
+    told = {cause for cell, *_ in rows_under("Causes", "docs/running.md") for cause in re.findall(r"`(\w+)`", cell)}
+    assert told == {str(cause) for cause in causes.Cause}
+
+
+def test_the_map_of_modules_is_complete() -> None:
+    told = (REPOSITORY / "docs/design.md").read_text()
+    modules = [path.relative_to(REPOSITORY) for path in (REPOSITORY / "roundhouse").glob("*.py")]
+    folders = [path.parent.relative_to(REPOSITORY) for path in (REPOSITORY / "roundhouse").glob("*/__init__.py")]
+    missing = [str(one) for one in [*modules, *folders] if one.name != "__init__.py" and f"`{one}" not in told]
+    assert not missing
+
+
+def test_the_example_of_a_script_of_ones_own_works_as_it_stands(tmp_path: Path) -> None:
+    for name in ("roundhouse", "templates", "sites"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("runner.py", "train.py"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    readme = REPOSITORY / "README.md"
+    (train, compare), (written,) = fenced(readme, "python"), fenced(readme, "yaml")
+    (tmp_path / "my_train.py").write_text(train)
+    (tmp_path / "compare.py").write_text(compare)
+    (tmp_path / "rounds").mkdir()
+    (tmp_path / "rounds/mine.yaml").write_text(written)
+
+    done = subprocess.run(
+        [sys.executable, "runner.py", "--round", "mine", "--scheduler", "local"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for line in shown_table(readme):
+        assert line.rstrip() in [one.rstrip() for one in done.stdout.splitlines()], done.stdout
+    best = json.loads((tmp_path / "experiments/mine/comparison/attempts/1/best.json").read_text())
+    assert best["folder"].endswith("lr_0.5/attempts/1")
+
+
+def shown_table(readme: Path) -> list[str]:
+    """The table that the README prints of its example."""
+    shown = next(block for block in fenced(readme, "") if "--round mine" in block)
+    return shown.splitlines()[2:]
+
+
+def test_the_script_of_the_example_goes_on_where_an_earlier_attempt_was(tmp_path: Path) -> None:
+    (tmp_path / "my_train.py").write_text(fenced(REPOSITORY / "README.md", "python")[0])
+    earlier, now = tmp_path / "1", tmp_path / "3"
+    earlier.mkdir()
+    now.mkdir()
+    (earlier / "state.json").write_text("[9, 3.0]")
+    done = subprocess.run(
+        [sys.executable, "my_train.py", "--lr", "0.1", "--out", str(now)],
+        cwd=tmp_path,
+        env={"ROUNDHOUSE_EARLIER": f"{tmp_path / '2'}:{earlier}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "going on after epoch 9\n"
+    assert json.loads((now / "state.json").read_text()) == [10, 3.0]
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules that a file imports, at its head or within functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            package = (REPOSITORY / node.module.replace(".", "/")).is_dir()
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} if package else {node.module}
+    return found
+
+
+def test_studies_import_nothing_of_roundhouse_but_training() -> None:
+    files = sorted((REPOSITORY / "studies").rglob("*.py"))
+    assert files
+    for path in files:
+        ours = {name for name in imports_of(path) if name.split(".")[0] == "roundhouse"}
+        assert all(name.startswith("roundhouse.training") for name in ours), path
+
+
+def test_roundhouse_names_no_study() -> None:
+    for path in (REPOSITORY / "roundhouse").rglob("*.py"):
+        assert not {name for name in imports_of(path) if name.split(".")[0] == "studies"}, path
+
+
+def test_the_plan_imports_nothing_that_does_io() -> None:
+    plain = {"__future__", "collections.abc", "dataclasses", "enum", "typing"}
+    ours = {"roundhouse.attempt", "roundhouse.causes", "roundhouse.schedulers.base"}
+    assert imports_of(REPOSITORY / "roundhouse/plan.py") <= plain | ours
+
+
+def test_schedulers_import_neither_records_nor_plans() -> None:
+    for path in (REPOSITORY / "roundhouse/schedulers").glob("*.py"):
+        forbidden = {"roundhouse.record", "roundhouse.attempt", "roundhouse.plan", "roundhouse.dispatch"}
+        assert not imports_of(path) & forbidden, path
+
+
+def test_the_runner_never_loads_pytorch() -> None:
+    ours = "runner, roundhouse.commands, roundhouse.foreground, roundhouse.results"
+    code = f"import sys, {ours}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
