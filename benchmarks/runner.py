@@ -147,7 +147,7 @@ def fake_slurm(base: Path) -> dict[str, str]:
 
 
 def submission(table: Table, base: Path, count: int) -> None:
-    """Submission of `count` experiments to a private Slurm, one sbatch each; before it, those sbatch alone in a loop."""
+    """Submission of `count` experiments to a private Slurm, one sbatch each; and that many sbatch alone."""
     from cluster import CannotStart, start_slurm
 
     try:
@@ -163,7 +163,9 @@ def submission(table: Table, base: Path, count: int) -> None:
         table.measure("submission of 1", [*argv, "--limit", "1"], cluster.env, repeat=1)
         script = next(experiments.rglob("job.sh"))
         loop = f"for ((i = 0; i < {count}; i++)); do sbatch --parsable {script} || exit; done"
-        bare = table.measure(f"{count:,} times sbatch in a shell loop", ["/bin/bash", "-c", loop], cluster.env, repeat=1)
+        bare = table.measure(
+            f"{count:,} times sbatch in a shell loop", ["/bin/bash", "-c", loop], cluster.env, repeat=1
+        )
         shutil.rmtree(experiments / "submitted")
         whole = table.measure(f"submission of {count:,}, one sbatch each", argv, cluster.env, repeat=1)
         print(f"    {whole / bare:.1f} times as long as sbatch alone")

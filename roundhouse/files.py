@@ -85,9 +85,17 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def replace_by_link(path: Path, target: Path) -> None:
-    """Make `path` another name of the file `target`, without a moment in which `path` is absent."""
+    """Make `path` another name of the file `target`, without a moment in which `path` is absent.
+
+    Where there are no hard links, `path` stays as it is.
+    """
     draft = path.parent / f".draft-{uuid.uuid4().hex}"
-    os.link(target, draft)
+    try:
+        os.link(target, draft)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        return
     os.replace(draft, path)
     remove(draft)  # replacing one name of a file by another name of the same file leaves both
 
@@ -96,6 +104,9 @@ def sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # what a file system says that has nothing to sync there
+            raise
     finally:
         os.close(descriptor)
 

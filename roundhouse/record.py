@@ -83,6 +83,9 @@ class _Damaged(Exception):
     """A file of the record exists, and cannot be understood."""
 
 
+_NONSENSE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)  # from values of other types
+
+
 def _parse(raw: bytes) -> dict[str, Any]:
     if not raw.strip():
         raise _Damaged("is empty")
@@ -116,7 +119,7 @@ def _read_attempt(place: Path, number: int, names: set[str]) -> Attempt:
         opened = _opened(job, opened_at)
         claim = _read_claim(place) if CLAIM in names else None
         result = _result(_read_json(place, RESULT)) if RESULT in names else None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _NONSENSE as error:
         raise _Damaged(f"holds a value that makes no sense ({error})") from None
     return Attempt(
         number,
@@ -183,25 +186,25 @@ def _result(value: Mapping[str, Any] | None) -> Result | None:
 
 
 def _progress(place: Path) -> Progress | None:
-    # Only a view of how far it is: damaged, it is worth no more than absent, and decides nothing but a count.
     try:
-        value = _read_json(place, PROGRESS)
-        return _progress_from(value) if value else None
-    except (_Damaged, KeyError, TypeError, ValueError):
+        return _progress_from(_read_json(place, PROGRESS))
+    except _Damaged:
         return None
 
 
-def _progress_from(value: Mapping[str, Any]) -> Progress:
-    return Progress(
-        epoch=int(value.get("epoch", 0)),
-        epochs=value.get("epochs"),
-        started_epoch=int(value.get("started_epoch", 0)),
-        metric_name=value.get("metric_name"),
-        metric=value.get("metric"),
-        best=value.get("best"),
-        artifacts=value.get("artifacts", {}),
-        final=value.get("final", {}),
-    )
+def _progress_from(value: Any) -> Progress | None:
+    # Only a view of how far it is: damaged, it is worth no more than absent, and decides nothing but a count.
+    try:
+        name, epochs, metric, best = (value.get(key) for key in ("metric_name", "epochs", "metric", "best"))
+        artifacts, final = value.get("artifacts", {}), value.get("final", {})
+        numbers = (epochs, metric, best, *final.values())
+        fits = isinstance(name, (str, type(None))) and all(isinstance(one, (int, float, type(None))) for one in numbers)
+        if not fits or not all(isinstance(one, str) for one in artifacts.values()):
+            return None
+        epoch, started = int(value.get("epoch", 0)), int(value.get("started_epoch", 0))
+    except _NONSENSE:
+        return None
+    return Progress(epoch, epochs, started, name, metric, best, artifacts, final)
 
 
 def _from_history(directory: Path, history: Mapping[str, Any]) -> Record:
@@ -212,12 +215,12 @@ def _from_history(directory: Path, history: Mapping[str, Any]) -> Record:
                 opened=_opened(entry["job"], entry["job"].get("at", 0.0)),
                 claim=_claim(entry["claim"]),
                 result=_result(entry["result"]),
-                progress=_progress_from(entry["progress"]) if entry["progress"] else None,
+                progress=_progress_from(entry["progress"]),
             )
             for entry in history["attempts"]
         )
         return Record(directory, attempts, folded=True, next_number=attempts[-1].number + 1)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except _NONSENSE as error:
         raise _Damaged(f"holds a value that makes no sense ({error})") from None
 
 
@@ -340,9 +343,10 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise RoundhouseError(f"{path} is not there: {directory} is no experiment. Experiments are made by runner.py")
     try:
         value = yaml.safe_load(raw)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         value = None
-    if not isinstance(value, dict) or not {"round", "path", "config", "after"} <= value.keys():
+    kinds = {"round": str, "path": str, "config": dict, "after": dict}
+    if not isinstance(value, dict) or not all(isinstance(value.get(key), kind) for key, kind in kinds.items()):
         raise RoundhouseError(f"{path} is damaged. Remove it; the next pass that opens an attempt writes it anew")
     return value
 

@@ -1,9 +1,10 @@
-"""Rounds on a cluster, for tests: runner.py with sites of the test's own, commands that wait to be released, and time that passes."""
+"""Rounds on a cluster, for tests: sites of the test's own, commands that wait to be released, and time that passes."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,14 +18,15 @@ from typing import Any
 import psutil
 import yaml
 from fake_pbs import FakePBS
+from fakes import fakepbs
 from rounds_for_tests import MARK, PATIENCE, REPOSITORY, Rounds, wait_for
 
 from roundhouse import record
 
 DONE, WORK_REMAINS, FAILED, TROUBLE = 0, 3, 4, 5  # exit codes of runner.py
 
-# It counts to 5, writes each step into its directory, goes on from where an earlier attempt came to, and waits at step 3
-# until it is released. What it did stands in notes/NAME.
+# It counts to 5, writes each step into its directory, goes on from where an earlier attempt came to, and waits at
+# step 3 until it is released. What it did stands in notes/NAME.
 STEPS = """\
 import os, sys, time
 
@@ -107,9 +109,7 @@ class ClusterRounds(Rounds):
         self, count: int, *options: str, until: tuple[int, ...] = (), pause: float = 0.0, unlocked: bool = False
     ) -> subprocess.Popen[str]:
         """A process that makes `count` passes one after the other, or fewer if one ends with a code in `until`."""
-        code = PASSES.format(
-            repository=str(self.repository), unlocked=unlocked, count=count, until=until, pause=pause
-        )
+        code = PASSES.format(repository=str(self.repository), unlocked=unlocked, count=count, until=until, pause=pause)
         return subprocess.Popen(
             [sys.executable, "-c", code, *self.argv("--round", "r", *options)[2:]],
             env={**self.env, **self.extra}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -225,6 +225,22 @@ def pbs_rounds(fake: FakePBS, folder: Path, **site: Any) -> Iterator[ClusterRoun
 def names_of(fake: FakePBS) -> list[str]:
     """The names of all jobs that the fake ever accepted, while it keeps history."""
     return [job["Job_Name"] for job in fake.jobs().values()]
+
+
+def experiments_of(fake: FakePBS) -> list[tuple[str, int]]:
+    """(path, attempt) of all jobs that the fake ever accepted, from their scripts."""
+    found = []
+    for job_id in fake.jobs():
+        script = Path(fake.folder, "spool", f"{job_id}.SC").read_text()
+        path, number = (re.search(rf"^{key}=(.*)$", script, re.MULTILINE) for key in ("experiment", "number"))
+        if path and number:
+            found.append((path[1].strip("'").rpartition("/")[2], int(number[1])))
+    return found
+
+
+def live(fake: FakePBS) -> int:
+    """How many jobs are queued or running, ours or not."""
+    return sum(job["job_state"] in fakepbs.LIVE for job in fake.jobs().values())
 
 
 def accepted(fake: FakePBS) -> int:

@@ -11,16 +11,21 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 import yaml
 
-from roundhouse import record
-from roundhouse.attempt import Record
+from roundhouse import record, render
+from roundhouse.attempt import Attempt, Opened, Record
+from roundhouse.dispatch import Workplace
+from roundhouse.experiment import Experiment, Resources
+from roundhouse.site import Site
 
 REPOSITORY = Path(__file__).parent.parent
 MARK = "ROUNDHOUSE_TEST"  # in the environment of all that a test starts, whoever's child it becomes
@@ -42,6 +47,28 @@ def snapshot(directory: Path) -> dict[str, tuple[int, str]]:
         for path in sorted(directory.rglob("*"))
         if path.is_file()
     }
+
+
+def fill(disk: Path) -> Path:
+    """Leave no room on a small disk; returns the file that takes it."""
+    ballast = disk / "ballast"
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+    return ballast
+
+
+@contextmanager
+def small_disk(place: Path, size: str) -> Iterator[None]:
+    """A disk of this size at `place`; the test is skipped where none can be mounted."""
+    place.mkdir(exist_ok=True)
+    words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(words, check=False, capture_output=True).returncode != 0:
+        pytest.skip("a small disk cannot be mounted: needs root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
 
 
 def processes_with(variable: str, value: str) -> list[psutil.Process]:
@@ -196,3 +223,121 @@ def rounds(tmp_path: Path) -> Iterator[Rounds]:
         yield made
     finally:
         made.kill()
+
+
+@dataclass
+class Bench(Marked):
+    """One experiment, a train.py of the test's own (run by /bin/sh), and job scripts for its attempts."""
+
+    folder: Path = Path()
+    path: str = "e/0"
+    site: Site = field(default_factory=Site)
+    resources: Resources = field(default_factory=Resources)
+    kind: str = "local"
+    python: str = "/bin/sh"
+    token: str = "rhabcdefghijklm"
+    extra: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def repository(self) -> Path:
+        return self.folder / "repository"
+
+    @property
+    def experiment(self) -> Experiment:
+        return Experiment("r", "e", self.path, None, {}, self.resources, command=("true",))
+
+    @property
+    def directory(self) -> Path:
+        return self.folder / "experiments" / "r" / self.path
+
+    def place(self, number: int = 1) -> Path:
+        return record.attempt_directory(self.directory, number)
+
+    def train(self, program: str) -> None:
+        """What train.py is: a program for /bin/sh, whose $1 is the experiment's directory."""
+        self.repository.mkdir(exist_ok=True)
+        templates = self.repository / "templates"
+        if not templates.exists():
+            templates.symlink_to(REPOSITORY / "templates")
+        (self.repository / "train.py").write_text(program)
+
+    def use_the_real_train(self, *command: str) -> None:
+        self.python = sys.executable
+        self.train("")
+        (self.repository / "train.py").write_text(
+            f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); import train; sys.exit(train.main(sys.argv))"
+        )
+        self.open(Experiment("r", "e", self.path, None, {}, self.resources, command=command))
+
+    def open(self, experiment: Experiment | None = None, number: int = 1, token: str | None = None) -> None:
+        experiment = experiment or self.experiment
+        scheduler = {"kind": "local", "server": "here", "user": "me", "boot": "now"}
+        opened = Opened(token or self.token, scheduler, experiment.config_hash(), {})
+        assert record.open_attempt(self.directory, number, opened)
+        record.write_config(self.directory, experiment)
+
+    def script(self, number: int = 1) -> Path:
+        scheduler: Any = SimpleNamespace(kind=self.kind)
+        run: Any = None
+        place = Workplace(self.folder / "experiments", self.repository, self.site, scheduler, run, self.python)
+        script = self.folder / "job.sh"
+        script.write_text(place.script(self.experiment, number, self.token))
+        return script
+
+    def start(self, script: Path | None = None, job_id: str | None = "7", **popen: Any) -> subprocess.Popen[str]:
+        env = {**self.env, **self.extra}
+        if job_id is not None:
+            env[render.JOB_ID_VARIABLES[self.kind]] = job_id
+        return subprocess.Popen(
+            ["bash", str(script or self.script())],
+            cwd=self.folder, env=env, text=True, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **popen,
+        )  # fmt: skip
+
+    def run(self, script: Path | None = None, job_id: str | None = "7") -> tuple[int, str]:
+        """The job to its end: its exit code, and what it printed outside its log."""
+        process = self.start(script, job_id)
+        out, _ = process.communicate(timeout=60)
+        return process.returncode, out
+
+    def attempt(self, number: int = 1) -> Attempt:
+        rec = record.read(self.directory)
+        assert not rec.damage
+        assert not rec.notes
+        return next(attempt for attempt in rec.attempts if attempt.number == number)
+
+    def result(self, number: int = 1) -> Any:
+        result = self.attempt(number).result
+        assert result is not None, "the attempt has no result"
+        return result
+
+    def log(self, number: int = 1) -> str:
+        return (self.place(number) / record.LOG).read_text()
+
+    def running(self) -> Callable[[], bool]:
+        """Whether train.py has got going, which it tells by a file `going` beside its log."""
+        return (self.place() / "going").exists
+
+    def python_of(self, shell: subprocess.Popen[str]) -> psutil.Process:
+        children = psutil.Process(shell.pid).children()
+        assert len(children) == 1
+        return children[0]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(folder=tmp_path)
+    made.train("echo trained")
+    try:
+        yield made
+    finally:
+        made.kill()
+
+
+def fake_command(folder: Path, name: str, program: str) -> str:
+    """A PATH on which `name` is a program of the test's own."""
+    commands = folder / "commands"
+    commands.mkdir(exist_ok=True)
+    (commands / name).write_text(f"#!/bin/sh\n{program}\n")
+    (commands / name).chmod(0o755)
+    return f"{commands}:{os.environ['PATH']}"

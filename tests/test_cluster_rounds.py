@@ -1,4 +1,4 @@
-"""Rounds on a real Slurm, through sbatch and through the qsub of Torque's manners: killed in all ways, and completed."""
+"""Rounds on a real Slurm, through sbatch and through Torque's qsub: killed in all ways, and completed."""
 
 from __future__ import annotations
 
@@ -211,8 +211,15 @@ def test_a_job_that_slurm_starts_again_after_it_died_without_a_word_takes_the_ne
     for process in slurm.family("a"):
         process.kill()
     wait_for(lambda: jobs()[job_id] == "FAILED", "Slurm sees that it died")
-    slurm_cluster.run(["scontrol", "requeue", job_id])
-    slurm_cluster.run(["scontrol", "update", f"JobId={job_id}", "StartTime=now"])
+
+    def started_again() -> bool:
+        # By itself Slurm waits two minutes, because a node launches no job that it has ended in the same second.
+        if jobs()[job_id] == "FAILED":
+            slurm_cluster.run(["scontrol", "requeue", job_id])
+        slurm_cluster.run(["scontrol", "update", f"JobId={job_id}", "StartTime=now"])
+        return len(slurm.begun("a")) == 2
+
+    wait_for(started_again, "Slurm starts it again")
     slurm.wait_for_step_3("a", 2)
     slurm.call()
     first, second = slurm.record("a").attempts
@@ -248,7 +255,9 @@ def test_cancel_ends_our_jobs_alone_and_the_most_important_were_submitted_first(
 ) -> None:
     foreign = rounds.folder / "foreign.sh"
     foreign.write_text("#!/bin/sh\nsleep 600\n")
-    other = slurm_cluster.run(["sbatch", "--parsable", "-J", "rhotherstool", "-o/dev/null", str(foreign)]).stdout.strip()
+    other = slurm_cluster.run(
+        ["sbatch", "--parsable", "-J", "rhotherstool", "-o/dev/null", str(foreign)]
+    ).stdout.strip()
     rounds.write_steps("low", "high", "huge", priority="{'low': 0, 'high': 2, 'huge': 1}[name]", resources={"ncpus": 4})
     assert rounds.call("--limit", "2").returncode == WORK_REMAINS
     rounds.wait_for_step_3("high")

@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rounds_for_tests import Rounds, finish, interrupt, rounds, snapshot, wait_for
+from rounds_for_tests import Rounds, fill, finish, interrupt, small_disk, snapshot, wait_for
 
 from roundhouse import record
-
-__all__ = ["rounds"]
 
 DONE, WORK_REMAINS, FAILED, TROUBLE, INTERRUPTED = 0, 3, 4, 5, 130
 
@@ -53,7 +51,9 @@ def test_a_round_runs_to_its_end_and_each_student_starts_after_its_teacher(round
     times = 'date +%s%N > "$ROUNDHOUSE_DIRECTORY/began"; sleep 0.2; date +%s%N > "$ROUNDHOUSE_DIRECTORY/ended"'
     rounds.write(
         {
-            "student": group("s/{seed}", f'{times}; echo "$ROUNDHOUSE_INPUT_TEACHER"', 2, after={"teacher": {"seed": "{seed}"}}),
+            "student": group(
+                "s/{seed}", f'{times}; echo "$ROUNDHOUSE_INPUT_TEACHER"', 2, after={"teacher": {"seed": "{seed}"}}
+            ),
             "teacher": group("t/{seed}", times, 2),
         }
     )
@@ -97,7 +97,9 @@ def test_no_more_jobs_start_than_the_limit_allows(rounds: Rounds) -> None:
 
 def test_jobs_share_gpus_and_cores_and_are_never_more_than_the_slots(rounds: Rounds) -> None:
     # The first four wait for each other: less than four at once would never end.
-    meet = f'n=0; while [ "$(ls "{rounds.notes}/here" | wc -l)" -lt 4 ] && [ $n -lt 600 ]; do sleep 0.05; n=$((n+1)); done'
+    meet = (
+        f'n=0; while [ "$(ls "{rounds.notes}/here" | wc -l)" -lt 4 ] && [ $n -lt 600 ]; do sleep 0.05; n=$((n+1)); done'
+    )
     script = (
         f'mkdir -p "{rounds.notes}/here"; touch "{rounds.notes}/here/$1"; {meet}; '
         f'echo "+1 $CUDA_VISIBLE_DEVICES $OMP_NUM_THREADS $MKL_NUM_THREADS" >> "{rounds.notes}/log"; sleep 0.1; '
@@ -119,7 +121,10 @@ def test_jobs_share_gpus_and_cores_and_are_never_more_than_the_slots(rounds: Rou
 
 def test_two_rounds_at_once_share_the_slots_and_both_come_to_their_end(rounds: Rounds) -> None:
     for name in ("one", "two"):
-        rounds.write({"e": group("{seed}", f'echo +1 >> "{rounds.notes}/log"; sleep 0.2; echo -1 >> "{rounds.notes}/log"', 4)}, name)
+        rounds.write(
+            {"e": group("{seed}", f'echo +1 >> "{rounds.notes}/log"; sleep 0.2; echo -1 >> "{rounds.notes}/log"', 4)},
+            name,
+        )
     processes = [rounds.start(name=name) for name in ("one", "two")]
     assert [finish(process)[0] for process in processes] == [DONE, DONE]
     running = most = 0
@@ -131,13 +136,16 @@ def test_two_rounds_at_once_share_the_slots_and_both_come_to_their_end(rounds: R
 
 
 def test_a_completed_experiment_is_folded_and_stays_completed(rounds: Rounds) -> None:
-    rounds.write({"e": group("e", "echo seen; echo 1 > \"$ROUNDHOUSE_DIRECTORY/metrics.json\"")})
+    rounds.write({"e": group("e", 'echo seen; echo 1 > "$ROUNDHOUSE_DIRECTORY/metrics.json"')})
     assert rounds.call().returncode == DONE
     place = rounds.directory("e/attempts/1")
     assert (rounds.directory("e") / record.HISTORY).exists()
     assert not {"progress.json", "environment.json", "job.sh"} & set(os.listdir(place))
     names = (record.JOB, record.CLAIM, record.RESULT)
-    assert len({(place / name).stat().st_ino for name in names} | {(rounds.directory("e") / record.HISTORY).stat().st_ino}) == 1
+    assert (
+        len({(place / name).stat().st_ino for name in names} | {(rounds.directory("e") / record.HISTORY).stat().st_ino})
+        == 1
+    )
     assert (rounds.directory("e") / "metrics.json").read_text() == "1\n"
     assert os.readlink(rounds.directory("e") / "metrics.json") == "attempts/1/metrics.json"
     done = rounds.call()
@@ -177,12 +185,14 @@ experiments:
         assert (rounds.directory("logit/ResNet8", "digits") / name).stat().st_size > 0
 
 
-# ------------------------------------------------------------------------------------------------ experiments that fail
+# ---------------------------------------------------------------------------------------------- experiments that fail
 
 
 def test_a_failing_experiment_is_tried_twice_and_goes_on_after_a_retry(rounds: Rounds) -> None:
     fails = noting(rounds, "t", f'echo "the data is missing"; [ -e "{rounds.notes}/fixed" ]')
-    rounds.write({"teacher": group("t", fails), "student": group("s", "true", after=["teacher"]), "other": group("o", "true")})
+    rounds.write(
+        {"teacher": group("t", fails), "student": group("s", "true", after=["teacher"]), "other": group("o", "true")}
+    )
     done = rounds.call()
     assert done.returncode == FAILED
     assert rounds.lines("t0") == ["run", "run"]
@@ -215,11 +225,21 @@ def test_a_config_that_changed_after_a_run_blocks_that_experiment_and_names_the_
     config = {"lr": 0.1, "layers": [1, 2], "old": True}
     rounds.write({"e": group("{seed}", "true", 2, config=config), "f": group("f", "false", config={"lr": 1})})
     assert rounds.call().returncode == FAILED
-    rounds.write({"e": group("{seed}", "true", 3, config={"lr": 0.2, "layers": [1, 2]}), "f": group("f", "false", config={"lr": 2})})
+    rounds.write(
+        {
+            "e": group("{seed}", "true", 3, config={"lr": 0.2, "layers": [1, 2]}),
+            "f": group("f", "false", config={"lr": 2}),
+        }
+    )
     done = rounds.call()
     assert done.returncode == FAILED
     status = rounds.status()
-    assert {path: row["state"] for path, row in status.items()} == {"0": "blocked", "1": "blocked", "2": "completed", "f": "blocked"}
+    assert {path: row["state"] for path, row in status.items()} == {
+        "0": "blocked",
+        "1": "blocked",
+        "2": "completed",
+        "f": "blocked",
+    }
     assert "lr was 0.1, is now 0.2" in status["0"]["reason"]
     assert "old was True, is now None" in status["0"]["reason"]
     assert "layers" not in status["0"]["reason"]
@@ -227,7 +247,7 @@ def test_a_config_that_changed_after_a_run_blocks_that_experiment_and_names_the_
     assert "lr was 0.1, is now 0.2" in done.stdout
 
 
-# ------------------------------------------------------------------------------------------------ interruptions
+# ------------------------------------------------------------------------------------------------------ interruptions
 
 
 def test_ctrl_c_stops_the_jobs_cleanly_and_the_next_call_goes_on(rounds: Rounds) -> None:
@@ -334,7 +354,9 @@ def test_jobs_go_on_when_the_runner_is_killed_and_the_next_one_waits_for_them(ro
     runner.kill()
     finish(runner)
     second = rounds.start()
-    wait_for(lambda: all(row["job_state"] == "running" for row in rounds.status("--only", "[01]").values()), "they are seen")
+    wait_for(
+        lambda: all(row["job_state"] == "running" for row in rounds.status("--only", "[01]").values()), "they are seen"
+    )
     third = rounds.start()
     code, out = finish(third)
     assert code == 2
@@ -418,7 +440,9 @@ def test_cancelling_a_round_that_never_ran_keeps_it_from_running(rounds: Rounds)
 # ------------------------------------------------------------------------------------------------ records that suffer
 
 
-@pytest.mark.parametrize("damage", [b"", b'{"version": 1, "state": "pend', None], ids=["emptied", "truncated", "deleted"])
+@pytest.mark.parametrize(
+    "damage", [b"", b'{"version": 1, "state": "pend', None], ids=["emptied", "truncated", "deleted"]
+)
 def test_status_files_that_are_lost_midway_are_made_again(rounds: Rounds, damage: bytes | None) -> None:
     rounds.write({"e": group("{seed}", holding(rounds), 3)})
     runner = rounds.start()
@@ -532,7 +556,9 @@ def test_what_cannot_be_an_experiments_directory_stops_that_experiment_alone(rou
     assert states["4"] == "completed"
     assert "completed" not in [states[path] for path in "0123"]
     for path in "0123":
-        assert any(line.startswith(f"{path}: ") and str(folder / path) in line for line in done.stderr.splitlines()), path
+        assert any(line.startswith(f"{path}: ") and str(folder / path) in line for line in done.stderr.splitlines()), (
+            path
+        )
     for order in ("--retry", "--cancel"):
         done = rounds.call(order)
         assert done.returncode == TROUBLE
@@ -540,27 +566,17 @@ def test_what_cannot_be_an_experiments_directory_stops_that_experiment_alone(rou
     assert rounds.states()["4"] == "completed"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small disk")
 def test_on_a_full_disk_a_round_tells_so_and_goes_on_when_there_is_room(rounds: Rounds) -> None:
     rounds.write({"e": group("{seed}", noting(rounds, "e"), 2)})
-    rounds.experiments.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", rounds.experiments], check=False)
-    if mounted.returncode != 0:
-        pytest.skip("cannot mount")
-    try:
+    with small_disk(rounds.experiments, "128k"):
         assert rounds.call("--limit", "0").returncode == WORK_REMAINS
-        with pytest.raises(OSError, match="No space left"), (rounds.experiments / "ballast").open("wb", 0) as ballast:
-            while True:
-                ballast.write(b"x" * 4096)
+        ballast = fill(rounds.experiments)
         done = rounds.call()
         assert done.returncode == TROUBLE
         assert "No space left on device" in done.stderr
-        (rounds.experiments / "ballast").unlink()
+        ballast.unlink()
         assert rounds.call().returncode == DONE
         assert [rounds.lines(f"e{seed}") for seed in range(2)] == [["run"]] * 2
-    finally:
-        rounds.kill()
-        subprocess.run(["umount", "-l", rounds.experiments], check=True)
 
 
 def test_nothing_torch_is_imported_for_a_command(rounds: Rounds) -> None:

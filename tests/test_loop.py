@@ -60,7 +60,7 @@ def test_a_run_writes_its_checkpoint_metrics_best_weights_and_outputs(tmp_path: 
     outcome = train(tmp_path)
     assert (outcome.finished, outcome.reason, outcome.epochs_run, outcome.exact) == (True, "completed", 5, True)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "checkpoint.pth", "checkpoint.prev.pth", "metrics.json", "best.pth", "outputs.npz",
+        "checkpoint.pth", "metrics.json", "best.pth", "outputs.npz",
     }  # fmt: skip
     metrics = metrics_of(tmp_path)
     assert [(record["stage"], record["epoch"]) for record in metrics["epochs"]] == [

@@ -17,7 +17,9 @@ from cluster_helpers import (
     ClusterRounds,
     accepted,
     dead,
+    experiments_of,
     forget,
+    live,
     names_of,
     pbs_rounds,
     wrap_command,
@@ -241,27 +243,20 @@ def test_what_the_server_refuses_for_its_limits_is_submitted_as_soon_as_there_is
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     fake_pbs.turn(max_jobs=2)
-    start_names = ("a", "b", "c", "d")
-    rounds.write_steps(*start_names)
+    names = ("a", "b", "c", "d")
+    rounds.write_steps(*names)
     assert rounds.call().returncode == WORK_REMAINS
     assert accepted(fake_pbs) == 2
     told = rounds.status()
-    assert [told[name]["state"] for name in start_names] == ["in_progress", "in_progress", "pending", "pending"]
+    assert [told[name]["state"] for name in names] == ["in_progress", "in_progress", "pending", "pending"]
     assert "limit" in told["c"]["reason"]
     assert rounds.view("c")["reason"].startswith("limit reached")
     assert rounds.call().returncode == WORK_REMAINS
     assert accepted(fake_pbs) == 2
-    rounds.release(*start_names)
+    rounds.release(*names)
     rounds.pass_until_done()
-    assert sorted(accepted_experiments(fake_pbs)) == [*start_names]
-    assert [rounds.lines(name).count("end") for name in start_names] == [1] * 4
-
-
-def accepted_experiments(fake: FakePBS) -> list[str]:
-    """The experiment of each job that was ever accepted."""
-    scripts = [Path(fake.folder, "spool", f"{job_id}.SC").read_text() for job_id in fake.jobs()]
-    lines = [next(line for line in script.splitlines() if line.startswith("experiment=")) for script in scripts]
-    return [line.rpartition("/")[2].strip("'") for line in lines]
+    assert sorted(path for path, _ in experiments_of(fake_pbs)) == [*names]
+    assert [rounds.lines(name).count("end") for name in names] == [1] * 4
 
 
 def test_a_queue_that_does_not_exist_is_tried_twice_and_is_then_a_failure(
@@ -493,9 +488,7 @@ def test_without_any_status_json_nothing_is_submitted_anew_and_all_are_made_agai
     complete(rounds, fake_pbs, "a", "b", submissions=2)
 
 
-def test_a_record_that_was_copied_to_another_machine_is_not_run_there(
-    fake_pbs: FakePBS, rounds: ClusterRounds
-) -> None:
+def test_a_record_that_was_copied_to_another_machine_is_not_run_there(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     start(rounds, "a")
     copy = rounds.folder / "copy"
     shutil.copytree(rounds.experiments, copy)
@@ -523,28 +516,21 @@ def test_a_record_that_was_copied_to_another_machine_is_not_run_there(
 def test_a_site_never_has_more_jobs_than_it_allows_and_the_most_important_go_first(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
-    rounds.set_site(max_jobs=2)
+    rounds.set_site(max_jobs=3)
     names = ("a", "b", "c", "d", "e")
     foreign = rounds.folder / "foreign.sh"
     foreign.write_text("#PBS -N rhotherstool\nsleep 600\n")
     fake_pbs.run(["qsub", str(foreign)])
     rounds.write_steps(*names, priority="{'d': 3, 'b': 2, 'a': 1}[name] if name in 'abd' else 0")
+    for _ in range(3):
+        assert rounds.call().returncode == WORK_REMAINS
+        assert live(fake_pbs) == 3
+    assert rounds.status()["e"]["reason"] == "limit reached: 3 jobs at once"
+    assert experiments_of(fake_pbs) == [("d", 1), ("b", 1)]
     rounds.release(*names)
-    wait_for(lambda: rounds.call().returncode == DONE, "all are completed")
-    assert live_at_most(fake_pbs) <= 2
-    assert accepted_experiments_of_ours(fake_pbs) == ["d", "b", "a", "c", "e"]
+    rounds.pass_until_done()
+    assert experiments_of(fake_pbs) == [("d", 1), ("b", 1), ("a", 1), ("c", 1), ("e", 1)]
     assert fake_pbs.state("1.pbsnode") == "R"
-
-
-def live_at_most(fake: FakePBS) -> int:
-    return sum(job["job_state"] in fakepbs.LIVE for job in fake.jobs().values())
-
-
-def accepted_experiments_of_ours(fake: FakePBS) -> list[str]:
-    spool = Path(fake.folder, "spool")
-    scripts = [(spool / f"{job_id}.SC").read_text() for job_id in fake.jobs()]
-    lines = [line for script in scripts for line in script.splitlines() if line.startswith("experiment=")]
-    return [line.rpartition("/")[2].strip("'") for line in lines]
 
 
 def test_limit_submits_so_many_and_no_more(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:

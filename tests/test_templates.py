@@ -9,155 +9,32 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import psutil
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from rounds_for_tests import REPOSITORY, Marked, snapshot, wait_for
+from rounds_for_tests import REPOSITORY, Bench, fake_command, fill, small_disk, snapshot, wait_for
 
 from roundhouse import record, render
-from roundhouse.attempt import Attempt, Opened
 from roundhouse.causes import Cause
-from roundhouse.dispatch import Workplace
 from roundhouse.errors import RoundhouseError
-from roundhouse.experiment import Experiment, Resources
+from roundhouse.experiment import Resources
 from roundhouse.site import Site
 
 KINDS = sorted(
     path.name.removesuffix(".sh.j2") for path in (REPOSITORY / "templates").glob("*.sh.j2") if path.name != "body.sh.j2"
 )
 NASTY = 'it\'s "a" $(touch {0}) `touch {0}` ${{HOME}} ; touch {0} & \\ * ~ ä'
-MEMORY = Path("/dev/shm")
 
 
-@dataclass
-class Bench(Marked):
-    """One experiment, a train.py of the test's own (run by /bin/sh), and job scripts for its attempts."""
-
-    folder: Path = Path()
-    path: str = "e/0"
-    site: Site = field(default_factory=Site)
-    resources: Resources = field(default_factory=Resources)
-    kind: str = "local"
-    python: str = "/bin/sh"
-    token: str = "rhabcdefghijklm"
-    extra: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def repository(self) -> Path:
-        return self.folder / "repository"
-
-    @property
-    def experiment(self) -> Experiment:
-        return Experiment("r", "e", self.path, None, {}, self.resources, command=("true",))
-
-    @property
-    def directory(self) -> Path:
-        return self.folder / "experiments" / "r" / self.path
-
-    def place(self, number: int = 1) -> Path:
-        return record.attempt_directory(self.directory, number)
-
-    def train(self, program: str) -> None:
-        """What train.py is: a program for /bin/sh, whose $1 is the experiment's directory."""
-        self.repository.mkdir(exist_ok=True)
-        templates = self.repository / "templates"
-        if not templates.exists():
-            templates.symlink_to(REPOSITORY / "templates")
-        (self.repository / "train.py").write_text(program)
-
-    def use_the_real_train(self, *command: str) -> None:
-        self.python = sys.executable
-        self.train("")
-        (self.repository / "train.py").write_text(
-            f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); import train; sys.exit(train.main(sys.argv))"
-        )
-        self.open(Experiment("r", "e", self.path, None, {}, self.resources, command=command))
-
-    def open(self, experiment: Experiment | None = None, number: int = 1, token: str | None = None) -> None:
-        experiment = experiment or self.experiment
-        scheduler = {"kind": "local", "server": "here", "user": "me", "boot": "now"}
-        opened = Opened(token or self.token, scheduler, experiment.config_hash(), {})
-        assert record.open_attempt(self.directory, number, opened)
-        record.write_config(self.directory, experiment)
-
-    def script(self, number: int = 1) -> Path:
-        place = Workplace(
-            self.folder / "experiments", self.repository, self.site, SimpleNamespace(kind=self.kind), None, self.python
-        )  # type: ignore[arg-type]
-        script = self.folder / "job.sh"
-        script.write_text(place.script(self.experiment, number, self.token))
-        return script
-
-    def start(self, script: Path | None = None, job_id: str | None = "7", **popen: Any) -> subprocess.Popen[str]:
-        env = {**self.env, **self.extra}
-        if job_id is not None:
-            env[render.JOB_ID_VARIABLES[self.kind]] = job_id
-        return subprocess.Popen(
-            ["bash", str(script or self.script())],
-            cwd=self.folder, env=env, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True, **popen,
-        )  # fmt: skip
-
-    def run(self, script: Path | None = None, job_id: str | None = "7") -> tuple[int, str]:
-        """The job to its end: its exit code, and what it printed outside its log."""
-        process = self.start(script, job_id)
-        out, _ = process.communicate(timeout=60)
-        return process.returncode, out
-
-    def attempt(self, number: int = 1) -> Attempt:
-        rec = record.read(self.directory)
-        assert not rec.damage
-        assert not rec.notes
-        return next(attempt for attempt in rec.attempts if attempt.number == number)
-
-    def result(self, number: int = 1) -> Any:
-        result = self.attempt(number).result
-        assert result is not None, "the attempt has no result"
-        return result
-
-    def log(self, number: int = 1) -> str:
-        return (self.place(number) / record.LOG).read_text()
-
-    def running(self) -> Callable[[], bool]:
-        """Whether train.py has got going, which it tells by a file `going` beside its log."""
-        return (self.place() / "going").exists
-
-    def python_of(self, shell: subprocess.Popen[str]) -> psutil.Process:
-        children = psutil.Process(shell.pid).children()
-        assert len(children) == 1
-        return children[0]
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(folder=tmp_path)
-    made.train("echo trained")
-    try:
-        yield made
-    finally:
-        made.kill()
-
-
-def fake_command(folder: Path, name: str, program: str) -> str:
-    """A PATH on which `name` is a program of the test's own."""
-    commands = folder / "commands"
-    commands.mkdir(exist_ok=True)
-    (commands / name).write_text(f"#!/bin/sh\n{program}\n")
-    (commands / name).chmod(0o755)
-    return f"{commands}:{os.environ['PATH']}"
-
-
+# What train.py says once it has got going; see Bench.running.
 GOING = 'touch "$1/attempts/$ROUNDHOUSE_ATTEMPT/going"\n'
 
 
-# ------------------------------------------------------------------------------------------------ who may start
+# ------------------------------------------------------------------------------------------------------ who may start
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["hard links", "no hard links"])
@@ -212,31 +89,17 @@ def test_a_job_that_finds_no_directory_makes_none(bench: Bench, missing: str) ->
     assert not (bench.folder / missing).exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not MEMORY.is_dir(), reason="needs root, to mount a small disk")
 def test_a_job_that_finds_the_disk_full_claims_nothing_and_leaves_nothing(bench: Bench) -> None:
-    bench.open()
-    kept = bench.folder / "kept"
-    (bench.folder / "experiments").rename(kept)
     disk = bench.folder / "experiments"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=False, capture_output=True
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"cannot mount: {mounted.stderr.decode()}")
-    try:
-        shutil.copytree(kept, disk, dirs_exist_ok=True)
-        with pytest.raises(OSError, match="No space left"), (disk / "ballast").open("wb", buffering=0) as ballast:
-            while True:
-                ballast.write(b"x" * 4096)
+    with small_disk(disk, "64k"):
+        bench.open()
+        ballast = fill(disk)
         before = snapshot(disk)
         assert bench.run()[0] == 0
         assert snapshot(disk) == before
-        (disk / "ballast").unlink()
+        ballast.unlink()
         assert bench.run()[0] == 0, "once there is room, the claim is free"
         assert bench.result().cause is Cause.COMPLETED
-    finally:
-        subprocess.run(["umount", "-l", disk], check=True)
 
 
 @pytest.mark.parametrize("command", ["sync", "cat"])
@@ -249,7 +112,7 @@ def test_a_claim_that_was_not_written_whole_is_not_made(bench: Bench, command: s
     assert snapshot(bench.directory) == before
 
 
-# ------------------------------------------------------------------------------------------------ restarts
+# ----------------------------------------------------------------------------------------------------------- restarts
 
 
 def claim_as(bench: Bench, job_id: str, number: int = 1) -> None:
@@ -359,7 +222,7 @@ def test_a_script_started_twice_by_hand_is_no_restart(bench: Bench) -> None:
     assert [attempt.cause for attempt in record.read(bench.directory).attempts] == [Cause.COMPLETED]
 
 
-# ------------------------------------------------------------------------------------------------ how it ended
+# ------------------------------------------------------------------------------------------------------- how it ended
 
 
 @pytest.mark.parametrize(
@@ -506,7 +369,9 @@ def test_the_dead_that_no_init_collects_are_not_waited_for(bench: Bench) -> None
     """As in a container whose first process is no init: orphans that have ended stay listed for ever."""
     bench.train("sleep 0.1 &\nexit 0")
     bench.open()
-    adopts = "import ctypes, subprocess, sys; ctypes.CDLL(None).prctl(36, 1); sys.exit(subprocess.Popen(sys.argv[1:]).wait())"
+    adopts = (
+        "import ctypes, subprocess as s, sys; ctypes.CDLL(None).prctl(36, 1); sys.exit(s.Popen(sys.argv[1:]).wait())"
+    )
     env = {**bench.env, "ROUNDHOUSE_JOB_ID": "7"}
     done = subprocess.run([sys.executable, "-c", adopts, "bash", bench.script()], check=False, env=env, timeout=30)
     assert done.returncode == 0
@@ -535,7 +400,7 @@ def test_the_death_of_the_shell_is_the_death_of_python_and_its_command(bench: Be
     assert not bench.attempt().closed
 
 
-# ------------------------------------------------------------------------------------------------ before Python starts
+# ----------------------------------------------------------------------------------------------- before Python starts
 
 
 @pytest.mark.parametrize(
@@ -581,7 +446,8 @@ def test_modules_are_loaded_and_the_environment_is_set_before_python_starts(benc
         modules=["gcc/12", "cuda/12.4"], environment={"A": "1"}, setup=["export B=${A}2"], data="/data sets"
     )
     bench.train(
-        'cat loaded; echo "A=$A B=$B data=$ROUNDHOUSE_DATA threads=$OMP_NUM_THREADS"; echo "$ROUNDHOUSE_DEADLINE" > deadline'
+        'cat loaded; echo "A=$A B=$B data=$ROUNDHOUSE_DATA threads=$OMP_NUM_THREADS"\n'
+        'echo "$ROUNDHOUSE_DEADLINE" > deadline'
     )
     bench.resources = Resources(ncpus=3, walltime_s=1000)
     bench.open()
@@ -604,17 +470,20 @@ def test_without_a_jobs_environment_train_py_says_what_to_do(bench: Bench) -> No
     assert "Traceback" not in done.stderr
 
 
-# ------------------------------------------------------------------------------------------------ what reaches the shell
+# ------------------------------------------------------------------------------------------------------------ quoting
 
 
 def test_nothing_in_names_and_values_is_executed(tmp_path: Path) -> None:
     trap = tmp_path / "executed"
     nasty = NASTY.format(trap)
-    bench = Bench(folder=tmp_path / nasty.replace(str(trap), "executed"), path='it\'s $(touch executed) `touch executed`; "x"/0')
+    bench = Bench(
+        folder=tmp_path / nasty.replace(str(trap), "executed"), path='it\'s $(touch executed) `touch executed`; "x"/0'
+    )
     bench.folder.mkdir()
     bench.site = Site(environment={"NASTY": nasty, "LINES": "a\nb 'c'"}, data=nasty, setup=["export MINE='$(date)'"])
     bench.train(
-        'printf "%s" "$NASTY" > "$1/nasty"; printf "%s" "$ROUNDHOUSE_DATA" > "$1/data"; printf "%s" "$LINES" > "$1/lines"'
+        'printf "%s" "$NASTY" > "$1/nasty"; printf "%s" "$ROUNDHOUSE_DATA" > "$1/data"\n'
+        'printf "%s" "$LINES" > "$1/lines"'
     )
     bench.open()
     try:

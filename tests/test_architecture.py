@@ -1,0 +1,176 @@
+"""Which way imports go, and what every module owes its reader."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rounds_for_tests import REPOSITORY
+
+import roundhouse
+
+SOURCES = sorted(
+    path
+    for folder in ("roundhouse", "studies", "analysis", "benchmarks", "tests")
+    for path in (REPOSITORY / folder).rglob("*.py")
+)
+SOURCES += [REPOSITORY / "runner.py", REPOSITORY / "train.py"]
+LONGEST = 500
+HEAVY = {"torch", "torchvision", "numpy", "sklearn", "matplotlib", "paramiko"}
+DOES_IO = {
+    "os", "io", "pathlib", "subprocess", "shutil", "socket", "tempfile", "sqlite3", "time", "datetime", "random",
+    "roundhouse.files", "roundhouse.record", "roundhouse.command", "roundhouse.pool", "roundhouse.dispatch",
+    "roundhouse.orders", "roundhouse.worker", "roundhouse.foreground", "roundhouse.commands", "roundhouse.look",
+    "roundhouse.view", "roundhouse.progress",
+}  # fmt: skip
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(REPOSITORY).with_suffix("")).replace("/", ".").removesuffix(".__init__")
+
+
+def imports_of(path: Path, with_types: bool = True) -> set[str]:
+    """Full names of all that a module imports, inside functions too; without those under `if TYPE_CHECKING`."""
+    tree = ast.parse(path.read_text())
+    if not with_types:
+        only_types = [
+            node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        ]
+        skipped = {id(part) for node in only_types for statement in node.body for part in ast.walk(statement)}
+    else:
+        skipped = set()
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            found.add(str(node.module))
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def modules_in(folder: str) -> list[Path]:
+    return sorted((REPOSITORY / folder).rglob("*.py"))
+
+
+def starting_with(names: set[str], *prefixes: str) -> set[str]:
+    return {name for name in names for prefix in prefixes if name == prefix or name.startswith(f"{prefix}.")}
+
+
+def everything_under(module: str, seen: set[str] | None = None) -> set[str]:
+    """All modules that come with this one, however far, and all that they import from elsewhere."""
+    seen = set() if seen is None else seen
+    for name in imports_of_name(module):
+        if name not in seen:
+            seen.add(name)
+            everything_under(name, seen)
+    return seen
+
+
+def imports_of_name(module: str) -> set[str]:
+    base = REPOSITORY / module.replace(".", "/")
+    path = next((one for one in (base.with_suffix(".py"), base / "__init__.py") if one.is_file()), None)
+    return imports_of(path, with_types=False) if path else set()
+
+
+@pytest.mark.parametrize("path", modules_in("studies"), ids=name_of)
+def test_a_study_knows_of_roundhouse_only_what_training_is(path: Path) -> None:
+    ours = starting_with(imports_of(path), "roundhouse")
+    assert ours <= starting_with(ours, "roundhouse.training") | {
+        "roundhouse.errors",
+        "roundhouse.errors.RoundhouseError",
+    }
+    assert not starting_with(ours, "roundhouse.schedulers", "roundhouse.render")
+
+
+@pytest.mark.parametrize("path", modules_in("roundhouse"), ids=name_of)
+def test_roundhouse_imports_no_study_and_no_test(path: Path) -> None:
+    assert not starting_with(imports_of(path), "studies", "analysis", "tests", "runner", "train")
+
+
+@pytest.mark.parametrize("path", modules_in("roundhouse/training"), ids=name_of)
+def test_training_knows_neither_records_nor_schedulers(path: Path) -> None:
+    forbidden = ("schedulers", "record", "attempt", "plan", "dispatch", "worker", "render", "site", "commands")
+    assert not starting_with(imports_of(path), *(f"roundhouse.{name}" for name in forbidden))
+
+
+def test_the_plan_does_no_input_or_output_however_far_one_looks() -> None:
+    assert not everything_under("roundhouse.plan") & (DOES_IO - {"pathlib"}), "Path is in it as a type only"
+    calls = {
+        node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+        for module in ("plan", "attempt", "causes", "schedulers/base")
+        for node in ast.walk(ast.parse((REPOSITORY / "roundhouse" / f"{module}.py").read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, (ast.Name, ast.Attribute))
+    }
+    assert not calls & {"open", "read_text", "write_text", "exists", "stat", "print", "input", "time"}
+
+
+@pytest.mark.parametrize("path", modules_in("roundhouse/schedulers"), ids=name_of)
+def test_a_scheduler_knows_neither_records_nor_plans(path: Path) -> None:
+    forbidden = ("record", "plan", "dispatch", "orders", "attempt", "look", "view", "files", "worker", "commands")
+    assert not starting_with(imports_of(path), *(f"roundhouse.{name}" for name in forbidden))
+
+
+def test_only_the_record_knows_the_names_of_its_files() -> None:
+    names = {
+        "job.json",
+        "claim.json",
+        "result.json",
+        "history.json",
+        "status.json",
+        "progress.json",
+        "environment.json",
+    }
+    telling = {}
+    for path in modules_in("roundhouse"):
+        constants = {
+            node.value for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }  # fmt: skip
+        if names & constants:
+            telling[name_of(path)] = names & constants
+    assert set(telling) == {"roundhouse.record"}, telling
+
+
+def test_nothing_that_a_login_node_runs_imports_what_is_heavy() -> None:
+    reached = everything_under("runner")
+    assert "roundhouse.commands" in reached
+    assert "roundhouse.schedulers.pbs" in reached
+    assert not {name.partition(".")[0] for name in reached} & HEAVY
+    assert not starting_with(reached, "roundhouse.training", "studies")
+
+
+def test_runner_py_imports_nothing_heavy() -> None:
+    code = "import runner, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY, capture_output=True, text=True)
+    loaded = set(done.stdout.split())
+    assert "runner" in loaded
+    assert not loaded & (HEAVY | {"pydantic", "rich", "yaml", "jinja2", "psutil", "filelock"})
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_a_module_says_what_it_is_for_and_fits_into_a_head(path: Path) -> None:
+    text = path.read_text()
+    if not text.strip():
+        assert path.name == "__init__.py"
+        return
+    first = (ast.get_docstring(ast.parse(text)) or "").split("\n")[0]
+    assert len(first) > 10
+    assert first[-1] in ".:`?"
+    length = len(text.splitlines())
+    assert length <= LONGEST or path.is_relative_to(REPOSITORY / "tests"), f"{path} has {length} lines"
+
+
+def test_the_version_is_said_in_one_place() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(REPOSITORY / "setup.cfg")
+    assert setup["metadata"]["version"] == "attr: roundhouse.__version__"
+    assert re.fullmatch(r"\d+\.\d+\.\d+", roundhouse.__version__)

@@ -1,0 +1,349 @@
+"""A job's side of the record: its claim, its inputs, its signs of life, and when it must stop."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from rounds_for_tests import REPOSITORY, Bench, snapshot, wait_for
+
+from roundhouse import record, worker
+from roundhouse.attempt import Opened
+from roundhouse.causes import EXIT_INPUT, EXIT_INPUT_CHANGED, EXIT_NOT_MINE, Cause
+from roundhouse.errors import RoundhouseError
+from roundhouse.experiment import Experiment
+
+TEACHER = Experiment("r", "teacher", "t/0", None, {}, command=("true",))
+STUDENT = Experiment("r", "student", "deep/er/s", None, {"lr": 0.1}, after={"teacher": ("t/0",)}, command=("true",))
+GOING = 'touch "$ROUNDHOUSE_DIRECTORY/going"; '
+
+
+def open_attempt(root: Path, experiment: Experiment, number: int = 1, inputs: Any = None, **other: Any) -> Path:
+    """An attempt, claimed by the job `nonce-NUMBER`; returns the experiment's directory."""
+    directory = root / experiment.round / experiment.path
+    fields = {"token": f"rh{number}", "config_hash": experiment.config_hash(), **other}
+    assert record.open_attempt(directory, number, Opened(scheduler={"kind": "local"}, inputs=inputs or {}, **fields))
+    record.write_config(directory, experiment)
+    claim = {"version": 1, "nonce": f"nonce-{number}", "job_id": "7"}
+    (record.attempt_directory(directory, number) / record.CLAIM).write_text(json.dumps(claim))
+    return directory
+
+
+def complete(directory: Path, number: int = 1, best: bytes | None = None) -> Path:
+    place = record.attempt_directory(directory, number)
+    if best is not None:
+        (place / "best.pth").write_bytes(best)
+    assert record.close(directory, number, Cause.COMPLETED, "")
+    return place
+
+
+def work_on(directory: Path, number: int = 1) -> worker.Work:
+    attempt = next(one for one in record.read(directory).attempts if one.number == number)
+    return worker.Work(directory, number, f"nonce-{number}", record.read_config(directory), attempt)
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------------- when it is over
+
+
+def test_an_open_attempt_goes_on(tmp_path: Path) -> None:
+    assert worker.over(work_on(open_attempt(tmp_path, TEACHER))) == ""
+
+
+def test_a_closed_attempt_is_over(tmp_path: Path) -> None:
+    work = work_on(open_attempt(tmp_path, TEACHER))
+    record.close(work.directory, 1, Cause.UNKNOWN, "")
+    assert worker.over(work) == "attempt 1 was closed by a runner"
+
+
+def test_an_attempt_with_a_later_one_is_over(tmp_path: Path) -> None:
+    work = work_on(open_attempt(tmp_path, TEACHER))
+    open_attempt(tmp_path, TEACHER, 3)
+    assert worker.over(work) == "attempt 3 was opened after attempt 1"
+
+
+def test_a_later_attempt_that_nobody_opened_means_nothing(tmp_path: Path) -> None:
+    open_attempt(tmp_path, TEACHER, 1)
+    work = work_on(open_attempt(tmp_path, TEACHER, 2), 2)
+    (work.directory / "attempts" / "3").mkdir()
+    (work.directory / "attempts" / "notes").mkdir()
+    assert worker.over(work) == ""
+
+
+def test_an_attempt_whose_directory_is_gone_is_over(tmp_path: Path) -> None:
+    work = work_on(open_attempt(tmp_path, TEACHER))
+    shutil.rmtree(work.directory)
+    assert worker.over(work)
+
+
+def test_an_attempt_that_its_user_cancelled_is_told_so_unless_it_is_over(tmp_path: Path) -> None:
+    work = work_on(open_attempt(tmp_path, TEACHER))
+    record.request_cancel(work.directory, 1)
+    assert worker.over(work) == "cancelled"
+    record.close(work.directory, 1, Cause.CANCELLED, "")
+    assert worker.over(work) == "attempt 1 was closed by a runner"
+
+
+# ------------------------------------------------------------------------------------------------------------- inputs
+
+
+def pinned(**identity: str) -> dict[str, Any]:
+    return {"teacher": [{"path": "t/0", **identity}]}
+
+
+def test_inputs_are_the_directories_of_what_was_recorded(tmp_path: Path) -> None:
+    place = complete(open_attempt(tmp_path, TEACHER), best=b"weights")
+    work = work_on(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
+    assert work.inputs() == {"teacher": [place]}
+
+
+def test_an_input_without_weights_is_known_by_its_token(tmp_path: Path) -> None:
+    place = complete(open_attempt(tmp_path, TEACHER))
+    assert work_on(open_attempt(tmp_path, STUDENT, inputs=pinned(token="rh1"))).inputs() == {"teacher": [place]}
+
+
+def test_an_input_of_which_an_earlier_attempt_failed_is_that_of_the_completed_one(tmp_path: Path) -> None:
+    directory = open_attempt(tmp_path, TEACHER)
+    record.close(directory, 1, Cause.ERROR, "")
+    place = complete(open_attempt(tmp_path, TEACHER, 2), 2, best=b"weights")
+    record.fold(record.read(directory))
+    work = work_on(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
+    assert work.inputs() == {"teacher": [place]}
+
+
+def leaves(work: worker.Work) -> int:
+    with pytest.raises(worker.Leave) as left:
+        work.inputs()
+    return left.value.code
+
+
+def test_an_input_that_cannot_be_seen_yet_is_for_later(tmp_path: Path) -> None:
+    work = work_on(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
+    assert leaves(work) == EXIT_INPUT, "its record is not there"
+    directory = open_attempt(tmp_path, TEACHER)
+    assert leaves(work) == EXIT_INPUT, "it is not completed"
+    complete(directory)
+    assert leaves(work) == EXIT_INPUT, "its weights are not there"
+
+
+def test_an_input_that_changed_is_for_good(tmp_path: Path) -> None:
+    directory = open_attempt(tmp_path, TEACHER)
+    complete(directory, best=b"other weights")
+    work = work_on(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
+    assert leaves(work) == EXIT_INPUT_CHANGED
+    again = work_on(open_attempt(tmp_path, STUDENT, 2, inputs=pinned(token="rh0")), 2)
+    assert leaves(again) == EXIT_INPUT_CHANGED
+
+
+def test_earlier_attempts_count_if_config_and_inputs_are_the_same(tmp_path: Path) -> None:
+    inputs = pinned(token="a")
+    for number, other in enumerate(({}, {"config_hash": "another"}, {"inputs": pinned(token="b")}, {}, {}), 1):
+        directory = open_attempt(tmp_path, STUDENT, number, **{"inputs": inputs, **other})
+        record.close(directory, number, Cause.PREEMPTED, "")
+    assert [place.name for place in work_on(directory, 4).earlier()] == ["1"]
+    assert [place.name for place in work_on(directory, 5).earlier()] == ["1", "4"]
+
+
+# -------------------------------------------------------------------------------------------------- taking up a claim
+
+
+def enter(directory: Path, number: int = 1, nonce: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    """`train.py DIRECTORY`, as the job with this nonce."""
+    outside = {key: value for key, value in os.environ.items() if not key.startswith("ROUNDHOUSE_")}
+    outside |= {"ROUNDHOUSE_ATTEMPT": str(number), "ROUNDHOUSE_NONCE": nonce or f"nonce-{number}", **env}
+    words = [sys.executable, REPOSITORY / "train.py", directory]
+    done = subprocess.run(words, check=False, env=outside, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_a_job_without_the_claim_leaves_without_a_trace(tmp_path: Path) -> None:
+    directory = open_attempt(tmp_path, TEACHER)
+    before = snapshot(tmp_path)
+    assert enter(directory, nonce="another's").returncode == EXIT_NOT_MINE
+    assert enter(directory, 2).returncode == EXIT_NOT_MINE
+    assert enter(directory, ROUNDHOUSE_SHELL="1").returncode == EXIT_NOT_MINE, "its shell is gone"
+    assert snapshot(tmp_path) == before
+    record.close(directory, 1, Cause.UNKNOWN, "")
+    before = snapshot(tmp_path)
+    assert enter(directory).returncode == EXIT_NOT_MINE
+    assert snapshot(tmp_path) == before
+
+
+def test_a_config_that_was_edited_is_refused(tmp_path: Path) -> None:
+    directory = open_attempt(tmp_path, STUDENT)
+    config = directory / record.CONFIG
+    config.write_text(config.read_text().replace("lr: 0.1", "lr: 0.2"))
+    done = enter(directory)
+    assert done.returncode == 1
+    assert "Was it edited?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"config: [", b"\xff\xfe\x00", b"3", b"config: 2024-13-45", b"config: {a: 1}", b"[" * 9999]
+)
+def test_a_damaged_config_is_told(tmp_path: Path, damage: bytes) -> None:
+    directory = open_attempt(tmp_path, STUDENT)
+    (directory / record.CONFIG).write_bytes(damage)
+    done = enter(directory)
+    assert done.returncode == 1
+    assert "config.yaml" in done.stderr
+    with pytest.raises(RoundhouseError, match="config.yaml"):
+        record.read_config(directory)
+
+
+def test_an_unknown_study_is_told_with_those_there_are(tmp_path: Path) -> None:
+    directory = open_attempt(tmp_path, Experiment("r", "e", "e", "destillation", {}))
+    done = enter(directory)
+    assert done.returncode == 1
+    assert "no study 'destillation'; there are: distillation" in done.stderr
+
+
+# ------------------------------------------------------------------------------------------------------ a job at work
+
+
+def test_signs_of_life_are_given_while_a_command_runs(bench: Bench) -> None:
+    bench.use_the_real_train("sh", "-c", GOING + "exec sleep 600")
+    bench.extra["ROUNDHOUSE_SIGN_OF_LIFE"] = "0.1"
+    bench.start()
+    wait_for(bench.running(), "the command runs")
+    for _ in range(3):
+        before = (bench.place() / record.PROGRESS).stat().st_mtime_ns
+        wait_for(lambda then=before: (bench.place() / record.PROGRESS).stat().st_mtime_ns > then, "a sign of life")
+
+
+@pytest.mark.parametrize("listens", [True, False], ids=["a command that listens", "a command that ignores SIGTERM"])
+def test_a_zombie_leaves_when_it_comes_back_and_touches_nothing(bench: Bench, listens: bool) -> None:
+    ignore = "" if listens else 'trap "" TERM; '
+    writes = 'while :; do echo "$PPID" >> "$ROUNDHOUSE_DIRECTORY/mine"; sleep 0.05; done'
+    bench.use_the_real_train("sh", "-c", ignore + GOING + writes)
+    bench.extra["ROUNDHOUSE_SIGN_OF_LIFE"] = "0.2"
+    shell = bench.start()
+    wait_for(bench.running(), "the command runs")
+    python = bench.python_of(shell)
+    (command,) = python.children()
+    for process in (psutil.Process(shell.pid), python, command):
+        process.suspend()
+    record.close(bench.directory, 1, Cause.UNKNOWN, "left no result")
+    assert record.open_attempt(
+        bench.directory, 2, Opened("rhsecond", {}, bench.attempt().opened.config_hash, {}, job_id="8")
+    )
+    (bench.place(2) / "checkpoint.pth").write_bytes(b"the second's")
+    before = snapshot(bench.directory)
+    for process in (python, psutil.Process(shell.pid)):
+        process.resume()
+    wait_for(lambda: not python.is_running() or python.status() == psutil.STATUS_ZOMBIE, "Python leaves")
+    command.resume() if command.is_running() else None
+    assert shell.wait(30) == 0
+    wait_for(lambda: not bench.processes(), "nothing is left of the job")
+    after = snapshot(bench.directory)
+    log, mine = "attempts/1/out.log", "attempts/1/mine"
+    assert after.keys() == before.keys()
+    assert {path for path in after if after[path] != before[path]} <= {log, mine}
+    assert "attempt 2 was opened after attempt 1" in bench.log() or "was closed by a runner; leaving" in bench.log()
+
+
+def test_a_command_that_is_cancelled_is_asked_and_then_killed(bench: Bench) -> None:
+    bench.use_the_real_train("sh", "-c", f'trap "echo asked" TERM; {GOING} while :; do sleep 0.05; done')
+    bench.extra["ROUNDHOUSE_SIGN_OF_LIFE"] = "0.3"
+    shell = bench.start()
+    wait_for(bench.running(), "the command runs")
+    record.request_cancel(bench.directory, 1)
+    shell.wait(30)
+    assert "\nasked\n" in bench.log()
+    assert bench.result().cause is Cause.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("script", "cause", "code"),
+    [
+        ("exit 0", Cause.PREEMPTED, 75),
+        ("exit 3", Cause.PREEMPTED, 75),
+        ("kill -KILL $$", Cause.PREEMPTED, 75),
+    ],
+)
+def test_a_command_that_ends_after_a_signal_is_not_completed(
+    bench: Bench, script: str, cause: Cause, code: int
+) -> None:
+    bench.use_the_real_train("sh", "-c", f"trap '{script}' TERM; {GOING} while :; do sleep 0.05; done")
+    shell = bench.start()
+    wait_for(bench.running(), "the command runs")
+    shell.terminate()
+    shell.wait(30)
+    assert (bench.result().cause, bench.result().exit_code, bench.result().signals) == (cause, code, ("TERM",))
+
+
+@pytest.mark.parametrize(
+    ("script", "cause", "code"),
+    [
+        ("exit 0", Cause.COMPLETED, 0),
+        ("exit 3", Cause.ERROR, 3),
+        ("exit 70", Cause.ERROR, 1),
+        ("exit 77", Cause.ERROR, 1),
+        ("kill -KILL $$", Cause.UNKNOWN, 137),
+        ("kill -SEGV $$", Cause.ERROR, 139),
+        ("kill -TERM $$", Cause.ERROR, 143),
+    ],
+)
+def test_a_commands_own_end_tells_the_cause(bench: Bench, script: str, cause: Cause, code: int) -> None:
+    bench.use_the_real_train("sh", "-c", script)
+    bench.run()
+    assert (bench.result().cause, bench.result().exit_code, bench.result().final) == (cause, code, False)
+
+
+def test_a_command_is_told_its_directory_its_inputs_and_where_it_was_before(bench: Bench) -> None:
+    complete(open_attempt(bench.folder / "experiments", TEACHER))
+    words = ('echo "$1|$ROUNDHOUSE_DIRECTORY|$ROUNDHOUSE_EARLIER|$ROUNDHOUSE_INPUT_TEACHER|$2"',)
+    experiment = Experiment(
+        "r", "e", "e/0", None, {}, after={"teacher": ("t/0",)},
+        command=("sh", "-c", *words, "sh", "out={directory}/x", "it's {directory} $(date)"),
+    )  # fmt: skip
+    bench.use_the_real_train()
+    shutil.rmtree(bench.directory)
+    for number in (1, 2):
+        open_attempt(bench.folder / "experiments", experiment, number, inputs=pinned(token="rh1"))
+        record.close(bench.directory, number, Cause.PREEMPTED, "")
+    opened = Opened(bench.token, {}, experiment.config_hash(), pinned(token="rh1"))
+    assert record.open_attempt(bench.directory, 3, opened)
+    assert bench.run(bench.script(3)) == (0, "")
+    place = {number: str(bench.place(number)) for number in (1, 2, 3)}
+    teacher = bench.folder / "experiments" / "r" / "t" / "0" / "attempts" / "1"
+    expected = f"out={place[3]}/x|{place[3]}|{place[2]}:{place[1]}|{teacher}|it's {place[3]} $(date)"
+    assert expected in bench.log(3).splitlines()
+
+
+def test_what_ran_is_written_down(bench: Bench) -> None:
+    bench.use_the_real_train("true")
+    bench.run()
+    told = json.loads((bench.place() / record.ENVIRONMENT).read_text())
+    assert told["host"]
+    assert told["python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}.")
+    assert {"commit", "edited"} <= told.keys()
+
+
+def test_a_signal_before_the_command_is_there_reaches_it_all_the_same(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the note that a stop is wanted and the child's birth nothing else would tell the child."""
+    directory = open_attempt(tmp_path / "x", Experiment("r", "e", "e", None, {}, command=("sleep", "600")))
+    work = work_on(directory)
+    real = subprocess.Popen
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        worker._asked_to_stop(work, signal.SIGTERM, None)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", late)
+    assert worker.run_command(work) == 128 + signal.SIGTERM
