@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TextIO
 
 from roundhouse import dispatch, orders, record, view
-from roundhouse.command import runner as command_runner
 from roundhouse.dispatch import Report, Workplace
 from roundhouse.errors import RoundhouseError
+from roundhouse.execute import runner as command_runner
 from roundhouse.experiment import Experiment
 from roundhouse.names import nearest
 from roundhouse.plan import State, Verb
@@ -123,16 +123,15 @@ def _workplace(options: argparse.Namespace, repository: Path, loaded: Round) -> 
     scheduler, remark = detect(kind, getpass.getuser(), run)
     if remark:
         print(f"runner.py: {remark}; running on this machine", file=sys.stderr)
-    max_jobs, settle, backoff = site.max_jobs, max(120.0, 2 * site.command_limit), 600.0
-    if scheduler is None:
-        cores = max((experiment.resources.ncpus for experiment in loaded.experiments), default=1)
-        slots = find_slots(cores, options.jobs_per_gpu)
-        scheduler = Local(Pool(slots))
-        max_jobs, settle, backoff = len(slots), 5.0, 0.0
-    python = site.python or sys.executable
-    return Workplace(
-        options.experiments.absolute(), repository, site, scheduler, run, python, max_jobs, settle, backoff
-    )
+    experiments, python = options.experiments.absolute(), site.python or sys.executable
+    if scheduler is not None:
+        settle = max(120.0, 2 * site.command_limit)
+        return Workplace(experiments, repository, site, scheduler, run, python, site.max_jobs, settle)
+    cores = max((experiment.resources.ncpus for experiment in loaded.experiments), default=1)
+    pool = Pool(find_slots(cores, options.jobs_per_gpu))
+    place = Workplace(experiments, repository, site, Local(pool), run, python, settle=5.0, backoff=0.0)
+    place.free_slots = lambda: len(pool.free())
+    return place
 
 
 @contextmanager

@@ -39,6 +39,7 @@ class Workplace:
     max_jobs: int | None = None
     settle: float = 120.0  # seconds that a submission may take to show up
     backoff: float = 600.0  # seconds to wait after "limit reached", unless the user has fewer jobs by then
+    free_slots: Callable[[], int] | None = None  # how many jobs fit on this machine now
     _templates: Environment | None = None
 
     def directory(self, experiment: Experiment) -> Path:
@@ -213,6 +214,8 @@ class _Desk:
             )
         if self.place.max_jobs is not None and self.place.max_jobs - self.seen.live < room:
             room, full = self.place.max_jobs - self.seen.live, f"limit reached: {self.place.max_jobs} jobs at once"
+        if self.place.free_slots is not None and waiting and (free := self.place.free_slots()) < room:
+            room, full = free, "limit reached: all slots of this machine are taken"
         refused: dict[Any, str] = {}
         for row in waiting:
             like = row.experiment.resources

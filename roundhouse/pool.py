@@ -19,9 +19,9 @@ TOKEN, SLOT, JOB_ID = "ROUNDHOUSE_TOKEN", "ROUNDHOUSE_SLOT", "ROUNDHOUSE_JOB_ID"
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Room for one experiment: a GPU (or a share of one), or some CPU cores."""
+    """Room for one experiment: a GPU (or a share of one), or some CPU cores. Its name is the same for all runners."""
 
-    index: int
+    name: str
     gpu: str | None
     threads: int
 
@@ -32,7 +32,9 @@ def find_slots(ncpus: int, jobs_per_gpu: int = 1, environ: Mapping[str, str] = o
     gpus = find_gpus(environ)
     count = len(gpus) * jobs_per_gpu if gpus else max(1, cores // ncpus)
     threads = max(1, cores // count)
-    return [Slot(index, gpus[index % len(gpus)] if gpus else None, threads) for index in range(count)]
+    if not gpus:
+        return [Slot(f"cpu/{number}", None, threads) for number in range(count)]
+    return [Slot(f"gpu {gpu}/{share}", gpu, threads) for share in range(jobs_per_gpu) for gpu in gpus]
 
 
 def find_gpus(environ: Mapping[str, str] = os.environ) -> list[str]:
@@ -61,13 +63,12 @@ class Pool:
             return self._start(script, token)
 
     def _start(self, script: Path, token: str) -> bool:
-        taken = {slot for _, slot in live().values()}
-        free = [slot for slot in self.slots if slot.index not in taken]
+        free = self.free()
         if not free:
             return False
         slot = free[0]
         environ = dict(os.environ)
-        environ |= {TOKEN: token, JOB_ID: token, SLOT: str(slot.index)}
+        environ |= {TOKEN: token, JOB_ID: token, SLOT: slot.name}
         environ |= {"OMP_NUM_THREADS": str(slot.threads), "MKL_NUM_THREADS": str(slot.threads)}
         if slot.gpu is not None:
             environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
@@ -81,6 +82,11 @@ class Pool:
                 start_new_session=True,  # Ctrl-C reaches the jobs only through `stop`, in order
             )
         return True
+
+    def free(self) -> list[Slot]:
+        """The slots that no job of this user is in, whichever runner started it."""
+        taken = {slot for _, slot in live().values()}
+        return [slot for slot in self.slots if slot.name not in taken]
 
     def reap(self) -> bool:
         """Collect children that have ended; True if there were any."""
@@ -119,14 +125,14 @@ def _turn() -> Iterator[None]:
         lock.release()
 
 
-def live() -> dict[str, tuple[list[int], int]]:
-    """Every job of this user on this machine, by token: the processes that still carry it, and its slot.
+def live() -> dict[str, tuple[list[int], str]]:
+    """Every job of this user on this machine, by token: the processes that still carry it, and its slot's name.
 
     A process inherits the token from its job's shell, so a job whose shell was killed is still seen to live.
     """
     import psutil
 
-    found: dict[str, tuple[list[int], int]] = {}
+    found: dict[str, tuple[list[int], str]] = {}
     mine = os.getuid()
     for process in psutil.process_iter():
         try:
@@ -136,7 +142,6 @@ def live() -> dict[str, tuple[list[int], int]]:
         except (psutil.Error, OSError):
             continue
         if TOKEN in environ and process.pid != os.getpid():
-            slot = environ.get(SLOT, "")
-            pids, _ = found.setdefault(environ[TOKEN], ([], int(slot) if slot.isdigit() else -1))
+            pids, _ = found.setdefault(environ[TOKEN], ([], environ.get(SLOT, "")))
             pids.append(process.pid)
     return found

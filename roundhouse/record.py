@@ -411,8 +411,11 @@ def fold(record: Record) -> None:
         files.create_exclusive(path, value)  # if another runner was first, its history says the same
     for attempt in record.attempts:
         place = attempt_directory(directory, attempt.number)
-        for name in set(files.list_names(place)) & {JOB, CLAIM, RESULT}:
-            files.replace_by_link(place / name, path)
+        try:
+            for name in set(files.list_names(place)) & {JOB, CLAIM, RESULT}:
+                files.replace_by_link(place / name, path)
+        except FileNotFoundError:
+            continue  # another runner folds the same at this moment, and has swept away our draft
         for name in _FOLDED:
             files.remove(place / name)
         for leftover in place.glob(".draft-*"):

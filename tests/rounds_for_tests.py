@@ -90,11 +90,15 @@ class Marked:
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
+    def gpus(self) -> list[str]:
+        return [f"GPU-{self.mark}-{number}" for number in range(2)]
+
+    @property
     def env(self) -> dict[str, str]:
-        # Two GPUs that nobody has: two slots, however many cores there are.
+        # Two GPUs that nobody else has: two slots, however many cores there are, and whatever else runs here.
         ours = ("ROUNDHOUSE_", "SLURM_", "PBS_")
         outside = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-        return {**outside, MARK: self.mark, "CUDA_VISIBLE_DEVICES": "0,1", "COLUMNS": "200"}
+        return {**outside, MARK: self.mark, "CUDA_VISIBLE_DEVICES": ",".join(self.gpus), "COLUMNS": "200"}
 
     def processes(self) -> list[psutil.Process]:
         return [process for process in processes_with(MARK, self.mark) if process.pid != os.getpid()]

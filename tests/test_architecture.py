@@ -24,7 +24,7 @@ LONGEST = 500
 HEAVY = {"torch", "torchvision", "numpy", "sklearn", "matplotlib", "paramiko"}
 DOES_IO = {
     "os", "io", "pathlib", "subprocess", "shutil", "socket", "tempfile", "sqlite3", "time", "datetime", "random",
-    "roundhouse.files", "roundhouse.record", "roundhouse.command", "roundhouse.pool", "roundhouse.dispatch",
+    "roundhouse.files", "roundhouse.record", "roundhouse.execute", "roundhouse.pool", "roundhouse.dispatch",
     "roundhouse.orders", "roundhouse.worker", "roundhouse.foreground", "roundhouse.commands", "roundhouse.look",
     "roundhouse.view", "roundhouse.progress",
 }  # fmt: skip

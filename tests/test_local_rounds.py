@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -44,6 +45,15 @@ def started(rounds: Rounds, count: int) -> Callable[[], bool]:
     return lambda: len(list(rounds.notes.glob("e*"))) == count
 
 
+def is_locked(path: Path) -> bool:
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 # ------------------------------------------------------------------------------------------------ rounds that go well
 
 
@@ -72,7 +82,7 @@ def test_a_round_runs_to_its_end_and_each_student_starts_after_its_teacher(round
 
 
 def test_the_most_important_goes_first(rounds: Rounds) -> None:
-    rounds.extra["CUDA_VISIBLE_DEVICES"] = "0"
+    rounds.extra["CUDA_VISIBLE_DEVICES"] = rounds.gpus[0]
     rounds.write({"e": group("{seed}", f'echo "$1" >> "{rounds.notes}/order"', 4, priority="seed % 2 * 10 + seed")})
     assert rounds.call().returncode == DONE
     assert rounds.lines("order") == ["3", "1", "2", "0"]
@@ -108,14 +118,14 @@ def test_jobs_share_gpus_and_cores_and_are_never_more_than_the_slots(rounds: Rou
     rounds.write({"e": group("{seed}", script, 8)})
     assert rounds.call("--jobs-per-gpu", "2").returncode == DONE
     threads = str(max(1, len(os.sched_getaffinity(0)) // 4))
-    running = {"0": 0, "1": 0}
-    most = {"0": 0, "1": 0}
+    running = dict.fromkeys(rounds.gpus, 0)
+    most = dict.fromkeys(rounds.gpus, 0)
     for line in rounds.lines("log"):
         step, gpu, *thread_counts = line.split()
         running[gpu] += int(step)
         most[gpu] = max(most[gpu], running[gpu])
         assert thread_counts == [threads, threads]
-    assert most == {"0": 2, "1": 2}
+    assert most == dict.fromkeys(rounds.gpus, 2)
     assert len(rounds.lines("log")) == 16
 
 
@@ -133,6 +143,18 @@ def test_two_rounds_at_once_share_the_slots_and_both_come_to_their_end(rounds: R
         most = max(most, running)
     assert most <= 2
     assert len(rounds.lines("log")) == 16
+
+
+def test_rounds_on_different_gpus_do_not_wait_for_each_other(rounds: Rounds) -> None:
+    for name in ("one", "two"):
+        rounds.write({"e": group("{seed}", holding(rounds))}, name)
+    runners = []
+    for gpu, name in zip(rounds.gpus, ("one", "two"), strict=True):
+        rounds.extra["CUDA_VISIBLE_DEVICES"] = gpu
+        runners.append(rounds.start(name=name))
+    wait_for(lambda: len(rounds.lines("e0")) == 2, "both run at once")
+    say_go(rounds)
+    assert [finish(runner)[0] for runner in runners] == [DONE, DONE]
 
 
 def test_a_completed_experiment_is_folded_and_stays_completed(rounds: Rounds) -> None:
@@ -156,7 +178,6 @@ def test_a_completed_experiment_is_folded_and_stays_completed(rounds: Rounds) ->
 
 
 def test_the_quickstart_trains_on_real_digits(rounds: Rounds) -> None:
-    rounds.extra["CUDA_VISIBLE_DEVICES"] = ""
     rounds.write("""\
 round: digits
 study: distillation
@@ -354,13 +375,11 @@ def test_jobs_go_on_when_the_runner_is_killed_and_the_next_one_waits_for_them(ro
     runner.kill()
     finish(runner)
     second = rounds.start()
-    wait_for(
-        lambda: all(row["job_state"] == "running" for row in rounds.status("--only", "[01]").values()), "they are seen"
-    )
-    third = rounds.start()
-    code, out = finish(third)
-    assert code == 2
-    assert "another runner is at work on round r" in out
+    wait_for(lambda: is_locked(rounds.experiments / ".r.lock"), "the second runner is at work")
+    assert [row["job_state"] for row in rounds.status("--only", "[01]").values()] == ["running"] * 2
+    third = rounds.call()
+    assert third.returncode == WORK_REMAINS
+    assert "another runner is at work on round r" in third.stderr
     say_go(rounds)
     assert finish(second)[0] == DONE
     assert [rounds.lines(f"e{seed}") for seed in range(3)] == [["run"]] * 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,6 @@ from pathlib import Path
 import pytest
 from cluster import CannotStart, skip_or_fail, start_slurm
 from cluster_helpers import (
-    DONE,
     TROUBLE,
     WORK_REMAINS,
     ClusterRounds,
@@ -21,6 +21,10 @@ from cluster_helpers import (
 )
 from fake_pbs import FakePBS
 from rounds_for_tests import wait_for
+
+from roundhouse import record
+from roundhouse.attempt import Opened
+from roundhouse.causes import Cause
 
 RUNNERS, PASSES = 8, 20
 
@@ -107,12 +111,33 @@ def test_eight_runners_at_once_submit_every_attempt_exactly_once(
         }
     )
     runners = [rounds.passing(PASSES, unlocked=unlocked) for _ in range(RUNNERS)]
-    for codes in [finish_passes(runner, 300) for runner in runners]:
-        assert len(codes) == PASSES
-        assert set(codes) <= {DONE, WORK_REMAINS}
+    for runner in runners:
+        _, said = runner.communicate(timeout=300)
+        assert (runner.returncode, said) == (0, "")
     rounds.pass_until_done()
     assert {name: len(rounds.lines(name)) for name in names} == dict(zip(names, [1] * 5 + [2] * 3, strict=True))
     tokens = [attempt.opened.token for name in names for attempt in rounds.record(name).attempts]
     assert len(tokens) == 11
     assert sorted(names_of(fake_pbs)) == sorted(tokens)
     assert max(Counter(experiments_of(fake_pbs)).values()) == 1
+
+
+def test_two_runners_that_fold_at_the_same_moment_do_not_trip_over_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record.open_attempt(tmp_path, 1, Opened("rhtoken", {"kind": "slurm"}, "hash", {}, "1"))
+    (record.attempt_directory(tmp_path, 1) / "claim.json").write_text('{"version": 1, "nonce": "n", "job_id": "1"}')
+    record.close(tmp_path, 1, Cause.COMPLETED, "")
+    seen, link = record.read(tmp_path), os.link
+
+    def link_and_lose_the_moment(source: Path, name: Path) -> None:
+        link(source, name)
+        if source.name == "history.json":
+            monkeypatch.setattr(os, "link", link)
+            record.fold(record.read(tmp_path))  # the other runner, from beginning to end
+
+    monkeypatch.setattr(os, "link", link_and_lose_the_moment)
+    record.fold(seen)
+    assert record.read(tmp_path).completed is not None
+    files = {path.name for path in record.attempt_directory(tmp_path, 1).iterdir()}
+    assert files == {"job.json", "claim.json", "result.json"}

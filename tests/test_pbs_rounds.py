@@ -281,11 +281,12 @@ def test_a_queue_that_does_not_exist_is_tried_twice_and_is_then_a_failure(
 def test_a_job_that_was_accepted_though_qsub_reported_failure_is_adopted(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
-    fake_pbs.turn(fail_after_accept=True)
+    fake_pbs.turn(fail_after_accept=True, stopped=True)
     rounds.write_steps("a")
     assert rounds.call().returncode == WORK_REMAINS
     assert rounds.state("a") == "submitting"
     assert "Batch protocol error" in rounds.view("a")["reason"]
+    fake_pbs.turn()
     rounds.wait_for_step_3("a")
     assert rounds.call().returncode == WORK_REMAINS
     assert (rounds.state("a"), rounds.view("a")["job_id"]) == ("in_progress", "1.pbsnode")
@@ -308,7 +309,7 @@ def test_a_job_accepted_though_reported_as_failed_may_have_ended_before_the_next
 def test_a_job_accepted_after_the_time_limit_of_qsub_is_adopted(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     rounds.set_site("impatient", command_limit=3)
     rounds.write_steps("a")
-    fake_pbs.turn(accept_late=5)
+    fake_pbs.turn(accept_late=5, stopped=True)
     rounds.pass_until(
         lambda: rounds.call("--site", "impatient").returncode == WORK_REMAINS and rounds.record("a").attempts,
         "qsub was called",

@@ -28,7 +28,7 @@ Call = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def call(rounds: Rounds, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
     """runner.py in this process, on the test's own folders: exit code, stdout, stderr."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(rounds.gpus))
 
     def call(*options: str, name: str | None = "r", scheduler: str = "local") -> tuple[int, str, str]:
         argv = rounds.argv(*(["--round", name] if name else []), "--scheduler", scheduler, *options)[2:]

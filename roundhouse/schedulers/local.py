@@ -51,7 +51,7 @@ class Local:
         complaints = []
         running = pool.live()
         for token in ids:
-            pids, _ = running.get(token, ([], -1))
+            pids, _ = running.get(token, ([], ""))
             for pid in pids[:1]:  # the shell, or what is left of the job: it passes the signal on
                 try:
                     os.kill(pid, signal.SIGTERM)
