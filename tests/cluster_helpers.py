@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -219,7 +219,16 @@ def pbs_rounds(fake: FakePBS, folder: Path, **site: Any) -> Iterator[ClusterRoun
         yield made
     finally:
         fake.shut_down()
+        for shell in shells_of(fake):  # those that the fake was made to forget
+            with suppress(psutil.NoSuchProcess):
+                shell.kill()
         made.kill()
+
+
+def shells_of(fake: FakePBS) -> list[psutil.Process]:
+    """The shells of all jobs of this fake that are still there."""
+    spool = str(fake.folder / "spool")
+    return [one for one in psutil.process_iter(["cmdline"]) if spool in " ".join(one.info["cmdline"] or ())]
 
 
 def names_of(fake: FakePBS) -> list[str]:

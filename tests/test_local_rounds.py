@@ -9,14 +9,18 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from rounds_for_tests import Rounds, fill, finish, interrupt, small_disk, snapshot, wait_for
+from rounds_for_tests import MARK, Rounds, fill, finish, interrupt, small_disk, snapshot, wait_for
 
-from roundhouse import record
+from roundhouse import pool, record
 
 DONE, WORK_REMAINS, FAILED, TROUBLE, INTERRUPTED = 0, 3, 4, 5, 130
 
@@ -143,6 +147,27 @@ def test_two_rounds_at_once_share_the_slots_and_both_come_to_their_end(rounds: R
         most = max(most, running)
     assert most <= 2
     assert len(rounds.lines("log")) == 16
+
+
+def test_two_runners_that_look_at_once_do_not_take_the_same_slot(
+    rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, met = pool.live, threading.Barrier(2)
+
+    def live() -> Any:
+        seen = look()
+        with suppress(threading.BrokenBarrierError):  # whoever looks alone goes on alone
+            met.wait(1)
+        return seen
+
+    monkeypatch.setattr(pool, "live", live)
+    monkeypatch.setenv(MARK, rounds.mark)
+    script = rounds.folder / "job.sh"
+    script.write_text("exec sleep 600")
+    slot = pool.Slot(f"{rounds.mark}/0", None, 1)
+    with ThreadPoolExecutor() as threads:
+        took = [threads.submit(pool.Pool([slot]).start, script, f"{rounds.mark}-{number}") for number in range(2)]
+    assert sorted(one.result() for one in took) == [False, True]
 
 
 def test_rounds_on_different_gpus_do_not_wait_for_each_other(rounds: Rounds) -> None:
@@ -272,7 +297,8 @@ def test_a_config_that_changed_after_a_run_blocks_that_experiment_and_names_the_
 
 
 def test_ctrl_c_stops_the_jobs_cleanly_and_the_next_call_goes_on(rounds: Rounds) -> None:
-    script = f'trap "echo saved >> {rounds.notes}/saved; exit 1" TERM; ' + holding(rounds)
+    # The shell signals the whole group and train.py its child: one program may hear of it twice.
+    script = f'trap "trap : TERM; echo saved >> {rounds.notes}/saved; exit 1" TERM; ' + holding(rounds)
     rounds.write({"e": group("{seed}", script, 3)})
     for turn in range(1, 4):
         runner = rounds.start()
@@ -408,8 +434,9 @@ def test_a_job_whose_shell_was_killed_is_seen_until_its_last_process_ends(rounds
     finish(runner)
     wait_for(lambda: len(rounds.jobs()) >= 4, "all its processes are there")
     for process in rounds.jobs():
-        if process.name() == "bash":
-            process.kill()
+        with suppress(psutil.NoSuchProcess):
+            if process.name() == "bash":
+                process.kill()
     second = rounds.start()
     wait_for(lambda: len(rounds.jobs()) <= 2, "shell and Python are gone")
     wait_for(lambda: rounds.status()["0"]["job_state"] == "running", "the rest is seen")

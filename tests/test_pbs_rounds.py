@@ -6,8 +6,10 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from cluster_helpers import (
     DONE,
@@ -42,6 +44,13 @@ def only_job(fake: FakePBS) -> str:
     """The ID of the one live job."""
     (job_id,) = [job_id for job_id, job in fake.jobs().items() if job["job_state"] in fakepbs.LIVE]
     return job_id
+
+
+def wake(*stopped: psutil.Process) -> None:
+    """Let stopped processes go on; those that woke first may have ended the others already."""
+    for process in stopped:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGCONT)
 
 
 def start(rounds: ClusterRounds, *names: str, **group: object) -> None:
@@ -410,8 +419,7 @@ def test_a_zombie_that_wakes_after_its_attempt_was_closed_changes_nothing(
     assert rounds.begun("a") == [0, 3]
     before = snapshot(rounds.directory("a"))
     (rounds.notes / "a.go").unlink()  # its command would go on to its end at once, and that is not what is asked here
-    for process in zombie:
-        process.send_signal(signal.SIGCONT)
+    wake(*zombie)
     wait_for(lambda: all(dead(one) for one in zombie), "the zombie leaves")
     after = snapshot(rounds.directory("a"))
     log = "attempts/1/out.log"
@@ -436,10 +444,10 @@ def test_a_zombie_that_runs_on_to_its_end_does_not_undo_what_came_after_it(
     rounds.release("a")
     rounds.pass_until_done()
     outside = {name: told for name, told in snapshot(rounds.directory("a")).items() if "attempts/1/" not in name}
-    for process in zombie[:1] + zombie[2:]:  # all but train.py, which would end it: its command is free to finish
-        process.send_signal(signal.SIGCONT)
+    shell, train, command = zombie
+    wake(shell, command)  # train.py, which would end it, sleeps on: the command is free to finish
     wait_for(lambda: rounds.lines("a").count("end") == 2, "the command of the zombie comes to its end")
-    zombie[1].send_signal(signal.SIGCONT)
+    wake(train)
     wait_for(lambda: all(dead(one) for one in zombie), "the zombie leaves")
     assert {
         name: told for name, told in snapshot(rounds.directory("a")).items() if "attempts/1/" not in name

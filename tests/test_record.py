@@ -455,6 +455,25 @@ def test_folding_that_is_killed_at_any_step_loses_nothing(tmp_path: Path, monkey
     assert step > 20
 
 
+def test_a_record_that_is_folded_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    completed(tmp_path, Cause.ERROR)
+    before = record.read(tmp_path)
+    real, first = files.read_bytes, [True]
+
+    def read_bytes(path: str | Path) -> bytes | None:
+        data = real(path)
+        if first.pop() if first else False:
+            record.fold(before)
+        return data
+
+    monkeypatch.setattr(files, "read_bytes", read_bytes)
+    after = record.read(tmp_path)
+    assert (after.folded, after.damage) == (True, "")
+    assert timeless(after) == timeless(before)
+
+
 def test_what_is_late_finds_every_name_of_a_folded_experiment_taken(tmp_path: Path) -> None:
     completed(tmp_path, Cause.PREEMPTED)
     record.fold(record.read(tmp_path))

@@ -294,7 +294,7 @@ def test_python_may_take_its_time_after_a_signal_and_several_are_remembered(benc
     bench.open()
     shell = bench.start()
     wait_for(bench.running(), "train.py runs")
-    for name, number in (("INT", signal.SIGINT), ("TERM", signal.SIGTERM)):
+    for name, number in (("INT", signal.SIGINT), ("TERM", signal.SIGTERM), ("HUP", signal.SIGHUP)):
         shell.send_signal(number)
         wait_for((bench.repository / "asked").exists, f"{name} was passed on")
         (bench.repository / "asked").unlink()
@@ -302,8 +302,8 @@ def test_python_may_take_its_time_after_a_signal_and_several_are_remembered(benc
     assert bench.attempt().result is None
     (bench.repository / "go").touch()
     shell.communicate(timeout=60)
-    assert bench.result().cause is Cause.PREEMPTED
-    assert bench.result().signals == ("INT", "TERM")
+    assert (bench.result().cause, bench.result().exit_code) == (Cause.PREEMPTED, 75)
+    assert bench.result().signals == ("INT", "TERM", "HUP")
 
 
 def test_a_python_that_was_killed_leaves_a_result_all_the_same(bench: Bench) -> None:
