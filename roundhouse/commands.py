@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import getpass
 import json
 import os
@@ -42,6 +43,7 @@ Only = Callable[[Experiment], bool]
 
 def main(options: argparse.Namespace, repository: Path) -> int:
     """Carry out one call of runner.py, and tell what went wrong in a line. Returns the exit code."""
+    gc.disable()  # a pass over a large round makes little but objects that stay; looking through them takes an eighth
     try:
         code = run(options, repository)
         sys.stdout.flush()
@@ -168,6 +170,7 @@ def _run_here(place: Workplace, scheduler: Local, loaded: Round, only: Only, lim
     else:
         from roundhouse.foreground import run_here
 
+        gc.enable()  # for days, maybe
         report, interrupted = run_here(place, scheduler.pool, loaded.experiments, only, limit)
     _print(loaded, report)
     return INTERRUPTED if interrupted else exit_code(report)
@@ -183,6 +186,7 @@ def _run_there(place: Workplace, loaded: Round, only: Only, limit: int | None, w
         code = exit_code(report)
         if watch is None or code not in (WORK_REMAINS, TROUBLE):
             return code
+        gc.collect()
         pause = max(watch, WATCH_AT_LEAST, 5 * took)
         print(f"Next pass in {pause:.0f} s. Ctrl-C ends the watch, not the jobs.", flush=True)
         time.sleep(pause)

@@ -152,6 +152,11 @@ class _Desk:
     report: Report
     act: bool
     submitted: int = 0
+    here: Mapping[str, str] | None = None  # which scheduler answers, if it does
+
+    def __post_init__(self) -> None:
+        if isinstance(self.seen.identity, Identity):
+            self.here = asdict(self.seen.identity)
 
     def settle(self, experiment: Experiment, rec: Record, rows: Mapping[str, Row], act: bool) -> Row:
         """Decide and act, as long as one action leads on to another; a submission is left for later."""
@@ -161,8 +166,7 @@ class _Desk:
         inputs = inputs_of(experiment, rows)
         for _ in range(3):
             answer = answer_for(rec.newest, before, self.seen)
-            here = asdict(self.seen.identity) if isinstance(self.seen.identity, Identity) else None
-            action = decide(rec, answer, inputs, self.clock, experiment.config_hash(), self.seen.live, here)
+            action = decide(rec, answer, inputs, self.clock, experiment.config_hash(), self.seen.live, self.here)
             if not act or action.verb in (Verb.NOTHING, Verb.SUBMIT) or not self._carry_out(experiment, rec, action):
                 break
             self.report.done.append((experiment, action))
