@@ -50,7 +50,7 @@ def run_here(
                     told = True
                 _wait(pool, display, report)
         except KeyboardInterrupt:
-            _stop(pool, display, report)
+            _stop(pool, display, report, interrupts)
             return dispatch.run_pass(place, experiments, limit=0, only=only), True
 
 
@@ -74,22 +74,17 @@ def _wait(pool: Pool, display: Display, report: Report) -> None:
         display.show(report.rows, fresh=record.read)
 
 
-def _stop(pool: Pool, display: Display, report: Report) -> None:
+def _stop(pool: Pool, display: Display, report: Report, interrupts: _Interrupts) -> None:
     stopped = pool.running
-    try:
-        display.say("Stopping: each job saves its place. Once more to stop at once.")
-        pool.stop()
-        _wait_for_all(pool)
-    except KeyboardInterrupt:
-        pool.kill()
-        _wait_for_all(pool)
-    _close(stopped, report)
-
-
-def _wait_for_all(pool: Pool) -> None:
+    interrupts.only_note()
+    display.say("Stopping: each job saves its place. Once more to stop at once.")
+    pool.stop()
     while pool.running:
+        if interrupts.noted():
+            pool.kill()
         time.sleep(LOOK_EVERY)
         pool.reap()
+    _close(stopped, report)
 
 
 def _close(stopped: frozenset[str], report: Report) -> None:
@@ -138,6 +133,15 @@ class _Interrupts:
         if self._pending:
             self._pending = False
             raise KeyboardInterrupt
+
+    def only_note(self) -> None:
+        """Raise no more, for good: an exception can be lost in a place that swallows it, a note cannot."""
+        self._deferring = True
+
+    def noted(self) -> bool:
+        """Whether there was one since the last time."""
+        pending, self._pending = self._pending, False
+        return pending
 
     def _interrupt(self, received: int, frame: FrameType | None) -> None:
         if not self._deferring:
