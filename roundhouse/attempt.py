@@ -25,6 +25,13 @@ class Opened:
     at: float = 0.0
     mark: Cause | None = None
 
+    def ran_at(self, here: Mapping[str, str]) -> bool:
+        """Whether `here` identifies the scheduler that opened it; which boot of this machine it was does not matter."""
+        home, place = dict(self.scheduler), dict(here)
+        home.pop("boot", None)
+        place.pop("boot", None)
+        return home == place
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:

@@ -57,11 +57,10 @@ def run_here(
 def _awaits(place: Workplace, report: Report) -> bool:
     """Whether something of this machine's is still open: an orphan of an earlier runner, or a last word to come."""
     here = asdict(place.scheduler.identity(place.run))
-    here.pop("boot")
     for row in report.rows:
         newest = row.record.newest
         if row.action.state in (State.IN_PROGRESS, State.SUBMITTING) and newest is not None and not newest.closed:
-            if {key: value for key, value in newest.opened.scheduler.items() if key != "boot"} == here:
+            if newest.opened.ran_at(here):
                 return True
     return False
 

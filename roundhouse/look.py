@@ -55,14 +55,13 @@ def answer_for(attempt: Attempt | None, before: Attempt | None, seen: Look) -> A
         if isinstance(part, QueryFailed):
             return part
     assert isinstance(seen.jobs, Jobs) and isinstance(seen.identity, Identity)
-    home, here = dict(attempt.opened.scheduler), asdict(seen.identity)
-    boot_then, boot_now = home.pop("boot", ""), here.pop("boot", "")
-    if home != here:
+    home, here = attempt.opened.scheduler, asdict(seen.identity)
+    if not attempt.opened.ran_at(here):
         return QueryFailed(
             f"its job belongs to {home.get('kind')} on {home.get('server')}, user {home.get('user')}: "
             "run the pass there"
         )
-    if boot_then != boot_now:
+    if home.get("boot", "") != here["boot"]:
         return Unknown()  # this very machine has been started anew since
     if before is None or before.number != attempt.number or before.job_id not in (None, attempt.job_id):
         return QueryFailed("the attempt is newer than the scheduler's answer; the next pass will tell")

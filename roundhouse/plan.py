@@ -189,9 +189,9 @@ def _elsewhere(record: Record, here: Mapping[str, str] | None) -> str:
     last = record.newest
     if last is None or here is None or last.opened.mark is not None:
         return ""
-    home = {key: value for key, value in last.opened.scheduler.items() if key != "boot"}
-    if home == {key: value for key, value in here.items() if key != "boot"}:
+    if last.opened.ran_at(here):
         return ""
+    home = last.opened.scheduler
     where = f"{home.get('kind')} on {home.get('server')}, user {home.get('user')}"
     return f"its jobs belong to {where}: run the pass there. To go on here, for good: --retry"
 

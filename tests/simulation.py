@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import time
 import uuid
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
@@ -213,7 +212,6 @@ class World:
 
     kind = "slurm"
     grace = 180.0
-    max_name = 200
 
     def submit(self, run: Any, script: Path, name: str) -> Any:
         self._step()
@@ -259,7 +257,6 @@ class World:
         return SimpleNamespace(
             kind=self.kind,
             grace=self.grace,
-            max_name=self.max_name,
             identity=lambda run: self.identity,
             submit=self.submit,
             query=self.query,
@@ -385,11 +382,3 @@ class World:
         for job in self.jobs:
             if job.arrives and job.arrives <= self.now:
                 job.known, job.arrives = True, 0.0
-
-
-def poll(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait for a condition that must come true; fail if it does not."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.05)

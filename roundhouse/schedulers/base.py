@@ -115,7 +115,6 @@ class Scheduler(Protocol):
 
     kind: str
     grace: float  # seconds a job must be missing before its silence counts
-    max_name: int  # longest job name
 
     def identity(self, run: Run) -> Identity | QueryFailed:
         """Which scheduler answers here."""

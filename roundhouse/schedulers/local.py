@@ -28,7 +28,6 @@ class Local:
 
     kind = "local"
     grace = 2.0
-    max_name = 255
 
     def __init__(self, slots: pool.Pool) -> None:
         self.pool = slots

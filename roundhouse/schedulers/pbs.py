@@ -77,7 +77,6 @@ class PBS:
 
     kind = "pbs"
     grace = 180.0
-    max_name = 230
 
     def __init__(self, user: str) -> None:
         self.user = user

@@ -77,7 +77,6 @@ class Slurm:
 
     kind = "slurm"
     grace = 180.0
-    max_name = 200
 
     def __init__(self, user: str) -> None:
         self.user = user

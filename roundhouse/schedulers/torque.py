@@ -37,7 +37,6 @@ class Torque:
 
     kind = "torque"
     grace = 180.0
-    max_name = 15
 
     def __init__(self, user: str) -> None:
         self.user = user
