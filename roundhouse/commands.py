@@ -227,7 +227,7 @@ def _print(loaded: Round, report: Report) -> None:
     settings = results.settings_of(rows) if len(rows) <= view.MANY else []
     if settings:
         console.print("", results.table(settings), sep="\n")
-    _tell(report.trouble, sys.stderr)
+    _tell(view.refusals(rows) + report.trouble, sys.stderr)
     print(view.summary(loaded.name, rows, len(loaded.experiments)), flush=True)
 
 
@@ -252,15 +252,12 @@ def _dry_run(place: Workplace, loaded: Round, only: Only, limit: int | None) -> 
     folder = Path(tempfile.mkdtemp(prefix=f"roundhouse-{loaded.name}-"))
     scripts = 0
     for row in report.rows:
-        verb = row.action.verb
-        reason = f": {row.action.reason}" if row.action.reason else ""
-        step = row.action.state if verb is Verb.NOTHING else verb.value
-        print(f"{step:12} {row.experiment.path}{reason}")
-        if verb is Verb.SUBMIT:
+        print(view.prospect(row))
+        if row.action.verb is Verb.SUBMIT:
             scripts += 1
             script = folder / f"{row.experiment.path.replace('/', '__')}.sh"
             script.write_text(place.script(row.experiment, row.record.next_number, record.new_token()))
-    _tell(report.trouble, sys.stderr)
+    _tell(view.refusals(report.rows) + report.trouble, sys.stderr)
     print(view.summary(loaded.name, report.rows, len(loaded.experiments)))
     print(
         f"{scripts} would be submitted through {place.scheduler.kind} (site {place.site.name}). Their scripts: {folder}"

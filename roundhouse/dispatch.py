@@ -14,6 +14,7 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment
 from roundhouse.look import NOT_ASKED, Look, answer_for, look, stale_jobs
 from roundhouse.plan import Action, Clock, Inputs, State, Verb, decide
+from roundhouse.readiness import Readiness
 from roundhouse.schedulers.base import Identity, Job, Refused, Run, Scheduler, SubmitAnswer, Submitted
 from roundhouse.view import Row
 
@@ -155,6 +156,7 @@ class _Desk:
     here: Mapping[str, str] | None = None  # which scheduler answers, if it does
 
     def __post_init__(self) -> None:
+        self.readiness = Readiness(self.place.repository, self.place.site)
         if isinstance(self.seen.identity, Identity):
             self.here = asdict(self.seen.identity)
 
@@ -173,14 +175,19 @@ class _Desk:
             rec = record.read(rec.directory)
             if action.verb is Verb.KILL:
                 break
-        if action.verb is Verb.SUBMIT and self.seen.trouble:
+        # What waits is asked about too: its mistake is told today, not once all that it waits for is completed.
+        to_come = action.state is State.PENDING and action.verb in (Verb.NOTHING, Verb.SUBMIT)
+        refusal = self.readiness.refusal(experiment) if to_come else ""
+        if refusal:
+            action = Action(Verb.NOTHING, State.BLOCKED, f"cannot start: {refusal}")
+        elif action.verb is Verb.SUBMIT and self.seen.trouble:
             action = Action(Verb.NOTHING, State.PENDING, "the scheduler cannot be asked")
         if action.state is State.BLOCKED and rec.runs and rec.runs[0].opened.config_hash != experiment.config_hash():
             action = replace(action, reason=action.reason + _difference(rec.directory, experiment))
         if action.state is State.FAILED and rec.runs:
             action = replace(action, reason=action.reason + _last_words(rec))
         job = answer if isinstance(answer, Job) else None
-        return Row(experiment, rec, action, inputs, job.state.value if job else None)
+        return Row(experiment, rec, action, inputs, job.state.value if job else None, refusal)
 
     def _carry_out(self, experiment: Experiment, rec: Record, action: Action) -> bool:
         """One step of the protocol. That another was faster is fine: the record, read again, tells."""

@@ -87,9 +87,9 @@ def retry(rows: Iterable[Row]) -> list[str]:
 def _elsewhere(row: Row) -> bool:
     """Closed, and blocked for no other reason than that it has run through another scheduler."""
     runs = row.record.runs
-    return (
-        row.action.state is State.BLOCKED and bool(runs) and runs[0].opened.config_hash == row.experiment.config_hash()
-    )
+    if row.action.state is not State.BLOCKED or row.refusal:
+        return False
+    return bool(runs) and runs[0].opened.config_hash == row.experiment.config_hash()
 
 
 def put_away(rows: Iterable[Row]) -> list[str]:

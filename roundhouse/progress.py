@@ -33,6 +33,7 @@ class Display:
         self._round: TaskID | None = None
         self._running: dict[str, TaskID] = {}
         self._told: dict[str, tuple[State, int | None]] = {}
+        self._refusals: set[str] = set()
 
     def __enter__(self) -> Display:
         if self.console.is_terminal:
@@ -66,8 +67,10 @@ class Display:
         self._told[path] = (state, attempt)
         if known is None and state in (State.COMPLETED, State.PENDING, State.CANCELLED) or known == (state, attempt):
             return
-        if state in (State.PENDING, State.SUBMITTING):
-            return
+        if state in (State.PENDING, State.SUBMITTING) or row.refusal in self._refusals:
+            return  # one refusal may concern the whole round, and is told once
+        if row.refusal:
+            self._refusals.add(row.refusal)
         told = as_dict(row)
         best = f", best {told['metric_name']} {number(told['best'])}" if told["best"] is not None else ""
         started = f" (attempt {attempt})" if state is State.IN_PROGRESS else ""

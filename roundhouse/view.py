@@ -11,7 +11,8 @@ from roundhouse import record
 from roundhouse.attempt import Attempt, Record
 from roundhouse.causes import Cause
 from roundhouse.experiment import Experiment
-from roundhouse.plan import Action, Inputs, State
+from roundhouse.plan import Action, Inputs, State, Verb
+from roundhouse.render import walltime
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,6 +39,7 @@ class Row:
     action: Action
     inputs: Inputs
     job_state: str | None = None
+    refusal: str = ""  # why the study's check will not let it start
 
     @property
     def shown(self) -> Attempt | None:
@@ -100,7 +102,8 @@ def table(rows: Sequence[Row]) -> Table:
     from rich.text import Text
 
     if len(rows) > MANY:
-        rows = [row for row in rows if row.action.state in (State.FAILED, State.BLOCKED)][:MANY]
+        attention = (State.FAILED, State.BLOCKED)
+        rows = [row for row in rows if row.action.state in attention and not row.refusal][:MANY]
     told = [as_dict(row) for row in rows]
     metrics = {one["metric_name"] for one in told} - {None}
     columns = {
@@ -161,6 +164,37 @@ def summary(name: str, rows: Sequence[Row], of: int) -> str:
         return f"Round {name}: {chosen} experiments are completed."
     parts = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
     return f"Round {name}: {len(rows)}{f' chosen of {of}' if len(rows) != of else ''} experiments: {parts or 'none'}."
+
+
+def prospect(row: Row) -> str:
+    """What a pass would do about one experiment, for what resources, and what it waits for: a line of `--dry-run`."""
+    action, asked = row.action, row.experiment.resources
+    step = action.state if action.verb is Verb.NOTHING else action.verb.value
+    gpus = f", {_counted(asked.ngpus, 'GPU')}" if asked.ngpus else ""
+    memory = f", {asked.mem_mb / 1024:.4g} GB" if asked.mem_mb else ""
+    job = f"{_counted(asked.ncpus, 'core')}{gpus}{memory}, {walltime(asked.walltime_s)}"
+    if row.refusal:  # told once for all that it concerns
+        waited_for = [path for paths in row.experiment.after.values() for path in paths]
+        why = f"waits for {', '.join(waited_for)}" if waited_for else ""
+    else:
+        why = action.reason
+    return f"{step:12} {row.experiment.path} ({job}){f': {why}' if why else ''}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def refusals(rows: Sequence[Row]) -> list[str]:
+    """A line for each thing that keeps experiments from starting, however many it keeps."""
+    kept: dict[str, list[str]] = {}
+    for row in rows:
+        if row.refusal:
+            kept.setdefault(row.refusal, []).append(row.experiment.path)
+    return [
+        f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''} cannot start: {refusal}"
+        for refusal, paths in kept.items()
+    ]
 
 
 def story(row: Row) -> str:

@@ -2,7 +2,9 @@
 
 Slow modules that a training would load are loaded once, before the forks.
 
-python kill_and_resume.py {pure,logit,stages} KILLS DIRECTORY
+python kill_and_resume.py KIND KILLS DIRECTORY [DEVICE [STEP]]
+
+KIND is stages (a small task of two stages), pure, a method of the distillation study, or fitnets_in_two_stages.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +26,41 @@ import torch
 import torch._dynamo  # noqa: F401
 from small_task import SmallTask
 
+from roundhouse.settings import Settings
 from roundhouse.training import Task
-from roundhouse.training.loop import prepare, run
-from roundhouse.training.settings import Settings
-from studies.distillation import build
+from roundhouse.training.loop import Progress, prepare, run
+from studies.distillation import build, task
+from studies.distillation.data import Split, load
 
 SETTINGS = Settings(seed=1, device="cpu", patience=50)
+STEP = "auto"
 OPERATIONS = ("open", "fsync", "replace")
+DIGITS = load("digits", None)
+FEW_DIGITS = replace(DIGITS, train=Split(DIGITS.train.images[:512], DIGITS.train.labels[:512]))
 
 
 def make_task(kind: str, teacher: Path) -> Task:
     device = prepare(SETTINGS).device
     if kind == "stages":
         return SmallTask((10, 20))
-    config = {"model": "ResNet8", "method": kind, "epochs": 5}
-    return build(config, {"teacher": [teacher]}, device, None)
+    task.load = lambda name, folder, validation: FEW_DIGITS  # type: ignore[assignment]
+    method = {"fitnets_in_two_stages": "fitnets"}.get(kind, kind)
+    config = {"model": "ResNet8", "method": method, "epochs": 4, "paraphraser_epochs": 3, "step": STEP}
+    config |= {"hint_epochs": 3} if method != kind else {}
+    return build(config, {"teacher": [teacher]} if method != "pure" else {}, device, None)
 
 
 def train(kind: str, root: Path, here: Path, earlier: list[Path], dies_at: int | None = None) -> None:
     """In a forked process: one attempt, which may kill itself at its n-th file operation."""
     done = count_operations(dies_at)
-    task = make_task("pure" if here.name == "teacher" else kind, root / "teacher")
-    outcome = run(task, SETTINGS, here, earlier, lambda progress: None, lambda: None)
+    made = make_task("pure" if here.name == "teacher" else kind, root / "teacher")
+
+    def note_where_it_goes_on(progress: Progress) -> None:
+        if progress.epoch == progress.started_epoch > 0:
+            with (root / "resumed").open("a") as file:
+                file.write(f"{progress.stage}\n")
+
+    outcome = run(made, SETTINGS, here, earlier, note_where_it_goes_on, lambda: None)
     (here / "outcome.json").write_text(json.dumps({**asdict(outcome), "operations": len(done)}))
 
 
@@ -99,8 +114,9 @@ def attempt(
 def result(directory: Path) -> dict[str, Any]:
     """How a run ended, without what the clock decides."""
     metrics = json.loads((directory / "metrics.json").read_text())
+    del metrics["used"]
     for record in metrics["epochs"]:
-        del record["seconds"]
+        del record["seconds"], record["peak_memory_mb"]
     outcome = json.loads((directory / "outcome.json").read_text())
     del outcome["operations"]
     return {"outcome": outcome, "metrics": metrics}
@@ -109,7 +125,10 @@ def result(directory: Path) -> dict[str, Any]:
 def run_through_kills(
     kind: str, root: Path, chance: random.Random, seconds: float, operations: int
 ) -> tuple[int, Path]:
-    """Kill and resume, in new folders or in the same one, until a training gets through: (kills, its folder)."""
+    """Kill and resume, in new folders or in the same one, until a training gets through.
+
+    Returns how often it was killed, and the folder in which it ended.
+    """
     folders: list[Path] = []
     kills = 0
     while True:
@@ -125,21 +144,27 @@ def run_through_kills(
 
 def main(kind: str, wanted: int, root: Path) -> None:
     torch.set_num_threads(1)
-    if kind == "logit":
+    if kind not in ("stages", "pure"):
         attempt(kind, root, root / "teacher", [], None, None)
     began = time.monotonic()
     attempt(kind, root, root / "straight", [], None, None)
     seconds = time.monotonic() - began
+    straight = result(root / "straight")
     operations = json.loads((root / "straight" / "outcome.json").read_text())["operations"]
+    all_stages = {record["stage"] for record in straight["metrics"]["epochs"]}
     chance = random.Random(kind)
     kills = 0
+    resumed: set[str] = set()  # stages of the epochs after which it went on
     ended: list[dict[str, Any]] = []
-    while kills < wanted:
+    while kills < wanted or not all_stages <= resumed:
         more, directory = run_through_kills(kind, root / f"killed{len(ended)}", chance, seconds, operations)
         kills += more
         ended.append(result(directory))
-    print(json.dumps({"kills": kills, "straight": result(root / "straight"), "killed": ended}))
+        resumed = set((root / "resumed").read_text().split()) if (root / "resumed").exists() else set()
+    print(json.dumps({"kills": kills, "resumed": sorted(resumed), "straight": straight, "killed": ended}))
 
 
 if __name__ == "__main__":
+    SETTINGS = replace(SETTINGS, device=(sys.argv[4:] or ["cpu"])[0])
+    STEP = (sys.argv[5:] or ["auto"])[0]
     main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))

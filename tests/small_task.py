@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from roundhouse.training import Context, Stage
 from roundhouse.training.loop import Outcome, Progress, run
-from roundhouse.training.settings import Settings
+from roundhouse.settings import Settings
 
 SETTINGS = Settings(seed=3, device="cpu", precision="fp32")
 BATCHES = 4

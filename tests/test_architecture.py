@@ -26,7 +26,7 @@ DOES_IO = {
     "os", "io", "pathlib", "subprocess", "shutil", "socket", "tempfile", "sqlite3", "time", "datetime", "random",
     "roundhouse.files", "roundhouse.record", "roundhouse.execute", "roundhouse.pool", "roundhouse.dispatch",
     "roundhouse.orders", "roundhouse.worker", "roundhouse.foreground", "roundhouse.commands", "roundhouse.look",
-    "roundhouse.view", "roundhouse.progress",
+    "roundhouse.view", "roundhouse.progress", "roundhouse.readiness",
 }  # fmt: skip
 
 
@@ -82,13 +82,9 @@ def imports_of_name(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize("path", modules_in("studies"), ids=name_of)
-def test_a_study_knows_of_roundhouse_only_what_training_is(path: Path) -> None:
+def test_a_study_knows_of_roundhouse_only_training_options_and_errors(path: Path) -> None:
     ours = starting_with(imports_of(path), "roundhouse")
-    assert ours <= starting_with(ours, "roundhouse.training") | {
-        "roundhouse.errors",
-        "roundhouse.errors.RoundhouseError",
-    }
-    assert not starting_with(ours, "roundhouse.schedulers", "roundhouse.render")
+    assert ours <= starting_with(ours, "roundhouse.training", "roundhouse.options", "roundhouse.errors")
 
 
 @pytest.mark.parametrize("path", modules_in("roundhouse"), ids=name_of)
@@ -148,10 +144,22 @@ def test_nothing_that_a_login_node_runs_imports_what_is_heavy() -> None:
     assert not starting_with(reached, "roundhouse.training", "studies")
 
 
-def test_runner_py_imports_nothing_heavy() -> None:
-    code = "import runner, sys; print(*sys.modules)"
+def loaded_by(module: str) -> set[str]:
+    """All modules that a Python has loaded once it has imported this one."""
+    code = f"import {module}, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY, capture_output=True, text=True)
-    loaded = set(done.stdout.split())
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "studies").glob("*/check.py")), ids=name_of)
+def test_what_a_study_is_asked_on_a_login_node_loads_nothing_heavy(path: Path) -> None:
+    loaded = loaded_by(name_of(path))
+    assert {name_of(path), name_of(path.parent)} <= loaded
+    assert not loaded & (HEAVY | {"roundhouse.training"})
+
+
+def test_runner_py_imports_nothing_heavy() -> None:
+    loaded = loaded_by("runner")
     assert "runner" in loaded
     assert not loaded & (HEAVY | {"pydantic", "rich", "yaml", "jinja2", "psutil", "filelock"})
 

@@ -1,4 +1,4 @@
-"""The distillation study: networks, losses against plain float64 versions, options, and what distillation changes."""
+"""The distillation study: networks, recipes, what each method and option changes, memory, outputs."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
-from roundhouse.training import Context, Stage, StudyError
+from roundhouse.settings import Settings
+from roundhouse.training import Context, Stage, StudyError, read_options, read_weights
 from roundhouse.training.loop import Outcome, run
 from roundhouse.training.precision import Precision
-from roundhouse.training.settings import Settings
-from studies.distillation import build, data
-from studies.distillation.data import Dataset, Split, load, shift, split
-from studies.distillation.losses import cross_entropy, logit_loss
-from studies.distillation.models import BLOCKS, build_model
+from studies.distillation import build, data, task
+from studies.distillation.data import Dataset, Split, load
+from studies.distillation.methods import METHODS
+from studies.distillation.models import build_model, shapes_of
+from studies.distillation.options import ALONE, BLOCKS, DISTILLING, Options
+from studies.distillation.task import Distillation, make_optimizer
 
 CPU = torch.device("cpu")
-ALL_DIGITS = load("digits", None, CPU)
+ALL_DIGITS = load("digits", None)
 
 
 @pytest.fixture(autouse=True)
@@ -34,19 +34,42 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def digits(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Dataset:
+    """Training on 256 digits, and other changes."""
+    few = replace(ALL_DIGITS, train=Split(ALL_DIGITS.train.images[:256], ALL_DIGITS.train.labels[:256]))
+    few = replace(few, **changes)
+    monkeypatch.setattr(task, "load", lambda name, folder, validation: few)
+    return few
+
+
 @pytest.fixture
 def few_digits(monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    """Training on 256 digits."""
-    few = replace(ALL_DIGITS, train=Split(ALL_DIGITS.train.images[:256], ALL_DIGITS.train.labels[:256]))
-    monkeypatch.setitem(data.LOADERS, "digits", lambda directory, device: few)
-    return few
+    return digits(monkeypatch)
+
+
+def make(teacher: Path | None = None, **config: Any) -> Distillation:
+    config = {"model": "ResNet8", "epochs": 2, "batch_size": 64, "paraphraser_epochs": 1, **config}
+    return build(config, {"teacher": [teacher]} if teacher else {}, CPU, None)
 
 
 def train(directory: Path, teacher: Path | None = None, seed: int = 0, **config: Any) -> Outcome:
     directory.mkdir(parents=True, exist_ok=True)
-    config = {"model": "ResNet8", "epochs": 2, "batch_size": 64, **config}
-    task = build(config, {"teacher": [teacher]} if teacher else {}, CPU, None)
-    return run(task, Settings(seed=seed, device="cpu"), directory, [], lambda progress: None, lambda: None)
+    settings = Settings(seed=seed, device="cpu")
+    return run(make(teacher, **config), settings, directory, [], lambda progress: None, lambda: None)
+
+
+def weights_of(directory: Path) -> str:
+    """A digest of the student's best weights."""
+    weights = read_weights(directory / "best.pth")["weights"]
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode() + weights[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def metrics_of(directory: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((directory / "metrics.json").read_text())
+    return found
 
 
 @pytest.fixture
@@ -73,10 +96,13 @@ def test_networks_have_as_many_layers_as_their_name_says(name: str) -> None:
 
 @pytest.mark.parametrize("size", [8, 32, 64])
 def test_features_have_the_shapes_that_their_names_promise(size: int) -> None:
-    features = build_model("ResNet8", 7, 3, CPU)(torch.randn(2, 3, size, size))
+    network = build_model("ResNet8", 7, 3, CPU)
+    features = network(torch.randn(2, 3, size, size))
     assert [tuple(one.shape) for one in features] == [
         (2, 7), (2, 16, size, size), (2, 32, size // 2, size // 2), (2, 64, size // 4, size // 4), (2, 64),
     ]  # fmt: skip
+    shapes = shapes_of(network, (3, size, size))
+    assert [(2, *shapes[name]) for name in features._fields] == [tuple(one.shape) for one in features]
 
 
 def test_a_wrong_network_is_answered_with_the_nearest() -> None:
@@ -84,193 +110,145 @@ def test_a_wrong_network_is_answered_with_the_nearest() -> None:
         build_model("Resnet20", 10, 1, CPU)
 
 
-# Losses, against versions in float64 with plain loops
+# The recipe
 
 
-def softmax(row: list[float]) -> list[float]:
-    top = max(row)
-    powers = [math.exp(one - top) for one in row]
-    return [one / sum(powers) for one in powers]
+def rates_over(epochs: int, **config: Any) -> list[list[float]]:
+    """The learning rate of each step, by epoch, of a run with 4 steps an epoch."""
+    options = {"model": "ResNet8", "epochs": epochs, "batch_size": 64, "lr": 0.5, **config}
+    distillation = build(options, {}, CPU, None)
+    rates: list[list[float]] = []
+    for epoch in range(epochs):
+        context = Context(Stage("train", epochs), epoch, 0, Precision("fp32", CPU))
+        if not epoch:
+            distillation.begin_stage(context)
+            optimizer = distillation._optimizer
+            optimizer.register_step_pre_hook(lambda one, *_: rates[-1].append(one.param_groups[0]["lr"]))
+        rates.append([])
+        distillation.train_epoch(context)
+    return rates
 
 
-def slow_logit_loss(
-    student: list[list[float]], teacher: list[list[float]], temperature: float
-) -> tuple[float, list[list[float]]]:
-    """The loss and its gradient by the student's logits, from the definition of KL and the derivative of softmax."""
-    total, gradient = 0.0, []
-    for s_row, t_row in zip(student, teacher, strict=True):
-        p = softmax([one / temperature for one in t_row])
-        q = softmax([one / temperature for one in s_row])
-        total += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
-        gradient.append([temperature * (b - a) / len(student) for a, b in zip(p, q, strict=True)])
-    return temperature**2 * total / len(student), gradient
+def test_the_learning_rate_falls_as_half_a_cosine_over_the_whole_run(few_digits: Dataset) -> None:
+    rates = [rate for epoch in rates_over(3) for rate in epoch]
+    assert rates == pytest.approx([0.5 * (1 + math.cos(math.pi * step / 12)) / 2 for step in range(12)])
 
 
-def slow_cross_entropy(
-    logits: list[list[float]], labels: list[int], smoothing: float
-) -> tuple[float, list[list[float]]]:
-    total, gradient = 0.0, []
-    for row, label in zip(logits, labels, strict=True):
-        q = softmax(row)
-        p = [smoothing / len(row) + (1 - smoothing) * (index == label) for index in range(len(row))]
-        total -= sum(a * math.log(b) for a, b in zip(p, q, strict=True))
-        gradient.append([(b - a) / len(logits) for a, b in zip(p, q, strict=True)])
-    return total / len(logits), gradient
-
-
-@st.composite
-def batches(draw: st.DrawFn) -> tuple[list[list[float]], list[list[float]], list[int]]:
-    size, classes = draw(st.integers(1, 4)), draw(st.integers(2, 5))
-    logits = st.lists(
-        st.lists(st.floats(-20, 20, width=32), min_size=classes, max_size=classes), min_size=size, max_size=size
-    )
-    return draw(logits), draw(logits), draw(st.lists(st.integers(0, classes - 1), min_size=size, max_size=size))
-
-
-def close(value: torch.Tensor, expected: Any) -> None:
-    torch.testing.assert_close(
-        value.detach().double(), torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=1e-5
-    )
-
-
-@settings(deadline=None)
-@given(batches(), st.sampled_from([1.0, 4.0, 10.0]))
-def test_the_logit_loss_is_what_its_equation_says(batch: tuple[Any, Any, Any], temperature: float) -> None:
-    student = torch.tensor(batch[0], requires_grad=True)
-    loss = logit_loss(student, torch.tensor(batch[1]), temperature)
-    loss.backward()  # type: ignore[no-untyped-call]
-    expected, gradient = slow_logit_loss(batch[0], batch[1], temperature)
-    close(loss, expected)
-    close(student.grad, gradient)  # type: ignore[arg-type]
-
-
-@settings(deadline=None)
-@given(batches(), st.sampled_from([0.0, 0.1, 0.5]))
-def test_the_cross_entropy_is_what_its_equation_says(batch: tuple[Any, Any, Any], smoothing: float) -> None:
-    logits = torch.tensor(batch[0], requires_grad=True)
-    loss = cross_entropy(logits, torch.tensor(batch[2]), smoothing)
-    loss.backward()  # type: ignore[no-untyped-call]
-    expected, gradient = slow_cross_entropy(batch[0], batch[2], smoothing)
-    close(loss, expected)
-    close(logits.grad, gradient)  # type: ignore[arg-type]
-
-
-@settings(deadline=None)
-@given(batches())
-def test_the_logit_loss_is_0_for_a_student_that_says_what_its_teacher_says(batch: tuple[Any, Any, Any]) -> None:
-    same = torch.tensor(batch[0])
-    assert logit_loss(same, same + 3.0, 4.0).abs() < 1e-4
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_losses_of_half_precision_logits_are_computed_in_float32_and_finite(dtype: torch.dtype) -> None:
-    student = torch.tensor([[6e4, -6e4], [0.0, 0.0]], dtype=dtype, requires_grad=True)
-    loss = logit_loss(student, -student.detach(), 1.0) + cross_entropy(student, torch.tensor([1, 0]))
-    loss.backward()  # type: ignore[no-untyped-call]
-    assert loss.dtype == torch.float32
-    assert loss.isfinite()
-    assert student.grad is not None
-    assert student.grad.isfinite().all()
-
-
-# Data
-
-
-def test_the_splits_of_digits_are_disjoint_and_always_the_same() -> None:
-    parts = [ALL_DIGITS.train, ALL_DIGITS.validation, ALL_DIGITS.test]
-    assert [len(part) for part in parts] == [1200, 237, 360]
-    labels = torch.cat([part.labels for part in parts]).numpy()
-    assert hashlib.sha256(labels.tobytes()).hexdigest()[:16] == "8f61c6ae4453aea8"
-    whole = Split(torch.arange(100), torch.arange(100))
-    assert sorted(torch.cat([part.labels for part in split("x", whole, (50, 20, 30))]).tolist()) == list(range(100))
-
-
-def test_digits_hold_every_class_in_every_split() -> None:
-    for part in (ALL_DIGITS.train, ALL_DIGITS.validation, ALL_DIGITS.test):
-        assert torch.unique(part.labels).tolist() == list(range(10))
-
-
-def test_normalised_training_images_have_mean_0_and_deviation_1() -> None:
-    images = ALL_DIGITS.normalise(ALL_DIGITS.train.images)
-    assert images.mean().abs() < 1e-5
-    assert (images.std() - 1).abs() < 1e-5
-
-
-@settings(deadline=None)
-@given(st.integers(0, 2**32), st.integers(0, 2))
-def test_augmentation_only_moves_images(seed: int, most: int) -> None:
-    images = ALL_DIGITS.train.images[:8]
-    moved = shift(images, most, torch.Generator().manual_seed(seed))
-    assert moved.shape == images.shape
-    padded = torch.nn.functional.pad(images, [most] * 4)
-    for index in range(len(images)):
-        places = [padded[index, :, y : y + 8, x : x + 8] for y in range(2 * most + 1) for x in range(2 * most + 1)]
-        assert any(torch.equal(moved[index], place) for place in places)
-
-
-def test_augmentation_moves_images_independently_and_each_epoch_anew(few_digits: Dataset) -> None:
-    one = shift(few_digits.train.images, 1, torch.Generator().manual_seed(0))
-    other = shift(few_digits.train.images, 1, torch.Generator().manual_seed(1))
-    same = [torch.equal(a, b) for a, b in zip(one, other, strict=True)]
-    assert 0 < sum(same) < len(same) / 2
-
-
-# Configs
+def test_the_learning_rate_falls_to_a_tenth_at_each_milestone(few_digits: Dataset) -> None:
+    rates = rates_over(4, schedule="steps", milestones=[1, 3])
+    assert [pytest.approx(epoch[0]) for epoch in rates] == [0.5, 0.05, 0.05, 0.005]
+    assert all(len(set(epoch)) == 1 for epoch in rates)
 
 
 @pytest.mark.parametrize(
-    ("config", "complaint"),
+    ("config", "message"),
     [
-        ({"model": "ResNet9"}, "unknown model 'ResNet9': did you mean 'ResNet"),
-        ({"dataset": "digit"}, "unknown dataset 'digit': did you mean 'digits'"),
-        ({"method": "logits"}, "unknown method 'logits': did you mean 'logit'"),
-        ({"momentun": 0.9}, "unknown config key 'momentun': did you mean 'momentum'"),
-        ({"lr": "1e-3"}, "write 1.0e-3"),
-        ({"alpha": 1.5}, "config key 'alpha' is 1.5"),
-        ({"temperature": 0}, "config key 'temperature' is 0"),
-        ({"epochs": 0}, "config key 'epochs' is 0"),
-        ({"batch_size": 2000}, "has 1200 training images"),
-        ({"label_smoothing": 1.0}, "config key 'label_smoothing' is 1.0"),
-        ({"method": "logit"}, "method 'logit' needs a teacher"),
+        ({"method": "fitnet"}, "unknown method 'fitnet': did you mean 'fitnets'"),
+        ({"modle": "ResNet8"}, "unknown config key 'modle': did you mean 'model'"),
+        ({"alpha": 1.5}, "'alpha' is 1.5; it must lie between 0 and 1"),
+        ({"epochs": 0}, "'epochs' is 0; it must be above 0"),
+        ({"factor_rate": 0.0}, "'factor_rate' is 0.0; it must be above 0, and 1 at most"),
+        ({"validation_images": -1}, "'validation_images' is -1; it must not be below 0"),
+        ({"accumulation": 7}, "'accumulation' is 7; batch_size 64 cannot be cut"),
+        ({"accumulation": "all"}, "unknown accumulation 'all'"),
+        ({"schedule": "steps"}, "go together"),
+        ({"milestones": [10]}, "go together"),
+        ({"milestones": [10.5], "schedule": "steps"}, "'milestones' is 10.5"),
+        ({"nesterov": True, "momentum": 0.0}, "'nesterov' needs a momentum"),
+        ({"step": "grahp"}, "unknown step 'grahp': did you mean 'graph'"),
+        ({"lr": "1e-1"}, "write 1.0e-3"),
     ],
 )
-def test_a_mistake_in_a_config_is_answered_before_anything_trains(config: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(StudyError) as error:
-        build({"model": "ResNet8", **config}, {}, CPU, None).begin_stage(
-            Context(Stage("train", 1), 0, 0, Precision("fp32", CPU))
-        )
-    assert complaint in str(error.value)
+def test_a_mistake_in_a_config_is_told(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(StudyError, match=message):
+        read_options(Options, {"model": "ResNet8", "batch_size": 64, **config})
 
 
-def test_a_teacher_of_another_kind_is_refused(teacher: Path) -> None:
-    with pytest.raises(StudyError, match="holds .*ResNet14.* asks for .*ResNet20"):
+def test_a_batch_larger_than_the_data_set_is_told(few_digits: Dataset) -> None:
+    with pytest.raises(StudyError, match="'batch_size' is 512; digits has 256 training images"):
+        make(batch_size=512)
+
+
+def test_a_graph_on_a_machine_without_gpu_is_told(tmp_path: Path, few_digits: Dataset) -> None:
+    with pytest.raises(StudyError, match="CUDA graphs need a GPU"):
+        train(tmp_path, step="graph")
+
+
+# Teachers
+
+
+def test_a_method_without_a_teacher_or_with_two_is_told(teacher: Path) -> None:
+    with pytest.raises(StudyError, match="'logit' needs one teacher, and `after` in the round file names 0"):
+        make(method="logit")
+    with pytest.raises(StudyError, match="names 2"):
+        build({"model": "ResNet8", "method": "rkd"}, {"a": [teacher], "b": [teacher]}, CPU, None)
+
+
+def test_a_teacher_of_another_kind_is_told(teacher: Path) -> None:
+    with pytest.raises(StudyError, match="'model': 'ResNet14'.*asks for .*'ResNet20'"):
         build({"model": "ResNet8", "method": "logit", "teacher": "ResNet20"}, {"teacher": [teacher]}, CPU, None)
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut"])
-def test_a_teacher_that_cannot_be_read_is_refused(teacher: Path, damage: str) -> None:
-    best = teacher / "best.pth"
-    if damage == "missing":
-        best.unlink()
-    else:
-        best.write_bytes(best.read_bytes()[:-1])
-    with pytest.raises(StudyError, match="best.pth"):
-        build({"model": "ResNet8", "method": "logit"}, {"teacher": [teacher]}, CPU, None)
+@pytest.mark.parametrize("method", DISTILLING)
+def test_distillation_leaves_its_teacher_as_it_was_and_out_of_the_optimiser(
+    method: str, tmp_path: Path, teacher: Path
+) -> None:
+    distillation = make(teacher, method=method, epochs=1)
+    led = distillation._teacher
+    assert led is not None
+    before = {name: value.clone() for name, value in led.state_dict().items()}
+    run(distillation, Settings(device="cpu"), tmp_path, [], lambda progress: None, lambda: None)
+    assert all(torch.equal(value, before[name]) for name, value in led.state_dict().items())
+    held = {id(one) for group in distillation._optimizer.param_groups for one in group["params"]}
+    assert not held & {id(one) for one in led.parameters()}
+    assert not led.training
 
 
 # Does it do anything?
 
 
-def test_alpha_0_equals_plain_training_bit_for_bit(tmp_path: Path, teacher: Path) -> None:
+def gradients_after_one_step(teacher: Path | None, **config: Any) -> torch.Tensor:
+    """The student's gradients in the first step of stage `train`."""
+    distillation = make(teacher, **config)
+    for stage in distillation.stages:
+        context = Context(stage, 0, 3, Precision("fp32", CPU))
+        torch.manual_seed(context.seed("begin"))
+        distillation.begin_stage(context)
+    student = distillation._student
+    assert student is not None
+    told: list[torch.Tensor] = []
+
+    def remember(*_: Any) -> None:
+        told.append(torch.cat([one.grad.flatten() for one in student.parameters() if one.grad is not None]).clone())
+
+    distillation._optimizer.register_step_pre_hook(remember)
+    distillation.train_epoch(context)
+    return told[0]
+
+
+@pytest.mark.parametrize("method", DISTILLING)
+def test_a_method_changes_the_gradients_at_the_student(method: str, teacher: Path) -> None:
+    plain = gradients_after_one_step(None)
+    followed = gradients_after_one_step(teacher, method=method)
+    halved = gradients_after_one_step(None, method="control", alpha=0.5)
+    assert (halved - plain / 2).abs().max() <= 1e-6 * plain.abs().max()
+    # Not only the cross entropy's smaller share: what the distance adds is far above rounding.
+    assert (followed - halved).norm() > 1e-3 * plain.norm()
+    assert followed.isfinite().all()
+
+
+@pytest.mark.parametrize("method", [*DISTILLING, "control"])
+def test_alpha_0_equals_plain_training_bit_for_bit(method: str, tmp_path: Path, teacher: Path) -> None:
     plain = train(tmp_path / "plain")
-    distilled = train(tmp_path / "distilled", teacher, method="logit", alpha=0.0)
-    assert distilled.final_hash == plain.final_hash
-    assert distilled.metrics == plain.metrics
+    followed = train(tmp_path / "followed", teacher if method != "control" else None, method=method, alpha=0.0)
+    assert weights_of(tmp_path / "followed") == weights_of(tmp_path / "plain")
+    for name, value in plain.metrics.items():
+        assert followed.metrics[name] == value
 
 
 def test_two_equal_runs_end_equal_and_every_option_changes_the_result(tmp_path: Path, teacher: Path) -> None:
-    base: dict[str, Any] = {"epochs": 1, "batch_size": 128}
-    distilled = {**base, "method": "logit", "teacher": teacher}
+    base: dict[str, Any] = {"epochs": 2, "batch_size": 128, "step": "eager"}
+    distilled: dict[str, dict[str, Any]] = {name: {**base, "method": name, "teacher": teacher} for name in METHODS}
     runs: list[dict[str, Any]] = [
         base,
         {**base, "seed": 1},
@@ -278,58 +256,208 @@ def test_two_equal_runs_end_equal_and_every_option_changes_the_result(tmp_path: 
         {**base, "batch_size": 64},
         {**base, "lr": 0.05},
         {**base, "momentum": 0.5},
+        {**base, "nesterov": True},
         {**base, "weight_decay": 0.0},
+        {**base, "schedule": "steps", "milestones": [1]},
         {**base, "label_smoothing": 0.1},
-        distilled,
-        {**distilled, "alpha": 0.25},
-        {**distilled, "alpha": 1.0},
-        {**distilled, "temperature": 2.0},
+        {**base, "accumulation": 2},
+        {**base, "method": "control"},
+        {**base, "method": "control", "alpha": 0.25},
+        *distilled.values(),
+        {**distilled["logit"], "alpha": 0.25},
+        {**distilled["logit"], "alpha": 1.0},
+        {**distilled["logit"], "weight": 2.0},
+        {**distilled["logit"], "temperature": 2.0},
+        {**distilled["fitnets"], "hint_epochs": 1},
+        {**distilled["fitnets"], "hint_epochs": 1, "temperature": 2.0},
+        {**distilled["factor_transfer"], "paraphraser_epochs": 2},
+        {**distilled["factor_transfer"], "factor_rate": 0.25},
+        {**distilled["factor_transfer"], "reconstruction": "mse"},
+        {**distilled["rkd"], "angle_weight": 1.0},
+        {**distilled["dkd"], "target_weight": 2.0},
+        {**distilled["dkd"], "others_weight": 4.0},
+        {**distilled["dkd"], "warm_up": 1},
     ]
-    hashes = [train(tmp_path / str(index), **config).final_hash for index, config in enumerate(runs)]
+    hashes = []
+    for index, config in enumerate(runs):
+        hashes.append(train(tmp_path / str(index), **config).final_hash)
     assert len(set(hashes)) == len(runs)
-    assert train(tmp_path / "again", **distilled).final_hash == hashes[runs.index(distilled)]
+    assert train(tmp_path / "again", **distilled["rkd"]).final_hash == hashes[runs.index(distilled["rkd"])]
+
+
+def test_every_option_is_among_those_that_are_shown_to_change_something() -> None:
+    elsewhere = {"model", "dataset", "method", "teacher", "validation_images", "step", "feed", "workers", "epochs"}
+    source = Path(__file__).read_text()
+    shown = {name for name in Options.__dataclass_fields__ if f'"{name}": ' in source}
+    assert set(Options.__dataclass_fields__) <= shown | elsewhere
+
+
+@pytest.mark.parametrize("feed", ["device", "workers"])
+def test_where_images_are_augmented_changes_no_bit(feed: str, tmp_path: Path, few_digits: Dataset) -> None:
+    outcomes = [train(tmp_path / name, feed=name, workers=1, epochs=1) for name in ("device", "workers")]
+    assert outcomes[0].final_hash == outcomes[1].final_hash
 
 
 def test_label_smoothing_is_for_plain_training_only(tmp_path: Path, teacher: Path) -> None:
-    hashes = {
-        train(tmp_path / str(smoothing), teacher, method="logit", epochs=1, label_smoothing=smoothing).final_hash
-        for smoothing in (0.0, 0.1)
-    }
-    assert len(hashes) == 1
+    for method, given in (("logit", teacher), ("control", None)):
+        hashes = {
+            train(
+                tmp_path / f"{method}{smoothing}", given, method=method, epochs=1, label_smoothing=smoothing
+            ).final_hash
+            for smoothing in (0.0, 0.1)
+        }
+        assert len(hashes) == 1
 
 
-def test_distillation_leaves_its_teacher_as_it_was(tmp_path: Path, teacher: Path) -> None:
-    task = build({"model": "ResNet8", "method": "logit", "epochs": 1}, {"teacher": [teacher]}, CPU, None)
-    before = {name: value.clone() for name, value in task._teacher.state_dict().items()}  # type: ignore[union-attr]
-    run(task, Settings(device="cpu"), tmp_path, [], lambda progress: None, lambda: None)
-    for name, value in task._teacher.state_dict().items():  # type: ignore[union-attr]
-        assert torch.equal(value, before[name])
+# Stages
+
+
+def test_factor_transfer_leaves_its_paraphraser_beside_its_weights(tmp_path: Path, teacher: Path) -> None:
+    outcome = train(tmp_path / "run", teacher, method="factor_transfer", paraphraser_epochs=2)
+    saved = read_weights(tmp_path / "run" / "paraphraser.pth")
+    assert saved["dataset"] == "digits"
+    checkpoint = read_weights(tmp_path / "run" / "checkpoint.pth")["task"]["method"]
+    paraphraser = {name: value for name, value in checkpoint.items() if name.startswith("paraphraser.")}
+    assert paraphraser
+    for name, value in paraphraser.items():
+        assert torch.equal(saved["method"][name], value), "the paraphraser was changed after its stage"
+    assert "paraphraser.pth" in outcome.artifacts
+    records = metrics_of(tmp_path / "run")["epochs"]
+    assert [record["stage"] for record in records] == ["paraphraser", "paraphraser", "train", "train"]
+    assert records[1]["preparation_loss"] < records[0]["preparation_loss"]
+
+
+def test_the_hint_stage_of_fitnets_goes_on_with_the_same_student(tmp_path: Path, teacher: Path) -> None:
+    train(tmp_path / "run", teacher, method="fitnets", hint_epochs=2)
+    assert [record["stage"] for record in metrics_of(tmp_path / "run")["epochs"]] == ["hint", "hint", "train", "train"]
+    assert "weights" in read_weights(tmp_path / "run" / "hint.pth")
+
+
+def test_a_run_that_ends_before_there_is_a_student_says_so(tmp_path: Path, teacher: Path) -> None:
+    distillation = make(teacher, method="factor_transfer", paraphraser_epochs=3)
+    with pytest.raises(StudyError, match="ended before its stage 'train'"):
+        run(distillation, Settings(device="cpu", max_epochs=1), tmp_path, [], lambda progress: None, lambda: None)
+
+
+# What is told
+
+
+@pytest.mark.parametrize("method", DISTILLING)
+def test_each_epoch_tells_the_ratio_of_the_two_gradients(method: str, tmp_path: Path, teacher: Path) -> None:
+    for alpha in (0.5, 0.75):
+        train(tmp_path / str(alpha), teacher, method=method, alpha=alpha, epochs=1)
+    half, more = (metrics_of(tmp_path / str(alpha))["epochs"][-1] for alpha in (0.5, 0.75))
+    assert half["gradient_ratio"] == pytest.approx(half["distance_gradient"] / half["truth_gradient"])
+    # Both look at the same batch and the same weights: only alpha / (1 - alpha) differs.
+    assert more["gradient_ratio"] == pytest.approx(3 * half["gradient_ratio"], rel=1e-4)
+
+
+def test_without_cross_entropy_there_is_no_ratio(tmp_path: Path, teacher: Path) -> None:
+    train(tmp_path / "run", teacher, method="logit", alpha=1.0, epochs=1)
+    assert "gradient_ratio" not in metrics_of(tmp_path / "run")["epochs"][0]
+
+
+def test_the_weight_of_the_distance_is_told_with_its_factor_for_the_size_of_images(
+    tmp_path: Path, teacher: Path
+) -> None:
+    train(tmp_path / "run", teacher, method="attention_transfer", epochs=1)
+    told = metrics_of(tmp_path / "run")["epochs"][0]["distance_weight"]
+    assert told == pytest.approx(1000 * 8 * 8 / (32 * 32))
 
 
 def test_a_network_learns_digits_and_its_outputs_agree_with_its_metrics(tmp_path: Path) -> None:
     outcome = train(tmp_path, epochs=6)
     assert outcome.metrics["test_accuracy"] > 0.8
     outputs = np.load(tmp_path / "outputs.npz")
-    assert outputs["logits"].shape == (360, 10)
-    assert outputs["pooled"].shape == (360, 64)
-    assert outputs["logits"].dtype == outputs["pooled"].dtype == np.float16
+    assert {name: outputs[name].shape for name in outputs} == {
+        "logits": (360, 10), "labels": (360,), "pooled": (360, 64),
+        "stage1": (360, 16), "stage2": (360, 32), "stage3": (360, 64),
+        "validation_logits": (237, 10), "validation_labels": (237,),
+    }  # fmt: skip
+    assert all(outputs[name].dtype == np.float16 for name in outputs if "labels" not in name)
     accuracy = (outputs["logits"].argmax(1) == outputs["labels"]).mean()
     assert accuracy == pytest.approx(outcome.metrics["test_accuracy"], abs=0.01)
+    assert np.allclose(outputs["pooled"], outputs["stage3"], rtol=2e-3)
+    assert np.array_equal(outputs["labels"], ALL_DIGITS.test.labels.numpy())
+    chosen = metrics_of(tmp_path)["best"]["val_accuracy"]
+    assert (outputs["validation_logits"].argmax(1) == outputs["validation_labels"]).mean() == pytest.approx(chosen)
+
+
+def test_the_last_epoch_is_the_best_where_no_validation_images_are_kept_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digits(monkeypatch, validation=Split(ALL_DIGITS.validation.images[:0], ALL_DIGITS.validation.labels[:0]))
+    outcome = train(tmp_path, epochs=3)
+    assert metrics_of(tmp_path)["best"] == {"epoch": 3, "epochs_trained": 3}
+    assert outcome.metrics["last_test_accuracy"] == outcome.metrics["test_accuracy"]
+    assert np.load(tmp_path / "outputs.npz")["validation_logits"].shape == (0, 10)
 
 
 def test_the_test_set_is_not_touched_while_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    poisoned = replace(ALL_DIGITS, test=Split(ALL_DIGITS.test.images * 0, ALL_DIGITS.test.labels * 0))
+    digits(monkeypatch)
     train(tmp_path / "plain", epochs=1)
-    monkeypatch.setitem(data.LOADERS, "digits", lambda directory, device: poisoned)
+    digits(monkeypatch, test=Split(ALL_DIGITS.test.images * 0, ALL_DIGITS.test.labels * 0))
     train(tmp_path / "poisoned", epochs=1)
-    records = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("plain", "poisoned")]
+    records = [metrics_of(tmp_path / name) for name in ("plain", "poisoned")]
     for record in records:
-        del record["epochs"][0]["seconds"]
+        del record["epochs"][0]["seconds"], record["epochs"][0]["peak_memory_mb"]
     assert records[0]["epochs"] == records[1]["epochs"]
     assert records[0]["final"] != records[1]["final"]
 
 
-def test_half_precision_trains_too(tmp_path: Path, few_digits: Dataset) -> None:
-    task = build({"model": "ResNet8", "epochs": 1, "batch_size": 64}, {}, CPU, None)
-    outcome = run(task, Settings(device="cpu", precision="bf16"), tmp_path, [], lambda progress: None, lambda: None)
-    assert outcome.finished
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("method", ["pure", *DISTILLING])
+def test_half_precision_trains_too(method: str, precision: str, tmp_path: Path, teacher: Path) -> None:
+    distillation = make(teacher if method in DISTILLING else None, method=method, epochs=1)
+    settings = Settings(device="cpu", precision=precision)
+    assert run(distillation, settings, tmp_path, [], lambda progress: None, lambda: None).finished
+
+
+def test_a_first_step_that_gradient_scaling_skips_leaves_no_trace() -> None:
+    weight = nn.Parameter(torch.ones(1000))
+    optimizer, scaler = make_optimizer([weight], Options("ResNet8")), torch.amp.GradScaler("cpu")
+    for factor in (float("inf"), 1.0):
+        optimizer.zero_grad()
+        scaler.scale((weight * factor).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    assert torch.allclose(optimizer.state[weight]["momentum_buffer"], torch.tensor(1.0 + 5e-4))
+
+
+# Memory
+
+
+def test_relations_that_cannot_fit_are_refused_with_the_figures(
+    tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studies.distillation.objective.free_memory", lambda device: 1_000_000)
+    with pytest.raises(
+        StudyError, match=r"rkd needs .* for its relations of 64 samples, and 1 MB are free on cpu, enou"
+    ):
+        train(tmp_path, teacher, method="rkd")
+
+
+def test_a_batch_is_cut_into_as_few_parts_as_fit_and_the_number_is_recorded(
+    tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = METHODS["rkd"](Options("ResNet8", method="rkd"), make(teacher, method="rkd")._shapes(make_model())).memory(
+        20
+    )
+    monkeypatch.setattr("studies.distillation.objective.free_memory", lambda device: limit)
+    outcome = train(tmp_path / "found", teacher, method="rkd", accumulation="auto")
+    assert [record["accumulation"] for record in metrics_of(tmp_path / "found")["epochs"]] == [4, 4]  # 32 are above 20
+    asked = train(tmp_path / "asked", teacher, method="rkd", accumulation=4)
+    assert asked.final_hash == outcome.final_hash
+
+
+def make_model() -> Any:
+    return build_model("ResNet14", 10, 1, CPU)
+
+
+def test_methods_alone_need_no_teacher() -> None:
+    assert set(ALONE) & set(METHODS) == set()
+    assert tuple(METHODS) == DISTILLING
+
+
+def test_data_is_a_module_that_tests_may_replace() -> None:
+    assert data.load is load

@@ -22,7 +22,7 @@ from roundhouse import files
 from roundhouse.errors import RoundhouseError
 from roundhouse.training import Context, checkpoint, read_weights
 from roundhouse.training.loop import Outcome, Progress
-from roundhouse.training.settings import Settings
+from roundhouse.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +33,11 @@ def one_thread() -> None:
 def metrics_of(directory: Path) -> dict[str, Any]:
     """metrics.json without what the clock decides."""
     metrics: dict[str, Any] = json.loads((directory / "metrics.json").read_text())
+    assert metrics["used"].keys() == {"seconds", "peak_memory_mb"}
+    del metrics["used"]
     for record in metrics["epochs"]:
         assert record.pop("seconds") >= 0
+        assert record.pop("peak_memory_mb") > 0
     return metrics
 
 
@@ -60,7 +63,7 @@ def test_a_run_writes_its_checkpoint_metrics_best_weights_and_outputs(tmp_path: 
     outcome = train(tmp_path)
     assert (outcome.finished, outcome.reason, outcome.epochs_run, outcome.exact) == (True, "completed", 5, True)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "checkpoint.pth", "metrics.json", "best.pth", "outputs.npz",
+        "checkpoint.pth", "metrics.json", "autoencoder.pth", "best.pth", "outputs.npz",
     }  # fmt: skip
     metrics = metrics_of(tmp_path)
     assert [(record["stage"], record["epoch"]) for record in metrics["epochs"]] == [
@@ -68,7 +71,9 @@ def test_a_run_writes_its_checkpoint_metrics_best_weights_and_outputs(tmp_path: 
     ]  # fmt: skip
     assert metrics["final"] == outcome.metrics
     assert np.load(tmp_path / "outputs.npz")["head"].shape == (2, 4)
-    assert outcome.artifacts == {name: digest(tmp_path / name) for name in ("best.pth", "outputs.npz")}
+    assert outcome.artifacts == {
+        name: digest(tmp_path / name) for name in ("autoencoder.pth", "best.pth", "outputs.npz")
+    }
 
 
 def digest(path: Path) -> str:
@@ -109,8 +114,8 @@ def test_earlier_checkpoints_are_deleted_once_there_is_an_own_epoch(tmp_path: Pa
     train(second, earlier=[first], stop=StopAfter(0))
     assert (first / "checkpoint.pth").exists()
     train(third, earlier=[first, second], stop=StopAfter(6))
-    assert {path.name for path in first.iterdir()} == {"metrics.json", "best.pth"}
-    assert {path.name for path in second.iterdir()} == {"metrics.json", "best.pth"}
+    assert {path.name for path in first.iterdir()} == {"metrics.json", "autoencoder.pth", "best.pth"}
+    assert {path.name for path in second.iterdir()} == {"metrics.json", "autoencoder.pth", "best.pth"}
     assert (third / "checkpoint.prev.pth").exists()
 
 
@@ -349,6 +354,23 @@ def test_a_run_fails_if_gradient_scaling_skips_every_step_of_an_epoch(tmp_path: 
 def test_the_share_of_steps_that_may_be_skipped_is_a_setting(tmp_path: Path) -> None:
     settings = dataclasses.replace(FP16, max_skipped=0.3)
     assert train(tmp_path, Overflowing(1, range(11)), settings).finished
+
+
+def test_a_resume_of_a_task_whose_kernels_may_differ_is_called_approximate(tmp_path: Path) -> None:
+    class Compiled(SmallTask):
+        exact = False
+
+    assert not train(tmp_path / "1", Compiled(), stop=StopAfter(12)).finished
+    assert not train(tmp_path / "2", Compiled(), earlier=[tmp_path / "1"]).exact
+    assert train(tmp_path / "straight", Compiled()).exact
+
+
+def test_a_stage_that_was_prepared_is_written_again_by_the_attempt_that_goes_on(tmp_path: Path) -> None:
+    train(tmp_path / "1", stop=StopAfter(18))
+    assert json.loads((tmp_path / "1" / "metrics.json").read_text())["epochs"][-1]["stage"] == "head"
+    outcome = train(tmp_path / "2", earlier=[tmp_path / "1"])
+    assert digest(tmp_path / "2" / "autoencoder.pth") == digest(tmp_path / "1" / "autoencoder.pth")
+    assert outcome.artifacts["autoencoder.pth"] == digest(tmp_path / "2" / "autoencoder.pth")
 
 
 def test_a_resume_with_other_threads_is_called_approximate_ever_after(

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roundhouse.errors import RoundhouseError
+from roundhouse.settings import Settings, split_config
 from roundhouse.training import Context, Stage, choose, read_options
 from roundhouse.training.precision import Precision, choose_device, choose_precision, has_kernels
 from roundhouse.training.reproducibility import (
@@ -24,7 +26,6 @@ from roundhouse.training.reproducibility import (
     seed_globals,
     snapshot,
 )
-from roundhouse.training.settings import Settings, split_config
 
 CPU = torch.device("cpu")
 STATE = {"model": {"weight": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor(3)}, "lr": 0.1, "groups": [1, None]}
@@ -194,10 +195,20 @@ class Options:
     rate: float = 0.1
     count: int | None = None
     fast: bool = False
+    widths: tuple[int, ...] = ()
+    rates: tuple[float, ...] = (0.5,)
 
 
 def test_options_are_read_from_a_config() -> None:
     assert read_options(Options, {"name": "a", "rate": 1, "count": None}) == Options("a", rate=1.0)
+
+
+def test_a_list_in_a_config_becomes_a_tuple_of_the_right_type() -> None:
+    options = read_options(Options, yaml.safe_load("{name: a, widths: [8, 16], rates: [1, 0.1]}"))
+    assert options == Options("a", widths=(8, 16), rates=(1.0, 0.1))
+    assert [type(rate) for rate in options.rates] == [float, float]
+    assert isinstance(hash(options), int)
+    assert read_options(Options, {"name": "a", "widths": [], "rates": (2.0,)}) == Options("a", rates=(2.0,))
 
 
 @pytest.mark.parametrize(
@@ -211,6 +222,14 @@ def test_options_are_read_from_a_config() -> None:
         ({"name": "a", "rate": float("nan")}, "it must be finite"),
         ({"name": "a", "count": 1.5}, "it must be int or null"),
         ({"name": "a", "fast": 1}, "it must be bool"),
+        ({"name": "a", "widths": 8}, "config key 'widths' is 8 (int); it must be a list"),
+        ({"name": "a", "widths": "8 16"}, "config key 'widths' is '8 16' (str); it must be a list"),
+        ({"name": "a", "widths": None}, "config key 'widths' is None (NoneType); it must be a list"),
+        ({"name": "a", "widths": [8, 16.5]}, "config key 'widths' is 16.5 (float); it must be int"),
+        ({"name": "a", "widths": [8, [16]]}, "config key 'widths' is [16] (list); it must be int"),
+        ({"name": "a", "widths": [True]}, "config key 'widths' is True (bool); it must be int"),
+        ({"name": "a", "rates": ["1e-3"]}, "write 1.0e-3"),
+        ({"name": "a", "rates": [float("inf")]}, "config key 'rates' is inf; it must be finite"),
     ],
 )
 def test_a_mistake_in_a_config_is_answered(config: dict[str, Any], complaint: str) -> None:

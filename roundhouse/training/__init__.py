@@ -1,8 +1,20 @@
-"""What every study shares. Studies import from here, and nothing else of roundhouse."""
+"""What studies share. They import from here, and from `roundhouse.options`, which loads no torch."""
 
 from roundhouse.errors import RoundhouseError as StudyError
+from roundhouse.options import choose, read_options
 from roundhouse.training.checkpoint import read as read_weights
-from roundhouse.training.options import choose, read_options
+from roundhouse.training.memory import fewest_parts, free_memory, readable
 from roundhouse.training.task import Context, Stage, Task
 
-__all__ = ["Context", "Stage", "StudyError", "Task", "choose", "read_options", "read_weights"]
+__all__ = [
+    "Context",
+    "Stage",
+    "StudyError",
+    "Task",
+    "choose",
+    "fewest_parts",
+    "free_memory",
+    "read_options",
+    "read_weights",
+    "readable",
+]

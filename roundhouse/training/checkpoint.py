@@ -26,7 +26,7 @@ from roundhouse.training.reproducibility import check_plain
 CHECKPOINT = "checkpoint.pth"
 PREVIOUS = "checkpoint.prev.pth"
 DAMAGED = ".damaged"
-FORMAT = 1
+FORMAT = 2
 
 _DIGEST = 64  # hexadecimal digits
 _END_RECORD = 22  # a ZIP archive's last record, whose final two bytes say how long the comment after it is

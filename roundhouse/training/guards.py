@@ -9,7 +9,7 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.training.task import Context
 
 _FEW_STEPS = 50
-_OURS = ("stage", "epoch", "seconds")  # what the loop itself writes into an epoch's record
+_OURS = ("stage", "epoch", "seconds", "peak_memory_mb")  # what the loop itself writes into an epoch's record
 
 
 def check_steps(recent: list[bool], context: Context, limit: float) -> None:
@@ -18,12 +18,13 @@ def check_steps(recent: list[bool], context: Context, limit: float) -> None:
     Looked at are the epoch's steps, or the last 50 if it has fewer, because the scale must first find its level;
     `recent` holds them from one epoch to the next.
     """
-    if not context.steps:
+    taken = context.steps
+    if not taken:
         return
-    recent.extend(context.steps)
-    del recent[: -max(len(context.steps), _FEW_STEPS)]
+    recent.extend(taken)
+    del recent[: -max(len(taken), _FEW_STEPS)]
     skipped, steps = recent.count(False), len(recent)
-    if not any(context.steps) or (steps >= _FEW_STEPS and skipped > limit * steps):
+    if not any(taken) or (steps >= _FEW_STEPS and skipped > limit * steps):
         raise RoundhouseError(
             f"{skipped} of the last {steps} optimiser steps were skipped, up to stage {context.stage.name}, "
             f"epoch {context.epoch + 1}, because gradients overflowed at precision {context.precision.name}: compute "

@@ -19,9 +19,11 @@ import torch
 
 from roundhouse import files
 from roundhouse.errors import RoundhouseError
+from roundhouse.options import choose
+from roundhouse.settings import Settings
 from roundhouse.training import checkpoint
 from roundhouse.training.guards import check_steps, merge_metrics
-from roundhouse.training.options import choose
+from roundhouse.training.memory import peak_memory
 from roundhouse.training.precision import Precision, choose_device, choose_precision
 from roundhouse.training.reproducibility import (
     derive_seed,
@@ -32,7 +34,6 @@ from roundhouse.training.reproducibility import (
     seed_globals,
     snapshot,
 )
-from roundhouse.training.settings import Settings
 from roundhouse.training.task import Context, Stopped, Task
 
 METRICS, BEST, OUTPUTS = "metrics.json", "best.pth", "outputs.npz"
@@ -78,6 +79,7 @@ class _Run:
     epochs: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None  # epoch, value, state
+    prepared: dict[str, Any] = field(default_factory=dict)  # name of a stage before the last -> what it led to
     exact: bool = True
     steps: list[bool] = field(default_factory=list)  # with gradient scaling: whether each of the latest was taken
     begun: int = 0  # stages whose begin_stage has run
@@ -152,6 +154,8 @@ def run(
         return outcome
     except Stopped as stopped:
         return Outcome(False, stopped.reason, this.epochs, this.exact)
+    finally:
+        getattr(task, "close", lambda: None)()
 
 
 def _validate(task: Task) -> None:
@@ -169,10 +173,13 @@ def _resume(this: _Run, earlier: Sequence[Path]) -> None:
         return
     content = found.content
     this.epochs, this.history, this.best = content["epochs"], content["history"], content["best"]
+    this.prepared = content["prepared"]
     _begin_stages(this, this.locate(this.epochs - 1)[0])
     changed = differences(content["environment"], exactness(this.precision.device, this.precision.name))
     if not this.settings.deterministic:
         changed.append("deterministic is off")
+    if not getattr(this.task, "exact", True):
+        changed.append("its kernels may be others in each process")
     if changed:
         checkpoint.say(f"resume is approximate: {', '.join(changed)}")
     this.exact = content["exact"] and not changed
@@ -233,9 +240,14 @@ def _train_one_epoch(this: _Run) -> None:
     evaluated = this.task.evaluate(context)
     metrics = merge_metrics(trained, evaluated, context)
     seconds = round(time.monotonic() - began, 3)
-    this.history.append({"stage": context.stage.name, "epoch": this.epochs + 1, **metrics, "seconds": seconds})
+    peak = round(peak_memory(this.precision.device) / 1e6)
+    place = {"stage": context.stage.name, "epoch": this.epochs + 1}
+    this.history.append({**place, **metrics, "seconds": seconds, "peak_memory_mb": peak})
     this.epochs += 1
-    improved = index == len(this.task.stages) - 1 and _improves(this, metrics)
+    last = index == len(this.task.stages) - 1
+    if not last and epoch == context.stage.epochs - 1:
+        this.prepared[context.stage.name] = snapshot(this.task.best_state())
+    improved = last and _improves(this, metrics)
     if improved:
         this.best = {
             "epoch": this.epochs,
@@ -260,6 +272,7 @@ def _content(this: _Run) -> dict[str, Any]:
         "epochs": this.epochs,
         "history": this.history,
         "best": this.best,
+        "prepared": this.prepared,
         "exact": this.exact,
         "environment": exactness(this.precision.device, this.precision.name),
         "scaler": this.scaler.state_dict() if this.scaler is not None else None,
@@ -268,12 +281,19 @@ def _content(this: _Run) -> dict[str, Any]:
 
 
 def _write_out(this: _Run, improved: bool, final: Mapping[str, float] | None = None) -> None:
-    """Write `metrics.json`, and `best.pth` if it changed, from what the checkpoint holds."""
+    """Write `metrics.json`, `best.pth` if it changed, and `STAGE.pth` if new, from what the checkpoint holds."""
     best = this.best and {"epoch": this.best["epoch"], this.task.metric: this.best["value"]}
     metrics = {"metric": this.task.metric, "mode": this.task.mode, "exact": this.exact, "best": best, "final": final}
-    _replace(this.directory / METRICS, files.dump({**metrics, "epochs": this.history}))
+    used = {
+        "seconds": round(sum(record["seconds"] for record in this.history), 3),
+        "peak_memory_mb": max(record["peak_memory_mb"] for record in this.history),
+    }
+    _replace(this.directory / METRICS, files.dump({**metrics, "used": used, "epochs": this.history}))
     if improved and this.best is not None:
         checkpoint.write(this.directory / BEST, this.best["state"])
+    for name, state in this.prepared.items():
+        if not (this.directory / f"{name}.pth").exists():
+            checkpoint.write(this.directory / f"{name}.pth", state)
 
 
 def _replace(path: Path, data: bytes) -> None:
@@ -297,13 +317,14 @@ def _finish(this: _Run, reason: str) -> Outcome:
     np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]  # the stub thinks an array may be allow_pickle
     _replace(this.directory / OUTPUTS, buffer.getvalue())
     _write_out(this, improved=True, final=final)
-    artifacts = {name: hashlib.sha256((this.directory / name).read_bytes()).hexdigest() for name in (BEST, OUTPUTS)}
+    written = (BEST, OUTPUTS, *(f"{name}.pth" for name in this.prepared))
+    artifacts = {name: hashlib.sha256((this.directory / name).read_bytes()).hexdigest() for name in written}
     return Outcome(True, reason, this.epochs, this.exact, final_hash, final, artifacts)
 
 
 def _progress(this: _Run, started: int) -> Progress:
     last: dict[str, Any] = this.history[-1] if this.history else {"stage": this.task.stages[0].name}
-    metrics = {name: value for name, value in last.items() if name not in ("stage", "epoch")}
+    metrics = {name: value for name, value in last.items() if name not in ("stage", "epoch", "peak_memory_mb")}
     epochs = min(this.total, this.settings.max_epochs or this.total)
     best = this.best["value"] if this.best else None
     return Progress(last["stage"], this.epochs, epochs, metrics, this.task.metric, best, started, this.exact)

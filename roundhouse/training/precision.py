@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from roundhouse.errors import RoundhouseError
-from roundhouse.training.options import choose
-
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+from roundhouse.options import choose
+from roundhouse.settings import PRECISIONS
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,9 @@ class Task(Protocol):
 
     A run calls `begin_stage` once for each stage, then `train_epoch` and `evaluate` for each of its epochs. A resumed
     run calls `begin_stage` for the stages up to the current one, in order, and then `load_state`: so `begin_stage`
-    builds models and optimisers, and all that training changes afterwards is in `state`.
+    builds models and optimisers, and all that training changes afterwards is in `state`. A task that cannot be repeated
+    bit for bit has an attribute `exact` that is False; one that starts processes has a method `close`, which is called at
+    the end, whatever the end.
     """
 
     @property
@@ -70,10 +72,13 @@ class Task(Protocol):
         """Continue from what `state` returned. Its tensors are on the CPU."""
 
     def best_state(self) -> dict[str, Any]:
-        """What `best.pth` is to hold for the present weights."""
+        """What `best.pth` is to hold for the present weights; at the end of a stage before the last, `STAGE.pth`."""
 
     def outputs(self, best: dict[str, Any], context: Context) -> tuple[Mapping[str, np.ndarray], Mapping[str, float]]:
-        """Arrays for `outputs.npz`, and final metrics, from the best weights and test data. Called at the end."""
+        """Arrays for `outputs.npz`, and final metrics, from the best weights and test data. Called once, at the end.
+
+        The present weights are those of the last epoch.
+        """
 
 
 class Context:
@@ -92,7 +97,7 @@ class Context:
         self.epoch = epoch  # within the stage, from 0
         self.precision = precision
         self.batch = 0  # batches begun, so the first is 1
-        self.steps: list[bool] = []  # with gradient scaling: whether each step was taken
+        self._scales: list[torch.Tensor] = []  # with gradient scaling: before the first step, and after each
         self._seed = seed
         self._scaler = scaler
         self._halted = halted
@@ -130,16 +135,38 @@ class Context:
     def step(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
         """Backward pass, one step, gradients cleared; with gradient scaling where the precision needs it."""
         self.watch(loss)
-        if self._scaler is None:
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        else:
-            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            scale = self._scaler.get_scale()
-            self._scaler.step(optimizer)
-            self._scaler.update()
-            self.steps.append(self._scaler.get_scale() >= scale)
+        self.backward(loss)
+        self.update(optimizer)
         optimizer.zero_grad(set_to_none=True)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Only the backward pass: gradients, scaled where the precision needs it, are added to what is there."""
+        if self._scaler is not None:
+            loss = self._scaler.scale(loss)
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def update(self, optimizer: torch.optim.Optimizer) -> None:
+        """Only the step, by the gradients that `backward` has left. Where they overflowed, it changes nothing."""
+        if self._scaler is None:
+            optimizer.step()
+            return
+        if not self._scales:
+            self._scales.append(self._scale())
+        self._scaler.step(optimizer)
+        self._scaler.update()
+        self._scales.append(self._scale())
+
+    def _scale(self) -> torch.Tensor:
+        # get_scale() would make the CPU wait for the device in each step.
+        scale = self._scaler._get_scale_async() if self._scaler is not None else None
+        assert scale is not None
+        return scale.clone()
+
+    @property
+    def steps(self) -> list[bool]:
+        """With gradient scaling: whether each step was taken. Waits for the device."""
+        scales = torch.stack(self._scales).tolist() if self._scales else []
+        return [after >= before for before, after in zip(scales, scales[1:], strict=False)]
 
     def watch(self, loss: torch.Tensor) -> None:
         """Have the loss checked for NaN and infinity, soon: not at once, so that the device is not waited for."""

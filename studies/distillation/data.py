@@ -1,19 +1,20 @@
-"""Data sets as tensors on the device: images as bytes, and augmentation of a whole epoch at once."""
+"""Data sets as tensors: training, validation and test images as bytes, and the figures that normalise them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from roundhouse.training import StudyError, choose
+from studies.distillation import readers
+
+_AT_ONCE = 4096  # images whose pixels are counted together
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,17 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def nbytes(self) -> int:
+        return self.images.nbytes + self.labels.nbytes
+
     def to(self, device: torch.device) -> Split:
         return Split(self.images.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training, validation and test images, and what networks must know of them."""
+    """Training, validation and test images, and what networks and augmentation must know of them."""
 
     name: str
     train: Split
@@ -40,64 +45,105 @@ class Dataset:
     test: Split
     classes: int
     shift: int  # pixels by which augmentation moves an image, at most, in each direction
+    flip: bool  # whether augmentation mirrors images
+    _scales: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)"""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
 
     @property
     def channels(self) -> int:
-        return self.train.images.shape[1]
+        return self.image_shape[0]
 
     @cached_property
-    def _scale(self) -> tuple[Tensor, Tensor]:
-        pixels = self.train.images.double()
-        return pixels.mean((0, 2, 3), keepdim=True).float(), pixels.std((0, 2, 3), keepdim=True).float()
+    def scale(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (population) of the training images' channels; float64 (C,), on the CPU."""
+        counts = torch.zeros(self.channels, 256, dtype=torch.int64)
+        for images in torch.split(self.train.images, _AT_ONCE):
+            for channel in range(self.channels):
+                counts[channel] += torch.bincount(images[:, channel].flatten(), minlength=256).cpu()
+        values = torch.arange(256, dtype=torch.float64)
+        share = counts.double() / counts.sum(1, keepdim=True)
+        mean = share @ values
+        return mean, ((values - mean[:, None]).square() * share).sum(1).sqrt()
 
     def normalise(self, images: Tensor) -> Tensor:
-        """float32 images with mean 0 and standard deviation 1 per channel, by the training images' figures."""
-        mean, deviation = self._scale
-        return (images.float() - mean) / deviation
+        """From uint8 (B, C, H, W) to float32 with mean 0 and standard deviation 1 per channel of the training images.
+
+        The first call on a device takes the figures there; later ones only compute, so a CUDA graph can hold them.
+        """
+        if images.device not in self._scales:
+            mean, deviation = (one.float().view(1, -1, 1, 1).to(images.device) for one in self.scale)
+            self._scales[images.device] = mean, deviation
+        mean, deviation = self._scales[images.device]
+        return (images - mean).div_(deviation)
+
+    def to(self, device: torch.device) -> Dataset:
+        train, validation, test = (one.to(device) for one in (self.train, self.validation, self.test))
+        return replace(self, train=train, validation=validation, test=test)
 
 
-def load(name: str, directory: Path | None, device: torch.device) -> Dataset:
-    """The data set called `name`, on the device; `directory` is where those that are downloaded lie.
+@dataclass(frozen=True)
+class Loader:
+    """How a data set is read and cut."""
 
-    StudyError: no such data set, or it cannot be read.
+    read: Callable[[Path | None], tuple[Split, ...]]  # training images, and test images if they come apart
+    classes: int
+    validation: int  # images kept back from training, unless a config says how many
+    test: int = 0  # images cut off for the test, where none come apart
+    shift: int = 4
+    flip: bool = True
+
+
+def _splits(read: Callable[[Path | None], tuple[readers.Arrays, ...]]) -> Callable[[Path | None], tuple[Split, ...]]:
+    def tensors(data: Path | None) -> tuple[Split, ...]:
+        return tuple(Split(torch.from_numpy(images), torch.from_numpy(labels)) for images, labels in read(data))
+
+    return tensors
+
+
+LOADERS = {
+    "cifar10": Loader(_splits(readers.read_cifar10), classes=10, validation=5000),
+    "cifar100": Loader(_splits(readers.read_cifar100), classes=100, validation=5000),
+    "svhn": Loader(_splits(readers.read_svhn), classes=10, validation=5000, flip=False),
+    "tinyimagenet": Loader(_splits(readers.read_tinyimagenet), classes=200, validation=10000),
+    "digits": Loader(_splits(readers.read_digits), classes=10, validation=237, test=360, shift=1, flip=False),
+}
+
+
+def load(name: str, data: Path | None, validation_images: int | None = None) -> Dataset:
+    """The data set called `name` from folder `data` (None: the repository's), on the CPU.
+
+    `validation_images` are kept back from training; None: as many as `LOADERS` says. Which ones is fixed: see `ranked`.
+    StudyError: no such data set, it cannot be read, or it has too few images.
     """
-    return LOADERS[choose("dataset", name, LOADERS)](directory, device)
+    loader = LOADERS[choose("dataset", name, LOADERS)]
+    training, *apart = loader.read(data)
+    training = ranked(name, training)
+    training, test = (training, apart[0]) if apart else cut(training, loader.test)
+    kept = loader.validation if validation_images is None else validation_images
+    if not 0 <= kept < len(training):
+        raise StudyError(
+            f"config key 'validation_images' is {kept}; {name} has {len(training)} images to train and validate with"
+        )
+    train, validation = cut(training, kept)
+    return Dataset(name, train, validation, test, loader.classes, loader.shift, loader.flip)
 
 
-def _digits(directory: Path | None, device: torch.device) -> Dataset:
-    """1797 handwritten digits of 8x8 grey pixels (0 to 16), which come with scikit-learn."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise StudyError(f"dataset 'digits' comes with scikit-learn, which cannot be imported ({error})") from error
-    found = load_digits()
-    images = torch.from_numpy(found.images.astype(np.uint8)).unsqueeze(1)
-    labels = torch.from_numpy(found.target.astype(np.int64))
-    train, validation, test = split("digits", Split(images, labels), (1200, 237, 360))
-    return Dataset("digits", train.to(device), validation.to(device), test.to(device), classes=10, shift=1)
-
-
-LOADERS: dict[str, Callable[[Path | None, torch.device], Dataset]] = {"digits": _digits}
-
-
-def split(name: str, whole: Split, sizes: tuple[int, ...]) -> list[Split]:
-    """Cut a data set into parts of the given sizes, the same ones in every run, on every machine, with any version."""
+def ranked(name: str, whole: Split) -> Split:
+    """All images, in the order of the SHA-256 of "NAME INDEX": the same in every run, on every machine, for ever."""
 
     def rank(index: int) -> bytes:
         return hashlib.sha256(f"{name} {index}".encode()).digest()
 
     order = torch.tensor(sorted(range(len(whole)), key=rank))
-    return [Split(whole.images[part], whole.labels[part]) for part in torch.split(order, list(sizes))]
+    return Split(whole.images[order], whole.labels[order])
 
 
-def shift(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Move each image by up to `most` pixels, in both directions independently; what comes into view is 0."""
-    count, channels, height, width = images.shape
-    padded = F.pad(images, [most] * 4)
-    moves = torch.randint(0, 2 * most + 1, (2, count, 1), generator=generator, device=generator.device)
-    rows, columns = moves.to(images.device)
-    rows = rows + torch.arange(height, device=images.device)
-    columns = columns + torch.arange(width, device=images.device)
-    which = torch.arange(count, device=images.device)[:, None, None, None]
-    channel = torch.arange(channels, device=images.device)[None, :, None, None]
-    return padded[which, channel, rows[:, None, :, None], columns[:, None, None, :]]
+def cut(whole: Split, count: int) -> tuple[Split, Split]:
+    """All but the last `count` images, and those."""
+    first = len(whole) - count
+    return Split(whole.images[:first], whole.labels[:first]), Split(whole.images[first:], whole.labels[first:])

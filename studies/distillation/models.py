@@ -9,18 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from roundhouse.training import choose
-
-BLOCKS = {
-    "ResNet8": 1,
-    "ResNet14": 2,
-    "ResNet20": 3,
-    "ResNet32": 5,
-    "ResNet44": 7,
-    "ResNet56": 9,
-    "ResNet110": 18,
-    "ResNet112": 18,
-}
-"""Blocks per stage, n. `ResNet112` is a name in use for n = 18, which has 6 * 18 + 2 = 110 layers: it is ResNet110."""
+from studies.distillation.options import BLOCKS
 
 
 class Features(NamedTuple):
@@ -86,3 +75,11 @@ def build_model(name: str, classes: int, channels: int, device: torch.device) ->
     """The network called `name`, with weights from the global generator. StudyError: no such network."""
     model = ResNet(BLOCKS[choose("model", name, BLOCKS)], classes, channels)
     return model.to(memory_format=torch.channels_last).to(device)
+
+
+@torch.no_grad()
+def shapes_of(model: ResNet, image: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """The shapes of the network's `Features` for one image (channels, H, W), by name, without the batch."""
+    where = next(model.parameters())
+    features = model.eval()(torch.zeros(1, *image, device=where.device))
+    return {name: tuple(value.shape[1:]) for name, value in features._asdict().items()}

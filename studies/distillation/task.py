@@ -1,72 +1,52 @@
-"""One distillation run: plain training (`pure`), or a student that also follows its teacher's logits (`logit`)."""
+"""One distillation run, as the loop sees it: stages, epochs, evaluation, state, outputs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from roundhouse.training import Context, Stage, StudyError, choose, read_options, read_weights
-from studies.distillation.data import Dataset, load, shift
-from studies.distillation.losses import cross_entropy, logit_loss
-from studies.distillation.models import Features, ResNet, build_model
+from roundhouse.training import Context, Stage, StudyError, fewest_parts, read_options, read_weights
+from roundhouse.training.step import Step, buffers_kept, clear_gradients
+from studies.distillation.data import Dataset, load
+from studies.distillation.evaluation import evaluate, final_outputs
+from studies.distillation.feed import Feed, make_feed
+from studies.distillation.methods import Method, Shapes, method_named
+from studies.distillation.models import ResNet, build_model, shapes_of
+from studies.distillation.objective import Objective, check_memory
+from studies.distillation.options import ALONE, Options
 
-METHODS = ("pure", "logit")
-_EVALUATION_BATCH = 512
-
-
-@dataclass(frozen=True)
-class Options:
-    """The config of a run."""
-
-    model: str
-    dataset: str = "digits"
-    method: str = "pure"
-    teacher: str | None = None  # the teacher's model; its weights are an input
-    alpha: float = 0.5  # share of the distillation term; not used by `pure`
-    temperature: float = 4.0  # not used by `pure`
-    epochs: int = 30
-    batch_size: int = 128
-    lr: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.0  # used by `pure` only
-
-    def __post_init__(self) -> None:
-        choose("method", self.method, METHODS)
-        if not 0 <= self.alpha <= 1:
-            raise StudyError(f"config key 'alpha' is {self.alpha}; it must lie between 0 and 1")
-        if not 0 <= self.label_smoothing < 1:
-            raise StudyError(f"config key 'label_smoothing' is {self.label_smoothing}; it must lie between 0 and 1")
-        for name in ("temperature", "epochs", "batch_size", "lr"):
-            if getattr(self, name) <= 0:
-                raise StudyError(f"config key {name!r} is {getattr(self, name)}; it must be above 0")
+_DECAY = 0.1  # of the learning rate at each milestone
 
 
 def build(
     config: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]], device: torch.device, data: Path | None
 ) -> Distillation:
-    """The task that `config` describes. `inputs["teacher"][0]` is the directory with the teacher's `best.pth`.
+    """The task that `config` describes. Its one input, if it needs one, is the directory of its teacher's `best.pth`.
 
     StudyError: an unknown key or name, a value out of range, a data set or a teacher that is missing or does not fit.
     """
     options = read_options(Options, config)
-    dataset = load(options.dataset, data, device)
+    if options.step == "graph" and device.type != "cuda":
+        raise StudyError("config key 'step' is 'graph', and CUDA graphs need a GPU: write auto, or eager")
+    dataset = load(options.dataset, data, options.validation_images)
     if options.batch_size > len(dataset.train):
         raise StudyError(
             f"config key 'batch_size' is {options.batch_size}; {dataset.name} has {len(dataset.train)} training images"
         )
     teacher = None
-    if options.method != "pure":
-        if not inputs.get("teacher"):
-            raise StudyError(f"method {options.method!r} needs a teacher: name one under `after` in the round file")
-        teacher = _load_teacher(Path(inputs["teacher"][0]) / "best.pth", options, dataset, device)
+    if options.method not in ALONE:
+        places = [place for group in inputs.values() for place in group]
+        if len(places) != 1:
+            raise StudyError(
+                f"method {options.method!r} needs one teacher, and `after` in the round file names {len(places)}"
+            )
+        teacher = _load_teacher(places[0] / "best.pth", options, dataset, device)
     return Distillation(options, dataset, teacher, device)
 
 
@@ -81,113 +61,192 @@ def _load_teacher(path: Path, options: Options, dataset: Dataset, device: torch.
     return teacher.eval().requires_grad_(False)
 
 
-class Distillation:
-    """A student in training. The loss is (1 - alpha) * cross entropy + alpha * T^2 * KL(teacher || student)."""
+def make_optimizer(parameters: Sequence[nn.Parameter], options: Options) -> torch.optim.SGD:
+    """SGD whose momentum begins at 0, which makes its first step the usual one.
 
-    metric = "val_accuracy"
+    PyTorch's fused SGD leaves momentum as it finds memory if gradient scaling skips the very first step.
+    """
+    optimizer = torch.optim.SGD(
+        parameters,
+        lr=options.lr,
+        momentum=options.momentum,
+        nesterov=options.nesterov,
+        weight_decay=options.weight_decay,
+        fused=True,
+    )
+    if options.momentum:
+        for parameter in parameters:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+class Distillation:
+    """A student in training, alone or behind its teacher. Some methods have a stage of their own before `train`."""
+
     mode = "max"
 
     def __init__(self, options: Options, dataset: Dataset, teacher: ResNet | None, device: torch.device) -> None:
         self.options = options
-        self.stages = (Stage("train", options.epochs),)
+        # Without images to choose by, the last epoch is the best.
+        self.metric = "val_accuracy" if len(dataset.validation) else "epochs_trained"
+        self.exact = options.step != "compile"
+        self._kind = method_named(options.method) if teacher is not None else None
+        first = self._kind.preparation(options) if self._kind else None
+        self.stages = (*([first] if first else []), Stage("train", options.epochs))
         self._data = dataset
-        self._teacher = teacher
         self._device = device
+        self._teacher = teacher
+        self._student: ResNet | None = None
+        self._method: Method | None = None
+        self._feed: Feed | None = None
+        self._parts: int | None = None  # known once it was tried, or read from a checkpoint
+
+    # What the loop asks for
 
     def begin_stage(self, context: Context) -> None:
-        self._student = build_model(self.options.model, self._data.classes, self._data.channels, self._device)
-        self._optimizer = torch.optim.SGD(
-            self._student.parameters(),
-            lr=self.options.lr,
-            momentum=self.options.momentum,
-            weight_decay=self.options.weight_decay,
-            nesterov=self.options.momentum > 0,
-            fused=True,
+        """The student is made first, so that it begins equal whatever the method; then what the method trains."""
+        training = context.stage.name == "train"
+        if self._student is None and (training or (self._kind and self._kind.prepares_student(self.options))):
+            self._student = build_model(self.options.model, self._data.classes, self._data.channels, self._device)
+        if self._kind is not None and self._method is None:
+            assert self._teacher is not None
+            self._method = self._kind(self.options, self._shapes(self._teacher)).to(self._device)
+        self._objective = Objective(
+            self.options, self._data, self._student, self._teacher, self._method, context.autocast
         )
+        self._optimizer = make_optimizer(self._trained(context.stage.name), self.options)
+        self._step: Step | None = None
 
     def train_epoch(self, context: Context) -> dict[str, float]:
-        """Mean losses and accuracy over the epoch. The last, smaller batch is left out: shapes stay the same."""
-        self._student.train()
-        train, size = self._data.train, self.options.batch_size
-        images = shift(train.images, self._data.shift, context.generator("augmentation"))
-        order = torch.randperm(len(train), generator=context.generator("order")).to(self._device)
-        steps = len(train) // size
-        sums = torch.zeros(3, device=self._device)
-        for batch in context.batches(torch.split(order[: steps * size], size)):
-            self._set_learning_rate((context.epoch + (context.batch - 1) / steps) / context.stage.epochs)
-            sums += self._step(self._data.normalise(images[batch]), train.labels[batch], context)
-        loss, accuracy, distance = (sums / steps).tolist()
-        metrics = {"loss": loss, "train_accuracy": accuracy}
-        return metrics if self._teacher is None else {**metrics, "distillation_loss": distance}
+        """Mean losses and accuracy over the epoch, read from the device once."""
+        for module in self._modules:
+            module.train()
+        if self._feed is None:
+            options = self.options
+            self._feed = make_feed(options.feed, self._data, options.batch_size, options.workers, self._device)
+        training, steps = context.stage.name == "train", self._feed.steps
+        strength = self._objective.strength(context.epoch) if training else 0.0
+        constants = (torch.tensor(strength, device=self._device),) if training else ()
+        sums = torch.zeros(3 if training else 1, device=self._device)
+        told: dict[str, float] = {}
+        for images, labels in context.batches(self._feed.epoch(context)):
+            if context.batch == 1 and training:
+                told = self._look_at_the_first_batch(context, images, labels, *constants)
+            if self._step is None:
+                self._step = self._make_step(context.stage.name)
+            self._set_learning_rate((context.epoch + (context.batch - 1) / steps) / context.stage.epochs, context)
+            loss, metrics = self._step(context, (images, labels) if training else (images,), *constants)
+            context.watch(loss)
+            context.update(self._optimizer)
+            sums += metrics
+        means = (sums / steps).tolist()
+        if not training:
+            return {"preparation_loss": means[0]}
+        told = {"loss": means[0], "train_accuracy": means[1], **told}
+        return told if self._method is None else {**told, "distillation_loss": means[2]}
 
-    def _step(self, images: Tensor, labels: Tensor, context: Context) -> Tensor:
-        """One step; returns loss, accuracy and distillation loss, on the device."""
-        images = images.contiguous(memory_format=torch.channels_last)
-        with context.autocast():
-            student: Features = self._student(images)
-        loss, distance = self._loss(student, images, labels, context)
-        context.step(loss, self._optimizer)
-        accuracy = (student.logits.argmax(1) == labels).float().mean()
-        return torch.stack([loss.detach(), accuracy, distance.detach()])
-
-    def _loss(self, student: Features, images: Tensor, labels: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        options = self.options
-        if self._teacher is None:
-            loss = cross_entropy(student.logits, labels, options.label_smoothing)
-            return loss, torch.zeros_like(loss)
-        with torch.no_grad(), context.autocast():
-            teacher: Features = self._teacher(images)
-        truth = cross_entropy(student.logits, labels)
-        distance = logit_loss(student.logits, teacher.logits, options.temperature)
-        if options.alpha == 0:  # then it is plain training to the last bit, whatever the distance
-            return truth, distance
-        return (1 - options.alpha) * truth + options.alpha * distance, distance
-
-    def _set_learning_rate(self, done: float) -> None:
-        """Half a cosine from the full rate to 0, as `done` goes from 0 to 1."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.options.lr * (1 + math.cos(math.pi * done)) / 2
+    def _look_at_the_first_batch(
+        self, context: Context, images: Tensor, labels: Tensor, strength: Tensor
+    ) -> dict[str, float]:
+        """Find, once, in how many parts a batch is computed. Tell it, and what the two terms of the loss weigh."""
+        if self._parts is None:
+            self._parts = self._parts_that_fit(context, images, labels, strength)
+        if self._method is None:
+            return {"accumulation": self._parts}
+        size = len(images) // self._parts
+        norms = self._objective.gradient_norms(images[:size], labels[:size], strength)
+        return {"accumulation": self._parts, "distance_weight": self._method.weight, **norms}
 
     def evaluate(self, context: Context) -> dict[str, float]:
-        split = self._data.validation
-        logits = torch.cat([features.logits.float() for features in self._predict(split.images, context)])
-        return _scores("val", logits, split.labels)
-
-    @torch.no_grad()
-    def _predict(self, images: Tensor, context: Context) -> Iterator[Features]:
-        self._student.eval()
-        for part in context.batches(torch.split(images, _EVALUATION_BATCH)):
-            with context.autocast():
-                yield self._student(self._data.normalise(part))
+        if context.stage.name != "train":
+            return {}
+        if not len(self._data.validation):
+            return {"epochs_trained": context.epoch + 1}
+        assert self._student is not None
+        return evaluate(self._student, self._data, self._data.validation, "val", context)
 
     def state(self) -> dict[str, Any]:
-        return {"student": self._student.state_dict(), "optimizer": self._optimizer.state_dict()}
+        parts = {"student": self._student, "method": self._method, "optimizer": self._optimizer}
+        states = {name: part.state_dict() for name, part in parts.items() if part is not None}
+        return {**states, "accumulation": self._parts}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self._student.load_state_dict(state["student"])
+        if self._student is not None:
+            self._student.load_state_dict(state["student"])
+        if self._method is not None:
+            self._method.load_state_dict(state["method"])
         self._optimizer.load_state_dict(state["optimizer"])
+        self._parts = state["accumulation"]
 
     def best_state(self) -> dict[str, Any]:
-        """The weights, and what a later run must know to use them as a teacher."""
-        return {
-            "dataset": self._data.name,
-            "model": self.options.model,
-            "weights": self._student.state_dict(),
-        }
+        """The weights, and what a later run must know to use them. Before there is a student: the method's."""
+        known = {"dataset": self._data.name}
+        if self._student is None:
+            assert self._method is not None
+            return {**known, "teacher": self.options.teacher, "method": self._method.state_dict()}
+        return {**known, "model": self.options.model, "weights": self._student.state_dict()}
 
     def outputs(self, best: dict[str, Any], context: Context) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        """Of the best weights on the N test images: logits (N, classes), labels (N,), pooled features (N, 64)."""
+        """See `evaluation.final_outputs`. The test set is looked at here and nowhere else, also for the last epoch."""
+        if self._student is None or "weights" not in best:
+            raise StudyError("training was ended before its stage 'train': raise 'max_epochs' or 'time_limit'")
+        last = evaluate(self._student, self._data, self._data.test, "last_test", context)
         self._student.load_state_dict(best["weights"])
-        split = self._data.test
-        parts = list(self._predict(split.images, context))
-        logits = torch.cat([part.logits for part in parts]).float()
-        pooled = torch.cat([part.pooled for part in parts])
-        arrays = {"logits": logits.half(), "labels": split.labels, "pooled": pooled.half()}
-        chance = split.labels.bincount().max().item() / len(split.labels)  # always the most frequent class
-        metrics = {**_scores("test", logits, split.labels), "chance_accuracy": chance}
-        return {name: array.cpu().numpy() for name, array in arrays.items()}, metrics
+        arrays, metrics = final_outputs(self._student, self._data, context)
+        metrics |= {"last_test_accuracy": last["last_test_accuracy"]}
+        return arrays, metrics
 
+    def close(self) -> None:
+        if self._feed is not None:
+            self._feed.close()
 
-def _scores(prefix: str, logits: Tensor, labels: Tensor) -> dict[str, float]:
-    accuracy = (logits.argmax(1) == labels).float().mean().item()
-    return {f"{prefix}_accuracy": accuracy, f"{prefix}_loss": cross_entropy(logits, labels).item()}
+    # How it is done
+
+    @property
+    def _modules(self) -> list[nn.Module]:
+        return [module for module in (self._student, self._method) if module is not None]
+
+    def _shapes(self, teacher: ResNet) -> Shapes:
+        image = self._data.image_shape
+        student = build_model(self.options.model, self._data.classes, image[0], torch.device("meta"))
+        return Shapes(image, self._data.classes, shapes_of(student, image), shapes_of(teacher, image))
+
+    def _trained(self, stage: str) -> list[nn.Parameter]:
+        """What the optimiser moves in the stage. What is frozen it does not hold."""
+        parameters = list(self._student.parameters()) if self._student is not None else []
+        if self._method is not None:
+            parameters += self._method.trained(stage)
+        return parameters
+
+    def _make_step(self, stage: str) -> Step:
+        kind = self.options.step
+        if kind == "auto":
+            kind = "graph" if self._device.type == "cuda" else "eager"
+        compute = self._objective.training if stage == "train" else self._objective.preparation
+        asked = self.options.accumulation
+        return Step(compute, self._modules, kind, self._parts or (asked if isinstance(asked, int) else 1))
+
+    def _parts_that_fit(self, context: Context, images: Tensor, labels: Tensor, strength: Tensor) -> int:
+        """In how many parts a batch is computed: as many as asked for, or as few as fit into the device's memory."""
+        asked = self.options.accumulation
+        sizes = [asked] if isinstance(asked, int) else [n for n in range(1, len(images)) if len(images) % n == 0]
+
+        def attempt(parts: int) -> None:
+            if self._method is not None:
+                check_memory(self._method, len(images) // parts, self._device)
+            if self._device.type == "cuda" and asked == "auto":
+                with buffers_kept(self._modules):
+                    Step(self._objective.training, self._modules, "eager", parts)(context, (images, labels), strength)
+                clear_gradients(self._modules)
+
+        return fewest_parts(sizes, attempt)
+
+    def _set_learning_rate(self, done: float, context: Context) -> None:
+        """`done` goes from 0 to 1 over the stage; a stage before `train` always takes the cosine."""
+        options = self.options
+        if options.schedule == "steps" and context.stage.name == "train":
+            rate = options.lr * _DECAY ** sum(context.epoch >= epoch for epoch in options.milestones)
+        else:
+            rate = options.lr * (1 + math.cos(math.pi * done)) / 2
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate

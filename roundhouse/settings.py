@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from roundhouse.errors import RoundhouseError
-from roundhouse.training.options import read_options
+from roundhouse.options import choose, read_options
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Settings:
     deadline: float | None = None  # time.time() by which the job must have stopped, to be resumed later
 
     def __post_init__(self) -> None:
+        choose("precision", self.precision, PRECISIONS)
         for name in ("max_epochs", "time_limit", "patience"):
             value = getattr(self, name)
             if value is not None and value <= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import typing
 from collections.abc import Collection, Mapping
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 from roundhouse.errors import RoundhouseError
 
 Options = TypeVar("Options")
+_types_of = functools.cache(typing.get_type_hints)  # slow, and the runner checks the configs of whole rounds
 
 
 def choose(kind: str, name: object, known: Collection[str]) -> str:
@@ -24,14 +26,14 @@ def choose(kind: str, name: object, known: Collection[str]) -> str:
 
 
 def read_options(kind: type[Options], config: Mapping[str, Any]) -> Options:
-    """Fill the dataclass `kind` from `config`. Its fields may be bool, int, float, str, or one of these or None.
+    """Fill the dataclass `kind` from `config`. Its fields may be bool, int, float, str, None, some of them, or tuples.
 
     RoundhouseError: a key that `kind` does not have, a required one that is missing, a value of another type.
     """
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in config:
         choose("config key", key, fields)
-    types = typing.get_type_hints(kind)
+    types = _types_of(kind)  # type: ignore[arg-type]
     missing = dataclasses.MISSING
     for name, field in fields.items():
         if name not in config and field.default is missing and field.default_factory is missing:
@@ -40,6 +42,10 @@ def read_options(kind: type[Options], config: Mapping[str, Any]) -> Options:
 
 
 def _value(key: str, value: Any, wanted: Any) -> Any:
+    if typing.get_origin(wanted) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise RoundhouseError(f"config key {key!r} is {value!r} ({type(value).__name__}); it must be a list")
+        return tuple(_value(key, one, typing.get_args(wanted)[0]) for one in value)
     accepted = typing.get_args(wanted) or (wanted,)
     if float in accepted and type(value) is int:
         value = float(value)

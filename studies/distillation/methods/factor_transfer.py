@@ -1,0 +1,98 @@
+"""Factor transfer: a paraphraser puts the teacher's last map into factors, which the student's translator follows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from roundhouse.training import Stage
+from studies.distillation.losses import unit
+from studies.distillation.methods.base import Method, Shapes
+from studies.distillation.models import Features
+from studies.distillation.options import Options
+
+
+def factor_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """mean |N(F_s) - N(F_t)|, N(F) the whole factor of a sample, flattened and of length 1.
+
+    Kim, Park, Kwak (2018), arXiv 1802.04977, with p = 1. Factors (B, m, H, W) of translator and paraphraser. Weight
+    500: parts of a unit vector fall as 1 / sqrt(m * H * W), so the weight rises with the root of the images' area.
+    """
+    return (unit(student.float().flatten(1), 1) - unit(teacher.detach().float().flatten(1), 1)).abs().mean()
+
+
+def reconstruction_loss(picture: Tensor, target: Tensor, kind: str) -> Tensor:
+    """Mean absolute (`l1`) or squared (`mse`) difference of maps (B, C, H, W)."""
+    measure = F.l1_loss if kind == "l1" else F.mse_loss
+    return measure(picture.float(), target.detach().float())
+
+
+class Paraphraser(nn.Module):
+    """From maps of `channels` to `factors` channels and back; height and width stay."""
+
+    def __init__(self, channels: int, factors: int) -> None:
+        super().__init__()
+        self.encoder = _convolutions(channels, channels, factors, factors)
+        self.decoder = _convolutions(factors, factors, channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        picture: Tensor = self.decoder(self.encoder(x))
+        return picture
+
+
+def _convolutions(*channels: int) -> nn.Sequential:
+    """3x3 convolutions, each with batch normalisation and leaky ReLU.
+
+    They serve as the paper's transposed ones too: with stride 1 that is the same operation, its kernel mirrored.
+    """
+    layers: list[nn.Module] = []
+    for entering, leaving in zip(channels, channels[1:], strict=False):
+        layers += [nn.Conv2d(entering, leaving, 3, padding=1, bias=False), nn.BatchNorm2d(leaving), nn.LeakyReLU(0.1)]
+    return nn.Sequential(*layers)
+
+
+class FactorTransfer(Method):
+    """On stage 3. The paraphraser is trained on the teacher in a stage before, and frozen afterwards.
+
+    Options: paraphraser_epochs, factor_rate (k of the paper: m = k * channels of the teacher), reconstruction.
+    """
+
+    published = 500.0
+
+    def __init__(self, options: Options, shapes: Shapes) -> None:
+        super().__init__(options, shapes)
+        self.require_equal_maps("stage3")
+        self.size_factor = math.sqrt(shapes.area)
+        leading, following = shapes.teacher["stage3"][0], shapes.student["stage3"][0]
+        factors = max(1, round(leading * options.factor_rate))
+        self.paraphraser = Paraphraser(leading, factors).eval()
+        self.translator = _convolutions(following, following, factors, factors)
+
+    @classmethod
+    def preparation(cls, options: Options) -> Stage | None:
+        return Stage("paraphraser", options.paraphraser_epochs)
+
+    def preparation_loss(self, student: Features | None, teacher: Features) -> Tensor:
+        target = teacher.stage3.float()
+        self.paraphraser.train(self.training)
+        picture = self.paraphraser(target)
+        self.paraphraser.eval()
+        return reconstruction_loss(picture, target, self.options.reconstruction)
+
+    def train(self, mode: bool = True) -> FactorTransfer:
+        """The paraphraser stays in eval mode, but for the moments in which `preparation_loss` trains it."""
+        super().train(mode)
+        self.paraphraser.eval()
+        return self
+
+    def distance(self, student: Features, teacher: Features, labels: Tensor) -> Tensor:
+        with torch.no_grad():
+            factor = self.paraphraser.encoder(teacher.stage3.float())
+        return factor_loss(self.translator(student.stage3.float()), factor)
+
+    def trained(self, stage: str) -> Iterable[nn.Parameter]:
+        return (self.paraphraser if stage == "paraphraser" else self.translator).parameters()

@@ -1,0 +1,110 @@
+"""The config of a distillation run: every key, its default, what is refused. The runner reads it, so: no torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from roundhouse.errors import RoundhouseError as StudyError
+from roundhouse.options import choose
+
+BLOCKS = {
+    "ResNet8": 1,
+    "ResNet14": 2,
+    "ResNet20": 3,
+    "ResNet32": 5,
+    "ResNet44": 7,
+    "ResNet56": 9,
+    "ResNet110": 18,
+    "ResNet112": 18,
+}
+"""Blocks per stage, n. `ResNet112` is a name in use for n = 18, which has 6 * 18 + 2 = 110 layers: it is ResNet110."""
+
+ALONE = ("pure", "control")
+"""Ways to train without a teacher: cross entropy, and cross entropy times 1 - alpha."""
+
+DISTILLING = ("logit", "fitnets", "attention_transfer", "factor_transfer", "rkd", "nst", "sp", "dkd")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The config of a run. What a method does not use is not looked at, so that one `defaults` serves a whole round."""
+
+    model: str
+    dataset: str = "digits"
+    method: str = "pure"
+    teacher: str | None = None  # the teacher's model; its weights are an input
+    alpha: float = 0.5  # share of the distillation term; not used by `pure`
+    weight: float | None = None  # of the method's distance, instead of the published one
+    # The recipe
+    epochs: int = 30
+    batch_size: int = 128
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    schedule: str = "cosine"  # cosine: half a wave, down to 0; steps: times 0.1 at each of `milestones`
+    milestones: tuple[int, ...] = ()  # epochs
+    label_smoothing: float = 0.0  # `pure` only: distillation takes the labels as they are
+    validation_images: int | None = (
+        None  # None: what the data set keeps back; 0: none, and the last epoch's weights count
+    )
+    # The methods
+    temperature: float = 4.0  # logit, dkd, and the second stage of fitnets
+    hint_epochs: int = 0  # fitnets: epochs of a stage before, on the hint alone; 0 is one stage
+    paraphraser_epochs: int = 30  # factor_transfer: epochs of the paraphraser's own stage
+    factor_rate: float = 0.5  # factor_transfer: the factor's channels, as a share of the teacher's
+    reconstruction: str = (
+        "l1"  # factor_transfer: how far the paraphraser's picture is from the teacher's map: l1 or mse
+    )
+    angle_weight: float = 2.0  # rkd: of the angle term, where the distance term has 1
+    target_weight: float = 1.0  # dkd: of the target's share
+    others_weight: float = 8.0  # dkd: of the other classes'
+    warm_up: int = 20  # dkd: epochs in which the distance's weight rises to its full size
+    # How it is computed
+    step: str = "auto"  # auto: graph on a GPU, eager on a CPU; eager; graph: a CUDA graph; compile: torch.compile
+    feed: str = (
+        "auto"  # where training images are augmented: device; workers: by a DataLoader; auto: device if they fit
+    )
+    workers: int = 4  # processes of the DataLoader
+    accumulation: int | str = 1  # parts in which a batch is computed; auto: as few as fit into memory
+
+    def __post_init__(self) -> None:
+        choose("model", self.model, BLOCKS)
+        choose("method", self.method, (*ALONE, *DISTILLING))
+        if self.teacher is not None:
+            choose("teacher", self.teacher, BLOCKS)
+        choose("schedule", self.schedule, ("cosine", "steps"))
+        choose("reconstruction", self.reconstruction, ("l1", "mse"))
+        choose("step", self.step, ("auto", "eager", "graph", "compile"))
+        choose("feed", self.feed, ("auto", "device", "workers"))
+        if isinstance(self.accumulation, str):
+            choose("accumulation", self.accumulation, ("auto",))
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
+        for names, fits, wanted in _RANGES:
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and not isinstance(value, str) and not fits(value):
+                    raise StudyError(f"config key {name!r} is {value}; it must {wanted}")
+        if isinstance(self.accumulation, int) and self.batch_size % self.accumulation:
+            raise StudyError(
+                f"config key 'accumulation' is {self.accumulation}; batch_size {self.batch_size} cannot be cut into so "
+                "many equal parts"
+            )
+        if (self.schedule == "steps") != bool(self.milestones):
+            raise StudyError("config keys 'schedule: steps' and 'milestones' go together: write both, or neither")
+        if self.nesterov and not self.momentum:
+            raise StudyError("config key 'nesterov' needs a momentum above 0")
+
+
+_ABOVE_0 = ("temperature", "epochs", "batch_size", "lr", "paraphraser_epochs", "warm_up", "workers", "accumulation")
+_FROM_0 = ("momentum", "weight_decay", "weight", "hint_epochs", "angle_weight", "target_weight", "others_weight")
+_RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (_ABOVE_0, lambda value: value > 0, "be above 0"),
+    ((*_FROM_0, "validation_images"), lambda value: value >= 0, "not be below 0"),
+    (("alpha",), lambda value: 0 <= value <= 1, "lie between 0 and 1"),
+    (("label_smoothing",), lambda value: 0 <= value < 1, "lie between 0 and 1"),
+    (("factor_rate",), lambda value: 0 < value <= 1, "be above 0, and 1 at most"),
+)

@@ -1,0 +1,132 @@
+"""The rounds of experiment charlie: what they expand to, and the smoke round, shortened, on a real Slurm."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from cluster import SlurmCluster
+from cluster_helpers import ClusterRounds
+from rounds_for_tests import REPOSITORY
+
+from roundhouse.experiment import Experiment
+from roundhouse.options import read_options
+from roundhouse.round import load_round
+from roundhouse.settings import split_config
+from studies.distillation.options import ALONE, DISTILLING, Options
+
+SIX = ["logit", "fitnets", "attention_transfer", "factor_transfer", "rkd", "nst"]
+ROUNDS = ["charlie", "charlie_smoke", "control", "calibration"]
+
+
+def experiments_of(name: str) -> list[Experiment]:
+    return load_round(name, REPOSITORY / "rounds").experiments
+
+
+def test_charlie_is_240_jobs_whose_students_wait_for_the_teacher_of_their_data_set_and_seed() -> None:
+    experiments = experiments_of("charlie")
+    assert Counter(one.group for one in experiments) == {"distilled": 216, "teacher": 12, "student": 12}
+    by_path = {one.path: one for one in experiments}
+    one = by_path["cifar100/logit/alpha_0.5/ResNet112_to_ResNet56/0"]
+    assert one.after == {"teacher": ("cifar100/pure/ResNet112/0",)}
+    distilled = [one for one in experiments if one.group == "distilled"]
+    grid = Counter((one.config["method"], one.config["alpha"], one.config["dataset"]) for one in distilled)
+    assert set(grid.values()) == {3}
+    assert {method for method, _, _ in grid} == set(SIX)
+    assert {alpha for _, alpha, _ in grid} == {0.25, 0.5, 0.75}
+    for one in distilled:
+        (teacher,) = one.after["teacher"]
+        led = by_path[teacher]
+        assert (led.config["dataset"], led.config["seed"]) == (one.config["dataset"], one.config["seed"])
+        assert led.config["model"] == one.config["teacher"]
+        assert led.priority > one.priority
+
+
+def test_a_data_set_with_eight_times_the_arithmetic_is_given_eight_times_the_time() -> None:
+    walltimes = {one.config["dataset"]: one.resources.walltime_s for one in experiments_of("charlie")}
+    assert walltimes["tinyimagenet"] == 8 * walltimes["cifar100"]
+
+
+def test_the_smoke_round_is_charlies_grid_in_small() -> None:
+    grids = {}
+    for name in ("charlie", "charlie_smoke"):
+        distilled = [one for one in experiments_of(name) if one.group == "distilled"]
+        grids[name] = {(one.config["method"], one.config["alpha"]) for one in distilled}
+        options = [set(one.config) - {"paraphraser_epochs"} for one in distilled]
+        assert all(keys == options[0] for keys in options)
+    assert grids["charlie_smoke"] == grids["charlie"]
+
+
+def test_the_control_round_is_charlies_student_without_a_teacher() -> None:
+    charlie = next(one for one in experiments_of("charlie") if one.group == "distilled")
+    for one in experiments_of("control"):
+        assert one.config["method"] == "control"
+        assert not one.after
+        recipe = {key: value for key, value in one.config.items() if key not in ("method", "alpha", "dataset", "seed")}
+        assert recipe.items() <= charlie.config.items()
+
+
+def test_calibration_takes_steps_of_the_published_size() -> None:
+    groups: dict[str, Experiment] = {one.group: one for one in experiments_of("calibration")}
+    published = groups["pair_student"].config
+    assert (published["lr"], published["batch_size"], published["epochs"]) == (0.05, 64, 240)
+    halved = groups["pair_distilled"].config
+    # (1 - alpha) CE + alpha w D is alpha times the published CE + w D, and a step is lr * (gradient + decay * weight).
+    assert halved["alpha"] == 0.5
+    assert halved["alpha"] * halved["lr"] == published["lr"]
+    assert halved["lr"] * halved["weight_decay"] == pytest.approx(published["lr"] * published["weight_decay"])
+    assert {groups["pair_kd"].config["alpha"], groups["kd"].config["alpha"]} == {0.9}
+
+
+@pytest.mark.parametrize("name", ROUNDS)
+def test_every_config_of_the_rounds_is_legal(name: str) -> None:
+    for one in experiments_of(name):
+        options = read_options(Options, split_config(one.config)[1])
+        assert (options.method in ALONE) == (not one.after)
+        assert options.method in (*ALONE, *DISTILLING)
+
+
+@pytest.fixture
+def slurm(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[ClusterRounds]:
+    extra = {key: slurm_cluster.env[key] for key in ("SLURM_CONF", "PATH")}
+    made = ClusterRounds(folder=tmp_path, extra=extra, scheduler="slurm")
+    try:
+        yield made
+    finally:
+        slurm_cluster.clear()
+        made.kill()
+
+
+@pytest.mark.cluster
+def test_the_smoke_round_trains_every_method_on_a_cluster_and_its_numbers_are_sane(slurm: ClusterRounds) -> None:
+    text = yaml.safe_load((REPOSITORY / "rounds" / "charlie_smoke.yaml").read_text())
+    text["round"] = "r"
+    for group in text["experiments"].values():
+        group["grid"]["seed"] = [0]
+    text["experiments"]["distilled"]["grid"]["alpha"] = [0.5]
+    slurm.write(yaml.safe_dump(text))
+    slurm.pass_until_done(400)
+    paths = {"digits/pure/ResNet20/0", "digits/pure/ResNet8/0"}
+    paths |= {f"digits/{method}/alpha_0.5/ResNet20_to_ResNet8/0" for method in SIX}
+    assert slurm.states() == dict.fromkeys(paths, "completed")
+    for path in paths:
+        told = json.loads((slurm.directory(path) / "metrics.json").read_text())
+        final = told["final"]
+        assert final["test_accuracy"] > 4 * final["chance_accuracy"], f"{path} is not clearly above chance"
+        epochs = [record for record in told["epochs"] if record["stage"] == "train"]
+        assert epochs[-1]["train_accuracy"] > epochs[0]["train_accuracy"] + 0.1, f"{path} is stuck"
+        values = [value for record in told["epochs"] for value in record.values() if isinstance(value, float)]
+        assert np.isfinite([*values, *final.values()]).all()
+        outputs = np.load(slurm.directory(path) / "outputs.npz")
+        assert all(np.isfinite(outputs[name]).all() for name in outputs)
+        if "pure" not in path:
+            assert all(record["gradient_ratio"] > 0 for record in epochs)
+            assert len({record["distillation_loss"] for record in epochs}) > 1
+    assert (
+        slurm.directory("digits/factor_transfer/alpha_0.5/ResNet20_to_ResNet8/0") / "attempts/1/paraphraser.pth"
+    ).exists()

@@ -1,0 +1,386 @@
+"""The batches of an epoch: shifted and flipped as drawn, the same bits from each feed, and no process left behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rounds_for_tests import REPOSITORY, wait_for
+
+from roundhouse.training import Context, Stage, StudyError
+from roundhouse.training.precision import Precision
+from roundhouse.training.task import Stopped
+from studies.distillation import feed
+from studies.distillation.data import Dataset, Split
+from studies.distillation.feed import DeviceFeed, Feed, WorkerFeed, augment, draw, make_feed
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def context(epoch: int = 0, seed: int = 0, stage: str = "train") -> Context:
+    return Context(Stage(stage, 5), epoch, seed, Precision("fp32", CPU))
+
+
+def letters(count: int = 30, shape: tuple[int, int, int] = (3, 6, 5), shift: int = 2, flip: bool = True) -> Dataset:
+    """A data set whose labels are the places of its training images."""
+    images = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    whole = Split(images, torch.arange(count))
+    return Dataset("letters", whole, whole, whole, classes=count, shift=shift, flip=flip)
+
+
+@contextmanager
+def worker_feed(dataset: Dataset, batch_size: int, workers: int = 2) -> Iterator[WorkerFeed]:
+    made = WorkerFeed(dataset, batch_size, CPU, workers)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def batches(source: Feed, epoch: int = 0, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return list(source.epoch(context(epoch, seed)))
+
+
+def same(some: list[tuple[torch.Tensor, torch.Tensor]], others: list[tuple[torch.Tensor, torch.Tensor]]) -> bool:
+    return len(some) == len(others) and all(
+        torch.equal(one, other)
+        for pair, twin in zip(some, others, strict=True)
+        for one, other in zip(pair, twin, strict=True)
+    )
+
+
+def slow_augment(image: torch.Tensor, down: int, right: int, flip: int, shift: int) -> torch.Tensor:
+    """One image, pixel by pixel: where in the image, moved and then mirrored, does each come from?"""
+    channels, height, width = image.shape
+    found = torch.zeros_like(image)
+    for row in range(height):
+        for column in range(width):
+            seen = width - 1 - column if flip else column
+            y, x = row + down - shift, seen + right - shift
+            if 0 <= y < height and 0 <= x < width:
+                for channel in range(channels):
+                    found[channel, row, column] = image[channel, y, x]
+    return found
+
+
+# Augmentation
+
+shapes = st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 6))
+
+
+@settings(max_examples=60, deadline=None)
+@given(shape=shapes, shift=st.integers(0, 4), flip=st.booleans(), seed=st.integers(0, 2**32))
+def test_images_are_shifted_and_flipped_as_a_plain_loop_does_it(
+    shape: tuple[int, int, int], shift: int, flip: bool, seed: int
+) -> None:
+    dataset = letters(5, shape, shift, flip)
+    draws = draw(dataset, context(seed=seed))
+    images, labels = augment(dataset.train, draws, shift)
+    assert images.dtype == torch.uint8
+    assert labels.tolist() == draws[0].tolist()
+    for image, (which, down, right, mirrored) in zip(images, draws.T.tolist(), strict=True):
+        assert torch.equal(image, slow_augment(dataset.train.images[which], down, right, mirrored, shift))
+
+
+def test_without_shift_and_flip_images_stay_as_they_are() -> None:
+    dataset = letters(shift=0, flip=False)
+    images, labels = augment(dataset.train, draw(dataset, context()), 0)
+    assert torch.equal(images, dataset.train.images[labels])
+
+
+def test_every_shift_and_both_flips_come_about() -> None:
+    draws = draw(letters(2000, (1, 1, 1)), context())
+    for drawn in draws[1:3]:
+        assert drawn.unique().tolist() == [0, 1, 2, 3, 4]
+        assert drawn.bincount().min() > 300
+    assert draws[3].unique().tolist() == [0, 1]
+    assert 900 < draws[3].sum() < 1100
+    assert draw(replace(letters(2000, (1, 1, 1)), flip=False), context())[3].sum() == 0
+
+
+# Both feeds
+
+
+@pytest.mark.parametrize("kind", ["device", "workers"])
+def test_each_training_image_comes_once_and_only_the_rest_is_left_out(kind: str) -> None:
+    source = make_feed(kind, letters(30), 7, 2, CPU)
+    found = batches(source)
+    source.close()
+    assert source.steps == len(found) == 4
+    assert all(images.shape == (7, 3, 6, 5) and labels.shape == (7,) for images, labels in found)
+    seen = torch.cat([labels for _, labels in found]).tolist()
+    assert len(set(seen)) == 28
+    assert set(seen) | set(draw(letters(30), context())[0, 28:].tolist()) == set(range(30))
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    shape=shapes,
+    count=st.integers(1, 40),
+    size=st.integers(1, 40),
+    shift=st.integers(0, 3),
+    flip=st.booleans(),
+    seed=st.integers(0, 2**32),
+    epoch=st.integers(0, 4),
+    workers=st.integers(1, 3),
+)
+def test_both_feeds_give_the_same_batches_to_the_last_bit(
+    shape: tuple[int, int, int],
+    count: int,
+    size: int,
+    shift: int,
+    flip: bool,
+    seed: int,
+    epoch: int,
+    workers: int,
+) -> None:
+    dataset, size = letters(count, shape, shift, flip), min(size, count)
+    with worker_feed(dataset, size, workers) as by_workers:
+        assert same(batches(by_workers, epoch, seed), batches(DeviceFeed(dataset, size, CPU), epoch, seed))
+
+
+def test_how_much_is_augmented_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = batches(DeviceFeed(letters(), 4, CPU))
+    for size in (1, 4 * 90, 9 * 90):  # less than a batch, one batch, two
+        monkeypatch.setattr(feed, "_PORTION", size)
+        assert same(batches(DeviceFeed(letters(), 4, CPU)), whole)
+
+
+def test_epochs_seeds_and_stages_differ_and_each_can_be_repeated() -> None:
+    source = DeviceFeed(letters(), 10, CPU)
+    first = batches(source)
+    assert same(batches(source), first)
+    assert not same(batches(source, epoch=1), first)
+    assert not same(batches(source, seed=1), first)
+    assert not same(list(source.epoch(context(stage="hint"))), first)
+
+
+def test_order_and_augmentation_each_come_from_their_own_stream_of_the_epoch() -> None:
+    dataset = letters()
+    here, there = context(), context(epoch=1)
+    assert not torch.equal(draw(dataset, here)[0], draw(dataset, there)[0])
+    assert not torch.equal(draw(dataset, here)[1], draw(dataset, there)[1])
+    assert torch.equal(draw(dataset, here)[0], draw(replace(dataset, shift=0, flip=False), here)[0])
+
+
+def test_nothing_is_carried_from_epoch_to_epoch_by_workers() -> None:
+    """So a run that is resumed in epoch 2 sees what one that was never stopped sees."""
+    with worker_feed(letters(), 4) as resumed, worker_feed(letters(), 4) as straight:
+        for epoch in range(2):
+            batches(straight, epoch)
+        assert same(batches(resumed, 2), batches(straight, 2))
+
+
+def test_feeds_draw_nothing_from_the_global_generator() -> None:
+    before = torch.get_rng_state()
+    with worker_feed(letters(), 4) as source:
+        batches(source)
+        batches(source, 1)
+    batches(DeviceFeed(letters(), 4, CPU))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_images_of_the_data_set_stay_as_they_are() -> None:
+    dataset = letters(shift=0, flip=False)
+    before = dataset.train.images.clone()
+    for images, labels in DeviceFeed(dataset, 4, CPU).epoch(context()):
+        images.zero_()
+        labels.zero_()
+    assert torch.equal(dataset.train.images, before)
+
+
+# Which feed
+
+
+def test_auto_takes_the_device_only_if_twice_the_images_fit_into_half_of_its_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dataset = letters()
+    for free, kind in ((4 * dataset.train.nbytes + 1, DeviceFeed), (4 * dataset.train.nbytes, WorkerFeed)):
+        monkeypatch.setattr(feed, "free_memory", lambda device, free=free: free)
+        source = make_feed("auto", dataset, 4, 2, CPU)
+        assert type(source) is kind
+        source.close()
+
+
+def test_a_feed_that_does_not_exist_is_answered_with_the_nearest() -> None:
+    with pytest.raises(StudyError, match="unknown feed 'worker': did you mean 'workers'"):
+        make_feed("worker", letters(), 4, 2, CPU)
+
+
+@pytest.mark.parametrize("kind", ["device", "workers"])
+def test_a_batch_larger_than_the_data_set_is_an_error(kind: str) -> None:
+    with pytest.raises(StudyError, match="'batch_size' is 31; letters has 30 training images"):
+        make_feed(kind, letters(30), 31, 2, CPU)
+
+
+# Processes
+
+
+def processes() -> list[psutil.Process]:
+    return [one for one in psutil.Process().children() if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_workers_stay_from_epoch_to_epoch_and_end_when_the_feed_is_closed() -> None:
+    before = set(processes())
+    with worker_feed(letters(), 4) as source:
+        batches(source)
+        workers = set(processes()) - before
+        assert len(workers) == 2
+        batches(source, 1)
+        assert set(processes()) - before == workers
+    assert not any(one.is_running() for one in workers)
+    source.close()  # again does no harm
+
+
+def test_an_epoch_that_is_stopped_midway_disturbs_no_later_one() -> None:
+    dataset = letters(40)
+    expected = batches(DeviceFeed(dataset, 4, CPU), epoch=1)
+    with worker_feed(dataset, 4) as source:
+        one = Context(Stage("train", 5), 0, 0, Precision("fp32", CPU), halted=iter([None, None, "a signal"]).__next__)
+        with pytest.raises(Stopped):
+            for _ in one.batches(source.epoch(one)):
+                pass
+        assert one.batch == 2
+        assert same(batches(source, 1), expected)
+
+
+def test_closing_in_the_midst_of_an_epoch_ends_the_workers() -> None:
+    before = set(processes())
+    source = WorkerFeed(letters(), 4, CPU, 2)
+    epoch = source.epoch(context())
+    next(epoch)
+    workers = set(processes()) - before
+    source.close()
+    assert len(workers) == 2
+    assert not any(one.is_running() for one in workers)
+
+
+def test_a_feed_that_is_let_go_takes_its_workers_along() -> None:
+    before = set(processes())
+    source = WorkerFeed(letters(), 4, CPU, 1)
+    batches(source)
+    assert set(processes()) - before
+    del source
+    wait_for(lambda: not set(processes()) - before, "the worker ends")
+
+
+def test_workers_leave_the_signals_of_a_scheduler_to_the_trainer() -> None:
+    before = set(processes())
+    with worker_feed(letters(), 4) as source:
+        batches(source)
+        for one in set(processes()) - before:
+            one.terminate()
+            one.send_signal(2)
+        assert same(batches(source, 1), batches(DeviceFeed(letters(), 4, CPU), 1))
+
+
+def test_a_worker_that_is_killed_is_told_where_the_next_batch_is_asked_for() -> None:
+    before = set(processes())
+    with worker_feed(letters(400), 4) as source:
+        epoch = source.epoch(context())
+        next(epoch)
+        workers = set(processes()) - before
+        for one in workers:
+            one.kill()
+        wait_for(lambda: not any(alive(one) for one in workers), "PyTorch raises nothing while they die")
+        with pytest.raises(StudyError, match="a process that prepares images is gone .* `feed: device`"):
+            for _ in epoch:
+                pass
+
+
+TRAINER = """
+import sys, time, torch
+from test_feed import CPU, WorkerFeed, context, letters
+source = WorkerFeed(letters(), 4, CPU, 2)
+epoch = source.epoch(context())
+next(epoch)
+print("training", flush=True)
+held = [source._batches]
+{then}
+"""
+
+
+def trainer(then: str) -> subprocess.Popen[str]:
+    code = f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(REPOSITORY)!r}]\n" + TRAINER.format(
+        then=then
+    )
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(("then", "code"), [("sys.exit(3)", 3), ("raise ValueError('an error')", 1)])
+def test_a_trainer_that_ends_without_closing_waits_for_no_worker(then: str, code: int) -> None:
+    process = trainer(then)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+
+
+def test_workers_end_when_the_trainer_is_killed() -> None:
+    process = trainer("time.sleep(600)")
+    assert process.stdout is not None and process.stdout.readline() == "training\n"
+    workers = psutil.Process(process.pid).children()
+    process.kill()
+    process.wait()
+    assert len(workers) == 2
+    wait_for(lambda: not any(alive(one) for one in workers), "workers of a trainer that was killed end")
+
+
+LATE = """
+import os
+from studies.distillation import feed
+begin_work = feed._begin_work
+def late(trainer, worker):
+    while os.getppid() == trainer:
+        time.sleep(0.01)
+    begin_work(trainer, worker)
+feed._begin_work = late
+next(WorkerFeed(letters(), 4, CPU, 2).epoch(context()))
+"""
+
+
+def test_workers_that_were_just_starting_when_the_trainer_was_killed_end_too() -> None:
+    process = trainer(LATE)
+    started = psutil.Process(process.pid)
+    wait_for(lambda: len(started.children()) == 4, "two feeds have two workers each")
+    workers = started.children()
+    process.kill()
+    process.wait()
+    try:
+        wait_for(lambda: not any(alive(one) for one in workers), "workers of a trainer that was killed end")
+    finally:
+        for one in filter(alive, workers):
+            one.kill()
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gets_the_same_batches_as_the_cpu() -> None:
+    device = torch.device("cuda")
+    expected = batches(DeviceFeed(letters(), 4, CPU))
+    for kind in ("device", "workers"):
+        source = make_feed(kind, letters(), 4, 2, device)
+        found = batches(source)
+        source.close()
+        assert {one.device.type for pair in found for one in pair} == {"cuda"}
+        assert same([(images.cpu(), labels.cpu()) for images, labels in found], expected)
