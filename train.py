@@ -53,9 +53,9 @@ def run_program(work: worker.Work) -> int:
 
 def train(work: worker.Work) -> int:
     """Train with the study that the config names."""
+    from roundhouse.settings import split_config
     from roundhouse.training import loop
     from roundhouse.training.reproducibility import environment
-    from roundhouse.settings import split_config
 
     name = work.config["study"]
     if importlib.util.find_spec(f"studies.{name}") is None:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from roundhouse.settings import Settings
 from roundhouse.training import Context, Stage
 from roundhouse.training.loop import Outcome, Progress, run
-from roundhouse.settings import Settings
 
 SETTINGS = Settings(seed=3, device="cpu", precision="fp32")
 BATCHES = 4

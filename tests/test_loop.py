@@ -20,9 +20,9 @@ from small_task import BATCHES, SETTINGS, SmallTask, StopAfter, train
 
 from roundhouse import files
 from roundhouse.errors import RoundhouseError
+from roundhouse.settings import Settings
 from roundhouse.training import Context, checkpoint, read_weights
 from roundhouse.training.loop import Outcome, Progress
-from roundhouse.settings import Settings
 
 
 @pytest.fixture(autouse=True)

@@ -40,8 +40,8 @@ class Task(Protocol):
     A run calls `begin_stage` once for each stage, then `train_epoch` and `evaluate` for each of its epochs. A resumed
     run calls `begin_stage` for the stages up to the current one, in order, and then `load_state`: so `begin_stage`
     builds models and optimisers, and all that training changes afterwards is in `state`. A task that cannot be repeated
-    bit for bit has an attribute `exact` that is False; one that starts processes has a method `close`, which is called at
-    the end, whatever the end.
+    bit for bit has an attribute `exact` that is False; one that starts processes has a method `close`, called at the
+    end, whatever the end.
     """
 
     @property
