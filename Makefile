@@ -29,6 +29,7 @@ test: lint
 
 benchmarks: $(STAMP)
 	$(VENV)/bin/python benchmarks/runner.py
+	$(VENV)/bin/python benchmarks/train_step.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -19,7 +19,17 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
 NAMES = [str(page.relative_to(REPOSITORY)) for page in PAGES]
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
-OTHER_OPTIONS = {"--export", "--constraint", "--account", "--open-mode", "--array", "--version"}  # of schedulers
+OTHER_OPTIONS = {
+    "--export",
+    "--constraint",
+    "--account",
+    "--open-mode",
+    "--array",
+    "--version",
+    "--data",
+    "--to",
+    "--check",
+}  # of schedulers, and of toolbox/setup.sh
 
 
 def anchors(page: Path) -> set[str]:

@@ -289,23 +289,9 @@ def test_workers_leave_the_signals_of_a_scheduler_to_the_trainer() -> None:
         assert same(batches(source, 1), batches(DeviceFeed(letters(), 4, CPU), 1))
 
 
-def test_a_worker_that_is_killed_is_told_where_the_next_batch_is_asked_for() -> None:
-    before = set(processes())
-    with worker_feed(letters(400), 4) as source:
-        epoch = source.epoch(context())
-        next(epoch)
-        workers = set(processes()) - before
-        for one in workers:
-            one.kill()
-        wait_for(lambda: not any(alive(one) for one in workers), "PyTorch raises nothing while they die")
-        with pytest.raises(StudyError, match="a process that prepares images is gone .* `feed: device`"):
-            for _ in epoch:
-                pass
-
-
 TRAINER = """
 import sys, time, torch
-from test_feed import CPU, WorkerFeed, context, letters
+from test_feed import CPU, StudyError, WorkerFeed, context, letters
 source = WorkerFeed(letters(), 4, CPU, 2)
 epoch = source.epoch(context())
 next(epoch)
@@ -337,6 +323,28 @@ def test_workers_end_when_the_trainer_is_killed() -> None:
     process.wait()
     assert len(workers) == 2
     wait_for(lambda: not any(alive(one) for one in workers), "workers of a trainer that was killed end")
+
+
+KILLS_ITS_WORKERS = """
+import os, psutil
+for one in psutil.Process().children():
+    os.kill(one.pid, 9)
+    os.waitid(os.P_PID, one.pid, os.WEXITED | os.WNOWAIT)
+print("nothing is raised while they die", flush=True)
+try:
+    for batch in epoch:
+        pass
+except StudyError as error:
+    print(error)
+"""
+
+
+def test_a_worker_that_is_killed_is_told_where_the_next_batch_is_asked_for() -> None:
+    told, errors = trainer(KILLS_ITS_WORKERS).communicate(timeout=60)
+    lines = told.splitlines()
+    assert lines[:2] == ["training", "nothing is raised while they die"], errors
+    assert lines[2].startswith("a process that prepares images is gone (")
+    assert lines[2].endswith("or `feed: device`, which needs none")
 
 
 LATE = """
