@@ -396,3 +396,10 @@ def test_without_an_interpreter_the_script_says_how_to_get_one() -> None:
     done = script("--data", "digits", python="/nowhere/python")
     assert done.returncode == 2
     assert "there is no /nowhere/python: run make install, or set PYTHON" in done.stderr
+
+
+def test_the_page_for_those_without_a_network_has_every_address_and_digest() -> None:
+    page = (REPOSITORY / "docs/data.md").read_text()
+    for source in sources.SOURCES.values():
+        for file in source.downloads:
+            assert f"| <{file.url}> | `{file.md5}` |" in page
