@@ -25,8 +25,8 @@ from torch import Tensor
 
 from roundhouse.training import Context, StudyError, choose, free_memory
 from studies.distillation.data import Dataset, Split
+from studies.distillation.options import FEEDS
 
-FEEDS = ("device", "workers", "auto")
 _PORTION = 16 << 20  # bytes of images that are augmented at once
 _PR_SET_PDEATHSIG = 1
 _WORDS_OF_LOSS = ("DataLoader worker", "Pin memory thread")  # by which PyTorch tells that a process is gone

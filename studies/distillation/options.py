@@ -25,6 +25,8 @@ ALONE = ("pure", "control")
 
 DISTILLING = ("logit", "fitnets", "attention_transfer", "factor_transfer", "rkd", "nst", "sp", "dkd")
 
+FEEDS = ("auto", "device", "workers")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -77,7 +79,7 @@ class Options:
         choose("schedule", self.schedule, ("cosine", "steps"))
         choose("reconstruction", self.reconstruction, ("l1", "mse"))
         choose("step", self.step, ("auto", "eager", "graph", "compile"))
-        choose("feed", self.feed, ("auto", "device", "workers"))
+        choose("feed", self.feed, FEEDS)
         if isinstance(self.accumulation, str):
             choose("accumulation", self.accumulation, ("auto",))
         self._check_ranges()

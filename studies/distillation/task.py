@@ -15,7 +15,7 @@ from roundhouse.training import Context, Stage, StudyError, fewest_parts, read_o
 from roundhouse.training.step import Step, buffers_kept, clear_gradients
 from studies.distillation.data import Dataset, load
 from studies.distillation.evaluation import evaluate, final_outputs
-from studies.distillation.feed import Feed, make_feed
+from studies.distillation.feed import make_feed
 from studies.distillation.methods import Method, Shapes, method_named
 from studies.distillation.models import ResNet, build_model, shapes_of
 from studies.distillation.objective import Objective, check_memory
@@ -35,10 +35,6 @@ def build(
     if options.step == "graph" and device.type != "cuda":
         raise StudyError("config key 'step' is 'graph', and CUDA graphs need a GPU: write auto, or eager")
     dataset = load(options.dataset, data, options.validation_images)
-    if options.batch_size > len(dataset.train):
-        raise StudyError(
-            f"config key 'batch_size' is {options.batch_size}; {dataset.name} has {len(dataset.train)} training images"
-        )
     teacher = None
     if options.method not in ALONE:
         places = [place for group in inputs.values() for place in group]
@@ -98,7 +94,7 @@ class Distillation:
         self._teacher = teacher
         self._student: ResNet | None = None
         self._method: Method | None = None
-        self._feed: Feed | None = None
+        self._feed = make_feed(options.feed, dataset, options.batch_size, options.workers, device)
         self._parts: int | None = None  # known once it was tried, or read from a checkpoint
 
     # What the loop asks for
@@ -121,9 +117,6 @@ class Distillation:
         """Mean losses and accuracy over the epoch, read from the device once."""
         for module in self._modules:
             module.train()
-        if self._feed is None:
-            options = self.options
-            self._feed = make_feed(options.feed, self._data, options.batch_size, options.workers, self._device)
         training, steps = context.stage.name == "train", self._feed.steps
         strength = self._objective.strength(context.epoch) if training else 0.0
         constants = (torch.tensor(strength, device=self._device),) if training else ()
@@ -197,8 +190,7 @@ class Distillation:
         return arrays, metrics
 
     def close(self) -> None:
-        if self._feed is not None:
-            self._feed.close()
+        self._feed.close()
 
     # How it is done
 
@@ -229,7 +221,7 @@ class Distillation:
     def _parts_that_fit(self, context: Context, images: Tensor, labels: Tensor, strength: Tensor) -> int:
         """In how many parts a batch is computed: as many as asked for, or as few as fit into the device's memory."""
         asked = self.options.accumulation
-        sizes = [asked] if isinstance(asked, int) else [n for n in range(1, len(images)) if len(images) % n == 0]
+        sizes = [asked] if isinstance(asked, int) else [n for n in range(1, len(images) + 1) if len(images) % n == 0]
 
         def attempt(parts: int) -> None:
             if self._method is not None:
