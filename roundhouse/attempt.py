@@ -35,7 +35,10 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """claim.json: held by a job, or void. A claim that cannot be read is held by somebody unknown."""
+    """claim.json: held by a job, or void. A claim that cannot be read is held by somebody unknown.
+
+    `at`: the file server's clock; `started`: that of the host that wrote it, as in `Result.at`.
+    """
 
     void: bool = False
     cause: Cause | None = None
@@ -44,6 +47,7 @@ class Claim:
     nonce: str = ""
     host: str = ""
     at: float = 0.0
+    started: float = 0.0
     jobs: int | None = None  # for a void by a limit: how many jobs the user had then
 
 

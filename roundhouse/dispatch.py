@@ -97,7 +97,7 @@ def run_pass(
         report.trouble.append(f"the scheduler cannot be asked, so nothing is judged or submitted: {seen.trouble}")
     desk = _Desk(place, seen, clock, report, act)
     rows: dict[str, Row] = {}
-    for experiment, rec in _inputs_first(experiments, records):
+    for experiment, rec in inputs_first(experiments, records):
         rows[experiment.path] = desk.settle(experiment, rec, rows, act and only(experiment))
     if act:
         stale = stale_jobs([row.record for row in rows.values()], seen)
@@ -114,7 +114,7 @@ def run_pass(
     return report
 
 
-def _inputs_first(experiments: Sequence[Experiment], records: Sequence[Record]) -> Iterator[tuple[Experiment, Record]]:
+def inputs_first(experiments: Sequence[Experiment], records: Sequence[Record]) -> Iterator[tuple[Experiment, Record]]:
     """The experiments in an order in which each comes after all that it waits for."""
     if not any(experiment.after for experiment in experiments):
         yield from zip(experiments, records, strict=True)
@@ -185,7 +185,7 @@ class _Desk:
         if action.state is State.BLOCKED and rec.runs and rec.runs[0].opened.config_hash != experiment.config_hash():
             action = replace(action, reason=action.reason + _difference(rec.directory, experiment))
         if action.state is State.FAILED and rec.runs:
-            action = replace(action, reason=action.reason + _last_words(rec))
+            action = replace(action, reason=action.reason + last_words(rec))
         job = answer if isinstance(answer, Job) else None
         return Row(experiment, rec, action, inputs, job.state.value if job else None, refusal)
 
@@ -291,7 +291,7 @@ class _Desk:
             self.report.trouble.append(f"{row.experiment.path}: its files could not be brought up to date: {error}")
 
 
-def _last_words(rec: Record) -> str:
+def last_words(rec: Record) -> str:
     """The last line that the failed run printed itself."""
     lines = record.log_tail(rec.directory, rec.runs[-1].number).splitlines()
     said = [line.strip() for line in lines if line.strip() and not line.startswith("roundhouse: attempt")]

@@ -168,6 +168,7 @@ def _claim(value: Mapping[str, Any] | None, at: float = 0.0) -> Claim | None:
         nonce=str(value["nonce"]),
         host=str(value.get("host", "")),
         at=at,
+        started=float(value.get("at", 0.0)),
         jobs=jobs,
     )
 
@@ -439,6 +440,26 @@ def _history_entry(directory: Path, attempt: Attempt) -> dict[str, Any]:
             entry.setdefault("damage", []).append(str(error))
     entry["job"]["at"] = attempt.opened.at
     return entry
+
+
+def environments(directory: Path) -> dict[int, dict[str, Any]]:
+    """What ran, by attempt: host, device, versions, commit. Attempts that never said so are left out."""
+    try:
+        raw = files.read_bytes(f"{directory}/{HISTORY}")
+        if raw is not None:
+            told = {entry["number"]: entry["environment"] for entry in _parse(raw)["attempts"]}
+            return {number: found for number, found in told.items() if isinstance(found, dict)}
+    except (OSError, _Damaged, *_NONSENSE):
+        return {}
+    found = {}
+    for number in (int(name) for name in files.list_names(f"{directory}/{ATTEMPTS}") if name.isdigit()):
+        try:
+            environment = _read_json(attempt_directory(directory, number), ENVIRONMENT)
+        except (OSError, _Damaged):
+            continue
+        if environment is not None:
+            found[number] = environment
+    return dict(sorted(found.items()))
 
 
 def log_tail(directory: Path, number: int, lines: int = 15) -> str:

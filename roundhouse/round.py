@@ -7,20 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from roundhouse.experiment import Experiment
-from roundhouse.names import named_file
+from roundhouse.names import named_file, nearest
 from roundhouse.roundfile.expand import expand
 from roundhouse.roundfile.schema import RoundFile
-from roundhouse.yamlfile import read_yaml
+from roundhouse.yamlfile import YamlFile, read_yaml
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """A named set of experiments, in the order of the file. `study` may be None: a group can have its own."""
+    """A named set of experiments, in the order of the file. `study` may be None: a group can have its own.
+
+    `baselines`: for a group, the group beside whose results its own are shown.
+    """
 
     name: str
     file: Path
     study: str | None
     experiments: list[Experiment]
+    baselines: dict[str, str]
 
 
 def load_round(name: str, rounds_dir: Path) -> Round:
@@ -30,8 +34,19 @@ def load_round(name: str, rounds_dir: Path) -> Round:
     if content.round != name:
         file.problem(("round",), f"the round calls itself {content.round!r}, but the file is {file.path.name}")
     experiments = expand(name, file, content)
+    baselines = _baselines(file, content)
     file.check()
-    return Round(name, file.path, content.study, experiments)
+    return Round(name, file.path, content.study, experiments, baselines)
+
+
+def _baselines(file: YamlFile, content: RoundFile) -> dict[str, str]:
+    named = {name: group.baseline for name, group in content.experiments.items() if group.baseline is not None}
+    for name, baseline in named.items():
+        others = [group for group in content.experiments if group != name]
+        if baseline not in others:
+            told = "a group is no baseline of itself" if baseline == name else nearest(baseline, others)
+            file.problem(("experiments", name, "baseline"), f"no other group is called {baseline!r}: {told}")
+    return named
 
 
 def json_schema() -> dict[str, Any]:

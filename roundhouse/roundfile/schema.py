@@ -186,6 +186,7 @@ class Group(StrictModel):
     resources: ResourceRequests = Field(default=ResourceRequests(), description="Wins over the round's resources")
     priority: Priority | None = Field(default=None, description="Number or expression; higher goes first")
     after: Waits = Field(default={}, description="GROUP: {KEY: VALUE}: experiments that must be completed first")
+    baseline: str | None = Field(default=None, description="Group beside whose results this one's are shown")
     command: Command | None = Field(
         default=None, description="Program to run instead of a study, with {KEY} and {directory}"
     )

@@ -1,0 +1,79 @@
+"""One look for all figures: colours that a colour-blind reader tells apart, markers that survive a grey print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# Okabe and Ito (2008), "Color Universal Design", without its yellow, which is too pale for thin lines on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+LINES = ("-", "--", "-.", ":")
+BASELINE = "#555555"  # for what a result is shown beside: baselines, chance, the noise between seeds
+DIVERGING, SEQUENTIAL = "RdBu_r", "cividis"  # maps of values around 0, and from low to high
+WIDTH = 3.4  # inches of one panel
+HEIGHT = 2.6
+
+_RULES: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8.5,
+    "legend.fontsize": 7.5,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4.5,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "savefig.dpi": 130,
+    "svg.hashsalt": "roundhouse",  # equal data, equal file
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,
+}
+
+
+@contextmanager
+def rules() -> Iterator[None]:
+    """Within it figures are drawn, and saved, in our look, whatever the user's matplotlibrc says."""
+    with matplotlib.style.context("default"), matplotlib.rc_context(_RULES):
+        yield
+
+
+def panels(
+    columns: int, rows: int = 1, *, width: float = WIDTH, height: float = HEIGHT, share_y: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure of rows x columns panels, each `width` x `height` inches, and the panels in reading order."""
+    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=share_y)
+    return figure, [one for row in axes for one in row]
+
+
+def look(number: int) -> dict[str, Any]:
+    """Colour, marker and line of the series with this number; 56 of them differ."""
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": LINES[(number // len(COLOURS)) % len(LINES)],
+    }
+
+
+def legend_below(figure: Figure, axes: Axes, *, columns: int = 4) -> None:
+    """The legend of one panel, for the whole figure, below it: it never covers data."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))

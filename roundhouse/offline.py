@@ -1,0 +1,36 @@
+"""How a round stands as its records alone tell it: no scheduler is asked, and nothing is changed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from roundhouse import record
+from roundhouse.dispatch import inputs_first, inputs_of, last_words
+from roundhouse.experiment import Experiment
+from roundhouse.plan import Clock, State, decide
+from roundhouse.schedulers.base import QueryFailed
+from roundhouse.view import Row
+
+_NOT_ASKED = QueryFailed("no scheduler is asked here")
+
+
+def rows(experiments: Sequence[Experiment], directories: Mapping[str, Path]) -> dict[str, Row]:
+    """A row for each experiment, by path; `directories` says where each one's record lies.
+
+    An open attempt counts as in progress, since only its scheduler could tell otherwise.
+    """
+    records = [record.read(directories[experiment.path]) for experiment in experiments]
+    clock = Clock(time.time(), 0.0, 0.0)
+    made: dict[str, Row] = {}
+    for experiment, rec in inputs_first(experiments, records):
+        inputs = inputs_of(experiment, made)
+        action = decide(rec, _NOT_ASKED, inputs, clock, experiment.config_hash())
+        if rec.newest is not None and not rec.newest.closed:
+            action = replace(action, reason="")
+        if action.state is State.FAILED and rec.runs:
+            action = replace(action, reason=action.reason + last_words(rec))
+        made[experiment.path] = Row(experiment, rec, action, inputs)
+    return {experiment.path: made[experiment.path] for experiment in experiments}
