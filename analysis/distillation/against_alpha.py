@@ -1,0 +1,178 @@
+"""Figures against alpha: a line for each method, the undistilled student as a band, chance or floor if there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from analysis import style
+from analysis.distillation.effects import DISTILLED, SAME_ALPHA
+from analysis.distillation.material import Drawn, Material, Table, gains, half_width, shared_legend
+from analysis.distillation.measures import MEASURES, Measure
+from analysis.distillation.runs import Setting
+
+
+def _offsets(material: Material) -> dict[str, float]:
+    """A small shift along alpha for each method, so that their points do not hide each other."""
+    methods = material.runs.methods
+    return {method: 0.014 * (number - (len(methods) - 1) / 2) for number, method in enumerate(methods)}
+
+
+def _alpha_axis(axes: Axes, alphas: Sequence[float]) -> None:
+    axes.set_xticks(list(alphas), [f"{alpha:g}" for alpha in alphas])
+    axes.set_xlabel("alpha, share of the distillation term" if _is_lowest(axes) else "")
+    margin = 0.08 if len(alphas) > 1 else 0.2
+    axes.set_xlim(min(alphas) - margin, max(alphas) + margin)
+
+
+def _is_lowest(axes: Axes) -> bool:
+    place = axes.get_subplotspec()
+    return place is None or place.is_last_row()
+
+
+def _against_alpha(material: Material, axes: Axes, table: Table, dataset: str, measure: Measure) -> None:
+    """Mean over seeds and 95 % interval against alpha, a line for each method, the baseline as a band."""
+    own = material.values(material.undistilled, dataset, measure.column) * measure.factor
+    if len(own):
+        spread = own.std() if len(own) > 1 else 0.0
+        axes.axhspan(own.mean() - spread, own.mean() + spread, color=style.BASELINE, alpha=0.15, linewidth=0)
+        axes.axhline(own.mean(), color=style.BASELINE, linewidth=1, label=f"{material.baseline_label}, ± sd of seeds")
+        table.append(_point(dataset, measure, material.undistilled, own))
+    shifts = _offsets(material)
+    lines = [*[(method, style.look(number), shifts[method]) for number, method in enumerate(material.runs.methods)],
+             ("control", {"color": style.BASELINE, "linestyle": ":", "marker": "x"}, 0.0)]  # fmt: skip
+    for method, look, shift in lines:
+        points = []
+        for alpha in material.runs.alphas:
+            found = material.values(Setting(method, alpha), dataset, measure.column) * measure.factor
+            if len(found):
+                points.append((alpha + shift, found.mean(), half_width(list(found))))
+                table.append(_point(dataset, measure, Setting(method, alpha), found))
+        if points:
+            x, y, error = np.array(points).T
+            axes.errorbar(x, y, np.nan_to_num(error), elinewidth=0.8, label=method, **look)
+    _alpha_axis(axes, material.runs.alphas)
+    axes.set_title(dataset)
+
+
+def _point(dataset: str, measure: Measure, setting: Setting, found: pd.Series[float]) -> dict[str, Any]:
+    return {
+        "dataset": dataset, "measure": measure.column, "unit": measure.unit, "method": setting.method,
+        "alpha": setting.alpha, "seeds": len(found), "mean": found.mean(), "sd": found.std(),
+        "half_width_95": half_width(list(found)),
+    }  # fmt: skip
+
+
+def _grid(material: Material, columns: Sequence[str], floors: Mapping[str, tuple[str, str]] | None = None) -> Drawn:
+    """A row of panels for each measure, a panel for each data set. `floors`: a measure's floor: column and label."""
+    datasets, table = material.runs.datasets, Table()
+    shown = [MEASURES[column] for column in columns if column in material.frame]
+    figure, panels = style.panels(len(datasets), len(shown), width=2.9 if len(datasets) > 1 else 4.6)
+    for number, axes in enumerate(panels):
+        measure, dataset = shown[number // len(datasets)], datasets[number % len(datasets)]
+        _against_alpha(material, axes, table, dataset, measure)
+        if floors and measure.column in floors:
+            column, label = floors[measure.column]
+            floor = material.frame[material.frame["dataset"] == dataset][column].mean() * measure.factor
+            axes.axhline(floor, color="black", linewidth=0.8, linestyle=(0, (1, 1)), label=label)
+            table.append({"dataset": dataset, "measure": column, "unit": measure.unit, "mean": floor})
+        if number % len(datasets) == 0:
+            axes.set_ylabel(_wrapped(measure.axis))
+    shared_legend(figure, panels)
+    return figure, table
+
+
+def _wrapped(text: str) -> str:
+    return text.replace(", pooled features", ",\npooled features").replace(" after ", "\nafter ")
+
+
+def accuracy_gain(material: Material) -> Drawn:
+    """Gain in accuracy over the undistilled student, pair by pair, and pooled over data sets."""
+    return _gains(material, DISTILLED, lambda setting: material.undistilled)
+
+
+def accuracy_beside_control(material: Material) -> Drawn:
+    """The same over the control with the same alpha: what is left once the smaller cross entropy is accounted for."""
+    return _gains(material, SAME_ALPHA, lambda setting: Setting("control", setting.alpha))
+
+
+def _gains(material: Material, question: str, against: Callable[[Setting], Setting]) -> Drawn:
+    runs, table, shifts = material.runs, Table(), _offsets(material)
+    figure, panels = style.panels(len(runs.datasets) + 1, width=2.9, share_y=len(runs.datasets) > 1)
+    for axes, dataset in zip(panels, runs.datasets, strict=False):
+        for number, method in enumerate(runs.methods):
+            points = []
+            for alpha in runs.alphas:
+                setting = Setting(method, alpha)
+                found = gains(material, dataset, setting, against(setting))
+                axes.plot([alpha + shifts[method]] * len(found), found, ".", color=style.look(number)["color"],
+                          markersize=2.5, alpha=0.6)  # fmt: skip
+                if found:
+                    points.append((alpha + shifts[method], np.mean(found), half_width(found)))
+                    table.append({"panel": dataset, "method": method, "alpha": alpha, "pairs": len(found),
+                                  "gain_points": np.mean(found), "half_width_95": half_width(found)})  # fmt: skip
+            if points:
+                x, y, error = np.array(points).T
+                axes.errorbar(x, y, np.nan_to_num(error), elinewidth=0.8, label=method, **style.look(number))
+        spread = material.values(material.undistilled, dataset, "accuracy").std() * 100
+        if np.isfinite(spread):
+            axes.axhspan(-spread, spread, color=style.BASELINE, alpha=0.15, linewidth=0,
+                         label="± sd of the undistilled student's seeds")  # fmt: skip
+        axes.set_title(f"{dataset} (n = seeds)")
+    _pooled_gains(material, panels[-1], question, table)
+    panels[0].set_ylabel(f"gain in test accuracy over\n{_short(question)} (points)")
+    for axes in panels:
+        axes.axhline(0, color=style.BASELINE, linewidth=1)
+        _alpha_axis(axes, runs.alphas)
+    shared_legend(figure, panels)
+    return figure, table
+
+
+def _short(question: str) -> str:
+    return "the control of the same alpha" if question == SAME_ALPHA else "the undistilled student"
+
+
+def _pooled_gains(material: Material, axes: Axes, question: str, table: Table) -> None:
+    """Over all data sets; a filled marker is a difference that is shown, an empty one is not."""
+    shifts = _offsets(material)
+    found = [one for one in material.families if one.question == question and one.measure.column == "accuracy"]
+    results = found[0].results if found else {}
+    for setting, result in results.items():
+        look = style.look(material.runs.methods.index(setting.method))
+        interval = material.intervals.get(setting, result.interval) if question == DISTILLED else result.interval
+        low, high = interval.low * 100, interval.high * 100
+        x, mean = (setting.alpha or 0.0) + shifts[setting.method], result.mean * 100
+        axes.vlines(x, low, high, color=look["color"], linewidth=1)
+        axes.plot(x, mean, marker=look["marker"], color=look["color"], linestyle="",
+                  markerfacecolor=look["color"] if result.shown else "white")  # fmt: skip
+        table.append({"panel": "pooled", "method": setting.method, "alpha": setting.alpha, "pairs": result.n,
+                      "gain_points": mean, "low_95": low, "high_95": high, "p": result.p, "p_holm": result.p_holm,
+                      "shown": result.shown})  # fmt: skip
+    pairs = max((result.n for result in results.values()), default=0)
+    axes.set_title(f"all data sets (n ≤ {pairs} pairs)\nfilled: shown, p < 0.05 after Holm")
+
+
+def fidelity(material: Material) -> Drawn:
+    """Agreement with the teacher, and KL, against alpha."""
+    return _grid(material, ("agreement", "kl"))
+
+
+def similarity(material: Material) -> Drawn:
+    """CKA with the teacher, and beside it what CKA may miss: Procrustes distance, neighbours, principal angles."""
+    chance = {"knn": ("knn_chance", "k-NN overlap of unrelated features")}
+    return _grid(material, ("cka_pooled", "procrustes", "knn", "angle"), chance)
+
+
+def effective_rank(material: Material) -> Drawn:
+    """How many directions the features use, and how tightly classes sit."""
+    return _grid(material, ("participation", "components_90", "components_95", "variance_ratio", "class_cosine"))
+
+
+def calibration(material: Material) -> Drawn:
+    """Calibration errors before and after temperature scaling, with the floor of a perfectly calibrated student."""
+    floor = ("ece_floor", "mean ECE of perfectly calibrated networks with these confidences")
+    return _grid(material, ("ece", "ece_scaled", "adaptive_ece", "nll", "brier", "temperature"), {"ece": floor})

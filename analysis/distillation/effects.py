@@ -1,0 +1,132 @@
+"""What differs, and whether it is shown: families of paired comparisons, corrected for their number.
+
+Pairs share data set and seed. A pair's difference is the run's measure less that of what it is compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.comparison import Comparison, Interval, family, hierarchical_bootstrap
+from analysis.distillation.measures import MEASURES, Measure, Measured
+from analysis.distillation.runs import CONTROL, PLAIN, UNDISTILLED, Block, Runs, Setting
+
+COMPARED = (
+    "accuracy", "agreement", "kl", "ece", "ece_scaled", "nll", "cka_pooled", "procrustes", "knn", "participation",
+    "variance_ratio",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Family:
+    """Comparisons of one measure that answer one question. Their p-values are corrected for being so many."""
+
+    measure: Measure
+    question: str
+    results: Mapping[Setting, Comparison]
+
+
+DISTILLED = "distilled student against the undistilled one"
+SAME_ALPHA = "distilled student against the control with the same alpha"
+SHRUNK = "control with alpha against the undistilled student"
+MORE_ALPHA = "largest alpha against the smallest"
+
+
+def baseline_of(runs: Runs) -> Setting:
+    """What distilled students are compared with: the control at alpha 0, or, without one, the plain student."""
+    return UNDISTILLED if runs.of(UNDISTILLED) else Setting(PLAIN, None)
+
+
+def families(frame: pd.DataFrame, runs: Runs) -> list[Family]:
+    """All families for which there is at least one pair, from the table of measures."""
+    distilled = [one for one in runs.students if one.method in runs.methods]
+    controls = [one for one in runs.students if one.method == CONTROL and one != UNDISTILLED]
+    undistilled = baseline_of(runs)
+    extremes = {method: _extremes(runs, method) for method in runs.methods}
+    questions: dict[str, dict[Setting, Setting]] = {
+        DISTILLED: dict.fromkeys(distilled, undistilled),
+        SAME_ALPHA: {one: Setting(CONTROL, one.alpha) for one in distilled},
+        SHRUNK: dict.fromkeys(controls, undistilled),
+        MORE_ALPHA: {high: low for low, high in extremes.values() if low != high},
+    }
+    values = {name: _values(frame, name) for name in COMPARED if name in frame}
+    made = []
+    for name, by_setting in values.items():
+        for question, pairs in questions.items():
+            differences = {one: _differences(by_setting, one, other) for one, other in pairs.items()}
+            present = {one: found for one, found in differences.items() if len(found)}
+            if present:
+                made.append(Family(MEASURES[name], question, family(present)))
+    return made
+
+
+def _extremes(runs: Runs, method: str) -> tuple[Setting, Setting]:
+    alphas = sorted(one.alpha for one in runs.students if one.method == method and one.alpha is not None)
+    return Setting(method, alphas[0]), Setting(method, alphas[-1])
+
+
+Values = Mapping[Setting, Mapping[Block, float]]
+
+
+def _values(frame: pd.DataFrame, column: str) -> Values:
+    """A measure by setting and block, where it is known."""
+    made: dict[Setting, dict[Block, float]] = {}
+    for row in frame[["method", "alpha", "dataset", "seed", column]].itertuples(index=False):
+        method, alpha, dataset, seed, value = row
+        if np.isfinite(value):
+            setting = Setting(str(method), None if pd.isna(alpha) else float(alpha))
+            made.setdefault(setting, {})[Block(str(dataset), int(seed))] = float(value)
+    return made
+
+
+def _differences(values: Values, one: Setting, other: Setting) -> NDArray[np.float64]:
+    mine, theirs = values.get(one, {}), values.get(other, {})
+    return np.array([value - theirs[block] for block, value in mine.items() if block in theirs])
+
+
+def as_table(found: Sequence[Family]) -> pd.DataFrame:
+    """All comparisons, a row each; differences in the unit of the measure's own column."""
+    rows = [
+        {
+            "measure": one.measure.column,
+            "question": one.question,
+            "method": setting.method,
+            "alpha": setting.alpha,
+            "pairs": result.n,
+            "difference": result.mean,
+            "sd": result.sd,
+            "low": result.interval.low,
+            "high": result.interval.high,
+            "p": result.p,
+            "p_holm": result.p_holm,
+            "family_size": len(one.results),
+            "shown": result.shown,
+        }
+        for one in found
+        for setting, result in one.results.items()
+    ]
+    frame: pd.DataFrame = pd.DataFrame(rows)
+    return frame
+
+
+def accuracy_intervals(runs: Runs, measured: Sequence[Measured]) -> dict[Setting, Interval]:
+    """95 % intervals of the mean gain in accuracy over the undistilled student, by seeds and by test examples."""
+    right = {(one.run.setting, one.run.block): one.right for one in measured}
+    undistilled, made = baseline_of(runs), {}
+    for setting in runs.students:
+        pairs: dict[str, list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]] = {}
+        for run in runs.of(setting):
+            mine, theirs = right.get((setting, run.block)), right.get((undistilled, run.block))
+            if mine is not None and theirs is not None and setting != undistilled:
+                pairs.setdefault(run.block.dataset, []).append((mine, theirs))
+        if pairs:
+            made[setting] = hierarchical_bootstrap(
+                [np.stack([mine for mine, _ in one]) for one in pairs.values()],
+                [np.stack([theirs for _, theirs in one]) for one in pairs.values()],
+            )
+    return made

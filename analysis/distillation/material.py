@@ -1,0 +1,75 @@
+"""What figures and summary are made from, and what several figures share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import stats
+
+from analysis.comparison import Interval
+from analysis.distillation.effects import Family, baseline_of
+from analysis.distillation.runs import Runs, Setting
+
+Table = list[dict[str, Any]]
+Drawn = tuple[Figure, Table]
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that figures are drawn from."""
+
+    runs: Runs
+    frame: pd.DataFrame  # a row of measures for each run
+    similarities: pd.DataFrame  # CKA between students
+    families: Sequence[Family]
+    intervals: Mapping[Setting, Interval]  # of the pooled gain in accuracy
+    epochs: pd.DataFrame  # gradient_ratio of each epoch of each run
+    bins: pd.DataFrame  # of the reliability diagram of each run
+
+    def values(self, setting: Setting, dataset: str, column: str) -> pd.Series[float]:
+        """A measure of a setting on a data set, by seed."""
+        found: pd.Series[float] = self.at(self.frame, setting, dataset).set_index("seed")[column].dropna()
+        return found
+
+    def at(self, table: pd.DataFrame, setting: Setting, dataset: str) -> pd.DataFrame:
+        """The rows of a setting on a data set."""
+        alpha = table["alpha"].isna() if setting.alpha is None else table["alpha"] == setting.alpha
+        chosen: pd.DataFrame = table[(table["method"] == setting.method) & alpha & (table["dataset"] == dataset)]
+        return chosen
+
+    @property
+    def undistilled(self) -> Setting:
+        return baseline_of(self.runs)
+
+    @property
+    def baseline_label(self) -> str:
+        return "undistilled student" if self.undistilled.alpha is not None else "plain student (smoothed labels)"
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Half of the 95 % interval of a mean by Student's t; NaN for a single value, which says nothing of the noise."""
+    if len(values) < 2:
+        return float("nan")
+    return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+def gains(material: Material, dataset: str, one: Setting, other: Setting) -> list[float]:
+    """Differences in accuracy, in points, at equal seeds."""
+    mine, theirs = (material.values(setting, dataset, "accuracy") for setting in (one, other))
+    return [float(mine[seed] - theirs[seed]) * 100 for seed in mine.index if seed in theirs.index]
+
+
+def shared_legend(figure: Figure, panels: Sequence[Axes], columns: int = 5) -> None:
+    """One legend below all panels, with whatever any of them shows."""
+    found: dict[str, Any] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    if found:
+        figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=min(columns, len(found)))

@@ -1,0 +1,243 @@
+"""What a run's outputs measure: accuracy, fidelity, calibration, representation, cost; with chance and floors."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis import calibration, fidelity, representation
+from analysis.distillation.runs import LAYERS, Outputs, Run, Runs
+from analysis.frames import spans_of
+from analysis.rounds import Metrics
+from roundhouse.errors import RoundhouseError
+
+NEIGHBOURS = 10  # k of the k-NN overlap
+NEIGHBOUR_EXAMPLES = 2000  # the first so many test images: distances of all 10,000 would take most of the time
+ANGLES = 10  # dimensions of the principal subspaces
+BINS = ("lower", "upper", "count", "confidence", "accuracy")  # columns of a reliability diagram
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A column of the table of measures: how it is called, its unit, what it is multiplied with, what is better."""
+
+    column: str
+    label: str
+    unit: str = ""
+    factor: float = 1.0
+    better: int = 0  # 1: more is better, -1: less is, 0: neither
+
+    @property
+    def axis(self) -> str:
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    def told(self, value: float) -> str:
+        """A value for a sentence."""
+        return f"{value * self.factor:.3g}{' ' + self.unit if self.unit else ''}"
+
+    def difference(self, value: float) -> str:
+        """A difference for a sentence, with its sign; differences of percentages are points."""
+        unit = "points" if self.unit == "%" else self.unit
+        return f"{value * self.factor:+.3g}{' ' + unit if unit else ''}"
+
+
+MEASURES = {
+    one.column: one
+    for one in (
+        Measure("accuracy", "test accuracy", "%", 100.0, 1),
+        Measure("agreement", "agreement with the teacher", "%", 100.0),
+        Measure("kl", "KL(teacher ‖ student)", "nats"),
+        Measure("ece", f"ECE, {calibration.BINS} bins", "%", 100.0, -1),
+        Measure("ece_scaled", f"ECE after temperature scaling, {calibration.BINS} bins", "%", 100.0, -1),
+        Measure("adaptive_ece", f"adaptive ECE, {calibration.BINS} bins", "%", 100.0, -1),
+        Measure("nll", "negative log-likelihood", "nats", 1.0, -1),
+        Measure("brier", "Brier score", "", 1.0, -1),
+        Measure("temperature", "fitted temperature"),
+        Measure("cka_pooled", "CKA with the teacher, pooled features"),
+        Measure("procrustes", "Procrustes distance to the teacher, pooled features"),
+        Measure("knn", f"{NEIGHBOURS}-NN overlap with the teacher, pooled features"),
+        Measure("angle", f"mean of {ANGLES} principal angles to the teacher", "rad"),
+        Measure("participation", "effective rank (participation ratio), pooled features"),
+        Measure("components_90", "components for 90 % of variance, pooled features"),
+        Measure("components_95", "components for 95 % of variance, pooled features"),
+        Measure("variance_ratio", "variance within / between classes, pooled features"),
+        Measure("class_cosine", "mean cosine between class means, pooled features"),
+        Measure("gradient_ratio", "distance's over cross entropy's gradient norm, median over epochs"),
+        Measure("gpu_hours", "GPU-hours", "h"),
+        Measure("seconds", "seconds of training", "s"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run: a row of measures, the bins of its reliability diagram, which test images it has right.
+
+    What is not defined or not there is NaN, or None, and told in `problems`.
+    """
+
+    run: Run
+    row: Mapping[str, Any]
+    bins: Sequence[Mapping[Any, float]] = ()
+    right: NDArray[np.bool_] | None = None
+    problems: Sequence[str] = ()
+
+
+def measure_all(runs: Runs, pool: Executor) -> list[Measured]:
+    """All runs measured, in their order."""
+    teachers = [runs.teacher_of(run) for run in runs.runs]
+    return list(pool.map(measure, runs.runs, teachers, chunksize=4))
+
+
+def place_of(run: Run) -> dict[str, Any]:
+    """The columns by which tables name a run's setting and block."""
+    method, alpha = run.setting
+    return {"method": method, "alpha": alpha, "dataset": run.block.dataset, "seed": run.block.seed}
+
+
+def measure(run: Run, teacher: Run | None) -> Measured:
+    """Measure one run, beside its teacher if that is completed."""
+    problems: list[str] = []
+    row: dict[str, Any] = {"run": run.name, **place_of(run)}
+    try:
+        metrics = run.entry.metrics()
+    except (RoundhouseError, OSError) as error:
+        problems.append(f"{run.name}: {error}")
+        metrics = Metrics()
+    row |= _cost(run, metrics)
+    if teacher is None:
+        problems.append(f"{run.name}: its teacher is not completed: nothing is known of fidelity and similarity")
+    try:
+        own = run.outputs()
+        led = teacher.outputs() if teacher is not None else None
+    except RoundhouseError as error:
+        return Measured(run, row, problems=[*problems, str(error)])
+    attempts = {**_alone(own), **(_beside(own, led) if led is not None and teacher is not run else {})}
+    for column, compute in attempts.items():
+        try:
+            row[column] = compute()
+        except RoundhouseError as error:
+            row[column] = float("nan")
+            problems.append(f"{run.name}: {column}: {error}")
+    try:
+        found = calibration.reliability(own["logits"], own["labels"])
+        bins = pd.DataFrame({name: getattr(found, name) for name in BINS}).to_dict("records")
+        right = fidelity.correct(own["logits"], own["labels"])
+    except RoundhouseError:
+        return Measured(run, row, problems=problems)  # told above
+    return Measured(run, row, bins, right, problems)
+
+
+Computations = dict[str, Callable[[], float]]
+
+
+def _alone(own: Outputs) -> Computations:
+    """What is measured of one network's outputs."""
+    logits, labels, pooled = own["logits"], own["labels"], own["pooled"]
+    kept = own["validation_logits"], own["validation_labels"]
+    classes = np.bincount(labels)
+    found: dict[str, float] = {}
+
+    def temperature() -> float:
+        if "value" not in found:
+            found["value"] = calibration.fit_temperature(*kept)
+        return found["value"]
+
+    return {
+        "accuracy": lambda: fidelity.accuracy(logits, labels),
+        "chance": lambda: float(classes.max() / classes.sum()),
+        "ece": lambda: calibration.ece(logits, labels),
+        "ece_floor": lambda: calibration.ece_floor(logits),
+        "adaptive_ece": lambda: calibration.adaptive_ece(logits, labels),
+        "nll": lambda: calibration.nll(logits, labels),
+        "brier": lambda: calibration.brier(logits, labels),
+        "temperature": temperature,
+        "ece_scaled": lambda: calibration.ece(calibration.scaled(logits, temperature()), labels),
+        "nll_scaled": lambda: calibration.nll(calibration.scaled(logits, temperature()), labels),
+        "participation": lambda: representation.participation_ratio(pooled),
+        "components_90": lambda: representation.components_for(pooled, 0.9),
+        "components_95": lambda: representation.components_for(pooled, 0.95),
+        "variance_ratio": lambda: representation.class_means(pooled, labels).variance_ratio,
+        "class_cosine": lambda: representation.class_means(pooled, labels).cosine,
+    }
+
+
+def _beside(own: Outputs, led: Outputs) -> Computations:
+    """What is measured of a student's outputs beside those of its teacher."""
+    few = slice(NEIGHBOUR_EXAMPLES)
+
+    def overlap() -> float:
+        mine = representation.neighbours(own["pooled"][few], NEIGHBOURS)
+        return representation.knn_overlap(mine, representation.neighbours(led["pooled"][few], NEIGHBOURS))
+
+    return {
+        "agreement": lambda: fidelity.agreement(own["logits"], led["logits"]),
+        "kl": lambda: fidelity.mean_kl(led["logits"], own["logits"]),
+        **{f"cka_{layer}": _cka(own[layer], led[layer]) for layer in LAYERS},
+        "procrustes": lambda: representation.procrustes(own["pooled"], led["pooled"]),
+        "knn": overlap,
+        "knn_chance": lambda: representation.knn_chance(len(own["pooled"][few]), NEIGHBOURS),
+        "angle": lambda: float(representation.principal_angles(own["pooled"], led["pooled"], ANGLES).mean()),
+    }
+
+
+def _cka(mine: Any, theirs: Any) -> Callable[[], float]:
+    return lambda: representation.cka(mine, theirs)
+
+
+def _cost(run: Run, metrics: Metrics) -> dict[str, float]:
+    ratios = [epoch["gradient_ratio"] for epoch in metrics.epochs if epoch.get("gradient_ratio") is not None]
+    hours = sum(end - start for start, end in spans_of(run.entry)) / 3600
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a median of nothing is NaN, which is what is meant
+        ratio = float(np.nanmedian(np.array(ratios, dtype=float)))
+    return {
+        "gradient_ratio": ratio,
+        "seconds": metrics.used.get("seconds", float("nan")),
+        "gpu_hours": hours * run.entry.row.experiment.resources.ngpus,
+    }
+
+
+def similarities(runs: Runs, pool: Executor) -> pd.DataFrame:
+    """CKA of pooled features between students of one data set: `first`, `second` (settings), `dataset`, `seeds`, `cka`.
+
+    Two settings are compared at equal seeds; a setting with itself between its seeds, which is the noise floor: how
+    alike two runs are that differ in nothing but chance.
+    """
+    tables = pool.map(_similarities, [[run for run in runs.runs if run.setting in runs.students
+                                       and run.block.dataset == dataset] for dataset in runs.datasets])  # fmt: skip
+    rows = [row for table in tables for row in table]
+    frame: pd.DataFrame = pd.DataFrame(rows, columns=["dataset", "first", "second", "seeds", "cka"])
+    return frame
+
+
+def _similarities(runs: list[Run]) -> list[dict[str, Any]]:
+    features = {}
+    for run in runs:
+        try:
+            features[run.setting, run.block] = np.asarray(run.outputs()["pooled"], dtype=np.float32)
+        except RoundhouseError:
+            continue  # told when it was measured
+    rows = []
+    for first, second in _pairs(features):
+        try:
+            value = representation.cka(features[first], features[second])
+        except RoundhouseError:
+            continue
+        seeds = f"{first[1].seed}-{second[1].seed}"
+        rows.append({"dataset": first[1].dataset, "first": str(first[0]), "second": str(second[0]), "seeds": seeds,
+                     "cka": value})  # fmt: skip
+    return rows
+
+
+def _pairs(keys: Iterable[Any]) -> list[tuple[Any, Any]]:
+    """Same seed and different setting, or same setting and different seed."""
+    return [(a, b) for a, b in combinations(keys, 2) if (a[0] == b[0]) != (a[1].seed == b[1].seed)]

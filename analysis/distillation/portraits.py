@@ -1,0 +1,218 @@
+"""Figures of what runs are like: fidelity, layers, each other, calibration, gradients, profiles, time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+from analysis import style
+from analysis.comparison import performance_profile
+from analysis.distillation.material import Drawn, Material, Table, gains, shared_legend
+from analysis.distillation.measures import MEASURES
+from analysis.distillation.runs import LAYERS, Setting
+
+
+def accuracy_fidelity(material: Material) -> Drawn:
+    """Accuracy against agreement: whether who follows the teacher more is more often right. A point is a run."""
+    runs, table = material.runs, Table()
+    figure, panels = style.panels(len(runs.datasets), width=3.2)
+    sizes = {alpha: 3.0 + 2.0 * number for number, alpha in enumerate(runs.alphas)}
+    for axes, dataset in zip(panels, runs.datasets, strict=True):
+        for setting in runs.students:
+            x, y = (material.values(setting, dataset, column) * 100 for column in ("agreement", "accuracy"))
+            if setting.method in runs.methods:
+                look = {
+                    **style.look(runs.methods.index(setting.method)),
+                    "markersize": sizes.get(setting.alpha or 0.0, 4),
+                }
+            else:
+                look = {"color": style.BASELINE, "marker": "+" if setting.method == "plain" else "x"}
+            label = setting.method if setting.alpha in (None, runs.alphas[-1]) else None
+            seeds = [seed for seed in x.index if seed in y.index]
+            axes.plot(x[seeds], y[seeds], **{**look, "linestyle": ""}, alpha=0.75, label=label)
+            table += [{"dataset": dataset, "method": setting.method, "alpha": setting.alpha, "seed": seed,
+                       "agreement_percent": x[seed], "accuracy_percent": y[seed]} for seed in seeds]  # fmt: skip
+        axes.set_title(dataset)
+        axes.set_xlabel("agreement with the teacher (%)")
+    panels[0].set_ylabel("test accuracy (%)\nlarger marker: larger alpha")
+    shared_legend(figure, panels)
+    return figure, table
+
+
+def layers(material: Material) -> Drawn:
+    """CKA(student, teacher) less CKA(undistilled student, teacher), layer by alpha."""
+    runs, table = material.runs, Table()
+    figure, panels = style.panels(len(runs.methods), len(runs.datasets), width=1.75, height=1.75)
+    cells = [(dataset, method) for dataset in runs.datasets for method in runs.methods]
+    grids = {}
+    for dataset, method in cells:
+        grid = np.full((len(LAYERS), len(runs.alphas)), np.nan)
+        for row, layer in enumerate(LAYERS):
+            own = material.values(material.undistilled, dataset, f"cka_{layer}")
+            for column, alpha in enumerate(runs.alphas):
+                found = material.values(Setting(method, alpha), dataset, f"cka_{layer}")
+                grid[row, column] = found.mean() - own.mean()
+                table.append({"dataset": dataset, "method": method, "alpha": alpha, "layer": layer,
+                              "cka": found.mean(), "cka_undistilled": own.mean(), "sd_undistilled": own.std(),
+                              "difference": grid[row, column], "seeds": len(found)})  # fmt: skip
+        grids[dataset, method] = grid
+    limit = max(0.05, np.nanmax(np.abs(list(grids.values())), initial=0.0))
+    for axes, (dataset, method) in zip(panels, cells, strict=True):
+        image = axes.imshow(grids[dataset, method], cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
+        _write_cells(axes, grids[dataset, method], limit)
+        axes.set_xticks(range(len(runs.alphas)), [f"{alpha:g}" for alpha in runs.alphas])
+        first = method == runs.methods[0]
+        axes.set_yticks(range(len(LAYERS)), LAYERS if first else [""] * len(LAYERS))
+        axes.set_title(method if dataset == runs.datasets[0] else "")
+        axes.set_xlabel("alpha" if dataset == runs.datasets[-1] else "")
+        axes.set_ylabel(dataset if first else "")
+        axes.grid(False)
+    figure.colorbar(image, ax=panels, label="CKA with the teacher,\nless the undistilled student's", shrink=0.7)
+    return figure, table
+
+
+def _write_cells(axes: Axes, grid: Any, limit: float) -> None:
+    for (row, column), value in np.ndenumerate(grid):
+        if np.isfinite(value):
+            colour = "white" if abs(value) > 0.6 * limit else "black"
+            axes.text(column, row, f"{value:+.2f}", ha="center", va="center", fontsize=6, color=colour)
+
+
+def students(material: Material) -> Drawn:
+    """CKA between students at equal seeds; on the diagonal between seeds of one setting, which is the noise floor."""
+    runs, table = material.runs, Table()
+    names = [str(one) for one in runs.students]
+    columns = min(2, len(runs.datasets))
+    rows = -(-len(runs.datasets) // columns)
+    side = max(3.6, 0.2 * len(names) + 1.4)
+    figure, panels = style.panels(columns, rows, width=side + 0.8, height=side)
+    for axes, dataset in zip(panels, runs.datasets, strict=False):
+        grid = np.full((len(names), len(names)), np.nan)
+        chosen = material.similarities[material.similarities["dataset"] == dataset]
+        for (first, second), found in chosen.groupby(["first", "second"])["cka"]:
+            row, column = names.index(first), names.index(second)
+            grid[row, column] = grid[column, row] = found.mean()
+            table.append({"dataset": dataset, "first": first, "second": second, "pairs": len(found),
+                          "cka": found.mean(), "sd": found.std(), "noise_floor": first == second})  # fmt: skip
+        image = axes.imshow(grid, cmap=style.SEQUENTIAL)
+        figure.colorbar(image, ax=axes, shrink=0.7)
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
+        axes.set_yticks(range(len(names)), names, fontsize=6)
+        floors = np.diag(grid)[np.isfinite(np.diag(grid))]
+        axes.set_title(f"{dataset}: noise floor (diagonal) {floors.mean():.2f} on average" if len(floors) else
+                       f"{dataset}: no noise floor, one seed")  # fmt: skip
+        axes.grid(False)
+    for axes in panels[len(runs.datasets) :]:
+        axes.remove()
+    return figure, table
+
+
+def gradient_ratio(material: Material) -> Drawn:
+    """Norm of the distance's gradient over that of the cross entropy, epoch by epoch: the check on what alpha does."""
+    runs, table = material.runs, Table()
+    figure, panels = style.panels(len(runs.datasets), width=3.2)
+    dashes = {alpha: style.LINES[number % len(style.LINES)] for number, alpha in enumerate(runs.alphas)}
+    for axes, dataset in zip(panels, runs.datasets, strict=True):
+        chosen = material.epochs[material.epochs["dataset"] == dataset]
+        for (method, alpha), found in chosen.groupby(["method", "alpha"], sort=False):
+            curve = found.groupby("epoch")["gradient_ratio"].mean()
+            look = style.look(runs.methods.index(method))
+            axes.plot(curve.index, curve, color=look["color"], linestyle=dashes.get(alpha, "-"), linewidth=1,
+                      label=method if alpha == runs.alphas[0] else None)  # fmt: skip
+            table += [{"dataset": dataset, "method": method, "alpha": alpha, "epoch": epoch, "gradient_ratio": value}
+                      for epoch, value in curve.items()]  # fmt: skip
+        axes.axhline(1, color=style.BASELINE, linewidth=1, label="equal gradients")
+        axes.set_yscale("log")
+        axes.set_title(dataset)
+        axes.set_xlabel("epoch")
+    told = ", ".join(f"{alpha:g} {_named(dash)}" for alpha, dash in dashes.items())
+    panels[0].set_ylabel(f"gradient norm of the distance /\nof the cross entropy\n(alpha {told})")
+    shared_legend(figure, panels)
+    return figure, table
+
+
+def _named(dash: str) -> str:
+    return {"-": "solid", "--": "dashed", "-.": "dash-dotted", ":": "dotted"}[dash]
+
+
+def reliability(material: Material) -> Drawn:
+    """Accuracy against confidence, all seeds together: on the diagonal a network is as right as it is sure."""
+    runs, table = material.runs, Table()
+    figure, panels = style.panels(len(runs.methods) + 1, len(runs.datasets), width=2.0, height=2.0)
+    columns = [material.undistilled.method, *runs.methods]
+    for number, axes in enumerate(panels):
+        dataset, method = runs.datasets[number // len(columns)], columns[number % len(columns)]
+        axes.plot([0, 1], [0, 1], color=style.BASELINE, linewidth=0.8, label="perfectly calibrated")
+        for place, setting in enumerate(one for one in runs.students if one.method == method):
+            found = material.at(material.bins, setting, dataset)
+            seen = found[found["count"] > 0]
+            if len(seen):
+                weighted = seen[["confidence", "accuracy"]].mul(seen["count"], axis=0)
+                parts = weighted.groupby(seen["lower"]).sum().div(seen.groupby("lower")["count"].sum(), axis=0)
+                alpha = "" if setting.alpha is None else f"alpha {setting.alpha:g}"
+                axes.plot(
+                    parts["confidence"], parts["accuracy"], label=alpha, **{**style.look(place), "markersize": 2.5}
+                )
+                table += [{"dataset": dataset, "method": method, "alpha": setting.alpha, "bin_lower": lower,
+                           "examples": int(seen[seen["lower"] == lower]["count"].sum()), **part}
+                          for lower, part in parts.to_dict("index").items()]  # fmt: skip
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.set_title(method if dataset == runs.datasets[0] else "")
+        axes.set_xlabel("confidence" if dataset == runs.datasets[-1] else "")
+        axes.set_ylabel(f"{dataset}\naccuracy" if number % len(columns) == 0 else "")
+    shared_legend(figure, panels)
+    return figure, table
+
+
+def profiles(material: Material) -> Drawn:
+    """Share of the runs of each method whose gain over their pair is at least so much: no mean hides a data set."""
+    runs, table = material.runs, Table()
+    known = {
+        method: [gain for dataset in runs.datasets for alpha in runs.alphas
+                 for gain in gains(material, dataset, Setting(method, alpha), material.undistilled)]
+        for method in runs.methods
+    }  # fmt: skip
+    every = [0.0, *(gain for found in known.values() for gain in found)]
+    thresholds = np.linspace(min(every) - 0.1, max(every) + 0.1, 200)
+    figure, (axes,) = style.panels(1, width=5, height=3.2)
+    for number, (method, found) in enumerate(known.items()):
+        if found:
+            share = performance_profile(np.array(found), thresholds)
+            look = {**style.look(number), "marker": None}
+            axes.plot(thresholds, share, label=f"{method} ({len(found)} runs)", **look)
+            table += [{"method": method, "gain_points": gain, "share": part}
+                      for gain, part in zip(thresholds, share, strict=True)]  # fmt: skip
+    axes.axvline(0, color=style.BASELINE, linewidth=1, label="no gain")
+    axes.set_xlabel("gain in test accuracy over the undistilled student (points)")
+    axes.set_ylabel("share of runs with at least this gain")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    shared_legend(figure, [axes], columns=3)
+    return figure, table
+
+
+def cost(material: Material) -> Drawn:
+    """Time of a run by method; a dot is a run."""
+    runs, table = material.runs, Table()
+    order = [*runs.methods, "control", "plain", "teacher"]
+    column = "gpu_hours" if material.frame["gpu_hours"].sum() > 0 else "seconds"
+    measure = MEASURES[column]
+    figure, panels = style.panels(len(runs.datasets), width=3.0)
+    for axes, dataset in zip(panels, runs.datasets, strict=True):
+        chosen = material.frame[material.frame["dataset"] == dataset]
+        for place, method in enumerate(order):
+            found = chosen[chosen["method"] == method][column].dropna()
+            colour = style.BASELINE if method in order[-3:] else style.COLOURS[place % len(style.COLOURS)]
+            axes.plot(found, [place] * len(found), ".", color=colour, alpha=0.6)
+            axes.plot(found.median(), place, "|", color="black", markersize=10)
+            table.append({"dataset": dataset, "method": method, "runs": len(found), "unit": measure.unit,
+                          "median": found.median(), "sum": found.sum()})  # fmt: skip
+        axes.set_yticks(range(len(order)), order if dataset == runs.datasets[0] else [""] * len(order))
+        axes.invert_yaxis()
+        axes.set_xlim(left=0)
+        axes.set_title(dataset)
+        axes.set_xlabel(f"{measure.label} of a run ({measure.unit}), | is the median")
+    return figure, table

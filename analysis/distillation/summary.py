@@ -1,0 +1,139 @@
+"""What the numbers say, in sentences that each carry the number they rest on, or say that nothing is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from analysis.comparison import SHOWN_BELOW, Interval, smallest_p
+from analysis.distillation.effects import DISTILLED, MORE_ALPHA, SAME_ALPHA, SHRUNK, Family
+from analysis.distillation.material import Material
+from analysis.distillation.measures import MEASURES, Measure
+from analysis.distillation.runs import CONTROL, PLAIN, TEACHER, Setting
+
+_ANSWER = {
+    DISTILLED: "against the undistilled student",
+    SAME_ALPHA: "against the control with the same alpha",
+    SHRUNK: "against the undistilled student, from the smaller cross entropy alone",
+    MORE_ALPHA: "from the smallest alpha to this one",
+}
+_TITLES = {
+    DISTILLED: "Distilled students against the undistilled one",
+    SAME_ALPHA: "The same against a control with the same alpha",
+    SHRUNK: "What alpha does without a teacher",
+    MORE_ALPHA: "What more alpha does",
+}
+TRAINED_ON_IT = ("sp", "nst")  # what these minimise is close to CKA
+
+
+def summary(material: Material, problems: Sequence[str]) -> str:
+    """summary.md of a round."""
+    runs = material.runs
+    lines = [f"# Round {runs.name}: what its numbers say", "", *_basis(material), ""]
+    lines += ["## Beside what it stands", "", *_baselines(material), ""]
+    for question, title in _TITLES.items():
+        asked = [one for one in material.families if one.question == question]
+        lines += [f"## {title}", "", *(_questions(asked, material) if asked else ["Not shown: there are 0 pairs."]), ""]
+    lines += ["## Time", "", *_time(material), ""]
+    notes = [*runs.missing, *problems]
+    lines += ["## What is missing", "", *([f"- {note}" for note in notes] or ["Nothing: 0 experiments, 0 fields."])]
+    return "\n".join(lines) + "\n"
+
+
+def _basis(material: Material) -> Iterator[str]:
+    runs = material.runs
+    yield (
+        f"{len(runs.runs)} completed runs on {len(runs.datasets)} data set(s) ({', '.join(runs.datasets)}): "
+        f"{len(runs.methods)} methods at {len(runs.alphas)} alphas, with their teachers and controls."
+    )
+    yield ""
+    yield (
+        "A pair shares data set and seed. p is of a two-sided sign-flip test on the pairs' differences, "
+        "corrected by Holm "
+        f"within each list of one measure; a difference is shown if p < {SHOWN_BELOW:g}. Several measures are "
+        "looked at: "
+        "across them nothing is corrected. What is shown holds for these data sets; of others these numbers say nothing."
+    )
+    most = max((result.n for one in material.families for result in one.results.values()), default=0)
+    family = max((len(one.results) for one in material.families), default=0)
+    if most and smallest_p(most) * family >= SHOWN_BELOW:
+        yield ""
+        yield (
+            f"With {most} pairs the smallest possible p is {smallest_p(most):.2g}, and {family} comparisons "
+            "correct it to "
+            f"{min(1.0, smallest_p(most) * family):.2g}: in a list that long nothing can be shown, whatever is true."
+        )
+
+
+def _baselines(material: Material) -> Iterator[str]:
+    runs = material.runs
+    yield "Test accuracy in %, mean ± standard deviation over seeds (n)."
+    yield ""
+    rows = {"teacher": Setting(TEACHER, None), "plain student (smoothed labels)": Setting(PLAIN, None)}
+    rows |= {f"control, alpha {one.alpha:g}": one for one in runs.students if one.method == CONTROL}
+    yield f"| | {' | '.join(runs.datasets)} |"
+    yield f"|---|{'---|' * len(runs.datasets)}"
+    chances = material.frame.groupby("dataset")["chance"].first() * 100
+    yield f"| chance | {' | '.join(f'{chances[one]:.2f}' for one in runs.datasets)} |"
+    for label, setting in rows.items():
+        cells = []
+        for dataset in runs.datasets:
+            found = material.values(setting, dataset, "accuracy") * 100
+            spread = f"{found.std():.2f}" if len(found) > 1 else "?"
+            cells.append(f"{found.mean():.2f} ± {spread} ({len(found)})" if len(found) else "--")
+        yield f"| {label} | {' | '.join(cells)} |"
+
+
+def _questions(asked: Sequence[Family], material: Material) -> Iterator[str]:
+    for one in asked:
+        yield f"### {one.measure.label[0].upper()}{one.measure.label[1:]}"
+        yield ""
+        shown = {setting: result for setting, result in one.results.items() if result.shown}
+        for setting, result in shown.items():
+            interval = material.intervals.get(setting) if one.question == DISTILLED else None
+            if one.measure.column != "accuracy" or interval is None:
+                interval = result.interval
+            yield (
+                f"- {_named(setting, one)}: {one.measure.difference(result.mean)} {_ANSWER[one.question]} "
+                f"(95 % interval {_interval(interval, one.measure)}, {result.n} pairs, p = {result.p_holm:.2g} "
+                f"of {len(one.results)} comparisons).{_caution(setting, one)}"
+            )
+        rest = [setting for setting in one.results if setting not in shown]
+        for method in dict.fromkeys(setting.method for setting in rest):
+            yield f"- Not shown: {_not_shown(one, [setting for setting in rest if setting.method == method])}"
+        yield ""
+
+
+def _not_shown(one: Family, settings: Sequence[Setting]) -> str:
+    """What was measured of one method all the same, and how far it is from being shown."""
+    found = [one.results[setting] for setting in settings]
+    differences = ", ".join(one.measure.difference(result.mean) for result in found)
+    alphas = ", ".join(f"{setting.alpha:g}" for setting in settings)
+    pairs = ", ".join(dict.fromkeys(str(result.n) for result in found))
+    least = min(result.p_holm for result in found)
+    return f"{settings[0].method} at alpha {alphas}: {differences} ({pairs} pairs, least p = {least:.2g})."
+
+
+def _named(setting: Setting, one: Family) -> str:
+    return f"{setting.method} to alpha {setting.alpha:g}" if one.question == MORE_ALPHA else str(setting)
+
+
+def _interval(interval: Interval, measure: Measure) -> str:
+    return f"{interval.low * measure.factor:+.3g} to {interval.high * measure.factor:+.3g}"
+
+
+def _caution(setting: Setting, one: Family) -> str:
+    if setting.method in TRAINED_ON_IT and one.measure.column.startswith("cka"):
+        return " It is trained on something close to CKA: a check that works, no evidence."
+    return ""
+
+
+def _time(material: Material) -> Iterator[str]:
+    hours = float(material.frame["gpu_hours"].sum())
+    measure = MEASURES["gpu_hours" if hours > 0 else "seconds"]
+    if hours > 0:
+        yield f"All runs together took {hours:.1f} GPU-hours."
+    else:
+        yield f"No GPU was asked for; all runs together trained for {material.frame['seconds'].sum():.0f} seconds."
+    yield ""
+    for method, found in material.frame.groupby("method", sort=False)[measure.column]:
+        yield f"- {method}: median {found.median():.3g} {measure.unit} a run, {len(found)} runs."
