@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,8 +38,8 @@ def frame_of(found: RoundRecords) -> pd.DataFrame:
     problems = list(found.problems)
     heads, configs, finals, facts = [], [], [], []
     for entry in found.entries:
-        metrics = _metrics(entry, problems)
-        told = _facts(entry, metrics)
+        metrics = metrics_of(entry, problems)
+        told = facts_of(entry, metrics)
         heads.append({key: told.pop(key) for key in HEAD})
         facts.append(told)
         configs.append(entry.config)
@@ -57,13 +58,14 @@ def epochs_of(found: RoundRecords) -> pd.DataFrame:
     problems = list(found.problems)
     rows: list[dict[str, Any]] = []
     for entry in found.entries:
-        rows += [{"path": entry.path, **epoch} for epoch in _metrics(entry, problems).epochs]
+        rows += [{"path": entry.path, **epoch} for epoch in metrics_of(entry, problems).epochs]
     frame: pd.DataFrame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=NO_EPOCHS)
     frame.attrs["problems"] = problems
     return frame
 
 
-def _metrics(entry: Entry, problems: list[str]) -> Metrics:
+def metrics_of(entry: Entry, problems: list[str]) -> Metrics:
+    """Its metrics; none, and a line in `problems`, where they cannot be read."""
     try:
         return entry.metrics()
     except (RoundhouseError, OSError) as error:
@@ -71,7 +73,7 @@ def _metrics(entry: Entry, problems: list[str]) -> Metrics:
         return Metrics()
 
 
-def _facts(entry: Entry, metrics: Metrics) -> dict[str, Any]:
+def facts_of(entry: Entry, metrics: Metrics) -> dict[str, Any]:
     """What is known of one experiment besides its config and its final metrics."""
     row = entry.row
     shown, environments = row.shown, record.environments(entry.directory)
@@ -92,8 +94,8 @@ def _facts(entry: Entry, metrics: Metrics) -> dict[str, Any]:
         "epochs_planned": progress.epochs if progress else None,
         "metric_name": (progress.metric_name if progress else None) or metrics.metric,
         "best": progress.best if progress else metrics.best,
-        "started": _time(spans[0][0] if spans else None),
-        "ended": _time(spans[-1][1] if spans and completed else None),
+        "started": moment(spans[0][0] if spans else None),
+        "ended": moment(spans[-1][1] if spans and completed else None),
         "hours": sum(end - start for start, end in spans) / 3600,
         "gpu_hours": sum(end - start for start, end in spans) / 3600 * row.experiment.resources.ngpus,
         "seconds_per_epoch": float(pd.Series(seconds).median()) if seconds else float("nan"),
@@ -120,5 +122,9 @@ def spans_of(entry: Entry) -> list[tuple[float, float]]:
     return spans
 
 
-def _time(seconds: float | None) -> pd.Timestamp | None:
-    return pd.Timestamp(seconds, unit="s", tz="UTC") if seconds else None
+def moment(seconds: float | None) -> pd.Timestamp | None:
+    """A time in seconds since 1970, as a date in UTC; None for none, and for what is no date."""
+    try:
+        return pd.Timestamp(seconds, unit="s", tz="UTC") if seconds and math.isfinite(seconds) else None
+    except (ValueError, OverflowError):
+        return None

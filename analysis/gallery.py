@@ -47,9 +47,9 @@ class Gallery:
         try:
             told = json.loads((folder / INDEX).read_bytes())
             made = [Picture(**{**one, "formats": tuple(one["formats"])}) for one in told["pictures"]]
+            return cls(folder, {one.name: one for one in made})
         except (OSError, ValueError, TypeError, KeyError):
-            made = []
-        return cls(folder, {one.name: one for one in made})
+            return cls(folder, {})
 
     def is_current(self, name: str, key: str, formats: Iterable[str]) -> bool:
         """Whether the figure was drawn from just this, in all these formats, and is still there."""
@@ -83,7 +83,8 @@ def csv_of(table: Sequence[Mapping[str, Any]]) -> bytes:
     writer = csv.DictWriter(text, list(dict.fromkeys(key for row in table for key in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(table)
-    return text.getvalue().encode()
+    # The writer leaves a lone carriage return unquoted, and readers would take it for the end of a row.
+    return text.getvalue().replace("\r", " ").encode(errors="backslashreplace")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -113,6 +114,6 @@ def key_of(sources: Iterable[Path], *more: str) -> str:
 def file_name(text: str) -> str:
     """A file's stem for any text: readable, and different for different texts."""
     plain = re.sub(r"[^A-Za-z0-9._=-]+", "_", text).strip("._") or "figure"
-    if plain == text:
-        return plain
+    if plain == text and len(text) <= 120:
+        return text
     return f"{plain[:120]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -23,6 +23,9 @@ from roundhouse.round import load_round
 from roundhouse.view import Row
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+BOOKKEEPING = frozenset(
+    {"epoch", "stage", "seconds", "peak_memory_mb", "accumulation", "distance_weight", "epochs_trained"}
+)  # what an epoch tells besides what was measured in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +105,12 @@ class Entry:
         return json.dumps([one.group, one.study, one.command, config], sort_keys=True, default=str)
 
     def metrics(self) -> Metrics:
-        """What metrics.json holds now; empty where there is none. RoundhouseError if it is damaged."""
-        return read_metrics(self.metrics_file) if self.metrics_file else Metrics()
+        """What metrics.json says; without one, what the record keeps of a completed run. RoundhouseError: damage."""
+        if self.metrics_file:
+            return read_metrics(self.metrics_file)
+        completed = self.row.record.completed
+        kept = completed.progress if completed else None
+        return Metrics(kept.metric_name, best=kept.best, final=_numbers(kept.final)) if kept else Metrics()
 
 
 @dataclass(frozen=True)
@@ -184,17 +191,17 @@ def read_round(name: str, place: Place | None = None) -> RoundRecords:
         experiments = list(_recorded(name, directory, problems))
     rows = offline.rows(experiments, {one.path: directory / one.path for one in experiments})
     problems += [f"{path}: {row.record.damage}" for path, row in rows.items() if row.record.damage]
-    entries = tuple(_entry(row) for row in rows.values())
+    entries = tuple(
+        Entry(row, newest_file(row, "metrics.json"), newest_file(row, "outputs.npz")) for row in rows.values()
+    )
     return RoundRecords(name, directory, file, entries, baselines, tuple(problems))
 
 
-def _entry(row: Row) -> Entry:
+def newest_file(row: Row, name: str) -> Path | None:
+    """The file of this name of the completed attempt; else of the newest attempt that has one; else None."""
     attempts: Sequence[Attempt] = [row.record.completed] if row.record.completed else row.record.attempts[::-1]
-    found: list[Path | None] = []
-    for name in ("metrics.json", "outputs.npz"):
-        paths = [record.attempt_directory(row.record.directory, one.number) / name for one in attempts]
-        found.append(next((path for path in paths if path.is_file()), None))
-    return Entry(row, *found)
+    paths = (record.attempt_directory(row.record.directory, one.number) / name for one in attempts)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _recorded(name: str, directory: Path, problems: list[str]) -> Iterator[Experiment]:
@@ -248,9 +255,11 @@ def read_metrics(path: Path) -> Metrics:
         best = told.get("best") or {}
         epochs = [one for one in told["epochs"] if isinstance(one, dict)]
         metric = told.get("metric")
+        if not isinstance(metric, (str, type(None))):
+            raise ValueError
         return Metrics(
             metric=metric,
-            mode=told.get("mode", "max"),
+            mode="min" if told.get("mode") == "min" else "max",
             best=_numbers(best).get(str(metric)),
             best_epoch=best.get("epoch"),
             exact=bool(told.get("exact", True)),
@@ -258,8 +267,13 @@ def read_metrics(path: Path) -> Metrics:
             used=_numbers(told.get("used") or {}),
             epochs=epochs,
         )
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         raise RoundhouseError(f"{path} is damaged: it is no JSON object of metrics") from None
+
+
+def measured(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What was measured in these epochs: their keys that hold a number anywhere, in the order of appearance."""
+    return list(dict.fromkeys(key for one in epochs for key in _numbers(one) if key not in BOOKKEEPING))
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

@@ -47,11 +47,10 @@ def _basis(material: Material) -> Iterator[str]:
     )
     yield ""
     yield (
-        "A pair shares data set and seed. p is of a two-sided sign-flip test on the pairs' differences, "
-        "corrected by Holm "
-        f"within each list of one measure; a difference is shown if p < {SHOWN_BELOW:g}. Several measures are "
-        "looked at: "
-        "across them nothing is corrected. What is shown holds for these data sets; of others these numbers say nothing."
+        "A pair shares data set and seed. p is of a two-sided sign-flip test on the pairs' differences, corrected by "
+        f"Holm within each list of one measure; a difference is shown if p < {SHOWN_BELOW:g}. Several measures are "
+        "looked at, and nothing is corrected for their number. What is shown holds for these data sets; of others "
+        "these numbers say nothing."
     )
     most = max((result.n for one in material.families for result in one.results.values()), default=0)
     family = max((len(one.results) for one in material.families), default=0)
