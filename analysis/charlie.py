@@ -19,6 +19,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from analysis import style
 from analysis.distillation.effects import accuracy_intervals, as_table, families
@@ -86,7 +87,8 @@ def run(place: Place, name: str, control: str, formats: tuple[str, ...], jobs: i
     print(
         f"{name}: {len(runs.runs)} completed runs, {len(runs.students)} settings of students. Measuring ...", flush=True
     )
-    with ProcessPoolExecutor(jobs) as pool:
+    # One thread each: the arrays are small, and more threads than cores only wait for each other.
+    with ProcessPoolExecutor(jobs, initializer=threadpool_limits, initargs=(1,)) as pool:
         measured = measure_all(runs, pool)
         between = similarities(runs, pool)
     material = material_of(runs, measured, between)

@@ -15,6 +15,8 @@ from analysis.distillation.material import Drawn, Material, Table, gains, half_w
 from analysis.distillation.measures import MEASURES, Measure
 from analysis.distillation.runs import Setting
 
+ALPHA = "alpha, share of the distillation term"
+
 
 def _offsets(material: Material) -> dict[str, float]:
     """A small shift along alpha for each method, so that their points do not hide each other."""
@@ -24,7 +26,7 @@ def _offsets(material: Material) -> dict[str, float]:
 
 def _alpha_axis(axes: Axes, alphas: Sequence[float]) -> None:
     axes.set_xticks(list(alphas), [f"{alpha:g}" for alpha in alphas])
-    axes.set_xlabel("alpha, share of the distillation term" if _is_lowest(axes) else "")
+    axes.set_xlabel(ALPHA if _is_lowest(axes) else "")
     margin = 0.08 if len(alphas) > 1 else 0.2
     axes.set_xlim(min(alphas) - margin, max(alphas) + margin)
 
@@ -101,35 +103,51 @@ def accuracy_beside_control(material: Material) -> Drawn:
 
 
 def _gains(material: Material, question: str, against: Callable[[Setting], Setting]) -> Drawn:
-    runs, table, shifts = material.runs, Table(), _offsets(material)
-    figure, panels = style.panels(len(runs.datasets) + 1, width=2.9, share_y=len(runs.datasets) > 1)
+    runs, table = material.runs, Table()
+    columns = min(3, len(runs.datasets) + 1)
+    rows = -(-(len(runs.datasets) + 1) // columns)
+    figure, panels = style.panels(columns, rows, width=3.2, share_y=len(runs.datasets) > 1)
+    for axes in panels[len(runs.datasets) + 1 :]:
+        axes.remove()
+    panels = panels[: len(runs.datasets) + 1]
     for axes, dataset in zip(panels, runs.datasets, strict=False):
-        for number, method in enumerate(runs.methods):
-            points = []
-            for alpha in runs.alphas:
-                setting = Setting(method, alpha)
-                found = gains(material, dataset, setting, against(setting))
-                axes.plot([alpha + shifts[method]] * len(found), found, ".", color=style.look(number)["color"],
-                          markersize=2.5, alpha=0.6)  # fmt: skip
-                if found:
-                    points.append((alpha + shifts[method], np.mean(found), half_width(found)))
-                    table.append({"panel": dataset, "method": method, "alpha": alpha, "pairs": len(found),
-                                  "gain_points": np.mean(found), "half_width_95": half_width(found)})  # fmt: skip
-            if points:
-                x, y, error = np.array(points).T
-                axes.errorbar(x, y, np.nan_to_num(error), elinewidth=0.8, label=method, **style.look(number))
-        spread = material.values(material.undistilled, dataset, "accuracy").std() * 100
-        if np.isfinite(spread):
-            axes.axhspan(-spread, spread, color=style.BASELINE, alpha=0.15, linewidth=0,
-                         label="± sd of the undistilled student's seeds")  # fmt: skip
-        axes.set_title(f"{dataset} (n = seeds)")
+        _gains_on(material, axes, table, dataset, against)
     _pooled_gains(material, panels[-1], question, table)
-    panels[0].set_ylabel(f"gain in test accuracy over\n{_short(question)} (points)")
-    for axes in panels:
+    for number, axes in enumerate(panels):
         axes.axhline(0, color=style.BASELINE, linewidth=1)
         _alpha_axis(axes, runs.alphas)
+        if number % columns == 0:
+            axes.set_ylabel(f"gain in test accuracy over\n{_short(question)} (points)")
+    for axes in panels[-columns:]:
+        axes.set_xlabel(ALPHA)
     shared_legend(figure, panels)
     return figure, table
+
+
+def _gains_on(
+    material: Material, axes: Axes, table: Table, dataset: str, against: Callable[[Setting], Setting]
+) -> None:
+    """One data set: a small dot for each seed, their mean and its 95 % interval."""
+    runs, shifts, most = material.runs, _offsets(material), 0
+    for number, method in enumerate(runs.methods):
+        points = []
+        for alpha in runs.alphas:
+            setting = Setting(method, alpha)
+            found, x = gains(material, dataset, setting, against(setting)), alpha + shifts[method]
+            axes.plot([x] * len(found), found, ".", color=style.look(number)["color"], markersize=2.5, alpha=0.6)
+            if found:
+                points.append((x, np.mean(found), half_width(found)))
+                table.append({"panel": dataset, "method": method, "alpha": alpha, "pairs": len(found),
+                              "gain_points": np.mean(found), "half_width_95": half_width(found)})  # fmt: skip
+                most = max(most, len(found))
+        if points:
+            places, means, errors = np.array(points).T
+            axes.errorbar(places, means, np.nan_to_num(errors), elinewidth=0.8, label=method, **style.look(number))
+    spread = material.values(material.undistilled, dataset, "accuracy").std() * 100
+    if np.isfinite(spread):
+        label = f"± standard deviation of the {material.baseline_label}'s seeds"
+        axes.axhspan(-spread, spread, color=style.BASELINE, alpha=0.15, linewidth=0, label=label)
+    axes.set_title(f"{dataset}, {most} seed{'s' * (most != 1)}")
 
 
 def _short(question: str) -> str:
@@ -153,7 +171,7 @@ def _pooled_gains(material: Material, axes: Axes, question: str, table: Table) -
                       "gain_points": mean, "low_95": low, "high_95": high, "p": result.p, "p_holm": result.p_holm,
                       "shown": result.shown})  # fmt: skip
     pairs = max((result.n for result in results.values()), default=0)
-    axes.set_title(f"all data sets (n ≤ {pairs} pairs)\nfilled: shown, p < 0.05 after Holm")
+    axes.set_title(f"all data sets, {pairs} pairs; filled: shown")
 
 
 def fidelity(material: Material) -> Drawn:
