@@ -40,6 +40,7 @@ _RULES: Any = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "savefig.dpi": 130,
+    "savefig.bbox": "tight",  # a label that is longer than its panel is kept
     "svg.hashsalt": "roundhouse",  # equal data, equal file
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
@@ -56,8 +57,11 @@ def rules() -> Iterator[None]:
 def panels(
     columns: int, rows: int = 1, *, width: float = WIDTH, height: float = HEIGHT, share_y: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of rows x columns panels, each `width` x `height` inches, and the panels in reading order."""
-    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+    """A figure of rows x columns panels, each `width` x `height` inches, and the panels in reading order.
+
+    It is never narrower than the legend below it needs.
+    """
+    figure = Figure(figsize=(max(columns * width, 4.8), rows * height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False, sharey=share_y)
     return figure, [one for row in axes for one in row]

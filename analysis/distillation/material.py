@@ -65,11 +65,14 @@ def gains(material: Material, dataset: str, one: Setting, other: Setting) -> lis
     return [float(mine[seed] - theirs[seed]) * 100 for seed in mine.index if seed in theirs.index]
 
 
-def shared_legend(figure: Figure, panels: Sequence[Axes], columns: int = 5) -> None:
+def shared_legend(figure: Figure, panels: Sequence[Axes]) -> None:
     """One legend below all panels, with whatever any of them shows."""
     found: dict[str, Any] = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     if found:
-        figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=min(columns, len(found)))
+        longest = max(map(len, found))
+        columns = min(len(found), max(2, int(figure.get_figwidth() / (0.5 + 0.065 * longest))))
+        figure.set_figheight(figure.get_figheight() + 0.17 * -(-len(found) // columns))  # its room is not the panels'
+        figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=columns)

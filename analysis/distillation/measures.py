@@ -39,14 +39,10 @@ class Measure:
     def axis(self) -> str:
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
-    def told(self, value: float) -> str:
-        """A value for a sentence."""
-        return f"{value * self.factor:.3g}{' ' + self.unit if self.unit else ''}"
-
-    def difference(self, value: float) -> str:
-        """A difference for a sentence, with its sign; differences of percentages are points."""
+    def differences(self, *values: float) -> str:
+        """Differences for a sentence, with their signs; those of percentages are points."""
         unit = "points" if self.unit == "%" else self.unit
-        return f"{value * self.factor:+.3g}{' ' + unit if unit else ''}"
+        return ", ".join(f"{value * self.factor:+.3g}" for value in values) + (f" {unit}" if unit else "")
 
 
 MEASURES = {

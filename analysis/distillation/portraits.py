@@ -128,14 +128,11 @@ def gradient_ratio(material: Material) -> Drawn:
         axes.set_yscale("log")
         axes.set_title(dataset)
         axes.set_xlabel("epoch")
-    told = ", ".join(f"{alpha:g} {_named(dash)}" for alpha, dash in dashes.items())
-    panels[0].set_ylabel(f"gradient norm of the distance /\nof the cross entropy\n(alpha {told})")
+    for alpha, dash in dashes.items():
+        panels[0].plot([], [], color="black", linestyle=dash, linewidth=1, label=f"alpha {alpha:g}")
+    panels[0].set_ylabel("gradient norm of the distance /\nof the cross entropy")
     shared_legend(figure, panels)
     return figure, table
-
-
-def _named(dash: str) -> str:
-    return {"-": "solid", "--": "dashed", "-.": "dash-dotted", ":": "dotted"}[dash]
 
 
 def reliability(material: Material) -> Drawn:
@@ -143,10 +140,11 @@ def reliability(material: Material) -> Drawn:
     runs, table = material.runs, Table()
     figure, panels = style.panels(len(runs.methods) + 1, len(runs.datasets), width=2.0, height=2.0)
     columns = [material.undistilled.method, *runs.methods]
+    alphas = list(dict.fromkeys(setting.alpha for setting in runs.students))
     for number, axes in enumerate(panels):
         dataset, method = runs.datasets[number // len(columns)], columns[number % len(columns)]
         axes.plot([0, 1], [0, 1], color=style.BASELINE, linewidth=0.8, label="perfectly calibrated")
-        for place, setting in enumerate(one for one in runs.students if one.method == method):
+        for setting in (one for one in runs.students if one.method == method):
             found = material.at(material.bins, setting, dataset)
             seen = found[found["count"] > 0]
             if len(seen):
@@ -154,7 +152,10 @@ def reliability(material: Material) -> Drawn:
                 parts = weighted.groupby(seen["lower"]).sum().div(seen.groupby("lower")["count"].sum(), axis=0)
                 alpha = "" if setting.alpha is None else f"alpha {setting.alpha:g}"
                 axes.plot(
-                    parts["confidence"], parts["accuracy"], label=alpha, **{**style.look(place), "markersize": 2.5}
+                    parts["confidence"],
+                    parts["accuracy"],
+                    label=alpha,
+                    **{**style.look(alphas.index(setting.alpha)), "markersize": 2.5},
                 )
                 table += [{"dataset": dataset, "method": method, "alpha": setting.alpha, "bin_lower": lower,
                            "examples": int(seen[seen["lower"] == lower]["count"].sum()), **part}
@@ -190,7 +191,7 @@ def profiles(material: Material) -> Drawn:
     axes.set_xlabel("gain in test accuracy over the undistilled student (points)")
     axes.set_ylabel("share of runs with at least this gain")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    shared_legend(figure, [axes], columns=3)
+    shared_legend(figure, [axes])
     return figure, table
 
 
@@ -214,5 +215,5 @@ def cost(material: Material) -> Drawn:
         axes.invert_yaxis()
         axes.set_xlim(left=0)
         axes.set_title(dataset)
-        axes.set_xlabel(f"{measure.label} of a run ({measure.unit}), | is the median")
+        axes.set_xlabel(f"{measure.label} of a run, | median")
     return figure, table

@@ -92,7 +92,7 @@ def _questions(asked: Sequence[Family], material: Material) -> Iterator[str]:
             if one.measure.column != "accuracy" or interval is None:
                 interval = result.interval
             yield (
-                f"- {_named(setting, one)}: {one.measure.difference(result.mean)} {_ANSWER[one.question]} "
+                f"- {_named(setting, one)}: {one.measure.differences(result.mean)} {_ANSWER[one.question]} "
                 f"(95 % interval {_interval(interval, one.measure)}, {result.n} pairs, p = {result.p_holm:.2g} "
                 f"of {len(one.results)} comparisons).{_caution(setting, one)}"
             )
@@ -105,7 +105,7 @@ def _questions(asked: Sequence[Family], material: Material) -> Iterator[str]:
 def _not_shown(one: Family, settings: Sequence[Setting]) -> str:
     """What was measured of one method all the same, and how far it is from being shown."""
     found = [one.results[setting] for setting in settings]
-    differences = ", ".join(one.measure.difference(result.mean) for result in found)
+    differences = one.measure.differences(*(result.mean for result in found))
     alphas = ", ".join(f"{setting.alpha:g}" for setting in settings)
     pairs = ", ".join(dict.fromkeys(str(result.n) for result in found))
     least = min(result.p_holm for result in found)
