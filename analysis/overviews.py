@@ -128,8 +128,8 @@ def _names(entries: Sequence[Entry], split: Sequence[str]) -> dict[str, str]:
     """Each setting by the values that tell it apart within its panel."""
     if not split:
         return labels(entries)
-    keys = [key for key in dict.fromkeys(key for one in entries for key in one.config)
-            if key in varying_keys(entries) and key not in split]  # fmt: skip
+    varying = varying_keys(entries) - set(split)
+    keys = [key for key in dict.fromkeys(key for one in entries for key in one.config) if key in varying]
     return {one.setting: ", ".join(_told(key, one) for key in keys if key in one.config) or one.group
             for one in entries}  # fmt: skip
 
@@ -290,11 +290,10 @@ def learning(shown: Sequence[Shown]) -> Drawn:
     metric, mode = _main_metric(group)
     found = group.panels(group.split(LINES_AT_MOST))
     apart = len(group.panels(group.apart))
-    many = len(found) > 6
-    columns = min(len(found), len(found) // apart if 1 < apart < len(found) else ACROSS if many else 3)
+    columns = min(len(found), len(found) // apart if 1 < apart < len(found) else ACROSS if len(found) > 6 else 3)
     columns = 2 if len(found) == 4 else columns
-    figure, axes = panels(columns, math.ceil(len(found) / columns), width=2.4 if many else 3.3,
-                          height=1.9 if many else 2.6)  # fmt: skip
+    width, height = (2.4, 1.9) if len(found) > 6 else (3.3, 2.6) if len(found) > 1 else (5.0, 3.6)
+    figure, axes = panels(columns, math.ceil(len(found) / columns), width=width, height=height)
     bands = [_bands(panel, group, metric) for panel in found]
     factor = percent(metric, [float(one) for by_name in bands for band in by_name.values() for one in band.high])
     names = list(dict.fromkeys(name for panel in found for name in panel.settings))

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -64,7 +64,7 @@ def _written(found: RoundRecords, place: Place, folder: Path, problems: list[str
     """Write the report's folder. Returns all that is wrong with what it tells."""
     generated = datetime.now(timezone.utc)
     known, unreadable = standing.known_of(found)
-    problems = list(dict.fromkeys([*unreadable, *problems]))
+    problems = [*unreadable, *_besides(problems, unreadable)]
     last, now = _last(folder), standing.snapshot(known)
     results = place.results(found.name)
     copied: list[str] = []
@@ -107,10 +107,18 @@ def _tabled(found: RoundRecords, place: Place) -> list[str]:
     return []
 
 
+def _besides(more: Iterable[str], told: Sequence[str]) -> list[str]:
+    """What is not told yet: others put what is wrong with a file in other words, but name the file alike."""
+    return [one for one in dict.fromkeys(more) if not any((one.partition(": ")[2] or one) in other for other in told)]
+
+
 def _figures(results: Path, folder: Path, copied: list[str]) -> Iterator[Figure]:
     """The figures of all galleries, copied into the report; the paths of the copies are added to `copied`."""
     for kind in GALLERIES:
-        for picture in Gallery.of(results / kind).pictures.values():
+        pictures = list(Gallery.of(results / kind).pictures.values())
+        if kind == "plots":  # which stand there in the order in which they were drawn
+            pictures.sort(key=lambda one: one.title)
+        for picture in pictures:
             ending = next((one for one in ("png", "svg") if one in picture.formats), None)
             if ending is None:
                 continue  # a browser shows no PDF among other things
@@ -191,9 +199,8 @@ def main(argv: list[str] | None = None) -> int:
     told = Told(options.round, sys.stderr)
     try:
         page, problems = report(options.round, place, options.out, told)
-        for problem in problems:
-            if problem not in told.problems:
-                print(f"{options.round}: {problem}", file=sys.stderr)
+        for problem in _besides(problems, told.problems):
+            print(f"{options.round}: {problem}", file=sys.stderr)
         print(page)
         sys.stdout.flush()
     except RoundhouseError as error:

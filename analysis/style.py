@@ -39,7 +39,7 @@ _RULES: Any = {
     "legend.frameon": False,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
-    "savefig.dpi": 130,
+    "figure.dpi": 130,
     "savefig.bbox": "tight",  # a label that is longer than its panel is kept
     "svg.hashsalt": "roundhouse",  # equal data, equal file
     "svg.fonttype": "path",

@@ -91,7 +91,7 @@ def _parse(raw: bytes) -> dict[str, Any]:
         raise _Damaged("is empty")
     try:
         value = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _Damaged("is not valid JSON") from None
     if not isinstance(value, dict):
         raise _Damaged("does not hold a JSON object")
@@ -466,6 +466,10 @@ def log_tail(directory: Path, number: int, lines: int = 15) -> str:
     """The end of what the attempt printed, its scheduler's last words included."""
     parts = []
     for name in (LOG, SCHEDULER_LOG):
-        raw = files.read_bytes(attempt_directory(directory, number) / name) or b""
+        try:
+            raw = files.read_bytes(attempt_directory(directory, number) / name) or b""
+        except OSError as error:  # words for people must stop nobody
+            parts.append(f"{name} cannot be read: {error.strerror}")
+            continue
         parts += raw[-8192:].decode(errors="replace").splitlines()[-lines:]
     return "\n".join(parts)

@@ -65,11 +65,13 @@ def _columns(
 
     add("path", "experiment", "text", (one.entry.path for one in known), False)
     add("state", "state", "state", (str(one.entry.state) for one in known), False)
+    add("epochs", "epochs", "epochs", ([one.done, one.planned] if one.progress else None for one in known), False)
+    if not best:
+        add("metric", "metric", "text", (one.metric for one in known))
     add("best", f"best {_told(best)}".strip(), _kind(best), (one.best for one in known), False)
     for name in finals:
         add(f"final.{name}", _told(name), _kind(name), (one.metrics.final.get(name) for one in known),
             name != finals[0])  # fmt: skip
-    add("epochs", "epochs", "epochs", ([one.done, one.planned] if one.progress else None for one in known), False)
     add("hours", "time (h)", "hours", (one.seconds / 3600 if one.spans else None for one in known))
     if any(one.entry.row.experiment.resources.ngpus for one in known):
         hours = (one.seconds / 3600 * one.entry.row.experiment.resources.ngpus for one in known)
