@@ -1,0 +1,475 @@
+"""The report in a real, headless Chromium, from disk: what a person sees after clicks and keys."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import pytest
+import synthetic_rounds
+import yaml
+from selenium.webdriver.common.keys import Keys
+from test_report import draw
+
+from analysis import report
+from analysis.rounds import Place
+from roundhouse import record
+from roundhouse.round import load_round
+
+if TYPE_CHECKING:
+    from browser import Browser
+
+pytestmark = pytest.mark.browser
+pytest_plugins = ["browser"]
+
+TEACHER = "digits/pure/ResNet20/0"
+IMAGE = "<img src=x onerror='window.pwned=1'>"
+SCRIPT = "</script><script>window.pwned=1</script><!--"
+TURNED = 'a"b\\c & \u202eדהו'
+
+
+def place_in(folder: Path) -> Place:
+    return Place(folder / "experiments", folder / "rounds", folder / "analysis")
+
+
+def reported(name: str, place: Place) -> Path:
+    with mock.patch.object(report, "refresh", return_value=[]):
+        return report.report(name, place)[0]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a round with experiments in all states, in a folder that its records know nothing of."""
+    folder = tmp_path_factory.mktemp("mixed")
+    place = place_in(folder)
+    synthetic_rounds.write_mixed(place.experiments, place.rounds, epochs=4, examples=20)
+    draw(place, "mixed", {"Accuracy against alpha": None, "Curves": TEACHER})
+    moved = tmp_path_factory.mktemp("moved") / "a report of #1 & more?"
+    shutil.copytree(reported("mixed", place).parent, moved)
+    return moved / "index.html"
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a round whose names, config, reasons, logs, figures and summary would all like to run."""
+    place = place_in(tmp_path_factory.mktemp("hostile"))
+    place.rounds.mkdir()
+    notes = ["<b onclick=alert(1)>&quot;'", 'a"bc & דהו', "plain"]
+    config = {"model": IMAGE, "comment": SCRIPT, "turned": TURNED, "dataset": "digits", "method": "pure"}
+    group = {"path": "a{note}/{seed}", "grid": {"note": notes, "seed": [0, 1]}, "config": config}
+    told = {"round": "hostile", "study": "distillation", "experiments": {"any": group}}
+    (place.rounds / "hostile.yaml").write_text(yaml.safe_dump(told, allow_unicode=True), encoding="utf-8")
+    first, second, third, *_ = load_round("hostile", place.rounds).experiments
+    with synthetic_rounds.unsynced():
+        synthetic_rounds.write_experiment(place.experiments, first, "completed", epochs=2, examples=20)
+        synthetic_rounds.write_experiment(place.experiments, second, "failed", epochs=2, examples=20)
+        synthetic_rounds.write_experiment(place.experiments, third, "failed", epochs=2, examples=20)
+    attempt = record.attempt_directory(place.experiments / "hostile" / second.path, 2)
+    with (attempt / record.LOG).open("a", encoding="utf-8") as log:
+        log.write(f"{IMAGE}\n{SCRIPT}\n{TURNED}\n")
+    result = json.loads((attempt / record.RESULT).read_bytes())
+    (attempt / record.RESULT).write_text(json.dumps({**result, "why": f"{SCRIPT} {IMAGE}"}))
+    draw(place, "hostile", {IMAGE: None, SCRIPT: first.path})
+    place.results("hostile").joinpath("summary.md").write_text(f"{SCRIPT}\n{IMAGE}\n", encoding="utf-8")
+    return reported("hostile", place)
+
+
+@pytest.fixture(autouse=True)
+def _quiet(browser: Browser) -> Any:
+    """Each test begins at a desk, in the light; nothing may be told on the console, and nothing may leave the disk."""
+    browser.screen(1280, 900)
+    browser.emulate(prefers_color_scheme="light")
+    browser.console()
+    yield
+    assert browser.console() == []
+    requests = browser.run(
+        "return performance.getEntries().map((one) => one.name).filter((name) => name.includes(':'))"
+    )
+    assert all(one.startswith(("file:", "data:")) for one in requests)
+    browser.run("try { localStorage.clear() } catch {}")
+
+
+def column(browser: Browser, label: str) -> list[str]:
+    """The cells of a column, from the top."""
+    heads = [re.sub(r" [▲▼]$", "", text) for text in browser.texts("#table thead th")]
+    return browser.texts(f"#table tbody tr > :nth-child({heads.index(label) + 1})")
+
+
+def head(browser: Browser, label: str) -> Any:
+    return next(one for one in browser.all("#table thead button") if one.text.startswith(label))
+
+
+def sorting(browser: Browser, label: str) -> str:
+    told: str = browser.run("return arguments[0].closest('th').ariaSort", head(browser, label))
+    return told
+
+
+def count(browser: Browser) -> str:
+    return browser.texts("#count")[0]
+
+
+def erase(browser: Browser) -> None:
+    """Empty the filter, as a person does."""
+    browser.find("#filter").send_keys(Keys.CONTROL, "a", Keys.BACKSPACE)
+
+
+def numbers(cells: list[str]) -> list[float]:
+    return [float(cell) for cell in cells if cell != "–"]
+
+
+# ------------------------------------------------------------------------------------------------------------- sorting
+
+
+def test_a_click_on_a_heading_sorts_numbers_by_value_with_the_missing_last_and_a_third_one_ends_it(
+    browser: Browser, page: Path
+) -> None:
+    browser.open(page)
+    as_filed = column(browser, "experiment")
+    label = "best val accuracy (%)"
+    assert sorting(browser, label) == "none"
+    for order, reverse in (("ascending", False), ("descending", True)):
+        head(browser, label).click()
+        assert sorting(browser, label) == order
+        cells = column(browser, label)
+        values = numbers(cells)
+        assert len(values) > 3 and values == sorted(values, reverse=reverse)
+        assert cells[len(values) :] and set(cells[len(values) :]) == {"–"}
+    head(browser, label).click()
+    assert sorting(browser, label) == "none"
+    assert column(browser, "experiment") == as_filed
+
+
+def test_hours_of_very_different_size_are_sorted_as_numbers(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    head(browser, "time (h)").click()
+    values = numbers(column(browser, "time (h)"))
+    assert len(values) > 3 and values == sorted(values) != sorted(values, key=str)[::-1]
+
+
+def test_the_keyboard_sorts_too(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.run("arguments[0].focus()", head(browser, "state"))
+    for order in ("ascending", "descending"):
+        browser.press(Keys.ENTER)
+        assert sorting(browser, "state") == order
+        states = column(browser, "state")
+        words = [re.sub(r"\W+", " ", one).strip() for one in states]
+        assert words == sorted(words, reverse=order == "descending")
+
+
+# ------------------------------------------------------------------------------------------------------------ filtering
+
+
+def test_words_and_states_filter_together_and_the_number_is_told(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    assert count(browser) == "17 of 17 experiments shown"
+    assert browser.find("#count").get_attribute("aria-live") == "polite"
+    browser.find("#filter").send_keys("FITNETS 0.25")
+    assert count(browser) == "2 of 17 experiments shown"
+    assert all("fitnets/alpha_0.25" in path for path in column(browser, "experiment"))
+    browser.find("input[value=failed]").click()
+    assert count(browser) == "1 of 17 experiments shown"
+    erase(browser)
+    browser.find("input[value=cancelled]").click()
+    assert count(browser) == "2 of 17 experiments shown"
+    assert {re.sub(r"\W", "", state) for state in column(browser, "state")} == {"failed", "cancelled"}
+    browser.find("#clear").click()
+    assert count(browser) == "17 of 17 experiments shown"
+    assert not any(one.is_selected() for one in browser.all("#filters [name=state]"))
+
+
+def test_a_filter_that_fits_nothing_says_so(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.find("#filter").send_keys("no such thing")
+    assert count(browser) == "0 of 17 experiments shown"
+    assert column(browser, "experiment") == []
+
+
+def test_the_view_is_in_the_address_and_survives_a_reload_and_a_bookmark(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.find("#filter").send_keys("resnet8 ö&=#")
+    erase(browser)
+    browser.find("#filter").send_keys("resnet8")
+    browser.find("input[value=completed]").click()
+    head(browser, "best val accuracy (%)").click()
+    head(browser, "best val accuracy (%)").click()
+    seen = column(browser, "experiment"), count(browser)
+    assert len(seen[0]) > 2
+    browser.driver.refresh()
+    assert (column(browser, "experiment"), count(browser)) == seen
+    fragment = browser.run("return location.hash")
+    browser.open(page, fragment)
+    assert (column(browser, "experiment"), count(browser)) == seen
+    assert browser.find("#filter").get_attribute("value") == "resnet8"
+    assert browser.find("input[value=completed]").is_selected()
+    assert sorting(browser, "best val accuracy (%)") == "descending"
+
+
+def test_words_with_signs_of_addresses_survive_a_reload(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.find("#filter").send_keys("a&b=c #? % ö+")
+    browser.driver.refresh()
+    assert browser.find("#filter").get_attribute("value") == "a&b=c #? % ö+"
+
+
+def test_an_address_that_names_nothing_known_shows_all(browser: Browser, page: Path) -> None:
+    browser.open(page, "#experiments?sort=nothing&state=no,such&order=sideways&%zz")
+    assert count(browser) == "17 of 17 experiments shown"
+
+
+def test_going_to_another_section_keeps_the_view(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.find("#filter").send_keys("logit")
+    seen = count(browser)
+    browser.find("nav a[href='#figures']").click()
+    assert browser.run("return location.hash") == "#figures"
+    assert count(browser) == seen != "17 of 17 experiments shown"
+
+
+# --------------------------------------------------------------------------------------------------------------- dialog
+
+
+def loaded(browser: Browser, selector: str) -> bool:
+    script = "const one = document.querySelector(arguments[0]); return one && one.complete && one.naturalWidth > 0"
+    return bool(browser.run(script, selector))
+
+
+def test_a_click_on_a_row_tells_all_of_it_and_escape_leads_back(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    row = browser.find("#table tbody tr")
+    browser.run("arguments[0].scrollIntoView({block: 'center'})", row)
+    row.find_element("css selector", "td:nth-child(3)").click()
+    dialog = browser.find("#dialog")
+    assert dialog.is_displayed()
+    assert browser.find("#dialog-title").text == TEACHER
+    told = dialog.text
+    assert "label_smoothing" in told and "ResNet20" in told and "completed" in told and "attempt" in told
+    browser.until(lambda: loaded(browser, "#dialog img"), "the learning curves are loaded")
+    assert browser.find("#dialog a.data").get_attribute("href").endswith("figure_1.csv")
+    browser.press(Keys.ESCAPE)
+    assert not dialog.is_displayed()
+    assert browser.run("return document.activeElement.textContent") == TEACHER
+
+
+def test_a_row_opens_by_the_keyboard_alone_and_focus_returns(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    last = browser.all("#table thead button")[-1]
+    browser.run("arguments[0].focus()", last)
+    browser.press(Keys.TAB)
+    assert browser.run("return document.activeElement.textContent") == TEACHER
+    browser.press(Keys.TAB)
+    second = browser.run("return document.activeElement.textContent")
+    assert second == "digits/pure/ResNet20/1"
+    browser.press(Keys.ENTER)
+    assert browser.find("#dialog-title").text == second
+    assert browser.run("return document.getElementById('dialog').contains(document.activeElement)")
+    browser.press(Keys.ESCAPE)
+    assert browser.run("return document.activeElement.textContent") == second
+    browser.press(Keys.ENTER)
+    browser.find("#dialog .close").click()
+    assert browser.run("return document.activeElement.textContent") == second
+
+
+def test_a_figure_is_loaded_and_enlarged_by_a_click(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    small = browser.find(".enlarge")
+    browser.run("arguments[0].scrollIntoView()", small)
+    browser.until(lambda: loaded(browser, ".enlarge img"), "the figure is loaded")
+    assert browser.find(".enlarge img").get_attribute("alt").startswith("Accuracy against alpha")
+    assert len(browser.all(".gallery figure")) == 1  # curves of single experiments are in their rows
+    small.click()
+    browser.until(lambda: loaded(browser, "#dialog img"), "the large one is loaded")
+    assert browser.find("#dialog-title").text == "Accuracy against alpha"
+    browser.press(Keys.ESCAPE)
+    assert not browser.find("#dialog").is_displayed()
+    assert browser.run("return document.activeElement.className") == "enlarge"
+
+
+def test_the_end_of_a_failed_log_opens_by_the_keyboard(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.run("document.querySelector('.failure summary').focus()")
+    assert not browser.find(".failure pre").is_displayed()
+    browser.press(Keys.ENTER)
+    assert "illegal memory access" in browser.find(".failure pre").text
+
+
+def test_the_first_stop_of_the_keyboard_skips_to_the_content(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    browser.press(Keys.TAB)
+    assert browser.run("return document.activeElement.className") == "skip"
+    assert browser.run("return document.activeElement.getBoundingClientRect().left") >= 0
+    browser.press(Keys.ENTER)
+    assert browser.run("return document.activeElement.id") == "main"
+
+
+# ---------------------------------------------------------------------------------------------------------------- theme
+
+
+def background(browser: Browser) -> tuple[float, ...]:
+    told = browser.run("return getComputedStyle(document.body).backgroundColor")
+    return tuple(float(one) for one in re.findall(r"[\d.]+", told)[:3])
+
+
+def test_the_page_follows_the_system_into_the_dark(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    light = background(browser)
+    browser.emulate(prefers_color_scheme="dark")
+    assert sum(light) > 600 and sum(background(browser)) < 150
+    browser.until(lambda: browser.find("#theme").text == "Light theme", "the button offers the other theme")
+
+
+def test_the_button_changes_the_theme_against_the_system_and_is_remembered(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    light = background(browser)
+    browser.find("#theme").click()
+    dark = background(browser)
+    assert dark != light
+    browser.driver.refresh()
+    assert background(browser) == dark
+    browser.find("#theme").click()
+    assert background(browser) == light
+    browser.emulate(prefers_color_scheme="dark")
+    assert background(browser) == light
+
+
+CONTRASTS = """
+const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+const numbers = (colour) => {
+  canvas.clearRect(0, 0, 1, 1);
+  canvas.fillStyle = colour;
+  canvas.fillRect(0, 0, 1, 1);
+  return [...canvas.getImageData(0, 0, 1, 1).data];
+};
+const behind = (one) => {
+  for (let at = one; at; at = at.parentElement) {
+    const colour = numbers(getComputedStyle(at).backgroundColor);
+    if (colour[3] === 255) return colour;
+  }
+  return [255, 255, 255, 255];
+};
+const light = (colour) => {
+  const linear = (one) => one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4;
+  const [r, g, b] = colour.map((one) => linear(one / 255));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const found = [];
+for (const one of document.querySelectorAll("body *")) {
+  const own = [...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+  if (!own || ["SCRIPT", "STYLE", "NOSCRIPT"].includes(one.tagName) || !one.getClientRects().length) continue;
+  const [a, b] = [light(numbers(getComputedStyle(one).color)), light(behind(one))];
+  const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  found.push([contrast, one.tagName, one.className, one.textContent.slice(0, 30)]);
+}
+return found;
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_has_the_contrast_that_people_need(browser: Browser, page: Path, scheme: str) -> None:
+    """WCAG 2.2, 1.4.3: 4.5 to 1."""
+    browser.emulate(prefers_color_scheme=scheme)
+    browser.open(page)
+    browser.run("for (const one of document.querySelectorAll('details')) one.open = true")
+    found = browser.run(CONTRASTS)
+    assert len(found) > 100
+    assert [one for one in found if one[0] < 4.5] == []
+
+
+# ---------------------------------------------------------------------------------------------------------------- phone
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_nothing_sticks_out_and_fingers_find_their_aims(browser: Browser, page: Path, scheme: str) -> None:
+    browser.emulate(prefers_color_scheme=scheme)
+    browser.screen(375, 800, phone=True)
+    browser.open(page)
+    assert browser.run("return innerWidth") == 375
+    assert browser.run("return document.documentElement.scrollWidth") <= 375
+    assert browser.run("return matchMedia('(pointer: coarse)').matches")
+    small = browser.run(
+        "return [...document.querySelectorAll('button, input[type=search], summary, nav a, .tick')]"
+        ".filter((one) => one.getClientRects().length && one.getBoundingClientRect().height < 44)"
+        ".map((one) => one.outerHTML)"
+    )
+    assert small == []
+    browser.find("#table tbody tr button").click()
+    box = browser.run(
+        "const box = document.getElementById('dialog').getBoundingClientRect(); return [box.left, box.right]"
+    )
+    assert box[0] >= 0 and box[1] <= 375
+    assert browser.run("const one = document.getElementById('dialog'); return one.scrollWidth <= one.clientWidth")
+    browser.find("#dialog .close").click()
+
+
+def test_a_narrow_screen_keeps_what_matters_of_the_table(browser: Browser, page: Path) -> None:
+    browser.screen(375, 800, phone=True)
+    browser.open(page)
+    heads = [one.text for one in browser.all("#table thead th") if one.is_displayed()]
+    assert heads[:2] == ["experiment", "state"]
+    assert 3 <= len(heads) <= 5
+
+
+# ----------------------------------------------------------------------------------------------------------- ill will
+
+
+def test_whatever_records_hold_is_text_and_runs_nowhere(browser: Browser, hostile: Path) -> None:
+    browser.open(hostile)
+    assert count(browser) == "6 of 6 experiments shown"
+    browser.run("for (const one of document.querySelectorAll('details')) one.open = true")
+    logs = "\n".join(browser.texts(".failure pre"))
+    assert IMAGE in logs and SCRIPT in logs and TURNED in logs
+    assert any(SCRIPT in text for text in browser.texts(".failure summary"))
+    assert browser.texts(".gallery figcaption strong") == [IMAGE]
+    assert browser.texts("pre.summary") == [f"{SCRIPT}\n{IMAGE}"]
+    for number in range(3):
+        browser.run("document.querySelectorAll('#table tbody tr button')[arguments[0]].click()", number)
+        told = browser.find("#dialog").text
+        assert IMAGE in told and SCRIPT in told and "<b onclick=alert(1)>&quot;'" in browser.texts("#table")[0]
+        browser.press(Keys.ESCAPE)
+    browser.find("#filter").send_keys(IMAGE)
+    assert count(browser) == "1 of 6 experiments shown"  # the one whose reason holds it
+    assert browser.all("b[onclick], img[onerror]") == []
+    assert browser.run("return window.pwned") is None
+
+
+def test_a_script_that_got_in_could_not_run(browser: Browser, hostile: Path) -> None:
+    browser.open(hostile)
+    browser.run(
+        "const script = document.createElement('script'); script.textContent = 'window.pwned = 1';"
+        "document.body.append(script);"
+        "const image = document.createElement('div'); image.innerHTML = arguments[0]; document.body.append(image);"
+        "const far = document.createElement('img'); far.src = 'http://127.0.0.1:9/x.png'; document.body.append(far)",
+        IMAGE,
+    )
+    told = browser.until(browser.console, "the browser tells what it refused")
+    assert any("Content Security Policy" in one for one in told)
+    assert browser.run("return window.pwned") is None
+    browser.open(hostile)
+    browser.console()
+
+
+# ------------------------------------------------------------------------------------------------------------ many rows
+
+
+def test_ten_thousand_rows_are_drawn_bit_by_bit_and_sorted_and_filtered_whole(browser: Browser, tmp_path: Path) -> None:
+    place = place_in(tmp_path)
+    (place.experiments / "many").mkdir(parents=True)
+    place.rounds.mkdir()
+    grid = {"lr": [number / 10 for number in range(1, 21)], "seed": list(range(500))}
+    told = {"round": "many", "study": "distillation", "experiments": {"all": {"path": "{lr}/{seed}", "grid": grid}}}
+    (place.rounds / "many.yaml").write_text(yaml.safe_dump(told))
+    browser.open(reported("many", place))
+    assert count(browser) == "10000 of 10000 experiments shown"
+    drawn = len(browser.all("#table tbody tr"))
+    assert 0 < drawn < 1000
+    browser.run("document.getElementById('more').scrollIntoView()")
+    browser.until(lambda: len(browser.all("#table tbody tr")) > drawn, "more rows are drawn")
+    head(browser, "seed").click()
+    head(browser, "seed").click()
+    assert numbers(column(browser, "seed"))[:40] == [499] * 20 + [498] * 20
+    browser.find("#filter").send_keys("1.5/49")
+    assert count(browser) == "11 of 10000 experiments shown"
