@@ -98,6 +98,20 @@ def test_training_knows_neither_records_nor_schedulers(path: Path) -> None:
     assert not starting_with(imports_of(path), *(f"roundhouse.{name}" for name in forbidden))
 
 
+@pytest.mark.parametrize("path", modules_in("analysis"), ids=name_of)
+def test_the_analysis_needs_neither_pytorch_nor_a_study_nor_a_scheduler(path: Path) -> None:
+    forbidden = ("torch", "torchvision", "studies", "runner", "train", "tests", "roundhouse.training")
+    assert not starting_with(imports_of(path), *forbidden)
+    ours = starting_with(imports_of(path), "roundhouse.schedulers", "roundhouse.execute", "roundhouse.orders")
+    assert not ours, "records are only read, and no scheduler is asked"
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.parts[-2] != "tests"], ids=name_of)
+def test_nothing_but_the_analysis_imports_the_analysis(path: Path) -> None:
+    if "analysis" not in path.relative_to(REPOSITORY).parts:
+        assert not starting_with(imports_of(path), "analysis") or path.parent.name == "benchmarks"
+
+
 def test_the_plan_does_no_input_or_output_however_far_one_looks() -> None:
     assert not everything_under("roundhouse.plan") & (DOES_IO - {"pathlib"}), "Path is in it as a type only"
     calls = {

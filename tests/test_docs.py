@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from shipped_rounds import unpack
 
 import runner
 from roundhouse import causes, commands, plan
@@ -29,7 +30,10 @@ OTHER_OPTIONS = {
     "--data",
     "--to",
     "--check",
-}  # of schedulers, and of toolbox/setup.sh
+    "--analysis",
+    "--control",
+    "--formats",
+}  # of schedulers, of toolbox/setup.sh, and of the analysis
 
 
 def anchors(page: Path) -> set[str]:
@@ -107,6 +111,26 @@ def test_the_map_of_modules_is_complete() -> None:
     folders = [path.parent.relative_to(REPOSITORY) for path in (REPOSITORY / "roundhouse").glob("*/__init__.py")]
     missing = [str(one) for one in [*modules, *folders] if one.name != "__init__.py" and f"`{one}" not in told]
     assert not missing
+
+
+def test_the_map_of_the_analysis_is_complete() -> None:
+    told = (REPOSITORY / "docs/analysis.md").read_text().partition("## Modules")[2]
+    names = {path.name for path in (REPOSITORY / "analysis").glob("*.py")} - {"__init__.py"}
+    names |= {f"{path.parent.name}/" for path in (REPOSITORY / "analysis").glob("*/__init__.py")}
+    assert names == set(re.findall(r"`([\w/]+(?:\.py|/))`", told)) - {"analysis/"}
+
+
+def test_the_example_of_data_frames_runs_as_it_stands(tmp_path: Path) -> None:
+    (code,) = fenced(REPOSITORY / "docs/analysis.md", "python")
+    left_out = shutil.ignore_patterns("__pycache__", "experiment_*")
+    for name in ("roundhouse", "analysis"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=left_out)
+    unpack(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "logit" in done.stdout
 
 
 def test_the_example_of_a_script_of_ones_own_works_as_it_stands(tmp_path: Path) -> None:
