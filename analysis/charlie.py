@@ -9,11 +9,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -29,7 +27,7 @@ from analysis.distillation.runs import Runs, runs_of
 from analysis.distillation.suite import FIGURES
 from analysis.distillation.summary import summary
 from analysis.gallery import FORMATS, Gallery, Picture, key_of, write_bytes, write_picture
-from analysis.rounds import Entry, Place, read_round
+from analysis.rounds import Place, read_round
 from roundhouse.errors import RoundhouseError
 
 
@@ -75,12 +73,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(place: Place, name: str, control: str, formats: tuple[str, ...], jobs: int) -> int:
     """Do all of it, and write it to the round's folder. 1 if a figure could not be drawn."""
-    distilled = read_round(name, place)
+    distilled, beside, without = read_round(name, place), None, ""
     try:
         beside = read_round(control, place) if control != name else None
     except RoundhouseError as error:
-        print(f"charlie.py: {error}", file=sys.stderr)
-        beside = None
+        without = str(error)
     runs = runs_of(distilled, beside)
     if not runs.methods:
         raise RoundhouseError(f"round {name}: none of its distilled students is completed yet")
@@ -98,7 +95,7 @@ def run(place: Place, name: str, control: str, formats: tuple[str, ...], jobs: i
     write_bytes(folder / "figures" / "measures.csv", material.frame.to_csv(index=False).encode())
     write_bytes(folder / "figures" / "comparisons.csv", as_table(material.families).to_csv(index=False).encode())
     write_bytes(folder / "summary.md", summary(material, problems + undrawn).encode())
-    for told in (*runs.missing, *problems, *undrawn):
+    for told in (*([without] if without else []), *runs.missing, *problems, *undrawn):
         print(f"charlie.py: {told}", file=sys.stderr)
     print(f"{len(FIGURES) - len(undrawn)} figures with their tables: {folder / 'figures'}")
     print(f"Summary: {folder / 'summary.md'}")
@@ -109,28 +106,22 @@ def material_of(runs: Runs, measured: list[Measured], between: pd.DataFrame) -> 
     """All that figures and summary are made from."""
     frame = pd.DataFrame([one.row for one in measured])
     bins = pd.DataFrame([{**place_of(one.run), **row} for one in measured for row in one.bins])
-    ratios = pd.DataFrame([
-        {**place_of(run), "epoch": epoch["epoch"], "gradient_ratio": epoch["gradient_ratio"]}
-        for run in runs.runs for epoch in _epochs(run.entry) if epoch.get("gradient_ratio") is not None
-    ], columns=["method", "alpha", "dataset", "seed", "epoch", "gradient_ratio"])  # fmt: skip
-    return Material(runs, frame, between, families(frame, runs), accuracy_intervals(runs, measured), ratios, bins)
-
-
-def _epochs(entry: Entry) -> Sequence[Mapping[str, Any]]:
-    try:
-        return entry.metrics().epochs
-    except (RoundhouseError, OSError):
-        return ()  # told when it was measured
+    epochs = pd.DataFrame([{**place_of(one.run), **row} for one in measured for row in one.epochs])
+    return Material(runs, frame, between, families(frame, runs), accuracy_intervals(runs, measured), epochs, bins)
 
 
 def draw(material: Material, folder: Path, formats: tuple[str, ...]) -> list[str]:
     """Draw every figure. What cannot be drawn is told, and the others are."""
     gallery, problems = Gallery(folder, {}), []
     for one in FIGURES:
-        picture = Picture(one.name, one.title, one.caption, key_of([]), formats)
+        picture = Picture(one.name, one.title, f"{one.caption}{material.caveat}", key_of([]), formats)
         try:
             with style.rules():
                 figure, table = one.draw(material)
+                if not table:
+                    needs = ", ".join(one.needs)
+                    problems.append(f"figure {one.name} is not drawn: 0 runs have what it is about (from {needs})")
+                    continue
                 write_picture(folder, picture, figure, table)
         except (KeyError, ValueError, IndexError, TypeError) as error:
             problems.append(f"figure {one.name} could not be drawn from what is there: {type(error).__name__}: {error}")

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -19,6 +17,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from analysis.gallery import FORMATS, Gallery, Picture, file_name, key_of, write_picture
+from analysis.processes import in_processes
 from analysis.rounds import Entry, Metrics, Place, RoundRecords, find_rounds, measured, read_round
 from roundhouse.errors import RoundhouseError
 
@@ -215,7 +214,7 @@ def _bring_up_to_date(gallery: Gallery, known: set[str], todo: Sequence[Wanted],
     if todo:
         gallery.folder.mkdir(parents=True, exist_ok=True)
     told.total, saved = len(todo), time.monotonic()
-    drawing = drawn(todo, jobs)
+    drawing = in_processes(todo, jobs, draw)
     try:
         for figure, outcome in drawing:
             told.step()
@@ -329,80 +328,6 @@ def draw(figure: Wanted) -> Picture | str:
     except Exception as error:  # one figure that cannot be drawn is no reason not to draw the others
         return f"{type(error).__name__}: {error}"
     return picture
-
-
-def drawn(
-    figures: Sequence[Wanted], jobs: int, how: Callable[[Wanted], Picture | str] = draw
-) -> Generator[tuple[Wanted, Picture | str], None, None]:
-    """Draw figures in `jobs` processes; yields each, as it is done, with its picture or with what went wrong.
-
-    When a process dies, the figures that were under way are tried again alone, so that the one to blame is known.
-    """
-    waiting = deque(figures)
-    while waiting:
-        lost: list[Wanted] = []
-        yield from _until_one_dies(waiting, jobs, how, lost)
-        for one in lost:
-            again: list[Wanted] = []
-            yield from _until_one_dies(deque([one]), 1, how, again)
-            if again:
-                yield one, "the process that drew it died twice; was it killed, or out of memory?"
-
-
-def _until_one_dies(
-    waiting: deque[Wanted], jobs: int, how: Callable[[Wanted], Picture | str], lost: list[Wanted]
-) -> Iterator[tuple[Wanted, Picture | str]]:
-    """Draw what is waiting, until that is done or a process dies; `lost` gets what was under way then."""
-    # Only now: where nothing is to be drawn, none of this is needed.
-    from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
-
-    under_way: dict[Future[Picture | str], Wanted] = {}
-    pool = ProcessPoolExecutor(min(jobs, len(waiting)), get_context("spawn"), _end_with_parent)
-    try:
-        while (waiting or under_way) and not lost:
-            while waiting and len(under_way) < 2 * jobs:
-                with _deaf():
-                    under_way[pool.submit(how, waiting[0])] = waiting[0]
-                waiting.popleft()
-            done, _ = wait(under_way, return_when=FIRST_COMPLETED)
-            for future in done:
-                figure = under_way.pop(future)
-                try:
-                    yield figure, future.result()
-                except BrokenProcessPool:
-                    lost.append(figure)
-    except BrokenProcessPool:
-        pass
-    finally:
-        lost += under_way.values()
-        pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Processes that are started within it never see Ctrl-C: what they draw is finished."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with_parent() -> None:
-    """A process that draws ends when the one that told it to is gone, however that ended."""
-    from multiprocessing import parent_process
-    from threading import Thread
-
-    parent = parent_process()
-
-    def wait() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    Thread(target=wait, daemon=True).start()
 
 
 if __name__ == "__main__":

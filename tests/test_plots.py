@@ -420,7 +420,7 @@ def drawing_that_dies(figure: plots.Wanted) -> Picture | str:
 
 
 def test_a_process_that_is_killed_is_told_with_its_figure_and_the_others_are_drawn() -> None:
-    made = {figure.name: outcome for figure, outcome in plots.drawn(list(some(6)), 2, drawing_that_dies)}
+    made = {figure.name: outcome for figure, outcome in plots.in_processes(list(some(6)), 2, drawing_that_dies)}
     assert len(made) == 6
     assert "died" in str(made.pop("figure3"))
     assert all(isinstance(outcome, Picture) for outcome in made.values())

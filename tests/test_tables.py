@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from rounds_for_tests import REPOSITORY
 from synthetic_rounds import SCHEDULER, unsynced, write_mixed
 
-from analysis import load_round, tables
+from analysis import load_round, results, tables
 from analysis.rounds import Place, read_round
 from roundhouse import files, record
 from roundhouse.attempt import Opened
@@ -253,7 +253,7 @@ def test_many_seeds_of_one_data_set_mark_its_column(tmp_path: Path) -> None:
 
 def test_a_teacher_is_no_rival_of_students_and_never_bold(tmp_path: Path) -> None:
     found = read_round("small", make(tmp_path, planted({})))
-    (contest,) = tables.contests(tables.Results.of(found))
+    (contest,) = results.contests(results.Results.of(found))
     assert {line.group for line in contest} == {"student", "distilled"} and len(contest) == 5
 
 
@@ -270,11 +270,11 @@ def test_a_setting_without_results_is_no_rival_and_one_with_few_must_be_beaten_o
 
 def test_a_row_must_win_each_contest_that_it_is_in() -> None:
     low, middle, high = (
-        tables.Line(str(value), "", "", {}, {("a", str(seed)): value for seed in range(12)}, frozenset())
+        results.Line(str(value), "", "", {}, {("a", str(seed)): value for seed in range(12)}, frozenset())
         for value in (0.1, 0.2, 0.3)
     )
-    assert tables.winners([[low, middle]], 1, ["a"]) == {"0.2"}
-    assert tables.winners([[low, middle], [middle, high]], 1, ["a"]) == {"0.3"}
+    assert results.winners([[low, middle]], 1, ["a"]) == {"0.2"}
+    assert results.winners([[low, middle], [middle, high]], 1, ["a"]) == {"0.3"}
 
 
 def test_where_less_is_better_the_lowest_is_bold(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.axes import Axes
 
 from analysis import style
 from analysis.distillation.effects import DISTILLED, SAME_ALPHA
-from analysis.distillation.material import Drawn, Material, Table, gains, half_width, shared_legend
+from analysis.distillation.material import Drawn, Material, Table, gains, half_width, say_nothing, shared_legend
 from analysis.distillation.measures import MEASURES, Measure
 from analysis.distillation.runs import Setting
 
@@ -31,6 +32,11 @@ def _alpha_axis(axes: Axes, alphas: Sequence[float]) -> None:
     axes.set_xlim(min(alphas) - margin, max(alphas) + margin)
 
 
+def _is_first(axes: Axes) -> bool:
+    place = axes.get_subplotspec()
+    return place is None or place.is_first_row()
+
+
 def _is_lowest(axes: Axes) -> bool:
     place = axes.get_subplotspec()
     return place is None or place.is_last_row()
@@ -39,6 +45,7 @@ def _is_lowest(axes: Axes) -> bool:
 def _against_alpha(material: Material, axes: Axes, table: Table, dataset: str, measure: Measure) -> None:
     """Mean over seeds and 95 % interval against alpha, a line for each method, the baseline as a band."""
     own = material.values(material.undistilled, dataset, measure.column) * measure.factor
+    means = [own.mean()] if len(own) else []
     if len(own):
         spread = own.std() if len(own) > 1 else 0.0
         axes.axhspan(own.mean() - spread, own.mean() + spread, color=style.BASELINE, alpha=0.15, linewidth=0)
@@ -57,8 +64,21 @@ def _against_alpha(material: Material, axes: Axes, table: Table, dataset: str, m
         if points:
             x, y, error = np.array(points).T
             axes.errorbar(x, y, np.nan_to_num(error), elinewidth=0.8, label=method, **look)
+            means += list(y)
     _alpha_axis(axes, material.runs.alphas)
-    axes.set_title(dataset)
+    _cut_bars(axes, means)
+    axes.set_title(dataset if _is_first(axes) else "")
+
+
+def _cut_bars(axes: Axes, means: Sequence[float]) -> None:
+    """Means decide what is seen: a bar of two seeds is up to 9 of their standard deviations long, and may be cut."""
+    if not means:
+        say_nothing(axes)
+        return
+    low, high = axes.get_ylim()
+    room = max(means) - min(means)
+    if room > 0:
+        axes.set_ylim(max(low, min(means) - room), min(high, max(means) + room))
 
 
 def _point(dataset: str, measure: Measure, setting: Setting, found: pd.Series[float]) -> dict[str, Any]:
@@ -72,7 +92,9 @@ def _point(dataset: str, measure: Measure, setting: Setting, found: pd.Series[fl
 def _grid(material: Material, columns: Sequence[str], floors: Mapping[str, tuple[str, str]] | None = None) -> Drawn:
     """A row of panels for each measure, a panel for each data set. `floors`: a measure's floor: column and label."""
     datasets, table = material.runs.datasets, Table()
-    shown = [MEASURES[column] for column in columns if column in material.frame]
+    shown = [MEASURES[column] for column in columns if material.frame[column].notna().any()]
+    if not shown:
+        return style.panels(1)[0], table
     figure, panels = style.panels(len(datasets), len(shown), width=2.9 if len(datasets) > 1 else 4.6)
     for number, axes in enumerate(panels):
         measure, dataset = shown[number // len(datasets)], datasets[number % len(datasets)]
@@ -83,13 +105,9 @@ def _grid(material: Material, columns: Sequence[str], floors: Mapping[str, tuple
             axes.axhline(floor, color="black", linewidth=0.8, linestyle=(0, (1, 1)), label=label)
             table.append({"dataset": dataset, "measure": column, "unit": measure.unit, "mean": floor})
         if number % len(datasets) == 0:
-            axes.set_ylabel(_wrapped(measure.axis))
+            axes.set_ylabel(fill(measure.axis, 30))
     shared_legend(figure, panels)
     return figure, table
-
-
-def _wrapped(text: str) -> str:
-    return text.replace(", pooled features", ",\npooled features").replace(" after ", "\nafter ")
 
 
 def accuracy_gain(material: Material) -> Drawn:
@@ -117,7 +135,7 @@ def _gains(material: Material, question: str, against: Callable[[Setting], Setti
         axes.axhline(0, color=style.BASELINE, linewidth=1)
         _alpha_axis(axes, runs.alphas)
         if number % columns == 0:
-            axes.set_ylabel(f"gain in test accuracy over\n{_short(question)} (points)")
+            axes.set_ylabel(f"gain in test accuracy over\n{_short(material, question)} (points)")
     for axes in panels[-columns:]:
         axes.set_xlabel(ALPHA)
     shared_legend(figure, panels)
@@ -147,11 +165,13 @@ def _gains_on(
     if np.isfinite(spread):
         label = f"± standard deviation of the {material.baseline_label}'s seeds"
         axes.axhspan(-spread, spread, color=style.BASELINE, alpha=0.15, linewidth=0, label=label)
+    if not most:
+        say_nothing(axes)
     axes.set_title(f"{dataset}, {most} seed{'s' * (most != 1)}")
 
 
-def _short(question: str) -> str:
-    return "the control of the same alpha" if question == SAME_ALPHA else "the undistilled student"
+def _short(material: Material, question: str) -> str:
+    return "the control of the same alpha" if question == SAME_ALPHA else f"the {material.baseline_label}"
 
 
 def _pooled_gains(material: Material, axes: Axes, question: str, table: Table) -> None:

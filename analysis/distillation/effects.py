@@ -86,7 +86,7 @@ def _values(frame: pd.DataFrame, column: str) -> Values:
 
 def _differences(values: Values, one: Setting, other: Setting) -> NDArray[np.float64]:
     mine, theirs = values.get(one, {}), values.get(other, {})
-    return np.array([value - theirs[block] for block, value in mine.items() if block in theirs])
+    return np.array([mine[block] - theirs[block] for block in sorted(mine.keys() & theirs.keys())])
 
 
 def as_table(found: Sequence[Family]) -> pd.DataFrame:

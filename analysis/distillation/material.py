@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
+from analysis import style
 from analysis.comparison import Interval
 from analysis.distillation.effects import Family, baseline_of
 from analysis.distillation.runs import Runs, Setting
@@ -51,6 +52,15 @@ class Material:
     def baseline_label(self) -> str:
         return "undistilled student" if self.undistilled.alpha is not None else "plain student (smoothed labels)"
 
+    @property
+    def caveat(self) -> str:
+        """What is to be added to a caption that speaks of the undistilled student."""
+        if self.undistilled.alpha is not None:
+            return ""
+        return (
+            " There is no control at alpha 0: the plain student stands for the undistilled one, with smoothed labels."
+        )
+
 
 def half_width(values: Sequence[float]) -> float:
     """Half of the 95 % interval of a mean by Student's t; NaN for a single value, which says nothing of the noise."""
@@ -63,6 +73,11 @@ def gains(material: Material, dataset: str, one: Setting, other: Setting) -> lis
     """Differences in accuracy, in points, at equal seeds."""
     mine, theirs = (material.values(setting, dataset, "accuracy") for setting in (one, other))
     return [float(mine[seed] - theirs[seed]) * 100 for seed in mine.index if seed in theirs.index]
+
+
+def say_nothing(axes: Axes) -> None:
+    """Say so in a panel that has nothing to show yet."""
+    axes.text(0.5, 0.5, "no runs yet", transform=axes.transAxes, ha="center", va="center", color=style.BASELINE)
 
 
 def shared_legend(figure: Figure, panels: Sequence[Axes]) -> None:

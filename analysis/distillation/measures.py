@@ -23,6 +23,7 @@ NEIGHBOURS = 10  # k of the k-NN overlap
 NEIGHBOUR_EXAMPLES = 2000  # the first so many test images: distances of all 10,000 would take most of the time
 ANGLES = 10  # dimensions of the principal subspaces
 BINS = ("lower", "upper", "count", "confidence", "accuracy")  # columns of a reliability diagram
+EPOCH = ("epoch", "gradient_ratio")  # what is kept of an epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class Measure:
     def differences(self, *values: float) -> str:
         """Differences for a sentence, with their signs; those of percentages are points."""
         unit = "points" if self.unit == "%" else self.unit
-        return ", ".join(f"{value * self.factor:+.3g}" for value in values) + (f" {unit}" if unit else "")
+        rounded = (round(value * self.factor, 9) + 0.0 for value in values)  # neither 1e-16 points nor -0
+        return ", ".join(f"{value:+.3g}" for value in rounded) + (f" {unit}" if unit else "")
 
 
 MEASURES = {
@@ -71,11 +73,18 @@ MEASURES = {
         Measure("seconds", "seconds of training", "s"),
     )
 }
+BESIDES = (
+    "chance",
+    "ece_floor",
+    "nll_scaled",
+    "knn_chance",
+    *(f"cka_{layer}" for layer in LAYERS if layer != "pooled"),
+)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One run: a row of measures, the bins of its reliability diagram, which test images it has right.
+    """One run: a row of measures, the bins of its reliability diagram, which test images it has right, and its epochs.
 
     What is not defined or not there is NaN, or None, and told in `problems`.
     """
@@ -84,6 +93,7 @@ class Measured:
     row: Mapping[str, Any]
     bins: Sequence[Mapping[Any, float]] = ()
     right: NDArray[np.bool_] | None = None
+    epochs: Sequence[Mapping[str, float]] = ()  # those that have a gradient_ratio
     problems: Sequence[str] = ()
 
 
@@ -102,34 +112,35 @@ def place_of(run: Run) -> dict[str, Any]:
 def measure(run: Run, teacher: Run | None) -> Measured:
     """Measure one run, beside its teacher if that is completed."""
     problems: list[str] = []
-    row: dict[str, Any] = {"run": run.name, **place_of(run)}
+    row: dict[str, Any] = {"run": run.name, **place_of(run), **dict.fromkeys((*MEASURES, *BESIDES), float("nan"))}
     try:
         metrics = run.entry.metrics()
     except (RoundhouseError, OSError) as error:
         problems.append(f"{run.name}: {error}")
         metrics = Metrics()
-    row |= _cost(run, metrics)
+    epochs = [one for one in metrics.epochs if all(isinstance(one.get(key), (int, float)) for key in EPOCH)]
+    epochs = [{key: one[key] for key in EPOCH} for one in epochs]
+    row |= _cost(run, metrics, epochs)
     if teacher is None:
         problems.append(f"{run.name}: its teacher is not completed: nothing is known of fidelity and similarity")
     try:
         own = run.outputs()
         led = teacher.outputs() if teacher is not None else None
     except RoundhouseError as error:
-        return Measured(run, row, problems=[*problems, str(error)])
+        return Measured(run, row, epochs=epochs, problems=[*problems, str(error)])
     attempts = {**_alone(own), **(_beside(own, led) if led is not None and teacher is not run else {})}
     for column, compute in attempts.items():
         try:
             row[column] = compute()
         except RoundhouseError as error:
-            row[column] = float("nan")
             problems.append(f"{run.name}: {column}: {error}")
     try:
         found = calibration.reliability(own["logits"], own["labels"])
         bins = pd.DataFrame({name: getattr(found, name) for name in BINS}).to_dict("records")
         right = fidelity.correct(own["logits"], own["labels"])
     except RoundhouseError:
-        return Measured(run, row, problems=problems)  # told above
-    return Measured(run, row, bins, right, problems)
+        return Measured(run, row, epochs=epochs, problems=problems)  # told above
+    return Measured(run, row, bins, right, epochs, problems)
 
 
 Computations = dict[str, Callable[[], float]]
@@ -189,8 +200,8 @@ def _cka(mine: Any, theirs: Any) -> Callable[[], float]:
     return lambda: representation.cka(mine, theirs)
 
 
-def _cost(run: Run, metrics: Metrics) -> dict[str, float]:
-    ratios = [epoch["gradient_ratio"] for epoch in metrics.epochs if epoch.get("gradient_ratio") is not None]
+def _cost(run: Run, metrics: Metrics, epochs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    ratios = [one["gradient_ratio"] for one in epochs]
     hours = sum(end - start for start, end in spans_of(run.entry)) / 3600
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a median of nothing is NaN, which is what is meant

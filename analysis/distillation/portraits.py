@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from analysis import style
 from analysis.comparison import performance_profile
-from analysis.distillation.material import Drawn, Material, Table, gains, shared_legend
+from analysis.distillation.material import Drawn, Material, Table, gains, say_nothing, shared_legend
 from analysis.distillation.measures import MEASURES
 from analysis.distillation.runs import LAYERS, Setting
 
@@ -35,6 +36,8 @@ def accuracy_fidelity(material: Material) -> Drawn:
             axes.plot(x[seeds], y[seeds], **{**look, "linestyle": ""}, alpha=0.75, label=label)
             table += [{"dataset": dataset, "method": setting.method, "alpha": setting.alpha, "seed": seed,
                        "agreement_percent": x[seed], "accuracy_percent": y[seed]} for seed in seeds]  # fmt: skip
+        if not any(row["dataset"] == dataset for row in table):
+            say_nothing(axes)
         axes.set_title(dataset)
         axes.set_xlabel("agreement with the teacher (%)")
     panels[0].set_ylabel("test accuracy (%)\nlarger marker: larger alpha")
@@ -54,6 +57,8 @@ def layers(material: Material) -> Drawn:
             own = material.values(material.undistilled, dataset, f"cka_{layer}")
             for column, alpha in enumerate(runs.alphas):
                 found = material.values(Setting(method, alpha), dataset, f"cka_{layer}")
+                if not len(found) or not len(own):
+                    continue
                 grid[row, column] = found.mean() - own.mean()
                 table.append({"dataset": dataset, "method": method, "alpha": alpha, "layer": layer,
                               "cka": found.mean(), "cka_undistilled": own.mean(), "sd_undistilled": own.std(),
@@ -70,7 +75,10 @@ def layers(material: Material) -> Drawn:
         axes.set_xlabel("alpha" if dataset == runs.datasets[-1] else "")
         axes.set_ylabel(dataset if first else "")
         axes.grid(False)
-    figure.colorbar(image, ax=panels, label="CKA with the teacher,\nless the undistilled student's", shrink=0.7)
+    label = fill(
+        f"CKA with the teacher, less that of the {material.baseline_label}", 22 if len(runs.datasets) == 1 else 40
+    )
+    figure.colorbar(image, ax=panels, label=label)
     return figure, table
 
 
@@ -125,7 +133,10 @@ def gradient_ratio(material: Material) -> Drawn:
             table += [{"dataset": dataset, "method": method, "alpha": alpha, "epoch": epoch, "gradient_ratio": value}
                       for epoch, value in curve.items()]  # fmt: skip
         axes.axhline(1, color=style.BASELINE, linewidth=1, label="equal gradients")
+        if chosen.empty:
+            say_nothing(axes)
         axes.set_yscale("log")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(dataset)
         axes.set_xlabel("epoch")
     for alpha, dash in dashes.items():
@@ -188,7 +199,7 @@ def profiles(material: Material) -> Drawn:
             table += [{"method": method, "gain_points": gain, "share": part}
                       for gain, part in zip(thresholds, share, strict=True)]  # fmt: skip
     axes.axvline(0, color=style.BASELINE, linewidth=1, label="no gain")
-    axes.set_xlabel("gain in test accuracy over the undistilled student (points)")
+    axes.set_xlabel(f"gain in test accuracy over the {material.baseline_label} (points)")
     axes.set_ylabel("share of runs with at least this gain")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     shared_legend(figure, [axes])
@@ -213,7 +224,8 @@ def cost(material: Material) -> Drawn:
                           "median": found.median(), "sum": found.sum()})  # fmt: skip
         axes.set_yticks(range(len(order)), order if dataset == runs.datasets[0] else [""] * len(order))
         axes.invert_yaxis()
-        axes.set_xlim(left=0)
+        longest = chosen[column].max()
+        axes.set_xlim(0, 1.05 * longest if longest > 0 else 1)
         axes.set_title(dataset)
         axes.set_xlabel(f"{measure.label} of a run, | median")
     return figure, table

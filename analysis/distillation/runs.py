@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,7 +64,7 @@ class Run:
         try:
             with np.load(file, allow_pickle=False) as saved:
                 found = {name: saved[name] for name in saved.files}
-        except (OSError, ValueError, EOFError, KeyError) as error:
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise RoundhouseError(f"{self.name}: outputs.npz cannot be read: {error}") from None
         lacking = [name for name in FIELDS if name not in found]
         if lacking:
@@ -119,14 +121,16 @@ def runs_of(distilled: RoundRecords, control: RoundRecords | None) -> Runs:
     teachers, students = _networks(distilled)
     missing = list(distilled.problems) + (list(control.problems) if control else [])
     if control is None:
-        missing.append("no control round: what alpha does by itself, and the student without smoothing, are not known")
+        missing.append(
+            "control: 0 runs, so what alpha does by itself, and the student without smoothing, are not known"
+        )
     runs: list[Run] = []
     for found in (distilled, *([control] if control else [])):
         open_ones: dict[Setting, list[str]] = {}
         for entry in found.entries:
             setting = _setting(entry, teachers)
-            if found is not distilled and entry.config.get("model") not in students:
-                missing.append(f"{found.name}/{entry.path}: another network than the round's students: left out")
+            if found is not distilled and not (setting.method == CONTROL and entry.config.get("model") in students):
+                missing.append(f"{found.name}/{entry.path}: no control of the round's students: left out")
             elif entry.state is State.COMPLETED:
                 block = Block(str(entry.config.get("dataset", "digits")), int(entry.config.get("seed", 0)))
                 runs.append(Run(found.name, entry, setting, block))
