@@ -33,11 +33,15 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--retry", action="store_true", help="give failed and cancelled experiments another try; then pass"
     )
+    what.add_argument(
+        "--archive", action="store_true", help="put the finished round away, into analysis/experiment_NAME/"
+    )
     what.add_argument("--schema", action="store_true", help="print the JSON Schema of round files, for editors")
     parser.add_argument(
         "--watch", metavar="SECONDS", type=float, help="pass again and again until nothing is left to do"
     )
     parser.add_argument("--only", metavar="GLOB", help="only experiments whose path matches, such as 'cifar10/*'")
+    parser.add_argument("--force", action="store_true", help="with --archive: also if it was halted before its end")
     parser.add_argument("--limit", metavar="N", type=int, help="submit at most N jobs")
     parser.add_argument("--json", action="store_true", help="with --status: one object per experiment")
     parser.add_argument(

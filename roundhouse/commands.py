@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 from roundhouse import dispatch, orders, record, view
+from roundhouse.archive import Archive, make_directory, refuse_archived
 from roundhouse.dispatch import Report, Workplace
 from roundhouse.errors import RoundhouseError
 from roundhouse.execute import runner as command_runner
@@ -30,6 +31,7 @@ from roundhouse.site import load_site
 
 DONE, USAGE, WORK_REMAINS, FAILED, TROUBLE, INTERRUPTED = 0, 2, 3, 4, 5, 130
 LOCK_PATIENCE = 120.0  # seconds to wait for another pass over the same round
+HERE_PATIENCE = 5.0  # the same where a pass lasts as long as the training does
 WIDE = 160  # columns of a table that goes into a file or a pipe
 WATCH_AT_LEAST = 30.0  # seconds between two passes on a cluster: many people share its scheduler
 
@@ -68,6 +70,10 @@ def run(options: argparse.Namespace, repository: Path) -> int:
         raise RoundhouseError("say which round: --round NAME, a file rounds/NAME.yaml")
     _check(options)
     loaded = load_round(options.round, options.rounds)
+    put_away = Archive.of(loaded.name, options.experiments.absolute(), repository)
+    if options.archive:
+        return _archive(put_away, loaded, options.force)
+    refuse_archived(put_away)
     _check_studies(loaded, repository)
     only = _chooser(loaded, options.only)
     place = _workplace(options, repository, loaded)
@@ -77,9 +83,10 @@ def run(options: argparse.Namespace, repository: Path) -> int:
         return _status(place, loaded, only, options.json)
     if options.dry_run:
         return _dry_run(place, loaded, only, options.limit)
+    make_directory(put_away)
     if options.cancel:  # without the lock, which a runner in the foreground holds to its end
         return _cancel(place, loaded, only)
-    with _lock(place, loaded.name):
+    with _lock(place.experiments, loaded.name, HERE_PATIENCE if isinstance(place.scheduler, Local) else LOCK_PATIENCE):
         if options.retry:
             _tell(
                 orders.retry(row for row in _told(place, loaded).rows if only(row.experiment)) or ["nothing to retry"]
@@ -96,6 +103,10 @@ def _check(options: argparse.Namespace) -> None:
             raise RoundhouseError(f"--{name.replace('_', '-')} {value} makes no sense")
     if options.json and not options.status:
         raise RoundhouseError("--json goes with --status")
+    if options.force and not options.archive:
+        raise RoundhouseError("--force goes with --archive")
+    if options.archive and (options.only or options.limit is not None):
+        raise RoundhouseError("--archive puts the whole round away: --only and --limit make no sense with it")
 
 
 def _check_studies(loaded: Round, repository: Path) -> None:
@@ -137,14 +148,14 @@ def _workplace(options: argparse.Namespace, repository: Path, loaded: Round) -> 
 
 
 @contextmanager
-def _lock(place: Workplace, name: str) -> Iterator[None]:
+def _lock(experiments: Path, name: str, patience: float = LOCK_PATIENCE) -> Iterator[None]:
     """One pass over a round at a time. It only keeps passes orderly: where locks do not work, nothing depends on it."""
     import filelock
 
-    place.experiments.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(place.experiments / f".{name}.lock")
+    experiments.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(experiments / f".{name}.lock")
     try:
-        lock.acquire(timeout=5.0 if isinstance(place.scheduler, Local) else LOCK_PATIENCE)
+        lock.acquire(timeout=patience)
     except filelock.Timeout:
         raise Busy(
             f"another runner is at work on round {name} ({lock.lock_file} is locked). --status shows how it stands"
@@ -178,7 +189,7 @@ def _run_here(place: Workplace, scheduler: Local, loaded: Round, only: Only, lim
 
 def _run_there(place: Workplace, loaded: Round, only: Only, limit: int | None, watch: float | None) -> int:
     while True:
-        with _lock(place, loaded.name):
+        with _lock(place.experiments, loaded.name):
             started = time.monotonic()
             report = dispatch.run_pass(place, loaded.experiments, only=only, limit=limit)
             took = time.monotonic() - started
@@ -276,6 +287,16 @@ def _why(place: Workplace, loaded: Round, asked: str) -> int:
         raise RoundhouseError(f"round {loaded.name} has no experiment {asked!r}; {nearest(asked, rows)}")
     print(view.story(rows[path]))
     _tell(report.trouble, sys.stderr)
+    return DONE
+
+
+def _archive(put_away: Archive, loaded: Round, force: bool) -> int:
+    from roundhouse import archiving
+
+    experiments = put_away.source.parent
+    with _lock(experiments, loaded.name, HERE_PATIENCE):
+        _tell(archiving.put_away(put_away, loaded, force))
+        (experiments / f".{loaded.name}.lock").unlink(missing_ok=True)
     return DONE
 
 

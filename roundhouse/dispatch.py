@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roundhouse import files, record, render, view
+from roundhouse.archive import Archive, make_directory
 from roundhouse.attempt import Opened, Record
 from roundhouse.causes import Cause
 from roundhouse.errors import RoundhouseError
@@ -90,6 +91,8 @@ def run_pass(
         seen, clock = NOT_ASKED, Clock(0.0, 0.0, 0.0)
     else:
         place.experiments.mkdir(parents=True, exist_ok=True)
+        for name in {experiment.round for experiment in experiments} if act else ():
+            make_directory(Archive.of(name, place.experiments, place.repository))
         seen = look(place.scheduler, place.run, records)
         clock = Clock(files.server_time(place.experiments), place.scheduler.grace, place.settle, place.backoff)
     report = Report()
@@ -251,7 +254,7 @@ class _Desk:
         opened = Opened(token, asdict(self.seen.identity), experiment.config_hash(), row.inputs.pinned)
         script = self.place.script(experiment, number, token)
         try:
-            if not record.open_attempt(directory, number, opened):
+            if not record.open_attempt(directory, number, opened, self.place.experiments / experiment.round):
                 return Action(Verb.NOTHING, State.SUBMITTING, "another runner was faster")
             record.write_config(directory, experiment)
             path = record.attempt_directory(directory, number) / record.SCRIPT

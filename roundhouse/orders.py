@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from roundhouse import record
 from roundhouse.attempt import Opened, Record
@@ -123,7 +124,8 @@ def _retry_damaged(rec: Record, experiment: Experiment) -> str:
 def _mark(rec: Record, experiment: Experiment, cause: Cause, why: str) -> bool:
     """Open the next attempt, exclusively, and void it: whoever else wanted that number has lost."""
     opened = Opened(record.new_token(), {"kind": "mark"}, experiment.config_hash(), {}, mark=cause)
-    if not record.open_attempt(rec.directory, rec.next_number, opened):
+    round_directory = Path(str(rec.directory).removesuffix(f"/{experiment.path}"))
+    if not record.open_attempt(rec.directory, rec.next_number, opened, round_directory):
         return False
     record.write_config(rec.directory, experiment)
     return record.void(rec.directory, rec.next_number, cause, why)

@@ -238,14 +238,18 @@ def attempt_directory(directory: Path, number: int) -> Path:
     return directory / ATTEMPTS / str(number)
 
 
-def open_attempt(directory: Path, number: int, opened: Opened) -> bool:
+def open_attempt(directory: Path, number: int, opened: Opened, below: Path | None = None) -> bool:
     """Open attempt `number`, exclusively. Whoever gets False does not submit.
 
-    Only the opener of attempt 1 makes the experiment's directory; any later one that finds it gone has lost.
+    Only the opener of attempt 1 makes the experiment's directory; any later one that finds it gone has lost. It makes
+    none but `below` that of the round: one that finds the round gone, since it was archived, has lost as well.
     """
     place = attempt_directory(directory, number)
-    if number == 1:
-        place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if number == 1:
+            _make_directories(place.parent, below)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     value = {
         "version": VERSION,
         "nonce": uuid.uuid4().hex,
@@ -262,6 +266,16 @@ def open_attempt(directory: Path, number: int, opened: Opened) -> bool:
         return files.create_exclusive(place / JOB, value)
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def _make_directories(directory: Path, below: Path | None) -> None:
+    if below is None:
+        directory.mkdir(parents=True, exist_ok=True)
+        return
+    place = below
+    for part in directory.relative_to(below).parts:
+        place = place / part
+        files.make_directory(place)
 
 
 def record_job_id(directory: Path, number: int, job_id: str) -> None:

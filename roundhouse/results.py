@@ -22,6 +22,10 @@ class Setting:
     seeds: int
     values: dict[str, list[float]]
 
+    def told(self, name: str) -> str:
+        """A metric's mean and spread, as tables show it."""
+        return _spread(self.values.get(name, []))
+
 
 def settings_of(rows: Sequence[Row]) -> list[Setting]:
     """The settings of a round in the order of its file, from the rows that are completed and have metrics."""
@@ -70,7 +74,7 @@ def table(settings: Sequence[Setting]) -> Table:
     for name in metrics:
         drawn.add_column(name, justify="right")
     for setting in settings:
-        drawn.add_row(setting.name, str(setting.seeds), *(_spread(setting.values.get(name, [])) for name in metrics))
+        drawn.add_row(setting.name, str(setting.seeds), *(setting.told(name) for name in metrics))
     return drawn
 
 
