@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--experiments", metavar="DIR", type=Path, default=REPOSITORY / "experiments")
     parser.add_argument("--rounds", metavar="DIR", type=Path, default=REPOSITORY / "rounds")
+    parser.add_argument("--analysis", metavar="DIR", type=Path, default=REPOSITORY / "analysis")
     return parser
 
 

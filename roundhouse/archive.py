@@ -20,8 +20,8 @@ class Archive:
     folder: Path
 
     @classmethod
-    def of(cls, name: str, experiments: Path, repository: Path) -> Archive:
-        return cls(experiments / name, repository / "analysis" / f"experiment_{name}")
+    def of(cls, name: str, experiments: Path, analysis: Path) -> Archive:
+        return cls(experiments / name, analysis / f"experiment_{name}")
 
     @property
     def records(self) -> Path:

@@ -70,7 +70,7 @@ def run(options: argparse.Namespace, repository: Path) -> int:
         raise RoundhouseError("say which round: --round NAME, a file rounds/NAME.yaml")
     _check(options)
     loaded = load_round(options.round, options.rounds)
-    put_away = Archive.of(loaded.name, options.experiments.absolute(), repository)
+    put_away = Archive.of(loaded.name, options.experiments.absolute(), options.analysis.absolute())
     if options.archive:
         return _archive(put_away, loaded, options.force)
     refuse_archived(put_away)
@@ -139,11 +139,13 @@ def _workplace(options: argparse.Namespace, repository: Path, loaded: Round) -> 
     experiments, python = options.experiments.absolute(), site.python or sys.executable
     if scheduler is not None:
         settle = max(120.0, 2 * site.command_limit)
-        return Workplace(experiments, repository, site, scheduler, run, python, site.max_jobs, settle)
+        made = Workplace(experiments, repository, site, scheduler, run, python, site.max_jobs, settle)
+        made.analysis = options.analysis.absolute()
+        return made
     cores = max((experiment.resources.ncpus for experiment in loaded.experiments), default=1)
     pool = Pool(find_slots(cores, options.jobs_per_gpu))
     place = Workplace(experiments, repository, site, Local(pool), run, python, settle=5.0, backoff=0.0)
-    place.free_slots = lambda: len(pool.free())
+    place.free_slots, place.analysis = lambda: len(pool.free()), options.analysis.absolute()
     return place
 
 
@@ -293,6 +295,7 @@ def _why(place: Workplace, loaded: Round, asked: str) -> int:
 def _archive(put_away: Archive, loaded: Round, force: bool) -> int:
     from roundhouse import archiving
 
+    refuse_archived(put_away)
     experiments = put_away.source.parent
     with _lock(experiments, loaded.name, HERE_PATIENCE):
         _tell(archiving.put_away(put_away, loaded, force))

@@ -42,6 +42,7 @@ class Workplace:
     settle: float = 120.0  # seconds that a submission may take to show up
     backoff: float = 600.0  # seconds to wait after "limit reached", unless the user has fewer jobs by then
     free_slots: Callable[[], int] | None = None  # how many jobs fit on this machine now
+    analysis: Path | None = None  # where archived rounds lie; analysis/ of the repository, if nobody says
     _templates: Environment | None = None
 
     def directory(self, experiment: Experiment) -> Path:
@@ -92,7 +93,7 @@ def run_pass(
     else:
         place.experiments.mkdir(parents=True, exist_ok=True)
         for name in {experiment.round for experiment in experiments} if act else ():
-            make_directory(Archive.of(name, place.experiments, place.repository))
+            make_directory(Archive.of(name, place.experiments, place.analysis or place.repository / "analysis"))
         seen = look(place.scheduler, place.run, records)
         clock = Clock(files.server_time(place.experiments), place.scheduler.grace, place.settle, place.backoff)
     report = Report()

@@ -133,6 +133,10 @@ class Rounds(Marked):
         return self.folder / "experiments"
 
     @property
+    def analysis(self) -> Path:
+        return self.folder / "analysis"
+
+    @property
     def notes(self) -> Path:
         """A folder in which the experiments' commands leave what they want to tell the test."""
         return self.folder / "notes"
@@ -151,6 +155,7 @@ class Rounds(Marked):
         words = [sys.executable, str(REPOSITORY / "runner.py"), *options]
         words += [] if "--rounds" in options else ["--rounds", str(self.rounds)]
         words += [] if "--experiments" in options else ["--experiments", str(self.experiments)]
+        words += [] if "--analysis" in options else ["--analysis", str(self.analysis)]
         words += [] if "--scheduler" in options else ["--scheduler", "local"]
         return words
 

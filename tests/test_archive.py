@@ -1,0 +1,258 @@
+"""`--archive`: a round moves as a whole or not at all, says what it was, and nothing late brings it back."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rounds_for_tests import Rounds, finish, small_disk, snapshot, wait_for
+from synthetic_rounds import write_mixed
+
+from analysis.rounds import Place, read_round
+from roundhouse import archiving, offline, record
+from roundhouse.archive import Archive, make_directory
+from roundhouse.attempt import Opened
+from roundhouse.causes import Cause
+from roundhouse.errors import RoundhouseError
+from roundhouse.experiment import Experiment
+from roundhouse.round import Round, load_round
+
+NAME = "r"
+DONE = {"ok": {"path": "ok/{seed}", "grid": {"seed": [0, 1]}, "command": "true"}}
+PARTLY = {
+    **DONE,
+    "bad": {"path": "bad", "command": "false"},
+    "late": {"path": "late", "after": ["bad"], "command": "true"},
+}
+
+
+def archived(rounds: Rounds) -> Path:
+    return rounds.analysis / f"experiment_{NAME}"
+
+
+def test_a_finished_round_moves_with_readme_round_file_and_environments(rounds: Rounds) -> None:
+    rounds.write(DONE)
+    assert rounds.call().returncode == 0
+    before = {path: value[1] for path, value in snapshot(rounds.experiments / NAME).items()}
+    done = rounds.call("--archive")
+    assert done.returncode == 0, done.stderr
+    assert "is archived" in done.stdout and "2 of 2 experiments completed" in done.stdout
+    assert list(rounds.experiments.iterdir()) == []
+    assert {path: value[1] for path, value in snapshot(archived(rounds) / "experiments").items()} == before
+    assert (archived(rounds) / "r.yaml").read_bytes() == (rounds.rounds / "r.yaml").read_bytes()
+    assert "pydantic==" in (archived(rounds) / "packages.txt").read_text()
+    readme = (archived(rounds) / "README.md").read_text()
+    assert readme.startswith("# Round r\n") and "Halted" not in readme
+    assert "2 experiments of commands" in readme and "jobs of local" in readme and "(UTC)" in readme
+
+
+def test_the_archived_round_is_read_by_the_analysis_as_before(rounds: Rounds) -> None:
+    rounds.write(DONE)
+    rounds.call()
+    place = Place(rounds.experiments, rounds.rounds, rounds.analysis)
+    before = {one.path: one.state for one in read_round(NAME, place).entries}
+    rounds.call("--archive")
+    assert {one.path: one.state for one in read_round(NAME, place).entries} == before
+    assert len(before) == 2
+
+
+@pytest.mark.parametrize("options", [[], ["--status"], ["--dry-run"], ["--cancel"], ["--retry"], ["--archive"]])
+def test_no_call_of_the_runner_brings_an_archived_round_back(rounds: Rounds, options: list[str]) -> None:
+    rounds.write(DONE)
+    rounds.call()
+    rounds.call("--archive")
+    before = snapshot(rounds.folder)
+    done = rounds.call(*options)
+    assert done.returncode == 2
+    assert "was archived" in done.stderr and "another name" in done.stderr
+    assert snapshot(rounds.folder) == before
+
+
+def test_an_unfinished_round_is_archived_only_by_force_and_says_so(rounds: Rounds) -> None:
+    rounds.write(PARTLY)
+    assert rounds.call().returncode == 4
+    before = snapshot(rounds.experiments / NAME)
+    refused = rounds.call("--archive")
+    assert refused.returncode == 2
+    assert "2 of 4 experiments are not completed" in refused.stderr and "--force" in refused.stderr
+    assert snapshot(rounds.experiments / NAME) == before
+    assert not (archived(rounds) / "experiments").exists()
+
+    assert rounds.call("--archive", "--force").returncode == 0
+    readme = (archived(rounds) / "README.md").read_text()
+    assert "**Halted before its end**: 2 of 4 experiments are completed" in readme
+    assert "1 pending" in readme and "1 failed" in readme
+    never = record.read(archived(rounds) / "experiments" / "late")
+    assert never.newest is not None and never.newest.cause is Cause.ARCHIVED, "what was never started is void"
+
+
+def test_nothing_moves_while_an_attempt_is_open(rounds: Rounds) -> None:
+    rounds.write({"slow": {"path": "slow", "command": ["bash", "-c", f"touch {rounds.notes}/going; sleep 60"]}})
+    running = rounds.start()
+    wait_for(lambda: (rounds.notes / "going").exists(), "the job runs")
+    for options in (["--archive"], ["--archive", "--force"]):
+        done = rounds.call(*options, timeout=90)
+        assert done.returncode in (2, 3) and ("open attempt" in done.stderr or "another runner" in done.stderr)
+    assert (rounds.experiments / NAME / "slow").is_dir() and not (archived(rounds) / "experiments").exists()
+    os.kill(running.pid, 2)
+    finish(running)
+
+
+def test_without_records_or_with_wrong_options_it_is_told(rounds: Rounds) -> None:
+    rounds.write(DONE)
+    assert "nothing to archive" in rounds.call("--archive").stderr
+    assert "--force goes with --archive" in rounds.call("--force").stderr
+    assert "whole round" in rounds.call("--archive", "--only", "ok/*").stderr
+    assert not rounds.analysis.exists()
+
+
+def test_a_damaged_record_keeps_the_round_where_it_is(rounds: Rounds) -> None:
+    rounds.write(DONE)
+    rounds.call()
+    (rounds.directory("ok/0") / "history.json").write_text("{")
+    done = rounds.call("--archive", "--force")
+    assert done.returncode == 2
+    assert "ok/0: history.json is not valid JSON" in done.stderr
+    assert (rounds.experiments / NAME).is_dir()
+
+
+def test_words_that_a_person_wrote_into_the_readme_are_kept(rounds: Rounds) -> None:
+    rounds.write(DONE)
+    rounds.call()
+    archived(rounds).mkdir(parents=True)
+    (archived(rounds) / "README.md").write_text("my thoughts\n")
+    rounds.call("--archive")
+    assert (archived(rounds) / "README.md.before").read_text() == "my thoughts\n"
+    assert (archived(rounds) / "README.md").read_text().startswith("# Round r")
+
+
+def test_what_is_on_another_file_system_is_not_moved_in_parts(rounds: Rounds, tmp_path: Path) -> None:
+    rounds.write(DONE)
+    rounds.call()
+    with small_disk(rounds.analysis, "1m"):
+        before = snapshot(rounds.experiments / NAME)
+        done = rounds.call("--archive")
+        assert done.returncode == 2
+        assert "different file systems" in done.stderr and "ln -s" in done.stderr
+        assert snapshot(rounds.experiments / NAME) == before
+
+
+# ---------------------------------------------------------------------------------------------- what comes late
+
+
+def mixed(tmp_path: Path) -> tuple[Archive, Round]:
+    """A round with experiments in all states but running, and where its archive will be."""
+    experiments, rounds = tmp_path / "experiments", tmp_path / "rounds"
+    rounds.mkdir()
+    write_mixed(experiments, rounds, epochs=1, examples=20)
+    loaded = load_round("mixed", rounds)
+    archive = Archive.of("mixed", experiments, tmp_path / "analysis")
+    places = {one.path: archive.source / one.path for one in loaded.experiments}
+    for row in offline.rows(loaded.experiments, places).values():
+        rec = row.record
+        if rec.damage:
+            (rec.directory / record.HISTORY).unlink()
+            for name in (record.JOB, record.CLAIM, record.RESULT):
+                (record.attempt_directory(rec.directory, 1) / name).unlink()
+        elif rec.newest is not None and not rec.newest.closed:
+            if rec.newest.claim is None:
+                record.void(rec.directory, rec.newest.number, Cause.CANCELLED, "for the test")
+            else:
+                record.close(rec.directory, rec.newest.number, Cause.CANCELLED, "for the test")
+    return archive, loaded
+
+
+def unfinished(archive: Archive, loaded: Round) -> Experiment:
+    return next(one for one in loaded.experiments if record.read(archive.source / one.path).completed is None)
+
+
+def opened(experiment: Experiment) -> Opened:
+    return Opened(record.new_token(), {"kind": "local"}, experiment.config_hash(), {})
+
+
+def test_a_runner_that_was_at_work_opens_nothing_once_the_round_has_moved(tmp_path: Path) -> None:
+    archive, loaded = mixed(tmp_path)
+    archiving.put_away(archive, loaded, force=True)
+    for experiment in loaded.experiments:
+        for number in (1, 2, 3):
+            late = record.open_attempt(archive.source / experiment.path, number, opened(experiment), archive.source)
+            assert not late
+    assert not archive.source.exists()
+    with pytest.raises(RoundhouseError, match="was archived"):
+        make_directory(archive)
+    assert not archive.source.exists()
+
+
+def test_every_experiment_that_was_not_completed_is_closed_for_ever(tmp_path: Path) -> None:
+    archive, loaded = mixed(tmp_path)
+    archiving.put_away(archive, loaded, force=True)
+    for experiment in loaded.experiments:
+        rec = record.read(archive.records / experiment.path)
+        assert rec.newest is not None and rec.newest.closed, experiment.path
+        assert rec.completed or rec.newest.cause is Cause.ARCHIVED
+
+
+def test_an_attempt_that_is_opened_while_the_round_moves_is_voided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, loaded = mixed(tmp_path)
+    victim = unfinished(archive, loaded)
+    real = archiving._move
+    number = record.read(archive.source / victim.path).next_number + 1
+
+    def late(source: Path, target: Path) -> None:
+        if source == archive.source:
+            rec = record.read(source / victim.path)
+            assert record.open_attempt(source / victim.path, rec.next_number, opened(victim))
+        real(source, target)
+
+    monkeypatch.setattr(archiving, "_move", late)
+    archiving.put_away(archive, loaded, force=True)
+    newest = record.read(archive.records / victim.path).newest
+    assert newest is not None and newest.number == number and newest.cause is Cause.ARCHIVED
+
+
+def test_a_job_that_starts_while_the_round_moves_brings_it_back_and_runs_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, loaded = mixed(tmp_path)
+    victim = unfinished(archive, loaded)
+    real = archiving._move
+
+    def late(source: Path, target: Path) -> None:
+        if source == archive.source:
+            rec = record.read(source / victim.path)
+            record.open_attempt(source / victim.path, rec.next_number, opened(victim))
+            claim = record.attempt_directory(source / victim.path, rec.next_number) / record.CLAIM
+            claim.write_text('{"version": 1, "nonce": "job", "job_id": "7", "host": "h", "at": 5}')
+        real(source, target)
+
+    monkeypatch.setattr(archiving, "_move", late)
+    with pytest.raises(RoundhouseError, match="a job started meanwhile"):
+        archiving.put_away(archive, loaded, force=True)
+    assert not archive.there
+    newest = record.read(archive.source / victim.path).newest
+    assert newest is not None and not newest.closed
+
+
+@settings(max_examples=20, deadline=None)
+@given(text=st.text(min_size=0, max_size=40))
+def test_the_readme_stands_whatever_settings_are_called(text: str) -> None:
+    from roundhouse.results import Setting
+
+    lines = archiving._table([Setting(f"a|{text}".replace("\n", " ").replace("\r", " "), 1, {"loss": [1.0]})])
+    assert len(lines) == 5
+    assert lines[-1].count("|") - lines[-1].count("\\|") >= 4
+
+
+def test_two_archivings_at_once_leave_one_archive(rounds: Rounds) -> None:
+    rounds.write(DONE)
+    rounds.call()
+    both = [rounds.start("--archive") for _ in range(2)]
+    codes = sorted(finish(one)[0] for one in both)
+    assert codes[0] == 0 and codes[1] in (2, 3)
+    assert len(list((archived(rounds) / "experiments").iterdir())) == 1
+    assert not (rounds.experiments / NAME).exists()
