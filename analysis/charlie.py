@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from analysis import style
 from analysis.distillation.effects import accuracy_intervals, as_table, families
 from analysis.distillation.material import Material
-from analysis.distillation.measures import Measured, measure_all, place_of, similarities
+from analysis.distillation.measures import BINS, EPOCH, Measured, measure_all, place_of, similarities
 from analysis.distillation.runs import Runs, runs_of
 from analysis.distillation.suite import FIGURES
 from analysis.distillation.summary import summary
@@ -105,8 +105,11 @@ def run(place: Place, name: str, control: str, formats: tuple[str, ...], jobs: i
 def material_of(runs: Runs, measured: list[Measured], between: pd.DataFrame) -> Material:
     """All that figures and summary are made from."""
     frame = pd.DataFrame([one.row for one in measured])
-    bins = pd.DataFrame([{**place_of(one.run), **row} for one in measured for row in one.bins])
-    epochs = pd.DataFrame([{**place_of(one.run), **row} for one in measured for row in one.epochs])
+    place = ("method", "alpha", "dataset", "seed")
+    bins = pd.DataFrame([{**place_of(one.run), **row} for one in measured for row in one.bins], columns=[*place, *BINS])
+    epochs = pd.DataFrame(
+        [{**place_of(one.run), **row} for one in measured for row in one.epochs], columns=[*place, *EPOCH]
+    )
     return Material(runs, frame, between, families(frame, runs), accuracy_intervals(runs, measured), epochs, bins)
 
 

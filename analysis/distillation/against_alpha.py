@@ -42,8 +42,8 @@ def _is_lowest(axes: Axes) -> bool:
     return place is None or place.is_last_row()
 
 
-def _against_alpha(material: Material, axes: Axes, table: Table, dataset: str, measure: Measure) -> None:
-    """Mean over seeds and 95 % interval against alpha, a line for each method, the baseline as a band."""
+def _against_alpha(material: Material, axes: Axes, table: Table, dataset: str, measure: Measure) -> list[float]:
+    """Mean over seeds and 95 % interval against alpha, a line for each method, the baseline as a band. The means."""
     own = material.values(material.undistilled, dataset, measure.column) * measure.factor
     means = [own.mean()] if len(own) else []
     if len(own):
@@ -66,8 +66,8 @@ def _against_alpha(material: Material, axes: Axes, table: Table, dataset: str, m
             axes.errorbar(x, y, np.nan_to_num(error), elinewidth=0.8, label=method, **look)
             means += list(y)
     _alpha_axis(axes, material.runs.alphas)
-    _cut_bars(axes, means)
     axes.set_title(dataset if _is_first(axes) else "")
+    return means
 
 
 def _cut_bars(axes: Axes, means: Sequence[float]) -> None:
@@ -95,15 +95,17 @@ def _grid(material: Material, columns: Sequence[str], floors: Mapping[str, tuple
     shown = [MEASURES[column] for column in columns if material.frame[column].notna().any()]
     if not shown:
         return style.panels(1)[0], table
-    figure, panels = style.panels(len(datasets), len(shown), width=2.9 if len(datasets) > 1 else 4.6)
+    figure, panels = style.panels(len(datasets), len(shown), width=2.9 if len(datasets) > 1 else 5.5)
     for number, axes in enumerate(panels):
         measure, dataset = shown[number // len(datasets)], datasets[number % len(datasets)]
-        _against_alpha(material, axes, table, dataset, measure)
+        means = _against_alpha(material, axes, table, dataset, measure)
         if floors and measure.column in floors:
             column, label = floors[measure.column]
             floor = material.frame[material.frame["dataset"] == dataset][column].mean() * measure.factor
             axes.axhline(floor, color="black", linewidth=0.8, linestyle=(0, (1, 1)), label=label)
             table.append({"dataset": dataset, "measure": column, "unit": measure.unit, "mean": floor})
+            means.append(floor)
+        _cut_bars(axes, [one for one in means if np.isfinite(one)])
         if number % len(datasets) == 0:
             axes.set_ylabel(fill(measure.axis, 30))
     shared_legend(figure, panels)
@@ -135,7 +137,7 @@ def _gains(material: Material, question: str, against: Callable[[Setting], Setti
         axes.axhline(0, color=style.BASELINE, linewidth=1)
         _alpha_axis(axes, runs.alphas)
         if number % columns == 0:
-            axes.set_ylabel(f"gain in test accuracy over\n{_short(material, question)} (points)")
+            axes.set_ylabel(fill(f"gain in test accuracy over {_short(material, question)} (points)", 31))
     for axes in panels[-columns:]:
         axes.set_xlabel(ALPHA)
     shared_legend(figure, panels)
@@ -163,7 +165,7 @@ def _gains_on(
             axes.errorbar(places, means, np.nan_to_num(errors), elinewidth=0.8, label=method, **style.look(number))
     spread = material.values(material.undistilled, dataset, "accuracy").std() * 100
     if np.isfinite(spread):
-        label = f"± standard deviation of the {material.baseline_label}'s seeds"
+        label = f"{material.baseline_label}, ± sd of seeds"
         axes.axhspan(-spread, spread, color=style.BASELINE, alpha=0.15, linewidth=0, label=label)
     if not most:
         say_nothing(axes)
@@ -191,7 +193,9 @@ def _pooled_gains(material: Material, axes: Axes, question: str, table: Table) -
                       "gain_points": mean, "low_95": low, "high_95": high, "p": result.p, "p_holm": result.p_holm,
                       "shown": result.shown})  # fmt: skip
     pairs = max((result.n for result in results.values()), default=0)
-    axes.set_title(f"all data sets, {pairs} pairs; filled: shown")
+    if not pairs:
+        say_nothing(axes)
+    axes.set_title(f"all data sets, {pairs} pair{'s' * (pairs != 1)}; filled: shown")
 
 
 def fidelity(material: Material) -> Drawn:
@@ -212,5 +216,5 @@ def effective_rank(material: Material) -> Drawn:
 
 def calibration(material: Material) -> Drawn:
     """Calibration errors before and after temperature scaling, with the floor of a perfectly calibrated student."""
-    floor = ("ece_floor", "mean ECE of perfectly calibrated networks with these confidences")
+    floor = ("ece_floor", "ECE if perfectly calibrated")
     return _grid(material, ("ece", "ece_scaled", "adaptive_ece", "nll", "brier", "temperature"), {"ece": floor})

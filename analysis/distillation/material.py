@@ -77,7 +77,10 @@ def gains(material: Material, dataset: str, one: Setting, other: Setting) -> lis
 
 def say_nothing(axes: Axes) -> None:
     """Say so in a panel that has nothing to show yet."""
-    axes.text(0.5, 0.5, "no runs yet", transform=axes.transAxes, ha="center", va="center", color=style.BASELINE)
+    box = {"facecolor": "white", "edgecolor": "none"}
+    axes.text(
+        0.5, 0.5, "nothing yet", transform=axes.transAxes, ha="center", va="center", color=style.BASELINE, bbox=box
+    )
 
 
 def shared_legend(figure: Figure, panels: Sequence[Axes]) -> None:
@@ -88,6 +91,6 @@ def shared_legend(figure: Figure, panels: Sequence[Axes]) -> None:
             found.setdefault(label, handle)
     if found:
         longest = max(map(len, found))
-        columns = min(len(found), max(2, int(figure.get_figwidth() / (0.5 + 0.065 * longest))))
+        columns = min(len(found), max(1, int(figure.get_figwidth() / (0.5 + 0.065 * longest))))
         figure.set_figheight(figure.get_figheight() + 0.17 * -(-len(found) // columns))  # its room is not the panels'
         figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=columns)

@@ -121,19 +121,25 @@ def measure(run: Run, teacher: Run | None) -> Measured:
     epochs = [one for one in metrics.epochs if all(isinstance(one.get(key), (int, float)) for key in EPOCH)]
     epochs = [{key: one[key] for key in EPOCH} for one in epochs]
     row |= _cost(run, metrics, epochs)
-    if teacher is None:
-        problems.append(f"{run.name}: its teacher is not completed: nothing is known of fidelity and similarity")
     try:
         own = run.outputs()
-        led = teacher.outputs() if teacher is not None else None
     except RoundhouseError as error:
         return Measured(run, row, epochs=epochs, problems=[*problems, str(error)])
-    attempts = {**_alone(own), **(_beside(own, led) if led is not None and teacher is not run else {})}
+    attempts = _alone(own)
+    if teacher is None:
+        problems.append(f"{run.name}: its teacher is not completed: nothing is known of fidelity and similarity")
+    elif teacher is not run:
+        try:
+            attempts |= _beside(own, teacher.outputs())
+        except RoundhouseError as error:
+            problems.append(f"{run.name}: nothing is known of fidelity and similarity: its teacher {error}")
+    refused: dict[str, list[str]] = {}
     for column, compute in attempts.items():
         try:
             row[column] = compute()
         except RoundhouseError as error:
-            problems.append(f"{run.name}: {column}: {error}")
+            refused.setdefault(str(error), []).append(column)
+    problems += [f"{run.name}: {', '.join(columns)}: {why}" for why, columns in refused.items()]
     try:
         found = calibration.reliability(own["logits"], own["labels"])
         bins = pd.DataFrame({name: getattr(found, name) for name in BINS}).to_dict("records")
@@ -148,33 +154,44 @@ Computations = dict[str, Callable[[], float]]
 
 def _alone(own: Outputs) -> Computations:
     """What is measured of one network's outputs."""
-    logits, labels, pooled = own["logits"], own["labels"], own["pooled"]
-    kept = own["validation_logits"], own["validation_labels"]
-    classes = np.bincount(labels)
     found: dict[str, float] = {}
+
+    def answers() -> tuple[Any, Any]:
+        return own["logits"], own["labels"]
 
     def temperature() -> float:
         if "value" not in found:
-            found["value"] = calibration.fit_temperature(*kept)
+            found["value"] = calibration.fit_temperature(own["validation_logits"], own["validation_labels"])
         return found["value"]
 
+    def scaled() -> tuple[Any, Any]:
+        return calibration.scaled(own["logits"], temperature()), own["labels"]
+
+    def means() -> representation.ClassMeans:
+        return representation.class_means(own["pooled"], own["labels"])
+
     return {
-        "accuracy": lambda: fidelity.accuracy(logits, labels),
-        "chance": lambda: float(classes.max() / classes.sum()),
-        "ece": lambda: calibration.ece(logits, labels),
-        "ece_floor": lambda: calibration.ece_floor(logits),
-        "adaptive_ece": lambda: calibration.adaptive_ece(logits, labels),
-        "nll": lambda: calibration.nll(logits, labels),
-        "brier": lambda: calibration.brier(logits, labels),
+        "accuracy": lambda: fidelity.accuracy(*answers()),
+        "chance": lambda: _largest_share(own["labels"]),
+        "ece": lambda: calibration.ece(*answers()),
+        "ece_floor": lambda: calibration.ece_floor(own["logits"]),
+        "adaptive_ece": lambda: calibration.adaptive_ece(*answers()),
+        "nll": lambda: calibration.nll(*answers()),
+        "brier": lambda: calibration.brier(*answers()),
         "temperature": temperature,
-        "ece_scaled": lambda: calibration.ece(calibration.scaled(logits, temperature()), labels),
-        "nll_scaled": lambda: calibration.nll(calibration.scaled(logits, temperature()), labels),
-        "participation": lambda: representation.participation_ratio(pooled),
-        "components_90": lambda: representation.components_for(pooled, 0.9),
-        "components_95": lambda: representation.components_for(pooled, 0.95),
-        "variance_ratio": lambda: representation.class_means(pooled, labels).variance_ratio,
-        "class_cosine": lambda: representation.class_means(pooled, labels).cosine,
+        "ece_scaled": lambda: calibration.ece(*scaled()),
+        "nll_scaled": lambda: calibration.nll(*scaled()),
+        "participation": lambda: representation.participation_ratio(own["pooled"]),
+        "components_90": lambda: representation.components_for(own["pooled"], 0.9),
+        "components_95": lambda: representation.components_for(own["pooled"], 0.95),
+        "variance_ratio": lambda: means().variance_ratio,
+        "class_cosine": lambda: means().cosine,
     }
+
+
+def _largest_share(labels: Any) -> float:
+    """The accuracy of always giving the most frequent class."""
+    return float(np.unique(labels, return_counts=True)[1].max() / len(labels))
 
 
 def _beside(own: Outputs, led: Outputs) -> Computations:
@@ -188,7 +205,7 @@ def _beside(own: Outputs, led: Outputs) -> Computations:
     return {
         "agreement": lambda: fidelity.agreement(own["logits"], led["logits"]),
         "kl": lambda: fidelity.mean_kl(led["logits"], own["logits"]),
-        **{f"cka_{layer}": _cka(own[layer], led[layer]) for layer in LAYERS},
+        **{f"cka_{layer}": _cka(own, led, layer) for layer in LAYERS},
         "procrustes": lambda: representation.procrustes(own["pooled"], led["pooled"]),
         "knn": overlap,
         "knn_chance": lambda: representation.knn_chance(len(own["pooled"][few]), NEIGHBOURS),
@@ -196,8 +213,8 @@ def _beside(own: Outputs, led: Outputs) -> Computations:
     }
 
 
-def _cka(mine: Any, theirs: Any) -> Callable[[], float]:
-    return lambda: representation.cka(mine, theirs)
+def _cka(own: Outputs, led: Outputs, layer: str) -> Callable[[], float]:
+    return lambda: representation.cka(own[layer], led[layer])
 
 
 def _cost(run: Run, metrics: Metrics, epochs: Sequence[Mapping[str, float]]) -> dict[str, float]:

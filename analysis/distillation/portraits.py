@@ -31,9 +31,8 @@ def accuracy_fidelity(material: Material) -> Drawn:
                 }
             else:
                 look = {"color": style.BASELINE, "marker": "+" if setting.method == "plain" else "x"}
-            label = setting.method if setting.alpha in (None, runs.alphas[-1]) else None
             seeds = [seed for seed in x.index if seed in y.index]
-            axes.plot(x[seeds], y[seeds], **{**look, "linestyle": ""}, alpha=0.75, label=label)
+            axes.plot(x[seeds], y[seeds], **{**look, "linestyle": ""}, alpha=0.75, label=setting.method)
             table += [{"dataset": dataset, "method": setting.method, "alpha": setting.alpha, "seed": seed,
                        "agreement_percent": x[seed], "accuracy_percent": y[seed]} for seed in seeds]  # fmt: skip
         if not any(row["dataset"] == dataset for row in table):
@@ -68,6 +67,8 @@ def layers(material: Material) -> Drawn:
     for axes, (dataset, method) in zip(panels, cells, strict=True):
         image = axes.imshow(grids[dataset, method], cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
         _write_cells(axes, grids[dataset, method], limit)
+        if np.isnan(grids[dataset, method]).all():
+            say_nothing(axes)
         axes.set_xticks(range(len(runs.alphas)), [f"{alpha:g}" for alpha in runs.alphas])
         first = method == runs.methods[0]
         axes.set_yticks(range(len(LAYERS)), LAYERS if first else [""] * len(LAYERS))
@@ -129,7 +130,7 @@ def gradient_ratio(material: Material) -> Drawn:
             curve = found.groupby("epoch")["gradient_ratio"].mean()
             look = style.look(runs.methods.index(method))
             axes.plot(curve.index, curve, color=look["color"], linestyle=dashes.get(alpha, "-"), linewidth=1,
-                      label=method if alpha == runs.alphas[0] else None)  # fmt: skip
+                      label=method)  # fmt: skip
             table += [{"dataset": dataset, "method": method, "alpha": alpha, "epoch": epoch, "gradient_ratio": value}
                       for epoch, value in curve.items()]  # fmt: skip
         axes.axhline(1, color=style.BASELINE, linewidth=1, label="equal gradients")
@@ -171,6 +172,8 @@ def reliability(material: Material) -> Drawn:
                 table += [{"dataset": dataset, "method": method, "alpha": setting.alpha, "bin_lower": lower,
                            "examples": int(seen[seen["lower"] == lower]["count"].sum()), **part}
                           for lower, part in parts.to_dict("index").items()]  # fmt: skip
+        if len(axes.lines) == 1:
+            say_nothing(axes)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         axes.set_title(method if dataset == runs.datasets[0] else "")

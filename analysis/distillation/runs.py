@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -20,7 +19,12 @@ LAYERS = ("stage1", "stage2", "pooled", "logits")  # from the image to the answe
 FIELDS = (*LAYERS, "labels", "validation_logits", "validation_labels")
 TEACHER, PLAIN, CONTROL = "teacher", "plain", "control"  # roles; distilled runs have their method's name
 
-Outputs = Mapping[str, NDArray[Any]]
+
+class Outputs(dict[str, NDArray[Any]]):
+    """The arrays of an outputs.npz. Asking for one that it lacks is a RoundhouseError."""
+
+    def __missing__(self, name: str) -> NDArray[Any]:
+        raise RoundhouseError(f"outputs.npz lacks {name}: it is of an older version")
 
 
 class Block(NamedTuple):
@@ -57,28 +61,33 @@ class Run:
         return f"{self.round}/{self.entry.path}"
 
     def outputs(self) -> Outputs:
-        """The arrays of outputs.npz. RoundhouseError: absent, damaged, or without a field that the analysis needs."""
+        """The arrays of outputs.npz that the analysis needs. RoundhouseError: absent, or damaged."""
         file = self.entry.outputs_file
         if file is None:
-            raise RoundhouseError(f"{self.name}: it has no outputs.npz")
+            raise RoundhouseError(f"{self.name} has no outputs.npz")
         try:
             with np.load(file, allow_pickle=False) as saved:
-                found = {name: saved[name] for name in saved.files}
+                found = Outputs({name: saved[name] for name in FIELDS if name in saved.files})
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise RoundhouseError(f"{self.name}: outputs.npz cannot be read: {error}") from None
-        lacking = [name for name in FIELDS if name not in found]
-        if lacking:
-            raise RoundhouseError(f"{self.name}: outputs.npz lacks {', '.join(lacking)}: it is of an older version")
+            why = getattr(error, "strerror", None) or "it is damaged"
+            raise RoundhouseError(f"{self.name}: outputs.npz cannot be read: {why}") from None
+        for name, array in found.items():
+            if array.ndim != (1 if name.endswith("labels") else 2) or array.dtype.kind not in "fiu":
+                raise RoundhouseError(f"{self.name}: outputs.npz: {name} is {array.dtype} of shape {array.shape}")
         return found
 
 
 @dataclass(frozen=True)
 class Runs:
-    """All finished runs of a distillation round with its control. `missing`: what is not there, a line each."""
+    """All finished runs of a distillation round with its control.
+
+    `missing`: what is not there, a line each. `planned`: the methods that distil, in the order of the round file.
+    """
 
     name: str
     runs: tuple[Run, ...]
     missing: tuple[str, ...]
+    planned: tuple[str, ...]
 
     @cached_property
     def by_place(self) -> dict[tuple[Setting, Block], Run]:
@@ -90,9 +99,9 @@ class Runs:
 
     @cached_property
     def methods(self) -> list[str]:
-        """The methods that distil, in the order of the round file."""
-        roles = (TEACHER, PLAIN, CONTROL)
-        return list(dict.fromkeys(run.setting.method for run in self.runs if run.setting.method not in roles))
+        """The methods of which there is a run, in an order that does not depend on which of them finished first."""
+        found = {run.setting.method for run in self.runs}
+        return [method for method in self.planned if method in found]
 
     @cached_property
     def alphas(self) -> list[float]:
@@ -138,7 +147,9 @@ def runs_of(distilled: RoundRecords, control: RoundRecords | None) -> Runs:
                 open_ones.setdefault(setting, []).append(str(entry.state))
         for setting, states in open_ones.items():
             missing.append(f"{found.name}: {setting}: {len(states)} not completed ({', '.join(sorted(set(states)))})")
-    return Runs(distilled.name, tuple(runs), tuple(missing))
+    methods = dict.fromkeys(_setting(entry, teachers).method for entry in distilled.entries)
+    planned = tuple(method for method in methods if method not in (TEACHER, PLAIN, CONTROL))
+    return Runs(distilled.name, tuple(runs), tuple(missing), planned)
 
 
 def _networks(found: RoundRecords) -> tuple[set[str], set[str]]:
@@ -163,9 +174,3 @@ def _setting(entry: Entry, teachers: set[str]) -> Setting:
     if method == "pure":
         return Setting(TEACHER if entry.config.get("model") in teachers else PLAIN, None)
     return Setting(method, float(entry.config.get("alpha", 0.5)))
-
-
-def blocks_shared(first: Sequence[Run], second: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """Pairs of runs of one block: same data set, same seed."""
-    by_block = {run.block: run for run in second}
-    return [(run, by_block[run.block]) for run in first if run.block in by_block]

@@ -13,7 +13,7 @@ _ANSWERS = (f"{OUTPUTS}: logits", f"{OUTPUTS}: labels")
 _VALIDATION = (f"{OUTPUTS}: validation_logits", f"{OUTPUTS}: validation_labels")
 _POOLED = (f"{OUTPUTS}: pooled",)
 _BASE = "Grey: the undistilled student (cross entropy alone, labels as they are), mean and standard deviation of seeds."
-_BARS = "Error bars: 95 % interval of the mean over seeds (Student's t)."
+_BARS = "Error bars: 95 % interval of the mean over seeds (Student's t), cut off where they leave the panel."
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from analysis.distillation.measures import MEASURES, Measure
 from analysis.distillation.runs import CONTROL, PLAIN, TEACHER, Setting
 
 _ANSWER = {
-    DISTILLED: "against the undistilled student",
+    DISTILLED: "against the {baseline}",
     SAME_ALPHA: "against the control with the same alpha",
-    SHRUNK: "against the undistilled student, from the smaller cross entropy alone",
+    SHRUNK: "against the {baseline}, from the smaller cross entropy alone",
     MORE_ALPHA: "from the smallest alpha to this one",
 }
 _TITLES = {
@@ -65,7 +65,8 @@ def _basis(material: Material) -> Iterator[str]:
 
 def _baselines(material: Material) -> Iterator[str]:
     runs = material.runs
-    yield "Test accuracy in %, mean ± standard deviation over seeds (n)."
+    most = max(len(runs.of(setting, dataset)) for setting in runs.students for dataset in runs.datasets)
+    yield f"Test accuracy in %, mean ± standard deviation over (n) seeds, at most {most}."
     yield ""
     rows = {"teacher": Setting(TEACHER, None), "plain student (smoothed labels)": Setting(PLAIN, None)}
     rows |= {f"control, alpha {one.alpha:g}": one for one in runs.students if one.method == CONTROL}
@@ -84,6 +85,7 @@ def _baselines(material: Material) -> Iterator[str]:
 
 def _questions(asked: Sequence[Family], material: Material) -> Iterator[str]:
     for one in asked:
+        answer = _ANSWER[one.question].format(baseline=material.baseline_label)
         yield f"### {one.measure.label[0].upper()}{one.measure.label[1:]}"
         yield ""
         shown = {setting: result for setting, result in one.results.items() if result.shown}
@@ -92,7 +94,7 @@ def _questions(asked: Sequence[Family], material: Material) -> Iterator[str]:
             if one.measure.column != "accuracy" or interval is None:
                 interval = result.interval
             yield (
-                f"- {_named(setting, one)}: {one.measure.differences(result.mean)} {_ANSWER[one.question]} "
+                f"- {_named(setting, one)}: {one.measure.differences(result.mean)} {answer} "
                 f"(95 % interval {_interval(interval, one.measure)}, {result.n} pairs, p = {result.p_holm:.2g} "
                 f"of {len(one.results)} comparisons).{_caution(setting, one)}"
             )
@@ -135,4 +137,6 @@ def _time(material: Material) -> Iterator[str]:
         yield f"No GPU was asked for; all runs together trained for {material.frame['seconds'].sum():.0f} seconds."
     yield ""
     for method, found in material.frame.groupby("method", sort=False)[measure.column]:
-        yield f"- {method}: median {found.median():.3g} {measure.unit} a run, {len(found)} runs."
+        known = found.dropna()
+        told = f"median {known.median():.3g} {measure.unit} a run, " if len(known) else ""
+        yield f"- {method}: {told}{len(known)} runs."
