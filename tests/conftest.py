@@ -7,4 +7,4 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-pytest_plugins = ["cluster", "fake_pbs", "rounds_for_tests"]
+pytest_plugins = ["cluster", "fake_pbs", "rounds_for_tests", "ssh_server"]
