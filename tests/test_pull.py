@@ -265,6 +265,18 @@ def test_without_an_option_it_pulls_the_rounds_of_the_settings_into_the_checkout
     assert (checkout / "experiments/s/e/out.log").read_text() == "s"
 
 
+def test_a_round_that_was_archived_here_is_not_brought_back(far: Far) -> None:
+    checkout = far.folder / "checkout"
+    shutil.copytree(REPOSITORY / "toolbox", checkout / "toolbox", ignore=shutil.ignore_patterns("cluster.env", "logs"))
+    (checkout / "analysis/experiment_r/experiments").mkdir(parents=True)
+    far.there("e/out.log")
+    done = subprocess.run(
+        [checkout / "toolbox" / "rsync.sh"], env=far.env, check=True, timeout=60, capture_output=True, text=True
+    )
+    assert done.stdout == "r: archived here: not pulled\n"
+    assert not (checkout / "experiments").exists()
+
+
 def test_names_with_spaces_quotes_and_commands_are_taken_literally(far: Far) -> None:
     far.settle(f"- {ODD}")
     names = {f"{ODD}/0/{ODD}.log", "-rf/--delete/-n", "line\nbreak", "ümlaut", "[a]*?", "a #b"}

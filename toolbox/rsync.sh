@@ -18,7 +18,8 @@ Pulls HOST:REMOTE/experiments/ROUND/ into experiments/ROUND/ here, as toolbox/cl
 
 Nothing is ever deleted here. Files arrive in experiments/ROUND/.pull/ and are put in place whole, an experiment's end
 after its results. What was cut short goes on there the next time. A file that is newer here than there, or differs and
-is just as old, is kept and named; to take theirs, move it away and pull again.
+is just as old, is kept and named; to take theirs, move it away and pull again. Rounds that are archived here are left
+alone.
 
 exit codes:
   0  pulled
@@ -240,6 +241,10 @@ look_there
 choose_files
 worst=0
 for round in ${begun[@]+"${begun[@]}"}; do
+    if [ "$to" = "$repository/experiments" ] && [ -e "$repository/analysis/experiment_$round/experiments" ]; then
+        printf '%s: archived here: not pulled\n' "$round"
+        continue
+    fi
     code=0
     pull "$round" || code=$?
     case $code in
