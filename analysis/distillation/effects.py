@@ -115,8 +115,14 @@ def as_table(found: Sequence[Family]) -> pd.DataFrame:
 
 
 def accuracy_intervals(runs: Runs, measured: Sequence[Measured]) -> dict[Setting, Interval]:
-    """95 % intervals of the mean gain in accuracy over the undistilled student, by seeds and by test examples."""
-    right = {(one.run.setting, one.run.block): one.right for one in measured}
+    """95 % intervals of the mean gain in accuracy over the undistilled student, by seeds and by test examples.
+
+    Runs that saw another number of test images than the first of their data set are left out.
+    """
+    right, images = {}, {}
+    for one in measured:
+        if one.right is not None and len(one.right) == images.setdefault(one.run.block.dataset, len(one.right)):
+            right[one.run.setting, one.run.block] = one.right
     undistilled, made = baseline_of(runs), {}
     for setting in runs.students:
         pairs: dict[str, list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]] = {}
