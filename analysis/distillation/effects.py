@@ -119,7 +119,8 @@ def accuracy_intervals(runs: Runs, measured: Sequence[Measured]) -> dict[Setting
 
     Runs that saw another number of test images than the first of their data set are left out.
     """
-    right, images = {}, {}
+    right: dict[tuple[Setting, Block], NDArray[np.bool_]] = {}
+    images: dict[str, int] = {}
     for one in measured:
         if one.right is not None and len(one.right) == images.setdefault(one.run.block.dataset, len(one.right)):
             right[one.run.setting, one.run.block] = one.right
