@@ -1,0 +1,496 @@
+"""The summary of a week: commits by area, what befell experiments, hours and best results."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from rounds_for_tests import REPOSITORY, snapshot
+from synthetic_rounds import SCHEDULER, unsynced, write_mixed
+
+from analysis.rounds import Entry, Place, read_round
+from analysis.standing import Known, known_of
+from roundhouse import record
+from roundhouse.attempt import Opened
+from roundhouse.causes import Cause
+from roundhouse.errors import RoundhouseError
+from roundhouse.experiment import Experiment
+from roundhouse.plan import State
+from roundhouse.round import load_round
+
+sys.path.insert(0, str(REPOSITORY / "toolbox"))
+import weekly_summary  # noqa: E402
+from weekly_summary import Happened, Period, area_of, commits_of, hours_in, read_moment, standing, summary  # noqa: E402
+
+MONDAY = datetime(2026, 3, 2, tzinfo=timezone.utc).timestamp()
+HOUR, DAY = 3600.0, 86400.0
+WEEK = Period(MONDAY, MONDAY + 7 * DAY)
+SMALL = """\
+round: small
+study: distillation
+resources: {ngpus: 2, walltime: "2:00:00"}
+experiments:
+  student:
+    path: "student/{seed}"
+    grid: {seed: &seeds [0, 1]}
+    config: {model: small}
+  distilled:
+    path: "{method}/{seed}"
+    grid: {method: [logit, rkd], seed: *seeds}
+    config: {model: small}
+    baseline: student
+"""
+
+
+# ---------------------------------------------------------------------------------------------------------------- git
+
+
+@dataclass
+class Repository:
+    """A real repository in a folder, with commits at times of the test's choice."""
+
+    folder: Path
+
+    def git(self, *words: str, at: float = MONDAY) -> str:
+        env = {**os.environ, "GIT_AUTHOR_DATE": f"@{at:.0f} +0000", "GIT_COMMITTER_DATE": f"@{at:.0f} +0000",
+               "GIT_CONFIG_GLOBAL": "/dev/null"}  # fmt: skip
+        who = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main")
+        done = subprocess.run(
+            ["git", *who, *words], cwd=self.folder, env=env, check=True, capture_output=True, text=True
+        )
+        return done.stdout
+
+    def commit(self, subject: str, content: Mapping[str, str | bytes], at: float = MONDAY) -> None:
+        for name, text in content.items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        self.git("add", "--all", at=at)
+        self.git("commit", "--quiet", "--allow-empty", "-m", subject, at=at)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    made = Repository(tmp_path / "repository")
+    made.folder.mkdir()
+    made.git("init", "--quiet")
+    return made
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path) -> Place:
+    """A place without any records."""
+    return Place(tmp_path / "experiments", tmp_path / "rounds", tmp_path / "analysis")
+
+
+def test_commits_are_told_by_area_with_their_numbers_and_in_order(repository: Repository, nowhere: Place) -> None:
+    repository.commit("Plot curves", {"analysis/a.py": "1\n2\n3\n", "tests/test_a.py": "1\n" * 50}, MONDAY + HOUR)
+    repository.commit("Plot them again", {"analysis/a.py": "1\n2\n", "analysis/b.py": "1\n"}, MONDAY + 2 * DAY)
+    repository.commit("A new method", {"studies/distillation/m.py": "1\n"}, MONDAY + DAY)
+    told = summary(WEEK, repository.folder, nowhere)
+    assert "In short: 3 commits to 4 files, 55 lines added and 1 removed." in told
+    assert "**Analysis**: 2 commits to 3 files, 54 lines added and 1 removed, from 2 Mar to 4 Mar." in told
+    assert "- 2 Mar: Plot curves\n- 4 Mar: Plot them again" in told
+    assert "**Study distillation**: 1 commit to 1 file, 1 line added and 0 removed, on 3 Mar." in told
+    assert told.index("**Analysis**") < told.index("**Study distillation**")
+
+
+def test_a_commit_is_about_its_code_and_about_tests_only_if_it_changes_nothing_else(repository: Repository) -> None:
+    repository.commit("Code", {"runner.py": "1\n", "tests/t.py": "1\n" * 90, "docs/d.md": "1\n" * 90})
+    repository.commit("Tests", {"tests/t.py": "2\n", "README.md": ""}, MONDAY + 1)
+    repository.commit("A picture", {"docs/p.png": b"\0\1"}, MONDAY + 2)
+    assert [one.area for one in commits_of(repository.folder, WEEK)] == [
+        "Runner and schedulers", "Tests", "Documentation",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "area"),
+    [("roundhouse/plan.py", "Runner and schedulers"), ("roundhouse/training/loop.py", "Training"),
+     ("train.py", "Training"), ("studies/x/y.py", "Study x"), ("studies/__init__.py", "Folder studies"),
+     ("README.md", "Documentation"), ("setup.cfg", "Project files"), ("other/a/b", "Folder other")],
+)  # fmt: skip
+def test_every_path_has_an_area(path: str, area: str) -> None:
+    assert area_of(path) == area
+
+
+def test_merges_and_commits_without_files_are_left_out(repository: Repository) -> None:
+    repository.commit("First", {"a": "1\n"})
+    repository.git("checkout", "--quiet", "-b", "side")
+    repository.commit("On the side", {"b": "1\n"}, MONDAY + 1)
+    repository.git("checkout", "--quiet", "main")
+    repository.commit("On main", {"c": "1\n"}, MONDAY + 2)
+    repository.git("merge", "--quiet", "--no-ff", "-m", "Merge side", "side", at=MONDAY + 3)
+    repository.commit("Nothing", {}, MONDAY + 4)
+    assert [one.subject for one in commits_of(repository.folder, WEEK)] == ["First", "On the side", "On main"]
+
+
+def test_adjacent_periods_share_no_commit_and_lose_none(repository: Repository) -> None:
+    times = [MONDAY - 1, MONDAY, MONDAY + 1, WEEK.until - 1, WEEK.until, WEEK.until + 1]
+    for number, at in enumerate(times):
+        repository.commit(str(number), {str(number): "1\n"}, at)
+    weeks = [Period(MONDAY - 7 * DAY, MONDAY), WEEK, Period(WEEK.until, WEEK.until + 7 * DAY)]
+    told = [[one.subject for one in commits_of(repository.folder, week)] for week in weeks]
+    assert told == [["0"], ["1", "2", "3"], ["4", "5"]]
+
+
+HOSTILE = [
+    "commit 0123456789012345678901234567890123456789 1", "1\t2\tname", "<script>alert(1)</script> & &amp; | *bold*",
+    "[a](http://b) `code` _x_ __init__.py ~~no~~ $(rm -rf ~) \\", "# 1. - > +", "é 漢字 \u202e",
+]  # fmt: skip
+
+
+def test_names_and_subjects_that_mean_something_to_git_or_markdown_are_told_as_they_are(
+    repository: Repository, nowhere: Place
+) -> None:
+    names = ["a\nb\tc", "1\t2\tx", "quote\"'s $(touch x)", "commit 0123456789012345678901234567890123456789 1", "ü"]
+    for number, subject in enumerate(HOSTILE):
+        repository.commit(subject, {names[number % 5]: "1\n" * (number + 1)}, MONDAY + number)
+    found = commits_of(repository.folder, WEEK)
+    assert [one.subject for one in found] == HOSTILE
+    assert [list(one.files) for one in found[:5]] == [[name] for name in names]
+    assert found[5].files == {"a\nb\tc": (5, 0)}
+    shown = text_of(summary(WEEK, repository.folder, nowhere))
+    for subject in HOSTILE:
+        assert " ".join(subject.replace("\u202e", " ").split()) in shown
+
+
+def text_of(markdown: str) -> str:
+    """What a reader of rendered Markdown sees, and nothing of what would be markup, links or HTML in it."""
+    seen = []
+    for token in MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(markdown):
+        assert token.type != "html_block"
+        for child in token.children or ():
+            assert child.type in ("text", "strong_open", "strong_close", "softbreak"), child
+            seen.append(child.content)
+        seen.append("\n")
+    return "".join(seen)
+
+
+def test_without_a_repository_or_commits_or_records_it_says_so_and_goes_on(
+    repository: Repository, nowhere: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "plain").mkdir()
+    assert "git tells of no commits: fatal: not a git repository" in summary(WEEK, tmp_path / "plain", nowhere)
+    assert "does not have any commits yet" in summary(WEEK, repository.folder, nowhere)
+    repository.commit("Before", {"a": "1\n"}, MONDAY - DAY)
+    told = summary(WEEK, repository.folder, nowhere)
+    assert "No commits in this period." in told
+    assert "No records of a round in" in told
+    assert weekly_summary.main(words(repository.folder, nowhere, "--since", "2026-03-02", "--until", "2026-03-09")) == 0
+    assert capsys.readouterr().out == told
+
+
+def test_git_that_is_not_installed_is_said_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, repository: Repository, nowhere: Place
+) -> None:
+    monkeypatch.setenv("PATH", str(nowhere.experiments))
+    assert "git cannot be asked" in summary(WEEK, repository.folder, nowhere)
+
+
+# ------------------------------------------------------------------------------------------------------------ periods
+
+
+def words(repository: Path, place: Place, *more: str) -> list[str]:
+    folders = (
+        str(one) for name in ("experiments", "rounds", "analysis") for one in (f"--{name}", getattr(place, name))
+    )
+    return ["--repository", str(repository), *folders, *more]
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [("2026-03-02", MONDAY), ("2026-03-02T01:00", MONDAY + HOUR), ("2026-03-02T01:00Z", MONDAY + HOUR),
+     ("2026-03-02T02:00+02:00", MONDAY), ("7 days", WEEK.until - 7 * DAY), ("1d", WEEK.until - DAY),
+     ("3 days ago", WEEK.until - 3 * DAY), ("1 day", WEEK.until - DAY)],
+)  # fmt: skip
+def test_a_moment_is_a_date_in_utc_or_days_before(text: str, at: float) -> None:
+    assert read_moment(text, WEEK.until) == at
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "monday", "7", "days", "-1 days", "2026-02-30", "0001-01-01T00:00+05:00", "9" * 12 + "d", "9" * 5000 + "d"],
+)
+def test_what_is_no_moment_is_refused(text: str) -> None:
+    with pytest.raises(RoundhouseError, match="is no date"):
+        read_moment(text, WEEK.until)
+
+
+def call(*options: str) -> subprocess.CompletedProcess[str]:
+    script = [sys.executable, str(REPOSITORY / "toolbox" / "weekly_summary.py")]
+    return subprocess.run([*script, *options], check=False, capture_output=True, text=True, cwd="/")
+
+
+def test_mistakes_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    for options in (
+        ["--since", "monday"],
+        ["--since", "2026-03-09", "--until", "2026-03-02"],
+        ["--out", str(tmp_path)],
+    ):
+        place = Place(tmp_path / "experiments", tmp_path / "rounds", tmp_path / "analysis")
+        done = call(*words(tmp_path, place, *options))
+        assert done.returncode == 2
+        assert done.stderr.startswith("weekly_summary.py: ")
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_help_tells_the_dates_and_the_exit_codes() -> None:
+    done = call("--help")
+    assert done.returncode == 0
+    assert "7 days" in done.stdout
+    assert "exit codes:" in done.stdout
+
+
+# ------------------------------------------------------------------------------------------------------------ records
+
+
+def attempt(
+    place: Place,
+    experiment: Experiment,
+    number: int,
+    started: float | None,
+    ended: float | None = None,
+    cause: Cause = Cause.COMPLETED,
+    mark: Cause | None = None,
+    result: float | None = None,
+) -> None:
+    """An attempt of which all times are the test's; `result`: the accuracy that it reached."""
+    directory = place.experiments / experiment.round / experiment.path
+    opened = Opened(record.new_token(), SCHEDULER, experiment.config_hash(), {}, "1", mark=mark)
+    assert record.open_attempt(directory, number, opened)
+    record.write_config(directory, experiment)
+    folder = record.attempt_directory(directory, number)
+    if started is None:
+        return
+    os.utime(folder / "job.json", (started - 60, started - 60))
+    base: dict[str, Any] = {"version": 1, "nonce": "n"}
+    void = {"void": True, "cause": str(mark)} if mark else {}
+    (folder / "claim.json").write_text(json.dumps({**base, "host": "gpu1", "at": started, **void}))
+    if result is not None:
+        metrics = {"metric": "val_accuracy", "mode": "max", "exact": True, "best": {"epoch": 1, "val_accuracy": result},
+                   "final": {"test_accuracy": result, "chance_accuracy": 0.1}, "epochs": []}  # fmt: skip
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+    if ended is not None:
+        (folder / "result.json").write_text(json.dumps({**base, "cause": str(cause), "why": "w|y", "at": ended}))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Place:
+    """The round `small`, of which nothing has begun."""
+    place = Place(tmp_path / "experiments", tmp_path / "rounds", tmp_path / "analysis")
+    (place.experiments / "small").mkdir(parents=True)
+    place.rounds.mkdir()
+    (place.rounds / "small.yaml").write_text(SMALL)
+    return place
+
+
+def experiment_of(place: Place, path: str) -> Experiment:
+    return next(one for one in load_round("small", place.rounds).experiments if one.path == path)
+
+
+def happened(place: Place, period: Period = WEEK, name: str = "small") -> Happened:
+    return Happened.of(read_round(name, place), period)
+
+
+def kinds_of(found: Happened, path: str) -> list[str]:
+    return [event.kind for event in found.events[path]]
+
+
+def entry_of(place: Place, path: str, name: str = "small") -> Entry:
+    return next(one for one in read_round(name, place).entries if one.path == path)
+
+
+def section(told: str, name: str) -> str:
+    return told.partition(f"### Round {name}")[2].partition("\n### ")[0]
+
+
+def rows_of(told: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in told.splitlines() if line.startswith("| ")]
+
+
+def test_a_run_across_the_border_of_a_period_counts_its_share(small: Place) -> None:
+    attempt(small, experiment_of(small, "student/0"), 1, MONDAY - HOUR, MONDAY + 3 * HOUR)
+    assert sum(happened(small).hours.values()) == 6.0  # three hours of two GPUs
+    assert sum(happened(small, Period(MONDAY - DAY, MONDAY)).hours.values()) == 2.0
+    assert kinds_of(happened(small), "student/0") == ["finished"]
+    assert kinds_of(happened(small, Period(MONDAY - DAY, MONDAY)), "student/0") == ["begun"]
+    told = summary(WEEK, small.rounds, small)
+    assert "Of 6 experiments: 1 finished; 6.00 GPU-hours." in told
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    folder = tmp_path_factory.mktemp("mixed")
+    place = Place(folder / "experiments", folder / "rounds", folder / "analysis")
+    write_mixed(place.experiments, place.rounds, epochs=4, examples=60)
+    return place
+
+
+@pytest.fixture(scope="module")
+def known(mixed: Place) -> Sequence[Known]:
+    return known_of(read_round("mixed", mixed))[0]
+
+
+@settings(max_examples=50, deadline=None)
+@given(cuts=st.lists(st.floats(1767225600.0 - DAY, 1767225600.0 + 3 * DAY), min_size=1, max_size=5))
+def test_hours_and_events_of_adjacent_periods_sum_to_those_of_the_whole(
+    known: Sequence[Known], cuts: list[float]
+) -> None:
+    borders = [0.0, *sorted(cuts), 4e9]
+    parts = [Period(*pair) for pair in zip(borders, borders[1:], strict=False)]
+    for one in known:
+        whole = one.seconds / 3600  # of one GPU each
+        assert sum(hours_in(one, part, "GPU-hours") for part in parts) == pytest.approx(whole, abs=1e-9)
+        events = weekly_summary.events_of(one.entry)
+        assert sum(event.at in part for event in events for part in parts) == len(events)
+
+
+def test_what_befell_a_round_is_counted_by_group_and_told(mixed: Place) -> None:
+    told = section(summary(Period(1767225600.0, 1767225600.0 + 3 * DAY), mixed.rounds, mixed), "mixed")
+    # begun: all but two that run now, one queued, one whose history is damaged, and six that wait.
+    assert "Of 17 experiments: 7 begun, 5 finished, 2 requeued, 1 failed, 1 cancelled; 0.12 GPU-hours." in told
+    assert "Requeued after: walltime 1, error 1." in told or "Requeued after: error 1, walltime 1." in told
+    head, _, teacher, student, distilled = rows_of(told)[:5]
+    assert head[:6] == ["Group", "begun", "finished", "requeued", "failed", "cancelled"]
+    assert teacher[:3] == ["teacher", "1", "1"]
+    assert student[:3] == ["student", "2", "2"]
+    assert distilled[:6] == ["distilled", "4", "2", "2", "1", "1"]
+    assert distilled[-1] == "2 of 12 completed, 1 blocked, 1 cancelled, 1 failed, 7 waiting"
+    assert "digits/fitnets/alpha_0.25/ResNet20_to_ResNet8/0: error (exit code 1)" in told
+    assert "history.json is not valid JSON" in told
+
+
+def test_how_it_stands_now_agrees_with_the_plan(mixed: Place) -> None:
+    named = {State.COMPLETED: {"completed"}, State.IN_PROGRESS: {"running", "queued"}, State.PENDING: {"waiting"},
+             State.FAILED: {"failed"}, State.BLOCKED: {"blocked"}, State.CANCELLED: {"cancelled"}}  # fmt: skip
+    words_of = {one.path: standing(one, float("inf")) for one in read_round("mixed", mixed).entries}
+    for one in read_round("mixed", mixed).entries:
+        assert words_of[one.path] in named[one.state]
+    assert words_of["digits/pure/ResNet20/1"] == "running"
+    assert words_of["digits/pure/ResNet8/2"] == "queued"
+
+
+def test_a_past_period_is_told_as_it_was_then(small: Place) -> None:
+    attempt(small, experiment_of(small, "student/0"), 1, MONDAY + HOUR, MONDAY + 8 * DAY)
+    attempt(small, experiment_of(small, "student/1"), 1, MONDAY + 8 * DAY)
+    first, second = experiment_of(small, "logit/0"), experiment_of(small, "logit/1")
+    attempt(small, first, 1, WEEK.until + 30)  # opened half a minute before the end, begun after it
+    attempt(small, second, 1, MONDAY + HOUR, MONDAY + 2 * HOUR, Cause.WALLTIME)
+    attempt(small, second, 2, MONDAY + 9 * DAY, MONDAY + 10 * DAY)
+    stood = {
+        path: standing(entry_of(small, path), WEEK.until) for path in ("student/0", "student/1", "logit/0", "logit/1")
+    }
+    assert stood == {"student/0": "running", "student/1": "waiting", "logit/0": "queued", "logit/1": "waiting"}
+    told = summary(WEEK, small.rounds, small)
+    assert "| student | 1 | 334 | 0 of 2 completed, 1 running, 1 waiting |" in told, "two GPUs, for a week but an hour"
+
+
+def test_a_failure_that_was_retried_or_put_away_later_is_still_told_in_its_week(small: Place) -> None:
+    for path, mark in (("logit/0", Cause.RETRY), ("logit/1", Cause.ARCHIVED)):
+        one = experiment_of(small, path)
+        attempt(small, one, 1, MONDAY, MONDAY + 60, Cause.ERROR)
+        attempt(small, one, 2, MONDAY + 120, MONDAY + 180, Cause.ERROR)
+        attempt(small, one, 3, WEEK.until + DAY, mark=mark)
+    attempt(small, experiment_of(small, "logit/0"), 4, WEEK.until + 2 * DAY, WEEK.until + 3 * DAY)
+    week, next_week = happened(small), happened(small, Period(WEEK.until, WEEK.until + 7 * DAY))
+    assert kinds_of(week, "logit/0") == kinds_of(week, "logit/1") == ["begun", "requeued", "failed"]
+    assert kinds_of(next_week, "logit/0") == ["requeued", "finished"]
+    assert kinds_of(next_week, "logit/1") == ["put away"]
+    assert "logit/0: error (w\\|y)" in summary(WEEK, small.rounds, small)
+
+
+def test_what_the_scheduler_put_off_is_no_requeue_and_a_cancelled_one_is_told(small: Place) -> None:
+    one = experiment_of(small, "logit/0")
+    attempt(small, one, 1, MONDAY, mark=Cause.CANCELLED)
+    two = experiment_of(small, "logit/1")
+    attempt(small, two, 1, None)
+    assert record.void(small.experiments / "small" / two.path, 1, Cause.LIMIT, "limit")
+    attempt(small, two, 2, MONDAY + HOUR, MONDAY + 2 * HOUR)
+    assert kinds_of(happened(small), "logit/0") == ["cancelled"]
+    assert kinds_of(happened(small), "logit/1") == ["begun", "finished"]
+
+
+def test_best_results_that_changed_are_told_with_spread_n_baseline_and_chance(small: Place) -> None:
+    day = 0
+    for path, result in (("student/0", 0.80), ("student/1", 0.82), ("logit/0", 0.85), ("logit/1", 0.87)):
+        attempt(small, experiment_of(small, path), 1, MONDAY - 5 * DAY + day, MONDAY - 4 * DAY + day, result=result)
+        day += 60
+    attempt(small, experiment_of(small, "rkd/0"), 1, MONDAY, MONDAY + DAY, result=0.90)
+    attempt(small, experiment_of(small, "rkd/1"), 1, MONDAY, MONDAY + 9 * DAY, result=0.96)
+    told = section(summary(WEEK, small.rounds, small), "small")
+    (best,) = [row for row in rows_of(told) if row[0] == "distilled" and len(row) == 5 and "logit" in row[2]]
+    assert best[1] == "test_accuracy, chosen by val_accuracy"
+    assert best[2] == "logit: 86.00 ± 1.41 % (n = 2)"
+    assert best[3] == "rkd: 90.00 % (n = 1)"
+    assert best[4] == "baseline student 81.00 ± 1.41 % (n = 2); chance 10.00 %"
+    assert not [row for row in rows_of(told) if row[0] == "student" and len(row) == 5 and "81.00" in row[3]]
+    later = section(summary(Period(MONDAY + 2 * DAY, MONDAY + 3 * DAY), small.rounds, small), "small")
+    assert "Best results: none changed." in later
+    early = section(summary(Period(MONDAY - 5 * DAY, MONDAY - 5 * DAY + HOUR), small.rounds, small), "small")
+    assert "Best results: none yet." in early
+
+
+def test_archived_rounds_and_rounds_in_which_nothing_happened_are_told(small: Place) -> None:
+    attempt(small, experiment_of(small, "student/0"), 1, MONDAY, MONDAY + HOUR)
+    results = small.results("small")
+    results.mkdir(parents=True)
+    shutil.move(small.experiments / "small", results / "experiments")
+    shutil.move(small.rounds / "small.yaml", results / "small.yaml")
+    assert "### Round small\n\nOf 6 experiments: 1 begun, 1 finished; 2.00 GPU-hours." in summary(
+        WEEK, small.rounds, small
+    )
+    later = summary(Period(WEEK.until, WEEK.until + DAY), small.rounds, small)
+    assert "Nothing happened in small (1 of 6 completed, 5 waiting)." in later
+
+
+def test_a_round_that_cannot_be_read_stops_no_other(small: Place, mixed: Place) -> None:
+    (small.rounds / "small.yaml").write_text("round: [")
+    with unsynced():
+        one = Experiment("small", "g", "a b|c/0", None, {}, command=("true",))
+        attempt(small, one, 1, MONDAY, MONDAY + HOUR, Cause.ERROR)
+    shutil.copytree(mixed.experiments / "mixed", small.experiments / "mixed", symlinks=True)
+    shutil.copy(mixed.rounds / "mixed.yaml", small.rounds)
+    told = summary(WEEK, small.rounds, small)
+    assert "only experiments with a record are known" in told
+    assert "Of 1 experiment: 1 begun; 1.00 job-hours." in told
+    assert "### Round mixed" in told
+    text_of(told)
+
+
+def test_the_summary_is_the_same_again_and_nothing_but_the_file_is_written(
+    repository: Repository, mixed: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repository.commit("First", {"a": "1\n"}, 1767225600.0)
+    before = snapshot(mixed.experiments.parent)
+    period = ("--since", "3", "days", "--until", "2026-01-03")
+    assert weekly_summary.main(words(repository.folder, mixed, *period)) == 0
+    first = capsys.readouterr().out
+    assert weekly_summary.main(words(repository.folder, mixed, *period, "--out", str(tmp_path / "out" / "w.md"))) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'out' / 'w.md'}\n"
+    assert (tmp_path / "out" / "w.md").read_text() == first
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["w.md"]
+    assert snapshot(mixed.experiments.parent) == before
+
+
+def test_it_runs_as_a_script_in_any_folder_and_locale(repository: Repository, mixed: Place) -> None:
+    repository.commit("é 漢字", {"a": "1\n"}, 1767225600.0)
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "toolbox" / "weekly_summary.py"),
+         *words(repository.folder, mixed, "--since", "2026-01-01", "--until", "2026-01-03")],
+        check=True, capture_output=True, cwd="/", env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert "é 漢字" in done.stdout.decode()
+    assert "all times are UTC" in done.stdout.decode()
