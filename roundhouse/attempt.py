@@ -111,6 +111,13 @@ class Attempt:
         return self.claim.cause if self.void and self.claim else None
 
     @property
+    def since(self) -> float | None:
+        """When it ended; while it is open, when its job started, or else when it was opened. Seconds since 1970."""
+        if self.result is not None:
+            return self.result.at or None
+        return (self.claim.started if self.claim else 0.0) or self.opened.at or None
+
+    @property
     def job_id(self) -> str | None:
         """The job's ID, from whoever knew it first: the runner that submitted, or the job itself."""
         return self.opened.job_id or (self.claim.job_id if self.claim else None)

@@ -211,14 +211,7 @@ def exit_code(report: Report) -> int:
         return TROUBLE
     if states <= {State.COMPLETED}:
         return DONE
-    if states & {State.SUBMITTING, State.IN_PROGRESS} or any(_may_start(row) for row in report.rows):
-        return WORK_REMAINS
-    return FAILED
-
-
-def _may_start(row: view.Row) -> bool:
-    """Pending, and not because of something that has failed for good."""
-    return row.action.state is State.PENDING and not row.inputs.hopeless
+    return WORK_REMAINS if any(view.goes_on(row) for row in report.rows) else FAILED
 
 
 def _print(loaded: Round, report: Report) -> None:

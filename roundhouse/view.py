@@ -52,7 +52,8 @@ def status_of(row: Row) -> dict[str, Any]:
     """The content of status.json, its time apart."""
     attempt = row.shown
     told = as_dict(row)
-    del told["job_state"]
+    for now in ("job_state", "goes_on"):  # what only a look at all of the round, and at the scheduler, can tell
+        del told[now]
     told["scheduler"] = dict(attempt.opened.scheduler) if attempt else None
     told["notes"] = list(row.record.notes)
     told["attempts"] = [
@@ -70,6 +71,8 @@ def as_dict(row: Row) -> dict[str, Any]:
     return {
         "path": row.experiment.path,
         "state": str(row.action.state),
+        "since": _since(row),
+        "goes_on": goes_on(row),
         "attempt": attempt.number if attempt else None,
         "job_id": attempt.job_id if attempt else None,
         "job_state": row.job_state,
@@ -81,6 +84,19 @@ def as_dict(row: Row) -> dict[str, Any]:
         "cause": str(cause) if cause else None,
         "reason": row.action.reason,
     }
+
+
+def goes_on(row: Row) -> bool:
+    """Whether it goes on by itself: not what is over, nor what waits for something that failed for good."""
+    if row.action.state is State.PENDING:
+        return not row.inputs.hopeless
+    return row.action.state in (State.SUBMITTING, State.IN_PROGRESS)
+
+
+def _since(row: Row) -> float | None:
+    """Since when it is so; None where no attempt accounts for the state: before the first, and between two."""
+    attempt = row.record.newest if row.action.state is State.CANCELLED else row.shown  # to cancel may take a mark
+    return attempt.since if attempt and row.action.state is not State.PENDING else None
 
 
 def _progress(rec: Record) -> Any:

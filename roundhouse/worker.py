@@ -88,6 +88,7 @@ class Work:
         keys = ("epoch", "epochs", "metric", "metric_name", "best")
         status |= {key: self._progress[key] for key in keys if key in self._progress}
         status |= {"path": self.config["path"], "state": "in_progress", "attempt": self.number, "reason": ""}
+        status["since"] = self.attempt.since
         status |= {"job_id": self.attempt.job_id, "scheduler": dict(self.attempt.opened.scheduler), "cause": None}
         status.pop("updated_at", None)
         status.pop("version", None)

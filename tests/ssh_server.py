@@ -162,8 +162,9 @@ class SshServer:
         process = subprocess.Popen(["ssh-agent", "-D", "-a", place], stdout=subprocess.DEVNULL)
         hidden = self.key.read_bytes()
         try:
-            wait_for(place.exists, "ssh-agent listens")
             env = {**self.env, "SSH_AUTH_SOCK": str(place)}
+            asked = ["ssh-add", "-l"]  # exit 2: there is no agent to ask
+            wait_for(lambda: subprocess.run(asked, env=env, capture_output=True).returncode != 2, "ssh-agent listens")
             subprocess.run(["ssh-add", "-q", self.key], env=env, check=True)
             self.key.unlink()
             self.write_ssh_config(identity=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -97,6 +98,17 @@ def test_a_round_runs_to_its_end_and_the_student_is_submitted_after_its_teacher(
     assert rounds.lines("student") == ["5"]
     assert accepted(fake_pbs) == 2
     assert rounds.call().stdout.endswith("all 2 experiments are completed.\n")
+
+
+def test_a_pass_that_finds_nothing_new_leaves_what_the_job_has_told(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
+    start(rounds, "a")
+    rounds.call()
+    told, status = rounds.view("a"), rounds.directory("a") / "status.json"
+    claim = json.loads((rounds.attempt("a") / "claim.json").read_text())
+    assert (told["state"], told["since"]) == ("in_progress", claim["at"])
+    before = status.stat()
+    rounds.call()
+    assert status.stat().st_ino == before.st_ino
 
 
 def test_a_server_without_history_is_no_hindrance(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:

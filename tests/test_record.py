@@ -551,6 +551,58 @@ def test_a_status_that_is_gone_or_damaged_is_written_anew(tmp_path: Path, damage
     assert (record.read_status(tmp_path) or {})["state"] == "pending"
 
 
+def row_of(directory: Path, state: plan.State) -> view.Row:
+    return view.Row(EXPERIMENT, record.read(directory), plan.Action(plan.Verb.NOTHING, state), plan.Inputs({}))
+
+
+def since(directory: Path, state: plan.State) -> float | None:
+    told: float | None = view.as_dict(row_of(directory, state))["since"]
+    return told
+
+
+def test_a_state_has_lasted_since_the_attempt_was_opened_began_or_ended(tmp_path: Path) -> None:
+    assert since(tmp_path, plan.State.PENDING) is None
+    assert since(tmp_path, plan.State.BLOCKED) is None, "it cannot start, and nothing was recorded"
+    place = open_one(tmp_path)
+    os.utime(place / record.JOB, (5e8, 5e8))
+    assert since(tmp_path, plan.State.SUBMITTING) == 5e8
+    write(place, record.CLAIM, {**CLAIM, "at": 6e8})
+    assert since(tmp_path, plan.State.IN_PROGRESS) == 6e8
+    write(place, record.RESULT, {**RESULT, "cause": "error", "at": 7e8})
+    assert since(tmp_path, plan.State.FAILED) == 7e8
+    assert since(tmp_path, plan.State.PENDING) is None, "it will be tried again"
+
+
+def test_what_was_cancelled_before_it_started_is_so_since_the_mark(tmp_path: Path) -> None:
+    write(open_one(tmp_path), record.RESULT, {**RESULT, "cause": "error", "at": 7e8})
+    mark = open_one(tmp_path, 2, replace(OPENED, mark=Cause.CANCELLED))
+    write(mark, record.CLAIM, {**CLAIM, "void": True, "cause": "cancelled", "at": 8e8})
+    assert since(tmp_path, plan.State.CANCELLED) == 8e8
+
+
+def test_what_is_completed_is_so_since_the_same_time_after_folding(tmp_path: Path) -> None:
+    completed(tmp_path, Cause.ERROR)
+    before = since(tmp_path, plan.State.COMPLETED)
+    record.fold(record.read(tmp_path))
+    assert since(tmp_path, plan.State.COMPLETED) == before == RESULT["at"]
+
+
+def test_a_time_that_was_never_told_is_none(tmp_path: Path) -> None:
+    write(open_one(tmp_path), record.RESULT, {key: RESULT[key] for key in RESULT if key != "at"})
+    assert since(tmp_path, plan.State.COMPLETED) is None
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+def test_a_status_stays_as_it_is_while_nothing_happens(tmp_path: Path, claimed: bool) -> None:
+    place = open_one(tmp_path)
+    if claimed:
+        write(place, record.CLAIM, {**CLAIM, "at": 1795254295.1234567})
+    record.write_status(tmp_path, view.status_of(row_of(tmp_path, plan.State.IN_PROGRESS)))
+    before = (tmp_path / record.STATUS).stat()
+    record.write_status(tmp_path, view.status_of(row_of(tmp_path, plan.State.IN_PROGRESS)))
+    assert (tmp_path / record.STATUS).stat().st_ino == before.st_ino
+
+
 def test_a_status_is_written_only_if_it_says_something_else(tmp_path: Path) -> None:
     record.write_status(tmp_path, {"state": "pending"})
     before = (tmp_path / record.STATUS).stat()

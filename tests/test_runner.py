@@ -18,8 +18,8 @@ from roundhouse import record
 
 DONE, USAGE, WORK_REMAINS, FAILED, TROUBLE = 0, 2, 3, 4, 5
 KEYS = [
-    "path", "state", "attempt", "job_id", "job_state", "epoch", "epochs", "metric", "best", "metric_name", "cause",
-    "reason",
+    "path", "state", "since", "goes_on", "attempt", "job_id", "job_state", "epoch", "epochs", "metric", "best",
+    "metric_name", "cause", "reason",
 ]  # fmt: skip
 
 Call = Callable[..., tuple[int, str, str]]

@@ -1,27 +1,69 @@
 #!/usr/bin/env bash
-# Prepares on a login node what jobs need and cannot fetch: compute nodes have no internet.
+# Sets an account up on a cluster: the environment, data sets, and a look at all that rounds need there.
 set -euo pipefail
+
+# shellcheck source=toolbox/util.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/util.sh"
 
 usage() {
     cat <<'END'
-usage: toolbox/setup.sh --data NAME... [--to FOLDER] [--check]
+usage: toolbox/setup.sh --data NAME... [--to FOLDER] [--site NAME] [--check]
+       toolbox/setup.sh [--site NAME] [--check]
+
+Without --data: makes .venv by `make install` if there is none, then looks at Python, packages, PyTorch, site,
+scheduler, queue, GPUs, experiments/ (files, locks, room) and the data sets of all rounds. Each is a line: ok, missing
+(nothing runs without it) or warning, with what to do. The look loads no PyTorch, submits no job, and needs no network.
 
   --data NAME...  fetch and verify data sets: cifar10, cifar100, svhn, tinyimagenet, digits
-  --to FOLDER     the data folder; without it that of this host's site file, else data/ of the repository
-  --check         fetch nothing, only look
+  --to FOLDER     the data folder; without it that of the site, else data/ of the repository
+  --site NAME     sites/NAME.yaml; without it the site whose hosts match this one
+  --check         only look: nothing is installed or fetched. How experiments/ locks is tried in a folder in it, which
+                  is removed again. With --data, every byte is read
 
 $PYTHON is the interpreter; without it, .venv/bin/python of the repository.
+
+exit codes:
+  0  nothing is missing; with --data: all that was named is there and good
+  1  something is
+  2  usage or settings are wrong
 END
 }
 
-fail() {
-    echo "setup.sh: $*" >&2
-    exit 2
+take_options() {
+    names=() to="" site="" check="" data=""
+    while [ $# -gt 0 ]; do
+        case $1 in
+            -h | --help)
+                usage
+                exit 0
+                ;;
+            --data) data=yes ;;
+            --check) check=yes ;;
+            --to | --site)
+                if [ -z "${2:-}" ]; then
+                    fail "$1 needs a $([ "$1" = --site ] && echo name || echo folder)"
+                fi
+                printf -v "${1#--}" %s "$2"
+                shift
+                ;;
+            *)
+                if [ -z "$data" ] || [[ $1 = -* ]]; then
+                    usage >&2
+                    fail "unknown option $1"
+                fi
+                names+=("$1")
+                ;;
+        esac
+        shift
+    done
+    [ -z "$data" ] || [ ${#names[@]} -gt 0 ] || fail "--data needs the name of a data set; see toolbox/setup.sh --help"
+    [ -z "$to" ] || [ -n "$data" ] || fail "--to goes with --data"
+    [ -z "$to" ] || [[ $to = /* ]] || to=$PWD/$to
 }
 
 # The data folder that jobs of this host are given; empty where its site file names none.
 data_of_site() {
-    "$python" - <<'END'
+    "$python" - "$site" <<'END'
 import socket
 import sys
 from pathlib import Path
@@ -30,48 +72,52 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.site import load_site
 
 try:
-    print(load_site(None, Path("sites"), socket.gethostname()).data or "")
+    print(load_site(sys.argv[1] or None, Path("sites"), socket.gethostname()).data or "")
 except RoundhouseError as error:
-    sys.exit(f"setup.sh: {error}")
+    print(f"setup.sh: {error}", file=sys.stderr)
+    sys.exit(2)
 END
 }
 
 fetch_data() {
-    local names=() to="" options=()
-    while [ $# -gt 0 ]; do
-        case $1 in
-            --to)
-                [ $# -gt 1 ] || fail "--to needs a folder"
-                to=$2
-                shift
-                [[ $to = /* ]] || to=$from/$to
-                ;;
-            --check) options+=(--check) ;;
-            -*) fail "unknown option $1; see toolbox/setup.sh --help" ;;
-            *) names+=("$1") ;;
-        esac
-        shift
-    done
-    [ ${#names[@]} -gt 0 ] || fail "--data needs the name of a data set; see toolbox/setup.sh --help"
+    local options=()
     [ -n "$to" ] || to=$(data_of_site)
     [ -z "$to" ] || options+=(--to "$to")
+    [ -z "$check" ] || options+=(--check)
     exec "$python" -m studies.distillation.fetch "${names[@]}" ${options[@]+"${options[@]}"}
 }
 
-from=$PWD
-cd "$(dirname -- "${BASH_SOURCE[0]}")/.."
-python=${PYTHON:-$PWD/.venv/bin/python}
-[[ $python != */* || $python = /* ]] || python=$from/$python
+make_environment() {
+    [ -z "${PYTHON:-}" ] && [ ! -x .venv/bin/python ] || return 0
+    command -v make >/dev/null || fail "there is no make: python3 -m venv .venv && .venv/bin/pip install -e ."
+    make install || fail "make install did not succeed: see above, then call this again"
+}
 
-case ${1:-} in
-    -h | --help) usage ;;
-    --data)
-        command -v "$python" >/dev/null || fail "there is no $python: run make install, or set PYTHON"
-        shift
-        fetch_data "$@"
-        ;;
-    *)
-        usage >&2
-        exit 2
-        ;;
-esac
+# Where there is no environment, another Python looks at what it can.
+look() {
+    local options=()
+    [ -z "$site" ] || options+=(--site "$site")
+    if [ -z "${PYTHON:-}" ] && [ ! -x .venv/bin/python ]; then
+        python=python3
+    else
+        find_python
+    fi
+    if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+        printf 'missing  Python: %s is not there, or older than 3.10: load a module that has it, then %s\n' "$python" \
+            "make install PYTHON=/path/to/it"
+        exit 1
+    fi
+    exec "$python" -B -m roundhouse.check_account ${options[@]+"${options[@]}"}
+}
+
+take_options "$@"
+if [ -n "$data" ]; then
+    find_python
+    cd -- "$repository"
+    fetch_data
+else
+    [ -z "${PYTHON:-}" ] || [[ $PYTHON != */* || $PYTHON = /* ]] || PYTHON=$PWD/$PYTHON
+    cd -- "$repository"
+    [ -n "$check" ] || make_environment
+    look
+fi
