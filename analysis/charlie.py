@@ -99,6 +99,7 @@ def run(place: Place, name: str, control: str, formats: tuple[str, ...], jobs: i
         print(f"charlie.py: {told}", file=sys.stderr)
     print(f"{len(FIGURES) - len(undrawn)} figures with their tables: {folder / 'figures'}")
     print(f"Summary: {folder / 'summary.md'}")
+    print(f"To have them in the report: python analysis/report.py --round {name}")
     return 1 if undrawn else 0
 
 

@@ -69,7 +69,7 @@ def _refuse_open(rows: Iterable[Row]) -> None:
     if damaged:
         raise RoundhouseError(
             f"{damaged[0].experiment.path}: {damaged[0].record.damage}: whether it still runs cannot be told. "
-            "--retry or remove it first"
+            "Restore the file, --retry it if it was never completed, or remove its directory"
         )
     if open_ones:
         first = open_ones[0]
@@ -161,7 +161,8 @@ def readme(loaded: Round, rows: Sequence[Row], told: Sequence[Mapping[str, objec
     lines += [f"- `{RECORDS}/`: the records", f"- `{loaded.name}.yaml`: the round file"]
     lines += [f"- `{ENVIRONMENT}`: what the jobs ran with; `{PACKAGES}`: what was installed when this was written"]
     figures = sorted(folder.glob("plots/overviews/*.png")) + sorted(folder.glob("figures/*.png"))
-    lines += [f"- figures, made anew by `python analysis/plot_experiments.py --round {loaded.name}`", ""]
+    lines += [f"- plots, figures, tables and report, as far as they were made; `python analysis/report.py --round "
+              f"{loaded.name}` makes plots, tables and report anew", ""]  # fmt: skip
     lines += [f"![{one.stem}]({one.relative_to(folder)})" for one in figures]
     return "\n".join(lines).rstrip() + "\n"
 

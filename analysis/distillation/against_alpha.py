@@ -70,7 +70,7 @@ def _against_alpha(material: Material, axes: Axes, table: Table, dataset: str, m
     return means
 
 
-def _cut_bars(axes: Axes, means: Sequence[float]) -> None:
+def _cut_bars(axes: Axes, means: Sequence[float], unit: str = "") -> None:
     """Means decide what is seen: a bar of two seeds is up to 9 of their standard deviations long, and may be cut."""
     if not means:
         say_nothing(axes)
@@ -78,7 +78,10 @@ def _cut_bars(axes: Axes, means: Sequence[float]) -> None:
     low, high = axes.get_ylim()
     room = max(means) - min(means)
     if room > 0:
-        axes.set_ylim(max(low, min(means) - room), min(high, max(means) + room))
+        low, high = max(low, min(means) - room), min(high, max(means) + room)
+    if min(means) >= 0:  # none of the measures that are never negative is drawn below 0, nor a share above 100 %
+        low = max(low, -0.02 * high)
+    axes.set_ylim(low, min(high, 101.0) if unit == "%" else high)
 
 
 def _point(dataset: str, measure: Measure, setting: Setting, found: pd.Series[float]) -> dict[str, Any]:
@@ -105,7 +108,7 @@ def _grid(material: Material, columns: Sequence[str], floors: Mapping[str, tuple
             axes.axhline(floor, color="black", linewidth=0.8, linestyle=(0, (1, 1)), label=label)
             table.append({"dataset": dataset, "measure": column, "unit": measure.unit, "mean": floor})
             means.append(floor)
-        _cut_bars(axes, [one for one in means if np.isfinite(one)])
+        _cut_bars(axes, [one for one in means if np.isfinite(one)], measure.unit)
         if number % len(datasets) == 0:
             axes.set_ylabel(fill(measure.axis, 30))
     shared_legend(figure, panels)

@@ -50,22 +50,30 @@ class Material:
 
     @property
     def baseline_label(self) -> str:
-        return "undistilled student" if self.undistilled.alpha is not None else "plain student (smoothed labels)"
+        return "undistilled student" if self.undistilled.alpha is not None else self.plain_label
+
+    @property
+    def plain_label(self) -> str:
+        return "plain student (smoothed labels)" if self.runs.smoothed else "plain student"
 
     @property
     def caveat(self) -> str:
         """What is to be added to a caption that speaks of the undistilled student."""
         if self.undistilled.alpha is not None:
             return ""
-        return (
-            " There is no control at alpha 0: the plain student stands for the undistilled one, with smoothed labels."
-        )
+        smoothed = ", with smoothed labels" if self.runs.smoothed else ""
+        return f" There is no control at alpha 0: the plain student stands for the undistilled one{smoothed}."
 
 
 def half_width(values: Sequence[float]) -> float:
-    """Half of the 95 % interval of a mean by Student's t; NaN for a single value, which says nothing of the noise."""
+    """Half of the 95 % interval of a mean by Student's t; of two values, half their range, for t says nothing of them.
+
+    NaN for a single value, which says nothing of the noise.
+    """
     if len(values) < 2:
         return float("nan")
+    if len(values) == 2:
+        return float(np.ptp(values)) / 2
     return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
 
 

@@ -43,8 +43,11 @@ class Measure:
     def differences(self, *values: float) -> str:
         """Differences for a sentence, with their signs; those of percentages are points."""
         unit = "points" if self.unit == "%" else self.unit
-        rounded = (round(value * self.factor, 9) + 0.0 for value in values)  # neither 1e-16 points nor -0
-        return ", ".join(f"{value:+.3g}" for value in rounded) + (f" {unit}" if unit else "")
+        return ", ".join(map(self.signed, values)) + (f" {unit}" if unit else "")
+
+    def signed(self, value: float) -> str:
+        """A difference without its unit; neither 1e-16 nor -0."""
+        return f"{round(value * self.factor, 9) + 0.0:+.3g}"
 
 
 MEASURES = {

@@ -49,8 +49,9 @@ def layers(material: Material) -> Drawn:
     runs, table = material.runs, Table()
     figure, panels = style.panels(len(runs.methods), len(runs.datasets), width=1.75, height=1.75)
     cells = [(dataset, method) for dataset in runs.datasets for method in runs.methods]
-    grids = {}
+    grids, noisy = {}, {}
     for dataset, method in cells:
+        noisy[dataset, method] = np.zeros((len(LAYERS), len(runs.alphas)), dtype=bool)
         grid = np.full((len(LAYERS), len(runs.alphas)), np.nan)
         for row, layer in enumerate(LAYERS):
             own = material.values(material.undistilled, dataset, f"cka_{layer}")
@@ -59,14 +60,17 @@ def layers(material: Material) -> Drawn:
                 if not len(found) or not len(own):
                     continue
                 grid[row, column] = found.mean() - own.mean()
+                error = np.sqrt(found.var() / len(found) + own.var() / len(own))
+                noisy[dataset, method][row, column] = not abs(grid[row, column]) > 2 * error
                 table.append({"dataset": dataset, "method": method, "alpha": alpha, "layer": layer,
                               "cka": found.mean(), "cka_undistilled": own.mean(), "sd_undistilled": own.std(),
-                              "difference": grid[row, column], "seeds": len(found)})  # fmt: skip
+                              "difference": grid[row, column], "standard_error": error,
+                              "seeds": len(found)})  # fmt: skip
         grids[dataset, method] = grid
     limit = max(0.05, np.nanmax(np.abs(list(grids.values())), initial=0.0))
     for axes, (dataset, method) in zip(panels, cells, strict=True):
         image = axes.imshow(grids[dataset, method], cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
-        _write_cells(axes, grids[dataset, method], limit)
+        _write_cells(axes, grids[dataset, method], noisy[dataset, method], limit)
         if np.isnan(grids[dataset, method]).all():
             say_nothing(axes)
         axes.set_xticks(range(len(runs.alphas)), [f"{alpha:g}" for alpha in runs.alphas])
@@ -83,11 +87,13 @@ def layers(material: Material) -> Drawn:
     return figure, table
 
 
-def _write_cells(axes: Axes, grid: Any, limit: float) -> None:
+def _write_cells(axes: Axes, grid: Any, noisy: Any, limit: float) -> None:
+    """The values; in brackets those within twice their standard error, by the noise of seeds."""
     for (row, column), value in np.ndenumerate(grid):
         if np.isfinite(value):
             colour = "white" if abs(value) > 0.6 * limit else "black"
-            axes.text(column, row, f"{value:+.2f}", ha="center", va="center", fontsize=6, color=colour)
+            told = f"({value:+.2f})" if noisy[row, column] else f"{value:+.2f}"
+            axes.text(column, row, told, ha="center", va="center", fontsize=6, color=colour)
 
 
 def students(material: Material) -> Drawn:
@@ -107,11 +113,11 @@ def students(material: Material) -> Drawn:
             table.append({"dataset": dataset, "first": first, "second": second, "pairs": len(found),
                           "cka": found.mean(), "sd": found.std(), "noise_floor": first == second})  # fmt: skip
         image = axes.imshow(grid, cmap=style.SEQUENTIAL)
-        figure.colorbar(image, ax=axes, shrink=0.7)
+        figure.colorbar(image, ax=axes, shrink=0.7, label="CKA")
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
         axes.set_yticks(range(len(names)), names, fontsize=6)
         floors = np.diag(grid)[np.isfinite(np.diag(grid))]
-        axes.set_title(f"{dataset}: noise floor (diagonal) {floors.mean():.2f} on average" if len(floors) else
+        axes.set_title(f"{dataset}: between seeds of one setting (diagonal) {floors.mean():.2f}" if len(floors) else
                        f"{dataset}: no noise floor, one seed")  # fmt: skip
         axes.grid(False)
     for axes in panels[len(runs.datasets) :]:

@@ -118,6 +118,11 @@ class Runs:
     def of(self, setting: Setting, dataset: str | None = None) -> list[Run]:
         return [run for run in self.runs if run.setting == setting and dataset in (None, run.block.dataset)]
 
+    @cached_property
+    def smoothed(self) -> bool:
+        """Whether the plain students were trained on smoothed labels, unlike those that are distilled."""
+        return any(run.entry.config.get("label_smoothing") for run in self.of(Setting(PLAIN, None)))
+
     def teacher_of(self, run: Run) -> Run | None:
         return self.by_place.get((Setting(TEACHER, None), run.block))
 
@@ -131,7 +136,7 @@ def runs_of(distilled: RoundRecords, control: RoundRecords | None) -> Runs:
     missing = list(distilled.problems) + (list(control.problems) if control else [])
     if control is None:
         missing.append(
-            "control: 0 runs, so what alpha does by itself, and the student without smoothing, are not known"
+            "control: 0 runs, so what alpha does by itself is not known, and gains are against the plain student"
         )
     runs: list[Run] = []
     for found in (distilled, *([control] if control else [])):

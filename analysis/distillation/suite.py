@@ -13,7 +13,10 @@ _ANSWERS = (f"{OUTPUTS}: logits", f"{OUTPUTS}: labels")
 _VALIDATION = (f"{OUTPUTS}: validation_logits", f"{OUTPUTS}: validation_labels")
 _POOLED = (f"{OUTPUTS}: pooled",)
 _BASE = "Grey: the undistilled student (cross entropy alone, labels as they are), mean and standard deviation of seeds."
-_BARS = "Error bars: 95 % interval of the mean over seeds (Student's t), cut off where they leave the panel."
+_BARS = (
+    "Error bars: 95 % interval of the mean over seeds (Student's t; of two seeds, their range), cut off where "
+    "they leave the panel."
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ FIGURES = (
     ),
     Specification(
         "accuracy_fidelity", "Accuracy against fidelity",
-        "Each marker is a run; a larger one has a larger alpha. + plain students (smoothed labels), x control.",
+        "Each marker is a run; a larger one has a larger alpha. + plain students, x control.",
         _ANSWERS, portraits.accuracy_fidelity,
     ),
     Specification(
@@ -67,9 +70,9 @@ FIGURES = (
     ),
     Specification(
         "layers", "Similarity to the teacher by layer",
-        "Unbiased linear CKA of student and teacher, less that of the undistilled student and the same "
-        "teacher; mean over "
-        "seeds. sp and nst train something close to CKA: for them it is a check, and no evidence.",
+        "Unbiased linear CKA of student and teacher, less that of the undistilled student and the same teacher; mean "
+        "over seeds. In brackets: within twice the standard error by the noise of seeds. sp and nst train something "
+        "close to CKA: for them it is a check, and no evidence.",
         (f"{OUTPUTS}: stage1", f"{OUTPUTS}: stage2", *_POOLED, f"{OUTPUTS}: logits"), portraits.layers,
     ),
     Specification(

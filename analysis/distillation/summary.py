@@ -29,7 +29,7 @@ def summary(material: Material, problems: Sequence[str]) -> str:
     """summary.md of a round."""
     runs = material.runs
     lines = [f"# Round {runs.name}: what its numbers say", "", *_basis(material), ""]
-    lines += ["## Beside what it stands", "", *_baselines(material), ""]
+    lines += ["## In short", "", *_in_short(material), "", "## Beside what it stands", "", *_baselines(material), ""]
     for question, title in _TITLES.items():
         asked = [one for one in material.families if one.question == question]
         lines += [f"## {title}", "", *(_questions(asked, material) if asked else ["Not shown: there are 0 pairs."]), ""]
@@ -39,11 +39,32 @@ def summary(material: Material, problems: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _in_short(material: Material) -> Iterator[str]:
+    """How many comparisons of each question are shown, accuracy first; and which of accuracy they are."""
+    for question, title in _TITLES.items():
+        asked = [one for one in material.families if one.question == question]
+        accuracy = next((one for one in asked if one.measure.column == "accuracy"), None)
+        if accuracy is None:
+            continue
+        named = [f"{_named(one, accuracy)} {accuracy.measure.differences(result.mean)}"
+                 for one, result in accuracy.results.items() if result.shown]  # fmt: skip
+        others = [one for one in asked if one is not accuracy]
+        shown, of = sum(r.shown for f in others for r in f.results.values()), sum(len(f.results) for f in others)
+        yield (
+            f"- {title}: of {_counted(len(accuracy.results), 'difference')} in test accuracy {len(named)} shown"
+            f"{': ' if named else ''}{'; '.join(named)}. Of {of} in other measures: {shown} shown."
+        )
+
+
 def _basis(material: Material) -> Iterator[str]:
     runs = material.runs
     yield (
         f"{len(runs.runs)} completed runs on {len(runs.datasets)} data set(s) ({', '.join(runs.datasets)}): "
-        f"{len(runs.methods)} methods at {len(runs.alphas)} alphas, with their teachers and controls."
+        f"{_counted(len(runs.methods), 'method')} at {_counted(len(runs.alphas), 'alpha')}, with teachers and controls."
     )
     yield ""
     yield (
@@ -67,8 +88,13 @@ def _baselines(material: Material) -> Iterator[str]:
     runs = material.runs
     most = max(len(runs.of(setting, dataset)) for setting in runs.students for dataset in runs.datasets)
     yield f"Test accuracy in %, mean ± standard deviation over (n) seeds, at most {most}."
+    if material.undistilled.method == CONTROL:
+        yield (
+            "The undistilled student is the control at alpha 0: the distilled students' recipe without a teacher. "
+            "Report and tables compare with the round file's baseline instead, which may be the plain student."
+        )
     yield ""
-    rows = {"teacher": Setting(TEACHER, None), "plain student (smoothed labels)": Setting(PLAIN, None)}
+    rows = {"teacher": Setting(TEACHER, None), material.plain_label: Setting(PLAIN, None)}
     rows |= {f"control, alpha {one.alpha:g}": one for one in runs.students if one.method == CONTROL}
     yield f"| | {' | '.join(runs.datasets)} |"
     yield f"|---|{'---|' * len(runs.datasets)}"
@@ -108,10 +134,14 @@ def _not_shown(one: Family, settings: Sequence[Setting]) -> str:
     """What was measured of one method all the same, and how far it is from being shown."""
     found = [one.results[setting] for setting in settings]
     differences = one.measure.differences(*(result.mean for result in found))
+    intervals = ", ".join(_interval(result.interval, one.measure) for result in found)
     alphas = ", ".join(f"{setting.alpha:g}" for setting in settings)
     pairs = ", ".join(dict.fromkeys(str(result.n) for result in found))
     least = min(result.p_holm for result in found)
-    return f"{settings[0].method} at alpha {alphas}: {differences} ({pairs} pairs, least p = {least:.2g})."
+    return (
+        f"{settings[0].method} at alpha {alphas}: {differences} (95 % intervals {intervals}; {pairs} pairs, "
+        f"least p = {least:.2g})."
+    )
 
 
 def _named(setting: Setting, one: Family) -> str:
@@ -119,7 +149,7 @@ def _named(setting: Setting, one: Family) -> str:
 
 
 def _interval(interval: Interval, measure: Measure) -> str:
-    return f"{interval.low * measure.factor:+.3g} to {interval.high * measure.factor:+.3g}"
+    return f"{measure.signed(interval.low)} to {measure.signed(interval.high)}"
 
 
 def _caution(setting: Setting, one: Family) -> str:

@@ -1,0 +1,912 @@
+"""toolbox/chpc_train.sh: exactly one entry in the crontab, and runs that end, whatever happens on either side."""
+
+from __future__ import annotations
+
+import calendar
+import getpass
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rounds_for_tests import MARK, REPOSITORY, Marked, wait_for
+from ssh_server import SshServer, require_ssh
+
+FINE, TROUBLE, USAGE, OFF, BUSY, INTERRUPTED = 0, 1, 2, 3, 3, 130  # exit codes of chpc_train.sh
+SCRIPTS = ("chpc_train.sh", "crontab.sh", "rsync.sh", "util.sh")
+ODD = 'my check\'out $(touch pwned) 100% "#1" & co'
+LINE = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ) (.*)"
+
+# What stands for analysis/*.py and the cluster's runner.py: notes how it was called, and does what the test says.
+PROGRAM = """\
+import os, sys, time
+from pathlib import Path
+here = Path(__file__).resolve().parent
+with open(here / "calls", "a") as file:
+    file.write(" ".join([Path(__file__).name, *sys.argv[1:]]) + "\\n")
+told = here / (Path(__file__).stem + ".does")
+exec(told.read_text() if told.exists() else "print('Round done.')")
+"""
+SLEEPS = "Path(here / 'begun').write_text(str(os.getpid())); time.sleep(600)"
+
+
+@dataclass
+class Checkout(Marked):
+    """A checkout at home with the real toolbox, whose analysis only takes notes."""
+
+    folder: Path = Path()
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("toolbox", "analysis", "experiments", ".venv/bin"):
+            (self.folder / name).mkdir(parents=True)
+        for name in SCRIPTS:
+            shutil.copy(REPOSITORY / "toolbox" / name, self.folder / "toolbox")
+        for name in ("plot_experiments.py", "report.py"):
+            (self.folder / "analysis" / name).write_text(PROGRAM)
+        (self.folder / ".venv/bin/python").symlink_to(sys.executable)
+
+    @property
+    def script(self) -> Path:
+        return self.folder / "toolbox/chpc_train.sh"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "toolbox/logs/chpc_train.log"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """As poor as cron's."""
+        poor = {
+            "HOME": str(self.folder.parent),
+            "SHELL": "/bin/sh",
+            "PATH": "/usr/bin:/bin",
+            "LOGNAME": getpass.getuser(),
+        }
+        return {**poor, MARK: self.mark, **self.variables}
+
+    def change(self, **constants: int) -> None:
+        """Give other values to the script's constants: nobody waits for half an hour in a test."""
+        text = self.script.read_text()
+        for name, value in constants.items():
+            text, count = re.subn(rf"(?m)^{name}=\d+", f"{name}={value}", text)
+            assert count == 1, name
+        self.script.write_text(text)
+
+    def call(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """One call to its end."""
+        return subprocess.run(
+            [self.script, *words], check=False, env=self.environment, cwd=self.folder.parent,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """A call that goes on while the test does."""
+        return subprocess.Popen(
+            [self.script, *words], env=self.environment, cwd=self.folder.parent, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def shell(self, program: str, given: bytes = b"") -> bytes:
+        """What a program prints that has the script's functions."""
+        done = subprocess.run(
+            ["bash", "-c", f'. "$1"; {program}', "bash", self.script],
+            check=False, env=self.environment, input=given, capture_output=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def logged(self) -> list[str]:
+        """The log's lines without their times, and without what steps said."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return [match[2] for match in (re.fullmatch(LINE, line) for line in lines) if match]
+
+    def steps(self) -> dict[str, str]:
+        """Step -> outcome and words, of the last run, without durations."""
+        lines = self.logged()
+        lines = lines[max(index for index, line in enumerate(lines) if line.startswith("begin")) :]
+        return {step: re.sub(r",? \d+ s\b", "", words) for step, _, words in (one.partition(": ") for one in lines)}
+
+    def calls(self) -> list[str]:
+        return notes(self.folder / "analysis")
+
+    def left(self) -> list[psutil.Process]:
+        """Processes that live on at home, besides ssh's shared connection."""
+        return [one for one in self.processes() if not one.name().startswith("sshd")]
+
+    def lock_is_free(self) -> bool:
+        lock = self.log.with_name("chpc_train.lock")
+        return subprocess.run(["flock", "--nonblock", lock, "true"], check=False).returncode == 0
+
+
+def notes(folder: Path) -> list[str]:
+    """How the programs in this folder were called."""
+    return (folder / "calls").read_text().splitlines() if (folder / "calls").exists() else []
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Iterator[Checkout]:
+    made = Checkout(folder=tmp_path / ODD)
+    try:
+        yield made
+    finally:
+        made.kill()
+
+
+# ---------------------------------------------------------------------------------------------- the entry as text
+
+PIECES = [
+    "", "# a comment", "PATH=/usr/bin:/bin", "MAILTO=\"\"", "17 * * * * cd / && run-parts --report /etc/cron.hourly",
+    "*/30 * * * * '/home/me/other/toolbox/chpc_train.sh' cron # roundhouse 0123456789abcdef",
+    "  @daily echo 100\\% # roundhouse", "\t", "\u00e9\u00df", "0 1 * * * echo 'a # b'",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """For tests that change nothing in it."""
+    return Checkout(folder=tmp_path_factory.mktemp("home") / ODD)
+
+
+def crontabs(entry: bytes) -> st.SearchStrategy[bytes]:
+    """Crontabs without this entry; a comment made of it may be there, and it may lie within another line."""
+    of_others = [piece.encode() for piece in PIECES] + [b"#" + entry, b"  # " + entry, entry + b" too", b"\xff\xfe"]
+    free = st.binary(max_size=20).filter(lambda one: not {0, 10} & set(one))
+    lines = st.lists(st.one_of(st.sampled_from(of_others), free), max_size=8)
+    return st.builds(lambda parts, end: b"\n".join(parts) + end, lines, st.sampled_from([b"\n", b""]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_off_takes_out_what_on_put_in_and_changes_no_other_byte(shared: Checkout, data: st.DataObject) -> None:
+    entry = shared.shell("entry 30").rstrip(b"\n")
+    before = data.draw(crontabs(entry))
+    script = (
+        'cat >"$HOME/before"; edited "$(entry 30)" <"$HOME/before" | tee "$HOME/on"; printf "\\0"; edited <"$HOME/on"'
+    )
+    on, off = shared.shell(script, before).split(b"\0")
+    newline = b"" if not before or before.endswith(b"\n") else b"\n"
+    assert on == before + newline + entry + b"\n"
+    assert off == before + newline
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_on_again_puts_the_new_entry_where_the_old_one_stood(shared: Checkout, data: st.DataObject) -> None:
+    entry, other = shared.shell("entry 30; entry 5").splitlines()
+    above, below = data.draw(crontabs(entry)), data.draw(crontabs(entry))
+    above = above + b"\n" if above and not above.endswith(b"\n") else above
+    again, changed, twice = (
+        shared.shell(f'edited "$(entry {minutes})"', above + entry + b"\n" + below + more)
+        for minutes, more in ((30, b""), (5, b""), (5, b"\n" + entry))
+    )
+    assert again == above + entry + b"\n" + below
+    assert changed == above + other + b"\n" + below
+    assert twice == above + other + b"\n" + below + b"\n"
+
+
+def test_the_last_line_may_be_the_entry_without_a_newline(shared: Checkout) -> None:
+    entry = shared.shell("entry 30")
+    assert shared.shell("edited", b"a\n" + entry.rstrip(b"\n")) == b"a\n"
+    assert shared.shell('edited "$(entry 30)"', b"a\n" + entry.rstrip(b"\n")) == b"a\n" + entry
+
+
+def as_cron_would(entry: str) -> str:
+    """The command of an entry, as /bin/sh gets it: what follows an unescaped % would be its input."""
+    command = entry.split(" ", 5)[5]
+    assert not re.search(r"(?<!\\)%", command)
+    return command.replace("\\%", "%")
+
+
+def test_an_entry_calls_this_checkout_whatever_its_path(checkout: Checkout) -> None:
+    checkout.variables |= {"SSH_AUTH_SOCK": "/run/user/0/a b", "ROUNDHOUSE_CLUSTER_ENV": "my 50%.env", "OTHER": "1"}
+    checkout.variables["PATH"] = "/usr/bin:.::/usr/bin:/nowhere:/bin"
+    entry = checkout.shell("entry 30").decode()
+    assert entry.startswith("*/30 * * * * ")
+    checkout.script.write_text('#!/bin/sh\necho "$*|$PATH|$SSH_AUTH_SOCK|$ROUNDHOUSE_CLUSTER_ENV|$OTHER"\n')
+    done = subprocess.run(["/bin/sh", "-c", as_cron_would(entry)], env={}, check=True, capture_output=True, text=True)
+    assert done.stdout.split("|") == ["cron", "/usr/bin:/bin", "/run/user/0/a b", "my 50%.env", "\n"]
+    assert not list(checkout.folder.parent.glob("**/pwned"))
+
+
+def test_two_checkouts_know_their_own_entries(tmp_path: Path) -> None:
+    first, second = Checkout(folder=tmp_path / "a"), Checkout(folder=tmp_path / "a b")
+    both = first.shell('edited "$(entry 30)"', second.shell("entry 10"))
+    assert first.shell("edited", both) == second.shell("entry 10")
+    assert second.shell("edited", both) == first.shell("entry 30")
+
+
+def test_a_link_to_the_checkout_leads_to_the_same_entry(checkout: Checkout) -> None:
+    entry = checkout.shell("entry 30")
+    link = checkout.folder.parent / "link"
+    link.symlink_to(checkout.folder)
+    checkout.folder = link
+    assert checkout.shell("entry 30") == entry
+
+
+@pytest.mark.parametrize(
+    ("minutes", "fields"),
+    [("1", "*/1 * * * *"), ("15", "*/15 * * * *"), ("60", "0 */1 * * *"), ("120", "0 */2 * * *")],
+)
+def test_an_interval_that_cron_can_keep_is_written_in_its_fields(shared: Checkout, minutes: str, fields: str) -> None:
+    assert shared.shell(f"entry {minutes}").decode().startswith(f"{fields} '/usr/bin/env' ")
+    assert shared.shell(f'interval "$(entry {minutes})"').decode() == f"{minutes}\n"
+
+
+@pytest.mark.parametrize("minutes", ["0", "7", "45", "61", "90", "1440", "-5", "1.5", "", "1 2", "*", "030", "x"])
+@pytest.mark.parametrize("command", ["on", "timer"])
+def test_an_interval_that_cron_cannot_keep_is_refused(shared: Checkout, command: str, minutes: str) -> None:
+    done = shared.call(command, "--every", minutes)
+    assert done.returncode == USAGE
+    assert done.stderr.startswith("chpc_train.sh: cron cannot call") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("start",), ("on", "--often"), ("on", "--every"), ("off", "now"), ("now", "--every", "5"), ("ON",)]
+)
+def test_usage_that_is_not_understood_is_told(shared: Checkout, words: tuple[str, ...]) -> None:
+    done = shared.call(*words)
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert "chpc_train.sh" in done.stderr
+
+
+def test_the_help_tells_all_exit_codes(shared: Checkout) -> None:
+    done = shared.call("--help")
+    assert done.returncode == 0 and max(map(len, done.stdout.splitlines())) <= 120
+    assert re.findall(r"(?m)^  (\d+) ", done.stdout) == ["0", "1", "2", "3", "130"]
+
+
+def test_the_timer_calls_this_checkout_at_equal_distances(checkout: Checkout) -> None:
+    done = checkout.call("timer", "--every", "120")
+    assert done.returncode == 0
+    assert "OnCalendar=0/2:00\n" in done.stdout
+    (start,) = re.findall(r"(?m)^ExecStart=(.*)$", done.stdout)
+    escaped = ODD.replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    assert start.startswith('"/usr/bin/env" "PATH=/usr/bin:/bin" "') and start.endswith(
+        f'/{escaped}/toolbox/chpc_train.sh" "cron"'
+    )
+
+
+# ---------------------------------------------------------------------------------------------- the crontab
+
+
+def read_crontab() -> bytes | None:
+    """This user's; None if there is none."""
+    done = subprocess.run(["crontab", "-l"], check=False, capture_output=True)
+    return done.stdout if done.returncode == 0 else None
+
+
+def write_crontab(text: bytes | None) -> None:
+    if text is not None:
+        subprocess.run(["crontab", "-"], input=text, check=True)
+    elif read_crontab() is not None:
+        subprocess.run(["crontab", "-r"], check=True)
+
+
+@pytest.fixture
+def crontab() -> Iterator[Callable[[], bytes | None]]:
+    """This user's real crontab, empty; it gets back what it had before, whatever the test does."""
+    missing = [name for name in ("cron", "crontab") if shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin") is None]
+    if missing or os.geteuid() != 0:
+        reason = f"not installed: {', '.join(missing)} (Debian: cron)" if missing else "needs root, to start cron"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    before = read_crontab()
+    with tempfile.NamedTemporaryFile(prefix="crontab-", delete=False) as copy:  # if the machine goes down meanwhile
+        copy.write(before or b"")
+    try:
+        write_crontab(None)
+        yield read_crontab
+    finally:
+        write_crontab(before)
+        Path(copy.name).unlink()
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[None]:
+    """A cron that runs: the machine's, or one of the test's."""
+    running = any(process.info["name"] in ("cron", "crond") for process in psutil.process_iter(["name"]))
+    if running:
+        yield
+        return
+    with open(tmp_path / "cron.log", "wb") as log:
+        process = subprocess.Popen(["/usr/sbin/cron", "-f"], stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def fill_in(checkout: Checkout, **values: str) -> None:
+    """toolbox/cluster.env of a host that nobody has. Whoever reads it asks for ssh and rsync too."""
+    require_ssh()
+    told = {"HOST": "nowhere.invalid", "REMOTE": "roundhouse", "ROUNDS": "r", **values}
+    (checkout.folder / "toolbox/cluster.env").write_text("".join(f'{key}="{value}"\n' for key, value in told.items()))
+
+
+Crontab = Callable[[], bytes | None]
+
+
+@pytest.mark.cron
+def test_on_and_off_in_the_real_crontab(checkout: Checkout, crontab: Crontab, daemon: None) -> None:
+    fill_in(checkout)
+    others = b'# mine\nMAILTO=""\n\n0 0 1 1 * true 100\\% # roundhouse\n'
+    write_crontab(others)
+    assert checkout.call("status").returncode == OFF
+    for minutes in ("30", "30", "5"):
+        done = checkout.call("on", "--every", minutes)
+        assert done.returncode == FINE, done.stderr
+        text = crontab()
+        assert text and text.startswith(others) and text.count(b"\n") == others.count(b"\n") + 1
+        assert text.endswith(checkout.shell(f"entry {minutes}"))
+    assert "on: every 5 minutes, next at 20" in checkout.call("status").stdout
+    assert checkout.call("off").stdout == "off\n"
+    assert crontab() == others
+    assert checkout.call("off").stdout == "off: there was no entry\n"
+    assert crontab() == others
+
+
+@pytest.mark.cron
+def test_where_there_was_no_crontab_there_is_none_afterwards(
+    checkout: Checkout, crontab: Crontab, daemon: None
+) -> None:
+    fill_in(checkout)
+    assert crontab() is None
+    assert checkout.call("on").returncode == FINE
+    assert crontab() == checkout.shell("entry 30")
+    assert checkout.call("off").returncode == FINE
+    assert crontab() is None
+
+
+@pytest.mark.cron
+def test_an_entry_without_a_cron_that_runs_is_told(checkout: Checkout, crontab: Crontab) -> None:
+    if any(process.info["name"] in ("cron", "crond") for process in psutil.process_iter(["name"])):
+        pytest.skip("a cron runs on this machine")
+    fill_in(checkout)
+    done = checkout.call("on")
+    assert done.returncode == TROUBLE
+    assert "no cron is seen to run" in done.stderr and "timer" in done.stderr
+    assert crontab() == checkout.shell("entry 30")
+
+
+def put_before(checkout: Checkout, name: str, program: str) -> None:
+    """A command of the test's own, before all others of that name."""
+    commands = checkout.folder.parent / "commands"
+    commands.mkdir(exist_ok=True)
+    (commands / name).write_text(f"#!/bin/sh\n{program}\n")
+    (commands / name).chmod(0o755)
+    checkout.variables["PATH"] = f"{commands}:/usr/bin:/bin"
+
+
+REFUSED = """\
+echo "$*" >>"$HOME/crontab.calls"
+[ "$1" != -l ] || {{ {listing}; }}
+cat "$1" >"$HOME/installed" 2>/dev/null
+{answer}
+"""
+
+
+@pytest.mark.parametrize(
+    ("listing", "answer", "told"),
+    [
+        ("echo 'You (me) are not allowed to use this program (crontab)' >&2; exit 1", "exit 0", "are not allowed"),
+        ("echo 'crontab: cannot read the spool' >&2; exit 1", "exit 0", "cannot read the spool"),
+        ("echo '0 1 * * * true'; exit 0", "echo 'crontab: no space left' >&2; exit 1", "no space left"),
+        ("echo '0 1 * * * true'; exit 0", "exit 0", "not what was put there"),
+    ],
+)
+def test_where_cron_is_refused_it_says_so_and_what_to_do(
+    checkout: Checkout, listing: str, answer: str, told: str
+) -> None:
+    fill_in(checkout)
+    put_before(checkout, "crontab", REFUSED.format(listing=listing, answer=answer))
+    done = checkout.call("on")
+    assert done.returncode == TROUBLE
+    assert told in done.stderr and "--watch" in done.stderr and "timer" in done.stderr
+    if "exit 1" in listing:  # what cannot be read is not taken for empty
+        assert not (checkout.folder.parent / "installed").exists()
+    assert checkout.call("status").returncode == OFF
+
+
+def test_where_there_is_no_crontab_command_it_says_so(checkout: Checkout) -> None:
+    fill_in(checkout)
+    commands = checkout.folder.parent / "all"
+    commands.mkdir()
+    for place in ("/usr/bin", "/bin"):
+        for name in os.listdir(place):
+            if name != "crontab" and not (commands / name).is_symlink():
+                (commands / name).symlink_to(f"{place}/{name}")
+    checkout.variables["PATH"] = str(commands)
+    done = checkout.call("on")
+    assert done.returncode == TROUBLE
+    assert "there is no command crontab" in done.stderr
+
+
+def test_on_asks_for_the_settings_first(checkout: Checkout) -> None:
+    put_before(checkout, "crontab", 'echo "$*" >>"$HOME/crontab.calls"')
+    done = checkout.call("on")
+    assert done.returncode == USAGE
+    assert "copy toolbox/cluster.env.example" in done.stderr
+    assert not (checkout.folder.parent / "crontab.calls").exists()
+
+
+@pytest.mark.parametrize(
+    ("folder", "path", "told"),
+    [("a\\b", "", "backslash"), ("a", ":".join(f"/usr/./{'./' * n}" for n in range(99)), "PATH")],
+)
+def test_what_cron_cannot_call_is_refused(tmp_path: Path, folder: str, path: str, told: str) -> None:
+    checkout = Checkout(folder=tmp_path / folder)
+    fill_in(checkout)
+    checkout.variables["PATH"] = f"/usr/bin:/bin:{path}"
+    done = checkout.call("on")
+    assert done.returncode == USAGE
+    assert told in done.stderr
+
+
+# ---------------------------------------------------------------------------------------------- runs
+
+
+@dataclass
+class Cluster:
+    """What lies behind sshd: a checkout whose runner.py only takes notes, and an account whose profile finds sbatch."""
+
+    folder: Path
+    server: SshServer
+
+    def __post_init__(self) -> None:
+        for name in ("experiments", "bin", "home"):
+            (self.folder / name).mkdir(parents=True)
+        (self.folder / "runner.py").write_text(PROGRAM)
+        self.has_scheduler(True)
+
+    def has_scheduler(self, yes: bool) -> None:
+        """Whether a login shell finds a scheduler. Its other commands it finds either way."""
+        commands = self.folder / "bin"
+        for name in ("bash", "sh", "env", "timeout", "rsync", "sleep", "cat"):
+            found = shutil.which(name)
+            if found and not (commands / name).exists():
+                (commands / name).symlink_to(found)
+        (commands / "sbatch").unlink(missing_ok=True)
+        if yes:
+            (commands / "sbatch").symlink_to("/bin/true")
+        (self.folder / "home/.bash_profile").write_text(f"PATH={shlex.quote(str(commands))}\necho Welcome.\n")
+
+    def does(self, program: str) -> None:
+        """What runner.py does, in Python."""
+        (self.folder / "runner.does").write_text(program)
+
+    def calls(self) -> list[str]:
+        return notes(self.folder)
+
+    def runner(self) -> psutil.Process:
+        """A runner.py that SLEEPS."""
+        begun = self.folder / "begun"
+        wait_for(lambda: begun.exists() and begun.read_text(), "runner.py has begun there")
+        return psutil.Process(int(begun.read_text()))
+
+    def record(self, name: str, text: str = "{}", of: str = "r") -> Path:
+        file = self.folder / "experiments" / of / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        return file
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, ssh_server: SshServer, checkout: Checkout) -> Cluster:
+    """Reached by the checkout, with a round that has begun."""
+    # No double quotes here: sshd_config cannot have them in a value.
+    made = Cluster(tmp_path / "there's $(touch pwned) a clus;ter", ssh_server)
+    ssh_server.environment["HOME"] = str(made.folder / "home")
+    ssh_server.environment[MARK] = checkout.mark
+    ssh_server.restart()
+    made.record("it's $(touch pwned) #1/status.json")
+    set_up(checkout, made)
+    return made
+
+
+def set_up(checkout: Checkout, cluster: Cluster, **values: str) -> None:
+    settings = {"REMOTE": str(cluster.folder), "ROUNDS": "r", "PYTHON": sys.executable, **values}
+    shutil.copy(cluster.server.set(**settings), checkout.folder / "toolbox/cluster.env")
+
+
+@pytest.mark.ssh
+def test_a_run_pulls_plots_and_queues(checkout: Checkout, cluster: Cluster) -> None:
+    set_up(checkout, cluster, ROUNDS="r later")
+    done = checkout.call("now")
+    assert (done.returncode, done.stderr) == (FINE, "")
+    assert (checkout.folder / "experiments/r/it's $(touch pwned) #1/status.json").exists()
+    assert checkout.calls() == ["plot_experiments.py --round r", "report.py --round r"]
+    assert cluster.calls() == ["runner.py --round r", "runner.py --round later"]
+    assert list(checkout.steps()) == ["begin", "pull", "plots", "report r", "queue r", "queue later", "end"]
+    assert checkout.steps()["queue r"] == "ok: completed. Round done."
+    assert done.stdout == checkout.log.read_text()
+    assert len(done.stdout.splitlines()) == 7
+    assert not list(checkout.folder.parent.glob("**/pwned")) and not checkout.left()
+
+
+@pytest.mark.ssh
+def test_cron_says_nothing_and_logs_the_same(checkout: Checkout, cluster: Cluster) -> None:
+    done = checkout.call("cron")
+    assert (done.returncode, done.stdout, done.stderr) == (FINE, "", "")
+    assert checkout.steps()["end"] == "fine"
+    cluster.does("sys.exit(5)")
+    done = checkout.call("cron")
+    assert (done.returncode, done.stdout, done.stderr) == (TROUBLE, "", "")
+
+
+@pytest.mark.ssh
+@pytest.mark.parametrize(
+    ("program", "told", "code"),
+    [
+        ("print('3 of 4'); sys.exit(3)", "ok: work remains. 3 of 4", FINE),
+        ("print('3 of 4'); sys.exit(4)", "look: something failed, is blocked or was cancelled. 3 of 4", TROUBLE),
+        ("sys.exit('runner.py: no round')", "failed: ended with 1: no round", TROUBLE),
+        ("print('runner.py: no round\\n', file=sys.stderr); sys.exit(2)", "failed: no round", TROUBLE),
+        ("print('squeue: \\33[2Jdown', file=sys.stderr); sys.exit(5)",
+         "failed: scheduler or disk failed there, nothing is lost: squeue: [2Jdown", TROUBLE),
+        ("1 / 0", "failed: ended with 1: ZeroDivisionError: division by zero", TROUBLE),
+        ("print('runner.py: round r was archived: so', file=sys.stderr); sys.exit(2)",
+         "ok: archived on the cluster: take it out of ROUNDS", FINE),
+        ("os.kill(os.getpid(), 9)", "failed: ended with 137", TROUBLE),
+    ],
+)  # fmt: skip
+def test_each_end_of_the_runner_there_is_told(
+    checkout: Checkout, cluster: Cluster, program: str, told: str, code: int
+) -> None:
+    cluster.does(program)
+    done = checkout.call("now")
+    assert checkout.steps()["queue r"].startswith(told)
+    assert done.returncode == code
+    assert checkout.call("status").returncode == OFF
+
+
+@pytest.mark.ssh
+def test_a_step_that_fails_does_not_stop_the_others_and_its_words_are_kept(
+    checkout: Checkout, cluster: Cluster
+) -> None:
+    analysis = checkout.folder / "analysis"
+    (analysis / "plot_experiments.does").write_text(
+        "print('r: 1 drawn'); print('r: e is passed over', file=sys.stderr); sys.exit(1)"
+    )
+    (analysis / "report.does").write_text("sys.exit('report.py: the disk is full')")
+    done = checkout.call("now")
+    assert done.returncode == TROUBLE
+    assert checkout.steps()["plots"] == "failed: ended with 1: r: e is passed over"
+    assert checkout.steps()["report r"] == "failed: ended with 1: the disk is full"
+    assert checkout.steps()["queue r"].startswith("ok")
+    assert checkout.steps()["end"] == "2 failed or to be looked at"
+    assert "\n    r: 1 drawn\n    r: e is passed over\n" in checkout.log.read_text() == done.stdout
+
+
+@pytest.mark.ssh
+def test_a_record_that_was_kept_here_is_to_be_looked_at(checkout: Checkout, cluster: Cluster) -> None:
+    assert checkout.call("now").returncode == FINE
+    mine = checkout.folder / "experiments/r/it's $(touch pwned) #1/status.json"
+    mine.write_text("mine")
+    assert checkout.call("now").returncode == TROUBLE
+    assert checkout.steps()["pull"].startswith("look: r: kept")
+    assert checkout.steps()["queue r"].startswith("ok")
+    assert mine.read_text() == "mine"
+
+
+UNREACHABLE = {
+    "away": ("stop", "cannot be reached"),
+    "another host key": ("new_host_key", "has another host key than before"),
+    "an unknown host key": ("forget_host", "is not known by its host key"),
+    "a key that is not accepted": ("deny", "does not accept your key"),
+}
+
+
+@pytest.mark.ssh
+@pytest.mark.parametrize("why", UNREACHABLE)
+def test_a_host_that_cannot_be_reached_is_one_line_and_plots_are_made_of_what_is_here(
+    checkout: Checkout, cluster: Cluster, why: str
+) -> None:
+    (checkout.folder / "experiments/r").mkdir()
+    fault, told = UNREACHABLE[why]
+    getattr(cluster.server, fault)()
+    done = checkout.call("now")
+    assert done.returncode == TROUBLE
+    steps = checkout.steps()
+    assert steps["pull"].startswith(f"failed: cluster {told}")
+    assert steps["plots"].startswith("ok") and steps["report r"].startswith("ok")
+    assert steps["queue r"] == "not tried"
+    assert len(done.stdout.splitlines()) == 6 and done.stderr == ""
+    assert cluster.calls() == []
+
+
+@pytest.mark.ssh
+def test_a_host_that_asks_for_a_second_factor_is_one_line(checkout: Checkout, cluster: Cluster) -> None:
+    cluster.server.ask_for("publickey,password")
+    assert checkout.call("now").returncode == TROUBLE
+    assert "asks for a password or a second factor" in checkout.steps()["pull"]
+    assert checkout.steps()["queue r"] == "not tried"
+
+
+@pytest.mark.ssh
+def test_a_connection_that_is_cut_while_the_runner_works_stops_only_what_needs_it(
+    checkout: Checkout, cluster: Cluster
+) -> None:
+    set_up(checkout, cluster, ROUNDS="r s t")
+    cluster.does(SLEEPS)
+    run = checkout.start("now")
+    there = cluster.runner()
+    assert cluster.server.cut() > 0
+    out, _ = run.communicate(timeout=60)
+    assert run.returncode == TROUBLE, out
+    steps = checkout.steps()
+    assert steps["queue r"].startswith("failed: cluster ")
+    assert steps["queue s t"] == "not tried"
+    there.kill()
+
+
+@pytest.mark.ssh
+def test_the_runner_is_not_called_where_it_would_train_on_the_login_node(checkout: Checkout, cluster: Cluster) -> None:
+    cluster.has_scheduler(False)
+    assert checkout.call("now").returncode == TROUBLE
+    assert checkout.steps()["queue r"].startswith("failed: no sbatch and no qsub in a login shell there")
+    assert cluster.calls() == []
+
+
+@pytest.mark.ssh
+def test_a_folder_or_an_interpreter_that_is_not_there_is_told(checkout: Checkout, cluster: Cluster) -> None:
+    set_up(checkout, cluster, PYTHON="no such/python")
+    assert checkout.call("now").returncode == TROUBLE
+    assert (
+        checkout.steps()["queue r"] == f"failed: PYTHON is not there on the cluster: no such/python in {cluster.folder}"
+    )
+    set_up(checkout, cluster, REMOTE=f"{cluster.folder}/no where")
+    assert checkout.call("now").returncode == TROUBLE
+    assert checkout.steps()["pull"].startswith("failed: cluster has no folder")
+    assert checkout.steps()["queue r"].startswith("failed: REMOTE cannot be entered on the cluster")
+
+
+@pytest.mark.ssh
+def test_a_round_that_was_archived_here_is_left_alone(checkout: Checkout, cluster: Cluster) -> None:
+    set_up(checkout, cluster, ROUNDS="r old")
+    cluster.record("e/status.json", of="old")
+    (checkout.folder / "analysis/experiment_old/experiments").mkdir(parents=True)
+    assert checkout.call("now").returncode == FINE
+    assert checkout.steps()["round old"].startswith("archived here")
+    assert not (checkout.folder / "experiments/old").exists()
+    assert cluster.calls() == ["runner.py --round r"]
+    set_up(checkout, cluster, ROUNDS="old")
+    assert checkout.call("now").returncode == FINE
+    assert list(checkout.steps()) == ["begin", "round old", "end"]
+
+
+@pytest.mark.parametrize("settings", [None, "HOST=cluster\nREMOTE=$(touch pwned)\n", "HOST=-oProxyCommand=x\n"])
+def test_settings_that_are_wrong_are_told_and_nothing_is_done(checkout: Checkout, settings: str | None) -> None:
+    if settings is not None:
+        (checkout.folder / "toolbox/cluster.env").write_text(settings)
+    for mode in ("now", "cron"):
+        done = checkout.call(mode)
+        assert done.returncode == USAGE
+        assert "cluster.env" in checkout.steps()["settings"]
+        assert list(checkout.steps()) == ["begin", "settings", "end"]
+    assert not list(checkout.folder.parent.glob("**/pwned"))
+
+
+def test_without_an_interpreter_here_the_rest_goes_on(checkout: Checkout) -> None:
+    (checkout.folder / ".venv/bin/python").unlink()
+    (checkout.folder / "experiments/r").mkdir()
+    fill_in(checkout)
+    assert checkout.call("now").returncode == TROUBLE
+    assert "make install" in checkout.steps()["plots"]
+    assert checkout.steps()["queue r"] == "not tried"
+
+
+# ------------------------------------------------------------------------------------------ one at a time, and an end
+
+
+@pytest.mark.ssh
+def test_two_runs_never_overlap(checkout: Checkout, cluster: Cluster) -> None:
+    cluster.does(SLEEPS)
+    first = checkout.start("cron")
+    there = cluster.runner()
+    by_cron, by_hand = checkout.call("cron"), checkout.call("now")
+    assert (by_cron.returncode, by_cron.stdout) == (FINE, "")
+    assert by_hand.returncode == BUSY and "busy: another run is at work" in by_hand.stdout
+    assert checkout.logged().count("busy: another run is at work") == 2
+    assert "a run is at work" in checkout.call("status").stdout
+    assert cluster.calls() == ["runner.py --round r"]
+    there.kill()
+    first.wait(30)
+    assert checkout.lock_is_free()
+
+
+@pytest.mark.ssh
+def test_a_runner_that_hangs_there_is_ended_there_too(checkout: Checkout, cluster: Cluster) -> None:
+    set_up(checkout, cluster, ROUNDS="r s")
+    checkout.change(QUEUE_LIMIT=2, GRACE=5)
+    cluster.does(f"if sys.argv[-1] == 'r': {SLEEPS}")
+    run = checkout.start("now")
+    there = cluster.runner()
+    out, _ = run.communicate(timeout=60)
+    assert checkout.steps()["queue r"] == "failed: ended, for it lasted too long", out
+    assert checkout.steps()["queue s"].startswith("ok")
+    assert not there.is_running() or there.status() == psutil.STATUS_ZOMBIE
+    assert checkout.lock_is_free() and not checkout.left()
+
+
+@pytest.mark.ssh
+def test_a_host_that_hangs_is_given_up_with_all_children(checkout: Checkout, cluster: Cluster) -> None:
+    checkout.change(QUEUE_LIMIT=1, GRACE=1)
+    (cluster.folder / "home/.bash_profile").write_text("trap '' TERM HUP\nwhile :; do sleep 1; done\n")
+    assert checkout.call("now").returncode == TROUBLE
+    assert checkout.steps()["queue r"] == "failed: ended, for it lasted too long"
+    assert checkout.lock_is_free()
+    wait_for(lambda: not [one for one in checkout.left() if one.name() in ("ssh", "timeout", "rsync")], "ssh is gone")
+
+
+@pytest.mark.parametrize("stubborn", [True, False], ids=["it ignores SIGTERM", "only its child does"])
+def test_a_step_that_hangs_at_home_ends_with_its_children(checkout: Checkout, stubborn: bool) -> None:
+    checkout.change(RUN_LIMIT=2, GRACE=1)
+    fill_in(checkout)
+    (checkout.folder / "experiments/r").mkdir()
+    child = ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]
+    ignore = "signal.signal(signal.SIGTERM, signal.SIG_IGN)" if stubborn else ""
+    (checkout.folder / "analysis/plot_experiments.does").write_text(
+        f"import signal, subprocess\n{ignore}\nsubprocess.run({child})"
+    )
+    assert checkout.call("cron").returncode == TROUBLE
+    steps = checkout.steps()
+    assert steps["plots"].startswith("failed: ended")
+    assert steps["report r"] == "failed: there was no time left for it"
+    assert checkout.lock_is_free() and not checkout.left()
+
+
+@pytest.mark.ssh
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_run_that_is_interrupted_takes_its_children_along(
+    checkout: Checkout, cluster: Cluster, number: signal.Signals
+) -> None:
+    cluster.does(SLEEPS)
+    run = checkout.start("now")
+    there = cluster.runner()
+    run.send_signal(number)
+    out, _ = run.communicate(timeout=30)
+    assert run.returncode == INTERRUPTED, out
+    assert checkout.logged()[-1].startswith("end: interrupted")
+    assert checkout.lock_is_free()
+    there.kill()
+    wait_for(lambda: not checkout.left(), "all have ended")
+
+
+@pytest.mark.ssh
+def test_a_shared_connection_stays_and_does_not_hold_the_lock(checkout: Checkout, cluster: Cluster) -> None:
+    cluster.server.share()
+    assert checkout.call("now").returncode == FINE
+    master = cluster.server.ssh("-O", "check", host="cluster")
+    assert "Master running" in master.stderr
+    assert checkout.lock_is_free()
+    assert checkout.call("now").returncode == FINE
+    assert cluster.server.ssh("-O", "check", host="cluster").stderr == master.stderr
+
+
+def test_a_run_that_was_killed_leaves_no_lock_and_status_tells(checkout: Checkout) -> None:
+    fill_in(checkout)
+    (checkout.folder / "experiments/r").mkdir()
+    (checkout.folder / "analysis/plot_experiments.does").write_text(SLEEPS)
+    run = checkout.start("cron")
+    wait_for((checkout.folder / "analysis/begun").exists, "plots are drawn")
+    run.kill()
+    run.wait()
+    assert checkout.lock_is_free()
+    assert "it did not come to its end" in checkout.call("status").stdout
+
+
+# ---------------------------------------------------------------------------------------------- log and status
+
+
+def test_the_log_is_put_aside_when_it_is_large_and_few_are_kept(checkout: Checkout) -> None:
+    checkout.change(LOG_SIZE=300, OLD_LOGS=2)
+    for _ in range(8):
+        assert checkout.call("cron").returncode == USAGE
+    names = sorted(path.name for path in checkout.log.parent.glob("*.log*"))
+    assert names == ["chpc_train.log", "chpc_train.log.1", "chpc_train.log.2"]
+    assert checkout.log.read_text().count("begin") == checkout.log.read_text().count("end:") > 0
+
+
+@dataclass
+class Journal:
+    """A checkout with an entry, and a log of the test's own."""
+
+    checkout: Checkout
+
+    def tell(self, *lines: tuple[float, str]) -> None:
+        """Lines, each so many minutes ago."""
+        self.checkout.log.parent.mkdir(exist_ok=True)
+        form = "%Y-%m-%dT%H:%M:%SZ"
+        text = [f"{time.strftime(form, time.gmtime(time.time() - 60 * ago))} {line}\n" for ago, line in lines]
+        self.checkout.log.write_text("".join(text))
+
+    def status(self) -> tuple[int, str]:
+        done = self.checkout.call("status")
+        assert done.stderr == ""
+        return done.returncode, done.stdout
+
+
+@pytest.fixture
+def journal(checkout: Checkout) -> Journal:
+    (checkout.folder.parent / "entry").write_bytes(b"# others\n" + checkout.shell("entry 30"))
+    put_before(checkout, "crontab", '[ "$1" = -l ] && cat "$HOME/entry"')
+    return Journal(checkout)
+
+
+def test_status_tells_that_nothing_has_run_yet(journal: Journal) -> None:
+    journal.tell((1, "on: every 30 minutes"))
+    code, out = journal.status()
+    assert code == FINE and "last run: none yet" in out and str(journal.checkout.log) in out
+
+
+def test_status_tells_each_step_of_the_last_run(journal: Journal) -> None:
+    old = [(60, "begin: cron"), (60, "pull: failed, 1 s: away"), (60, "end: 1 failed")]
+    journal.tell(*old, (9, "begin: cron"), (8, "pull: ok, 3 s"), (7, "busy: another run"), (7, "end: fine, 4 s"))
+    code, out = journal.status()
+    assert code == FINE
+    assert [line.split("Z ")[1] for line in out.splitlines() if line.startswith("  ")] == [
+        "begin: cron", "pull: ok, 3 s", "end: fine, 4 s",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ago", "end", "told"),
+    [
+        (5, "end: 1 failed or to be looked at, 4 s", "1 failed"),
+        (5, "pull: ok, 1 s", "it did not come to its end"),
+        (200, "end: fine, 4 s", "none since"),
+    ],
+)
+def test_status_has_a_code_for_a_last_run_that_was_not_well(journal: Journal, ago: float, end: str, told: str) -> None:
+    journal.tell((ago, "begin: cron"), (ago, end))
+    code, out = journal.status()
+    assert code == TROUBLE and told in out
+
+
+def test_status_tells_an_entry_that_was_edited_or_made_a_comment(journal: Journal) -> None:
+    file = journal.checkout.folder.parent / "entry"
+    entry = file.read_text()
+    file.write_text(entry.replace("*/30 * * * *", "3 4 * * 1-5"))
+    assert "at other times" in journal.status()[1]
+    file.write_text(entry.replace("*/30", "#*/30"))
+    assert journal.status()[0] == OFF
+
+
+def test_the_next_run_is_at_the_next_half_hour(shared: Checkout) -> None:
+    before = time.time()
+    told = shared.shell("next_run 30").decode().strip()
+    moment = calendar.timegm(time.strptime(told, "%Y-%m-%dT%H:%M:%SZ"))
+    assert moment % 1800 == 0 and before < moment <= time.time() + 1800
+
+
+# ---------------------------------------------------------------------------------------------- fired by cron
+
+
+@pytest.mark.cron
+@pytest.mark.ssh
+def test_cron_fires_the_entry(
+    checkout: Checkout, cluster: Cluster, crontab: Crontab, request: pytest.FixtureRequest
+) -> None:
+    checkout.call("on", "--every", "1")
+    request.getfixturevalue("daemon")  # now: a cron does not see what changes in the second in which it starts
+    wait_for(lambda: any(line.startswith("end:") for line in checkout.logged()), "cron has called it", 90)
+    assert checkout.call("off").returncode == FINE
+    assert checkout.steps()["begin"] == "cron"
+    assert checkout.steps()["end"] == "fine", checkout.log.read_text()
+    assert checkout.calls() == ["plot_experiments.py --round r", "report.py --round r"]
+    assert cluster.calls() == ["runner.py --round r"]
+    assert crontab() is None
+    assert not list(checkout.folder.parent.glob("**/pwned"))
