@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from cluster import SlurmCluster
-from rounds_for_tests import MARK, REPOSITORY, Marked, wait_for
+from rounds_for_tests import MARK, REPOSITORY, Marked, fill, small_disk, wait_for
 from ssh_server import SshServer, require_ssh
 
 pytestmark = [pytest.mark.cluster, pytest.mark.ssh]
@@ -135,3 +135,22 @@ def test_a_round_is_queued_resumed_completed_and_shown_at_home_by_runs_of_chpc_t
     log = (both.home / "toolbox/logs/chpc_train.log").read_text()
     assert len(re.findall(r"(?m) end: fine, ", log)) == len(runs) + 1
     assert not list(both.home.parent.glob("**/pwned"))
+
+
+def test_a_full_disk_on_the_cluster_is_told_loses_nothing_and_is_got_over(
+    both: Both, slurm_cluster: SlurmCluster
+) -> None:
+    with small_disk(both.there / "experiments", "2m"):
+        ballast = fill(both.there / "experiments")
+        full = both.call("now")
+        assert full.returncode == 1, full.stdout + full.stderr
+        assert "queue r: failed" in full.stdout and "nothing is lost" in full.stdout
+        assert not slurm_cluster.run(["squeue", "-h"]).stdout.strip()
+        ballast.unlink()
+
+        def run_once() -> bool:
+            wait_for(lambda: not slurm_cluster.run(["squeue", "-h"]).stdout.strip(), "no job is left in the queue")
+            return both.call("now").returncode == 0 and set(both.states().values()) == {"completed"}
+
+        wait_for(run_once, "the round is completed", 120)
+        assert len(both.states()) == 2
