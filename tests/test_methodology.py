@@ -380,6 +380,16 @@ def test_latex_is_well_formed(made: Place, name: str) -> None:
     assert not re.search(r"[$#]|(?<!\\)_", re.sub(r"\\label\{[^}]*\}|^%.*", "", bare, flags=re.MULTILINE))
     labels = re.findall(r"\\label\{(.*?)\}", text)
     assert len(set(labels)) == len(labels) >= 5
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex (package texlive-latex-base)")
+@pytest.mark.parametrize("name", ["mixed", "charlie", "charlie_smoke"])
+def test_latex_compiles_the_chapter(made: Place, tmp_path: Path, name: str) -> None:
+    head = r"\documentclass{article}\usepackage{booktabs,longtable}\begin{document}"
+    (tmp_path / "all.tex").write_text("\n".join([head, latex(facts_of(made, name)), r"\end{document}"]))
+    words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout
     for spec, body in re.findall(r"\\begin\{longtable\}\{(.*)\}\n((?s:.*?))\\end\{longtable\}", text):
         columns = len(re.sub(r"\{.*\}", "", spec))
         lines = [line for line in body.splitlines() if " & " in line]
