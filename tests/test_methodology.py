@@ -380,6 +380,13 @@ def test_latex_is_well_formed(made: Place, name: str) -> None:
     assert not re.search(r"[$#]|(?<!\\)_", re.sub(r"\\label\{[^}]*\}|^%.*", "", bare, flags=re.MULTILINE))
     labels = re.findall(r"\\label\{(.*?)\}", text)
     assert len(set(labels)) == len(labels) >= 5
+    for spec, body in re.findall(r"\\begin\{longtable\}\{(.*)\}\n((?s:.*?))\\end\{longtable\}", text):
+        columns = len(re.sub(r"\{.*\}", "", spec))
+        lines = [line for line in body.splitlines() if " & " in line]
+        assert lines
+        assert {line.replace(r"\&", "").count("&") + 1 for line in lines} == {columns}
+    for word in ("toprule", "midrule", "bottomrule"):
+        assert f"\\{word}" in text
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex (package texlive-latex-base)")
@@ -390,13 +397,6 @@ def test_latex_compiles_the_chapter(made: Place, tmp_path: Path, name: str) -> N
     words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
     ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout
-    for spec, body in re.findall(r"\\begin\{longtable\}\{(.*)\}\n((?s:.*?))\\end\{longtable\}", text):
-        columns = len(re.sub(r"\{.*\}", "", spec))
-        lines = [line for line in body.splitlines() if " & " in line]
-        assert lines
-        assert {line.replace(r"\&", "").count("&") + 1 for line in lines} == {columns}
-    for word in ("toprule", "midrule", "bottomrule"):
-        assert f"\\{word}" in text
 
 
 # ---------------------------------------------------------------------------------------------------------- the script
