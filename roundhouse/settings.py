@@ -10,6 +10,7 @@ from typing import Any
 from roundhouse.errors import RoundhouseError
 from roundhouse.options import choose, read_options
 
+GIVEN_BY_SWEEPS = {"draw", "focus"}  # they tell experiments apart, and mean nothing to a study
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -38,8 +39,8 @@ class Settings:
 
 
 def split_config(config: Mapping[str, Any], deadline: float | None = None) -> tuple[Settings, dict[str, Any]]:
-    """Take the loop's keys out of a config: (settings, what is left for the study)."""
+    """Take the loop's keys, and those that sweeps add, out of a config: (settings, what is left for the study)."""
     keys = {field.name for field in dataclasses.fields(Settings)} - {"deadline"}
     settings = read_options(Settings, {key: value for key, value in config.items() if key in keys})
-    rest = {key: value for key, value in config.items() if key not in keys}
+    rest = {key: value for key, value in config.items() if key not in keys | GIVEN_BY_SWEEPS}
     return dataclasses.replace(settings, deadline=deadline), rest

@@ -253,6 +253,10 @@ def test_the_deadline_is_no_key_of_a_config() -> None:
     assert split_config({"deadline": 5.0})[1] == {"deadline": 5.0}
 
 
+def test_what_a_sweep_adds_to_tell_experiments_apart_is_not_put_to_the_study() -> None:
+    assert split_config({"draw": 3, "focus": "depth", "lr": 0.1})[1] == {"lr": 0.1}
+
+
 @pytest.mark.parametrize(
     "config", [{"patience": 0}, {"max_epochs": -1}, {"time_limit": 0}, {"max_skipped": 2}, {"seed": "x"}]
 )

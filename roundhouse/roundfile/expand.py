@@ -11,6 +11,7 @@ from roundhouse.experiment import Experiment, Resources
 from roundhouse.roundfile.grid import rows_of
 from roundhouse.roundfile.paths import ancestors_among, path_fault
 from roundhouse.roundfile.schema import Group, ResourceRequests, RoundFile
+from roundhouse.roundfile.sweep import printable
 from roundhouse.roundfile.template import Expression, any_text, parse_template
 from roundhouse.roundfile.waits import waits_of
 from roundhouse.yamlfile import Location, YamlFile
@@ -21,11 +22,15 @@ Column = TypeVar("Column")
 
 @dataclass(frozen=True, slots=True)
 class Combination:
-    """One choice of values in a group, where it is written, and the config and path that follow from it."""
+    """One choice of values in a group, where it is written, and the config and path that follow from it.
+
+    `names`: the config, and what only paths, commands and expressions may name besides.
+    """
 
     values: Mapping[str, Any]
     place: Location
     config: Mapping[str, Any]
+    names: Mapping[str, Any]
     path: str
 
     def __str__(self) -> str:
@@ -39,18 +44,18 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
         file.problem(("experiments",), "experiments is empty: a round has at least one group")
     combined = {group: _combinations(file, group, groups[group], content.defaults) for group in groups}
     _check_paths(file, combined)
-    located = {group: [(one.path, one.config) for one in combinations] for group, combinations in combined.items()}
+    located = {group: [(one.path, one.names) for one in combinations] for group, combinations in combined.items()}
     waits = waits_of(file, groups, located)
     experiments: list[Experiment] = []
     for group, combinations in combined.items():
-        configs = [one.config for one in combinations]
+        names = [one.names for one in combinations]
         study = _study(file, content, group)
         columns = zip(
             combinations,
-            _resources(file, content, group, configs),
-            _priorities(file, content, group, configs),
-            waits.get(group) or [{}] * len(configs),
-            _commands(file, group, groups[group], configs),
+            _resources(file, content, group, names),
+            _priorities(file, content, group, names),
+            waits.get(group) or [{}] * len(names),
+            _commands(file, group, groups[group], names),
             strict=True,
         )
         experiments += [
@@ -61,7 +66,7 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
 
 
 def _combinations(file: YamlFile, name: str, group: Group, defaults: Mapping[str, Any]) -> list[Combination]:
-    """Those of grid and zip, then those of include. One whose path is wrong is left out and becomes a problem."""
+    """Those of all that is swept, then those of include. One whose path is wrong is left out and becomes a problem."""
     place = ("experiments", name)
     try:
         template = parse_template(group.path)
@@ -69,17 +74,19 @@ def _combinations(file: YamlFile, name: str, group: Group, defaults: Mapping[str
         file.problem((*place, "path"), f"path of group {name!r}: {error}")
         return []
     base = {**defaults, **group.config}
-    rows: list[tuple[Mapping[str, Any], Location]] = [(row, (*place, "path")) for row in rows_of(file, name, group)]
+    swept = rows_of(file, name, group, defaults)
+    rows: list[tuple[Mapping[str, Any], Location]] = [(row, (*place, "path")) for row in swept]
     rows += [(row, (*place, "include", number)) for number, row in enumerate(group.include)]
     combinations: list[Combination] = []
     faults: dict[Location, dict[str, None]] = {}
     for row, origin in rows:
         config = {**base, **row}
+        names = printable(config, group.combinations)
         try:
-            path = template.fill(config)
+            path = template.fill(names)
             fault = path_fault(path)
             if fault is None:
-                combinations.append(Combination(row, origin, config, path))
+                combinations.append(Combination(row, origin, config, names, path))
                 continue
             message = f"{path!r} {fault} ({_told(row)})"
         except ValueError as error:

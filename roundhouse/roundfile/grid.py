@@ -1,84 +1,127 @@
-"""The combinations of a group: grid x zip, less exclude."""
+"""The combinations of a group: all that it sweeps, combined, less exclude."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import product
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from roundhouse.names import nearest
 from roundhouse.roundfile.schema import Group
+from roundhouse.roundfile.sweep import (
+    Row,
+    Section,
+    draw_axis,
+    focus_axis,
+    grid_axes,
+    name_of,
+    product_of,
+    subset_axis,
+)
 from roundhouse.yamlfile import YamlFile
 
-Row = dict[str, Any]
+KINDS = ("focus", "grid", "zip", "combinations", "random")  # in the order of keys in a combination
 
 
-def rows_of(file: YamlFile, name: str, group: Group) -> list[Row]:
-    """The values of grid and zip, the last key changing fastest. None where they are wrong: a problem of `file`.
+def rows_of(file: YamlFile, name: str, group: Group, defaults: Mapping[str, Any]) -> list[Row]:
+    """The values of all that is swept, the last key changing fastest. None where they are wrong: problems of `file`.
 
-    A group without grid and zip has one empty row, or none if it has `include`.
+    A group that sweeps nothing has one empty row, or none if it has `include`.
     """
-    if not _is_sound(file, name, group):
+    section = Section(file, name)
+    _check_lists(section, group)
+    _check_keys(section, group)
+    _check_given_names(section, group, defaults)
+    axes = [focus_axis(section, group.focus)] if group.focus else []
+    axes += grid_axes(group.grid)
+    if group.zip and section.is_sound:
+        axes.append([dict(zip(group.zip, step, strict=True)) for step in zip(*group.zip.values(), strict=True)])
+    axes += [subset_axis(section, key, subsets) for key, subsets in group.combinations.items()]
+    axes += [draw_axis(section, group.random)] if group.random else []
+    if not section.is_sound:
         return []
-    if not group.grid and not group.zip:
-        rows: list[Row] = [] if group.include else [{}]
-    else:
-        keys = (*group.grid, *group.zip)
-        steps = list(zip(*group.zip.values(), strict=True)) if group.zip else [()]
-        rows = [
-            dict(zip(keys, (*values, *step), strict=True)) for *values, step in product(*group.grid.values(), steps)
-        ]
-    return _without_excluded(file, name, group, rows)
+    rows = [] if group.include and not axes else product_of(section, (), axes)
+    return _without_excluded(section, group, rows) if section.is_sound else []
 
 
-def _is_sound(file: YamlFile, name: str, group: Group) -> bool:
-    place = ("experiments", name)
-    sound = True
-
-    def wrong(where: tuple[str, ...], message: str) -> None:
-        nonlocal sound
-        sound = False
-        file.problem((*place, *where), message)
-
+def _check_lists(section: Section, group: Group) -> None:
+    """Nothing is empty, and the lists of zip are equally long."""
+    name = section.name
+    for kind in KINDS:
+        if kind in group.model_fields_set and not getattr(group, kind):
+            section.wrong((kind,), f"{kind} of group {name!r} is empty: leave it out for a single experiment")
     for kind, lists in (("grid", group.grid), ("zip", group.zip)):
-        if not lists and kind in group.model_fields_set:
-            wrong((kind,), f"{kind} of group {name!r} is empty: leave it out for a single experiment")
         for key, values in lists.items():
             if not values:
-                wrong((kind, key), f"{kind} of group {name!r} has no values for {key!r}")
-    for key in group.grid.keys() & group.zip.keys():
-        wrong(("zip", key), f"{key!r} is both in grid and in zip of group {name!r}")
+                section.wrong((kind, key), f"{kind} of group {name!r} has no values for {key!r}")
     lengths = {key: len(values) for key, values in group.zip.items()}
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{key} has {length}" for key, length in lengths.items())
-        wrong(("zip",), f"the lists in zip of group {name!r} are not equally long: {told}")
-    return sound
+        section.wrong(("zip",), f"the lists in zip of group {name!r} are not equally long: {told}")
 
 
-def _without_excluded(file: YamlFile, name: str, group: Group, rows: list[Row]) -> list[Row]:
+def _swept(group: Group) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Each swept key: (kind, key, where it is written within the group)."""
+    for kind in ("grid", "zip", "combinations", "random"):
+        for key in getattr(group, kind):
+            if kind != "random" or key not in ("count", "seed"):
+                yield kind, key, (kind, key)
+    for name, part in group.focus.items():
+        for key in part.grid:
+            yield "focus", key, ("focus", name, "grid", key)
+
+
+def _check_keys(section: Section, group: Group) -> None:
+    """No key is swept in two ways. Sub-sweeps of focus may share keys: they stand one beside the other."""
+    kinds: dict[str, str] = {}
+    for kind, key, where in _swept(group):
+        other = kinds.setdefault(key, kind)
+        if other != kind:
+            section.wrong(where, f"{key!r} is both in {other} and in {kind} of group {section.name!r}")
+
+
+def _check_given_names(section: Section, group: Group, defaults: Mapping[str, Any]) -> None:
+    """The names that a sweep gives by itself stand nowhere else; `include` may say `draw` and `focus`."""
+    printable = {name_of(key): f"the printable name of {key!r}" for key in group.combinations}
+    given = dict(printable)
+    given |= {"draw": "the number of the draw from random"} if group.random else {}
+    given |= {"focus": "the name of the sub-sweep in focus"} if group.focus else {}
+    places = [(key, where) for _, key, where in _swept(group)] + [(key, ("config", key)) for key in group.config]
+    for key, where in places:
+        if key in given:
+            section.wrong(where, f"{key!r} is {given[key]} in group {section.name!r}: choose another key")
+    for number, row in enumerate(group.include):
+        for key in row.keys() & printable.keys():
+            section.wrong(("include", number, key), f"{key!r} is {given[key]} in group {section.name!r}: leave it out")
+    for key in defaults.keys() & given.keys():
+        section.is_sound = False
+        message = f"{key!r} is {given[key]} in group {section.name!r}: choose another key"
+        section.file.problem(("defaults", key), message)
+
+
+def _without_excluded(section: Section, group: Group, rows: list[Row]) -> list[Row]:
     dropped: set[int] = set()
+    keys = {key: None for row in rows for key in row} if group.exclude else {}
+    kinds = " or ".join(kind for kind in KINDS if kind in ("grid", "zip") or getattr(group, kind))
     for position, excluded in enumerate(group.exclude):
-        place = ("experiments", name, "exclude", position)
-        unknown = [key for key in excluded if key not in group.grid and key not in group.zip]
+        unknown = [key for key in excluded if key not in keys]
         for key in unknown:
-            known = nearest(key, [*group.grid, *group.zip])
-            file.problem(
-                (*place, key), f"exclude names {key!r}, which is not in grid or zip of group {name!r}: {known}"
-            )
+            message = f"exclude names {key!r}, which is not in {kinds} of group {section.name!r}: {nearest(key, keys)}"
+            section.wrong(("exclude", position, key), message)
         if unknown:
             continue
         matching = {number for number, row in enumerate(rows) if excluded and _has(row, excluded)}
         if not matching:
             what = "matches no combination of" if excluded else "names no values in"
-            file.problem(place, f"exclude {what} group {name!r}")
+            section.wrong(("exclude", position), f"exclude {what} group {section.name!r}")
         dropped |= matching
     if rows and len(dropped) == len(rows) and not group.include:
-        file.problem(("experiments", name, "exclude"), f"exclude drops every combination of group {name!r}")
+        section.wrong(("exclude",), f"exclude drops every combination of group {section.name!r}")
     return [row for number, row in enumerate(rows) if number not in dropped] if dropped else rows
 
 
 def _has(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Whether all wanted values are in the row; 1 is not true."""
     return all(
-        row[key] == value and isinstance(row[key], bool) == isinstance(value, bool) for key, value in wanted.items()
+        key in row and row[key] == value and isinstance(row[key], bool) == isinstance(value, bool)
+        for key, value in wanted.items()
     )

@@ -84,6 +84,12 @@ def _group_name(name: str) -> str:
     return name
 
 
+def _focus_name(name: str) -> str:
+    if not is_name(name):
+        raise ValueError("a sub-sweep is named by letters, digits, - and _ only")
+    return name
+
+
 def _study_name(name: str) -> str:
     if not (name.isidentifier() and name.isascii()):
         raise ValueError(f"{name!r} is no study: a study is a package in studies/, named by letters, digits and _")
@@ -112,6 +118,7 @@ Memory = Annotated[
 Queue = Annotated[str | None, AfterValidator(_queue_name)]
 Key = Annotated[str, AfterValidator(_config_key)]
 GroupName = Annotated[str, AfterValidator(_group_name)]
+FocusName = Annotated[str, AfterValidator(_focus_name)]
 StudyName = Annotated[str, AfterValidator(_study_name)]
 Config = dict[Key, Any]
 Values = dict[Key, list[Any]]
@@ -124,6 +131,30 @@ Priority = Annotated[
     float | str,
     BeforeValidator(_priority),
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string"}]}),
+]
+_LIMITS = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+_DISTRIBUTIONS = {
+    "uniform": _LIMITS,
+    "log_uniform": _LIMITS,
+    "integer": {**_LIMITS, "items": {"type": "integer"}},
+    "choice": {"type": "array", "minItems": 1},
+}
+Draws = Annotated[
+    dict[Key, Any],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {"count": {"type": "integer", "minimum": 1}, "seed": {"type": "integer", "default": 0}},
+            "required": ["count"],
+            "additionalProperties": {
+                "type": "object",
+                "properties": _DISTRIBUTIONS,
+                "additionalProperties": False,
+                "minProperties": 1,
+                "maxProperties": 1,
+            },
+        }
+    ),
 ]
 Waits = Annotated[
     dict[str, Config],
@@ -172,16 +203,35 @@ class ResourceRequests(ResourceRequest):
     )
 
 
+class Subsets(StrictModel):
+    """Which subsets of some items a key takes, each as a list in the order of the items."""
+
+    of: list[Any] = Field(description="The items: text, numbers, true, false, null")
+    sizes: list[Annotated[int, Field(ge=0)]] = Field(default=[], description="All subsets of so many items")
+    select: list[list[Any]] = Field(default=[], description="Subsets by name, alone or besides those of sizes")
+
+
+class Focus(StrictModel):
+    """A sub-sweep: only these keys vary, all others are as in config and defaults."""
+
+    grid: Values = Field(description="Lists of values, all combined with all")
+
+
 class Group(StrictModel):
-    """Experiments that share a path template: grid x zip, less exclude, plus include."""
+    """Experiments that share a path template: all that is swept combined, less exclude, plus include."""
 
     path: str = Field(description="Directory of each experiment, with {KEY} for config values")
     grid: Values = Field(default={}, description="Lists of values, all combined with all")
     zip: Values = Field(default={}, description="Equally long lists, taken in step, combined with the grid")
-    include: list[Config] = Field(default=[], description="Combinations to add")
-    exclude: list[Config] = Field(
-        default=[], description="Combinations of grid and zip to drop: those with all of these values"
+    combinations: dict[Key, Subsets] = Field(default={}, description="Subsets of items, combined with the grid")
+    random: Draws = Field(
+        default={}, description="Draws of values, combined with the grid: count, seed, KEY: {DISTRIBUTION: ...}"
     )
+    focus: dict[FocusName, Focus] = Field(
+        default={}, description="Sub-sweeps over some keys each, one beside the other, combined with the grid"
+    )
+    include: list[Config] = Field(default=[], description="Combinations to add")
+    exclude: list[Config] = Field(default=[], description="Combinations to drop: those with all of these values")
     config: Config = Field(default={}, description="Config of all experiments of the group; wins over defaults")
     resources: ResourceRequests = Field(default=ResourceRequests(), description="Wins over the round's resources")
     priority: Priority | None = Field(default=None, description="Number or expression; higher goes first")
