@@ -73,14 +73,16 @@ def run(options: argparse.Namespace, repository: Path) -> int:
     put_away = Archive.of(loaded.name, options.experiments.absolute(), options.analysis.absolute())
     if options.archive:
         return _archive(put_away, loaded, options.force)
+    only = _chooser(loaded, options.only)
+    if put_away.there and (options.why or options.status):
+        return _look_back(put_away, loaded, only, options)
     refuse_archived(put_away)
     _check_studies(loaded, repository)
-    only = _chooser(loaded, options.only)
     place = _workplace(options, repository, loaded)
     if options.why:
-        return _why(place, loaded, options.why)
+        return _why(_told(place, loaded), loaded, put_away.source, options.why)
     if options.status:
-        return _status(place, loaded, only, options.json)
+        return _status(dispatch.run_pass(place, loaded.experiments, act=False, only=only), loaded, options.json)
     if options.dry_run:
         return _dry_run(place, loaded, only, options.limit)
     make_directory(put_away)
@@ -242,8 +244,7 @@ def _tell(lines: Sequence[str], stream: TextIO | None = None) -> None:
         print(line, file=stream or sys.stdout)
 
 
-def _status(place: Workplace, loaded: Round, only: Only, as_json: bool) -> int:
-    report = dispatch.run_pass(place, loaded.experiments, act=False, only=only)
+def _status(report: Report, loaded: Round, as_json: bool) -> int:
     if as_json:
         print(json.dumps([view.as_dict(row) for row in report.rows], indent=1))
         _tell(report.trouble, sys.stderr)
@@ -271,12 +272,23 @@ def _dry_run(place: Workplace, loaded: Round, only: Only, limit: int | None) -> 
     return TROUBLE if report.trouble else DONE
 
 
-def _why(place: Workplace, loaded: Round, asked: str) -> int:
-    report = _told(place, loaded)
+def _look_back(put_away: Archive, loaded: Round, only: Only, options: argparse.Namespace) -> int:
+    """--why and --status of a round that was archived: as its records tell, for no scheduler has anything of it."""
+    from roundhouse import offline
+
+    places = {one.path: put_away.records / one.path for one in loaded.experiments}
+    rows = [row for row in offline.rows(loaded.experiments, places).values() if options.why or only(row.experiment)]
+    print(f"runner.py: round {loaded.name} was archived, into {put_away.folder}", file=sys.stderr)
+    if options.why:
+        return _why(Report(rows), loaded, put_away.records, options.why)
+    return _status(Report(rows), loaded, options.json)
+
+
+def _why(report: Report, loaded: Round, records: Path, asked: str) -> int:
     rows = {row.experiment.path: row for row in report.rows}
     path = asked
     if asked not in rows:
-        relative = os.path.relpath(os.path.abspath(asked), place.experiments / loaded.name)
+        relative = os.path.relpath(os.path.abspath(asked), records)
         path = relative if relative in rows else asked.strip("/")
     if path not in rows:
         raise RoundhouseError(f"round {loaded.name} has no experiment {asked!r}; {nearest(asked, rows)}")

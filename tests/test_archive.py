@@ -59,7 +59,7 @@ def test_the_archived_round_is_read_by_the_analysis_as_before(rounds: Rounds) ->
     assert len(before) == 2
 
 
-@pytest.mark.parametrize("options", [[], ["--status"], ["--dry-run"], ["--cancel"], ["--retry"], ["--archive"]])
+@pytest.mark.parametrize("options", [[], ["--dry-run"], ["--cancel"], ["--retry"], ["--archive"]])
 def test_no_call_of_the_runner_brings_an_archived_round_back(rounds: Rounds, options: list[str]) -> None:
     rounds.write(DONE)
     rounds.call()
@@ -68,6 +68,18 @@ def test_no_call_of_the_runner_brings_an_archived_round_back(rounds: Rounds, opt
     done = rounds.call(*options)
     assert done.returncode == 2
     assert "was archived" in done.stderr and "another name" in done.stderr
+    assert snapshot(rounds.folder) == before
+
+
+def test_an_archived_round_may_be_looked_at(rounds: Rounds) -> None:
+    rounds.write(PARTLY)
+    rounds.call()
+    rounds.call("--archive", "--force")
+    before = snapshot(rounds.folder)
+    assert rounds.states() == {"ok/0": "completed", "ok/1": "completed", "bad": "cancelled", "late": "cancelled"}
+    told = rounds.call("--why", "ok/1")
+    assert told.returncode == 0 and "state     completed" in told.stdout and "was archived" in told.stderr
+    assert "2 completed, 2 cancelled" in rounds.call("--status").stdout
     assert snapshot(rounds.folder) == before
 
 
