@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 import jinja2
+from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from analysis.page.rows import amount, is_share, table
@@ -84,7 +85,7 @@ def render(report: Report) -> bytes:
     )
     environment.filters |= {
         "amount": amount, "duration": duration, "link": quote, "plus_minus": plus_minus, "word": word,
-        "moment": moment, "gain": gain, "spaced": spaced,
+        "moment": moment, "gain": gain, "spaced": spaced, "rendered": rendered,
     }  # fmt: skip
     text = environment.get_template("report.html.jinja").render(
         report=report,
@@ -127,6 +128,16 @@ def embedded(value: Any) -> str:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
+
+
+def rendered(text: str) -> Markup:
+    """Markdown as HTML, its headings below those of the page. HTML in it is text; links and images are none."""
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["link", "image", "autolink"])
+    tokens = parser.parse(text)
+    for token in tokens:
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(6, int(token.tag[1]) + 2)}"
+    return Markup(parser.renderer.render(tokens, parser.options, {}))
 
 
 def png_size(path: Path) -> tuple[int, int] | None:
