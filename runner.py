@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", metavar="N", type=int, help="submit at most N jobs")
     parser.add_argument("--json", action="store_true", help="with --status: one object per experiment")
     parser.add_argument(
-        "--scheduler", choices=["auto", "pbs", "slurm", "local"], help="default: the site's, or what is here"
+        "--scheduler", choices=["auto", "cluster", "pbs", "slurm", "local"], help="default: the site's, or what is here"
     )
     parser.add_argument("--site", metavar="NAME", help="sites/NAME.yaml; default: the site whose hosts match this one")
     parser.add_argument(

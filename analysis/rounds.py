@@ -186,7 +186,7 @@ def read_round(name: str, place: Place | None = None) -> RoundRecords:
         experiments, baselines = loaded.experiments, loaded.baselines
         problems += _left_over(directory, {one.path for one in experiments})
     except RoundhouseError as error:
-        problems.append(f"only experiments with a record are known, and no baselines: {error}")
+        problems.append(f"no round file, so only experiments with a record are known, and no baselines: {error}")
         file = None
         experiments = list(_recorded(name, directory, problems))
     rows = offline.rows(experiments, {one.path: directory / one.path for one in experiments})

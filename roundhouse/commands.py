@@ -135,6 +135,8 @@ def _workplace(options: argparse.Namespace, repository: Path, loaded: Round) -> 
     site = load_site(options.site, repository / "sites", socket.gethostname())
     run = command_runner(site.command_limit)
     kind = options.scheduler if options.scheduler not in (None, "auto") else site.scheduler
+    if kind == "cluster" and site.scheduler in ("slurm", "pbs"):
+        kind = site.scheduler
     scheduler, remark = detect(kind, getpass.getuser(), run)
     if remark:
         print(f"runner.py: {remark}; running on this machine", file=sys.stderr)

@@ -466,8 +466,10 @@ class Cluster:
     server: SshServer
 
     def __post_init__(self) -> None:
-        for name in ("experiments", "bin", "home"):
+        for name in ("experiments", "bin", "home", "rounds"):
             (self.folder / name).mkdir(parents=True)
+        for name in ("r", "later"):
+            (self.folder / f"rounds/{name}.yaml").touch()
         (self.folder / "runner.py").write_text(PROGRAM)
         self.has_scheduler(True)
 
@@ -528,7 +530,7 @@ def test_a_run_pulls_plots_and_queues(checkout: Checkout, cluster: Cluster) -> N
     assert (done.returncode, done.stderr) == (FINE, "")
     assert (checkout.folder / "experiments/r/it's $(touch pwned) #1/status.json").exists()
     assert checkout.calls() == ["plot_experiments.py --round r", "report.py --round r"]
-    assert cluster.calls() == ["runner.py --round r", "runner.py --round later"]
+    assert cluster.calls() == ["runner.py --scheduler cluster --round r", "runner.py --scheduler cluster --round later"]
     assert list(checkout.steps()) == ["begin", "pull", "plots", "report r", "queue r", "queue later", "end"]
     assert checkout.steps()["queue r"] == "ok: completed. Round done."
     assert done.stdout == checkout.log.read_text()
@@ -681,7 +683,7 @@ def test_a_round_that_was_archived_here_is_left_alone(checkout: Checkout, cluste
     assert checkout.call("now").returncode == FINE
     assert checkout.steps()["round old"].startswith("archived here")
     assert not (checkout.folder / "experiments/old").exists()
-    assert cluster.calls() == ["runner.py --round r"]
+    assert cluster.calls() == ["runner.py --scheduler cluster --round r"]
     set_up(checkout, cluster, ROUNDS="old")
     assert checkout.call("now").returncode == FINE
     assert list(checkout.steps()) == ["begin", "round old", "end"]
@@ -721,7 +723,7 @@ def test_two_runs_never_overlap(checkout: Checkout, cluster: Cluster) -> None:
     assert by_hand.returncode == BUSY and "busy: another run is at work" in by_hand.stdout
     assert checkout.logged().count("busy: another run is at work") == 2
     assert "a run is at work" in checkout.call("status").stdout
-    assert cluster.calls() == ["runner.py --round r"]
+    assert cluster.calls() == ["runner.py --scheduler cluster --round r"]
     there.kill()
     first.wait(30)
     assert checkout.lock_is_free()
@@ -907,6 +909,6 @@ def test_cron_fires_the_entry(
     assert checkout.steps()["begin"] == "cron"
     assert checkout.steps()["end"] == "fine", checkout.log.read_text()
     assert checkout.calls() == ["plot_experiments.py --round r", "report.py --round r"]
-    assert cluster.calls() == ["runner.py --round r"]
+    assert cluster.calls() == ["runner.py --scheduler cluster --round r"]
     assert crontab() is None
     assert not list(checkout.folder.parent.glob("**/pwned"))

@@ -56,6 +56,7 @@ class Far:
         """The checkout there is called so from now on."""
         self.name = name
         (self.experiments / "r").mkdir(parents=True)
+        (self.folder / name / "runner.py").touch()
         self.server.set(REMOTE=str(self.folder / name), ROUNDS="r", **settings)
 
     @property
@@ -240,6 +241,7 @@ def test_an_experiment_pulled_while_it_runs_and_after_it_was_folded_reads_as_it_
 ) -> None:
     waits = 'touch "$0/runs"; while [ ! -e "$0/go" ]; do sleep 0.05; done'
     rounds.write({"all": {"path": "e/0", "command": ["sh", "-c", waits, str(rounds.notes)]}})
+    (rounds.folder / "runner.py").touch()
     far.server.set(REMOTE=str(rounds.folder), ROUNDS="r")
     runner = rounds.start()
     wait_for((rounds.notes / "runs").exists, "the experiment runs")
@@ -452,8 +454,32 @@ def test_a_folder_that_is_not_there_is_a_mistake_of_the_settings(far: Far, name:
     assert str(far.server.settings) in done.stderr
 
 
+def test_a_folder_that_is_no_checkout_is_a_mistake_of_the_settings(far: Far) -> None:
+    (far.folder / far.name / "runner.py").unlink()
+    done = far.pull()
+    assert done.returncode == USAGE
+    assert "no checkout of Roundhouse" in one_line(done.stderr)
+
+
+def test_a_round_that_nobody_knows_there_is_told_and_the_others_are_pulled(far: Far) -> None:
+    far.there("out.log")
+    done = far.pull("--round", "nosuch", "--round", "r")
+    assert done.returncode == PART
+    assert "nosuch: no such round on cluster" in one_line(done.stderr)
+    assert done.stdout == "r: new or changed files: 1\n"
+
+
+def test_a_round_that_was_archived_there_is_told_with_where_it_lies(far: Far) -> None:
+    (far.folder / far.name / "analysis/experiment_old/experiments").mkdir(parents=True)
+    done = far.pull("--round", "old")
+    assert (done.returncode, done.stderr) == (PULLED, "")
+    assert "archived on cluster" in done.stdout and "analysis/experiment_old/experiments" in done.stdout
+
+
 def test_a_round_that_has_not_begun_there_is_told_and_the_others_are_pulled(far: Far) -> None:
     far.there("out.log")
+    (far.folder / far.name / "rounds").mkdir()
+    (far.folder / far.name / "rounds/later.yaml").touch()
     done = far.pull("--round", "later", "--round", "r")
     assert (done.returncode, done.stderr) == (PULLED, "")
     assert done.stdout == "later: not begun on cluster\nr: new or changed files: 1\n"

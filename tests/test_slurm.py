@@ -295,6 +295,8 @@ def test_sbatch_without_a_cluster_leaves_the_work_to_this_machine(
     assert "no cluster is configured" in remark
     with pytest.raises(RoundhouseError, match="no cluster is configured"):
         detect("slurm", USER, run)
+    with pytest.raises(RoundhouseError, match="no cluster here: .*Nothing was run on this machine"):
+        detect("cluster", USER, run)
 
 
 @pytest.mark.parametrize(
@@ -318,6 +320,8 @@ def test_a_machine_without_commands_is_its_own_scheduler(tmp_path: Path, monkeyp
     commands_on_path(tmp_path, monkeypatch)
     assert detect("auto", USER, replay({})) == (None, "")
     assert detect("local", USER, replay({})) == (None, "")
+    with pytest.raises(RoundhouseError, match="neither sbatch nor qsub"):
+        detect("cluster", USER, replay({}))
 
 
 @pytest.mark.parametrize(("kind", "command"), [("slurm", "sbatch"), ("pbs", "qsub")])

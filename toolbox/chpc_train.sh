@@ -269,7 +269,7 @@ THERE='say() { printf "%s\n" "$1" >&2; exit '$OF_OURS'; }; '\
 'command -v "$2" >/dev/null || say "PYTHON is not there on the cluster: $2 in $1"; '\
 'command -v sbatch >/dev/null || command -v qsub >/dev/null || '\
 'say "no sbatch and no qsub in a login shell there: nothing was called, for it would train on that machine itself"; '\
-'timeout --kill-after="$4" "$3" "$2" runner.py --round "$5"; exit $?' # a signal is a code so, and no end of ssh's
+'timeout --kill-after="$4" "$3" "$2" runner.py --scheduler cluster --round "$5"; exit $?' # a signal is a code so, and no end of ssh's
 
 # queue ROUND
 queue() {

@@ -71,11 +71,16 @@ look_there() {
     # shellcheck disable=SC2016
     look='cd -- "$1" || exit 3; command -v rsync >/dev/null || exit 4; shift;'
     # shellcheck disable=SC2016
-    look+=' for name do [ ! -d "experiments/$name" ] || echo "begun $name"; done'
+    look+=' [ -f runner.py ] || exit 5; for name do if [ -d "experiments/$name" ]; then echo "begun $name";'
+    # shellcheck disable=SC2016
+    look+=' elif [ -e "analysis/experiment_$name/experiments" ]; then echo "archived $name";'
+    # shellcheck disable=SC2016
+    look+=' elif [ ! -f "rounds/$name.yaml" ]; then echo "unknown $name"; fi; done'
     remote sh -c "$look" sh "$folder" "${rounds[@]}" >"$scratch/begun" 2>"$scratch/errors" || code=$?
     case $code in
         0) ;;
         3) fail "$HOST has no folder $folder that can be entered: see REMOTE in $settings_file" ;;
+        5) fail "$folder on $HOST is no checkout of Roundhouse, for it has no runner.py: see REMOTE in $settings_file" ;;
         4) fail "$HOST has no rsync: install it there, or load its module in the file that its shell reads first" ;;
         *)
             complain "$(explain_ssh "$scratch/errors")"
@@ -86,6 +91,12 @@ look_there() {
     for name in "${rounds[@]}"; do
         if grep -qx "begun $name" "$scratch/begun"; then
             begun+=("$name")
+        elif grep -qx "archived $name" "$scratch/begun"; then
+            printf '%s: archived on %s, so not pulled; its records are there in analysis/experiment_%s/experiments\n' \
+                "$name" "$HOST" "$name"
+        elif grep -qx "unknown $name" "$scratch/begun"; then
+            complain "$name: no such round on $HOST: it has neither records nor rounds/$name.yaml there"
+            worst=1
         else
             printf '%s: not begun on %s\n' "$name" "$HOST"
         fi
@@ -237,9 +248,9 @@ done
 scratch=$(mktemp -d)
 trap 'rm -rf -- "$scratch"' EXIT
 
+worst=0
 look_there
 choose_files
-worst=0
 for round in ${begun[@]+"${begun[@]}"}; do
     if [ "$to" = "$repository/experiments" ] && [ -e "$repository/analysis/experiment_$round/experiments" ]; then
         printf '%s: archived here: not pulled\n' "$round"

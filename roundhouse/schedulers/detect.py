@@ -8,7 +8,7 @@ import shutil
 from roundhouse.errors import RoundhouseError
 from roundhouse.schedulers.base import Output, Run, Scheduler
 
-KINDS = ("auto", "slurm", "pbs", "local")
+KINDS = ("auto", "cluster", "slurm", "pbs", "local")
 
 # Commands without a cluster behind them, as after installing a distribution's package.
 UNCONFIGURED = re.compile(r"DNS SRV lookup failed|Could not establish a configuration source")
@@ -18,7 +18,8 @@ def detect(kind: str, user: str, run: Run) -> tuple[Scheduler | None, str]:
     """The scheduler for this user, or None for this machine itself, and a remark for the person (or "").
 
     A cluster that is configured but does not answer stays the scheduler: its jobs must not be run here as well.
-    Raises RoundhouseError if the scheduler asked for is not here, or if there is one that is not known.
+    "cluster" is any scheduler, and never this machine. RoundhouseError: the scheduler asked for is not here, or there
+    is one that is not known.
     """
     if kind not in KINDS:
         raise RoundhouseError(f"no scheduler {kind!r}: choose {', '.join(KINDS)}")
@@ -26,7 +27,7 @@ def detect(kind: str, user: str, run: Run) -> tuple[Scheduler | None, str]:
         return None, ""
     remarks = []
     for one, command, find in (("slurm", "sbatch", find_slurm), ("pbs", "qsub", find_pbs)):
-        if kind not in ("auto", one):
+        if kind not in ("auto", "cluster", one):
             continue
         if shutil.which(command) is None:
             problem = f"no {one} here: there is no command {command!r}"
@@ -37,6 +38,9 @@ def detect(kind: str, user: str, run: Run) -> tuple[Scheduler | None, str]:
             remarks.append(problem)
         if kind == one:
             raise RoundhouseError(f"{problem}. Use --scheduler local to run on this machine")
+    if kind == "cluster":
+        problem = "; ".join(remarks) or "there is neither sbatch nor qsub"
+        raise RoundhouseError(f"no cluster here: {problem}. Nothing was run on this machine itself")
     return None, "; ".join(remarks)
 
 
