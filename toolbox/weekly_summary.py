@@ -324,8 +324,8 @@ def told_round(one: Happened) -> Iterator[str]:
               for path, several in one.events.items() for event in several if event.kind == "failed"]  # fmt: skip
     yield from ["Failed:", *some(failed)] if failed else []
     yield from told_best(one)
-    unread = [f"- in {in_markdown(line)}" for line in one.problems]
-    yield from ["Could not be read, and is left out:", *some(unread)] if unread else []
+    unread = [f"- in its records: {in_markdown(line)}" for line in one.problems]
+    yield from ["To be looked at:", *some(unread)] if unread else []
 
 
 def in_brackets(text: str) -> str:
