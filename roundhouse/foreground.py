@@ -18,6 +18,7 @@ from roundhouse.pool import Pool, live
 from roundhouse.progress import Display
 
 LOOK_EVERY = 0.25  # seconds between looks at the processes
+STOP_AGAIN = 10.0  # seconds after which jobs that still run are asked to stop once more
 PASS_EVERY = 2.0  # seconds between passes while nothing runs from here, but something is awaited
 PASS_AT_LEAST_EVERY = 60.0  # seconds between passes while jobs run from here
 
@@ -78,7 +79,11 @@ def _stop(pool: Pool, display: Display, report: Report, interrupts: _Interrupts)
     interrupts.only_note()
     display.say("Stopping: each job saves its place. Once more to stop at once.")
     pool.stop()
+    again = time.monotonic() + STOP_AGAIN
     while pool.running:
+        if time.monotonic() > again:  # a shell that just starts a command may have lost the signal
+            pool.stop()
+            again += STOP_AGAIN
         if interrupts.noted():
             pool.kill()
         time.sleep(LOOK_EVERY)

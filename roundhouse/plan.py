@@ -247,7 +247,7 @@ def _exhausted(record: Record) -> str:
 
 def _interrupted(attempt: Attempt) -> bool:
     """Stopped by Ctrl-C on this machine: the user's wish, and no reason ever to give up."""
-    return attempt.result is not None and attempt.result.signals == ("INT",)
+    return attempt.result is not None and set(attempt.result.signals) == {"INT"}
 
 
 def _why(attempt: Attempt) -> str:
