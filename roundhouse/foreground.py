@@ -49,7 +49,7 @@ def run_here(
                 if full and not pool.running and not told:
                     display.say("All slots of this machine are taken by other jobs of yours. Waiting for one.")
                     told = True
-                _wait(pool, display, report)
+                _wait(pool, display, report, interrupts)
         except KeyboardInterrupt:
             _stop(pool, display, report, interrupts)
             return dispatch.run_pass(place, experiments, limit=0, only=only), True
@@ -66,17 +66,18 @@ def _awaits(place: Workplace, report: Report) -> bool:
     return False
 
 
-def _wait(pool: Pool, display: Display, report: Report) -> None:
+def _wait(pool: Pool, display: Display, report: Report, interrupts: _Interrupts) -> None:
     """Until a job ends, or it is time to look around again."""
     until = time.monotonic() + (PASS_AT_LEAST_EVERY if pool.running else PASS_EVERY)
     while not pool.reap() and time.monotonic() < until:
+        if interrupts.noted():
+            raise KeyboardInterrupt
         time.sleep(LOOK_EVERY)
         display.show(report.rows, fresh=record.read)
 
 
 def _stop(pool: Pool, display: Display, report: Report, interrupts: _Interrupts) -> None:
     stopped = pool.running
-    interrupts.only_note()
     display.say("Stopping: each job saves its place. Once more to stop at once.")
     pool.stop()
     again = time.monotonic() + STOP_AGAIN
@@ -107,13 +108,14 @@ def _close(stopped: frozenset[str], report: Report) -> None:
 
 
 class _Interrupts:
-    """Ctrl-C, a polite kill and a closed terminal: each a KeyboardInterrupt, but within `deferred` only at its end.
+    """Ctrl-C, a polite kill and a closed terminal: noted when they come, and raised where nothing is half done.
 
-    Half a pass would leave jobs that this runner does not know of.
+    Half a pass would leave jobs that this runner does not know of, and an exception that comes anywhere can be lost in
+    a place that swallows it.
     """
 
     def __init__(self) -> None:
-        self._deferring = self._pending = False
+        self._pending = False
 
     def __enter__(self) -> _Interrupts:
         self._before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
@@ -129,18 +131,9 @@ class _Interrupts:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        self._deferring = True
-        try:
-            yield
-        finally:
-            self._deferring = False
-        if self._pending:
-            self._pending = False
+        yield
+        if self.noted():
             raise KeyboardInterrupt
-
-    def only_note(self) -> None:
-        """Raise no more, for good: an exception can be lost in a place that swallows it, a note cannot."""
-        self._deferring = True
 
     def noted(self) -> bool:
         """Whether there was one since the last time."""
@@ -148,8 +141,6 @@ class _Interrupts:
         return pending
 
     def _interrupt(self, received: int, frame: FrameType | None) -> None:
-        if not self._deferring:
-            raise KeyboardInterrupt
         self._pending = True
 
     def _ignore(self, received: int, frame: FrameType | None) -> None:
