@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 import synthetic_rounds
 import yaml
+from rounds_for_tests import wait_for
 from selenium.webdriver.common.keys import Keys
 from test_report import draw
 
@@ -328,8 +329,12 @@ def test_the_button_changes_the_theme_against_the_system_and_is_remembered(brows
     browser.find("#theme").click()
     dark = background(browser)
     assert dark != light
-    browser.driver.refresh()
-    assert background(browser) == dark
+
+    def dark_when_opened_again() -> bool:
+        browser.driver.refresh()
+        return background(browser) == dark
+
+    wait_for(dark_when_opened_again, "the browser has stored the choice, which it does in its own time", 10)
     browser.find("#theme").click()
     assert background(browser) == light
     browser.emulate(prefers_color_scheme="dark")
