@@ -28,47 +28,40 @@ from analysis.distillation.suite import FIGURES
 from analysis.distillation.summary import summary
 from analysis.gallery import FORMATS, Gallery, Picture, key_of, write_bytes, write_picture
 from analysis.rounds import Place, read_round
+from analysis.script import add_folders, carry_out, place_from
 from roundhouse.errors import RoundhouseError
 
 
 def parser() -> argparse.ArgumentParser:
-    place = Place()
     parser = argparse.ArgumentParser(prog="charlie.py", description=__doc__)
     parser.add_argument("--round", metavar="NAME", default="charlie", help="a round of the study distillation")
     parser.add_argument("--control", metavar="NAME", help="its control round; default: control for charlie, "
                         "control_smoke for charlie_smoke, and so on")  # fmt: skip
     parser.add_argument("--formats", metavar="LIST", default="png", help=f"of {','.join(FORMATS)}; default: png")
     parser.add_argument("--jobs", metavar="N", type=int, default=os.cpu_count(), help="processes; default: one a core")
-    parser.add_argument("--experiments", metavar="DIR", type=Path, default=place.experiments)
-    parser.add_argument("--rounds", metavar="DIR", type=Path, default=place.rounds)
-    parser.add_argument("--analysis", metavar="DIR", type=Path, default=place.analysis)
+    add_folders(parser)
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    options = parser().parse_args(argv)
-    place = Place(options.experiments.absolute(), options.rounds.absolute(), options.analysis.absolute())
+def work(options: argparse.Namespace) -> int:
     formats = tuple(options.formats.split(","))
+    if not set(formats) <= set(FORMATS):
+        raise RoundhouseError(f"--formats {options.formats!r}: write one or more of {', '.join(FORMATS)}, with commas")
+    if options.jobs < 1:
+        raise RoundhouseError(f"--jobs {options.jobs} makes no sense")
+    control = options.control or options.round.replace("charlie", "control")
     try:
-        if not set(formats) <= set(FORMATS):
-            raise RoundhouseError(
-                f"--formats {options.formats!r}: write one or more of {', '.join(FORMATS)}, with commas"
-            )
-        if options.jobs < 1:
-            raise RoundhouseError(f"--jobs {options.jobs} makes no sense")
-        control = options.control or options.round.replace("charlie", "control")
-        return run(place, options.round, control, formats, options.jobs)
-    except RoundhouseError as error:
-        print(f"charlie.py: {error}", file=sys.stderr)
-        return 2
+        return run(place_from(options).absolute(), options.round, control, formats, options.jobs)
     except BrokenProcessPool:
         print("charlie.py: a process that measured was killed, perhaps for memory; try --jobs 1", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"charlie.py: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    return carry_out(parser(), argv, work, unread=1)
 
 
 def run(place: Place, name: str, control: str, formats: tuple[str, ...], jobs: int) -> int:

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from analysis.rounds import Entry, Metrics, measured
+from analysis.rounds import Entry, Metrics, measured, metrics_of
 from analysis.style import BASELINE, COLOURS, LINES
-from roundhouse.errors import RoundhouseError
+from roundhouse.view import counted
 
 Floats = NDArray[np.float64]
 
@@ -95,14 +95,6 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-def metrics_of(entry: Entry) -> Metrics:
-    """Its metrics; none where they cannot be read, which whoever looks for what is to be drawn tells the user."""
-    try:
-        return entry.metrics()
-    except (RoundhouseError, OSError):
-        return Metrics()
-
-
 @dataclass(frozen=True)
 class Band:
     """One key of several trainings: `mean`, `low`, `high`, `count` (n,), at `epochs` (n,) of the last stage."""
@@ -161,7 +153,7 @@ def draw(entry: Entry, baseline: Sequence[Entry]) -> Drawn:
     """
     metrics = entry.metrics()
     course = Course.of(metrics)
-    others = [metrics_of(one) for one in baseline if one.path != entry.path]
+    others = [metrics_of(one, []) for one in baseline if one.path != entry.path]
     courses = [Course.of(one) for one in others if one.epochs]
     shown = [key for key in course.values if key == metrics.metric or key.startswith(("val_", "validation_"))]
     bands = {key: _within(Band.of(courses, key), course) for key in shown}
@@ -317,7 +309,7 @@ def _state(entry: Entry) -> str:
 
 def _how_far(entry: Entry, course: Course) -> str:
     done, planned = len(course.epochs), planned_epochs(entry)
-    return f"{done} of {planned} epochs" if planned else f"{done} epoch{'s' * (done != 1)}"
+    return f"{done} of {planned} epochs" if planned else counted(done, "epoch")
 
 
 def planned_epochs(entry: Entry) -> int | None:
@@ -343,7 +335,7 @@ def _caption(entry: Entry, course: Course, bands: Mapping[str, Band], baseline: 
     told = [f"Learning curves of {entry.path} ({_state(entry)}, {_how_far(entry, course)})."]
     if bands:
         seeds = max(int(band.count.max()) for band in bands.values())
-        runs = f"{seeds} experiment{'s' * (seeds != 1)}"
+        runs = counted(seeds, "experiment")
         told.append(f"Grey: mean of its baseline, group {baseline[0].group} ({runs}), with the range between them.")
         if course.before:
             told.append(f"The baseline is drawn from where stage {course.stages[-1][0]} begins.")

@@ -8,9 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.rounds import Entry, Metrics, Place, RoundRecords, read_round
+from analysis.rounds import Entry, Metrics, Place, RoundRecords, metrics_of, read_round
 from roundhouse import record
-from roundhouse.errors import RoundhouseError
 
 HEAD = ("path", "group", "study", "state", "cause", "reason")
 NO_EPOCHS = ["path", "stage", "epoch"]
@@ -62,15 +61,6 @@ def epochs_of(found: RoundRecords) -> pd.DataFrame:
     frame: pd.DataFrame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=NO_EPOCHS)
     frame.attrs["problems"] = problems
     return frame
-
-
-def metrics_of(entry: Entry, problems: list[str]) -> Metrics:
-    """Its metrics; none, and a line in `problems`, where they cannot be read."""
-    try:
-        return entry.metrics()
-    except (RoundhouseError, OSError) as error:
-        problems.append(f"{entry.path}: {error}")
-        return Metrics()
 
 
 def facts_of(entry: Entry, metrics: Metrics) -> dict[str, Any]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -15,9 +14,9 @@ if __name__ == "__main__":
 
 from analysis.gallery import write_bytes
 from analysis.recorded import Facts, Table, sections
-from analysis.rounds import Place, read_round
+from analysis.rounds import read_round
+from analysis.script import add_folders, carry_out, place_from
 from analysis.tables import escaped
-from roundhouse.errors import RoundhouseError
 
 EXPLAINED = "A run is one start of a job. Experiments of the same setting differ in the seed alone."
 _MARKS = re.compile(r"[\\`*\[\]<|~$#]|&(?=[#\w])|(?<![^\W_])_|_(?![^\W_])")
@@ -96,28 +95,22 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="methodology.py", description=str(__doc__).split("\n\n")[0])
     made.add_argument("--round", metavar="NAME", required=True, help="whatever its state, archived ones too")
     made.add_argument("--format", choices=list(FORMATS), default="both", help="default: both")
-    for name in ("experiments", "rounds", "analysis"):
-        made.add_argument(f"--{name}", metavar="DIR", type=Path, default=getattr(Place(), name))
+    add_folders(made)
     return made
 
 
-def main(argv: list[str] | None = None) -> int:
-    asked = parser().parse_args(argv)
-    place = Place(asked.experiments, asked.rounds, asked.analysis)
-    try:
-        facts = Facts.of(read_round(asked.round, place))
-        written = write_methodology(facts, place.results(asked.round), FORMATS[asked.format])
-        for problem in facts.problems:
-            print(f"methodology.py: {problem}", file=sys.stderr)
-        print(*written, sep="\n", flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (RoundhouseError, OSError) as error:
-        print(f"methodology.py: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+def work(asked: argparse.Namespace) -> int:
+    place = place_from(asked)
+    facts = Facts.of(read_round(asked.round, place))
+    written = write_methodology(facts, place.results(asked.round), FORMATS[asked.format])
+    for problem in facts.problems:
+        print(f"methodology.py: {problem}", file=sys.stderr)
+    print(*written, sep="\n")
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    return carry_out(parser(), argv, work)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from analysis.curves import FEW, LETTERS, WIDE, Band, Course, Drawn, label, metrics_of, percent, plain
-from analysis.rounds import Entry, Metrics, labels, varying_keys
-from analysis.style import BASELINE, COLOURS, LINES, MARKERS, panels
+from analysis.curves import FEW, LETTERS, WIDE, Band, Course, Drawn, label, percent, plain
+from analysis.rounds import Entry, Metrics, labels, metrics_of, varying_keys
+from analysis.style import BASELINE, COLOURS, LINES, MARKERS, legend_below, panels
 from roundhouse.plan import State
 
 Shown = tuple[Entry, tuple[Entry, ...]]  # an experiment, and its baseline
@@ -59,7 +59,7 @@ class Group:
 
     @cached_property
     def metrics(self) -> dict[str, Metrics]:
-        return {one.path: metrics_of(one) for one in (*self.entries, *self.baseline.values())}
+        return {one.path: metrics_of(one, []) for one in (*self.entries, *self.baseline.values())}
 
     @cached_property
     def courses(self) -> dict[str, Course]:
@@ -108,11 +108,15 @@ class Group:
         lines = [f"{one.round}, {one.group or 'experiments'}: {what}", f"{through}{rest}"]
         return plain("\n".join(textwrap.fill(line, round(LETTERS * inches)) for line in lines))
 
-    def compared(self) -> str:
-        """The end of a caption: what the grey is."""
-        if not self.baseline:
-            return "No baseline to compare with."
-        return f"Grey: the baseline, group {next(iter(self.baseline.values())).group}"
+    def drawn(
+        self, what: str, figure: Figure, axes: Sequence[Axes], table: list[dict[str, Any]], told: str, grey: str
+    ) -> Drawn:
+        """A figure with its legend, its title and a caption: what is `told` of it, and what of the baseline is grey."""
+        legend_below(figure, axes)
+        figure.suptitle(self.heading(what, figure.get_figwidth()), fontsize=9)
+        names = [one.group for one in self.baseline.values()]
+        beside = f"Grey: the baseline, group {names[0]}, {grey}." if names else "No baseline to compare with."
+        return Drawn(figure, table, f"{self.entries[0].group or 'experiments'}: {what}", f"{told} {beside}")
 
 
 def _value(entry: Entry, key: str) -> str:
@@ -168,15 +172,12 @@ def results(shown: Sequence[Shown]) -> Drawn:
             place.remove()
         else:
             _results_panel(place, panel, judge, group, names=number % columns == 0)
-    _legend(figure, axes)
-    figure.suptitle(group.heading("results", figure.get_figwidth()), fontsize=9)
-    caption = (
+    told = (
         f"{', '.join(judge.name for judge in judges)} of each setting: a dot for each experiment, and, from two on, "
-        f"mean and standard deviation; n experiments each. {group.compared()}"
-        f"{', its mean and standard deviation.' if group.baseline else ''}"
+        "mean and standard deviation; n experiments each."
     )
-    title = f"{group.entries[0].group or 'experiments'}: results"
-    return Drawn(figure, _results_table(group, found, judges), title, caption)
+    table = _results_table(group, found, judges)
+    return group.drawn("results", figure, axes, table, told, "its mean and standard deviation")
 
 
 def _padded(block: Sequence[Panel], columns: int, count: int) -> list[Panel | None]:
@@ -309,16 +310,11 @@ def learning(shown: Sequence[Shown]) -> Drawn:
             )
     for place in axes[len(found) :]:
         place.remove()
-    _legend(figure, axes[: len(found)])
-    figure.suptitle(group.heading("learning curves", figure.get_figwidth()), fontsize=9)
-    long = max((band.epochs[-1] for by_name in bands for band in by_name.values()), default=0) > FEW
-    caption = (
-        f"{metric} of each setting: mean of its experiments that have come so far, and the range between them. "
-        f"{'Axes show the range after the first quarter of the epochs. ' if long else ''}{group.compared()}"
-        f"{', drawn in the same way.' if group.baseline else ''}"
-    )
-    title = f"{group.entries[0].group or 'experiments'}: learning curves"
-    return Drawn(figure, _learning_table(found, bands, metric), title, caption)
+    told = f"{metric} of each setting: mean of its experiments that have come so far, and the range between them."
+    if max((band.epochs[-1] for by_name in bands for band in by_name.values()), default=0) > FEW:
+        told += " Axes show the range after the first quarter of the epochs."
+    table = _learning_table(found, bands, metric)
+    return group.drawn("learning curves", figure, axes[: len(found)], table, told, "drawn in the same way")
 
 
 def _main_metric(group: Group) -> tuple[str, str]:
@@ -395,15 +391,3 @@ def _learning_table(found: Sequence[Panel], bands: Sequence[Mapping[str, Band]],
                 rows.append({**told, "epoch": int(epoch), **{f"{metric}_{what}": one for what, one in figures.items()},
                              "n": int(count)})  # fmt: skip
     return rows
-
-
-def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend of all that panels show, below them: it covers no data."""
-    found: dict[str, Any] = {}
-    for one in axes:
-        for handle, text in zip(*one.get_legend_handles_labels(), strict=True):
-            found.setdefault(text, handle)
-    if found:
-        width = max(map(len, found)) * 0.065 + 0.5
-        columns = max(1, min(len(found), int(figure.get_figwidth() / width)))
-        figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=columns)

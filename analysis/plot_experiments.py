@@ -19,7 +19,9 @@ if __name__ == "__main__":
 from analysis.gallery import FORMATS, Gallery, Picture, file_name, key_of, write_picture
 from analysis.processes import in_processes
 from analysis.rounds import Entry, Metrics, Place, RoundRecords, find_rounds, measured, read_round
+from analysis.script import add_folders, carry_out, place_from
 from roundhouse.errors import RoundhouseError
+from roundhouse.view import counted
 
 EPILOG = """\
 Figures go to analysis/experiment_NAME/plots, each with its data as CSV, and with an index, gallery.json. Formats that
@@ -51,10 +53,7 @@ def parser() -> argparse.ArgumentParser:
                         help=f"of {','.join(FORMATS)}, with commas between; default: png")  # fmt: skip
     parser.add_argument("--jobs", metavar="N", type=_count, default=_cores(),
                         help="processes that draw; default: one for each core, at most 8")  # fmt: skip
-    defaults = Place()
-    parser.add_argument("--experiments", metavar="DIR", type=Path, default=defaults.experiments)
-    parser.add_argument("--rounds", metavar="DIR", type=Path, default=defaults.rounds)
-    parser.add_argument("--analysis", metavar="DIR", type=Path, default=defaults.analysis)
+    add_folders(parser)
     return parser
 
 
@@ -76,29 +75,23 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def work(options: argparse.Namespace) -> int:
+    place = place_from(options).absolute()
+    names = list(dict.fromkeys(options.round or find_rounds(place)))
+    for name in names:
+        place.records(name)
+    if not names:
+        print(f"no rounds in {place.experiments}: nothing to draw")
+    problems = 0
+    for name in names:
+        told = Told(name, sys.stderr)
+        problems += len(refresh(name, place, options.formats, options.jobs, told))
+        print(told.summary())
+    return 1 if problems else 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(argv)
-    place = Place(options.experiments.absolute(), options.rounds.absolute(), options.analysis.absolute())
-    try:
-        names = list(dict.fromkeys(options.round or find_rounds(place)))
-        for name in names:
-            place.records(name)
-        if not names:
-            print(f"no rounds in {place.experiments}: nothing to draw")
-        problems = 0
-        for name in names:
-            told = Told(name, sys.stderr)
-            problems += len(refresh(name, place, options.formats, options.jobs, told))
-            print(told.summary())
-        return 1 if problems else 0
-    except RoundhouseError as error:
-        print(f"plot_experiments.py: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python flushes at its end goes nowhere
-        return 1
+    return carry_out(parser(), argv, work, unread=1)
 
 
 # ---------------------------------------------------------------------------------------------- what is to be drawn
@@ -295,7 +288,7 @@ class Told:
     def summary(self) -> str:
         """One line: what is there, and what was done."""
         curves, overviews = self.there[True], self.there[False]
-        count = f"{curves} curve{'s' * (curves != 1)} and {overviews} overview{'s' * (overviews != 1)}"
+        count = f"{counted(curves, 'curve')} and {counted(overviews, 'overview')}"
         made, failed = self.done - self.failed, f", {self.failed} failed" if self.failed else ""
         if self.total:
             return f"{self.name}: {count}; {made} drawn, {max(0, curves + overviews - made)} up to date{failed}"

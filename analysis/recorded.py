@@ -16,7 +16,6 @@ from functools import cached_property
 from typing import Any
 
 from analysis.frames import moment
-from analysis.results import data_set_of
 from analysis.rounds import RoundRecords
 from analysis.standing import Known, counts, known_of, use
 from roundhouse import record
@@ -24,6 +23,7 @@ from roundhouse.attempt import Attempt
 from roundhouse.experiment import Resources
 from roundhouse.plan import State
 from roundhouse.render import walltime
+from roundhouse.view import counted
 
 NOT_RECORDED = "not recorded"
 NAMED = 12  # names or values told one by one; more are counted
@@ -142,11 +142,6 @@ def sections(facts: Facts) -> list[Section]:
     return [one for one in made if one.sentences or one.items or one.table]
 
 
-def counted(number: int, what: str) -> str:
-    """`1 run`, `1,240 runs`."""
-    return f"{number:,} {what}{'s' * (number != 1)}"
-
-
 def listed(values: Iterable[str]) -> str:
     """The values one by one, or as many as can be told, and how many there are besides."""
     told = list(values)
@@ -207,7 +202,7 @@ def differences(facts: Facts) -> Section:
 def overview(facts: Facts) -> Section:
     total, groups = len(facts.known), facts.found.groups
     parts = f" in {len(groups)} groups: {listed(f'{name} {len(ones)}' for name, ones in groups.items())}"
-    told = [f"Round {facts.found.name} holds {counted(total, 'experiment')}{parts * (len(groups) > 1)}."]
+    told = [f"Round {facts.found.name} holds {counted(total, 'experiment', ',')}{parts * (len(groups) > 1)}."]
     states = {str(state).replace("_", " "): number for state, number in counts(facts.known).items()}
     told.append(f"Their states: {', '.join(f'{number:,} {state}' for state, number in states.items()) or 'none'}.")
     spans = [span for one in facts.known for span in one.spans]
@@ -220,14 +215,14 @@ def overview(facts: Facts) -> Section:
     used, through = (use(ones, facts.found.file is not None) for ones in (facts.known, facts.completed))
     partly = through.unit == used.unit and through.hours < used.hours
     some = f", {figure(through.hours)} of them in experiments that are completed" if partly else ""
-    told.append(f"{counted(len(facts.runs), 'run')} took {figure(used.hours)} {used.unit}{some}.")
+    told.append(f"{counted(len(facts.runs), 'run', ',')} took {figure(used.hours)} {used.unit}{some}.")
     return Section("Overview", told)
 
 
 def hardware(facts: Facts) -> Section:
     hosts = sorted({run.host or f"a host that is {NOT_RECORDED}" for run in facts.runs})
     told = [f"Scheduler: {in_runs(Counter(run.scheduler for run in facts.runs))}.",
-            f"Jobs ran on {counted(len(hosts), 'host')}: {listed(hosts)}."] if hosts else []  # fmt: skip
+            f"Jobs ran on {counted(len(hosts), 'host', ',')}: {listed(hosts)}."] if hosts else []  # fmt: skip
     devices: dict[tuple[str, str], list[Run]] = {}
     for run in facts.runs:
         devices.setdefault((run.told("model"), run.told("device")), []).append(run)
@@ -245,7 +240,7 @@ def requests(facts: Facts) -> Section:
         return Section("Resource requests", [told])
     asked: dict[tuple[str, Resources], list[Known]] = {}
     for one in facts.known:
-        asked.setdefault((data_set_of(one.entry), one.entry.row.experiment.resources), []).append(one)
+        asked.setdefault((one.entry.data_set, one.entry.row.experiment.resources), []).append(one)
     rows = []
     for (data_set, needs), ones in asked.items():
         memory = f"{needs.mem_mb / 1024:.4g} GB" if needs.mem_mb else ""
@@ -273,9 +268,8 @@ def durations(facts: Facts) -> Section:
     kinds: dict[tuple[str, ...], list[Known]] = {}
     for one in facts.completed:
         model, method = (plain(one.entry.config.get(key, "")) for key in ("model", "method"))
-        kinds.setdefault(
-            (data_set_of(one.entry), "" if model or method else one.entry.group, model, method), []
-        ).append(one)
+        group = "" if model or method else one.entry.group
+        kinds.setdefault((one.entry.data_set, group, model, method), []).append(one)
     trained = [[one for one in map(training_seconds, ones) if one is not None] for ones in kinds.values()]
     jobs = [[one.seconds for one in ones if one.spans] for ones in kinds.values()]
     longest = max((seconds for several in (*trained, *jobs) for seconds in several), default=0.0)
@@ -310,8 +304,9 @@ def restarts(facts: Facts) -> Section:
     if any(one.command for one in experiments):
         told.append(f"Whether the commands of the round write checkpoints is {NOT_RECORDED}.")
     again = [runs for runs in facts.by_experiment if len(runs) > 1]
-    began = [f"Of {counted(len(facts.by_experiment), 'experiment')} that began, {len(again)} had more than one run."]
-    told += began if facts.runs else []
+    if facts.runs:
+        began = counted(len(facts.by_experiment), "experiment", ",")
+        told.append(f"Of {began} that began, {len(again)} had more than one run.")
     if again:
         ended = Counter(str(run.attempt.cause) for runs in again for run in runs[:-1] if run.attempt.cause)
         told += [f"What ended the runs before the last: {tally(ended)}.", *_resumed(again)]
@@ -372,7 +367,8 @@ def _seeds(facts: Facts) -> list[str]:
 
 def _by_setting(numbers: Sequence[int]) -> str:
     found = Counter(numbers)
-    told = listed(f"{counted(found[one], 'setting')} with {counted(one, 'seed')}" for one in sorted(found)[::-1])
+    kinds = sorted(found.items(), reverse=True)
+    told = listed(f"{counted(number, 'setting', ',')} with {counted(seeds, 'seed', ',')}" for seeds, number in kinds)
     return f"{told}{' each' * (len(found) == 1 and len(numbers) > 1)}"
 
 

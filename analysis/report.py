@@ -23,6 +23,7 @@ from analysis.gallery import Gallery, write_bytes
 from analysis.page import Figure, Report, moment, png_size, render
 from analysis.plot_experiments import Told, refresh
 from analysis.rounds import Place, RoundRecords, read_round
+from analysis.script import add_folders, carry_out, place_from
 from analysis.tables import write_tables
 from roundhouse.errors import RoundhouseError
 
@@ -187,30 +188,21 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="report.py", description=__doc__)
     made.add_argument("--round", metavar="NAME", required=True, help="the round, archived or not")
     made.add_argument("--out", metavar="DIR", type=Path, help="default: analysis/experiment_NAME/report")
-    made.add_argument("--experiments", metavar="DIR", type=Path, default=Place().experiments)
-    made.add_argument("--rounds", metavar="DIR", type=Path, default=Place().rounds)
-    made.add_argument("--analysis", metavar="DIR", type=Path, default=Place().analysis)
+    add_folders(made)
     return made
 
 
-def main(argv: list[str] | None = None) -> int:
-    options = parser().parse_args(argv)
-    place = Place(options.experiments.absolute(), options.rounds.absolute(), options.analysis.absolute())
+def work(options: argparse.Namespace) -> int:
     told = Told(options.round, sys.stderr)
-    try:
-        page, problems = report(options.round, place, options.out, told)
-        for problem in _besides(problems, told.problems):
-            print(f"{options.round}: {problem}", file=sys.stderr)
-        print(page)
-        sys.stdout.flush()
-    except RoundhouseError as error:
-        print(f"report.py: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has seen enough
+    page, problems = report(options.round, place_from(options).absolute(), options.out, told)
+    for problem in _besides(problems, told.problems):
+        print(f"{options.round}: {problem}", file=sys.stderr)
+    print(page)
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    return carry_out(parser(), argv, work)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import Any
 
 from analysis.comparison import SHOWN_BELOW, holds_up, smallest_p
-from analysis.frames import metrics_of
-from analysis.rounds import Entry, Metrics, RoundRecords, varying_keys
+from analysis.rounds import Entry, Metrics, RoundRecords, metrics_of, varying_keys
+from roundhouse.view import counted
 
 LARGEST = 1e100  # beyond it no mean can be trusted, nor any square be taken
 Block = tuple[str, str]  # data set and seed
@@ -80,7 +80,7 @@ class Results:
 
     @cached_property
     def data_sets(self) -> list[str]:
-        return list(dict.fromkeys(data_set_of(entry) for entry in self.found.entries))
+        return list(dict.fromkeys(entry.data_set for entry in self.found.entries))
 
     @cached_property
     def lines(self) -> list[Line]:
@@ -90,7 +90,7 @@ class Results:
             value = metrics.final.get(self.measure.name)
             if value is None and self.measure.name == metrics.metric:
                 value = metrics.best
-            block = (data_set_of(entry), json.dumps(entry.config.get("seed"), default=str))
+            block = (entry.data_set, json.dumps(entry.config.get("seed"), default=str))
             if value is not None and abs(value) < LARGEST:
                 values.setdefault(key_of(entry), {})[block] = float(value)
             elif value is not None:
@@ -104,13 +104,8 @@ class Results:
         for entry, metrics in self.completed:
             value = metrics.final.get("chance_accuracy", math.nan)
             if self.measure.name == "test_accuracy" and abs(value) < LARGEST:
-                told.setdefault(data_set_of(entry), []).append(value)
+                told.setdefault(entry.data_set, []).append(value)
         return {data_set: statistics.fmean(values) for data_set, values in told.items()}
-
-
-def data_set_of(entry: Entry) -> str:
-    """The data set's name, empty where the config has none."""
-    return str(entry.config.get("dataset", ""))
 
 
 def key_of(entry: Entry) -> str:
@@ -189,5 +184,5 @@ def verdict(results: Results, marked: bool) -> str:
     # The last but one of a contest's sizes is the most pairs that two of its rows can have.
     if all((len(found) - 1) * smallest_p(found[-2]) >= SHOWN_BELOW for found in sizes):
         pairs = max(found[-2] for found in sizes)
-        return f"Nothing is bold: no difference can be shown with {pairs} pair{'s' * (pairs != 1)} (data set and seed)."
+        return f"Nothing is bold: no difference can be shown with {counted(pairs, 'pair')} (data set and seed)."
     return f"Nothing is bold: no row beats all its rivals by a difference that holds up (p < {SHOWN_BELOW})."

@@ -36,6 +36,9 @@ class Place:
     rounds: Path = REPOSITORY / "rounds"
     analysis: Path = REPOSITORY / "analysis"
 
+    def absolute(self) -> Place:
+        return Place(self.experiments.absolute(), self.rounds.absolute(), self.analysis.absolute())
+
     def results(self, name: str) -> Path:
         """The folder of everything that is made of a round, and of its records once it is archived."""
         return self.analysis / f"experiment_{name}"
@@ -86,6 +89,11 @@ class Entry:
         return self.row.experiment.config
 
     @property
+    def data_set(self) -> str:
+        """The data set's name, empty where the config has none."""
+        return str(self.config.get("dataset", ""))
+
+    @property
     def directory(self) -> Path:
         return self.row.record.directory
 
@@ -111,6 +119,15 @@ class Entry:
         completed = self.row.record.completed
         kept = completed.progress if completed else None
         return Metrics(kept.metric_name, best=kept.best, final=_numbers(kept.final)) if kept else Metrics()
+
+
+def metrics_of(entry: Entry, problems: list[str]) -> Metrics:
+    """Its metrics; none, and a line in `problems`, where they cannot be read."""
+    try:
+        return entry.metrics()
+    except (RoundhouseError, OSError) as error:
+        problems.append(f"{entry.path}: {error}")
+        return Metrics()
 
 
 @dataclass(frozen=True)

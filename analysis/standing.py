@@ -11,12 +11,12 @@ from functools import cached_property
 from typing import Any
 
 from analysis.frames import spans_of
-from analysis.rounds import Entry, Metrics, RoundRecords, labels
+from analysis.rounds import Entry, Metrics, RoundRecords, labels, metrics_of
 from roundhouse import record
 from roundhouse.attempt import Progress
 from roundhouse.causes import Cause
-from roundhouse.errors import RoundhouseError
 from roundhouse.plan import State
+from roundhouse.view import counted
 
 AHEAD = (State.PENDING, State.SUBMITTING, State.IN_PROGRESS)  # what goes on by itself
 STOPPED = (State.FAILED, State.BLOCKED, State.CANCELLED)  # what waits for a person
@@ -94,15 +94,8 @@ class Known:
 
 def known_of(found: RoundRecords) -> tuple[list[Known], list[str]]:
     """All experiments of a round with their metrics, and what could not be read."""
-    known, problems = [], list(found.problems)
-    for entry in found.entries:
-        try:
-            metrics = entry.metrics()
-        except (RoundhouseError, OSError) as error:
-            problems.append(f"{entry.path}: {error}")
-            metrics = Metrics()
-        known.append(Known(entry, metrics))
-    return known, problems
+    problems = list(found.problems)
+    return [Known(entry, metrics_of(entry, problems)) for entry in found.entries], problems
 
 
 # --------------------------------------------------------------------------------------------------- counts and hours
@@ -110,8 +103,8 @@ def known_of(found: RoundRecords) -> tuple[list[Known], list[str]]:
 
 def counts(known: Iterable[Known]) -> dict[State, int]:
     """How many experiments are in each state, in the order of `ORDER`; states without any are left out."""
-    counted = Counter(one.entry.state for one in known)
-    return {state: counted[state] for state in ORDER if counted[state]}
+    found = Counter(one.entry.state for one in known)
+    return {state: found[state] for state in ORDER if found[state]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,26 +155,21 @@ def prospect(known: Sequence[Known]) -> Prospect:
     ahead = [one for one in known if one.entry.state in AHEAD]
     running = sum(one.running for one in ahead)
     left = [_left(one, usual) for one in ahead]
-    counted = [seconds for seconds in left if seconds is not None]
-    uncounted = len(left) - len(counted)
-    missing = f"{_counted(uncounted)} without a measured duration not counted" if uncounted else ""
+    measured = [seconds for seconds in left if seconds is not None]
+    uncounted = len(left) - len(measured)
+    missing = f"{counted(uncounted, 'experiment')} without a measured duration not counted" if uncounted else ""
     seconds: float | None = None
     if not ahead:
         seconds, basis = 0.0, "nothing remains that goes on by itself"
     elif not running:
         basis = "nothing runs"
-    elif not counted:
+    elif not measured:
         basis = missing
     else:
-        seconds = max(sum(counted) / running, max(counted))
-        basis = "; ".join(
-            part for part in (f"at {running} running now, of {_counted(len(ahead))} ahead", missing) if part
-        )
+        seconds = max(sum(measured) / running, max(measured))
+        told = f"at {running} running now, of {counted(len(ahead), 'experiment')} ahead"
+        basis = f"{told}; {missing}" if missing else told
     return Prospect(seconds, len(ahead), running, uncounted, basis)
-
-
-def _counted(number: int) -> str:
-    return f"{number} experiment{'s' * (number != 1)}"
 
 
 def _usual(known: Iterable[Known]) -> dict[tuple[str, ...], float]:
@@ -195,7 +183,7 @@ def _usual(known: Iterable[Known]) -> dict[tuple[str, ...], float]:
 
 
 def _kinds(one: Known) -> tuple[tuple[str, ...], ...]:
-    return (one.entry.group, str(one.entry.config.get("dataset"))), (one.entry.group,)
+    return (one.entry.group, one.entry.data_set), (one.entry.group,)
 
 
 def _left(one: Known, usual: Mapping[tuple[str, ...], float]) -> float | None:
@@ -297,10 +285,10 @@ def leaders(found: RoundRecords, known: Sequence[Known]) -> list[Leaders]:
 
     Ranked by that metric, not by the test data, which choosing by would spoil.
     """
-    several = len({str(one.entry.config.get("dataset")) for one in known}) > 1
+    several = len({one.entry.data_set for one in known}) > 1
     kinds: dict[tuple[str, str | None], list[Known]] = {}
     for one in known:
-        dataset = str(one.entry.config["dataset"]) if several and "dataset" in one.entry.config else None
+        dataset = (one.entry.data_set or None) if several else None
         kinds.setdefault((one.entry.group, dataset), []).append(one)
     by_path = {one.entry.path: one for one in known}
     told = (_leaders(found, by_path, group, dataset, everyone) for (group, dataset), everyone in kinds.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,8 +76,16 @@ def look(number: int) -> dict[str, Any]:
     }
 
 
-def legend_below(figure: Figure, axes: Axes, *, columns: int = 4) -> None:
-    """The legend of one panel, for the whole figure, below it: it never covers data."""
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
+def legend_below(figure: Figure, panels: Sequence[Axes], *, row: float = 0.0) -> None:
+    """One legend of all that panels show, below them: it covers no data.
+
+    `row`: inches by which the figure grows for each row of it, so that its room is not the panels'.
+    """
+    found: dict[str, Any] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    if found:
+        columns = max(1, min(len(found), int(figure.get_figwidth() / (0.5 + 0.065 * max(map(len, found))))))
+        figure.set_figheight(figure.get_figheight() + row * -(-len(found) // columns))
+        figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=columns)

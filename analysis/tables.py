@@ -34,11 +34,11 @@ if __name__ == "__main__":
 from analysis.frames import HEAD, facts_of, moment
 from analysis.gallery import csv_of, write_bytes
 from analysis.results import Line, Results, contests, verdict, winners
-from analysis.rounds import Entry, Place, RoundRecords, newest_file, read_round, varying_keys
+from analysis.rounds import Entry, RoundRecords, newest_file, read_round, varying_keys
+from analysis.script import add_folders, carry_out, place_from
 from roundhouse import record
 from roundhouse.attempt import Claim
 from roundhouse.causes import Cause
-from roundhouse.errors import RoundhouseError
 from roundhouse.plan import State
 from roundhouse.view import as_dict
 
@@ -287,28 +287,22 @@ def write_results(results: Results, folder: Path) -> list[Path]:
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="tables.py", description=str(__doc__).split("\n\n")[0])
     made.add_argument("--round", metavar="NAME", required=True, help="whatever its state, archived ones too")
-    for name in ("experiments", "rounds", "analysis"):
-        made.add_argument(f"--{name}", metavar="DIR", type=Path, default=getattr(Place(), name))
+    add_folders(made)
     return made
 
 
-def main(argv: list[str] | None = None) -> int:
-    asked = parser().parse_args(argv)
-    place = Place(asked.experiments, asked.rounds, asked.analysis)
-    try:
-        results = Results.of(read_round(asked.round, place))
-        written = write_results(results, place.results(asked.round) / "tables")
-        for problem in results.problems:
-            print(f"tables.py: {problem}", file=sys.stderr)
-        print(*written, sep="\n", flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (RoundhouseError, OSError) as error:
-        print(f"tables.py: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+def work(asked: argparse.Namespace) -> int:
+    place = place_from(asked)
+    results = Results.of(read_round(asked.round, place))
+    written = write_results(results, place.results(asked.round) / "tables")
+    for problem in results.problems:
+        print(f"tables.py: {problem}", file=sys.stderr)
+    print(*written, sep="\n")
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    return carry_out(parser(), argv, work)
 
 
 if __name__ == "__main__":

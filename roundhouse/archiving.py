@@ -22,7 +22,7 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.plan import State
 from roundhouse.results import Setting, settings_of
 from roundhouse.round import Round
-from roundhouse.view import Row
+from roundhouse.view import Row, date_and_time
 
 README, ENVIRONMENT, PACKAGES = "README.md", "environments.json", "packages.txt"
 
@@ -185,15 +185,11 @@ def _when_and_where(rows: Sequence[Row], told: Sequence[Mapping[str, object]]) -
     places = Counter(f"{one.opened.scheduler.get('kind')} on {one.opened.scheduler.get('server')}" for one in attempts)
     lines = [f"- jobs of {place}: {count}" for place, count in places.items()]
     if starts and ends:
-        lines.insert(0, f"- from {_day(min(starts))} to {_day(max(ends))} (UTC)")
+        lines.insert(0, f"- from {date_and_time(min(starts))} to {date_and_time(max(ends))} (UTC)")
     for one in told:
         facts = ", ".join(f"{key} {value}" for key, value in one.items() if key != "experiments" and value is not None)
         lines.append(f"- {one['experiments']} completed with {facts}")
     return lines
-
-
-def _day(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
 
 
 def _table(settings: Sequence[Setting]) -> list[str]:

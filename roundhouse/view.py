@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -155,6 +156,16 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
+def counted(number: int, what: str, form: str = "") -> str:
+    """`1 run`, `1240 runs`; with `,` as the form of the number, `1,240 runs`."""
+    return f"{number:{form}} {what}{'s' * (number != 1)}"
+
+
+def date_and_time(seconds: float) -> str:
+    """A time in UTC, to the minute: `2026-01-31 09:05`."""
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
+
+
 def groups(rows: Sequence[Row]) -> Table:
     """Counts of states by group, for rounds too large to list."""
     from rich.table import Table
@@ -186,19 +197,15 @@ def prospect(row: Row) -> str:
     """What a pass would do about one experiment, for what resources, and what it waits for: a line of `--dry-run`."""
     action, asked = row.action, row.experiment.resources
     step = action.state if action.verb is Verb.NOTHING else action.verb.value
-    gpus = f", {_counted(asked.ngpus, 'GPU')}" if asked.ngpus else ""
+    gpus = f", {counted(asked.ngpus, 'GPU')}" if asked.ngpus else ""
     memory = f", {asked.mem_mb / 1024:.4g} GB" if asked.mem_mb else ""
-    job = f"{_counted(asked.ncpus, 'core')}{gpus}{memory}, {walltime(asked.walltime_s)}"
+    job = f"{counted(asked.ncpus, 'core')}{gpus}{memory}, {walltime(asked.walltime_s)}"
     if row.refusal:  # told once for all that it concerns
         waited_for = [path for paths in row.experiment.after.values() for path in paths]
         why = f"waits for {', '.join(waited_for)}" if waited_for else ""
     else:
         why = action.reason
     return f"{step:12} {row.experiment.path} ({job}){f': {why}' if why else ''}"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def refusals(rows: Sequence[Row]) -> list[str]:

@@ -18,7 +18,7 @@ from roundhouse.settings import Settings
 from roundhouse.training import Context, Stage, StudyError, read_options, read_weights
 from roundhouse.training.loop import Outcome, run
 from roundhouse.training.precision import Precision
-from studies.distillation import build, data, task
+from studies.distillation import build, task
 from studies.distillation.data import Dataset, Split, load
 from studies.distillation.methods import METHODS
 from studies.distillation.models import build_model, shapes_of
@@ -457,7 +457,3 @@ def make_model() -> Any:
 def test_methods_alone_need_no_teacher() -> None:
     assert set(ALONE) & set(METHODS) == set()
     assert tuple(METHODS) == DISTILLING
-
-
-def test_data_is_a_module_that_tests_may_replace() -> None:
-    assert data.load is load

@@ -25,8 +25,9 @@ if __name__ == "__main__":
 
 from analysis.gallery import write_bytes
 from analysis.methodology import in_markdown
-from analysis.recorded import counted, figure, listed, tally
+from analysis.recorded import figure, listed, tally
 from analysis.rounds import REPOSITORY, Entry, Place, RoundRecords, find_rounds, read_round
+from analysis.script import add_folders, carry_out, place_from
 from analysis.standing import Known, Setting, Spread, known_of, leaders, use
 from roundhouse.attempt import Attempt
 from roundhouse.causes import Cause
@@ -34,6 +35,7 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.names import is_name
 from roundhouse.plan import Clock, Inputs, State, decide
 from roundhouse.schedulers.base import QueryFailed
+from roundhouse.view import counted
 
 HELP = """\
 DATE is 2026-11-14 or 2026-11-14T09:30, in UTC unless it names an offset; or `7 days`, `7d`: so long before the end of
@@ -155,8 +157,8 @@ def changes(commits: Sequence[Commit]) -> str:
     """`3 commits to 12 files, 240 lines added and 31 removed`."""
     files = {path for commit in commits for path in commit.files}
     added, removed = (sum(lines[n] for commit in commits for lines in commit.files.values()) for n in (0, 1))
-    told = f"{counted(added, 'line')} added and {removed:,} removed"
-    return f"{counted(len(commits), 'commit')} to {counted(len(files), 'file')}, {told}"
+    told = f"{counted(added, 'line', ',')} added and {removed:,} removed"
+    return f"{counted(len(commits), 'commit', ',')} to {counted(len(files), 'file', ',')}, {told}"
 
 
 def told_work(commits: Sequence[Commit]) -> Iterator[str]:
@@ -318,7 +320,7 @@ def told_round(one: Happened) -> Iterator[str]:
     again = Counter(event.cause for event in events if event.kind == "requeued")
     yield f"### Round {in_markdown(one.found.name)}"
     why = f" Requeued after: {in_markdown(tally(again))}." if again else ""
-    yield f"Of {counted(len(one.known), 'experiment')}: {sums([one])}.{why}"
+    yield f"Of {counted(len(one.known), 'experiment', ',')}: {sums([one])}.{why}"
     yield table(*by_group(one))
     failed = [f"- {shown(event.at)}: {in_markdown(path)}: {in_markdown(event.cause)}{in_brackets(event.why)}"
               for path, several in one.events.items() for event in several if event.kind == "failed"]  # fmt: skip
@@ -454,33 +456,27 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--until", metavar="DATE", nargs="+", help="default: now")
     made.add_argument("--out", metavar="FILE", type=Path, help="write into this file, instead of to standard output")
     made.add_argument("--repository", metavar="DIR", type=Path, default=REPOSITORY, help="whose commits are told")
-    for name in ("experiments", "rounds", "analysis"):
-        made.add_argument(f"--{name}", metavar="DIR", type=Path, default=getattr(Place(), name))
+    add_folders(made)
     return made
 
 
-def main(argv: list[str] | None = None) -> int:
-    asked = parser().parse_args(argv)
+def work(asked: argparse.Namespace) -> int:
     now = datetime.now(timezone.utc).timestamp()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # names and subjects may hold anything, and cron has no locale
-    try:
-        until = read_moment(" ".join(asked.until), now) if asked.until else now
-        period = Period(read_moment(" ".join(asked.since), until), until)
-        if period.since >= until:
-            raise RoundhouseError(f"--since {shown(period.since)} is not before --until {shown(until)}")
-        told = summary(period, asked.repository, Place(asked.experiments, asked.rounds, asked.analysis))
-        if asked.out:
-            write_bytes(asked.out, told.encode())
-        print(asked.out if asked.out else told, end="\n" if asked.out else "", flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (RoundhouseError, OSError) as error:
-        print(f"weekly_summary.py: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    until = read_moment(" ".join(asked.until), now) if asked.until else now
+    period = Period(read_moment(" ".join(asked.since), until), until)
+    if period.since >= until:
+        raise RoundhouseError(f"--since {shown(period.since)} is not before --until {shown(until)}")
+    told = summary(period, asked.repository, place_from(asked))
+    if asked.out:
+        write_bytes(asked.out, told.encode())
+    print(asked.out if asked.out else told, end="\n" if asked.out else "")
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    return carry_out(parser(), argv, work)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from analysis.distillation.effects import DISTILLED, SAME_ALPHA
 from analysis.distillation.material import Drawn, Material, Table, gains, half_width, say_nothing, shared_legend
 from analysis.distillation.measures import MEASURES, Measure
 from analysis.distillation.runs import Setting
+from roundhouse.view import counted
 
 ALPHA = "alpha, share of the distillation term"
 
@@ -172,7 +173,7 @@ def _gains_on(
         axes.axhspan(-spread, spread, color=style.BASELINE, alpha=0.15, linewidth=0, label=label)
     if not most:
         say_nothing(axes)
-    axes.set_title(f"{dataset}, {most} seed{'s' * (most != 1)}")
+    axes.set_title(f"{dataset}, {counted(most, 'seed')}")
 
 
 def _short(material: Material, question: str) -> str:
@@ -198,7 +199,7 @@ def _pooled_gains(material: Material, axes: Axes, question: str, table: Table) -
     pairs = max((result.n for result in results.values()), default=0)
     if not pairs:
         say_nothing(axes)
-    axes.set_title(f"all data sets, {pairs} pair{'s' * (pairs != 1)}; filled: shown")
+    axes.set_title(f"all data sets, {counted(pairs, 'pair')}; filled: shown")
 
 
 def fidelity(material: Material) -> Drawn:

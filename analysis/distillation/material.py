@@ -92,13 +92,5 @@ def say_nothing(axes: Axes) -> None:
 
 
 def shared_legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """One legend below all panels, with whatever any of them shows."""
-    found: dict[str, Any] = {}
-    for axes in panels:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    if found:
-        longest = max(map(len, found))
-        columns = min(len(found), max(1, int(figure.get_figwidth() / (0.5 + 0.065 * longest))))
-        figure.set_figheight(figure.get_figheight() + 0.17 * -(-len(found) // columns))  # its room is not the panels'
-        figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=columns)
+    """One legend below all panels, with whatever any of them shows, and room for it."""
+    style.legend_below(figure, panels, row=0.17)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from analysis import calibration, fidelity, representation
 from analysis.distillation.runs import LAYERS, Outputs, Run, Runs
 from analysis.frames import spans_of
-from analysis.rounds import Metrics
+from analysis.rounds import Metrics, metrics_of
 from roundhouse.errors import RoundhouseError
 
 NEIGHBOURS = 10  # k of the k-NN overlap
@@ -114,13 +114,10 @@ def place_of(run: Run) -> dict[str, Any]:
 
 def measure(run: Run, teacher: Run | None) -> Measured:
     """Measure one run, beside its teacher if that is completed."""
-    problems: list[str] = []
+    unread: list[str] = []
+    metrics = metrics_of(run.entry, unread)
+    problems = [f"{run.round}/{one}" for one in unread]
     row: dict[str, Any] = {"run": run.name, **place_of(run), **dict.fromkeys((*MEASURES, *BESIDES), float("nan"))}
-    try:
-        metrics = run.entry.metrics()
-    except (RoundhouseError, OSError) as error:
-        problems.append(f"{run.name}: {error}")
-        metrics = Metrics()
     epochs = [one for one in metrics.epochs if all(isinstance(one.get(key), (int, float)) for key in EPOCH)]
     epochs = [{key: one[key] for key in EPOCH} for one in epochs]
     row |= _cost(run, metrics, epochs)

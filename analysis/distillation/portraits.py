@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
 
 from analysis import style
 from analysis.comparison import performance_profile
@@ -49,29 +50,12 @@ def layers(material: Material) -> Drawn:
     runs, table = material.runs, Table()
     figure, panels = style.panels(len(runs.methods), len(runs.datasets), width=1.75, height=1.75)
     cells = [(dataset, method) for dataset in runs.datasets for method in runs.methods]
-    grids, noisy = {}, {}
-    for dataset, method in cells:
-        noisy[dataset, method] = np.zeros((len(LAYERS), len(runs.alphas)), dtype=bool)
-        grid = np.full((len(LAYERS), len(runs.alphas)), np.nan)
-        for row, layer in enumerate(LAYERS):
-            own = material.values(material.undistilled, dataset, f"cka_{layer}")
-            for column, alpha in enumerate(runs.alphas):
-                found = material.values(Setting(method, alpha), dataset, f"cka_{layer}")
-                if not len(found) or not len(own):
-                    continue
-                grid[row, column] = found.mean() - own.mean()
-                error = np.sqrt(found.var() / len(found) + own.var() / len(own))
-                noisy[dataset, method][row, column] = not abs(grid[row, column]) > 2 * error
-                table.append({"dataset": dataset, "method": method, "alpha": alpha, "layer": layer,
-                              "cka": found.mean(), "cka_undistilled": own.mean(), "sd_undistilled": own.std(),
-                              "difference": grid[row, column], "standard_error": error,
-                              "seeds": len(found)})  # fmt: skip
-        grids[dataset, method] = grid
-    limit = max(0.05, np.nanmax(np.abs(list(grids.values())), initial=0.0))
-    for axes, (dataset, method) in zip(panels, cells, strict=True):
-        image = axes.imshow(grids[dataset, method], cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
-        _write_cells(axes, grids[dataset, method], noisy[dataset, method], limit)
-        if np.isnan(grids[dataset, method]).all():
+    grids = [_layer_differences(material, dataset, method, table) for dataset, method in cells]
+    limit = max(0.05, np.nanmax(np.abs([differences for differences, _ in grids]), initial=0.0))
+    for axes, (dataset, method), (differences, noisy) in zip(panels, cells, grids, strict=True):
+        image = axes.imshow(differences, cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
+        _write_cells(axes, differences, noisy, limit)
+        if np.isnan(differences).all():
             say_nothing(axes)
         axes.set_xticks(range(len(runs.alphas)), [f"{alpha:g}" for alpha in runs.alphas])
         first = method == runs.methods[0]
@@ -85,6 +69,26 @@ def layers(material: Material) -> Drawn:
     )
     figure.colorbar(image, ax=panels, label=label)
     return figure, table
+
+
+def _layer_differences(
+    material: Material, dataset: str, method: str, table: Table
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Differences in CKA (layers, alphas), NaN where not known; and which are within twice their standard error."""
+    shape = (len(LAYERS), len(material.runs.alphas))
+    differences, noisy = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
+    for row, layer in enumerate(LAYERS):
+        own = material.values(material.undistilled, dataset, f"cka_{layer}")
+        for column, alpha in enumerate(material.runs.alphas):
+            found = material.values(Setting(method, alpha), dataset, f"cka_{layer}")
+            if not len(found) or not len(own):
+                continue
+            difference, error = found.mean() - own.mean(), np.sqrt(found.var() / len(found) + own.var() / len(own))
+            differences[row, column], noisy[row, column] = difference, not abs(difference) > 2 * error
+            table.append({"dataset": dataset, "method": method, "alpha": alpha, "layer": layer,
+                          "cka": found.mean(), "cka_undistilled": own.mean(), "sd_undistilled": own.std(),
+                          "difference": difference, "standard_error": error, "seeds": len(found)})  # fmt: skip
+    return differences, noisy
 
 
 def _write_cells(axes: Axes, grid: Any, noisy: Any, limit: float) -> None:

@@ -146,7 +146,7 @@ def runs_of(distilled: RoundRecords, control: RoundRecords | None) -> Runs:
             if found is not distilled and not (setting.method == CONTROL and entry.config.get("model") in students):
                 missing.append(f"{found.name}/{entry.path}: no control of the round's students: left out")
             elif entry.state is State.COMPLETED:
-                block = Block(str(entry.config.get("dataset", "digits")), int(entry.config.get("seed", 0)))
+                block = Block(entry.data_set or "digits", int(entry.config.get("seed", 0)))
                 runs.append(Run(found.name, entry, setting, block))
             else:
                 open_ones.setdefault(setting, []).append(str(entry.state))

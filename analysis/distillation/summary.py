@@ -9,6 +9,7 @@ from analysis.distillation.effects import DISTILLED, MORE_ALPHA, SAME_ALPHA, SHR
 from analysis.distillation.material import Material
 from analysis.distillation.measures import MEASURES, Measure
 from analysis.distillation.runs import CONTROL, PLAIN, TEACHER, Setting
+from roundhouse.view import counted
 
 _ANSWER = {
     DISTILLED: "against the {baseline}",
@@ -39,10 +40,6 @@ def summary(material: Material, problems: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
-
-
 def _in_short(material: Material) -> Iterator[str]:
     """How many comparisons of each question are shown, accuracy first; and which of accuracy they are."""
     for question, title in _TITLES.items():
@@ -55,7 +52,7 @@ def _in_short(material: Material) -> Iterator[str]:
         others = [one for one in asked if one is not accuracy]
         shown, of = sum(r.shown for f in others for r in f.results.values()), sum(len(f.results) for f in others)
         yield (
-            f"- {title}: of {_counted(len(accuracy.results), 'difference')} in test accuracy {len(named)} shown"
+            f"- {title}: of {counted(len(accuracy.results), 'difference')} in test accuracy {len(named)} shown"
             f"{': ' if named else ''}{'; '.join(named)}. Of {of} in other measures: {shown} shown."
         )
 
@@ -64,7 +61,7 @@ def _basis(material: Material) -> Iterator[str]:
     runs = material.runs
     yield (
         f"{len(runs.runs)} completed runs on {len(runs.datasets)} data set(s) ({', '.join(runs.datasets)}): "
-        f"{_counted(len(runs.methods), 'method')} at {_counted(len(runs.alphas), 'alpha')}, with teachers and controls."
+        f"{counted(len(runs.methods), 'method')} at {counted(len(runs.alphas), 'alpha')}, with teachers and controls."
     )
     yield ""
     yield (

@@ -9,7 +9,7 @@ import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +21,7 @@ from markupsafe import Markup
 from analysis.page.rows import amount, is_share, table
 from analysis.standing import LOGS, Changes, Failure, Known, Leaders, Prospect, Spread, Use
 from roundhouse.plan import State
+from roundhouse.view import counted, date_and_time
 
 HERE = Path(__file__).parent
 SYMBOLS = {
@@ -84,8 +85,8 @@ def render(report: Report) -> bytes:
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        "amount": amount, "duration": duration, "link": quote, "plus_minus": plus_minus, "word": word,
-        "moment": moment, "gain": gain, "spaced": spaced, "rendered": rendered,
+        "amount": amount, "counted": counted, "duration": duration, "gain": gain, "link": quote, "moment": moment,
+        "plus_minus": plus_minus, "rendered": rendered, "spaced": spaced, "word": word,
     }  # fmt: skip
     text = environment.get_template("report.html.jinja").render(
         report=report,
@@ -164,7 +165,7 @@ def spaced(name: str) -> str:
 
 
 def moment(when: datetime) -> str:
-    return f"{when.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
+    return f"{date_and_time(when.timestamp())} UTC"
 
 
 def duration(seconds: float) -> str:

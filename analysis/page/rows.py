@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from analysis.standing import Known
 from roundhouse.attempt import Attempt, Claim
+from roundhouse.view import date_and_time
 
 if TYPE_CHECKING:
     from analysis.page import Figure
@@ -146,6 +146,6 @@ def _started(claim: Claim) -> str:
     if claim.void or not claim.started:
         return ""
     try:
-        return f"{datetime.fromtimestamp(claim.started, timezone.utc):%Y-%m-%d %H:%M}"
+        return date_and_time(claim.started)
     except (ValueError, OverflowError, OSError):
         return ""
