@@ -12,7 +12,7 @@ from typing import Any
 
 from analysis.frames import spans_of
 from analysis.rounds import Entry, Metrics, RoundRecords, labels, metrics_of
-from roundhouse import record
+from roundhouse import logs
 from roundhouse.attempt import Progress
 from roundhouse.causes import Cause
 from roundhouse.plan import State
@@ -222,7 +222,7 @@ def _failure(one: Known, with_log: bool) -> Failure:
     log = ""
     if shown and with_log:
         try:
-            log = record.log_tail(one.entry.directory, shown.number)
+            log = logs.tail(one.entry.directory, shown.number)
         except OSError as error:
             log = f"(the log cannot be read: {error})"
     return Failure(one.entry.path, one.entry.state, str(cause or ""), one.entry.reason, one.attempts, log)

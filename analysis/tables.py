@@ -36,7 +36,7 @@ from analysis.gallery import csv_of, write_bytes
 from analysis.results import Line, Results, contests, verdict, winners
 from analysis.rounds import Entry, RoundRecords, newest_file, read_round, varying_keys
 from analysis.script import add_folders, carry_out, place_from
-from roundhouse import record
+from roundhouse import logs
 from roundhouse.attempt import Claim
 from roundhouse.causes import Cause
 from roundhouse.plan import State
@@ -219,7 +219,7 @@ def failed_jobs(results: Results) -> dict[str, Any]:
         if entry.state not in STOPPED and runs < 2:
             continue
         head = {"path": entry.path, "group": entry.group, **{key: seen[key] for key in ("state", "cause", "reason")}}
-        log = record.log_tail(entry.directory, shown.number) if shown else ""
+        log = logs.tail(entry.directory, shown.number) if shown else ""
         told.append({**head, "requeued": max(runs - 1, 0), "attempts": attempts_of(entry), "log": log})
     return {"version": VERSION, "round": results.found.name, "jobs": told}
 

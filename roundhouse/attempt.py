@@ -15,6 +15,8 @@ class Opened:
     """job.json: an attempt was opened through `scheduler`, for this config and these inputs. `at`: the server's clock.
 
     `mark`: no run, but a person's word (retry, cancelled, archived) that takes the attempt's number, and is then void.
+    `shared`: the directory, seen from the experiment's, of a job that runs more than this attempt: an array, of which
+    the attempt is task `index`. The job is then called as that directory is, instead of by the token.
     """
 
     token: str
@@ -24,6 +26,13 @@ class Opened:
     job_id: str | None = None
     at: float = 0.0
     mark: Cause | None = None
+    shared: str | None = None
+    index: int | None = None
+
+    @property
+    def job_name(self) -> str:
+        """What the scheduler calls its job."""
+        return self.shared.rpartition("/")[2] if self.shared else self.token
 
     def ran_at(self, here: Mapping[str, str]) -> bool:
         """Whether `here` identifies the scheduler that opened it; which boot of this machine it was does not matter."""
@@ -48,7 +57,7 @@ class Claim:
     host: str = ""
     at: float = 0.0
     started: float = 0.0
-    jobs: int | None = None  # for a void by a limit: how many jobs the user had then
+    jobs: int | None = None  # for a void by a limit: the user may have no more than so many jobs
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roundhouse import files, record, render, view
+from roundhouse import files, record, render, shared_job, view
 from roundhouse.archive import Archive, make_directory
-from roundhouse.attempt import Opened, Record
+from roundhouse.attempt import Record
 from roundhouse.causes import Cause
 from roundhouse.errors import RoundhouseError
-from roundhouse.experiment import Experiment
+from roundhouse.experiment import Experiment, Resources
+from roundhouse.logs import last_words
 from roundhouse.look import NOT_ASKED, Look, answer_for, look, stale_jobs
 from roundhouse.plan import Action, Clock, Inputs, State, Verb, decide
 from roundhouse.readiness import Readiness
-from roundhouse.schedulers.base import Identity, Job, Refused, Run, Scheduler, SubmitAnswer, Submitted
+from roundhouse.schedulers.base import Identity, Job, Run, Scheduler
+from roundhouse.submission import Submissions
 from roundhouse.view import Row
 
 if TYPE_CHECKING:
@@ -50,22 +52,40 @@ class Workplace:
 
     def script(self, experiment: Experiment, number: int, token: str) -> str:
         """The job script of one attempt."""
+        directory = self.directory(experiment).absolute()
+        log = record.attempt_directory(directory, number) / record.SCHEDULER_LOG
+        attempt = {"directory": directory, "number": number, "token": token}
+        return self._render(experiment.resources, token, str(log), attempt)
+
+    def array_script(self, like: Experiment, name: str, tasks: int, at_once: int | None) -> str:
+        """The job script of an array: `tasks` experiments such as `like`, at most `at_once` of which run at a time."""
+        round_directory = Path(f"{self.experiments}/{like.round}").absolute()
+        shared = shared_job.directory_of(round_directory, name)
+        array = {"round": round_directory, "shared": shared, "tasks": tasks, "at_once": at_once}
+        return self._render(like.resources, name, str(shared / "log"), {}, array)
+
+    def _render(
+        self,
+        resources: Resources,
+        name: str,
+        log: str,
+        attempt: Mapping[str, Any],
+        array: Mapping[str, Any] | None = None,
+    ) -> str:
         if self._templates is None:
             self._templates = render.environment(self.repository / "templates")
-        directory = self.directory(experiment).absolute()
         return render.render(
             self._templates,
             self.scheduler.kind,
-            name=token,
-            token=token,
-            directory=directory,
-            number=number,
-            log=str(record.attempt_directory(directory, number) / record.SCHEDULER_LOG),
-            resources=experiment.resources,
+            name=name,
+            array=array,
+            **attempt,
+            log=log,
+            resources=resources,
             site=self.site,
             repository=self.repository.absolute(),
             python=self.python,
-            margin=min(STOP_BEFORE, experiment.resources.walltime_s // 10),
+            margin=min(STOP_BEFORE, resources.walltime_s // 10),
         )
 
 
@@ -108,7 +128,7 @@ def run_pass(
         if stale and not seen.trouble:
             report.trouble += place.scheduler.cancel(place.run, stale)
     chosen = [experiment.path for experiment in experiments if only(experiment)]
-    for row in desk.submit([rows[path] for path in chosen], limit):
+    for row in Submissions(place, seen, clock, report).submit([rows[path] for path in chosen], limit, act):
         rows[row.experiment.path] = row
     if act:
         for path in chosen:
@@ -156,7 +176,6 @@ class _Desk:
     clock: Clock
     report: Report
     act: bool
-    submitted: int = 0
     here: Mapping[str, str] | None = None  # which scheduler answers, if it does
 
     def __post_init__(self) -> None:
@@ -216,70 +235,6 @@ class _Desk:
             return False
         return True
 
-    def submit(self, rows: Sequence[Row], limit: int | None) -> Iterator[Row]:
-        """Submit what is to be submitted, the most important first, within the limits; yields the rows that changed."""
-        waiting = sorted(
-            (row for row in rows if row.action.verb is Verb.SUBMIT), key=lambda row: -row.experiment.priority
-        )
-        room, full = len(waiting), ""
-        if limit is not None and limit < room:
-            room, full = (
-                limit,
-                f"limit reached: {limit} submissions in this pass" if limit else "not submitted in this pass",
-            )
-        if self.place.max_jobs is not None and self.place.max_jobs - self.seen.live < room:
-            room, full = self.place.max_jobs - self.seen.live, f"limit reached: {self.place.max_jobs} jobs at once"
-        if self.place.free_slots is not None and waiting and (free := self.place.free_slots()) < room:
-            room, full = free, "limit reached: all slots of this machine are taken"
-        refused: dict[Any, str] = {}
-        for row in waiting:
-            like = row.experiment.resources
-            if like in refused or room <= 0:
-                yield replace(row, action=Action(Verb.NOTHING, State.PENDING, refused.get(like, full), Cause.LIMIT))
-                continue
-            room -= 1
-            if not self.act:
-                continue
-            action = self._submit(row)
-            if action.cause is Cause.LIMIT:
-                room, full = 0, action.reason
-            elif action.cause is Cause.REFUSED:
-                refused[like] = f"not tried: a job with the same resources was refused ({action.reason})"
-            yield replace(row, action=action, record=record.read(row.record.directory))
-
-    def _submit(self, row: Row) -> Action:
-        """Open the next attempt and submit it, once. Whatever goes wrong on the way, a later pass finds out."""
-        experiment, directory, number = row.experiment, row.record.directory, row.record.next_number
-        assert isinstance(self.seen.identity, Identity) and row.inputs.pinned is not None
-        token = record.new_token()
-        opened = Opened(token, asdict(self.seen.identity), experiment.config_hash(), row.inputs.pinned)
-        script = self.place.script(experiment, number, token)
-        try:
-            if not record.open_attempt(directory, number, opened, self.place.experiments / experiment.round):
-                return Action(Verb.NOTHING, State.SUBMITTING, "another runner was faster")
-            record.write_config(directory, experiment)
-            path = record.attempt_directory(directory, number) / record.SCRIPT
-            files.replace(path, script.encode())
-            action = self._record(row, number, self.place.scheduler.submit(self.place.run, path, token))
-        except OSError as error:
-            self.report.trouble.append(f"{experiment.path}: attempt {number} was not submitted in order: {error}")
-            return Action(Verb.NOTHING, State.SUBMITTING, f"to be looked up: {error}")
-        self.report.done.append((experiment, action))
-        return action
-
-    def _record(self, row: Row, number: int, answer: SubmitAnswer) -> Action:
-        """Write down what the scheduler said to a submission."""
-        directory = row.record.directory
-        if isinstance(answer, Submitted):
-            self.submitted += 1
-            record.record_job_id(directory, number, answer.job_id)
-            return Action(Verb.SUBMIT, State.IN_PROGRESS, row.action.reason, job_id=answer.job_id)
-        if isinstance(answer, Refused):
-            cause = Cause.LIMIT if answer.later else Cause.REFUSED
-            record.void(directory, number, cause, answer.why, jobs=self.seen.live + self.submitted)
-            return Action(Verb.SUBMIT, State.PENDING, f"{'limit reached: ' * answer.later}{answer.why}", cause)
-        return Action(Verb.SUBMIT, State.SUBMITTING, f"no clear answer, to be looked up: {answer.why}")
-
     def refresh(self, row: Row) -> None:
         """Bring up to date what is derived: links to the outputs, the folded history, status.json."""
         rec = row.record
@@ -293,13 +248,6 @@ class _Desk:
                 record.write_status(rec.directory, view.status_of(row))
         except OSError as error:
             self.report.trouble.append(f"{row.experiment.path}: its files could not be brought up to date: {error}")
-
-
-def last_words(rec: Record) -> str:
-    """The last line that the failed run printed itself."""
-    lines = record.log_tail(rec.directory, rec.runs[-1].number).splitlines()
-    said = [line.strip() for line in lines if line.strip() and not line.startswith("roundhouse: attempt")]
-    return f". Its last words: {said[-1].removeprefix('roundhouse: ')[:200]}" if said else ""
 
 
 def _difference(directory: Path, experiment: Experiment) -> str:

@@ -19,6 +19,8 @@ class Resources:
     ngpus: int = 0
     walltime_s: int = 3600
     queue: str | None = None  # overrides the site's
+    array: bool = False  # goes as one task of an array, with others that ask for the same
+    max_running: int | None = None  # so many tasks of an array at a time
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,15 +22,16 @@ def dump(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
-def write_draft(directory: Path, data: bytes) -> Path:
-    """A new, durable file with a name nobody looks for. Removed again if the disk is full."""
+def write_draft(directory: Path, data: bytes, durable: bool = True) -> Path:
+    """A new file with a name nobody looks for, durable if nobody says otherwise. Removed again if the disk is full."""
     draft = directory / f".draft-{uuid.uuid4().hex}"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
     except OSError:
         remove(draft)
         raise
@@ -73,15 +74,16 @@ def _create_without_links(path: Path, data: bytes) -> bool:
     return True
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Put `data` in the place of whatever is at `path`, at once and durably."""
-    draft = write_draft(path.parent, data)
+def replace(path: Path, data: bytes, durable: bool = True) -> None:
+    """Put `data` in the place of whatever is at `path`, at once; durably, unless it is a view, which is made again."""
+    draft = write_draft(path.parent, data, durable)
     try:
         os.replace(draft, path)
     except OSError:
         remove(draft)
         raise
-    sync_directory(path.parent)
+    if durable:
+        sync_directory(path.parent)
 
 
 def replace_by_link(path: Path, target: Path) -> None:

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 from roundhouse.attempt import Attempt, Record
 from roundhouse.plan import Answer, Unknown
 from roundhouse.schedulers.base import Identity, Job, Jobs, JobState, QueryFailed, Run, Scheduler
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Look:
     """The scheduler's answer at one moment."""
 
     jobs: Jobs | QueryFailed
     identity: Identity | QueryFailed
+
+    @cached_property
+    def named(self) -> dict[tuple[str, int | None], list[Job]]:
+        """Jobs by name, and by index where they are tasks of an array; the live ones first."""
+        found: dict[tuple[str, int | None], list[Job]] = {}
+        if isinstance(self.jobs, Jobs):
+            for job in sorted(self.jobs.jobs, key=lambda job: job.state is JobState.ENDED):
+                found.setdefault((job.name, job.index), []).append(job)
+        return found
 
     @property
     def live(self) -> int:
@@ -40,7 +50,7 @@ def look(scheduler: Scheduler, run: Run, records: Sequence[Record]) -> Look:
     """Ask once, about all live jobs of this user and about those that the records' open attempts name."""
     attempts = [rec.newest for rec in records if rec.newest and not rec.newest.closed]
     ids = {attempt.job_id for attempt in attempts if attempt.job_id}
-    names = {attempt.opened.token for attempt in attempts}
+    names = {attempt.opened.job_name for attempt in attempts}
     jobs = scheduler.query(run, ids, names)
     if isinstance(jobs, QueryFailed):
         return Look(jobs, jobs)
@@ -65,24 +75,20 @@ def answer_for(attempt: Attempt | None, before: Attempt | None, seen: Look) -> A
         return Unknown()  # this very machine has been started anew since
     if before is None or before.number != attempt.number or before.job_id not in (None, attempt.job_id):
         return QueryFailed("the attempt is newer than the scheduler's answer; the next pass will tell")
-    return _matching(attempt, seen.jobs)
-
-
-def _matching(attempt: Attempt, jobs: Jobs) -> Job | Unknown:
     # By name and ID: IDs are used again after a reset of the scheduler.
-    found = [job for job in jobs.jobs if job.name == attempt.opened.token and attempt.job_id in (None, job.id)]
-    found.sort(key=lambda job: job.state is JobState.ENDED)
-    return found[0] if found else Unknown()
+    called = seen.named.get((attempt.opened.job_name, attempt.opened.index), ())
+    return next((job for job in called if attempt.job_id in (None, job.id)), Unknown())
 
 
 def stale_jobs(records: Sequence[Record], seen: Look) -> list[str]:
     """IDs of queued jobs whose attempt is over. They would exit without a trace, but only after a wait for nothing."""
     if not isinstance(seen.jobs, Jobs):
         return []
-    over: set[str] = set()
-    going: set[str] = set()
+    over: set[tuple[str, int | None]] = set()
+    going: set[tuple[str, int | None]] = set()
     for rec in records:
         for attempt in rec.attempts:
-            (over if attempt.closed else going).add(attempt.opened.token)
+            (over if attempt.closed else going).add((attempt.opened.job_name, attempt.opened.index))
+    over -= going
     waiting = (JobState.QUEUED, JobState.BLOCKED)
-    return [job.id for job in seen.jobs.jobs if job.state in waiting and job.name in over - going]
+    return [job.id for job in seen.jobs.jobs if job.state in waiting and (job.name, job.index) in over]

@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from roundhouse import record
-from roundhouse.dispatch import inputs_first, inputs_of, last_words
+from roundhouse.dispatch import inputs_first, inputs_of
 from roundhouse.experiment import Experiment
+from roundhouse.logs import last_words
 from roundhouse.plan import Clock, State, decide
 from roundhouse.schedulers.base import QueryFailed
 from roundhouse.view import Row

@@ -16,16 +16,18 @@ import os
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from roundhouse import files
+from roundhouse import files, shared_job
 from roundhouse.attempt import Attempt, Claim, Opened, Progress, Record, Result
 from roundhouse.causes import Cause
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment, hash_of
+from roundhouse.schedulers.base import task_id
 
 VERSION = 1
 
@@ -116,7 +118,7 @@ def _read_attempt(place: Path, number: int, names: set[str]) -> Attempt:
     if job is None or opened_at is None:
         raise _Damaged(f"{JOB} vanished while it was read")
     try:
-        opened = _opened(job, opened_at)
+        opened = _with_job_id(_opened(job, opened_at), place)
         claim = _read_claim(place) if CLAIM in names else None
         result = _result(_read_json(place, RESULT)) if RESULT in names else None
     except _NONSENSE as error:
@@ -133,6 +135,14 @@ def _read_attempt(place: Path, number: int, names: set[str]) -> Attempt:
     )
 
 
+def _with_job_id(opened: Opened, place: Path) -> Opened:
+    """An attempt of a job that runs several finds the job's ID beside that job's script, where it stands once."""
+    if opened.job_id is not None or opened.shared is None:
+        return opened
+    known = shared_job.read_id(os.path.normpath(place.parent.parent / opened.shared))
+    return replace(opened, job_id=task_id(known, opened.index)) if known else opened
+
+
 def _read_claim(place: Path) -> Claim | None:
     raw, at = files.read_bytes(f"{place}/{CLAIM}"), files.modified(place / CLAIM)
     if raw is not None and not raw.strip():
@@ -142,16 +152,18 @@ def _read_claim(place: Path) -> Claim | None:
 
 def _opened(value: Mapping[str, Any], at: float) -> Opened:
     token, scheduler, config_hash, inputs = value["token"], value["scheduler"], value["config_hash"], value["inputs"]
-    job_id, mark = value.get("job_id"), value.get("mark")
+    job_id, mark, shared, index = (value.get(key) for key in ("job_id", "mark", "shared", "array_index"))
     if not (
         isinstance(token, str)
         and isinstance(scheduler, dict)
         and isinstance(config_hash, str)
         and isinstance(inputs, dict)
         and isinstance(job_id, (str, type(None)))
+        and isinstance(shared, (str, type(None)))
+        and isinstance(index, (int, type(None)))
     ):
         raise TypeError("a field of another type")
-    return Opened(token, scheduler, config_hash, inputs, job_id, at, Cause(mark) if mark else None)
+    return Opened(token, scheduler, config_hash, inputs, job_id, at, Cause(mark) if mark else None, shared, index)
 
 
 def _claim(value: Mapping[str, Any] | None, at: float = 0.0) -> Claim | None:
@@ -255,7 +267,8 @@ def open_attempt(directory: Path, number: int, opened: Opened, below: Path | Non
         "nonce": uuid.uuid4().hex,
         "token": opened.token,
         "job_id": opened.job_id,
-        "array_index": None,
+        "shared": opened.shared,
+        "array_index": opened.index,
         "config_hash": opened.config_hash,
         "scheduler": dict(opened.scheduler),
         "inputs": dict(opened.inputs),
@@ -279,13 +292,18 @@ def _make_directories(directory: Path, below: Path | None) -> None:
 
 
 def record_job_id(directory: Path, number: int, job_id: str) -> None:
-    """Complete job.json with the job's ID. Losing this write loses nothing: the job is found again by its token."""
+    """Complete job.json with the job's ID. Losing this write loses nothing: the job is found again by its name.
+
+    The ID of a job that several attempts share is written once, for all of them.
+    """
     path = attempt_directory(directory, number) / JOB
     try:
         value = _parse(files.read_bytes(path) or b"")
     except _Damaged:
         return
-    if "token" in value:  # otherwise the attempt has been folded, and its history is final
+    if value.get("shared"):
+        shared_job.write_id(directory / value["shared"], job_id)
+    elif "token" in value:  # otherwise the attempt has been folded, and its history is final
         files.replace(path, files.dump({**value, "job_id": job_id}))
 
 
@@ -342,10 +360,13 @@ def request_cancel(directory: Path, number: int) -> None:
 # ---------------------------------------------------------------------------------------------- config
 
 
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the one written in C is four times as fast
+
+
 def write_config(directory: Path, experiment: Experiment) -> None:
     """Write config.yaml unless it already says exactly this."""
     value = {"version": VERSION, "round": experiment.round, "group": experiment.group, "path": experiment.path}
-    data = yaml.safe_dump({**value, **experiment.identity()}, sort_keys=False).encode()
+    data = yaml.dump({**value, **experiment.identity()}, Dumper=_Dumper, sort_keys=False).encode()
     if files.read_bytes(directory / CONFIG) != data:
         files.replace(directory / CONFIG, data)
 
@@ -393,7 +414,9 @@ def write_status(directory: Path, view: Mapping[str, Any]) -> None:
     before = read_status(directory) or {}
     before.pop("updated_at", None)
     if before != {"version": VERSION, **view}:
-        files.replace(directory / STATUS, files.dump({"version": VERSION, **view, "updated_at": time.time()}))
+        files.replace(
+            directory / STATUS, files.dump({"version": VERSION, **view, "updated_at": time.time()}), durable=False
+        )
 
 
 def link_outputs(record: Record) -> None:
@@ -474,16 +497,3 @@ def environments(directory: Path) -> dict[int, dict[str, Any]]:
         if environment is not None:
             found[number] = environment
     return dict(sorted(found.items()))
-
-
-def log_tail(directory: Path, number: int, lines: int = 15) -> str:
-    """The end of what the attempt printed, its scheduler's last words included."""
-    parts = []
-    for name in (LOG, SCHEDULER_LOG):
-        try:
-            raw = files.read_bytes(attempt_directory(directory, number) / name) or b""
-        except OSError as error:  # words for people must stop nobody
-            parts.append(f"{name} cannot be read: {error.strerror}")
-            continue
-        parts += raw[-8192:].decode(errors="replace").splitlines()[-lines:]
-    return "\n".join(parts)

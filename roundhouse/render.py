@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,11 +57,11 @@ def environment(templates: Path) -> Environment:
     return env
 
 
-def render(env: Environment, kind: str, **context: Any) -> str:
-    """The job script of one attempt for one kind of scheduler."""
+def render(env: Environment, kind: str, array: Mapping[str, Any] | None = None, **context: Any) -> str:
+    """The job script of one attempt, or of the `array` that has many, for one kind of scheduler."""
     from jinja2 import TemplateError
 
     try:
-        return env.get_template(f"{kind}.sh.j2").render(job_id_variable=JOB_ID_VARIABLES[kind], **context)
+        return env.get_template(f"{kind}.sh.j2").render(job_id_variable=JOB_ID_VARIABLES[kind], array=array, **context)
     except TemplateError as error:
         raise RoundhouseError(f"templates/{kind}.sh.j2 cannot be rendered: {error}") from None

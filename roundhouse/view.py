@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from roundhouse import record
+from roundhouse import logs
 from roundhouse.attempt import Attempt, Record
 from roundhouse.causes import Cause
 from roundhouse.experiment import Experiment
@@ -234,7 +234,7 @@ def story(row: Row) -> str:
     for attempt in rec.attempts:
         lines.append(f"  attempt {attempt.number}  {_told(attempt)}")
     last = row.shown
-    tail = record.log_tail(rec.directory, last.number) if last else ""
+    tail = logs.tail(rec.directory, last.number) if last else ""
     if last and tail:
         lines += [f"  log of attempt {last.number}, its end:", *(f"    {line}" for line in tail.splitlines())]
     return "\n".join(lines)

@@ -166,11 +166,12 @@ def free_port() -> int:
     return port
 
 
-def start_slurm(min_job_age: int = 300, message_timeout: int = 5) -> SlurmCluster:
+def start_slurm(min_job_age: int = 300, message_timeout: int = 5, settings: Sequence[str] = ()) -> SlurmCluster:
     """Start munge, controller and node; return once the node takes jobs. Raises CannotStart with the reason.
 
     `min_job_age`: seconds for which the controller remembers a job that has ended. `message_timeout`: seconds after
-    which a command gives up on a controller that does not answer; about as long on one that is down.
+    which a command gives up on a controller that does not answer; about as long on one that is down. `settings`:
+    lines of slurm.conf that take the place of its own.
     """
     missing = [command for command in COMMANDS if shutil.which(command) is None]
     if missing:
@@ -184,8 +185,10 @@ def start_slurm(min_job_age: int = 300, message_timeout: int = 5) -> SlurmCluste
     key.write_bytes(os.urandom(128))
     megabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
     configuration = folder / "slurm.conf"
+    given = {line.partition("=")[0] for line in settings}
+    lines = [line for line in CONFIGURATION.splitlines() if line.partition("=")[0] not in given]
     configuration.write_text(
-        CONFIGURATION.format(
+        "\n".join([*lines, *settings, ""]).format(
             name=folder.name,
             host=socket.gethostname().split(".")[0],
             controller_port=free_port(),

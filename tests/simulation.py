@@ -151,15 +151,15 @@ class World:
         real = self._real
 
         def stepped(name: str) -> Callable[..., Any]:
-            def call(*arguments: Any) -> Any:
+            def call(*arguments: Any, **options: Any) -> Any:
                 self._step()
-                return real[name](*arguments)
+                return real[name](*arguments, **options)
 
             return call
 
-        def write_draft(directory: Path, data: bytes) -> Path:
+        def write_draft(directory: Path, data: bytes, durable: bool = True) -> Path:
             self._write()
-            draft: Path = real["write_draft"](directory, data)
+            draft: Path = real["write_draft"](directory, data, durable)
             os.utime(draft, (self.now, self.now))
             return draft
 

@@ -39,7 +39,6 @@ STATUS: dict[str, dict[str, tuple[str, JobState, Cause | None]]] = {
     "qstat_json_held_and_never_fits": {"21.pbsnode": ("held", BLOCKED, None)},
     "qstat_json_numbers_and_booleans_coerced": {"22.pbsnode": ("0012", BLOCKED, None)},
     "qstat_t_json_array_running": {
-        "15[].pbsnode": ("arr", RUNNING, None),
         "15[0].pbsnode": ("arr", RUNNING, None),
         "15[1].pbsnode": ("arr", QUEUED, None),
         "15[2].pbsnode": ("arr", QUEUED, None),
@@ -52,7 +51,6 @@ STATUS: dict[str, dict[str, tuple[str, JobState, Cause | None]]] = {
     "qstat_x_json_walltime_killed": {"23.pbsnode": ("wall", ENDED, Cause.WALLTIME)},
     "qstat_xf_dependency_dropped": {"18.pbsnode": ("ok", ENDED, None)},
     "qstat_xt_json_array_finished": {
-        "15[].pbsnode": ("arr", ENDED, None),
         "15[0].pbsnode": ("arr", ENDED, None),
         "15[1].pbsnode": ("arr", ENDED, None),
         "15[2].pbsnode": ("arr", ENDED, None),

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from roundhouse import files, plan, record, view
+from roundhouse import files, logs, plan, record, view
 from roundhouse.attempt import Attempt, Opened, Record
 from roundhouse.causes import Cause
 from roundhouse.errors import RoundhouseError
@@ -644,7 +644,7 @@ def test_a_directory_without_a_config_is_no_experiment(tmp_path: Path) -> None:
 
 def test_the_end_of_the_log_is_told_whatever_bytes_it_holds(tmp_path: Path) -> None:
     place = open_one(tmp_path)
-    assert record.log_tail(tmp_path, 1) == ""
+    assert logs.tail(tmp_path, 1) == ""
     (place / record.LOG).write_bytes(b"\xff\n" + b"".join(b"line %d\n" % number for number in range(5000)))
     (place / record.SCHEDULER_LOG).write_text("killed by the scheduler\n")
-    assert record.log_tail(tmp_path, 1, 2) == "line 4998\nline 4999\nkilled by the scheduler"
+    assert logs.tail(tmp_path, 1, 2) == "line 4998\nline 4999\nkilled by the scheduler"

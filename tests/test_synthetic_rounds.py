@@ -26,7 +26,7 @@ from synthetic_rounds import (
     write_round,
 )
 
-from roundhouse import offline, record
+from roundhouse import logs, offline, record
 from roundhouse.attempt import Record
 from roundhouse.causes import Cause
 from roundhouse.experiment import Experiment
@@ -353,7 +353,7 @@ def test_a_running_experiment_has_metrics_of_the_epochs_so_far_and_no_outputs(mi
 
 def test_a_failed_experiment_failed_twice_and_its_log_ends_with_the_error(mixed: dict[str, Path]) -> None:
     assert [attempt.cause for attempt in record.read(mixed["failed"]).attempts] == [Cause.ERROR, Cause.ERROR]
-    assert "RuntimeError: CUDA error" in record.log_tail(mixed["failed"], 2).splitlines()[-2]
+    assert "RuntimeError: CUDA error" in logs.tail(mixed["failed"], 2).splitlines()[-2]
 
 
 def test_damage_is_where_it_is_meant_to_be(mixed: dict[str, Path]) -> None:

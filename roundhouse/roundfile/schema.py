@@ -182,6 +182,9 @@ class ResourceRequest(StrictModel):
     )
     queue: Queue = Field(default=None, description="Queue or partition, instead of the site's")
 
+    array: bool = Field(default=False, description="Experiments with equal resources go as one array job")
+    max_running: Count | None = Field(default=None, description="Most tasks of an array that run at a time")
+
     def asked(self) -> dict[str, Any]:
         """What is written here, by the names of `roundhouse.experiment.Resources`."""
         renamed = {"mem": "mem_mb", "walltime": "walltime_s"}

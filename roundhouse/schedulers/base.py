@@ -6,6 +6,7 @@ which runs one command under a time limit. It decides nothing, and knows neither
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -52,6 +53,27 @@ class Job:
     state: JobState
     words: str = ""
     cause: Cause | None = None
+
+    @property
+    def index(self) -> int | None:
+        """Which task of an array it is, from its ID: 12_3 or 12[3].server."""
+        task = _TASK.search(self.id)
+        return int(task[1]) if task else None
+
+
+_TASK = re.compile(r"^\d+[_\[](\d+)")
+
+
+def task_id(job_id: str, index: int | None) -> str:
+    """The ID of one task of an array whose ID is `job_id`: 12_3 as Slurm writes it, 12[3].server as PBS does."""
+    if index is None:
+        return job_id
+    return job_id.replace("[]", f"[{index}]") if "[]" in job_id else f"{job_id}_{index}"
+
+
+def array_id(job_id: str) -> str:
+    """The ID of the array to which a task belongs; that of any other job as it is."""
+    return re.sub(r"\[\d+\]", "[]", job_id).partition("_")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +148,10 @@ class Scheduler(Protocol):
 
     def query(self, run: Run, ids: Collection[str], names: Collection[str]) -> Jobs | QueryFailed:
         """All live jobs of this user; of `ids` and `names` also what is remembered of their end."""
+        ...
+
+    def array_limit(self, run: Run) -> int:
+        """How many tasks one array may have here; 1 where there are no arrays. Asked when one is to be submitted."""
         ...
 
     def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:

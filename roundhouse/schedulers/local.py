@@ -46,6 +46,9 @@ class Local:
         self.pool.reap()
         return Jobs(tuple(Job(token, token, JobState.RUNNING) for token in pool.live()))
 
+    def array_limit(self, run: Run) -> int:
+        return 1
+
     def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:
         complaints = []
         running = pool.live()

@@ -19,10 +19,13 @@ from roundhouse.schedulers.base import (
     SubmitAnswer,
     Submitted,
     Unclear,
+    array_id,
     in_batches,
 )
 
 Attributes = Mapping[str, str]  # one job's, as qstat -f names them
+
+ARRAY_SIZE = 10_000  # OpenPBS's own limit
 
 # Exit codes are PBS's error numbers modulo 256.
 UNKNOWN, FINISHED = 153, 35
@@ -95,16 +98,19 @@ class PBS:
         live = read_selection(run(["qselect", "-u", self.user]))
         if isinstance(live, QueryFailed):
             return live
-        known = status(run, {*live, *ids})
+        known = status(run, {*live, *(array_id(one) for one in ids)})
         if isinstance(known, QueryFailed):
             return known
         for name in sorted({*names} - {job.name for job in known.jobs}):
             ended = read_selection(run(["qselect", "-x", "-u", self.user, "-N", name]))
-            past = ended if isinstance(ended, QueryFailed) else status(run, ended)
+            past = ended if isinstance(ended, QueryFailed) else status(run, map(array_id, ended))
             if isinstance(past, QueryFailed):
                 return past
             known = Jobs(known.jobs + past.jobs)
         return known
+
+    def array_limit(self, run: Run) -> int:
+        return read_array_limit(run(["qstat", "-B", "-f"]))
 
     def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:
         return [line for some in in_batches(ids, 500) for line in read_delete(run(["qdel", *some]))]
@@ -118,6 +124,14 @@ def read_submission(answer: Output) -> SubmitAnswer:
     if answer.code and LIMITED.search(answer.stderr):
         return Refused(answer.complaint, later=True)
     return Refused(answer.complaint) if answer.code and REFUSED.search(answer.stderr) else Unclear(answer.complaint)
+
+
+def read_array_limit(answer: Output) -> int:
+    """The most tasks of an array, which the server tells only if somebody has set it. Without an answer, 1."""
+    if answer.code != 0:
+        return 1
+    size = re.search(r"^\s*max_array_size = (\d+)", answer.stdout, re.MULTILINE)
+    return int(size[1]) if size else ARRAY_SIZE
 
 
 def read_selection(answer: Output) -> list[str] | QueryFailed:
@@ -134,9 +148,10 @@ def status(run: Run, ids: Iterable[str]) -> Jobs | QueryFailed:
     """What the server says of each of these jobs, from its history where it keeps one."""
     jobs: list[Job] = []
     for some in in_batches(ids, 500):
-        answer = run(["qstat", "-x", "-f", *some])
+        tasks = ["-t"] if any("[]" in one for one in some) else []
+        answer = run(["qstat", "-x", *tasks, "-f", *some])
         if NO_HISTORY.search(answer.stderr) or (answer.code == 0 and not answer.stdout.strip()):
-            answer = run(["qstat", "-f", *some])
+            answer = run(["qstat", *tasks, "-f", *some])
         found = read_status(answer, some)
         if isinstance(found, QueryFailed):
             return found
@@ -156,7 +171,7 @@ def read_status(answer: Output, asked: Collection[str]) -> Jobs | QueryFailed:
     told |= {_stem(word) for line in answer.stderr.splitlines() if GONE.search(line) for word in line.split()}
     if answer.code not in ANSWERED or not {_stem(job_id) for job_id in asked} <= told:
         return QueryFailed(answer.complaint)
-    return Jobs(tuple(job_of(job_id, attributes) for job_id, attributes in jobs.items()))
+    return Jobs(tuple(job_of(job_id, attributes) for job_id, attributes in jobs.items() if "[]" not in job_id))
 
 
 def _stem(job_id: str) -> str:

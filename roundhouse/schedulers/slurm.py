@@ -108,8 +108,23 @@ class Slurm:
             jobs += past.jobs
         return Jobs(tuple(jobs))
 
+    def array_limit(self, run: Run) -> int:
+        return read_array_limit(run(["scontrol", "show", "config"]))
+
     def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:
         return [line for some in in_batches(ids, 500) for line in read_cancel(run(["scancel", *some]))]
+
+
+def read_array_limit(answer: Output) -> int:
+    """The most tasks of an array: MaxArraySize counts the index 0, and max_array_tasks may allow fewer still.
+
+    Without an answer, 1: the jobs are then submitted one by one.
+    """
+    size = re.search(r"^MaxArraySize\s*=\s*(\d+)", answer.stdout, re.MULTILINE)
+    if answer.code != 0 or size is None:
+        return 1
+    tasks = re.search(r"\bmax_array_tasks=(\d+)", answer.stdout)
+    return max(1, min(int(size[1]), int(tasks[1]) if tasks else int(size[1])))
 
 
 def read_submission(answer: Output) -> SubmitAnswer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from roundhouse.causes import Cause
@@ -29,6 +30,9 @@ VERDICTS = {
     -5: Cause.NODE,
     -4: Cause.NODE,
 }
+SHOW = ("scontrol", "-o", "show", "job")
+SLURMS = "Job Id:\t"  # how an answer of Slurm's qstat begins
+ARRAY_SIZE = 10_000  # Torque itself has no limit
 PLAIN = re.compile(r"[\w@+=:,./-]+", re.ASCII)
 
 
@@ -60,10 +64,35 @@ class Torque:
         return read_submission(run(["qsub", *options, str(script)]))
 
     def query(self, run: Run, ids: Collection[str], names: Collection[str]) -> Jobs | QueryFailed:
-        return read_status(run(["qstat", "-f"]), self.user)
+        jobs = read_status(answer := run(["qstat", "-f"]), self.user)
+        if isinstance(jobs, QueryFailed):
+            return jobs
+        if any("[]" in job.id for job in jobs.jobs):
+            jobs = read_status(run(["qstat", "-t", "-f"]), self.user)
+            return (
+                jobs if isinstance(jobs, QueryFailed) else Jobs(tuple(one for one in jobs.jobs if "[]" not in one.id))
+            )
+        return slurm_tasks(jobs, run) if answer.stdout.startswith(SLURMS) else jobs
+
+    def array_limit(self, run: Run) -> int:
+        return max(read_array_limit(run(["qmgr", "-c", "print server"])), slurm.Slurm(self.user).array_limit(run))
 
     def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:
+        ids = list(ids)
+        if any("_" in one for one in ids):
+            # Slurm's qdel would take 12_3 for 12, and delete the whole array. It can delete the tasks that have begun;
+            # the others end by themselves, as soon as they see that their attempt is over.
+            begun = {task: job for job, tasks in read_tasks(run(SHOW)).items() if len(tasks) == 1 for task in tasks}
+            ids = [begun.get(one, one) for one in ids if "_" not in one or one in begun]
         return [line for some in in_batches(ids, 500) for line in pbs.read_delete(run(["qdel", *some]))]
+
+
+def read_array_limit(answer: Output) -> int:
+    """The most tasks of an array, which the server tells only if somebody has set it. Without an answer, 1."""
+    if answer.code != 0:
+        return 1
+    size = re.search(r"^set server max_job_array_size = (\d+)", answer.stdout, re.MULTILINE)
+    return int(size[1]) if size else ARRAY_SIZE
 
 
 def read_submission(answer: Output) -> SubmitAnswer:
@@ -72,6 +101,29 @@ def read_submission(answer: Output) -> SubmitAnswer:
     if isinstance(verdict, Unclear) and answer.code and "sbatch" in answer.stdout:
         return slurm.refusal(answer.stdout, answer.complaint)
     return verdict
+
+
+def slurm_tasks(jobs: Jobs, run: Run) -> Jobs | QueryFailed:
+    """The jobs that Slurm's qstat told of, those of arrays by task: which they are, only scontrol knows."""
+    if not jobs.jobs:
+        return jobs
+    answer = run(SHOW)
+    if answer.code != 0:
+        return QueryFailed(answer.complaint)
+    tasks = read_tasks(answer)
+    return Jobs(tuple(replace(job, id=task) for job in jobs.jobs for task in tasks.get(job.id, [job.id])))
+
+
+def read_tasks(answer: Output) -> dict[str, list[str]]:
+    """Job ID -> the tasks that the job stands for, such as 12_3, from `scontrol show job`."""
+    told = re.findall(r"^JobId=(\d+) ArrayJobId=(\d+) ArrayTaskId=([\d,-]+)", answer.stdout, re.MULTILINE)
+    return {job: [f"{array}_{index}" for index in indices(ranges)] for job, array, ranges in told}
+
+
+def indices(ranges: str) -> list[int]:
+    """0, 2, 3 from "0,2-3"."""
+    ends = [part.partition("-") for part in ranges.split(",") if part]
+    return [index for first, _, last in ends for index in range(int(first), int(last or first) + 1)]
 
 
 def read_status(answer: Output, user: str) -> Jobs | QueryFailed:

@@ -1,0 +1,39 @@
+"""A job that runs more than one attempt, an array say: its directory in the round's, which holds what they share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from roundhouse import files
+from roundhouse.schedulers.base import array_id
+
+FOLDER = ".jobs"  # in the round's directory; no experiment's path begins with a dot
+SCRIPT, MANIFEST, JOB_ID = "job.sh", "manifest", "job_id"
+
+_known: dict[str, str] = {}  # directory -> ID, which stays once it is written
+
+
+def directory_of(round_directory: Path, name: str) -> Path:
+    """Where the job called `name` lies."""
+    return round_directory / FOLDER / name
+
+
+def make(directory: Path) -> None:
+    """Make the job's directory. FileNotFoundError: the round's is gone, since it was archived."""
+    files.make_directory(directory.parent)
+    files.make_directory(directory)
+
+
+def write_id(directory: Path, job_id: str) -> None:
+    """Write down the job's ID; that of an array, from the ID of any of its tasks."""
+    files.replace(directory / JOB_ID, f"{array_id(job_id)}\n".encode())
+
+
+def read_id(directory: str) -> str | None:
+    """The job's ID, if it is known by now."""
+    if directory not in _known:
+        raw = files.read_bytes(f"{directory}/{JOB_ID}")
+        if not raw:
+            return None
+        _known[directory] = raw.decode(errors="replace").strip()
+    return _known[directory]

@@ -1,0 +1,200 @@
+"""From experiments that are to be submitted to jobs: one for each, or an array of many."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from itertools import repeat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from roundhouse import files, record, shared_job
+from roundhouse.attempt import Opened
+from roundhouse.causes import Cause
+from roundhouse.experiment import Resources
+from roundhouse.look import Look
+from roundhouse.plan import Action, Clock, State, Verb
+from roundhouse.schedulers.base import Identity, Refused, SubmitAnswer, Submitted, task_id
+from roundhouse.view import Row
+
+if TYPE_CHECKING:
+    from roundhouse.dispatch import Report, Workplace
+
+_FASTER = Action(Verb.NOTHING, State.SUBMITTING, "another runner was faster")
+_AT_ONCE = 16  # attempts of an array that are opened side by side: each waits for the disk several times
+
+
+@dataclass
+class Submissions:
+    """What one pass submits, the most important first, within the limits."""
+
+    place: Workplace
+    seen: Look
+    clock: Clock
+    report: Report
+    _refused: dict[Resources, str] = field(default_factory=dict)
+    _at_once: dict[Resources, int] = field(default_factory=dict)  # tasks of each array that may run
+    _array_limit: int | None = None  # asked for once
+    _largest: int | None = None  # tasks of an array, once the scheduler has refused more
+
+    def __post_init__(self) -> None:
+        self.live = self.seen.live  # jobs of the user, those of this pass included
+
+    def submit(self, rows: Sequence[Row], limit: int | None, act: bool) -> Iterator[Row]:
+        """Submit what is to be submitted; yields the rows that changed. Without `act`, only tells what has no room."""
+        waiting = [row for row in rows if row.action.verb is Verb.SUBMIT]
+        waiting.sort(key=lambda row: -row.experiment.priority)
+        room, full = self._room(rows, len(waiting), limit)
+        refused = []
+        while waiting and room > 0:
+            if waiting[0].experiment.resources in self._refused:
+                refused.append(waiting.pop(0))
+                continue
+            batch = self._batch(waiting, room)
+            taken = {id(row) for row in batch}
+            waiting = waiting[1:] if len(batch) == 1 else [row for row in waiting if id(row) not in taken]
+            if not act:
+                room -= len(batch)
+                continue
+            answer, actions = self._submit_array(batch) if len(batch) > 1 else self._submit_one(batch[0])
+            room -= len(batch)
+            if isinstance(answer, Refused) and answer.later:
+                room, full = len(batch) - 1, f"limit reached: {answer.why}"
+                if len(batch) > 1:  # a smaller one may be accepted
+                    self._largest = len(batch) // 2
+                    waiting = [replace(row, record=record.read(row.record.directory)) for row in batch] + waiting
+                    continue
+            for row, action in zip(batch, actions, strict=True):
+                yield replace(row, action=action, record=record.read(row.record.directory))
+        for row in refused + waiting:
+            why = self._refused.get(row.experiment.resources, full)
+            yield replace(row, action=Action(Verb.NOTHING, State.PENDING, why, Cause.LIMIT))
+
+    def _room(self, rows: Sequence[Row], waiting: int, limit: int | None) -> tuple[int, str]:
+        """How many of those that wait may be submitted now, and what is to be said to those beyond."""
+        room, full = waiting, ""
+        if limit is not None and limit < room:
+            told = f"limit reached: {limit} submissions in this pass" if limit else "not submitted in this pass"
+            room, full = limit, told
+        if self.place.max_jobs is not None and self.place.max_jobs - self.live < room:
+            room, full = self.place.max_jobs - self.live, f"limit reached: {self.place.max_jobs} jobs at once"
+        for jobs, why in self._ceilings(rows):
+            if jobs - self.live < room:
+                room, full = jobs - self.live, f"limit reached: {why}"
+        if self.place.free_slots is not None and waiting and (free := self.place.free_slots()) < room:
+            room, full = free, "limit reached: all slots of this machine are taken"
+        return room, full
+
+    def _ceilings(self, rows: Sequence[Row]) -> Iterator[tuple[int, str]]:
+        """What is known of the user's limits from submissions that were refused a short while ago."""
+        for row in rows:
+            for attempt in row.record.attempts[-1:] if row.record.folded else row.record.attempts:
+                claim = attempt.claim
+                if attempt.cause is Cause.LIMIT and claim is not None and claim.jobs is not None:
+                    if self.clock.now - claim.at < self.clock.limit_backoff:
+                        yield claim.jobs, claim.why
+
+    def _batch(self, waiting: Sequence[Row], room: int) -> Sequence[Row]:
+        """What goes as the next job: the most important one; with `array`, as many as there may be of its resources."""
+        like = waiting[0].experiment.resources
+        if not like.array or room == 1:
+            return waiting[:1]
+        if self._array_limit is None:
+            self._array_limit = self.place.scheduler.array_limit(self.place.run)
+        size = min(self._array_limit, self._largest or self._array_limit)
+        alike = [row for row in waiting[:room] if row.experiment.resources == like]
+        if like.max_running is not None:  # the arrays of one pass share it
+            self._at_once.setdefault(like, max(1, like.max_running // -(-len(alike) // size)))
+        return alike[:size]
+
+    # ------------------------------------------------------------------------------------------ one job
+
+    def _submit_one(self, row: Row) -> tuple[SubmitAnswer | None, list[Action]]:
+        """Open the next attempt and submit it, once. Whatever goes wrong on the way, a later pass finds out."""
+        experiment, directory, number = row.experiment, row.record.directory, row.record.next_number
+        token = record.new_token()
+        script = self.place.script(experiment, number, token)
+        try:
+            if not self._open(row, token):
+                return None, [_FASTER]
+            path = record.attempt_directory(directory, number) / record.SCRIPT
+            files.replace(path, script.encode())
+            answer = self.place.scheduler.submit(self.place.run, path, token)
+            if isinstance(answer, Submitted):
+                record.record_job_id(directory, number, answer.job_id)
+            action = self._record(row, number, answer, 1)
+        except OSError as error:
+            self.report.trouble.append(f"{experiment.path}: attempt {number} was not submitted in order: {error}")
+            return None, [Action(Verb.NOTHING, State.SUBMITTING, f"to be looked up: {error}")]
+        self.live += isinstance(answer, Submitted)
+        self.report.done.append((experiment, action))
+        return answer, [action]
+
+    def _open(self, row: Row, token: str, shared: str | None = None, index: int | None = None) -> bool:
+        experiment, directory, number = row.experiment, row.record.directory, row.record.next_number
+        assert isinstance(self.seen.identity, Identity) and row.inputs.pinned is not None
+        here = asdict(self.seen.identity)
+        opened = Opened(token, here, experiment.config_hash(), row.inputs.pinned, shared=shared, index=index)
+        if not record.open_attempt(directory, number, opened, self.place.experiments / experiment.round):
+            return False
+        record.write_config(directory, experiment)
+        return True
+
+    def _record(self, row: Row, number: int, answer: SubmitAnswer, jobs: int, index: int | None = None) -> Action:
+        """Write down what the scheduler said to the submission of an attempt, as one of so many jobs."""
+        if isinstance(answer, Submitted):
+            job_id = task_id(answer.job_id, index)
+            return Action(Verb.SUBMIT, State.IN_PROGRESS, row.action.reason, job_id=job_id)
+        if isinstance(answer, Refused):
+            cause = Cause.LIMIT if answer.later else Cause.REFUSED
+            record.void(row.record.directory, number, cause, answer.why, jobs=self.live + jobs - 1)
+            if not answer.later:
+                like = row.experiment.resources
+                self._refused[like] = f"not tried: a job with the same resources was refused ({answer.why})"
+            return Action(Verb.SUBMIT, State.PENDING, f"{'limit reached: ' * answer.later}{answer.why}", cause)
+        return Action(Verb.SUBMIT, State.SUBMITTING, f"no clear answer, to be looked up: {answer.why}")
+
+    # ------------------------------------------------------------------------------------------ an array
+
+    def _submit_array(self, batch: Sequence[Row]) -> tuple[SubmitAnswer | None, list[Action]]:
+        """Open the next attempt of each as a task of one array, and submit that, once.
+
+        A task whose attempt another runner has opened stays in the array, with nothing to do.
+        """
+        name, first = record.new_token(), batch[0].experiment
+        shared = shared_job.directory_of(self.place.experiments / first.round, name)
+        try:
+            shared_job.make(shared)
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                tokens = list(pool.map(self._open_task, batch, range(len(batch)), repeat(shared)))
+            files.replace(shared / shared_job.MANIFEST, manifest(batch, tokens).encode())
+            script = self.place.array_script(first, name, len(batch), self._at_once.get(first.resources))
+            files.replace(shared / shared_job.SCRIPT, script.encode())
+            answer = self.place.scheduler.submit(self.place.run, shared / shared_job.SCRIPT, name)
+            if isinstance(answer, Submitted):
+                shared_job.write_id(shared, answer.job_id)
+            actions = [
+                self._record(row, row.record.next_number, answer, len(batch), index) if tokens[index] else _FASTER
+                for index, row in enumerate(batch)
+            ]
+        except OSError as error:
+            self.report.trouble.append(f"array {name} of {len(batch)} tasks was not submitted in order: {error}")
+            return None, [Action(Verb.NOTHING, State.SUBMITTING, f"to be looked up: {error}")] * len(batch)
+        self.live += len(batch) * isinstance(answer, Submitted)
+        self.report.done += [(row.experiment, action) for row, action in zip(batch, actions, strict=True)]
+        return answer, actions
+
+    def _open_task(self, row: Row, index: int, shared: Path) -> str | None:
+        """Open one attempt as a task: its token; None if it is not to run, since another runner was faster."""
+        token = record.new_token()
+        return token if self._open(row, token, os.path.relpath(shared, row.record.directory), index) else None
+
+
+def manifest(batch: Sequence[Row], tokens: Sequence[str | None]) -> str:
+    """What each task of an array runs, a line each: number and token of the attempt, and the experiment's path."""
+    return "".join(
+        f"{row.record.next_number} {token} {row.experiment.path}\n" if token else "\n"
+        for row, token in zip(batch, tokens, strict=True)
+    )

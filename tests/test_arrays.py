@@ -1,0 +1,234 @@
+"""Job arrays: many experiments as the tasks of one job, on a real Slurm by sbatch and by Torque's qsub, and on PBS."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster import CannotStart, SlurmCluster, skip_or_fail, start_slurm
+from cluster_helpers import DONE, WORK_REMAINS, ClusterRounds, dead, wrap_command
+from rounds_for_tests import wait_for
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def slurm(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[ClusterRounds]:
+    extra = {key: slurm_cluster.env[key] for key in ("SLURM_CONF", "PATH")}
+    yield from rounds_on(slurm_cluster, ClusterRounds(folder=tmp_path, extra=extra, scheduler="slurm"))
+
+
+@pytest.fixture
+def torque(slurm_cluster: SlurmCluster, torque_cluster: SlurmCluster, tmp_path: Path) -> Iterator[ClusterRounds]:
+    extra = {key: torque_cluster.env[key] for key in ("SLURM_CONF", "PATH")}
+    yield from rounds_on(slurm_cluster, ClusterRounds(folder=tmp_path, extra=extra, scheduler="pbs"))
+
+
+@pytest.fixture(params=["slurm", "torque"])
+def rounds(request: pytest.FixtureRequest) -> ClusterRounds:
+    made: ClusterRounds = request.getfixturevalue(request.param)
+    return made
+
+
+def rounds_on(cluster: SlurmCluster, made: ClusterRounds) -> Iterator[ClusterRounds]:
+    try:
+        yield made
+    finally:
+        cluster.clear()
+        made.kill()
+
+
+def write(rounds: ClusterRounds, names: list[str], **resources: Any) -> None:
+    rounds.write_steps(*names, resources={"array": True, **resources})
+
+
+def arrays(rounds: ClusterRounds) -> list[Path]:
+    """The directories of the arrays that were submitted, the oldest first."""
+    return sorted((rounds.experiments / "r" / ".jobs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+
+
+def opened(rounds: ClusterRounds, path: str, number: int = 1) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((rounds.attempt(path, number) / "job.json").read_text())
+    return value
+
+
+def test_experiments_with_equal_resources_go_as_one_array(rounds: ClusterRounds) -> None:
+    names = ["a", "b", "c"]
+    write(rounds, names)
+    assert rounds.call().returncode == WORK_REMAINS
+    (array,) = arrays(rounds)
+    assert [opened(rounds, name)["array_index"] for name in names] == [0, 1, 2]
+    base = (array / "job_id").read_text().strip()
+    assert [rounds.view(name)["job_id"] for name in names] == [f"{base}_{index}" for index in range(3)]
+    for name in names:
+        rounds.wait_for_step_3(name)
+    told = rounds.status()
+    assert [told[name]["job_state"] for name in names] == ["running"] * 3
+    rounds.release(*names)
+    rounds.pass_until_done()
+    assert all(rounds.begun(name) == [0] for name in names)
+    assert rounds.call().returncode == DONE
+
+
+def test_tasks_are_killed_one_by_one_and_each_goes_on_by_itself(
+    rounds: ClusterRounds, slurm_cluster: SlurmCluster
+) -> None:
+    names = ["whole", "deleted", "shell", "python"]
+    write(rounds, names)
+    rounds.call()
+    for name in names:
+        rounds.wait_for_step_3(name)
+    slurm_cluster.run(["scancel", opened_id(rounds, "deleted")])
+    shell = rounds.shell("shell")
+    shell.kill()
+    rounds.python("python").kill()
+    for name in ("deleted", "python"):
+        wait_for(lambda: rounds.record(name).attempts[0].closed, f"{name} tells why it ended")  # noqa: B023
+    wait_for(lambda: dead(shell), "the shell is dead")
+    wait_for(lambda: slurm_cluster.job_states()[opened_id(rounds, "shell")] == "FAILED", "Slurm has noticed")
+    rounds.give_up("shell")
+    rounds.pass_until(lambda: all(len(rounds.begun(name)) == 2 for name in names[1:]), "three tasks go on")
+    assert rounds.causes("deleted") == ["preempted", "None"]
+    assert rounds.causes("shell")[0] == rounds.causes("python")[0] == "unknown"
+    assert rounds.causes("whole") == ["None"]
+    assert all(rounds.begun(name) == [0, 3] for name in names[1:])
+    rounds.release(*names)
+    rounds.pass_until_done()
+    assert rounds.begun("whole") == [0]
+    assert all(rounds.lines(name).count("end") == 1 for name in names)
+
+
+def test_an_array_that_the_cluster_would_not_take_goes_in_chunks_that_count_from_0() -> None:
+    with small_cluster("MaxArraySize=8") as (cluster, rounds):
+        names = [f"e{number:02}" for number in range(30)]
+        write(rounds, names, max_running=8)
+        rounds.release(*names)
+        assert rounds.call().returncode == WORK_REMAINS
+        chunks = {name: opened(rounds, name) for name in names}
+        assert [chunk["array_index"] for chunk in chunks.values()] == [*range(8), *range(8), *range(8), *range(6)]
+        assert len({chunk["shared"] for chunk in chunks.values()}) == len(arrays(rounds)) == 4
+        for array in arrays(rounds):
+            assert "%2\n" in (array / "job.sh").read_text()
+        rounds.pass_until_done()
+        assert all(rounds.lines(name).count("end") == 1 for name in names)
+
+
+def test_a_runner_that_is_killed_right_after_the_submission_leaves_an_array_that_the_next_adopts(
+    rounds: ClusterRounds,
+) -> None:
+    write(rounds, ["a", "b"])
+    wrap_command(rounds, "sbatch" if rounds.scheduler == "slurm" else "qsub", after="kill -9 $PPID; sleep 1")
+    assert rounds.call().returncode == -9
+    (array,) = arrays(rounds)
+    assert not (array / "job_id").exists()
+    rounds.wait_for_step_3("a")
+    rounds.call()
+    assert (array / "job_id").exists()
+    rounds.release("a", "b")
+    rounds.pass_until_done()
+    assert len(arrays(rounds)) == 1
+    assert rounds.causes("a") == rounds.causes("b") == ["completed"]
+
+
+def test_a_cancelled_task_leaves_the_others_alone(rounds: ClusterRounds) -> None:
+    write(rounds, ["a", "b", "c"])
+    rounds.call()
+    for name in "abc":
+        rounds.wait_for_step_3(name)
+    assert rounds.call("--cancel", "--only", "b").returncode == DONE
+    wait_for(lambda: rounds.record("b").attempts[0].closed, "b has stopped")
+    rounds.release("a", "c")
+    rounds.pass_until(lambda: rounds.state("a") == rounds.state("c") == "completed", "the others are completed")
+    assert rounds.causes("b") == ["cancelled"]
+    assert rounds.causes("a") == rounds.causes("c") == ["completed"]
+
+
+def test_what_a_scheduler_says_before_a_task_starts_lies_beside_the_log_of_its_attempt(slurm: ClusterRounds) -> None:
+    write(slurm, ["a", "b"])
+    slurm.call()
+    slurm.release("a", "b")
+    slurm.pass_until_done()
+    assert (slurm.attempt("a") / "scheduler.log").exists()
+    (array,) = arrays(slurm)
+    assert sorted(path.name for path in array.iterdir()) == ["job.sh", "job_id", "manifest"]
+
+
+# An sbatch that accepts no more than so many jobs of a user, as QOSMaxSubmitJobPerUserLimit does.
+LIMITED = """\
+#!/bin/bash
+script="${{@: -1}}"
+range=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$script")
+echo $(( ${{range:-0}} + 1 )) >> {notes}/asked
+if [ $(( $(squeue -h -r | wc -l) + ${{range:-0}} + 1 )) -gt {limit} ]; then
+    echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2
+    echo "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size" \\
+        "and/or time limits)" >&2
+    exit 1
+fi
+exec {sbatch} "$@"
+"""
+
+
+def limit_submissions(rounds: ClusterRounds, limit: int) -> None:
+    folder = rounds.folder / "limited"
+    folder.mkdir()
+    text = LIMITED.format(notes=rounds.notes, limit=limit, sbatch=shutil.which("sbatch", path=rounds.extra["PATH"]))
+    (folder / "sbatch").write_text(text)
+    (folder / "sbatch").chmod(0o755)
+    rounds.extra["PATH"] = f"{folder}:{rounds.extra['PATH']}"
+
+
+def test_a_submit_limit_means_later_and_what_fits_goes_at_once(slurm: ClusterRounds) -> None:
+    limit_submissions(slurm, 10)
+    names = [f"e{number:02}" for number in range(30)]
+    write(slurm, names)
+    done = slurm.call()
+    assert done.returncode == WORK_REMAINS
+    told = slurm.status().values()
+    assert sum(row["state"] == "in_progress" for row in told) == 10
+    assert {row["state"] for row in told} == {"in_progress", "pending"}
+    assert "QOSMaxSubmitJobPerUserLimit" in done.stdout
+    assert [row["path"] for row in told if row["state"] == "in_progress"] == names[:10]
+
+    asked = len(slurm.lines("asked"))
+    assert slurm.call().returncode == WORK_REMAINS
+    assert len(slurm.lines("asked")) == asked  # what is known to be too much is not asked for again
+    slurm.wait_for_step_3(names[0])
+    slurm.release(*names[:3])
+    wait_for(lambda: all(slurm.record(name).completed for name in names[:3]), "three are completed")
+    slurm.pass_until(lambda: sum(row["state"] == "in_progress" for row in slurm.status().values()) == 10, "full again")
+    assert len(slurm.lines("asked")) > asked
+    slurm.release(*names)
+    slurm.pass_until_done()
+    assert all(slurm.lines(name).count("end") == 1 for name in names)
+
+
+def opened_id(rounds: ClusterRounds, path: str) -> str:
+    job_id = rounds.record(path).attempts[0].job_id
+    assert job_id is not None
+    return job_id
+
+
+@contextmanager
+def small_cluster(*settings: str) -> Iterator[tuple[SlurmCluster, ClusterRounds]]:
+    """A Slurm of this test's own, with other limits."""
+    try:
+        cluster = start_slurm(settings=settings)
+    except CannotStart as problem:
+        skip_or_fail(str(problem))
+        raise
+    folder = Path(tempfile.mkdtemp())
+    extra = {key: cluster.env[key] for key in ("SLURM_CONF", "PATH")}
+    rounds = ClusterRounds(folder=folder, extra=extra, scheduler="slurm")
+    try:
+        yield cluster, rounds
+    finally:
+        cluster.shut_down()
+        rounds.kill()
+        shutil.rmtree(folder, ignore_errors=True)
