@@ -167,8 +167,8 @@ range=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$script")
 echo $(( ${{range:-0}} + 1 )) >> {notes}/asked
 if [ $(( $(squeue -h -r | wc -l) + ${{range:-0}} + 1 )) -gt {limit} ]; then
     echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2
-    echo "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size" \\
-        "and/or time limits)" >&2
+    echo "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit," \\
+        "user's size and/or time limits)" >&2
     exit 1
 fi
 exec {sbatch} "$@"
