@@ -129,7 +129,7 @@ def _chooser(loaded: Round, glob: str | None) -> Only:
 
 
 def _workplace(options: argparse.Namespace, repository: Path, loaded: Round) -> Workplace:
-    from roundhouse.pool import Pool, find_slots
+    from roundhouse.pool import make_pool
     from roundhouse.schedulers.detect import detect
 
     site = load_site(options.site, repository / "sites", socket.gethostname())
@@ -147,9 +147,9 @@ def _workplace(options: argparse.Namespace, repository: Path, loaded: Round) -> 
         made.analysis = options.analysis.absolute()
         return made
     cores = max((experiment.resources.ncpus for experiment in loaded.experiments), default=1)
-    pool = Pool(find_slots(cores, options.jobs_per_gpu))
+    pool = make_pool(cores, options.jobs_per_gpu)
     place = Workplace(experiments, repository, site, Local(pool), run, python, settle=5.0, backoff=0.0)
-    place.free_slots, place.analysis = lambda: len(pool.free()), options.analysis.absolute()
+    place.room, place.analysis = pool.room, options.analysis.absolute()
     return place
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from roundhouse.site import Site
+    from roundhouse.slots import Room
 
 _HOPELESS = (State.FAILED, State.CANCELLED, State.BLOCKED)
 STOP_BEFORE = 60  # seconds before the walltime at which training stops by itself; a tenth of it, if that is less
@@ -43,7 +44,7 @@ class Workplace:
     max_jobs: int | None = None
     settle: float = 120.0  # seconds that a submission may take to show up
     backoff: float = 600.0  # seconds to wait after "limit reached", unless the user has fewer jobs by then
-    free_slots: Callable[[], int] | None = None  # how many jobs fit on this machine now
+    room: Callable[[], Room] | None = None  # what is free on this machine now
     analysis: Path | None = None  # where archived rounds lie; analysis/ of the repository, if nobody says
     _templates: Environment | None = None
 

@@ -9,32 +9,60 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Protocol
+
+from roundhouse.experiment import Resources
+from roundhouse.slots import BETWEEN, Layout, Room
 
 TOKEN, SLOT, JOB_ID = "ROUNDHOUSE_TOKEN", "ROUNDHOUSE_SLOT", "ROUNDHOUSE_JOB_ID"
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """Room for one experiment: a GPU (or a share of one), or some CPU cores. Its name is the same for all runners."""
+class Child(Protocol):
+    """A job's shell, as the pool that started it sees it."""
 
-    name: str
-    gpu: str | None
-    threads: int
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None:
+        """Its exit code once it has ended, negative for a death by signal; None while it runs."""
+        ...
+
+    def send_signal(self, sig: int) -> None:
+        """Nothing happens to one that has ended."""
+        ...
 
 
-def find_slots(ncpus: int, jobs_per_gpu: int = 1, environ: Mapping[str, str] = os.environ) -> list[Slot]:
-    """The slots of this machine: `jobs_per_gpu` on each GPU that it sees, else one for each `ncpus` of its cores."""
-    cores = len(os.sched_getaffinity(0))
-    gpus = find_gpus(environ)
-    count = len(gpus) * jobs_per_gpu if gpus else max(1, cores // ncpus)
-    threads = max(1, cores // count)
-    if not gpus:
-        return [Slot(f"cpu/{number}", None, threads) for number in range(count)]
-    return [Slot(f"gpu {gpu}/{share}", gpu, threads) for share in range(jobs_per_gpu) for gpu in gpus]
+Launch = Callable[[Path, Mapping[str, str], IO[bytes]], Child]  # script, environment, log
+
+
+def launch(script: Path, environ: Mapping[str, str], log: IO[bytes]) -> Child:
+    """Start a job script in a session of its own: Ctrl-C reaches the jobs only through `Pool.stop`, in order."""
+    return subprocess.Popen(
+        ["bash", str(script)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, start_new_session=True
+    )
+
+
+def make_pool(
+    ncpus: int = 1,
+    per_gpu: int = 1,
+    slots: int | None = None,
+    cores: int | None = None,
+    home: str = "",
+    launch: Launch = launch,
+) -> Pool:
+    """A pool of all that this machine, or this allocation, lets us use.
+
+    `per_gpu` jobs share a GPU, and of those without one as many run as there are `ncpus` cores for; with `slots`, that
+    is how many run in all. `cores` is how many there are; if not given, all that this process may use. `home` names the
+    allocation: two of them on one node may call different GPUs and cores by the same names.
+    """
+    cores = cores or len(os.sched_getaffinity(0))
+    layout = Layout(tuple(find_gpus()), per_gpu, slots or max(1, cores // ncpus), cores, slots, home)
+    return Pool(layout, launch)
 
 
 def find_gpus(environ: Mapping[str, str] = os.environ) -> list[str]:
@@ -54,39 +82,31 @@ def find_gpus(environ: Mapping[str, str] = os.environ) -> list[str]:
 class Pool:
     """Starts job scripts, each in a free slot."""
 
-    slots: Sequence[Slot]
-    _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)  # by token
+    layout: Layout
+    launch: Launch = launch
+    _children: dict[str, Child] = field(default_factory=dict)  # by token
 
-    def start(self, script: Path, token: str) -> bool:
-        """Run a job script in a free slot; False if there is none."""
+    def start(self, script: Path, token: str, need: Resources) -> bool:
+        """Run a job script in a free slot; False if there is none now."""
         with _turn():
-            return self._start(script, token)
+            return self._start(script, token, need)
 
-    def _start(self, script: Path, token: str) -> bool:
-        free = self.free()
-        if not free:
+    def _start(self, script: Path, token: str, need: Resources) -> bool:
+        slot = self.layout.choose(need, taken())
+        if slot is None:
             return False
-        slot = free[0]
         environ = dict(os.environ)
         environ |= {TOKEN: token, JOB_ID: token, SLOT: slot.name}
         environ |= {"OMP_NUM_THREADS": str(slot.threads), "MKL_NUM_THREADS": str(slot.threads)}
-        if slot.gpu is not None:
-            environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
+        if slot.gpus is not None:
+            environ["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
         with (script.parent / "scheduler.log").open("ab") as log:
-            self._children[token] = subprocess.Popen(
-                ["bash", str(script)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environ,
-                start_new_session=True,  # Ctrl-C reaches the jobs only through `stop`, in order
-            )
+            self._children[token] = self.launch(script, environ, log)
         return True
 
-    def free(self) -> list[Slot]:
-        """The slots that no job of this user is in, whichever runner started it."""
-        taken = {slot for _, slot in live().values()}
-        return [slot for slot in self.slots if slot.name not in taken]
+    def room(self) -> Room:
+        """What is free now."""
+        return Room(self.layout, taken())
 
     def reap(self) -> bool:
         """Collect children that have ended; True if there were any."""
@@ -123,6 +143,11 @@ def _turn() -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def taken() -> set[str]:
+    """The names of the places that jobs of this user are in, whichever runner started them."""
+    return {place for _, slot in live().values() for place in slot.split(BETWEEN)}
 
 
 def live() -> dict[str, tuple[list[int], str]]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from roundhouse.dispatch import Report, Workplace
 
 _FASTER = Action(Verb.NOTHING, State.SUBMITTING, "another runner was faster")
+_SLOTS_TAKEN = Action(Verb.NOTHING, State.PENDING, "limit reached: all slots of this machine are taken", Cause.LIMIT)
 _AT_ONCE = 16  # attempts of an array that are opened side by side: each waits for the disk several times
 
 
@@ -47,10 +48,14 @@ class Submissions:
         waiting = [row for row in rows if row.action.verb is Verb.SUBMIT]
         waiting.sort(key=lambda row: -row.experiment.priority)
         room, full = self._room(rows, len(waiting), limit)
+        here = self.place.room() if self.place.room is not None and waiting else None
         refused = []
         while waiting and room > 0:
             if waiting[0].experiment.resources in self._refused:
                 refused.append(waiting.pop(0))
+                continue
+            if here is not None and not here.take(waiting[0].experiment.resources):
+                yield replace(waiting.pop(0), action=_SLOTS_TAKEN)
                 continue
             batch = self._batch(waiting, room)
             taken = {id(row) for row in batch}
@@ -83,8 +88,6 @@ class Submissions:
         for jobs, why in self._ceilings(rows):
             if jobs - self.live < room:
                 room, full = jobs - self.live, f"limit reached: {why}"
-        if self.place.free_slots is not None and waiting and (free := self.place.free_slots()) < room:
-            room, full = free, "limit reached: all slots of this machine are taken"
         return room, full
 
     def _ceilings(self, rows: Sequence[Row]) -> Iterator[tuple[int, str]]:
@@ -121,7 +124,7 @@ class Submissions:
                 return None, [_FASTER]
             path = record.attempt_directory(directory, number) / record.SCRIPT
             files.replace(path, script.encode())
-            answer = self.place.scheduler.submit(self.place.run, path, token)
+            answer = self.place.scheduler.submit(self.place.run, path, token, experiment.resources)
             if isinstance(answer, Submitted):
                 record.record_job_id(directory, number, answer.job_id)
             action = self._record(row, number, answer, 1)

@@ -213,7 +213,7 @@ class World:
     kind = "slurm"
     grace = 180.0
 
-    def submit(self, run: Any, script: Path, name: str) -> Any:
+    def submit(self, run: Any, script: Path, name: str, need: Any = None) -> Any:
         self._step()
         self.submits[name] = self.submits.get(name, 0) + 1
         self.submitted.setdefault(script.parent, set()).add(name)

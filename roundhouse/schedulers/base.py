@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from roundhouse.causes import Cause
+from roundhouse.experiment import Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Output:
 
 
 Run = Callable[[Sequence[str]], Output]
+ONE_CORE = Resources()
 
 
 class JobState(Enum):
@@ -142,8 +144,8 @@ class Scheduler(Protocol):
         """Which scheduler answers here."""
         ...
 
-    def submit(self, run: Run, script: Path, name: str) -> SubmitAnswer:
-        """Submit a rendered script, whose header holds resources, name and log already."""
+    def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
+        """Submit a rendered script. Its header holds resources, name and log already; this machine looks at `need`."""
         ...
 
     def query(self, run: Run, ids: Collection[str], names: Collection[str]) -> Jobs | QueryFailed:

@@ -9,7 +9,9 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from roundhouse import pool
+from roundhouse.experiment import Resources
 from roundhouse.schedulers.base import (
+    ONE_CORE,
     Identity,
     Job,
     Jobs,
@@ -35,9 +37,11 @@ class Local:
     def identity(self, run: Run) -> Identity | QueryFailed:
         return Identity("local", f"{os.uname().nodename}/{_machine_id()}", getpass.getuser(), _boot_id())
 
-    def submit(self, run: Run, script: Path, name: str) -> SubmitAnswer:
+    def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
+        if why := self.pool.layout.refusal(need):
+            return Refused(why)
         try:
-            started = self.pool.start(script, name)
+            started = self.pool.start(script, name, need)
         except OSError as error:
             return Unclear(f"bash could not be started: {error}")
         return Submitted(name) if started else Refused("all slots of this machine are taken", later=True)

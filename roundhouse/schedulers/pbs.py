@@ -7,7 +7,9 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from roundhouse.causes import Cause
+from roundhouse.experiment import Resources
 from roundhouse.schedulers.base import (
+    ONE_CORE,
     Identity,
     Job,
     Jobs,
@@ -91,7 +93,7 @@ class PBS:
             return QueryFailed(answer.complaint)
         return Identity(self.kind, server[1], self.user)
 
-    def submit(self, run: Run, script: Path, name: str) -> SubmitAnswer:
+    def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
         return read_submission(run(["qsub", str(script)]))
 
     def query(self, run: Run, ids: Collection[str], names: Collection[str]) -> Jobs | QueryFailed:

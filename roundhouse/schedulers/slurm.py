@@ -7,7 +7,9 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from roundhouse.causes import Cause
+from roundhouse.experiment import Resources
 from roundhouse.schedulers.base import (
+    ONE_CORE,
     Identity,
     Job,
     Jobs,
@@ -88,7 +90,7 @@ class Slurm:
             return QueryFailed(answer.complaint)
         return Identity(self.kind, name[1], self.user)
 
-    def submit(self, run: Run, script: Path, name: str) -> SubmitAnswer:
+    def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
         return read_submission(run(["sbatch", "--parsable", str(script)]))
 
     def query(self, run: Run, ids: Collection[str], names: Collection[str]) -> Jobs | QueryFailed:

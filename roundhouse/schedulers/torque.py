@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from roundhouse.causes import Cause
+from roundhouse.experiment import Resources
 from roundhouse.schedulers import pbs, slurm
 from roundhouse.schedulers.base import (
+    ONE_CORE,
     Identity,
     Jobs,
     Output,
@@ -55,7 +57,7 @@ class Torque:
         cluster = slurm.Slurm(self.user).identity(run)  # Slurm's qstat names no server, but its cluster has a name
         return cluster if isinstance(cluster, QueryFailed) else Identity(self.kind, cluster.server, self.user)
 
-    def submit(self, run: Run, script: Path, name: str) -> SubmitAnswer:
+    def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
         if not PLAIN.fullmatch(str(script)):
             return Refused(f"{script}: qsub of Torque takes no paths but of letters, digits and @+=:,./-_")
         log = re.search(r"^#PBS -o (\S+)$", script.read_text(), re.MULTILINE)
