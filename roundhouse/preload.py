@@ -15,6 +15,7 @@ import importlib
 import io
 import logging
 import os
+import pkgutil
 import random
 import signal
 import socket
@@ -67,9 +68,8 @@ class Preloaded:
     def __call__(self, script: Path, environ: Mapping[str, str], log: IO[bytes]) -> pool.Child:
         sys.stdout.flush()
         sys.stderr.flush()
-        before = signal.pthread_sigmask(
-            signal.SIG_BLOCK, signal.valid_signals()
-        )  # no handler of ours runs in the child
+        # No handler of ours may run in the child.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             pid = os.fork()
             if pid == 0:
@@ -111,14 +111,14 @@ class Preloaded:
         os.execvpe("bash", ["bash", str(script)], environ)
 
     def _attend(self, channel: socket.socket, shell: int) -> None:
-        """Wait for the shell's word, fork the training, tell its end. Whatever goes wrong, the shell finds no answer."""
+        """Wait for the shell's word, fork the training, tell its end. If that fails, the shell finds no answer."""
         _die_with(shell)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        for number in {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, channel.fileno()}:
+        for other in {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, channel.fileno()}:
             with suppress(OSError):  # the list's own
-                os.close(number)
+                os.close(other)
         order = _read_order(channel)
         if order is None or not os.path.samefile(order.program, str(self.train.__file__)):
             return
@@ -151,17 +151,28 @@ def preload(repository: Path, studies: Collection[str], threads: int) -> pool.La
     if str(repository) not in sys.path:
         sys.path.insert(0, str(repository))
     try:
-        loaded = [importlib.import_module(name) for name in (*(f"studies.{study}" for study in studies), *MODULES)]
+        for study in studies:
+            _load_study(study)
+        loaded = [importlib.import_module(name) for name in MODULES]
         if sys.modules["torch"].cuda.is_initialized():
-            raise RuntimeError(
-                f"studies {', '.join(studies)}: loading them touches the GPU, which must wait for build()"
-            )
+            raise RuntimeError(f"{', '.join(studies)}: to load it touches the GPU; that must wait for build()")
     except Exception as error:  # a study's code may fail in any way as it is loaded; its job then tells of it
         _say(f"each job starts a Python of its own: {' '.join(str(error).split()) or type(error).__name__}")
         return pool.launch
     gc.collect()
+    atexit.register(gc.unfreeze)
     gc.freeze()  # so that a collection in a child touches, and thereby copies, nothing of it
     return Preloaded(loaded[-1], threads)
+
+
+def _load_study(name: str) -> None:
+    """All modules of a study, and what else it says that it will load."""
+    package = importlib.import_module(f"studies.{name}")
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
+    for also in getattr(package, "PRELOAD", ()):
+        with suppress(ImportError):  # what an experiment does not need may be missing
+            importlib.import_module(also)
 
 
 @dataclass(frozen=True)
@@ -185,9 +196,14 @@ def _read_order(channel: socket.socket) -> _Order | None:
             return None
         data += more
     group, program, log, folder, directory, *environ = data[:-2].split(b"\0")
-    pairs = (entry.partition(b"=") for entry in environ)
+    variables = (entry.partition(b"=") for entry in environ)
     return _Order(
-        int(group), *map(os.fsdecode, (program, log, folder, directory)), {name: value for name, _, value in pairs}
+        group=int(group),
+        program=os.fsdecode(program),
+        log=os.fsdecode(log),
+        folder=os.fsdecode(folder),
+        directory=os.fsdecode(directory),
+        environ={name: value for name, _, value in variables},
     )
 
 
@@ -250,7 +266,7 @@ def _run(main: Callable[[list[str]], int], argv: list[str]) -> int:
 def _unbuffered(number: int, like: TextIO) -> io.TextIOWrapper:
     """As PYTHONUNBUFFERED makes it."""
     file = io.FileIO(number, "w", closefd=False)
-    return io.TextIOWrapper(file, like.encoding, like.errors, write_through=True)  # type: ignore[type-var]
+    return io.TextIOWrapper(file, like.encoding, like.errors, write_through=True)
 
 
 def _say(what: str) -> None:

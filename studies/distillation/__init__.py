@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from studies.distillation.task import Distillation
 
+PRELOAD = ("sklearn.datasets", "torchvision.datasets", "PIL.Image")  # what it loads only where it is needed
+
 
 def build(
     config: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]], device: torch.device, data: Path | None
