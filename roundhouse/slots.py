@@ -52,7 +52,7 @@ class Layout:
 
     def choose(self, need: Resources, taken: Collection[str]) -> Slot | None:
         """A free slot for such a job, given the names of the places that are taken; None if there is none now."""
-        if self.most is not None and self._weight(taken) + self._cost(need) > self.most:
+        if self.refusal(need) or (self.most is not None and self._weight(taken) + self._cost(need) > self.most):
             return None
         if not self.gpus or not need.ngpus:
             place = next((name for name in self._cpu_places() if name not in taken), None)

@@ -21,12 +21,14 @@ import pytest
 from rounds_for_tests import MARK, Rounds, fill, finish, interrupt, small_disk, snapshot, wait_for
 
 from roundhouse import pool, record
+from roundhouse.experiment import Resources
 
 DONE, WORK_REMAINS, FAILED, TROUBLE, INTERRUPTED = 0, 3, 4, 5, 130
 
 
 def group(path: str, script: str, seeds: int = 1, **more: Any) -> dict[str, Any]:
-    """A group of experiments that run a shell script. $1 is the seed."""
+    """A group of experiments that run a shell script, on a GPU of this test's own. $1 is the seed."""
+    more["resources"] = {"ngpus": 1, **more.get("resources", {})}
     return {"path": path, "grid": {"seed": list(range(seeds))}, "command": ["sh", "-c", script, "sh", "{seed}"], **more}
 
 
@@ -164,9 +166,11 @@ def test_two_runners_that_look_at_once_do_not_take_the_same_slot(
     monkeypatch.setenv(MARK, rounds.mark)
     script = rounds.folder / "job.sh"
     script.write_text("exec sleep 600")
-    slot = pool.Slot(f"{rounds.mark}/0", None, 1)
+    pools = [pool.make_pool(slots=1, home=rounds.mark) for _ in range(2)]
     with ThreadPoolExecutor() as threads:
-        took = [threads.submit(pool.Pool([slot]).start, script, f"{rounds.mark}-{number}") for number in range(2)]
+        took = [
+            threads.submit(one.start, script, f"{rounds.mark}-{number}", Resources()) for number, one in enumerate(pools)
+        ]
     assert sorted(one.result() for one in took) == [False, True]
 
 
@@ -206,6 +210,7 @@ def test_the_quickstart_trains_on_real_digits(rounds: Rounds) -> None:
     rounds.write("""\
 round: digits
 study: distillation
+resources: {ngpus: 1}
 defaults: {dataset: digits, epochs: 1, batch_size: 64, lr: 0.1, seed: 0}
 experiments:
   teacher: {path: "pure/{model}", config: {model: ResNet8, method: pure}}
