@@ -16,7 +16,7 @@ class Opened:
 
     `mark`: no run, but a person's word (retry, cancelled, archived) that takes the attempt's number, and is then void.
     `shared`: the directory, seen from the experiment's, of a job that runs more than this attempt: an array, of which
-    the attempt is task `index`. The job is then called as that directory is, instead of by the token.
+    the attempt is task `index`, or an allocation. The job is then called as that directory is, instead of by the token.
     """
 
     token: str
@@ -28,6 +28,11 @@ class Opened:
     mark: Cause | None = None
     shared: str | None = None
     index: int | None = None
+
+    @property
+    def packed(self) -> bool:
+        """Whether it runs in a slot of an allocation, whose job is not its own."""
+        return self.shared is not None and self.index is None
 
     @property
     def job_name(self) -> str:

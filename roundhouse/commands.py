@@ -144,7 +144,7 @@ def _workplace(options: argparse.Namespace, repository: Path, loaded: Round) -> 
     if scheduler is not None:
         settle = max(120.0, 2 * site.command_limit)
         made = Workplace(experiments, repository, site, scheduler, run, python, site.max_jobs, settle)
-        made.analysis = options.analysis.absolute()
+        made.analysis, made.rounds = options.analysis.absolute(), options.rounds.absolute()
         return made
     cores = max((experiment.resources.ncpus for experiment in loaded.experiments), default=1)
     pool = make_pool(cores, options.jobs_per_gpu)

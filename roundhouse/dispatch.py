@@ -15,6 +15,7 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment, Resources
 from roundhouse.logs import last_words
 from roundhouse.look import NOT_ASKED, Look, answer_for, look, stale_jobs
+from roundhouse.packing import Allocation
 from roundhouse.plan import Action, Clock, Inputs, State, Verb, decide
 from roundhouse.readiness import Readiness
 from roundhouse.schedulers.base import Identity, Job, Run, Scheduler
@@ -45,7 +46,9 @@ class Workplace:
     settle: float = 120.0  # seconds that a submission may take to show up
     backoff: float = 600.0  # seconds to wait after "limit reached", unless the user has fewer jobs by then
     room: Callable[[], Room] | None = None  # what is free on this machine now
+    rounds: Path | None = None  # where round files lie; rounds/ of the repository, if nobody says
     analysis: Path | None = None  # where archived rounds lie; analysis/ of the repository, if nobody says
+    late: bool = False  # jobs have less than the walltime, since they start late in an allocation
     _templates: Environment | None = None
 
     def directory(self, experiment: Experiment) -> Path:
@@ -55,38 +58,45 @@ class Workplace:
         """The job script of one attempt."""
         directory = self.directory(experiment).absolute()
         log = record.attempt_directory(directory, number) / record.SCHEDULER_LOG
-        attempt = {"directory": directory, "number": number, "token": token}
-        return self._render(experiment.resources, token, str(log), attempt)
+        return self._render(
+            experiment.resources, token, str(log), directory=directory, number=number, token=token, late=self.late
+        )
 
     def array_script(self, like: Experiment, name: str, tasks: int, at_once: int | None) -> str:
         """The job script of an array: `tasks` experiments such as `like`, at most `at_once` of which run at a time."""
         round_directory = Path(f"{self.experiments}/{like.round}").absolute()
         shared = shared_job.directory_of(round_directory, name)
         array = {"round": round_directory, "shared": shared, "tasks": tasks, "at_once": at_once}
-        return self._render(like.resources, name, str(shared / "log"), {}, array)
+        return self._render(like.resources, name, str(shared / "log"), array=array)
 
-    def _render(
-        self,
-        resources: Resources,
-        name: str,
-        log: str,
-        attempt: Mapping[str, Any],
-        array: Mapping[str, Any] | None = None,
-    ) -> str:
+    def allocation(self, round_name: str, like: Resources, identity: Identity) -> Allocation:
+        """One more allocation for the experiments of a round that ask for the same."""
+        rounds, analysis = self.rounds or self.repository / "rounds", self.analysis or self.repository / "analysis"
+        site = self.site.name if self.site.name != "default" else None
+        return Allocation(record.new_token(), round_name, like, identity, str(rounds), str(analysis), site)
+
+    def allocation_script(self, allocation: Allocation) -> str:
+        """The job script of an allocation."""
+        round_directory = Path(f"{self.experiments}/{allocation.round}").absolute()
+        shared = shared_job.directory_of(round_directory, allocation.name)
+        return self._render(
+            allocation.resources, allocation.name, str(shared / "log"), body="allocation.sh.j2", shared=shared
+        )
+
+    def _render(self, resources: Resources, name: str, log: str, **more: Any) -> str:
         if self._templates is None:
             self._templates = render.environment(self.repository / "templates")
         return render.render(
             self._templates,
             self.scheduler.kind,
             name=name,
-            array=array,
-            **attempt,
             log=log,
             resources=resources,
             site=self.site,
             repository=self.repository.absolute(),
             python=self.python,
             margin=min(STOP_BEFORE, resources.walltime_s // 10),
+            **more,
         )
 
 
@@ -120,7 +130,7 @@ def run_pass(
     report = Report()
     if seen.trouble and seen is not NOT_ASKED:
         report.trouble.append(f"the scheduler cannot be asked, so nothing is judged or submitted: {seen.trouble}")
-    desk = _Desk(place, seen, clock, report, act)
+    desk = Desk(place, seen, clock, report, act)
     rows: dict[str, Row] = {}
     for experiment, rec in inputs_first(experiments, records):
         rows[experiment.path] = desk.settle(experiment, rec, rows, act and only(experiment))
@@ -169,7 +179,7 @@ def inputs_of(experiment: Experiment, rows: Mapping[str, Row]) -> Inputs:
 
 
 @dataclass
-class _Desk:
+class Desk:
     """One pass at work."""
 
     place: Workplace

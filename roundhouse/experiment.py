@@ -10,6 +10,14 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class Pack:
+    """How a job is divided: into so many slots, of which so many share a GPU."""
+
+    slots: int
+    per_gpu: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Resources:
     """What one job asks of the scheduler. Memory in MiB for the whole job, time in seconds; 0 GPUs is a CPU job."""
 
@@ -20,7 +28,8 @@ class Resources:
     walltime_s: int = 3600
     queue: str | None = None  # overrides the site's
     array: bool = False  # goes as one task of an array, with others that ask for the same
-    max_running: int | None = None  # so many tasks of an array at a time
+    max_running: int | None = None  # so many tasks of an array, or allocations, at a time
+    pack: Pack | None = None  # the job is an allocation, and runs one experiment after the other in each slot
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,11 @@ from roundhouse.schedulers.base import Identity, Job, Jobs, JobState, QueryFaile
 
 @dataclass(frozen=True)
 class Look:
-    """The scheduler's answer at one moment."""
+    """The scheduler's answer at one moment; or that of the allocation `within`, which knows only its own slots."""
 
     jobs: Jobs | QueryFailed
     identity: Identity | QueryFailed
+    within: str | None = None
 
     @cached_property
     def named(self) -> dict[tuple[str, int | None], list[Job]]:
@@ -75,8 +76,11 @@ def answer_for(attempt: Attempt | None, before: Attempt | None, seen: Look) -> A
         return Unknown()  # this very machine has been started anew since
     if before is None or before.number != attempt.number or before.job_id not in (None, attempt.job_id):
         return QueryFailed("the attempt is newer than the scheduler's answer; the next pass will tell")
+    if seen.within not in (None, attempt.opened.job_name):
+        return QueryFailed("it runs in another job")
     # By name and ID: IDs are used again after a reset of the scheduler.
-    called = seen.named.get((attempt.opened.job_name, attempt.opened.index), ())
+    name = attempt.opened.token if seen.within else attempt.opened.job_name
+    called = seen.named.get((name, attempt.opened.index), ())
     return next((job for job in called if attempt.job_id in (None, job.id)), Unknown())
 
 
@@ -88,6 +92,8 @@ def stale_jobs(records: Sequence[Record], seen: Look) -> list[str]:
     going: set[tuple[str, int | None]] = set()
     for rec in records:
         for attempt in rec.attempts:
+            if attempt.opened.packed:
+                continue  # the allocation goes on without it
             (over if attempt.closed else going).add((attempt.opened.job_name, attempt.opened.index))
     over -= going
     waiting = (JobState.QUEUED, JobState.BLOCKED)

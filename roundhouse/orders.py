@@ -31,7 +31,9 @@ def cancel(place: Workplace, rows: Iterable[Row]) -> tuple[list[str], list[str]]
         if done:
             told.append(f"{row.experiment.path}: {done}")
         newest = row.record.newest
-        if newest and newest.job_id and row.job_state:  # known to the scheduler, and to this one
+        if newest is None or newest.opened.packed:  # an allocation runs others as well
+            continue
+        if newest.job_id and row.job_state:  # known to the scheduler, and to this one
             jobs.append(newest.job_id)
     if jobs:
         failed += place.scheduler.cancel(place.run, jobs)

@@ -138,6 +138,8 @@ def _alive(attempt: Attempt, job: Job, clock: Clock) -> Action:
         return Action(Verb.ADOPT, State.IN_PROGRESS, f"found job {job.id} by its name", job_id=job.id)
     if attempt.gone_at is not None:
         return Action(Verb.UNMARK_GONE, State.IN_PROGRESS, "the scheduler knows the job again")
+    if attempt.cancel and attempt.opened.packed:
+        return _nothing(State.IN_PROGRESS, "being cancelled")  # it sees so itself; the allocation is not its own
     if attempt.cancel:
         return Action(Verb.KILL, State.IN_PROGRESS, "being cancelled", job_id=job.id)
     if job.state is JobState.BLOCKED:

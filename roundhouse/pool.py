@@ -119,10 +119,10 @@ class Pool:
         """The tokens of the jobs that this pool started, and has not yet seen to end."""
         return frozenset(self._children)
 
-    def stop(self) -> None:
+    def stop(self, number: int = signal.SIGINT) -> None:
         """Ask the jobs that this pool started to stop at a safe point."""
         for child in self._children.values():
-            child.send_signal(signal.SIGINT)
+            child.send_signal(number)
 
     def kill(self) -> None:
         """Make them stop at once. What a shell has started dies with it."""

@@ -57,11 +57,20 @@ def environment(templates: Path) -> Environment:
     return env
 
 
-def render(env: Environment, kind: str, array: Mapping[str, Any] | None = None, **context: Any) -> str:
-    """The job script of one attempt, or of the `array` that has many, for one kind of scheduler."""
+def render(
+    env: Environment,
+    kind: str,
+    array: Mapping[str, Any] | None = None,
+    body: str = "body.sh.j2",
+    late: bool = False,
+    **context: Any,
+) -> str:
+    """The job script of one attempt, of the `array` that has many, or of another `body`, for a kind of scheduler."""
     from jinja2 import TemplateError
 
     try:
-        return env.get_template(f"{kind}.sh.j2").render(job_id_variable=JOB_ID_VARIABLES[kind], array=array, **context)
+        return env.get_template(f"{kind}.sh.j2").render(
+            job_id_variable=JOB_ID_VARIABLES[kind], array=array, body=body, late=late, **context
+        )
     except TemplateError as error:
         raise RoundhouseError(f"templates/{kind}.sh.j2 cannot be rendered: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from roundhouse import files
@@ -22,6 +23,11 @@ def make(directory: Path) -> None:
     """Make the job's directory. FileNotFoundError: the round's is gone, since it was archived."""
     files.make_directory(directory.parent)
     files.make_directory(directory)
+
+
+def remove(directory: Path) -> None:
+    """Remove a job's directory, as the scheduler has refused the job and nothing refers to it."""
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def write_id(directory: Path, job_id: str) -> None:

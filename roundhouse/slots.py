@@ -118,6 +118,10 @@ class Room:
     taken: set[str]
     _held: set[bool] = field(default_factory=set)  # whether the jobs that wait want GPUs
 
+    def has(self, need: Resources) -> bool:
+        """Whether such a job would find a slot."""
+        return self.layout.choose(need, self.taken) is not None
+
     def take(self, need: Resources) -> bool:
         """Whether such a job can be started next. One that can never run may: it is refused as it starts."""
         if self.layout.refusal(need):

@@ -10,7 +10,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roundhouse import files, record, shared_job
+from roundhouse import files, packing, record, shared_job
 from roundhouse.attempt import Opened
 from roundhouse.causes import Cause
 from roundhouse.experiment import Resources
@@ -48,6 +48,12 @@ class Submissions:
         waiting = [row for row in rows if row.action.verb is Verb.SUBMIT]
         waiting.sort(key=lambda row: -row.experiment.priority)
         room, full = self._room(rows, len(waiting), limit)
+        if self.place.scheduler.kind != "local":
+            packed = [row for row in waiting if row.experiment.resources.pack is not None]
+            waiting = [row for row in waiting if row.experiment.resources.pack is None]
+            for like, those in packing.by_resources(packed).items():
+                room, told = self._allocate(like, those, room, full, act)
+                yield from (replace(row, action=told) for row in those)
         here = self.place.room() if self.place.room is not None and waiting else None
         refused = []
         while waiting and room > 0:
@@ -63,7 +69,7 @@ class Submissions:
             if not act:
                 room -= len(batch)
                 continue
-            answer, actions = self._submit_array(batch) if len(batch) > 1 else self._submit_one(batch[0])
+            answer, actions = self._submit_array(batch) if len(batch) > 1 else self.submit_one(batch[0])
             room -= len(batch)
             if isinstance(answer, Refused) and answer.later:
                 room, full = len(batch) - 1, f"limit reached: {answer.why}"
@@ -112,20 +118,66 @@ class Submissions:
             self._at_once.setdefault(like, max(1, like.max_running // -(-len(alike) // size)))
         return alike[:size]
 
+    # ------------------------------------------------------------------------------------------ allocations
+
+    def _allocate(self, like: Resources, rows: Sequence[Row], room: int, full: str, act: bool) -> tuple[int, Action]:
+        """See to it that there are allocations for experiments that ask for the same; they wait for a slot in one.
+
+        Returns the room that is left, and how these experiments stand.
+        """
+        assert isinstance(self.seen.identity, Identity)
+        name = rows[0].experiment.round
+        living = [
+            told
+            for allocation, told in packing.alive(
+                self.place.experiments / name, self.seen, self.clock.now, self.clock.settle
+            )
+            if allocation.resources == like
+        ]
+        more = packing.wanted(len(rows), like, len(living))
+        for _ in range(min(more, room)):
+            room -= 1
+            if not act:
+                living.append("an allocation, to be submitted")
+                continue
+            allocation = self.place.allocation(name, like, self.seen.identity)
+            try:
+                answer = packing.submit(self.place, allocation)
+            except OSError as error:
+                self.report.trouble.append(f"an allocation of round {name} was not submitted in order: {error}")
+                break
+            if isinstance(answer, Refused) and not answer.later:
+                return room, Action(Verb.NOTHING, State.BLOCKED, f"its allocation was refused: {answer.why}")
+            if isinstance(answer, Refused):
+                room, full = 0, f"limit reached: {answer.why}"
+                break
+            self.live += isinstance(answer, Submitted)
+            living.append(
+                f"allocation {answer.job_id}" if isinstance(answer, Submitted) else f"to be looked up: {answer.why}"
+            )
+            self.report.done.append((rows[0].experiment, Action(Verb.SUBMIT, State.PENDING, living[-1])))
+        if living:
+            others = f" and {len(living) - 1} more" if len(living) > 1 else ""
+            return room, Action(Verb.NOTHING, State.PENDING, f"waits for a slot in {living[0]}{others}")
+        return room, Action(Verb.NOTHING, State.PENDING, full, Cause.LIMIT)
+
     # ------------------------------------------------------------------------------------------ one job
 
-    def _submit_one(self, row: Row) -> tuple[SubmitAnswer | None, list[Action]]:
-        """Open the next attempt and submit it, once. Whatever goes wrong on the way, a later pass finds out."""
+    def submit_one(self, row: Row, shared: Path | None = None) -> tuple[SubmitAnswer | None, list[Action]]:
+        """Open the next attempt and submit it, once. Whatever goes wrong on the way, a later pass finds out.
+
+        `shared`: the directory of the allocation in which it is started, instead of being submitted.
+        """
         experiment, directory, number = row.experiment, row.record.directory, row.record.next_number
         token = record.new_token()
         script = self.place.script(experiment, number, token)
         try:
-            if not self._open(row, token):
+            if not self._open(row, token, os.path.relpath(shared, directory) if shared else None):
                 return None, [_FASTER]
             path = record.attempt_directory(directory, number) / record.SCRIPT
             files.replace(path, script.encode())
             answer = self.place.scheduler.submit(self.place.run, path, token, experiment.resources)
-            if isinstance(answer, Submitted):
+            if isinstance(answer, Submitted) and shared is None:
                 record.record_job_id(directory, number, answer.job_id)
             action = self._record(row, number, answer, 1)
         except OSError as error:

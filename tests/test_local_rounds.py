@@ -169,7 +169,8 @@ def test_two_runners_that_look_at_once_do_not_take_the_same_slot(
     pools = [pool.make_pool(slots=1, home=rounds.mark) for _ in range(2)]
     with ThreadPoolExecutor() as threads:
         took = [
-            threads.submit(one.start, script, f"{rounds.mark}-{number}", Resources()) for number, one in enumerate(pools)
+            threads.submit(one.start, script, f"{rounds.mark}-{number}", Resources())
+            for number, one in enumerate(pools)
         ]
     assert sorted(one.result() for one in took) == [False, True]
 

@@ -14,7 +14,7 @@ from roundhouse.slots import BETWEEN, Layout, Room, Slot
 
 layouts = st.builds(
     Layout,
-    gpus=st.lists(st.sampled_from("0 1 2 GPU-8f3 MIG-GPU-8f3/1/0".split()), unique=True).map(tuple),
+    gpus=st.lists(st.sampled_from(["0", "1", "2", "GPU-8f3", "MIG-GPU-8f3/1/0"]), unique=True).map(tuple),
     per_gpu=st.integers(1, 3),
     cpu_slots=st.integers(1, 4),
     cores=st.integers(1, 64),

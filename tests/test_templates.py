@@ -25,7 +25,9 @@ from roundhouse.experiment import Resources
 from roundhouse.site import Site
 
 KINDS = sorted(
-    path.name.removesuffix(".sh.j2") for path in (REPOSITORY / "templates").glob("*.sh.j2") if path.name != "body.sh.j2"
+    path.name.removesuffix(".sh.j2")
+    for path in (REPOSITORY / "templates").glob("*.sh.j2")
+    if path.name.removesuffix(".sh.j2") in render.JOB_ID_VARIABLES
 )
 NASTY = 'it\'s "a" $(touch {0}) `touch {0}` ${{HOME}} ; touch {0} & \\ * ~ ä'
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
+from roundhouse.experiment import Pack
 from roundhouse.names import is_name
 from roundhouse.yamlfile import StrictModel
 
@@ -170,6 +171,13 @@ Waits = Annotated[
 ]
 
 
+class PackRequest(StrictModel):
+    """How the job is divided among experiments."""
+
+    slots: Count = Field(description="Experiments that run at a time")
+    per_gpu: Count = Field(default=1, description="Experiments that share a GPU")
+
+
 class ResourceRequest(StrictModel):
     """What a job asks for. Only what is written counts; the values here are those of a round that says nothing."""
 
@@ -183,13 +191,17 @@ class ResourceRequest(StrictModel):
     queue: Queue = Field(default=None, description="Queue or partition, instead of the site's")
 
     array: bool = Field(default=False, description="Experiments with equal resources go as one array job")
-    max_running: Count | None = Field(default=None, description="Most tasks of an array that run at a time")
+    max_running: Count | None = Field(default=None, description="Most tasks of an array, or allocations, at a time")
+    pack: PackRequest | None = Field(default=None, description="One job runs many experiments, in slots")
 
     def asked(self) -> dict[str, Any]:
         """What is written here, by the names of `roundhouse.experiment.Resources`."""
         renamed = {"mem": "mem_mb", "walltime": "walltime_s"}
         written = ResourceRequest.model_fields.keys() & self.model_fields_set
-        return {renamed.get(name, name): getattr(self, name) for name in written}
+        asked = {renamed.get(name, name): getattr(self, name) for name in written}
+        if self.pack is not None:
+            asked["pack"] = Pack(self.pack.slots, self.pack.per_gpu)
+        return asked
 
 
 class ConditionalResources(ResourceRequest):

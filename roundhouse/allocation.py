@@ -1,0 +1,248 @@
+"""The agent of an allocation: in each slot it runs one experiment of the round after the other, until time is short.
+
+It is a runner that works inside a job: it opens attempts as any runner does, so whatever it takes nobody else has. It
+judges what runs in its own slots and nothing else; from outside, an attempt here lives as long as the allocation's job.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+
+from roundhouse import files, packing, record, shared_job
+from roundhouse.archive import Archive, refuse_archived
+from roundhouse.causes import Cause
+from roundhouse.dispatch import Desk, Report, Workplace
+from roundhouse.errors import RoundhouseError
+from roundhouse.experiment import Experiment, Resources
+from roundhouse.look import Look
+from roundhouse.packing import Allocation
+from roundhouse.plan import Clock, State, Verb
+from roundhouse.pool import Pool, make_pool
+from roundhouse.schedulers.base import Output
+from roundhouse.schedulers.slots import Slots
+from roundhouse.submission import Submissions
+from roundhouse.view import Row
+
+LOOK_EVERY = 0.1  # seconds between looks at what runs
+LOOK_AROUND = 10.0  # seconds between looks for something to run, while slots are free
+KILL_AFTER = 60.0  # seconds that jobs have to save their place, once they were told to
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+
+
+@dataclass
+class Agent:
+    """One allocation at work. `ends`: when its walltime is over, by the monotonic clock."""
+
+    allocation: Allocation
+    directory: Path  # the allocation's own
+    place: Workplace
+    slots: Slots
+    experiments: Sequence[Experiment]
+    ends: float
+    told: int | None = None  # the signal that ends it
+    _running: dict[str, Experiment] = field(default_factory=dict)  # by path
+    _completed: dict[str, Row] = field(default_factory=dict)  # which stay so
+
+    def __post_init__(self) -> None:
+        self._by_path = {one.path: one for one in self.experiments}
+        self._mine = [one for one in self.experiments if one.resources == self.allocation.resources]
+
+    def run(self) -> None:
+        """Until there is nothing left to take, or no time to take it; then until what runs has ended."""
+        self._close_what_was_left()
+        around = 0.0
+        while True:
+            ended = self.slots.pool.reap()
+            if ended or time.monotonic() >= around:
+                self._settle_running()
+                taken = self._fill() if self.has_time() else 0
+                around = time.monotonic() + LOOK_AROUND
+                if not self._running and not self.slots.pool.running and not taken:
+                    return
+            if self.told is not None:
+                self._stop()
+                return
+            time.sleep(LOOK_EVERY)
+
+    def hear(self, number: int, frame: FrameType | None) -> None:
+        """A signal: the walltime is near, or the scheduler wants the job to go."""
+        self.told = number
+
+    # ------------------------------------------------------------------------------------------ taking
+
+    def has_time(self) -> bool:
+        """Whether an experiment that starts now could get anywhere: a tenth of the walltime, or 5 minutes, is left."""
+        left = self.ends - time.monotonic()
+        return self.told is None and left > min(300.0, self.allocation.resources.walltime_s / 10)
+
+    def _fill(self) -> int:
+        """Start the most important experiments that can start, while slots are free. Returns how many."""
+        room, taken, rows = self.slots.pool.room(), 0, dict(self._completed)
+        desk = self._desk()
+        for experiment in self._mine:
+            if not room.has(self._need):
+                break
+            row = self._row(experiment, desk, rows)
+            if row.action.verb is Verb.SUBMIT and self._start(row, desk):
+                room.take(self._need)
+                taken += 1
+        return taken
+
+    def _start(self, row: Row, desk: Desk) -> bool:
+        left = max(1, int(self.ends - time.monotonic()))
+        self.place.late = left < 0.9 * self.allocation.resources.walltime_s
+        asked = replace(self._need, walltime_s=left)
+        here = replace(row, experiment=replace(row.experiment, resources=asked))
+        _, (action,) = Submissions(self.place, desk.seen, desk.clock, desk.report).submit_one(here, self.directory)
+        _tell(desk.report)
+        fresh = replace(row, action=action, record=record.read(row.record.directory))
+        desk.refresh(fresh)
+        if action.state is not State.IN_PROGRESS:
+            return False
+        self._running[row.experiment.path] = row.experiment
+        print(f"roundhouse: {row.experiment.path} starts, attempt {fresh.record.next_number - 1}", flush=True)
+        return True
+
+    @property
+    def _need(self) -> Resources:
+        """What one slot is for."""
+        whole = self.allocation.resources
+        return Resources(ncpus=max(1, whole.ncpus // self.allocation.pack.slots), ngpus=min(1, whole.ngpus))
+
+    # ------------------------------------------------------------------------------------------ judging
+
+    def _desk(self) -> Desk:
+        """A look at the slots. What runs elsewhere is not known here, and stays as it is."""
+        run = self.place.run
+        seen = Look(self.slots.query(run, (), ()), self.slots.identity(run), self.allocation.name)
+        clock = Clock(files.server_time(self.place.experiments), self.slots.grace, self.place.settle, 0.0)
+        return Desk(self.place, seen, clock, Report(), act=True)
+
+    def _row(self, experiment: Experiment, desk: Desk, rows: dict[str, Row]) -> Row:
+        """How an experiment stands, those that it waits for first."""
+        if experiment.path not in rows:
+            for path in (path for paths in experiment.after.values() for path in paths):
+                self._row(self._by_path[path], desk, rows)
+            rec = record.read(self.place.directory(experiment))
+            mine = experiment.path in self._running
+            row = desk.settle(experiment, rec, rows, act=mine)
+            rows[experiment.path] = row
+            if row.action.state is State.COMPLETED:
+                self._completed[experiment.path] = row
+                self._mine = [one for one in self._mine if one is not experiment]
+        return rows[experiment.path]
+
+    def _settle_running(self) -> None:
+        """Close the attempts whose shells have ended without a word, and write down how each stands."""
+        if not self._running:
+            return
+        desk, rows = self._desk(), dict(self._completed)
+        for path, experiment in list(self._running.items()):
+            row = self._row(experiment, desk, rows)
+            desk.refresh(row)
+            newest = row.record.newest
+            if newest is None or newest.closed:
+                del self._running[path]
+                print(f"roundhouse: {path} ended: {newest.cause if newest else 'its record is gone'}", flush=True)
+        _tell(desk.report)
+
+    def _close_what_was_left(self) -> None:
+        """Attempts of this very job that are open as it starts: the scheduler has started it again."""
+        shared_job_name = self.allocation.name
+        for experiment in self._mine:
+            rec = record.read(self.place.directory(experiment))
+            newest = rec.newest
+            if newest is not None and not newest.closed and newest.opened.job_name == shared_job_name:
+                why = "the scheduler started the allocation again"
+                if not record.void(rec.directory, newest.number, Cause.PREEMPTED, why):
+                    record.close(rec.directory, newest.number, Cause.PREEMPTED, why)
+
+    def _stop(self) -> None:
+        """Pass the signal on, and wait until all have saved their place."""
+        assert self.told is not None
+        pool = self.slots.pool
+        pool.stop(self.told)
+        until = time.monotonic() + KILL_AFTER
+        while pool.running and time.monotonic() < until:
+            time.sleep(LOOK_EVERY)
+            pool.reap()
+        pool.kill()
+        self._settle_running()
+
+
+def _tell(report: Report) -> None:
+    for line in report.trouble:
+        print(f"roundhouse: {line}", flush=True)
+
+
+# ---------------------------------------------------------------------------------------------- starting
+
+
+def main(argv: list[str]) -> int:
+    """`python -m roundhouse.allocation DIRECTORY JOB_ID`, as job scripts of allocations do."""
+    started = time.monotonic()
+    directory, job_id = Path(argv[1]), argv[2]
+    try:
+        agent = prepare(directory, job_id, started)
+        for number in SIGNALS:
+            signal.signal(number, agent.hear)
+        agent.run()
+    except RoundhouseError as error:
+        print(f"roundhouse: {error}", file=sys.stderr)
+        return 1
+    print(
+        "roundhouse: the allocation ends: " + ("it was told to" if agent.told else "nothing is left to take"),
+        flush=True,
+    )
+    return 0
+
+
+def prepare(directory: Path, job_id: str, started: float) -> Agent:
+    """The agent of the allocation in `directory`. RoundhouseError: there is none, or its round cannot be read."""
+    from roundhouse.round import load_round
+    from roundhouse.site import load_site
+
+    repository = Path.cwd()  # where the job script started it: a link may have led here
+    allocation = packing.read(directory)
+    if allocation is None:
+        raise RoundhouseError(f"{directory / packing.FILE} is missing or damaged: this job can take nothing")
+    if job_id != "unknown":
+        shared_job.write_id(directory, job_id)
+    experiments = directory.parent.parent.parent
+    refuse_archived(Archive.of(allocation.round, experiments, Path(allocation.analysis)))
+    loaded = load_round(allocation.round, Path(allocation.rounds))
+    site = load_site(allocation.site, repository / "sites", "").model_copy(update=_DONE)
+    slots = Slots(_pool(allocation, loaded.experiments, repository), allocation.identity, job_id)
+    place = Workplace(experiments, repository, site, slots, _no_command, site.python or sys.executable)
+    wanted = sorted(loaded.experiments, key=lambda one: -one.priority)
+    return Agent(allocation, directory, place, slots, wanted, started + allocation.resources.walltime_s)
+
+
+_DONE: Mapping[str, object] = {"modules": [], "setup": [], "environment": {}}  # by the allocation's own script
+
+
+def _no_command(argv: Sequence[str]) -> Output:
+    return Output(tuple(argv), None, "", "no scheduler is asked from within an allocation")
+
+
+def _pool(allocation: Allocation, experiments: Sequence[Experiment], repository: Path) -> Pool:
+    from roundhouse.pool import launch
+    from roundhouse.preload import preload
+
+    pack, resources = allocation.pack, allocation.resources
+    studies = {one.study for one in experiments if one.resources == resources and one.study is not None}
+    threads = max(1, resources.ncpus // pack.slots)
+    start = preload(repository, sorted(studies), threads) if studies else launch
+    return make_pool(
+        per_gpu=pack.per_gpu, slots=pack.slots, cores=resources.ncpus, home=f"{allocation.name} ", launch=start
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,107 @@
+"""Allocations: scheduler jobs that run many experiments, each in a slot. What the login node does about them.
+
+Which experiments an allocation runs is not settled when it is submitted: its agent (`roundhouse.allocation`) takes the
+most important one whenever a slot is free, by opening its next attempt, as any runner would.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roundhouse import files, record, shared_job
+from roundhouse.experiment import Pack, Resources
+from roundhouse.look import Look
+from roundhouse.schedulers.base import Identity, JobState, Refused, SubmitAnswer, Submitted
+
+if TYPE_CHECKING:
+    from roundhouse.dispatch import Workplace
+
+FILE = "allocation.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """What an allocation was submitted for: the experiments of a round that ask for `resources`."""
+
+    name: str
+    round: str
+    resources: Resources
+    identity: Identity  # of the scheduler
+    rounds: str  # folder of round files
+    analysis: str  # where archived rounds lie
+    site: str | None
+    at: float = 0.0  # when it was written, by the file server's clock
+
+    @property
+    def pack(self) -> Pack:
+        assert self.resources.pack is not None
+        return self.resources.pack
+
+
+def write(directory: Path, allocation: Allocation) -> None:
+    """Write allocation.json into the job's directory."""
+    files.replace(directory / FILE, files.dump({"version": record.VERSION, **asdict(allocation)}))
+
+
+def read(directory: Path) -> Allocation | None:
+    """The allocation that lies there; None if it is something else, or cannot be understood."""
+    raw, at = files.read_bytes(directory / FILE), files.modified(directory / FILE)
+    try:
+        value: dict[str, Any] = json.loads(raw or b"")
+        asked = dict(value.pop("resources"))
+        asked["pack"] = Pack(**asked["pack"])
+        identity = Identity(**value.pop("identity"))
+        del value["version"]
+        return Allocation(**{**value, "resources": Resources(**asked), "identity": identity, "at": at or 0.0})
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def alive(round_directory: Path, seen: Look, now: float, settle: float) -> Iterator[tuple[Allocation, str]]:
+    """The round's allocations that may still run something, and what the scheduler says of each.
+
+    One that the scheduler does not know counts for as long as a submission may take to show up.
+    """
+    for name in files.list_names(round_directory / shared_job.FOLDER):
+        directory = shared_job.directory_of(round_directory, name)
+        jobs = [job for job in seen.named.get((name, None), ()) if job.state is not JobState.ENDED]
+        if not jobs and shared_job.read_id(str(directory)) is not None:
+            continue
+        allocation = read(directory)
+        if allocation is None or not (jobs or now - allocation.at < settle):
+            continue
+        yield allocation, f"allocation {jobs[0].id}, {jobs[0].state.value}" if jobs else "allocation, just submitted"
+
+
+def submit(place: Workplace, allocation: Allocation) -> SubmitAnswer:
+    """Submit an allocation, once. It writes nothing into records, so one that is lost loses nothing."""
+    directory = shared_job.directory_of(place.experiments / allocation.round, allocation.name)
+    shared_job.make(directory)
+    write(directory, allocation)
+    files.replace(directory / shared_job.SCRIPT, place.allocation_script(allocation).encode())
+    answer = place.scheduler.submit(place.run, directory / shared_job.SCRIPT, allocation.name)
+    if isinstance(answer, Submitted):
+        shared_job.write_id(directory, answer.job_id)
+    elif isinstance(answer, Refused):
+        shared_job.remove(directory)
+    return answer
+
+
+def wanted(waiting: int, resources: Resources, living: int) -> int:
+    """How many more allocations it takes to give each experiment that waits a slot, as far as `max_running` allows."""
+    assert resources.pack is not None
+    needed = -(-waiting // resources.pack.slots)
+    most = needed if resources.max_running is None else min(needed, resources.max_running)
+    return max(0, most - living)
+
+
+def by_resources(rows: Sequence[Any]) -> dict[Resources, list[Any]]:
+    """Rows by what they ask for, in their order."""
+    found: dict[Resources, list[Any]] = {}
+    for row in rows:
+        found.setdefault(row.experiment.resources, []).append(row)
+    return found

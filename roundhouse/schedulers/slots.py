@@ -1,0 +1,40 @@
+"""An allocation as a scheduler: its slots take job scripts, and it knows what runs in them and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from roundhouse import pool
+from roundhouse.experiment import Resources
+from roundhouse.schedulers.base import (
+    ONE_CORE,
+    Identity,
+    Job,
+    Jobs,
+    JobState,
+    QueryFailed,
+    Run,
+    SubmitAnswer,
+    Submitted,
+)
+from roundhouse.schedulers.local import Local
+
+
+class Slots(Local):
+    """All jobs here are the allocation's own job, as the scheduler that made it knows it; names tell them apart."""
+
+    def __init__(self, slots: pool.Pool, outside: Identity, job_id: str) -> None:
+        super().__init__(slots)
+        self._outside, self._job_id = outside, job_id
+
+    def identity(self, run: Run) -> Identity | QueryFailed:
+        return self._outside
+
+    def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
+        answer = super().submit(run, script, name, need)
+        return Submitted(self._job_id) if isinstance(answer, Submitted) else answer
+
+    def query(self, run: Run, ids: Collection[str], names: Collection[str]) -> Jobs | QueryFailed:
+        self.pool.reap()
+        return Jobs(tuple(Job(self._job_id, token, JobState.RUNNING) for token in pool.live()))

@@ -1,0 +1,276 @@
+"""Packed allocations: one job runs many experiments in its slots, on a real Slurm by sbatch and by Torque's qsub."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster import SlurmCluster
+from cluster_helpers import DONE, FAILED, WORK_REMAINS, ClusterRounds, pbs_rounds
+from fake_pbs import FakePBS
+from rounds_for_tests import MARK, wait_for
+
+from roundhouse.allocation import Agent
+from roundhouse.experiment import Pack, Resources
+from roundhouse.packing import Allocation
+from roundhouse.schedulers.base import Identity
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def slurm(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[ClusterRounds]:
+    extra = {key: slurm_cluster.env[key] for key in ("SLURM_CONF", "PATH")}
+    yield from rounds_on(slurm_cluster, ClusterRounds(folder=tmp_path, extra=extra, scheduler="slurm"))
+
+
+@pytest.fixture
+def torque(slurm_cluster: SlurmCluster, torque_cluster: SlurmCluster, tmp_path: Path) -> Iterator[ClusterRounds]:
+    extra = {key: torque_cluster.env[key] for key in ("SLURM_CONF", "PATH")}
+    yield from rounds_on(slurm_cluster, ClusterRounds(folder=tmp_path, extra=extra, scheduler="pbs"))
+
+
+@pytest.fixture(params=["slurm", "torque"])
+def rounds(request: pytest.FixtureRequest) -> ClusterRounds:
+    made: ClusterRounds = request.getfixturevalue(request.param)
+    return made
+
+
+def rounds_on(cluster: SlurmCluster, made: ClusterRounds) -> Iterator[ClusterRounds]:
+    try:
+        yield made
+    finally:
+        cluster.clear()
+        made.kill()
+
+
+def write(rounds: ClusterRounds, names: list[str], slots: int, **resources: Any) -> None:
+    rounds.write_steps(*names, resources={"pack": {"slots": slots}, **resources})
+
+
+def allocations(rounds: ClusterRounds) -> list[Path]:
+    """The directories of the allocations that were submitted, the oldest first."""
+    return sorted((rounds.experiments / "r" / ".jobs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+
+
+def test_one_job_runs_many_experiments_and_each_slot_takes_the_next(rounds: ClusterRounds) -> None:
+    names = [f"e{number}" for number in range(5)]
+    write(rounds, names, slots=2, max_running=1)
+    done = rounds.call()
+    assert done.returncode == WORK_REMAINS
+    (allocation,) = allocations(rounds)
+    rounds.wait_for_step_3("e0")
+    rounds.wait_for_step_3("e1")
+    told = rounds.status()
+    job_id = (allocation / "job_id").read_text().strip()
+    assert [told[name]["state"] for name in names] == ["in_progress"] * 2 + ["pending"] * 3
+    assert told["e0"]["job_id"] == told["e1"]["job_id"] == job_id
+    assert told["e4"]["reason"].startswith(f"waits for a slot in allocation {job_id}")
+    rounds.release("e1")
+    rounds.wait_for_step_3("e2")
+    rounds.release(*names)
+    rounds.pass_until_done()
+    assert len(allocations(rounds)) == 1
+    assert all(rounds.begun(name) == [0] for name in names)
+    assert all(rounds.causes(name) == ["completed"] for name in names)
+
+
+def group(rounds: ClusterRounds, name: str, command: list[str] | None = None, **more: Any) -> dict[str, Any]:
+    return {"path": name, "command": command or rounds.steps(name), **more}
+
+
+def test_an_experiment_that_fails_and_one_that_hangs_do_not_touch_the_others(rounds: ClusterRounds) -> None:
+    names = ["a", "b", "c", "d"]
+    packed = {"resources": {"pack": {"slots": 4}, "max_running": 1}}
+    groups = {name: group(rounds, name, priority=1, **packed) for name in names}
+    groups["crashes"] = group(rounds, "crashes", [sys.executable, "-c", "raise SystemExit(3)"], priority=3, **packed)
+    groups["hangs"] = group(rounds, "hangs", priority=2, **packed)
+    rounds.write(groups)
+    rounds.release(*names)
+    rounds.call()
+    rounds.wait_for_step_3("hangs")
+    rounds.pass_until(lambda: all(rounds.record(name).completed for name in names), "the others are completed")
+    rounds.call()
+    assert rounds.causes("crashes") == ["error", "error"]
+    assert rounds.states() == {**dict.fromkeys(names, "completed"), "crashes": "failed", "hangs": "in_progress"}
+    assert len(allocations(rounds)) == 1
+    assert "raise" not in (rounds.attempt("a") / "out.log").read_text()
+    rounds.release("hangs")
+    rounds.pass_until(lambda: rounds.state("hangs") == "completed", "the last one is completed")
+    assert rounds.call().returncode == FAILED
+
+
+def test_what_runs_when_the_walltime_is_over_goes_on_in_another_allocation(fake_pbs: FakePBS, tmp_path: Path) -> None:
+    with pbs_rounds(fake_pbs, tmp_path) as rounds:
+        fake_pbs.turn(late=600)
+        names = ["done", "runs", "waits", "also"]
+        write(rounds, names, slots=2, max_running=1, walltime="0:00:20")
+        rounds.call()
+        rounds.wait_for_step_3("done")
+        rounds.wait_for_step_3("runs")
+        time.sleep(2.5)  # what comes now comes late
+        rounds.release("done")
+        rounds.wait_for_step_3("waits")
+        (job_id,) = fake_pbs.jobs()
+        fake_pbs.turn()
+        fake_pbs.wait_for_state(job_id, "F")
+        assert fake_pbs.jobs()[job_id]["Exit_status"] == -29
+        fake_pbs.turn(late=600)
+        assert rounds.causes("done") == ["completed"]
+        assert rounds.causes("runs") == ["walltime"]
+        assert rounds.causes("waits") == ["preempted"]  # it had less than a whole walltime, and so is not to blame
+        assert rounds.causes("also") == []
+        rounds.release(*names)
+        rounds.pass_until_done()
+        assert len(allocations(rounds)) == 2
+        assert rounds.begun("runs") == rounds.begun("waits") == [0, 3]
+        assert rounds.begun("done") == rounds.begun("also") == [0]
+        assert all(rounds.lines(name).count("end") == 1 for name in names)
+
+
+@pytest.mark.parametrize(
+    ("walltime", "left", "takes"), [(60, 7, True), (60, 5, False), (86400, 310, True), (86400, 290, False)]
+)
+def test_short_of_time_an_allocation_takes_nothing_more(walltime: int, left: float, takes: bool) -> None:
+    resources = Resources(walltime_s=walltime, pack=Pack(slots=1))
+    asked = Allocation("rhx", "r", resources, Identity("slurm", "here", "me"), "rounds", "analysis", None)
+    nothing: Any = None
+    agent = Agent(asked, nothing, nothing, nothing, [], ends=time.monotonic() + left)
+    assert agent.has_time() is takes
+    agent.hear(signal.SIGUSR2, None)
+    assert not agent.has_time()
+
+
+def test_an_allocation_that_died_without_a_word_is_missed_and_its_experiments_go_on(
+    slurm: ClusterRounds, slurm_cluster: SlurmCluster
+) -> None:
+    write(slurm, ["a", "b"], slots=2)
+    slurm.call()
+    for name in "ab":
+        slurm.wait_for_step_3(name)
+    kill_all(slurm)
+    (allocation,) = allocations(slurm)
+    job_id = (allocation / "job_id").read_text().strip()
+    wait_for(lambda: slurm_cluster.job_states()[job_id] == "FAILED", "Slurm sees that it died")
+    slurm.call()
+    assert slurm.states() == {"a": "in_progress", "b": "in_progress"}  # until it is certain
+    for name in "ab":
+        slurm.give_up(name)
+    assert slurm.causes("a") == slurm.causes("b") == ["unknown"]
+    slurm.release("a", "b")
+    slurm.pass_until_done()
+    assert slurm.begun("a") == slurm.begun("b") == [0, 3]
+
+
+def test_an_allocation_that_slurm_starts_again_goes_on_with_what_it_had(
+    slurm: ClusterRounds, slurm_cluster: SlurmCluster
+) -> None:
+    write(slurm, ["a", "b", "c"], slots=2, max_running=1)
+    slurm.call()
+    for name in "ab":
+        slurm.wait_for_step_3(name)
+    (allocation,) = allocations(slurm)
+    job_id = (allocation / "job_id").read_text().strip()
+    kill_all(slurm)
+    wait_for(lambda: slurm_cluster.job_states()[job_id] == "FAILED", "Slurm sees that it died")
+
+    def started_again() -> bool:
+        if slurm_cluster.job_states()[job_id] == "FAILED":
+            slurm_cluster.run(["scontrol", "requeue", job_id])
+        slurm_cluster.run(["scontrol", "update", f"JobId={job_id}", "StartTime=now"])
+        return len(slurm.begun("a")) == 2
+
+    wait_for(started_again, "Slurm starts it again")
+    slurm.wait_for_step_3("a", 2)
+    assert slurm.causes("a") == ["preempted", "None"]
+    slurm.release("a", "b", "c")
+    slurm.pass_until_done()
+    assert len(allocations(slurm)) == 1
+    assert slurm.begun("a") == slurm.begun("b") == [0, 3]
+
+
+def test_a_job_in_a_slot_whose_shell_was_killed_is_noticed_and_goes_on_there(rounds: ClusterRounds) -> None:
+    write(rounds, ["a", "b"], slots=2)
+    rounds.call()
+    for name in "ab":
+        rounds.wait_for_step_3(name)
+    rounds.shell("a").kill()
+    rounds.wait_for_step_3("a", 2)
+    assert rounds.causes("a") == ["unknown", "None"]
+    rounds.release("a", "b")
+    rounds.pass_until_done()
+    assert (rounds.begun("a"), rounds.begun("b")) == ([0, 3], [0])
+
+
+def test_to_cancel_one_experiment_leaves_the_allocation_to_the_others(
+    rounds: ClusterRounds, slurm_cluster: SlurmCluster
+) -> None:
+    write(rounds, ["a", "b", "c"], slots=2, max_running=1)
+    rounds.call()
+    for name in "ab":
+        rounds.wait_for_step_3(name)
+    assert rounds.call("--cancel", "--only", "a").returncode == DONE
+    rounds.call()
+    wait_for(lambda: rounds.record("a").attempts[0].closed, "a has stopped")
+    rounds.wait_for_step_3("c")
+    assert rounds.causes("a") == ["cancelled"]
+    assert rounds.causes("b") == ["None"]
+    rounds.release("b", "c")
+    rounds.pass_until(lambda: rounds.state("b") == rounds.state("c") == "completed", "the others are completed")
+    assert len(allocations(rounds)) == 1
+
+
+def test_slots_share_gpus_and_each_sees_its_own(slurm: ClusterRounds) -> None:
+    gpus = ",".join(slurm.gpus)
+    tells = ["bash", "-c", f'echo "$CUDA_VISIBLE_DEVICES $OMP_NUM_THREADS" > {slurm.notes}/gpu_$0; '
+             f"while [ ! -e {slurm.notes}/go ]; do sleep 0.1; done", "{name}"]  # fmt: skip
+    slurm.set_site(environment={"ROUNDHOUSE_SIGN_OF_LIFE": "0.5", MARK: slurm.mark, "CUDA_VISIBLE_DEVICES": gpus})
+    names = ["a", "b", "c", "d", "e"]
+    # Slurm knows of no GPUs here, so none is asked for in its header.
+    slurm.set_site(
+        environment={"ROUNDHOUSE_SIGN_OF_LIFE": "0.5", MARK: slurm.mark, "CUDA_VISIBLE_DEVICES": gpus},
+        directives=["--gres=none"],
+    )
+    resources = {"ncpus": 4, "ngpus": 2, "pack": {"slots": 4, "per_gpu": 2}, "max_running": 1}
+    slurm.write({"g": {"path": "{name}", "grid": {"name": names}, "command": tells, "resources": resources}})
+    slurm.call()
+    wait_for(lambda: len(list(slurm.notes.glob("gpu_*"))) == 4, "four run")
+    told = sorted(path.read_text().strip() for path in slurm.notes.glob("gpu_*"))
+    assert told == sorted(f"{gpu} 1" for gpu in slurm.gpus * 2)
+    (slurm.notes / "go").touch()
+    slurm.pass_until_done()
+
+
+def test_an_allocation_that_is_refused_blocks_what_would_have_run_in_it(rounds: ClusterRounds) -> None:
+    write(rounds, ["a", "b"], slots=2, queue="nowhere")
+    assert rounds.call().returncode == FAILED
+    told = rounds.status()
+    assert told["a"]["state"] == "pending"
+    assert not allocations(rounds)
+    assert "its allocation was refused" in rounds.call().stdout
+
+
+def test_a_student_waits_for_its_teacher_within_one_allocation(slurm: ClusterRounds) -> None:
+    packed = {"resources": {"pack": {"slots": 2}, "max_running": 1}}
+    slurm.write({
+        "teacher": group(slurm, "teacher", **packed),
+        "student": group(slurm, "student", after=["teacher"], **packed),
+    })  # fmt: skip
+    slurm.call()
+    slurm.wait_for_step_3("teacher")
+    assert not slurm.lines("student")
+    slurm.release("teacher", "student")
+    slurm.pass_until_done()
+    assert len(allocations(slurm)) == 1
+
+
+def kill_all(rounds: ClusterRounds) -> None:
+    """The node dies: nothing of the allocation is left, and nothing has said a word."""
+    for process in rounds.processes():
+        process.suspend()
+    rounds.kill()
