@@ -15,6 +15,7 @@ class Opened:
     """job.json: an attempt was opened through `scheduler`, for this config and these inputs. `at`: the server's clock.
 
     `mark`: no run, but a person's word (retry, cancelled, archived) that takes the attempt's number, and is then void.
+    `resources`: what the job asks for, as `retry.request` writes it down; empty in records older than that.
     """
 
     token: str
@@ -24,6 +25,7 @@ class Opened:
     job_id: str | None = None
     at: float = 0.0
     mark: Cause | None = None
+    resources: Mapping[str, Any] = field(default_factory=dict)
 
     def ran_at(self, here: Mapping[str, str]) -> bool:
         """Whether `here` identifies the scheduler that opened it; which boot of this machine it was does not matter."""
@@ -109,6 +111,13 @@ class Attempt:
         if self.result is not None:
             return self.result.cause
         return self.claim.cause if self.void and self.claim else None
+
+    @property
+    def why(self) -> str:
+        """The words that go with the cause; empty if there are none, or it is open."""
+        if self.result is not None:
+            return self.result.why
+        return self.claim.why if self.claim else ""
 
     @property
     def since(self) -> float | None:

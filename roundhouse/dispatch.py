@@ -12,10 +12,11 @@ from roundhouse.archive import Archive, make_directory
 from roundhouse.attempt import Opened, Record
 from roundhouse.causes import Cause
 from roundhouse.errors import RoundhouseError
-from roundhouse.experiment import Experiment
+from roundhouse.experiment import Experiment, Resources
 from roundhouse.look import NOT_ASKED, Look, answer_for, look, stale_jobs
 from roundhouse.plan import Action, Clock, Inputs, State, Verb, decide
 from roundhouse.readiness import Readiness
+from roundhouse.retry import policy_of, request
 from roundhouse.schedulers.base import Identity, Job, Refused, Run, Scheduler, SubmitAnswer, Submitted
 from roundhouse.view import Row
 
@@ -48,11 +49,11 @@ class Workplace:
     def directory(self, experiment: Experiment) -> Path:
         return Path(f"{self.experiments}/{experiment.round}/{experiment.path}")
 
-    def script(self, experiment: Experiment, number: int, token: str) -> str:
-        """The job script of one attempt."""
+    def script(self, experiment: Experiment, number: int, token: str, resources: Resources | None = None) -> str:
+        """The job script of one attempt, which asks for `resources`; for what the round file says, if left out."""
         if self._templates is None:
             self._templates = render.environment(self.repository / "templates")
-        directory = self.directory(experiment).absolute()
+        directory, resources = self.directory(experiment).absolute(), resources or experiment.resources
         return render.render(
             self._templates,
             self.scheduler.kind,
@@ -61,11 +62,11 @@ class Workplace:
             directory=directory,
             number=number,
             log=str(record.attempt_directory(directory, number) / record.SCHEDULER_LOG),
-            resources=experiment.resources,
+            resources=resources,
             site=self.site,
             repository=self.repository.absolute(),
             python=self.python,
-            margin=min(STOP_BEFORE, experiment.resources.walltime_s // 10),
+            margin=min(STOP_BEFORE, resources.walltime_s // 10),
         )
 
 
@@ -161,6 +162,7 @@ class _Desk:
 
     def __post_init__(self) -> None:
         self.readiness = Readiness(self.place.repository, self.place.site)
+        self.retry = self.place.site.retry.written()
         if isinstance(self.seen.identity, Identity):
             self.here = asdict(self.seen.identity)
 
@@ -169,10 +171,10 @@ class _Desk:
         before = rec.newest
         if before is not None and not before.closed:
             rec = record.read(rec.directory)  # what is judged must not be older than the scheduler's answer
-        inputs = inputs_of(experiment, rows)
+        inputs, retry = inputs_of(experiment, rows), policy_of(self.retry, experiment.retry)
         for _ in range(3):
             answer = answer_for(rec.newest, before, self.seen)
-            action = decide(rec, answer, inputs, self.clock, experiment.config_hash(), self.seen.live, self.here)
+            action = decide(rec, answer, inputs, self.clock, experiment.config_hash(), self.seen.live, self.here, retry)
             if not act or action.verb in (Verb.NOTHING, Verb.SUBMIT) or not self._carry_out(experiment, rec, action):
                 break
             self.report.done.append((experiment, action))
@@ -191,7 +193,7 @@ class _Desk:
         if action.state is State.FAILED and rec.runs:
             action = replace(action, reason=action.reason + last_words(rec))
         job = answer if isinstance(answer, Job) else None
-        return Row(experiment, rec, action, inputs, job.state.value if job else None, refusal)
+        return Row(experiment, rec, action, inputs, job.state.value if job else None, refusal, retry)
 
     def _carry_out(self, experiment: Experiment, rec: Record, action: Action) -> bool:
         """One step of the protocol. That another was faster is fine: the record, read again, tells."""
@@ -233,7 +235,7 @@ class _Desk:
             room, full = free, "limit reached: all slots of this machine are taken"
         refused: dict[Any, str] = {}
         for row in waiting:
-            like = row.experiment.resources
+            like = row.resources
             if like in refused or room <= 0:
                 yield replace(row, action=Action(Verb.NOTHING, State.PENDING, refused.get(like, full), Cause.LIMIT))
                 continue
@@ -252,8 +254,9 @@ class _Desk:
         experiment, directory, number = row.experiment, row.record.directory, row.record.next_number
         assert isinstance(self.seen.identity, Identity) and row.inputs.pinned is not None
         token = record.new_token()
-        opened = Opened(token, asdict(self.seen.identity), experiment.config_hash(), row.inputs.pinned)
-        script = self.place.script(experiment, number, token)
+        asked = request(row.resources, experiment.resources)
+        opened = Opened(token, asdict(self.seen.identity), experiment.config_hash(), row.inputs.pinned, resources=asked)
+        script = self.place.script(experiment, number, token, row.resources)
         try:
             if not record.open_attempt(directory, number, opened, self.place.experiments / experiment.round):
                 return Action(Verb.NOTHING, State.SUBMITTING, "another runner was faster")

@@ -11,7 +11,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one job asks of the scheduler. Memory in MiB for the whole job, time in seconds; 0 GPUs is a CPU job."""
+    """What one job asks of the scheduler. Memory in MiB for the whole job, time in seconds; 0 GPUs is a CPU job.
+
+    `exclude` and `accumulate` are never the round file's: they come of how earlier attempts ended; see `retry`.
+    """
 
     ncpus: int = 1
     mpiprocs: int | None = None
@@ -19,6 +22,8 @@ class Resources:
     ngpus: int = 0
     walltime_s: int = 3600
     queue: str | None = None  # overrides the site's
+    exclude: tuple[str, ...] = ()  # nodes to keep away from
+    accumulate: int = 1  # a batch is computed in so many times as many parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,7 @@ class Experiment:
     priority: float = 0.0
     after: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     command: tuple[str, ...] | None = None  # words of the user's own program, with {placeholders}; instead of a study
+    retry: tuple[tuple[str, str, Any], ...] = ()  # what the round file says of it: (cause, key, value); see `retry`
 
     def identity(self) -> dict[str, Any]:
         """Everything that makes its result what it is: if any of this changes, it is another experiment."""

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from roundhouse import record
+from roundhouse import asked, record
 from roundhouse.attempt import Attempt, Record
 from roundhouse.causes import Cause
-from roundhouse.experiment import Experiment
+from roundhouse.experiment import Experiment, Resources
 from roundhouse.plan import Action, Inputs, State, Verb
-from roundhouse.render import walltime
+from roundhouse.retry import RetryPolicy, next_resources
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,6 +40,12 @@ class Row:
     inputs: Inputs
     job_state: str | None = None
     refusal: str = ""  # why the study's check will not let it start
+    retry: RetryPolicy = RetryPolicy()
+
+    @property
+    def resources(self) -> Resources:
+        """What its next job asks for: what the round file says, or more, by how its attempts ended."""
+        return next_resources(self.experiment.resources, self.record.attempts, self.retry)
 
     @property
     def shown(self) -> Attempt | None:
@@ -184,21 +190,14 @@ def summary(name: str, rows: Sequence[Row], of: int) -> str:
 
 def prospect(row: Row) -> str:
     """What a pass would do about one experiment, for what resources, and what it waits for: a line of `--dry-run`."""
-    action, asked = row.action, row.experiment.resources
+    action = row.action
     step = action.state if action.verb is Verb.NOTHING else action.verb.value
-    gpus = f", {_counted(asked.ngpus, 'GPU')}" if asked.ngpus else ""
-    memory = f", {asked.mem_mb / 1024:.4g} GB" if asked.mem_mb else ""
-    job = f"{_counted(asked.ncpus, 'core')}{gpus}{memory}, {walltime(asked.walltime_s)}"
     if row.refusal:  # told once for all that it concerns
         waited_for = [path for paths in row.experiment.after.values() for path in paths]
         why = f"waits for {', '.join(waited_for)}" if waited_for else ""
     else:
         why = action.reason
-    return f"{step:12} {row.experiment.path} ({job}){f': {why}' if why else ''}"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
+    return f"{step:12} {row.experiment.path} ({asked.job(row.resources)}){f': {why}' if why else ''}"
 
 
 def refusals(rows: Sequence[Row]) -> list[str]:
@@ -220,12 +219,16 @@ def story(row: Row) -> str:
         f"{row.experiment.round}/{row.experiment.path}",
         f"  state     {row.action.state}{': ' + row.action.reason if row.action.reason else ''}",
         f"  config    {', '.join(f'{key}={value}' for key, value in row.experiment.config.items())}",
+        f"  retries   {asked.policy(row.retry)}",
         f"  waits for {', '.join(p for paths in row.experiment.after.values() for p in paths) or 'nothing'}",
         f"  directory {rec.directory}",
     ]
     lines += [f"  note      {note}" for note in rec.notes]
     for attempt in rec.attempts:
         lines.append(f"  attempt {attempt.number}  {_told(attempt)}")
+    if row.action.state is State.PENDING:
+        told = asked.prospects(row.experiment.resources, rec.attempts, row.retry)
+        lines += [f"  next      {line}" for line in told]
     last = row.shown
     tail = record.log_tail(rec.directory, last.number) if last else ""
     if last and tail:
@@ -238,6 +241,8 @@ def _told(attempt: Attempt) -> str:
         return f"a mark, no run: {attempt.opened.mark} ({_why(attempt)})"
     scheduler: Mapping[str, str] = attempt.opened.scheduler
     parts = [f"job {attempt.job_id or '(none known)'} of {scheduler.get('kind')} on {scheduler.get('server')}"]
+    if changed := asked.changed(attempt.opened.resources):
+        parts.append(changed)
     if attempt.claim and not attempt.claim.void:
         parts.append(f"started on {attempt.claim.host or 'an unknown host'}")
     if attempt.progress and attempt.progress.epochs:
