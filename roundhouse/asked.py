@@ -10,6 +10,7 @@ from roundhouse.causes import Cause
 from roundhouse.experiment import Resources
 from roundhouse.render import walltime
 from roundhouse.retry import (
+    GROWING,
     HARD,
     SOFT,
     Growth,
@@ -20,6 +21,7 @@ from roundhouse.retry import (
     next_resources,
     node_of,
     since_retry,
+    stuck,
 )
 
 
@@ -34,7 +36,7 @@ def job(asked: Resources) -> str:
 def changed(asked: Mapping[str, Any]) -> str:
     """What an attempt asked for that the round file does not say, from its job.json; empty if there is nothing."""
     instead = asked.get("instead_of")
-    keys = [key for key in ("mem_mb", "walltime_s") if isinstance(instead, dict) and key in instead]
+    keys = [key for key in GROWING if isinstance(instead, dict) and key in instead]
     amounts = [(key, asked[key]) for key in keys if isinstance(asked.get(key), int)]
     told = [_gigabytes(value) if key == "mem_mb" else walltime(value) for key, value in amounts]
     exclude, accumulate = asked.get("exclude"), asked.get("accumulate")
@@ -70,27 +72,27 @@ def _growth(growth: Growth, what: str, told: Any) -> str:
     return f"{what} x {growth.factor:g} each{most}" if growth.factor > 1 else ""
 
 
-def prospects(resources: Resources, attempts: Sequence[Attempt], retry: RetryPolicy) -> list[str]:
-    """What the next attempt would ask for, and what of it could not be changed although an attempt ended so."""
+def remarks(resources: Resources, attempts: Sequence[Attempt], retry: RetryPolicy) -> list[str]:
+    """Why the next attempt asks for no more than before, although an earlier one ended for want of it."""
     asked, counted = next_resources(resources, attempts, retry), since_retry(attempts)
-    told = [f"asks for {job(asked)}{', as the round file says' if asked == resources else ''}"]
+    told = []
     if any(map(job_memory_ran_out, counted)):
-        if asked.mem_mb is None:
+        if resources.mem_mb is None:
             told.append("memory ran out, and the round file asks for no mem: there is nothing to multiply")
-        elif asked.mem_mb == retry.memory.most:
-            told.append(f"it is not to ask for more memory than {_gigabytes(asked.mem_mb)}")
+        elif asked.mem_mb is not None and asked.mem_mb == retry.memory.most:
+            told.append(f"it asks for no more memory than {_gigabytes(asked.mem_mb)}, the most that `retry` allows")
     if any(map(gpu_memory_ran_out, counted)) and not retry.accumulate:
         told.append(
-            "the GPU's memory ran out, which more memory for the job does not mend: take a smaller batch, "
-            "or write `retry: {memory: {accumulate: true}}`"
+            "the GPU's memory ran out, and more memory for the job would not help: take a smaller batch, or "
+            "`retry: {memory: {accumulate: true}}`"
         )
-    if asked.walltime_s == retry.walltime.most and asked.walltime_s > resources.walltime_s:
-        told.append(f"it is not to ask for more time than {walltime(asked.walltime_s)}")
-    nodes = [one for one in counted if one.cause is Cause.NODE and node_of(one)]
-    near = {node_of(one) for one in nodes} - set(asked.exclude)
-    if near and retry.exclude:
-        why = "there was a refusal since" if all(map(can_exclude, nodes)) else "its scheduler knows no such wish"
-        told.append(f"{', '.join(sorted(near))} failed, and is not kept away from: {why}")
+    if any(map(stuck, counted)) and asked.walltime_s == retry.walltime.most:
+        told.append(f"it asks for no more time than {walltime(asked.walltime_s)}, the most that `retry` allows")
+    failed = [one for one in counted if one.cause is Cause.NODE and node_of(one) not in ("", *asked.exclude)]
+    if failed and retry.exclude:
+        nodes = ", ".join(sorted({node_of(one) for one in failed}))
+        why = "a job was refused since" if all(map(can_exclude, failed)) else "its scheduler cannot be told to"
+        told.append(f"{nodes} failed, and it does not keep away from there: {why}")
     return told
 
 

@@ -20,6 +20,7 @@ SOFT_LIMIT = 20  # tries in a row that ended by somebody else's fault, without o
 HARD = (Cause.ERROR, Cause.MEMORY, Cause.WALLTIME, Cause.UNKNOWN, Cause.UNCLAIMED, Cause.REFUSED)
 SOFT = (Cause.PREEMPTED, Cause.NODE, Cause.DELETED, Cause.INPUT)
 _TRIES: Mapping[Cause, int] = {**dict.fromkeys(HARD, HARD_LIMIT), **dict.fromkeys(SOFT, SOFT_LIMIT)}
+GROWING = ("mem_mb", "walltime_s")
 _EXCLUDING = ("slurm",)  # schedulers whose jobs can say which nodes to keep away from
 
 Written = tuple[tuple[str, str, Any], ...]
@@ -183,10 +184,10 @@ def can_exclude(attempt: Attempt) -> bool:
 
 
 def request(asked: Resources, round_file: Resources) -> dict[str, Any]:
-    """What job.json says: all that the job asks for, and under `instead_of` what the round file says of the same."""
+    """What job.json says: all that the job asks for, and under `instead_of` what the round file says, where it grew."""
     now, said = asdict(asked), asdict(round_file)
-    changed = {key: value for key, value in said.items() if now[key] != value}
-    return {**now, "exclude": list(asked.exclude), "instead_of": changed}
+    grown = {key: said[key] for key in GROWING if said[key] != now[key]}
+    return {**now, "exclude": list(asked.exclude), "instead_of": grown}
 
 
 def _said(attempt: Attempt, key: str, value: int | None) -> bool:

@@ -226,9 +226,12 @@ def story(row: Row) -> str:
     lines += [f"  note      {note}" for note in rec.notes]
     for attempt in rec.attempts:
         lines.append(f"  attempt {attempt.number}  {_told(attempt)}")
-    if row.action.state is State.PENDING:
-        told = asked.prospects(row.experiment.resources, rec.attempts, row.retry)
-        lines += [f"  next      {line}" for line in told]
+    if row.action.state in (State.PENDING, State.FAILED):
+        said = row.experiment.resources
+        lines += [f"  note      {note}" for note in asked.remarks(said, rec.attempts, row.retry)]
+        if row.action.state is State.PENDING:
+            same = ", as the round file says" if row.resources == said else ""
+            lines.append(f"  next      asks for {asked.job(row.resources)}{same}")
     last = row.shown
     tail = record.log_tail(rec.directory, last.number) if last else ""
     if last and tail:
