@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -79,14 +80,14 @@ def remarks(resources: Resources, attempts: Sequence[Attempt], retry: RetryPolic
     if any(map(job_memory_ran_out, counted)):
         if resources.mem_mb is None:
             told.append("memory ran out, and the round file asks for no mem: there is nothing to multiply")
-        elif asked.mem_mb is not None and asked.mem_mb == retry.memory.most:
+        elif asked.mem_mb is not None and asked.mem_mb >= (retry.memory.most or math.inf):
             told.append(f"it asks for no more memory than {_gigabytes(asked.mem_mb)}, the most that `retry` allows")
     if any(map(gpu_memory_ran_out, counted)) and not retry.accumulate:
         told.append(
             "the GPU's memory ran out, and more memory for the job would not help: take a smaller batch, or "
             "`retry: {memory: {accumulate: true}}`"
         )
-    if any(map(stuck, counted)) and asked.walltime_s == retry.walltime.most:
+    if any(map(stuck, counted)) and asked.walltime_s >= (retry.walltime.most or math.inf):
         told.append(f"it asks for no more time than {walltime(asked.walltime_s)}, the most that `retry` allows")
     failed = [one for one in counted if one.cause is Cause.NODE and node_of(one) not in ("", *asked.exclude)]
     if failed and retry.exclude:
