@@ -30,7 +30,7 @@ def job(asked: Resources) -> str:
     """What a job asks for: `2 cores, 1 GPU, 16 GB, 4:00:00`."""
     gpus = f", {_counted(asked.ngpus, 'GPU')}" if asked.ngpus else ""
     more = _besides(asked.exclude, asked.accumulate)
-    memory = f", {_gigabytes(asked.mem_mb)}" if asked.mem_mb else ""
+    memory = f", {_memory(asked.mem_mb)}" if asked.mem_mb else ""
     return f"{_counted(asked.ncpus, 'core')}{gpus}{memory}, {walltime(asked.walltime_s)}{more}"
 
 
@@ -39,7 +39,7 @@ def changed(asked: Mapping[str, Any]) -> str:
     instead = asked.get("instead_of")
     keys = [key for key in GROWING if isinstance(instead, dict) and key in instead]
     amounts = [(key, asked[key]) for key in keys if isinstance(asked.get(key), int)]
-    told = [_gigabytes(value) if key == "mem_mb" else walltime(value) for key, value in amounts]
+    told = [_memory(value) if key == "mem_mb" else walltime(value) for key, value in amounts]
     exclude, accumulate = asked.get("exclude"), asked.get("accumulate")
     more = _besides(
         [str(node) for node in exclude] if isinstance(exclude, list) else [],
@@ -56,7 +56,7 @@ def _besides(exclude: Sequence[str], accumulate: int) -> str:
 def policy(retry: RetryPolicy) -> str:
     """The policy in a line."""
     beside = {
-        Cause.MEMORY: _growth(retry.memory, "memory", _gigabytes) + "; GPU: half the batch at once" * retry.accumulate,
+        Cause.MEMORY: _growth(retry.memory, "memory", _memory) + "; GPU: half the batch at once" * retry.accumulate,
         Cause.WALLTIME: "without a new epoch" + _growth(retry.walltime, ", time", walltime),
         Cause.NODE: "kept away from" if retry.exclude else "",
     }
@@ -81,7 +81,7 @@ def remarks(resources: Resources, attempts: Sequence[Attempt], retry: RetryPolic
         if resources.mem_mb is None:
             told.append("memory ran out, and the round file asks for no mem: there is nothing to multiply")
         elif asked.mem_mb is not None and asked.mem_mb >= (retry.memory.most or math.inf):
-            told.append(f"it asks for no more memory than {_gigabytes(asked.mem_mb)}, the most that `retry` allows")
+            told.append(f"it asks for no more memory than {_memory(asked.mem_mb)}, the most that `retry` allows")
     if any(map(gpu_memory_ran_out, counted)) and not retry.accumulate:
         told.append(
             "the GPU's memory ran out, and more memory for the job would not help: take a smaller batch, or "
@@ -97,8 +97,8 @@ def remarks(resources: Resources, attempts: Sequence[Attempt], retry: RetryPolic
     return told
 
 
-def _gigabytes(mebibytes: int) -> str:
-    return f"{mebibytes / 1024:.4g} GB"
+def _memory(mebibytes: int) -> str:
+    return f"{mebibytes} MB" if mebibytes < 1024 else f"{mebibytes / 1024:.4g} GB"
 
 
 def _counted(number: int, what: str) -> str:
