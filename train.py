@@ -68,7 +68,10 @@ def train(work: worker.Work) -> int:
         )
         raise RoundhouseError(f"there is no study {name!r}; there are: {', '.join(known)}")
     deadline = os.environ.get("ROUNDHOUSE_DEADLINE")
-    settings, config = split_config(work.config["config"], float(deadline) if deadline else None)
+    accumulate = int(os.environ.get("ROUNDHOUSE_ACCUMULATE", "1"))
+    if accumulate > 1:
+        print(f"roundhouse: memory ran out before: a batch is computed in {accumulate} times as many parts", flush=True)
+    settings, config = split_config(work.config["config"], float(deadline) if deadline else None, accumulate)
     inputs = work.inputs()
     precision = loop.prepare(settings)
     work.write_environment(environment(precision.device, precision.name))

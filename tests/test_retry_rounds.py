@@ -1,4 +1,4 @@
-"""Retries on a real Slurm: jobs that get more memory, more time, or another node, by how the job before them ended."""
+"""Jobs that get more memory, more time or another node, on a real Slurm; and smaller parts of a batch, here."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 import yaml
 from cluster import SlurmCluster, wait_until
-from cluster_helpers import FAILED, WORK_REMAINS, ClusterRounds
-from rounds_for_tests import wait_for
-
-pytestmark = pytest.mark.cluster
+from cluster_helpers import DONE, FAILED, WORK_REMAINS, ClusterRounds
+from rounds_for_tests import Rounds, wait_for
 
 # It tells its epochs, and finishes one only if it has more than 25 minutes; else it waits for its time to be up.
 SLOW = """\
@@ -42,24 +40,36 @@ def slurm(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[ClusterRounds
         made.kill()
 
 
-def write(rounds: ClusterRounds, command: list[str], resources: dict[str, Any], **retry: Any) -> None:
+def write(rounds: Rounds, command: list[str], resources: dict[str, Any], **retry: Any) -> None:
     group = {"path": "a", "command": command}
     content = {"round": "r", "resources": resources, "retry": retry, "experiments": {"all": group}}
     rounds.write(yaml.safe_dump(content, sort_keys=False))
 
 
-def asked(rounds: ClusterRounds, key: str) -> list[Any]:
+def asked(rounds: Rounds, key: str) -> list[Any]:
     return [attempt.opened.resources[key] for attempt in rounds.record("a").attempts]
 
 
-def why(rounds: ClusterRounds) -> str:
+def why(rounds: Rounds) -> str:
     return rounds.call("--why", "a").stdout
 
 
-def closes(rounds: ClusterRounds, number: int) -> Callable[[], bool]:
+def closes(rounds: Rounds, number: int) -> Callable[[], bool]:
     return lambda: rounds.record("a").attempts[number - 1].closed
 
 
+def test_a_job_is_told_to_cut_its_batch_until_the_gpus_memory_suffices(rounds: Rounds) -> None:
+    enough = '[ "${{ROUNDHOUSE_ACCUMULATE:-1}}" -ge 4 ] || exit 73'
+    write(rounds, ["bash", "-c", enough], {}, memory={"tries": 3, "accumulate": True})
+    assert rounds.call().returncode == DONE
+    assert rounds.causes("a") == ["memory", "memory", "completed"]
+    assert asked(rounds, "accumulate") == [1, 2, 4]
+    told = why(rounds)
+    assert "ended: memory (the GPU's memory ran out)" in told
+    assert "; computes a batch in 4 times as many parts; " in told
+
+
+@pytest.mark.cluster
 def test_a_job_gets_more_memory_until_it_has_enough(slurm: ClusterRounds) -> None:
     needs = '[ "$SLURM_MEM_PER_NODE" -ge 350 ] || exit 71'
     write(slurm, ["bash", "-c", needs], {"mem": "100mb"}, memory={"tries": 4, "most": "1gb"})
@@ -77,6 +87,7 @@ def test_a_job_gets_more_memory_until_it_has_enough(slurm: ClusterRounds) -> Non
     assert "; asked for 400 MB; " in lines[2]
 
 
+@pytest.mark.cluster
 def test_a_job_gets_no_more_memory_than_the_most_and_then_its_tries_are_used_up(slurm: ClusterRounds) -> None:
     slurm.set_site(retry={"memory": {"tries": 3, "most": "150mb"}})
     write(slurm, ["bash", "-c", "exit 71"], {"mem": "100mb"})
@@ -88,6 +99,7 @@ def test_a_job_gets_no_more_memory_than_the_most_and_then_its_tries_are_used_up(
     assert "asks for no more memory than 150 MB, the most that `retry` allows" in told
 
 
+@pytest.mark.cluster
 def test_a_job_gets_more_time_if_no_epoch_fitted_into_it(slurm: ClusterRounds, slurm_cluster: SlurmCluster) -> None:
     (slurm.folder / "slow.py").write_text(SLOW)
     write(slurm, [sys.executable, "-SE", str(slurm.folder / "slow.py"), "{directory}"], {"walltime": "0:20:00"})
@@ -101,6 +113,7 @@ def test_a_job_gets_more_time_if_no_epoch_fitted_into_it(slurm: ClusterRounds, s
     assert asked(slurm, "walltime_s") == [1200, 2400]
 
 
+@pytest.mark.cluster
 def test_a_node_that_failed_is_kept_away_from_unless_there_is_no_other(
     slurm: ClusterRounds, slurm_cluster: SlurmCluster
 ) -> None:
