@@ -452,11 +452,11 @@ def test_a_batch_is_cut_into_as_few_parts_as_fit_and_the_number_is_recorded(
 
 def test_a_batch_is_cut_further_once_memory_ran_out(tmp_path: Path, few_digits: Dataset) -> None:
     asked, made = tmp_path / "asked", tmp_path / "made"
-    outcome = train(asked, accumulation=4, epochs=1)
+    train(asked, accumulation=4, epochs=1)
     made.mkdir()
     settings = Settings(device="cpu", accumulate=2)
-    cut = run(make(accumulation=2, epochs=1), settings, made, [], lambda progress: None, lambda: None)
-    assert cut.final_hash == outcome.final_hash
+    run(make(accumulation=2, epochs=1), settings, made, [], lambda progress: None, lambda: None)
+    assert weights_of(made) == weights_of(asked)
     assert metrics_of(made)["epochs"][0]["accumulation"] == 4
 
 
