@@ -80,10 +80,14 @@ def exhausted(attempts: Sequence[Attempt], policy: RetryPolicy) -> str:
             (hard if cause in HARD else soft)[cause] += 1
             last = f"{attempt.cause}: {attempt.why}" if attempt.why else f"{attempt.cause}"
     if _used_up(hard, policy):
-        return f"failed {hard.total()} times, at last by {last}"
+        return f"failed {_times(hard)}, at last by {last}"
     if _used_up(soft, policy):
-        return f"taken down {soft.total()} times without one new epoch, at last by {last}"
+        return f"taken down {_times(soft)} without one new epoch, at last by {last}"
     return ""
+
+
+def _times(ends: Counter[Cause]) -> str:
+    return "once" if ends.total() == 1 else f"{ends.total()} times"
 
 
 def _used_up(ends: Counter[Cause], policy: RetryPolicy) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rounds_for_tests import REPOSITORY
 
 from roundhouse import asked, plan, record, view
 from roundhouse.attempt import Attempt, Claim, Opened, Progress, Record, Result
@@ -18,6 +20,7 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment, Resources
 from roundhouse.retry import Growth, RetryPolicy, exhausted, next_resources, policy_of, request
 from roundhouse.round import load_round
+from roundhouse.roundfile.schema import MoreMemory, MoreTime, OtherNode, Retry
 from roundhouse.site import load_site
 
 SAID = Resources(ncpus=2, mem_mb=8192, walltime_s=3600)
@@ -76,7 +79,7 @@ def test_causes_count_together_to_the_most_that_one_of_them_allows() -> None:
 
 
 def test_one_try_means_none_after_the_first() -> None:
-    assert exhausted([ERROR], tries(error=1)) == "failed 1 times, at last by error: the reason"
+    assert exhausted([ERROR], tries(error=1)) == "failed once, at last by error: the reason"
 
 
 def test_tries_count_anew_after_retry() -> None:
@@ -245,6 +248,13 @@ def test_mistakes_are_told_with_their_line(tmp_path: Path, retry: str, told: str
     with pytest.raises(RoundhouseError) as raised:
         load_round("r", write(tmp_path, retry))
     assert told in str(raised.value)
+
+
+@pytest.mark.parametrize("model", [Retry, MoreMemory, MoreTime, OtherNode])
+def test_the_reference_names_every_key(model: type[Retry | MoreMemory | MoreTime | OtherNode]) -> None:
+    section = (REPOSITORY / "docs/round_file.md").read_text().partition("## Retry")[2].partition("\n## ")[0]
+    table = "".join(line for line in section.splitlines(keepends=True) if line.startswith("| `"))
+    assert set(model.model_fields) <= set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]*)`", table))))
 
 
 def test_a_mistake_in_a_site_file_is_told_likewise(tmp_path: Path) -> None:
