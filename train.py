@@ -42,13 +42,17 @@ def main(argv: list[str]) -> int:
 
 
 def run_program(work: worker.Work) -> int:
-    """The round file's `command`: 0 is completed, unless it was asked to stop; 75 asks to be started again."""
+    """The round file's `command`: 0 is completed, unless it was asked to stop.
+
+    75 asks to be started again; 71 and 73 say that memory ran out, the job's or the GPU's.
+    """
     work.write_environment({})
     code = worker.run_command(work)
     if work.stop_reason:
         return causes.EXIT_STOPPED
-    ours = set(range(causes.EXIT_NOT_MINE, causes.EXIT_INPUT_CHANGED + 1)) - {causes.EXIT_STOPPED}
-    return causes.EXIT_ERROR if code in ours else code
+    ours = set(range(causes.EXIT_NOT_MINE, causes.EXIT_INPUT_CHANGED + 1))
+    told = {causes.EXIT_STOPPED, causes.EXIT_MEMORY, causes.EXIT_GPU_MEMORY}
+    return causes.EXIT_ERROR if code in ours - told else code
 
 
 def train(work: worker.Work) -> int:
@@ -64,7 +68,10 @@ def train(work: worker.Work) -> int:
         )
         raise RoundhouseError(f"there is no study {name!r}; there are: {', '.join(known)}")
     deadline = os.environ.get("ROUNDHOUSE_DEADLINE")
-    settings, config = split_config(work.config["config"], float(deadline) if deadline else None)
+    accumulate = int(os.environ.get("ROUNDHOUSE_ACCUMULATE", "1"))
+    if accumulate > 1:
+        print(f"roundhouse: memory ran out before: a batch is computed in {accumulate} times as many parts", flush=True)
+    settings, config = split_config(work.config["config"], float(deadline) if deadline else None, accumulate)
     inputs = work.inputs()
     precision = loop.prepare(settings)
     work.write_environment(environment(precision.device, precision.name))
@@ -98,7 +105,8 @@ def train(work: worker.Work) -> int:
         if not isinstance(error, torch.cuda.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         print(f"roundhouse: memory ran out: {error}", file=sys.stderr)
-        return causes.EXIT_MEMORY
+        on_gpu = isinstance(error, torch.cuda.OutOfMemoryError) and precision.device.type == "cuda"
+        return causes.EXIT_GPU_MEMORY if on_gpu else causes.EXIT_MEMORY
     if not outcome.finished:
         print(f"roundhouse: stopped after epoch {outcome.epochs_run}: {outcome.reason}", flush=True)
         return causes.EXIT_WALLTIME if outcome.reason == "walltime" else causes.EXIT_STOPPED

@@ -97,9 +97,9 @@ class Agent:
     def _start(self, row: Row, desk: Desk) -> bool:
         left = max(1, int(self.ends - time.monotonic()))
         self.place.late = left < 0.9 * self.allocation.resources.walltime_s
-        asked = replace(self._need, walltime_s=left)
-        here = replace(row, experiment=replace(row.experiment, resources=asked))
-        _, (action,) = Submissions(self.place, desk.seen, desk.clock, desk.report).submit_one(here, self.directory)
+        asked = replace(self._need, walltime_s=left, accumulate=row.resources.accumulate)
+        submissions = Submissions(self.place, desk.seen, desk.clock, desk.report)
+        _, (action,) = submissions.submit_one(row, self.directory, asked)
         _tell(desk.report)
         fresh = replace(row, action=action, record=record.read(row.record.directory))
         desk.refresh(fresh)

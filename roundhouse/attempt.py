@@ -17,6 +17,7 @@ class Opened:
     `mark`: no run, but a person's word (retry, cancelled, archived) that takes the attempt's number, and is then void.
     `shared`: the directory, seen from the experiment's, of a job that runs more than this attempt: an array, of which
     the attempt is task `index`, or an allocation. The job is then called as that directory is, instead of by the token.
+    `resources`: what the job asks for, as `retry.request` writes it down; empty in records older than that.
     """
 
     token: str
@@ -28,6 +29,7 @@ class Opened:
     mark: Cause | None = None
     shared: str | None = None
     index: int | None = None
+    resources: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def packed(self) -> bool:
@@ -123,6 +125,13 @@ class Attempt:
         if self.result is not None:
             return self.result.cause
         return self.claim.cause if self.void and self.claim else None
+
+    @property
+    def why(self) -> str:
+        """The words that go with the cause; empty if there are none, or it is open."""
+        if self.result is not None:
+            return self.result.why
+        return self.claim.why if self.claim else ""
 
     @property
     def since(self) -> float | None:

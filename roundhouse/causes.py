@@ -35,6 +35,7 @@ EXIT_ERROR = 1
 EXIT_NOT_MINE = 70  # the claim is not, or no longer, this job's: leave without a trace
 EXIT_MEMORY = 71
 EXIT_INPUT = 72
+EXIT_GPU_MEMORY = 73  # the GPU's: more memory for the job would not help
 EXIT_STOPPED = 75  # asked to stop, stopped at a safe point; a later attempt goes on from the checkpoint
 EXIT_WALLTIME = 76  # stopped itself because no further epoch fits into the walltime
 EXIT_INPUT_CHANGED = 77  # an input is not the one that the first attempt recorded: no retry will mend it

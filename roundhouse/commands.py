@@ -265,7 +265,7 @@ def _dry_run(place: Workplace, loaded: Round, only: Only, limit: int | None) -> 
         if row.action.verb is Verb.SUBMIT:
             scripts += 1
             script = folder / f"{row.experiment.path.replace('/', '__')}.sh"
-            script.write_text(place.script(row.experiment, row.record.next_number, record.new_token()))
+            script.write_text(place.script(row.experiment, row.record.next_number, record.new_token(), row.resources))
     _tell(view.refusals(report.rows) + report.trouble, sys.stderr)
     print(view.summary(loaded.name, report.rows, len(loaded.experiments)))
     print(

@@ -18,6 +18,7 @@ from roundhouse.look import NOT_ASKED, Look, answer_for, look, stale_jobs
 from roundhouse.packing import Allocation
 from roundhouse.plan import Action, Clock, Inputs, State, Verb, decide
 from roundhouse.readiness import Readiness
+from roundhouse.retry import policy_of
 from roundhouse.schedulers.base import Identity, Job, Run, Scheduler
 from roundhouse.submission import Submissions
 from roundhouse.view import Row
@@ -54,20 +55,26 @@ class Workplace:
     def directory(self, experiment: Experiment) -> Path:
         return Path(f"{self.experiments}/{experiment.round}/{experiment.path}")
 
-    def script(self, experiment: Experiment, number: int, token: str) -> str:
-        """The job script of one attempt."""
+    def script(self, experiment: Experiment, number: int, token: str, resources: Resources | None = None) -> str:
+        """The job script of one attempt, which asks for `resources`; for what the round file says, if left out."""
         directory = self.directory(experiment).absolute()
         log = record.attempt_directory(directory, number) / record.SCHEDULER_LOG
         return self._render(
-            experiment.resources, token, str(log), directory=directory, number=number, token=token, late=self.late
+            resources or experiment.resources,
+            token,
+            str(log),
+            directory=directory,
+            number=number,
+            token=token,
+            late=self.late,
         )
 
-    def array_script(self, like: Experiment, name: str, tasks: int, at_once: int | None) -> str:
-        """The job script of an array: `tasks` experiments such as `like`, at most `at_once` of which run at a time."""
-        round_directory = Path(f"{self.experiments}/{like.round}").absolute()
+    def array_script(self, round_name: str, like: Resources, name: str, tasks: int, at_once: int | None) -> str:
+        """The job script of an array of `tasks` that ask for the same; at most `at_once` of them run at a time."""
+        round_directory = Path(f"{self.experiments}/{round_name}").absolute()
         shared = shared_job.directory_of(round_directory, name)
         array = {"round": round_directory, "shared": shared, "tasks": tasks, "at_once": at_once}
-        return self._render(like.resources, name, str(shared / "log"), array=array)
+        return self._render(like, name, str(shared / "log"), array=array)
 
     def allocation(self, round_name: str, like: Resources, identity: Identity) -> Allocation:
         """One more allocation for the experiments of a round that ask for the same."""
@@ -191,6 +198,7 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.readiness = Readiness(self.place.repository, self.place.site)
+        self.retry = self.place.site.retry.written()
         if isinstance(self.seen.identity, Identity):
             self.here = asdict(self.seen.identity)
 
@@ -199,10 +207,10 @@ class Desk:
         before = rec.newest
         if before is not None and not before.closed:
             rec = record.read(rec.directory)  # what is judged must not be older than the scheduler's answer
-        inputs = inputs_of(experiment, rows)
+        inputs, retry = inputs_of(experiment, rows), policy_of(self.retry, experiment.retry)
         for _ in range(3):
             answer = answer_for(rec.newest, before, self.seen)
-            action = decide(rec, answer, inputs, self.clock, experiment.config_hash(), self.seen.live, self.here)
+            action = decide(rec, answer, inputs, self.clock, experiment.config_hash(), self.seen.live, self.here, retry)
             if not act or action.verb in (Verb.NOTHING, Verb.SUBMIT) or not self._carry_out(experiment, rec, action):
                 break
             self.report.done.append((experiment, action))
@@ -221,7 +229,7 @@ class Desk:
         if action.state is State.FAILED and rec.runs:
             action = replace(action, reason=action.reason + last_words(rec))
         job = answer if isinstance(answer, Job) else None
-        return Row(experiment, rec, action, inputs, job.state.value if job else None, refusal)
+        return Row(experiment, rec, action, inputs, job.state.value if job else None, refusal, retry)
 
     def _carry_out(self, experiment: Experiment, rec: Record, action: Action) -> bool:
         """One step of the protocol. That another was faster is fine: the record, read again, tells."""

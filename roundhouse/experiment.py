@@ -19,7 +19,10 @@ class Pack:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one job asks of the scheduler. Memory in MiB for the whole job, time in seconds; 0 GPUs is a CPU job."""
+    """What one job asks of the scheduler. Memory in MiB for the whole job, time in seconds; 0 GPUs is a CPU job.
+
+    `exclude` and `accumulate` are never the round file's: they come of how earlier attempts ended; see `retry`.
+    """
 
     ncpus: int = 1
     mpiprocs: int | None = None
@@ -30,6 +33,8 @@ class Resources:
     array: bool = False  # goes as one task of an array, with others that ask for the same
     max_running: int | None = None  # so many tasks of an array, or allocations, at a time
     pack: Pack | None = None  # the job is an allocation, and runs one experiment after the other in each slot
+    exclude: tuple[str, ...] = ()  # nodes to keep away from
+    accumulate: int = 1  # a batch is computed in so many times as many parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class Experiment:
     priority: float = 0.0
     after: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     command: tuple[str, ...] | None = None  # words of the user's own program, with {placeholders}; instead of a study
+    retry: tuple[tuple[str, str, Any], ...] = ()  # what the round file says of it: (cause, key, value); see `retry`
 
     def identity(self) -> dict[str, Any]:
         """Everything that makes its result what it is: if any of this changes, it is another experiment."""

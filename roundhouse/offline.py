@@ -12,6 +12,7 @@ from roundhouse.dispatch import inputs_first, inputs_of
 from roundhouse.experiment import Experiment
 from roundhouse.logs import last_words
 from roundhouse.plan import Clock, State, decide
+from roundhouse.retry import policy_of
 from roundhouse.schedulers.base import QueryFailed
 from roundhouse.view import Row
 
@@ -28,10 +29,11 @@ def rows(experiments: Sequence[Experiment], directories: Mapping[str, Path]) -> 
     made: dict[str, Row] = {}
     for experiment, rec in inputs_first(experiments, records):
         inputs = inputs_of(experiment, made)
-        action = decide(rec, _NOT_ASKED, inputs, clock, experiment.config_hash())
+        retry = policy_of(experiment.retry)
+        action = decide(rec, _NOT_ASKED, inputs, clock, experiment.config_hash(), retry=retry)
         if rec.newest is not None and not rec.newest.closed:
             action = replace(action, reason="")
         if action.state is State.FAILED and rec.runs:
             action = replace(action, reason=action.reason + last_words(rec))
-        made[experiment.path] = Row(experiment, rec, action, inputs)
+        made[experiment.path] = Row(experiment, rec, action, inputs, retry=retry)
     return {experiment.path: made[experiment.path] for experiment in experiments}

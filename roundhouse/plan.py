@@ -12,15 +12,12 @@ from typing import Any
 
 from roundhouse.attempt import Attempt, Record
 from roundhouse.causes import Cause
+from roundhouse.retry import RetryPolicy, exhausted
 from roundhouse.schedulers.base import Job, JobState, QueryFailed
 
 SILENT_AFTER = 1800.0  # seconds without a sign of life before a running job is spoken of
-HARD_LIMIT = 2  # tries that ended by the experiment's own fault
-SOFT_LIMIT = 20  # tries in a row that ended by somebody else's fault, without one new epoch
-
-_HARD = {Cause.ERROR, Cause.MEMORY, Cause.UNKNOWN, Cause.UNCLAIMED, Cause.REFUSED}
-_SOFT = {Cause.PREEMPTED, Cause.NODE, Cause.DELETED, Cause.INPUT}
 _MARKS = {Cause.RETRY, Cause.LIMIT}
+_DEFAULT = RetryPolicy()
 
 
 class State(str, Enum):
@@ -99,6 +96,7 @@ def decide(
     config_hash: str,
     jobs: int = 0,
     here: Mapping[str, str] | None = None,
+    retry: RetryPolicy = _DEFAULT,
 ) -> Action:
     """The action for one experiment. `jobs` is how many live jobs the user has; `here` identifies the scheduler."""
     attempt = record.newest
@@ -111,7 +109,7 @@ def decide(
             return _nothing(State.BLOCKED, "completed with another config")
         return _nothing(State.COMPLETED, cause=Cause.COMPLETED)
     if attempt is not None and attempt.cause in (Cause.CANCELLED, Cause.ARCHIVED):
-        return _nothing(State.CANCELLED, _why(attempt), attempt.cause)
+        return _nothing(State.CANCELLED, attempt.why, attempt.cause)
     if attempt is not None and not attempt.closed:
         if attempt.opened.mark is not None:  # whoever set the mark died before it was whole
             return Action(Verb.VOID, State.PENDING, "by the user", attempt.opened.mark)
@@ -125,7 +123,7 @@ def decide(
         return _ended(attempt, answer, clock)
     if elsewhere := _elsewhere(record, here):
         return _nothing(State.BLOCKED, elsewhere)
-    return _next_attempt(record, inputs, clock, config_hash, jobs)
+    return _next_attempt(record, inputs, clock, config_hash, jobs, retry)
 
 
 def _nothing(state: State, reason: str = "", cause: Cause | None = None) -> Action:
@@ -198,18 +196,20 @@ def _elsewhere(record: Record, here: Mapping[str, str] | None) -> str:
     return f"its jobs belong to {where}: run the pass there. To go on here, for good: --retry"
 
 
-def _next_attempt(record: Record, inputs: Inputs, clock: Clock, config_hash: str, jobs: int) -> Action:
+def _next_attempt(
+    record: Record, inputs: Inputs, clock: Clock, config_hash: str, jobs: int, retry: RetryPolicy
+) -> Action:
     """Nothing is open: is there to be another attempt, and now?"""
     newest = record.newest
     if newest is not None and newest.result is not None and newest.result.final:
-        return _nothing(State.FAILED, _why(newest), newest.cause)
+        return _nothing(State.FAILED, newest.why, newest.cause)
     first = record.runs[0].opened if record.runs else None
     if first is not None and first.config_hash != config_hash:
         return _nothing(State.BLOCKED, "has run with another config")
     if newest is not None:
-        exhausted = _exhausted(record)
-        if exhausted:
-            return _nothing(State.FAILED, exhausted, newest.cause)
+        enough = exhausted(record.attempts, retry)
+        if enough:
+            return _nothing(State.FAILED, enough, newest.cause)
     if inputs.pinned is None:
         return _nothing(State.PENDING, inputs.waiting)
     if first is not None and dict(first.inputs) != dict(inputs.pinned):
@@ -219,40 +219,5 @@ def _next_attempt(record: Record, inputs: Inputs, clock: Clock, config_hash: str
         wait = clock.limit_backoff - (clock.now - newest.claim.at)
         if wait > 0 and jobs >= (newest.claim.jobs or 0):
             return _nothing(State.PENDING, f"limit reached: {newest.claim.why}", Cause.LIMIT)
-    reason = f"again after: {newest.cause} ({_why(newest)})" if newest and newest.cause not in _MARKS else ""
+    reason = f"again after: {newest.cause} ({newest.why})" if newest and newest.cause not in _MARKS else ""
     return Action(Verb.SUBMIT, State.PENDING, reason)
-
-
-def _exhausted(record: Record) -> str:
-    """Why there is no further try; empty if there is one. Tries count since the last `--retry`."""
-    hard = soft = 0
-    last = ""
-    for attempt in record.attempts:
-        cause = attempt.cause
-        gained = attempt.progress is not None and attempt.progress.gained
-        if cause is Cause.RETRY:
-            hard = soft = 0
-        if gained:
-            soft = 0
-        # A program that does not tell its epochs may well get on with each walltime.
-        stuck = cause is Cause.WALLTIME and attempt.progress is not None and attempt.progress.epochs and not gained
-        if cause in _HARD or stuck:
-            hard, last = hard + 1, f"{cause}: {_why(attempt)}" if _why(attempt) else f"{cause}"
-        elif not gained and (cause in _SOFT or cause is Cause.WALLTIME) and not _interrupted(attempt):
-            soft, last = soft + 1, f"{cause}: {_why(attempt)}" if _why(attempt) else f"{cause}"
-    if hard >= HARD_LIMIT:
-        return f"failed {hard} times, at last by {last}"
-    if soft >= SOFT_LIMIT:
-        return f"taken down {soft} times without one new epoch, at last by {last}"
-    return ""
-
-
-def _interrupted(attempt: Attempt) -> bool:
-    """Stopped by Ctrl-C on this machine: the user's wish, and no reason ever to give up."""
-    return attempt.result is not None and set(attempt.result.signals) == {"INT"}
-
-
-def _why(attempt: Attempt) -> str:
-    if attempt.result is not None:
-        return attempt.result.why
-    return attempt.claim.why if attempt.claim else ""

@@ -153,6 +153,7 @@ def _read_claim(place: Path) -> Claim | None:
 def _opened(value: Mapping[str, Any], at: float) -> Opened:
     token, scheduler, config_hash, inputs = value["token"], value["scheduler"], value["config_hash"], value["inputs"]
     job_id, mark, shared, index = (value.get(key) for key in ("job_id", "mark", "shared", "array_index"))
+    resources = value.get("resources") or {}
     if not (
         isinstance(token, str)
         and isinstance(scheduler, dict)
@@ -161,9 +162,11 @@ def _opened(value: Mapping[str, Any], at: float) -> Opened:
         and isinstance(job_id, (str, type(None)))
         and isinstance(shared, (str, type(None)))
         and isinstance(index, (int, type(None)))
+        and isinstance(resources, dict)
     ):
         raise TypeError("a field of another type")
-    return Opened(token, scheduler, config_hash, inputs, job_id, at, Cause(mark) if mark else None, shared, index)
+    cause = Cause(mark) if mark else None
+    return Opened(token, scheduler, config_hash, inputs, job_id, at, cause, shared, index, resources)
 
 
 def _claim(value: Mapping[str, Any] | None, at: float = 0.0) -> Claim | None:
@@ -273,6 +276,7 @@ def open_attempt(directory: Path, number: int, opened: Opened, below: Path | Non
         "scheduler": dict(opened.scheduler),
         "inputs": dict(opened.inputs),
         "mark": str(opened.mark) if opened.mark else None,
+        **({"resources": dict(opened.resources)} if opened.resources else {}),
     }
     try:
         files.make_directory(place)

@@ -16,7 +16,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class Settings:
-    """What the loop itself obeys. All but `deadline` may stand in an experiment's config."""
+    """What the loop itself obeys. All but `deadline` and `accumulate` may stand in an experiment's config."""
 
     seed: int = 0
     precision: str = "auto"  # auto, fp32, bf16, fp16
@@ -27,6 +27,7 @@ class Settings:
     patience: int | None = None  # finish when the main metric has not improved for so many epochs
     max_skipped: float = 0.2  # share of an epoch's steps that gradient scaling may skip
     deadline: float | None = None  # time.time() by which the job must have stopped, to be resumed later
+    accumulate: int = 1  # since memory ran out before: a batch is computed in so many times as many parts
 
     def __post_init__(self) -> None:
         choose("precision", self.precision, PRECISIONS)
@@ -38,9 +39,11 @@ class Settings:
             raise RoundhouseError(f"config key 'max_skipped' is {self.max_skipped}; it must lie between 0 and 1")
 
 
-def split_config(config: Mapping[str, Any], deadline: float | None = None) -> tuple[Settings, dict[str, Any]]:
+def split_config(
+    config: Mapping[str, Any], deadline: float | None = None, accumulate: int = 1
+) -> tuple[Settings, dict[str, Any]]:
     """Take the loop's keys, and those that sweeps add, out of a config: (settings, what is left for the study)."""
-    keys = {field.name for field in dataclasses.fields(Settings)} - {"deadline"}
+    keys = {field.name for field in dataclasses.fields(Settings)} - {"deadline", "accumulate"}
     settings = read_options(Settings, {key: value for key, value in config.items() if key in keys})
     rest = {key: value for key, value in config.items() if key not in keys | GIVEN_BY_SWEEPS}
-    return dataclasses.replace(settings, deadline=deadline), rest
+    return dataclasses.replace(settings, deadline=deadline, accumulate=accumulate), rest

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from roundhouse.errors import RoundhouseError
 from roundhouse.names import named_file, named_files
+from roundhouse.roundfile.schema import Retry
 from roundhouse.yamlfile import StrictModel, YamlFile, read_yaml
 
 
@@ -83,6 +84,7 @@ class Site(StrictModel):
     python: str | None = Field(
         default=None, description="Interpreter of the jobs, instead of the runner's own; with ~ and $VARIABLES"
     )
+    retry: Retry = Field(default=Retry(), description="How often an experiment is tried again; a round's own wins")
     data: str | None = Field(default=None, description="Folder of data sets; absolute, with ~ and $VARIABLES")
 
 

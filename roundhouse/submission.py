@@ -16,6 +16,7 @@ from roundhouse.causes import Cause
 from roundhouse.experiment import Resources
 from roundhouse.look import Look
 from roundhouse.plan import Action, Clock, State, Verb
+from roundhouse.retry import request
 from roundhouse.schedulers.base import Identity, Refused, SubmitAnswer, Submitted, task_id
 from roundhouse.view import Row
 
@@ -57,10 +58,10 @@ class Submissions:
         here = self.place.room() if self.place.room is not None and waiting else None
         refused = []
         while waiting and room > 0:
-            if waiting[0].experiment.resources in self._refused:
+            if waiting[0].resources in self._refused:
                 refused.append(waiting.pop(0))
                 continue
-            if here is not None and not here.take(waiting[0].experiment.resources):
+            if here is not None and not here.take(waiting[0].resources):
                 yield replace(waiting.pop(0), action=_SLOTS_TAKEN)
                 continue
             batch = self._batch(waiting, room)
@@ -80,7 +81,7 @@ class Submissions:
             for row, action in zip(batch, actions, strict=True):
                 yield replace(row, action=action, record=record.read(row.record.directory))
         for row in refused + waiting:
-            why = self._refused.get(row.experiment.resources, full)
+            why = self._refused.get(row.resources, full)
             yield replace(row, action=Action(Verb.NOTHING, State.PENDING, why, Cause.LIMIT))
 
     def _room(self, rows: Sequence[Row], waiting: int, limit: int | None) -> tuple[int, str]:
@@ -107,13 +108,13 @@ class Submissions:
 
     def _batch(self, waiting: Sequence[Row], room: int) -> Sequence[Row]:
         """What goes as the next job: the most important one; with `array`, as many as there may be of its resources."""
-        like = waiting[0].experiment.resources
+        like = waiting[0].resources
         if not like.array or room == 1:
             return waiting[:1]
         if self._array_limit is None:
             self._array_limit = self.place.scheduler.array_limit(self.place.run)
         size = min(self._array_limit, self._largest or self._array_limit)
-        alike = [row for row in waiting[:room] if row.experiment.resources == like]
+        alike = [row for row in waiting[:room] if row.resources == like]
         if like.max_running is not None:  # the arrays of one pass share it
             self._at_once.setdefault(like, max(1, like.max_running // -(-len(alike) // size)))
         return alike[:size]
@@ -163,20 +164,24 @@ class Submissions:
 
     # ------------------------------------------------------------------------------------------ one job
 
-    def submit_one(self, row: Row, shared: Path | None = None) -> tuple[SubmitAnswer | None, list[Action]]:
+    def submit_one(
+        self, row: Row, shared: Path | None = None, resources: Resources | None = None
+    ) -> tuple[SubmitAnswer | None, list[Action]]:
         """Open the next attempt and submit it, once. Whatever goes wrong on the way, a later pass finds out.
 
-        `shared`: the directory of the allocation in which it is started, instead of being submitted.
+        `shared`: the directory of the allocation in which it is started, instead of being submitted, and `resources`
+        what it has there.
         """
         experiment, directory, number = row.experiment, row.record.directory, row.record.next_number
         token = record.new_token()
-        script = self.place.script(experiment, number, token)
+        asked = resources or row.resources
+        script = self.place.script(experiment, number, token, asked)
         try:
-            if not self._open(row, token, os.path.relpath(shared, directory) if shared else None):
+            if not self._open(row, token, asked, os.path.relpath(shared, directory) if shared else None):
                 return None, [_FASTER]
             path = record.attempt_directory(directory, number) / record.SCRIPT
             files.replace(path, script.encode())
-            answer = self.place.scheduler.submit(self.place.run, path, token, experiment.resources)
+            answer = self.place.scheduler.submit(self.place.run, path, token, asked)
             if isinstance(answer, Submitted) and shared is None:
                 record.record_job_id(directory, number, answer.job_id)
             action = self._record(row, number, answer, 1)
@@ -187,11 +192,20 @@ class Submissions:
         self.report.done.append((experiment, action))
         return answer, [action]
 
-    def _open(self, row: Row, token: str, shared: str | None = None, index: int | None = None) -> bool:
+    def _open(
+        self, row: Row, token: str, asked: Resources, shared: str | None = None, index: int | None = None
+    ) -> bool:
         experiment, directory, number = row.experiment, row.record.directory, row.record.next_number
         assert isinstance(self.seen.identity, Identity) and row.inputs.pinned is not None
-        here = asdict(self.seen.identity)
-        opened = Opened(token, here, experiment.config_hash(), row.inputs.pinned, shared=shared, index=index)
+        opened = Opened(
+            token,
+            asdict(self.seen.identity),
+            experiment.config_hash(),
+            row.inputs.pinned,
+            shared=shared,
+            index=index,
+            resources=request(asked, experiment.resources),
+        )
         if not record.open_attempt(directory, number, opened, self.place.experiments / experiment.round):
             return False
         record.write_config(directory, experiment)
@@ -206,8 +220,7 @@ class Submissions:
             cause = Cause.LIMIT if answer.later else Cause.REFUSED
             record.void(row.record.directory, number, cause, answer.why, jobs=self.live + jobs - 1)
             if not answer.later:
-                like = row.experiment.resources
-                self._refused[like] = f"not tried: a job with the same resources was refused ({answer.why})"
+                self._refused[row.resources] = f"not tried: a job with the same resources was refused ({answer.why})"
             return Action(Verb.SUBMIT, State.PENDING, f"{'limit reached: ' * answer.later}{answer.why}", cause)
         return Action(Verb.SUBMIT, State.SUBMITTING, f"no clear answer, to be looked up: {answer.why}")
 
@@ -218,14 +231,14 @@ class Submissions:
 
         A task whose attempt another runner has opened stays in the array, with nothing to do.
         """
-        name, first = record.new_token(), batch[0].experiment
-        shared = shared_job.directory_of(self.place.experiments / first.round, name)
+        name, round_name, like = record.new_token(), batch[0].experiment.round, batch[0].resources
+        shared = shared_job.directory_of(self.place.experiments / round_name, name)
         try:
             shared_job.make(shared)
             with ThreadPoolExecutor(_AT_ONCE) as pool:
                 tokens = list(pool.map(self._open_task, batch, range(len(batch)), repeat(shared)))
             files.replace(shared / shared_job.MANIFEST, manifest(batch, tokens).encode())
-            script = self.place.array_script(first, name, len(batch), self._at_once.get(first.resources))
+            script = self.place.array_script(round_name, like, name, len(batch), self._at_once.get(like))
             files.replace(shared / shared_job.SCRIPT, script.encode())
             answer = self.place.scheduler.submit(self.place.run, shared / shared_job.SCRIPT, name)
             if isinstance(answer, Submitted):
@@ -244,7 +257,11 @@ class Submissions:
     def _open_task(self, row: Row, index: int, shared: Path) -> str | None:
         """Open one attempt as a task: its token; None if it is not to run, since another runner was faster."""
         token = record.new_token()
-        return token if self._open(row, token, os.path.relpath(shared, row.record.directory), index) else None
+        return (
+            token
+            if self._open(row, token, row.resources, os.path.relpath(shared, row.record.directory), index)
+            else None
+        )
 
 
 def manifest(batch: Sequence[Row], tokens: Sequence[str | None]) -> str:

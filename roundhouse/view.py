@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from roundhouse import logs
+from roundhouse import asked, logs
 from roundhouse.attempt import Attempt, Record
 from roundhouse.causes import Cause
-from roundhouse.experiment import Experiment
+from roundhouse.experiment import Experiment, Resources
 from roundhouse.plan import Action, Inputs, State, Verb
-from roundhouse.render import walltime
+from roundhouse.retry import RetryPolicy, next_resources
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,6 +41,12 @@ class Row:
     inputs: Inputs
     job_state: str | None = None
     refusal: str = ""  # why the study's check will not let it start
+    retry: RetryPolicy = RetryPolicy()
+
+    @property
+    def resources(self) -> Resources:
+        """What its next job asks for: what the round file says, or more, by how its attempts ended."""
+        return next_resources(self.experiment.resources, self.record.attempts, self.retry)
 
     @property
     def shown(self) -> Attempt | None:
@@ -195,17 +201,14 @@ def summary(name: str, rows: Sequence[Row], of: int) -> str:
 
 def prospect(row: Row) -> str:
     """What a pass would do about one experiment, for what resources, and what it waits for: a line of `--dry-run`."""
-    action, asked = row.action, row.experiment.resources
+    action = row.action
     step = action.state if action.verb is Verb.NOTHING else action.verb.value
-    gpus = f", {counted(asked.ngpus, 'GPU')}" if asked.ngpus else ""
-    memory = f", {asked.mem_mb / 1024:.4g} GB" if asked.mem_mb else ""
-    job = f"{counted(asked.ncpus, 'core')}{gpus}{memory}, {walltime(asked.walltime_s)}"
     if row.refusal:  # told once for all that it concerns
         waited_for = [path for paths in row.experiment.after.values() for path in paths]
         why = f"waits for {', '.join(waited_for)}" if waited_for else ""
     else:
         why = action.reason
-    return f"{step:12} {row.experiment.path} ({job}){f': {why}' if why else ''}"
+    return f"{step:12} {row.experiment.path} ({asked.job(row.resources)}){f': {why}' if why else ''}"
 
 
 def refusals(rows: Sequence[Row]) -> list[str]:
@@ -227,12 +230,19 @@ def story(row: Row) -> str:
         f"{row.experiment.round}/{row.experiment.path}",
         f"  state     {row.action.state}{': ' + row.action.reason if row.action.reason else ''}",
         f"  config    {', '.join(f'{key}={value}' for key, value in row.experiment.config.items())}",
+        f"  retries   {asked.policy(row.retry)}",
         f"  waits for {', '.join(p for paths in row.experiment.after.values() for p in paths) or 'nothing'}",
         f"  directory {rec.directory}",
     ]
     lines += [f"  note      {note}" for note in rec.notes]
     for attempt in rec.attempts:
         lines.append(f"  attempt {attempt.number}  {_told(attempt)}")
+    if row.action.state in (State.PENDING, State.FAILED):
+        said = row.experiment.resources
+        lines += [f"  note      {note}" for note in asked.remarks(said, rec.attempts, row.retry)]
+        if row.action.state is State.PENDING:
+            same = ", as the round file says" if row.resources == said else ""
+            lines.append(f"  next      asks for {asked.job(row.resources)}{same}")
     last = row.shown
     tail = logs.tail(rec.directory, last.number) if last else ""
     if last and tail:
@@ -245,6 +255,8 @@ def _told(attempt: Attempt) -> str:
         return f"a mark, no run: {attempt.opened.mark} ({_why(attempt)})"
     scheduler: Mapping[str, str] = attempt.opened.scheduler
     parts = [f"job {attempt.job_id or '(none known)'} of {scheduler.get('kind')} on {scheduler.get('server')}"]
+    if changed := asked.changed(attempt.opened.resources):
+        parts.append(changed)
     if attempt.claim and not attempt.claim.void:
         parts.append(f"started on {attempt.claim.host or 'an unknown host'}")
     if attempt.progress and attempt.progress.epochs:

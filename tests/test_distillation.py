@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from roundhouse.settings import Settings
-from roundhouse.training import Context, Stage, StudyError, read_options, read_weights
+from roundhouse.training import Context, Stage, StudyError, equal_parts, read_options, read_weights
 from roundhouse.training.loop import Outcome, run
 from roundhouse.training.precision import Precision
 from studies.distillation import build, task
@@ -448,6 +448,23 @@ def test_a_batch_is_cut_into_as_few_parts_as_fit_and_the_number_is_recorded(
     assert [record["accumulation"] for record in metrics_of(tmp_path / "found")["epochs"]] == [4, 4]  # 32 are above 20
     asked = train(tmp_path / "asked", teacher, method="rkd", accumulation=4)
     assert asked.final_hash == outcome.final_hash
+
+
+def test_a_batch_is_cut_further_once_memory_ran_out(tmp_path: Path, few_digits: Dataset) -> None:
+    asked, made = tmp_path / "asked", tmp_path / "made"
+    train(asked, accumulation=4, epochs=1)
+    made.mkdir()
+    settings = Settings(device="cpu", accumulate=2)
+    run(make(accumulation=2, epochs=1), settings, made, [], lambda progress: None, lambda: None)
+    assert weights_of(made) == weights_of(asked)
+    assert metrics_of(made)["epochs"][0]["accumulation"] == 4
+
+
+@pytest.mark.parametrize(
+    ("batch", "at_least", "parts"), [(64, 1, 1), (64, 3, 4), (96, 5, 6), (10, 3, 5), (7, 2, 7), (4, 9, 4)]
+)
+def test_parts_of_a_batch_are_equal(batch: int, at_least: int, parts: int) -> None:
+    assert equal_parts(batch, at_least) == parts
 
 
 def make_model() -> Any:

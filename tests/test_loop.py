@@ -399,6 +399,26 @@ def test_a_resume_without_deterministic_kernels_is_called_approximate(
     assert "resume is approximate: deterministic is off" in capsys.readouterr().err
 
 
+def test_a_resume_with_smaller_parts_of_a_batch_is_called_approximate_and_keeps_to_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[int] = []
+
+    class Listening(SmallTask):
+        def train_epoch(self, context: Context) -> dict[str, float]:
+            seen.append(context.accumulate)
+            return super().train_epoch(context)
+
+    folders = [tmp_path / name for name in "123"]
+    for number, accumulate in enumerate((1, 4, 1)):
+        settings = with_settings(accumulate=accumulate)
+        train(folders[number], Listening(), settings, folders[:number], StopAfter(8))
+    assert seen == [1, 1, 4, 4, 4, 4]
+    told = capsys.readouterr().err
+    assert told == "roundhouse: resume is approximate: batches in 4 times as many parts, since memory ran out\n"
+    assert metrics_of(folders[2])["exact"] is False
+
+
 def test_a_stop_while_a_stage_is_being_prepared_is_heard_on_a_resume_too(tmp_path: Path) -> None:
     class Preparing(SmallTask):
         def begin_stage(self, context: Context) -> None:

@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,6 +27,7 @@ from roundhouse.dispatch import Workplace
 from roundhouse.experiment import Experiment
 from roundhouse.plan import State
 from roundhouse.schedulers.base import Identity, JobState
+from roundhouse.site import Site
 
 TEACHER = Experiment("r", "teacher", "t/0", "s", {"lr": 0.1})
 STUDENT = Experiment("r", "student", "s/0", "s", {"lr": 0.2}, after={"teacher": ("t/0",)})
@@ -53,8 +53,8 @@ class Rounds(RuleBasedStateMachine):
         self.world = World(self.root)
         self.world.bend()
         self.undo: list[Callable[[], None]] = []
-        self.place = Workplace(self.root, self.root, SimpleNamespace(), self.world.scheduler(), lambda argv: None, "py")
-        self.place.script = lambda experiment, number, token: "#!/bin/bash\n"  # type: ignore[method-assign]
+        self.place = Workplace(self.root, self.root, Site(), self.world.scheduler(), lambda argv: None, "py")
+        self.place.script = lambda *_: "#!/bin/bash\n"  # type: ignore[method-assign]
         self.passes: list[Thread] = []
         self.completed: dict[str, int] = {}
         type(self).mutate(self)

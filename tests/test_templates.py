@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -235,6 +235,7 @@ def test_a_script_started_twice_by_hand_is_no_restart(bench: Bench) -> None:
         (2, Cause.ERROR, False),
         (71, Cause.MEMORY, False),
         (72, Cause.INPUT, False),
+        (73, Cause.MEMORY, False),
         (75, Cause.PREEMPTED, False),
         (76, Cause.WALLTIME, False),
         (77, Cause.ERROR, True),
@@ -250,6 +251,35 @@ def test_the_exit_code_tells_the_cause(bench: Bench, code: int, cause: Cause, fi
     result = bench.result()
     assert (result.cause, result.exit_code, result.final, result.signals) == (cause, code, final, ())
     assert f"roundhouse: attempt 1 ended: {cause}" in bench.log()
+
+
+@pytest.fixture
+def small_group() -> Iterator[Path]:
+    """A control group with 64 MiB of memory."""
+    version_1, version_2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+    limit = "memory.limit_in_bytes" if version_1.is_dir() else "memory.max"
+    group = (version_1 if version_1.is_dir() else version_2) / f"roundhouse-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made: {error.strerror}")
+    try:
+        (group / limit).write_text(str(64 << 20))
+        yield group
+    except OSError as error:
+        pytest.skip(f"no control group with a limit can be made: {error}")
+    finally:
+        wait_for(lambda: not (group / "cgroup.procs").read_text(), "the group is empty")
+        group.rmdir()
+
+
+def test_a_job_that_the_kernel_killed_because_its_memory_ran_out_says_so(bench: Bench, small_group: Path) -> None:
+    bench.train(f"exec {sys.executable} -SEc 'held = bytearray(1 << 29)'")
+    bench.open()
+    shell = bench.start(preexec_fn=lambda: (small_group / "cgroup.procs").write_text(str(os.getpid())))
+    assert shell.communicate(timeout=60)[0] == ""
+    assert shell.returncode == 137
+    assert (bench.result().cause, bench.result().why) == (Cause.MEMORY, "killed (signal 9), since memory ran out")
 
 
 def test_a_job_whose_claim_is_not_its_own_writes_no_result(bench: Bench) -> None:

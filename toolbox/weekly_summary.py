@@ -227,7 +227,7 @@ def state_after(entry: Entry, attempts: tuple[Attempt, ...]) -> State:
     known = replace(entry.row.record, attempts=attempts)
     inputs = Inputs(known.runs[0].opened.inputs if known.runs else None)
     clock, never = Clock(0.0, 0.0, 0.0), QueryFailed("no scheduler is asked here")
-    return decide(known, never, inputs, clock, entry.row.experiment.config_hash()).state
+    return decide(known, never, inputs, clock, entry.row.experiment.config_hash(), retry=entry.row.retry).state
 
 
 def attempts_until(entry: Entry, moment: float) -> tuple[Attempt, ...]:

@@ -47,6 +47,7 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
     located = {group: [(one.path, one.names) for one in combinations] for group, combinations in combined.items()}
     waits = waits_of(file, groups, located)
     experiments: list[Experiment] = []
+    retry = content.retry.written()
     for group, combinations in combined.items():
         names = [one.names for one in combinations]
         study = _study(file, content, group)
@@ -59,7 +60,7 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
             strict=True,
         )
         experiments += [
-            Experiment(name, group, one.path, study, one.config, resources, priority, after, command)
+            Experiment(name, group, one.path, study, one.config, resources, priority, after, command, retry)
             for one, resources, priority, after, command in columns
         ]
     return experiments

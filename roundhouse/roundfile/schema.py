@@ -43,6 +43,14 @@ def memory_mebibytes(value: Any) -> int | None:
     return mebibytes
 
 
+def _longest(value: Any) -> int | None:
+    return None if value is None else walltime_seconds(value)
+
+
+def _tries_alone(value: Any) -> Any:
+    return {"tries": value} if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def command_words(value: Any) -> Any:
     """The words of a command line; a list is words already. There is no shell, so nothing for `|` or `>` to do."""
     if isinstance(value, str):
@@ -116,6 +124,21 @@ Memory = Annotated[
         {"anyOf": [{"type": "string", "pattern": r"^\d+(\.\d+)? ?[kmgtKMGT]([iI]?[bB])?$"}, {"type": "null"}]}
     ),
 ]
+LongestTime = Annotated[
+    int | None,
+    BeforeValidator(_longest),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": f"^{_WALLTIME}$"},
+                {"type": "integer", "minimum": 1},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+Growths = Annotated[int, Field(ge=1, le=100)]
+Factor = Annotated[float, Field(ge=1, le=10)]
 Queue = Annotated[str | None, AfterValidator(_queue_name)]
 Key = Annotated[str, AfterValidator(_config_key)]
 GroupName = Annotated[str, AfterValidator(_group_name)]
@@ -218,6 +241,65 @@ class ResourceRequests(ResourceRequest):
     )
 
 
+class MoreMemory(StrictModel):
+    """After memory ran out."""
+
+    tries: Growths = Field(default=2, description="So many attempts may end so")
+    factor: Factor = Field(default=2.0, description="Each next job asks for so many times the memory")
+    most: Memory = Field(default=None, description="Most memory to ask for: 128gb; null for no limit")
+    accumulate: bool = Field(
+        default=False, description="If it was the GPU's: compute a batch in twice as many parts each time"
+    )
+
+
+class MoreTime(StrictModel):
+    """After a walltime without one new epoch."""
+
+    tries: Growths = Field(default=2, description="So many attempts may end so")
+    factor: Factor = Field(default=2.0, description="Each next job asks for so many times the walltime")
+    most: LongestTime = Field(default=None, description='Longest walltime to ask for: "48:00:00"; null for no limit')
+
+
+class OtherNode(StrictModel):
+    """After a node failed."""
+
+    tries: Count = Field(default=20, description="So many attempts in a row, without a new epoch, may end so")
+    exclude: bool = Field(default=True, description="Keep away from nodes that failed (Slurm)")
+
+
+def _or_tries(kind: type[StrictModel]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, kind.model_json_schema()]})
+
+
+AfterMemory = Annotated[MoreMemory, BeforeValidator(_tries_alone), _or_tries(MoreMemory)]
+AfterWalltime = Annotated[MoreTime, BeforeValidator(_tries_alone), _or_tries(MoreTime)]
+AfterNode = Annotated[OtherNode, BeforeValidator(_tries_alone), _or_tries(OtherNode)]
+
+
+class Retry(StrictModel):
+    """How many attempts may end by each cause, and what the next job asks for. Only what is written counts."""
+
+    error: Count = Field(default=2, description="So many attempts may end with an error")
+    memory: AfterMemory = Field(default=MoreMemory(), description="After memory ran out")
+    walltime: AfterWalltime = Field(default=MoreTime(), description="After a walltime without one new epoch")
+    unknown: Count = Field(default=2, description="So many attempts may end without a word")
+    unclaimed: Count = Field(default=2, description="So many jobs may never start")
+    refused: Count = Field(default=2, description="So many jobs may be refused by the scheduler")
+    preempted: Count = Field(default=20, description="So many in a row, without a new epoch, may be taken down")
+    node: AfterNode = Field(default=OtherNode(), description="After a node failed")
+    deleted: Count = Field(default=20, description="So many in a row, without a new epoch, may be deleted")
+    input: Count = Field(default=20, description="So many in a row may not see an input")
+
+    def written(self) -> tuple[tuple[str, str, Any], ...]:
+        """What is written here, by the names of `roundhouse.retry.Written`."""
+        said: list[tuple[str, str, Any]] = []
+        for cause in sorted(self.model_fields_set):
+            value = getattr(self, cause)
+            keys = sorted(value.model_fields_set) if isinstance(value, StrictModel) else []
+            said += [(cause, key, getattr(value, key)) for key in keys] if keys else [(cause, "tries", value)]
+        return tuple(said)
+
+
 class Subsets(StrictModel):
     """Which subsets of some items a key takes, each as a list in the order of the items."""
 
@@ -265,6 +347,7 @@ class RoundFile(StrictModel):
     study: StudyName | None = Field(default=None, description="The package in studies/ that the experiments train")
     description: str | None = Field(default=None, description="For people")
     resources: ResourceRequests = Field(default=ResourceRequests(), description="What the jobs ask for")
+    retry: Retry = Field(default=Retry(), description="How often an experiment is tried again; wins over the site's")
     defaults: Config = Field(default={}, description="Config of all experiments, unless a group says otherwise")
     priority: Priority = Field(default=0.0, description="Number or expression; higher goes first")
     experiments: dict[GroupName, Group] = Field(description="The groups of experiments")

@@ -3,7 +3,7 @@
 from roundhouse.errors import RoundhouseError as StudyError
 from roundhouse.options import choose, read_options
 from roundhouse.training.checkpoint import read as read_weights
-from roundhouse.training.memory import fewest_parts, free_memory, readable
+from roundhouse.training.memory import equal_parts, fewest_parts, free_memory, readable
 from roundhouse.training.task import Context, Stage, Task
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "StudyError",
     "Task",
     "choose",
+    "equal_parts",
     "fewest_parts",
     "free_memory",
     "read_options",

@@ -81,6 +81,7 @@ class _Run:
     best: dict[str, Any] | None = None  # epoch, value, state
     prepared: dict[str, Any] = field(default_factory=dict)  # name of a stage before the last -> what it led to
     exact: bool = True
+    accumulate: int = 1  # a batch is computed in so many times as many parts as the config asks for; it never falls
     steps: list[bool] = field(default_factory=list)  # with gradient scaling: whether each of the latest was taken
     begun: int = 0  # stages whose begin_stage has run
     longest: float = 0.0  # seconds of the longest epoch of this attempt, its writing included
@@ -107,7 +108,7 @@ class _Run:
     def context(self, index: int, epoch: int, purpose: str) -> Context:
         stage = self.task.stages[index]
         seed_globals(derive_seed(self.settings.seed, purpose, stage.name, epoch))
-        return Context(stage, epoch, self.settings.seed, self.precision, self.scaler, self.halted)
+        return Context(stage, epoch, self.settings.seed, self.precision, self.scaler, self.halted, self.accumulate)
 
 
 def prepare(settings: Settings) -> Precision:
@@ -138,7 +139,7 @@ def run(
     _validate(task)
     precision = prepare(settings)
     scaler = torch.amp.GradScaler(precision.device.type) if precision.scaled else None
-    this = _Run(task, settings, directory, precision, scaler, stop)
+    this = _Run(task, settings, directory, precision, scaler, stop, accumulate=settings.accumulate)
     try:
         _resume(this, earlier)
         started = this.epochs
@@ -174,8 +175,12 @@ def _resume(this: _Run, earlier: Sequence[Path]) -> None:
     content = found.content
     this.epochs, this.history, this.best = content["epochs"], content["history"], content["best"]
     this.prepared = content["prepared"]
+    before = content.get("accumulate", 1)
+    this.accumulate = max(before, this.accumulate)
     _begin_stages(this, this.locate(this.epochs - 1)[0])
     changed = differences(content["environment"], exactness(this.precision.device, this.precision.name))
+    if this.accumulate > before:
+        changed.append(f"batches in {this.accumulate // before} times as many parts, since memory ran out")
     if not this.settings.deterministic:
         changed.append("deterministic is off")
     if not getattr(this.task, "exact", True):
@@ -274,6 +279,7 @@ def _content(this: _Run) -> dict[str, Any]:
         "best": this.best,
         "prepared": this.prepared,
         "exact": this.exact,
+        "accumulate": this.accumulate,
         "environment": exactness(this.precision.device, this.precision.name),
         "scaler": this.scaler.state_dict() if this.scaler is not None else None,
         "task": snapshot(this.task.state()),

@@ -66,6 +66,11 @@ def fewest_parts(candidates: Sequence[int], attempt: Callable[[int], None]) -> i
     )
 
 
+def equal_parts(batch: int, at_least: int) -> int:
+    """The smallest number of equal parts of a batch that is not below `at_least`; no more than it has samples."""
+    return next((parts for parts in range(at_least, batch + 1) if batch % parts == 0), batch)
+
+
 def readable(size: float) -> str:
     """Bytes as a person writes them: 512 MB, 1.2 GB."""
     for unit in ("bytes", "kB", "MB"):

@@ -92,10 +92,12 @@ class Context:
         precision: Precision,
         scaler: torch.amp.GradScaler | None = None,
         halted: Callable[[], str | None] = lambda: None,
+        accumulate: int = 1,
     ) -> None:
         self.stage = stage
         self.epoch = epoch  # within the stage, from 0
         self.precision = precision
+        self.accumulate = accumulate  # in how many times as many parts a batch is to be computed, for want of memory
         self.batch = 0  # batches begun, so the first is 1
         self._scales: list[torch.Tensor] = []  # with gradient scaling: before the first step, and after each
         self._seed = seed

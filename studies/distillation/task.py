@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from roundhouse.training import Context, Stage, StudyError, fewest_parts, read_options, read_weights
+from roundhouse.training import Context, Stage, StudyError, equal_parts, fewest_parts, read_options, read_weights
 from roundhouse.training.step import Step, buffers_kept, clear_gradients
 from studies.distillation.data import Dataset, load
 from studies.distillation.evaluation import evaluate, final_outputs
@@ -126,7 +126,7 @@ class Distillation:
             if context.batch == 1 and training:
                 told = self._look_at_the_first_batch(context, images, labels, *constants)
             if self._step is None:
-                self._step = self._make_step(context.stage.name)
+                self._step = self._make_step(context)
             self._set_learning_rate((context.epoch + (context.batch - 1) / steps) / context.stage.epochs, context)
             loss, metrics = self._step(context, (images, labels) if training else (images,), *constants)
             context.watch(loss)
@@ -144,11 +144,12 @@ class Distillation:
         """Find, once, in how many parts a batch is computed. Tell it, and what the two terms of the loss weigh."""
         if self._parts is None:
             self._parts = self._parts_that_fit(context, images, labels, strength)
+        parts = self._parts_in(context)
         if self._method is None:
-            return {"accumulation": self._parts}
-        size = len(images) // self._parts
+            return {"accumulation": parts}
+        size = len(images) // parts
         norms = self._objective.gradient_norms(images[:size], labels[:size], strength)
-        return {"accumulation": self._parts, "distance_weight": self._method.weight, **norms}
+        return {"accumulation": parts, "distance_weight": self._method.weight, **norms}
 
     def evaluate(self, context: Context) -> dict[str, float]:
         if context.stage.name != "train":
@@ -210,13 +211,18 @@ class Distillation:
             parameters += self._method.trained(stage)
         return parameters
 
-    def _make_step(self, stage: str) -> Step:
+    def _make_step(self, context: Context) -> Step:
         kind = self.options.step
         if kind == "auto":
             kind = "graph" if self._device.type == "cuda" else "eager"
-        compute = self._objective.training if stage == "train" else self._objective.preparation
+        compute = self._objective.training if context.stage.name == "train" else self._objective.preparation
+        return Step(compute, self._modules, kind, self._parts_in(context))
+
+    def _parts_in(self, context: Context) -> int:
+        """In how many parts a batch is computed: more than asked for, or found, if memory ran out all the same."""
         asked = self.options.accumulation
-        return Step(compute, self._modules, kind, self._parts or (asked if isinstance(asked, int) else 1))
+        parts = self._parts or (asked if isinstance(asked, int) else 1)
+        return equal_parts(self.options.batch_size, parts * context.accumulate)
 
     def _parts_that_fit(self, context: Context, images: Tensor, labels: Tensor, strength: Tensor) -> int:
         """In how many parts a batch is computed: as many as asked for, or as few as fit into the device's memory."""

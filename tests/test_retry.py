@@ -1,0 +1,346 @@
+"""The retry policy: how often an experiment is tried again, what its next job asks for, and how that is told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rounds_for_tests import REPOSITORY
+
+from roundhouse import asked, plan, record, view
+from roundhouse.attempt import Attempt, Claim, Opened, Progress, Record, Result
+from roundhouse.causes import EXIT_GPU_MEMORY, EXIT_MEMORY, Cause
+from roundhouse.errors import RoundhouseError
+from roundhouse.experiment import Experiment, Resources
+from roundhouse.retry import Growth, RetryPolicy, exhausted, next_resources, policy_of, request
+from roundhouse.round import load_round
+from roundhouse.roundfile.schema import MoreMemory, MoreTime, OtherNode, Retry
+from roundhouse.site import load_site
+
+SAID = Resources(ncpus=2, mem_mb=8192, walltime_s=3600)
+DEFAULT = RetryPolicy()
+SLURM, PBS = {"kind": "slurm", "server": "s", "user": "me"}, {"kind": "pbs", "server": "s", "user": "me"}
+
+
+def ended(
+    cause: Cause,
+    *,
+    host: str = "node1.cluster",
+    code: int | None = None,
+    gained: bool = False,
+    said: Resources | None = SAID,
+    got: Resources | None = None,
+    scheduler: dict[str, str] = SLURM,
+) -> Attempt:
+    """An attempt that is over; the round file said `said`, and it asked for `got`. It tells its epochs."""
+    resources = request(got or said, said) if said else {}
+    opened = Opened("token", scheduler, "hash", {}, "1", resources=resources)
+    if cause in (Cause.RETRY, Cause.REFUSED, Cause.UNCLAIMED):
+        mark = cause if cause is Cause.RETRY else None
+        return Attempt(0, replace(opened, mark=mark), Claim(True, cause))
+    progress = Progress(epoch=3 + gained, epochs=9, started_epoch=3)
+    return Attempt(0, opened, Claim(nonce="n", host=host), Result(cause, "the reason", code), progress)
+
+
+MEMORY, STUCK = ended(Cause.MEMORY, code=EXIT_MEMORY), ended(Cause.WALLTIME)
+GPU_MEMORY, NODE = ended(Cause.MEMORY, code=EXIT_GPU_MEMORY), ended(Cause.NODE)
+ERROR, RETRY, REFUSED = ended(Cause.ERROR), ended(Cause.RETRY), ended(Cause.REFUSED)
+
+
+def following(*attempts: Attempt, policy: RetryPolicy = DEFAULT, said: Resources = SAID) -> Resources:
+    return next_resources(said, attempts, policy)
+
+
+# -------------------------------------------------------------------------------------------------- how often
+
+
+def tries(**numbers: int) -> RetryPolicy:
+    return policy_of(tuple((cause, "tries", number) for cause, number in numbers.items()))
+
+
+@pytest.mark.parametrize("cause", [Cause.ERROR, Cause.MEMORY, Cause.UNKNOWN, Cause.REFUSED, Cause.WALLTIME, Cause.NODE])
+def test_a_cause_has_the_tries_that_the_policy_gives_it(cause: Cause) -> None:
+    policy = tries(**{str(cause): 4})
+    assert not exhausted([ended(cause)] * 3, policy)
+    assert "4 times" in exhausted([ended(cause)] * 4, policy)
+
+
+def test_causes_count_together_to_the_most_that_one_of_them_allows() -> None:
+    policy = tries(memory=4)
+    assert not exhausted([MEMORY, MEMORY, ERROR], policy)
+    assert exhausted([MEMORY, ERROR, MEMORY, MEMORY], policy)
+    assert exhausted([MEMORY, ERROR, ERROR], policy), "an error has no more tries than before"
+
+
+def test_one_try_means_none_after_the_first() -> None:
+    assert exhausted([ERROR], tries(error=1)) == "failed once, at last by error: the reason"
+
+
+def test_tries_count_anew_after_retry() -> None:
+    assert not exhausted([ERROR, ERROR, RETRY, ERROR], DEFAULT)
+    assert exhausted([ERROR, RETRY, ERROR, ERROR], DEFAULT)
+
+
+causes = st.sampled_from([MEMORY, GPU_MEMORY, STUCK, NODE, ERROR, RETRY, REFUSED, ended(Cause.PREEMPTED)])
+policies = st.fixed_dictionaries({cause: st.integers(1, 9) for cause in ("error", "memory", "walltime", "node")})
+
+
+@given(st.lists(causes), policies)
+def test_whatever_happens_it_ends_and_more_tries_never_end_it_earlier(
+    attempts: list[Attempt], numbers: dict[str, int]
+) -> None:
+    fewer, more = tries(**numbers), tries(**{cause: number + 1 for cause, number in numbers.items()})
+    assert exhausted(attempts, fewer) or not exhausted(attempts, more)
+    assert exhausted([*attempts, *[ERROR] * 9], fewer)
+
+
+# -------------------------------------------------------------------------------------------- what the next asks for
+
+
+def test_memory_grows_after_memory_ran_out_and_after_nothing_else() -> None:
+    assert [following(*[MEMORY] * count).mem_mb for count in range(3)] == [8192, 16384, 32768]
+    for other in (ERROR, STUCK, NODE, REFUSED, GPU_MEMORY, ended(Cause.UNKNOWN), ended(Cause.PREEMPTED)):
+        assert following(other).mem_mb == 8192
+    assert following(MEMORY, ERROR).mem_mb == 16384, "what it grew to stays"
+
+
+def test_time_grows_after_a_walltime_without_an_epoch_and_after_nothing_else() -> None:
+    assert [following(*[STUCK] * count).walltime_s for count in range(3)] == [3600, 7200, 14400]
+    for other in (MEMORY, ERROR, NODE, ended(Cause.WALLTIME, gained=True), ended(Cause.PREEMPTED)):
+        assert following(other).walltime_s == 3600
+    silent = replace(STUCK, progress=Progress(epoch=0, epochs=None))
+    assert following(silent).walltime_s == 3600, "it may well have got on"
+    assert following(STUCK, ended(Cause.WALLTIME, gained=True)).walltime_s == 7200, "what it grew to stays"
+
+
+def test_growth_ends_at_the_most_and_never_below_what_the_round_file_says() -> None:
+    policy = replace(DEFAULT, memory=Growth(1.5, 10_000), walltime=Growth(3, 1800))
+    assert following(MEMORY, policy=policy).mem_mb == 10_000
+    assert following(STUCK, policy=policy).walltime_s == 3600
+
+
+def test_what_is_not_asked_for_cannot_grow() -> None:
+    assert following(MEMORY, MEMORY, said=replace(SAID, mem_mb=None)).mem_mb is None
+
+
+def test_a_changed_round_file_counts_anew() -> None:
+    assert following(MEMORY, said=replace(SAID, mem_mb=4096)).mem_mb == 4096
+    grown = ended(Cause.MEMORY, got=replace(SAID, mem_mb=16384))
+    assert following(MEMORY, grown, said=replace(SAID, mem_mb=12288)).mem_mb == 12288
+    assert following(STUCK, said=replace(SAID, mem_mb=4096)).walltime_s == 7200, "of the time it says the same"
+    assert following(ended(Cause.MEMORY, said=None)).mem_mb == 16384, "a record of old says nothing of resources"
+
+
+def test_after_retry_it_asks_for_what_the_round_file_says() -> None:
+    assert following(MEMORY, STUCK, NODE, RETRY) == SAID
+
+
+def test_nodes_that_failed_are_kept_away_from() -> None:
+    other = ended(Cause.NODE, host="node2")
+    assert following(NODE, other, NODE).exclude == ("node1", "node2")
+    assert following(NODE, policy=replace(DEFAULT, exclude=False)).exclude == ()
+    assert following(ended(Cause.PREEMPTED)).exclude == ()
+
+
+def test_a_refusal_clears_the_nodes_because_there_may_be_no_other() -> None:
+    assert following(NODE, REFUSED).exclude == ()
+    assert following(NODE, REFUSED, NODE).exclude == ("node1",)
+
+
+@pytest.mark.parametrize("host", ["", "node[1-9]", "a b", "-x", "n\n#SBATCH"])
+def test_what_is_no_name_of_a_node_reaches_no_header(host: str) -> None:
+    assert following(ended(Cause.NODE, host=host)).exclude == ()
+
+
+def test_pbs_is_not_asked_for_what_it_cannot_do() -> None:
+    failed = ended(Cause.NODE, scheduler=PBS)
+    assert following(failed).exclude == ()
+    assert asked.remarks(SAID, [failed], DEFAULT) == [
+        "node1 failed, and it does not keep away from there: its scheduler cannot be told to"
+    ]
+
+
+def test_a_batch_is_cut_after_the_gpus_memory_ran_out_if_the_policy_says_so() -> None:
+    policy = replace(tries(memory=4), accumulate=True)
+    assert [following(*[GPU_MEMORY] * count, policy=policy).accumulate for count in range(4)] == [1, 2, 4, 8]
+    assert following(MEMORY, STUCK, policy=policy).accumulate == 1
+    assert following(GPU_MEMORY).accumulate == 1
+
+
+@given(st.lists(causes), st.floats(1, 10), st.integers(1, 10**6) | st.none())
+def test_nothing_ever_shrinks_below_the_round_file_or_grows_above_the_most(
+    attempts: list[Attempt], factor: float, most: int | None
+) -> None:
+    policy = replace(tries(memory=100, walltime=100), memory=Growth(factor, most), walltime=Growth(factor, most))
+    found = following(*attempts, policy=policy)
+    assert found.mem_mb is not None
+    for value, said in ((found.mem_mb, 8192), (found.walltime_s, 3600)):
+        assert value >= said
+        assert most is None or value <= max(most, said)
+    assert following(*attempts, RETRY, policy=policy) == SAID
+
+
+# ------------------------------------------------------------------------------------------------- written in files
+
+
+def write(folder: Path, retry: str) -> Path:
+    (folder / "r.yaml").write_text(f"round: r\nretry: {retry}\nexperiments: {{a: {{path: a, command: 'true'}}}}\n")
+    return folder
+
+
+def policy_in(folder: Path, retry: str, site: str = "{}") -> RetryPolicy:
+    (folder / "s.yaml").write_text(f"retry: {site}\n")
+    (experiment,) = load_round("r", write(folder, retry)).experiments
+    return policy_of(load_site("s", folder, "host").retry.written(), experiment.retry)
+
+
+def test_without_a_word_the_policy_is_the_default(tmp_path: Path) -> None:
+    assert policy_in(tmp_path, "{}") == DEFAULT
+    assert DEFAULT.tries[Cause.ERROR] == DEFAULT.tries[Cause.WALLTIME] == 2
+    assert DEFAULT.tries[Cause.NODE] == 20
+
+
+def test_a_policy_is_read_from_the_round_file(tmp_path: Path) -> None:
+    policy = policy_in(
+        tmp_path,
+        "{error: 3, memory: {tries: 4, factor: 1.5, most: 128gb, accumulate: true}, input: 5, "
+        'walltime: {factor: 3, most: "48:00:00"}, node: {tries: 6, exclude: false}}',
+    )
+    numbers = {Cause.ERROR: 3, Cause.MEMORY: 4, Cause.INPUT: 5, Cause.NODE: 6}
+    assert policy == RetryPolicy(
+        {**DEFAULT.tries, **numbers}, Growth(1.5, 128 * 1024), Growth(3, 48 * 3600), exclude=False, accumulate=True
+    )
+
+
+def test_a_number_alone_is_the_tries(tmp_path: Path) -> None:
+    policy = policy_in(tmp_path, "{memory: 3, walltime: 4, node: 5}")
+    assert [policy.tries[cause] for cause in (Cause.MEMORY, Cause.WALLTIME, Cause.NODE)] == [3, 4, 5]
+    assert policy.memory == DEFAULT.memory
+
+
+def test_the_round_wins_over_the_site_key_by_key(tmp_path: Path) -> None:
+    site = "{error: 5, memory: {tries: 6, most: 64gb}, node: {exclude: false}}"
+    policy = policy_in(tmp_path, "{memory: {factor: 3, most: null}, error: 1}", site)
+    assert (policy.tries[Cause.ERROR], policy.tries[Cause.MEMORY]) == (1, 6)
+    assert (policy.memory, policy.exclude) == (Growth(3, None), False)
+
+
+@pytest.mark.parametrize(
+    ("retry", "told"),
+    [
+        ("{eror: 2}", "r.yaml:2: unknown key 'retry.eror': did you mean 'error'?"),
+        ("{memory: {facter: 2}}", "r.yaml:2: unknown key 'retry.memory.facter': did you mean 'factor'?"),
+        ("{error: 0}", "r.yaml:2: retry.error should be greater than or equal to 1, not 0"),
+        ("{error: twice}", "r.yaml:2: retry.error should be a whole number, not 'twice'"),
+        ("{memory: {factor: 0.5}}", "r.yaml:2: retry.memory.factor should be greater than or equal to 1, not 0.5"),
+        ("{memory: {most: much}}", "r.yaml:2: retry.memory.most: 'much' is no amount of memory"),
+        ("{walltime: {most: long}}", "r.yaml:2: retry.walltime.most: 'long' is no walltime"),
+        ("{error: {tries: 2}}", "r.yaml:2: retry.error should be a whole number"),
+    ],
+)
+def test_mistakes_are_told_with_their_line(tmp_path: Path, retry: str, told: str) -> None:
+    with pytest.raises(RoundhouseError) as raised:
+        load_round("r", write(tmp_path, retry))
+    assert told in str(raised.value)
+
+
+@pytest.mark.parametrize("model", [Retry, MoreMemory, MoreTime, OtherNode])
+def test_the_reference_names_every_key(model: type[Retry | MoreMemory | MoreTime | OtherNode]) -> None:
+    section = (REPOSITORY / "docs/round_file.md").read_text().partition("## Retry")[2].partition("\n## ")[0]
+    table = "".join(line for line in section.splitlines(keepends=True) if line.startswith("| `"))
+    assert set(model.model_fields) <= set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]*)`", table))))
+
+
+def test_a_mistake_in_a_site_file_is_told_likewise(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("scheduler: slurm\nretry:\n  node: {exlude: true}\n")
+    with pytest.raises(RoundhouseError, match=r"s.yaml:3: unknown key 'retry.node.exlude': did you mean 'exclude'"):
+        load_site("s", tmp_path, "host")
+
+
+# ------------------------------------------------------------------------------------------------- the record
+
+
+def test_what_a_job_asks_for_is_in_its_record(tmp_path: Path) -> None:
+    grown = replace(SAID, mem_mb=16384, exclude=("node1",))
+    opened = Opened("token", SLURM, "hash", {}, resources=request(grown, SAID))
+    assert record.open_attempt(tmp_path, 1, opened)
+    (attempt,) = record.read(tmp_path).attempts
+    assert attempt.opened.resources == {
+        "ncpus": 2, "mpiprocs": None, "mem_mb": 16384, "ngpus": 0, "walltime_s": 3600, "queue": None,
+        "array": False, "max_running": None, "pack": None, "exclude": ["node1"], "accumulate": 1,
+        "instead_of": {"mem_mb": 8192},
+    }  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(["mem_mb", "walltime_s", "exclude", "accumulate", "instead_of"]),
+                       st.none() | st.integers() | st.text() | st.lists(st.integers())
+                       | st.dictionaries(st.sampled_from(["mem_mb", "walltime_s"]), st.text())))  # fmt: skip
+def test_nonsense_in_the_record_stops_nobody(resources: dict[str, Any]) -> None:
+    attempt = replace(MEMORY, opened=replace(MEMORY.opened, resources=resources))
+    assert following(attempt).mem_mb in (8192, 16384)
+    assert isinstance(asked.changed(resources), str)
+
+
+# ----------------------------------------------------------------------------------------------------- in words
+
+
+def story(*attempts: Attempt, policy: RetryPolicy = DEFAULT, said: Resources = SAID) -> list[str]:
+    numbered = tuple(replace(one, number=number) for number, one in enumerate(attempts, 1))
+    rec = Record(Path("/nowhere"), numbered, next_number=len(attempts) + 1)
+    action = plan.decide(rec, plan.Unknown(), plan.Inputs({}), plan.Clock(0, 0, 0), "hash", retry=policy)
+    row = view.Row(Experiment("r", "e", "e", None, {}, said), rec, action, plan.Inputs({}), retry=policy)
+    return view.story(row).splitlines()
+
+
+def notes(*attempts: Attempt, policy: RetryPolicy = DEFAULT, said: Resources = SAID) -> Sequence[str]:
+    lines = story(*attempts, policy=policy, said=said)
+    return [line.removeprefix("  note      ") for line in lines if line.startswith("  note")]
+
+
+def test_why_tells_the_policy() -> None:
+    assert (
+        "  retries   error 2, memory 2 (memory x 2 each), walltime 2 (without a new epoch, time x 2 each), unknown 2, "
+        "unclaimed 2, refused 2; in a row without a new epoch: preempted 20, node 20 (kept away from), deleted 20, "
+        "input 20"
+    ) in story()
+    policy = replace(DEFAULT, memory=Growth(1.5, 128 * 1024), walltime=Growth(1.0), exclude=False, accumulate=True)
+    (told,) = [line for line in story(policy=policy) if line.startswith("  retries")]
+    assert "memory 2 (memory x 1.5 each, at most 128 GB; GPU: half the batch at once)" in told
+    assert "walltime 2 (without a new epoch)," in told
+    assert "node 20," in told
+
+
+def test_why_tells_what_each_attempt_asked_for_if_it_is_not_what_the_round_file_says() -> None:
+    grown = replace(SAID, mem_mb=16384, walltime_s=14400, exclude=("node17",))
+    lines = [line for line in story(MEMORY, ended(Cause.PREEMPTED, got=grown)) if line.startswith("  attempt")]
+    assert "asked for" not in lines[0]
+    assert "; asked for 16 GB, 4:00:00; keeps away from node17; started on" in lines[1]
+    cut = ended(Cause.PREEMPTED, got=replace(SAID, accumulate=4))
+    assert "; computes a batch in 4 times as many parts; started on" in "\n".join(story(cut))
+
+
+def test_why_tells_what_the_next_attempt_asks_for() -> None:
+    assert story()[-1] == "  next      asks for 2 cores, 8 GB, 1:00:00, as the round file says"
+    assert story(MEMORY, NODE)[-1] == "  next      asks for 2 cores, 16 GB, 1:00:00; keeps away from node1"
+    assert not any(line.startswith("  next") for line in story(ERROR, ERROR)), "there is none"
+
+
+def test_why_tells_what_cannot_be_helped_by_asking_for_more() -> None:
+    assert notes(MEMORY) == []
+    assert notes(MEMORY, said=replace(SAID, mem_mb=None)) == [
+        "memory ran out, and the round file asks for no mem: there is nothing to multiply"
+    ]
+    small = replace(DEFAULT, memory=Growth(2, 9216), walltime=Growth(2, 5400))
+    assert notes(MEMORY, policy=small) == ["it asks for no more memory than 9 GB, the most that `retry` allows"]
+    assert notes(STUCK, policy=small) == ["it asks for no more time than 1:30:00, the most that `retry` allows"]
+    assert notes(NODE, REFUSED) == ["node1 failed, and it does not keep away from there: a job was refused since"]
+    (told,) = notes(GPU_MEMORY)
+    assert told.startswith("the GPU's memory ran out, and more memory for the job would not help")
+    assert notes(GPU_MEMORY, GPU_MEMORY) == [told], "when it has failed, too"
+    assert notes(GPU_MEMORY, policy=replace(DEFAULT, accumulate=True)) == []
