@@ -24,6 +24,7 @@ class Opened:
     job_id: str | None = None
     at: float = 0.0
     mark: Cause | None = None
+    code: str | None = None  # the copy of the code that it runs; None: the checkout as it is
 
     def ran_at(self, here: Mapping[str, str]) -> bool:
         """Whether `here` identifies the scheduler that opened it; which boot of this machine it was does not matter."""

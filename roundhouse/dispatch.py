@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from roundhouse.look import NOT_ASKED, Look, answer_for, look, stale_jobs
 from roundhouse.plan import Action, Clock, Inputs, State, Verb, decide
 from roundhouse.readiness import Readiness
 from roundhouse.schedulers.base import Identity, Job, Refused, Run, Scheduler, SubmitAnswer, Submitted
+from roundhouse.snapshot import Copies
 from roundhouse.view import Row
 
 if TYPE_CHECKING:
@@ -43,13 +45,20 @@ class Workplace:
     backoff: float = 600.0  # seconds to wait after "limit reached", unless the user has fewer jobs by then
     free_slots: Callable[[], int] | None = None  # how many jobs fit on this machine now
     analysis: Path | None = None  # where archived rounds lie; analysis/ of the repository, if nobody says
+    current_code: bool = False  # what ran a copy of the code goes on with the present code
     _templates: Environment | None = None
+
+    @cached_property
+    def copies(self) -> Copies:
+        """The copies of the code that jobs run, where a round wants them."""
+        analysis = self.analysis or self.repository / "analysis"
+        return Copies(self.repository, self.experiments, analysis, self.current_code)
 
     def directory(self, experiment: Experiment) -> Path:
         return Path(f"{self.experiments}/{experiment.round}/{experiment.path}")
 
-    def script(self, experiment: Experiment, number: int, token: str) -> str:
-        """The job script of one attempt."""
+    def script(self, experiment: Experiment, number: int, token: str, code: str | None = None) -> str:
+        """The job script of one attempt. `code`: the hash of the copy that it runs, instead of the checkout."""
         if self._templates is None:
             self._templates = render.environment(self.repository / "templates")
         directory = self.directory(experiment).absolute()
@@ -64,6 +73,7 @@ class Workplace:
             resources=experiment.resources,
             site=self.site,
             repository=self.repository.absolute(),
+            copy=self.copies.path(experiment, code) if code else None,
             python=self.python,
             margin=min(STOP_BEFORE, experiment.resources.walltime_s // 10),
         )
@@ -181,7 +191,7 @@ class _Desk:
                 break
         # What waits is asked about too: its mistake is told today, not once all that it waits for is completed.
         to_come = action.state is State.PENDING and action.verb in (Verb.NOTHING, Verb.SUBMIT)
-        refusal = self.readiness.refusal(experiment) if to_come else ""
+        refusal = self.readiness.refusal(experiment) or self.place.copies.refusal(experiment, rec) if to_come else ""
         if refusal:
             action = Action(Verb.NOTHING, State.BLOCKED, f"cannot start: {refusal}")
         elif action.verb is Verb.SUBMIT and self.seen.trouble:
@@ -252,8 +262,9 @@ class _Desk:
         experiment, directory, number = row.experiment, row.record.directory, row.record.next_number
         assert isinstance(self.seen.identity, Identity) and row.inputs.pinned is not None
         token = record.new_token()
-        opened = Opened(token, asdict(self.seen.identity), experiment.config_hash(), row.inputs.pinned)
-        script = self.place.script(experiment, number, token)
+        code = self.place.copies.of(experiment, row.record)
+        opened = Opened(token, asdict(self.seen.identity), experiment.config_hash(), row.inputs.pinned, code=code)
+        script = self.place.script(experiment, number, token, code)
         try:
             if not record.open_attempt(directory, number, opened, self.place.experiments / experiment.round):
                 return Action(Verb.NOTHING, State.SUBMITTING, "another runner was faster")

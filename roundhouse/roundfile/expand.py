@@ -59,7 +59,7 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
             strict=True,
         )
         experiments += [
-            Experiment(name, group, one.path, study, one.config, resources, priority, after, command)
+            Experiment(name, group, one.path, study, one.config, resources, priority, after, command, content.snapshot)
             for one, resources, priority, after, command in columns
         ]
     return experiments

@@ -252,4 +252,5 @@ class RoundFile(StrictModel):
     resources: ResourceRequests = Field(default=ResourceRequests(), description="What the jobs ask for")
     defaults: Config = Field(default={}, description="Config of all experiments, unless a group says otherwise")
     priority: Priority = Field(default=0.0, description="Number or expression; higher goes first")
+    snapshot: bool = Field(default=False, description="Jobs run a copy of the code, as it was when they were submitted")
     experiments: dict[GroupName, Group] = Field(description="The groups of experiments")
