@@ -94,6 +94,8 @@ def run(options: argparse.Namespace, repository: Path) -> int:
             _tell(
                 orders.retry(row for row in _told(place, loaded).rows if only(row.experiment)) or ["nothing to retry"]
             )
+            if not options.code and any(experiment.snapshot for experiment in loaded.experiments):
+                print("What has run goes on with the code that it ran. For the present code: --retry --code current")
         if isinstance(place.scheduler, Local):
             return _run_here(place, place.scheduler, loaded, only, options.limit)
     return _run_there(place, loaded, only, options.limit, options.watch)

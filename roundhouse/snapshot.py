@@ -140,7 +140,7 @@ def _known(copies: Path, entries: Sequence[Entry]) -> str:
 
 def _make(tree: Path, entries: Sequence[Entry], copies: Path, code: str) -> bool:
     """Copy the entries. False: they are not, or no longer, in the state `code`."""
-    about = {"version": VERSION, "code": code, **code_state(tree), "made_at": time.time(), "tree": str(tree)}
+    about = {"version": VERSION, "code": code, **code_state(tree, "normal"), "made_at": time.time(), "tree": str(tree)}
     about["files"] = {one.path: None if one.link is not None else one.status.st_size for one in entries}
     draft = copies / f".draft-{uuid.uuid4().hex}"
     draft.mkdir()
@@ -209,10 +209,11 @@ def is_whole(copy: Path) -> bool:
         return False
 
 
-def code_state(tree: Path) -> dict[str, Any]:
+def code_state(tree: Path, untracked: str = "no") -> dict[str, Any]:
     """Commit of the code in `tree`, and whether it was edited since; None where git cannot tell.
 
-    A copy tells it of the tree that it was made from, and its own hash, `code`.
+    A copy tells it of the tree that it was made from, and its own hash, `code`. `untracked`: whether files that git
+    does not track count, as git's option --untracked-files has it.
     """
     about = _read(tree / ABOUT)
     if about is not None:
@@ -226,7 +227,7 @@ def code_state(tree: Path) -> dict[str, Any]:
             return None
         return done.stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no")
+    changed = git("status", "--porcelain", f"--untracked-files={untracked}")
     return {"commit": git("rev-parse", "HEAD"), "edited": None if changed is None else bool(changed)}
 
 
