@@ -128,7 +128,7 @@ def enter(directory: Path) -> Work:
         )
     if attempt.opened.code is not None and attempt.opened.code != code_state(_TREE).get("code"):
         raise RoundhouseError(
-            f"attempt {number} is to run the copy {attempt.opened.code} of the code, but Python loaded {_TREE}: "
+            f"this job is to run the copy {attempt.opened.code} of the code, but Python loaded {_TREE}: "
             "is PYTHONPATH, or a package that is installed, in its way?"
         )
     work = Work(directory, int(number), nonce, config, attempt)
