@@ -254,6 +254,6 @@ def _told(round_directory: Path, code: str | None) -> str:
         return _short(code)
     about = _read(copy_of(round_directory, code) / ABOUT)
     if about is None:
-        return f"{_short(code)} (its copy is lost)"
+        return f"{_short(code)} (its copy is not here)"
     commit = f"commit {str(about['commit'])[:_SHORT]}" if about.get("commit") else "no commit"
     return f"{_short(code)} ({commit}{', edited' * bool(about.get('edited'))})"

@@ -226,7 +226,7 @@ def test_a_copy_that_is_lost_blocks_what_has_run_with_it_and_nothing_else(here: 
     assert here.states()["a"] == "blocked", "a file of it is gone"
     assert here.call("--code", "current").returncode == DONE
     assert here.lines("a") == ["old", "new"]
-    assert "(its copy is lost)" not in here.call("--why", "a").stdout
+    assert "(its copy is not here)" not in here.call("--why", "a").stdout
 
 
 def test_what_is_installed_or_on_the_path_does_not_lead_back_to_the_checkout(here: ClusterRounds) -> None:
