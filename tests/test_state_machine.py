@@ -54,7 +54,7 @@ class Rounds(RuleBasedStateMachine):
         self.world.bend()
         self.undo: list[Callable[[], None]] = []
         self.place = Workplace(self.root, self.root, SimpleNamespace(), self.world.scheduler(), lambda argv: None, "py")
-        self.place.script = lambda experiment, number, token: "#!/bin/bash\n"  # type: ignore[method-assign]
+        self.place.script = lambda experiment, number, token, code=None: "#!/bin/bash\n"  # type: ignore[method-assign]
         self.passes: list[Thread] = []
         self.completed: dict[str, int] = {}
         type(self).mutate(self)
