@@ -43,6 +43,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", metavar="GLOB", help="only experiments whose path matches, such as 'cifar10/*'")
     parser.add_argument("--force", action="store_true", help="with --archive: also if it was halted before its end")
     parser.add_argument("--limit", metavar="N", type=int, help="submit at most N jobs")
+    parser.add_argument(
+        "--code", choices=["current"], help="with snapshot: true: also what has run goes on with the present code"
+    )
     parser.add_argument("--json", action="store_true", help="with --status: one object per experiment")
     parser.add_argument(
         "--scheduler", choices=["auto", "cluster", "pbs", "slurm", "local"], help="default: the site's, or what is here"

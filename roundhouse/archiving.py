@@ -22,6 +22,7 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.plan import State
 from roundhouse.results import Setting, settings_of
 from roundhouse.round import Round
+from roundhouse.snapshot import COPIES
 from roundhouse.view import Row, date_and_time
 
 README, ENVIRONMENT, PACKAGES = "README.md", "environments.json", "packages.txt"
@@ -159,6 +160,8 @@ def readme(loaded: Round, rows: Sequence[Row], told: Sequence[Mapping[str, objec
     lines += [*_what(loaded, rows), "", "## When and where", "", *_when_and_where(rows, told), "", "## Results", ""]
     lines += [*_table(settings_of(rows)), "", "## What lies here", ""]
     lines += [f"- `{RECORDS}/`: the records", f"- `{loaded.name}.yaml`: the round file"]
+    if any("code" in one for one in told):
+        lines += [f"- `{RECORDS}/{COPIES}/`: the code that ran, as far as it was copied"]
     lines += [f"- `{ENVIRONMENT}`: what the jobs ran with; `{PACKAGES}`: what was installed when this was written"]
     figures = sorted(folder.glob("plots/overviews/*.png")) + sorted(folder.glob("figures/*.png"))
     lines += [f"- plots, figures, tables and report, as far as they were made; `python analysis/report.py --round "

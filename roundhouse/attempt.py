@@ -30,6 +30,7 @@ class Opened:
     shared: str | None = None
     index: int | None = None
     resources: Mapping[str, Any] = field(default_factory=dict)
+    code: str | None = None  # the copy of the code that it runs; None: the checkout as it is
 
     @property
     def packed(self) -> bool:

@@ -78,6 +78,7 @@ def run(options: argparse.Namespace, repository: Path) -> int:
         return _look_back(put_away, loaded, only, options)
     refuse_archived(put_away)
     _check_studies(loaded, repository)
+    _check_code(options, loaded)
     place = _workplace(options, repository, loaded)
     if options.why:
         return _why(_told(place, loaded), loaded, put_away.source, options.why)
@@ -93,6 +94,8 @@ def run(options: argparse.Namespace, repository: Path) -> int:
             _tell(
                 orders.retry(row for row in _told(place, loaded).rows if only(row.experiment)) or ["nothing to retry"]
             )
+            if not options.code and any(experiment.snapshot for experiment in loaded.experiments):
+                print("What has run goes on with the code that it ran. For the present code: --retry --code current")
         if isinstance(place.scheduler, Local):
             return _run_here(place, place.scheduler, loaded, only, options.limit)
     return _run_there(place, loaded, only, options.limit, options.watch)
@@ -109,6 +112,8 @@ def _check(options: argparse.Namespace) -> None:
         raise RoundhouseError("--force goes with --archive")
     if options.archive and (options.only or options.limit is not None):
         raise RoundhouseError("--archive puts the whole round away: --only and --limit make no sense with it")
+    if options.archive and options.code:
+        raise RoundhouseError("--archive submits nothing: --code makes no sense with it")
 
 
 def _check_studies(loaded: Round, repository: Path) -> None:
@@ -117,6 +122,15 @@ def _check_studies(loaded: Round, repository: Path) -> None:
         raise RoundhouseError(
             f"{loaded.file}: there is no study {study!r} in {repository}/studies: {nearest(study, known)}"
         )
+
+
+def _check_code(options: argparse.Namespace, loaded: Round) -> None:
+    if options.code and not any(experiment.snapshot for experiment in loaded.experiments):
+        raise RoundhouseError(
+            f"--code goes with rounds that run copies of the code, and {loaded.file} does not say snapshot: true"
+        )
+    if options.code and (options.status or options.why or options.cancel):
+        raise RoundhouseError("--code says what a pass submits: it goes with a pass, --dry-run or --retry")
 
 
 def _chooser(loaded: Round, glob: str | None) -> Only:
@@ -145,11 +159,13 @@ def _workplace(options: argparse.Namespace, repository: Path, loaded: Round) -> 
         settle = max(120.0, 2 * site.command_limit)
         made = Workplace(experiments, repository, site, scheduler, run, python, site.max_jobs, settle)
         made.analysis, made.rounds = options.analysis.absolute(), options.rounds.absolute()
+        made.current_code = options.code == "current"
         return made
     cores = max((experiment.resources.ncpus for experiment in loaded.experiments), default=1)
     pool = make_pool(cores, options.jobs_per_gpu)
     place = Workplace(experiments, repository, site, Local(pool), run, python, settle=5.0, backoff=0.0)
     place.room, place.analysis = pool.room, options.analysis.absolute()
+    place.current_code = options.code == "current"
     return place
 
 
@@ -265,7 +281,9 @@ def _dry_run(place: Workplace, loaded: Round, only: Only, limit: int | None) -> 
         if row.action.verb is Verb.SUBMIT:
             scripts += 1
             script = folder / f"{row.experiment.path.replace('/', '__')}.sh"
-            script.write_text(place.script(row.experiment, row.record.next_number, record.new_token(), row.resources))
+            code = place.copies.of(row.experiment, row.record, make=False)
+            text = place.script(row.experiment, row.record.next_number, record.new_token(), row.resources, code)
+            script.write_text(text)
     _tell(view.refusals(report.rows) + report.trouble, sys.stderr)
     print(view.summary(loaded.name, report.rows, len(loaded.experiments)))
     print(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from roundhouse.plan import Action, Clock, Inputs, State, Verb, decide
 from roundhouse.readiness import Readiness
 from roundhouse.retry import policy_of
 from roundhouse.schedulers.base import Identity, Job, Run, Scheduler
+from roundhouse.snapshot import Copies
 from roundhouse.submission import Submissions
 from roundhouse.view import Row
 
@@ -50,13 +52,30 @@ class Workplace:
     rounds: Path | None = None  # where round files lie; rounds/ of the repository, if nobody says
     analysis: Path | None = None  # where archived rounds lie; analysis/ of the repository, if nobody says
     late: bool = False  # jobs have less than the walltime, since they start late in an allocation
+    current_code: bool = False  # what ran a copy of the code goes on with the present code
     _templates: Environment | None = None
+
+    @cached_property
+    def copies(self) -> Copies:
+        """The copies of the code that jobs run, where a round wants them."""
+        analysis = self.analysis or self.repository / "analysis"
+        return Copies(self.repository, self.experiments, analysis, self.current_code)
 
     def directory(self, experiment: Experiment) -> Path:
         return Path(f"{self.experiments}/{experiment.round}/{experiment.path}")
 
-    def script(self, experiment: Experiment, number: int, token: str, resources: Resources | None = None) -> str:
-        """The job script of one attempt, which asks for `resources`; for what the round file says, if left out."""
+    def script(
+        self,
+        experiment: Experiment,
+        number: int,
+        token: str,
+        resources: Resources | None = None,
+        code: str | None = None,
+    ) -> str:
+        """The job script of one attempt. It asks for `resources`; for what the round file says, if left out.
+
+        `code`: the hash of the copy that it runs, instead of the checkout.
+        """
         directory = self.directory(experiment).absolute()
         log = record.attempt_directory(directory, number) / record.SCHEDULER_LOG
         return self._render(
@@ -67,27 +86,38 @@ class Workplace:
             number=number,
             token=token,
             late=self.late,
+            copy=self._copy(experiment.round, code),
         )
 
-    def array_script(self, round_name: str, like: Resources, name: str, tasks: int, at_once: int | None) -> str:
-        """The job script of an array of `tasks` that ask for the same; at most `at_once` of them run at a time."""
+    def array_script(
+        self, round_name: str, like: Resources, code: str | None, name: str, tasks: int, at_once: int | None
+    ) -> str:
+        """The job script of an array of `tasks` that ask for the same and run the same code, `at_once` at a time."""
         round_directory = Path(f"{self.experiments}/{round_name}").absolute()
         shared = shared_job.directory_of(round_directory, name)
         array = {"round": round_directory, "shared": shared, "tasks": tasks, "at_once": at_once}
-        return self._render(like, name, str(shared / "log"), array=array)
+        return self._render(like, name, str(shared / "log"), array=array, copy=self._copy(round_name, code))
 
-    def allocation(self, round_name: str, like: Resources, identity: Identity) -> Allocation:
+    def _copy(self, round_name: str, code: str | None) -> Path | None:
+        return self.copies.path(round_name, code) if code else None
+
+    def allocation(self, round_name: str, like: Resources, identity: Identity, code: str | None) -> Allocation:
         """One more allocation for the experiments of a round that ask for the same."""
         rounds, analysis = self.rounds or self.repository / "rounds", self.analysis or self.repository / "analysis"
         site = self.site.name if self.site.name != "default" else None
-        return Allocation(record.new_token(), round_name, like, identity, str(rounds), str(analysis), site)
+        return Allocation(record.new_token(), round_name, like, identity, str(rounds), str(analysis), site, code)
 
     def allocation_script(self, allocation: Allocation) -> str:
         """The job script of an allocation."""
         round_directory = Path(f"{self.experiments}/{allocation.round}").absolute()
         shared = shared_job.directory_of(round_directory, allocation.name)
         return self._render(
-            allocation.resources, allocation.name, str(shared / "log"), body="allocation.sh.j2", shared=shared
+            allocation.resources,
+            allocation.name,
+            str(shared / "log"),
+            body="allocation.sh.j2",
+            shared=shared,
+            copy=self._copy(allocation.round, allocation.code),
         )
 
     def _render(self, resources: Resources, name: str, log: str, **more: Any) -> str:
@@ -146,7 +176,7 @@ def run_pass(
         if stale and not seen.trouble:
             report.trouble += place.scheduler.cancel(place.run, stale)
     chosen = [experiment.path for experiment in experiments if only(experiment)]
-    for row in Submissions(place, seen, clock, report).submit([rows[path] for path in chosen], limit, act):
+    for row in Submissions(place, seen, clock, report, act).submit([rows[path] for path in chosen], limit):
         rows[row.experiment.path] = row
     if act:
         for path in chosen:
@@ -219,7 +249,7 @@ class Desk:
                 break
         # What waits is asked about too: its mistake is told today, not once all that it waits for is completed.
         to_come = action.state is State.PENDING and action.verb in (Verb.NOTHING, Verb.SUBMIT)
-        refusal = self.readiness.refusal(experiment) if to_come else ""
+        refusal = self.readiness.refusal(experiment) or self.place.copies.refusal(experiment, rec) if to_come else ""
         if refusal:
             action = Action(Verb.NOTHING, State.BLOCKED, f"cannot start: {refusal}")
         elif action.verb is Verb.SUBMIT and self.seen.trouble:

@@ -51,6 +51,7 @@ class Experiment:
     after: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     command: tuple[str, ...] | None = None  # words of the user's own program, with {placeholders}; instead of a study
     retry: tuple[tuple[str, str, Any], ...] = ()  # what the round file says of it: (cause, key, value); see `retry`
+    snapshot: bool = False  # its jobs run a copy of the code, as it was when they were submitted
 
     def identity(self) -> dict[str, Any]:
         """Everything that makes its result what it is: if any of this changes, it is another experiment."""

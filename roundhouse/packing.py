@@ -34,6 +34,7 @@ class Allocation:
     rounds: str  # folder of round files
     analysis: str  # where archived rounds lie
     site: str | None
+    code: str | None = None  # the copy of the code that it runs; None: the checkout as it is
     at: float = 0.0  # when it was written, by the file server's clock
 
     @property
@@ -53,7 +54,7 @@ def read(directory: Path) -> Allocation | None:
     try:
         value: dict[str, Any] = json.loads(raw or b"")
         asked = dict(value.pop("resources"))
-        asked["pack"] = Pack(**asked["pack"])
+        asked |= {"pack": Pack(**asked["pack"]), "exclude": tuple(asked["exclude"])}
         identity = Identity(**value.pop("identity"))
         del value["version"]
         return Allocation(**{**value, "resources": Resources(**asked), "identity": identity, "at": at or 0.0})

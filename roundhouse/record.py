@@ -22,8 +22,8 @@ from typing import Any
 
 import yaml
 
-from roundhouse import files, shared_job
-from roundhouse.attempt import Attempt, Claim, Opened, Progress, Record, Result
+from roundhouse import fields, files, shared_job
+from roundhouse.attempt import Attempt, Claim, Opened, Progress, Record
 from roundhouse.causes import Cause
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment, hash_of
@@ -85,9 +85,6 @@ class _Damaged(Exception):
     """A file of the record exists, and cannot be understood."""
 
 
-_NONSENSE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)  # from values of other types
-
-
 def _parse(raw: bytes) -> dict[str, Any]:
     if not raw.strip():
         raise _Damaged("is empty")
@@ -118,10 +115,10 @@ def _read_attempt(place: Path, number: int, names: set[str]) -> Attempt:
     if job is None or opened_at is None:
         raise _Damaged(f"{JOB} vanished while it was read")
     try:
-        opened = _with_job_id(_opened(job, opened_at), place)
+        opened = _with_job_id(fields.opened(job, opened_at), place)
         claim = _read_claim(place) if CLAIM in names else None
-        result = _result(_read_json(place, RESULT)) if RESULT in names else None
-    except _NONSENSE as error:
+        result = fields.result(_read_json(place, RESULT)) if RESULT in names else None
+    except fields.NONSENSE as error:
         raise _Damaged(f"holds a value that makes no sense ({error})") from None
     return Attempt(
         number,
@@ -147,80 +144,14 @@ def _read_claim(place: Path) -> Claim | None:
     raw, at = files.read_bytes(f"{place}/{CLAIM}"), files.modified(place / CLAIM)
     if raw is not None and not raw.strip():
         return Claim(at=at or 0.0)  # held, holder unknown: see files.create_exclusive
-    return _claim(_read_json(place, CLAIM), at or 0.0)
-
-
-def _opened(value: Mapping[str, Any], at: float) -> Opened:
-    token, scheduler, config_hash, inputs = value["token"], value["scheduler"], value["config_hash"], value["inputs"]
-    job_id, mark, shared, index = (value.get(key) for key in ("job_id", "mark", "shared", "array_index"))
-    resources = value.get("resources") or {}
-    if not (
-        isinstance(token, str)
-        and isinstance(scheduler, dict)
-        and isinstance(config_hash, str)
-        and isinstance(inputs, dict)
-        and isinstance(job_id, (str, type(None)))
-        and isinstance(shared, (str, type(None)))
-        and isinstance(index, (int, type(None)))
-        and isinstance(resources, dict)
-    ):
-        raise TypeError("a field of another type")
-    cause = Cause(mark) if mark else None
-    return Opened(token, scheduler, config_hash, inputs, job_id, at, cause, shared, index, resources)
-
-
-def _claim(value: Mapping[str, Any] | None, at: float = 0.0) -> Claim | None:
-    if value is None:
-        return None
-    cause, job_id, jobs = value.get("cause"), value.get("job_id"), value.get("jobs")
-    if not isinstance(job_id, (str, type(None))) or not isinstance(jobs, (int, type(None))):
-        raise TypeError("a field of another type")
-    return Claim(
-        void=bool(value.get("void", False)),
-        cause=Cause(cause) if cause else None,
-        why=str(value.get("why", "")),
-        job_id=None if job_id == "unknown" else job_id,  # a job that was not told its own ID is found by its name
-        nonce=str(value["nonce"]),
-        host=str(value.get("host", "")),
-        at=at,
-        started=float(value.get("at", 0.0)),
-        jobs=jobs,
-    )
-
-
-def _result(value: Mapping[str, Any] | None) -> Result | None:
-    if value is None:
-        return None
-    return Result(
-        cause=Cause(value["cause"]),
-        why=str(value.get("why", "")),
-        exit_code=value.get("exit_code"),
-        signals=tuple(value.get("signals", ())),
-        at=float(value.get("at", 0.0)),
-        final=bool(value.get("final", False)),
-    )
+    return fields.claim(_read_json(place, CLAIM), at or 0.0)
 
 
 def _progress(place: Path) -> Progress | None:
     try:
-        return _progress_from(_read_json(place, PROGRESS))
+        return fields.progress(_read_json(place, PROGRESS))
     except _Damaged:
         return None
-
-
-def _progress_from(value: Any) -> Progress | None:
-    # Only a view of how far it is: damaged, it is worth no more than absent, and decides nothing but a count.
-    try:
-        name, epochs, metric, best = (value.get(key) for key in ("metric_name", "epochs", "metric", "best"))
-        artifacts, final = value.get("artifacts", {}), value.get("final", {})
-        numbers = (epochs, metric, best, *final.values())
-        fits = isinstance(name, (str, type(None))) and all(isinstance(one, (int, float, type(None))) for one in numbers)
-        if not fits or not all(isinstance(one, str) for one in artifacts.values()):
-            return None
-        epoch, started = int(value.get("epoch", 0)), int(value.get("started_epoch", 0))
-    except _NONSENSE:
-        return None
-    return Progress(epoch, epochs, started, name, metric, best, artifacts, final)
 
 
 def _from_history(directory: Path, history: Mapping[str, Any]) -> Record:
@@ -228,15 +159,15 @@ def _from_history(directory: Path, history: Mapping[str, Any]) -> Record:
         attempts = tuple(
             Attempt(
                 number=entry["number"],
-                opened=_opened(entry["job"], entry["job"].get("at", 0.0)),
-                claim=_claim(entry["claim"]),
-                result=_result(entry["result"]),
-                progress=_progress_from(entry["progress"]),
+                opened=fields.opened(entry["job"], entry["job"].get("at", 0.0)),
+                claim=fields.claim(entry["claim"]),
+                result=fields.result(entry["result"]),
+                progress=fields.progress(entry["progress"]),
             )
             for entry in history["attempts"]
         )
         return Record(directory, attempts, folded=True, next_number=attempts[-1].number + 1)
-    except _NONSENSE as error:
+    except fields.NONSENSE as error:
         raise _Damaged(f"holds a value that makes no sense ({error})") from None
 
 
@@ -277,6 +208,7 @@ def open_attempt(directory: Path, number: int, opened: Opened, below: Path | Non
         "inputs": dict(opened.inputs),
         "mark": str(opened.mark) if opened.mark else None,
         **({"resources": dict(opened.resources)} if opened.resources else {}),
+        **({"code": opened.code} if opened.code else {}),
     }
     try:
         files.make_directory(place)
@@ -490,7 +422,7 @@ def environments(directory: Path) -> dict[int, dict[str, Any]]:
         if raw is not None:
             told = {entry["number"]: entry["environment"] for entry in _parse(raw)["attempts"]}
             return {number: found for number, found in told.items() if isinstance(found, dict)}
-    except (OSError, _Damaged, *_NONSENSE):
+    except (OSError, _Damaged, *fields.NONSENSE):
         return {}
     found = {}
     for number in (int(name) for name in files.list_names(f"{directory}/{ATTEMPTS}") if name.isdigit()):

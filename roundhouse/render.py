@@ -63,6 +63,7 @@ def render(
     array: Mapping[str, Any] | None = None,
     body: str = "body.sh.j2",
     late: bool = False,
+    copy: Path | None = None,
     **context: Any,
 ) -> str:
     """The job script of one attempt, of the `array` that has many, or of another `body`, for a kind of scheduler."""
@@ -70,7 +71,7 @@ def render(
 
     try:
         return env.get_template(f"{kind}.sh.j2").render(
-            job_id_variable=JOB_ID_VARIABLES[kind], array=array, body=body, late=late, **context
+            job_id_variable=JOB_ID_VARIABLES[kind], array=array, body=body, late=late, copy=copy, **context
         )
     except TemplateError as error:
         raise RoundhouseError(f"templates/{kind}.sh.j2 cannot be rendered: {error}") from None

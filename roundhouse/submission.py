@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roundhouse import files, packing, record, shared_job
-from roundhouse.attempt import Opened
+from roundhouse.attempt import Opened, Record
 from roundhouse.causes import Cause
 from roundhouse.experiment import Resources
 from roundhouse.look import Look
@@ -36,6 +36,7 @@ class Submissions:
     seen: Look
     clock: Clock
     report: Report
+    act: bool = True
     _refused: dict[Resources, str] = field(default_factory=dict)
     _at_once: dict[Resources, int] = field(default_factory=dict)  # tasks of each array that may run
     _array_limit: int | None = None  # asked for once
@@ -44,7 +45,7 @@ class Submissions:
     def __post_init__(self) -> None:
         self.live = self.seen.live  # jobs of the user, those of this pass included
 
-    def submit(self, rows: Sequence[Row], limit: int | None, act: bool) -> Iterator[Row]:
+    def submit(self, rows: Sequence[Row], limit: int | None) -> Iterator[Row]:
         """Submit what is to be submitted; yields the rows that changed. Without `act`, only tells what has no room."""
         waiting = [row for row in rows if row.action.verb is Verb.SUBMIT]
         waiting.sort(key=lambda row: -row.experiment.priority)
@@ -53,7 +54,7 @@ class Submissions:
             packed = [row for row in waiting if row.experiment.resources.pack is not None]
             waiting = [row for row in waiting if row.experiment.resources.pack is None]
             for like, those in packing.by_resources(packed).items():
-                room, told = self._allocate(like, those, room, full, act)
+                room, told = self._allocate(like, those, room, full)
                 yield from (replace(row, action=told) for row in those)
         here = self.place.room() if self.place.room is not None and waiting else None
         refused = []
@@ -67,7 +68,7 @@ class Submissions:
             batch = self._batch(waiting, room)
             taken = {id(row) for row in batch}
             waiting = waiting[1:] if len(batch) == 1 else [row for row in waiting if id(row) not in taken]
-            if not act:
+            if not self.act:
                 room -= len(batch)
                 continue
             answer, actions = self._submit_array(batch) if len(batch) > 1 else self.submit_one(batch[0])
@@ -114,14 +115,19 @@ class Submissions:
         if self._array_limit is None:
             self._array_limit = self.place.scheduler.array_limit(self.place.run)
         size = min(self._array_limit, self._largest or self._array_limit)
-        alike = [row for row in waiting[:room] if row.resources == like]
+        code = self._code(waiting[0])
+        alike = [row for row in waiting[:room] if row.resources == like and self._code(row) == code]
         if like.max_running is not None:  # the arrays of one pass share it
             self._at_once.setdefault(like, max(1, like.max_running // -(-len(alike) // size)))
         return alike[:size]
 
+    def _code(self, row: Row) -> str | None:
+        """The copy of the code that it is to run; it is made, if it is not there yet."""
+        return self.place.copies.of(row.experiment, row.record, self.act)
+
     # ------------------------------------------------------------------------------------------ allocations
 
-    def _allocate(self, like: Resources, rows: Sequence[Row], room: int, full: str, act: bool) -> tuple[int, Action]:
+    def _allocate(self, like: Resources, rows: Sequence[Row], room: int, full: str) -> tuple[int, Action]:
         """See to it that there are allocations for experiments that ask for the same; they wait for a slot in one.
 
         Returns the room that is left, and how these experiments stand.
@@ -138,10 +144,11 @@ class Submissions:
         more = packing.wanted(len(rows), like, len(living))
         for _ in range(min(more, room)):
             room -= 1
-            if not act:
+            if not self.act:
                 living.append("an allocation, to be submitted")
                 continue
-            allocation = self.place.allocation(name, like, self.seen.identity)
+            code = self._code(replace(rows[0], record=Record(rows[0].record.directory)))  # of what is new
+            allocation = self.place.allocation(name, like, self.seen.identity, code)
             try:
                 answer = packing.submit(self.place, allocation)
             except OSError as error:
@@ -174,8 +181,8 @@ class Submissions:
         """
         experiment, directory, number = row.experiment, row.record.directory, row.record.next_number
         token = record.new_token()
-        asked = resources or row.resources
-        script = self.place.script(experiment, number, token, asked)
+        asked, code = resources or row.resources, self._code(row)
+        script = self.place.script(experiment, number, token, asked, code)
         try:
             if not self._open(row, token, asked, os.path.relpath(shared, directory) if shared else None):
                 return None, [_FASTER]
@@ -205,6 +212,7 @@ class Submissions:
             shared=shared,
             index=index,
             resources=request(asked, experiment.resources),
+            code=self._code(row),
         )
         if not record.open_attempt(directory, number, opened, self.place.experiments / experiment.round):
             return False
@@ -238,7 +246,9 @@ class Submissions:
             with ThreadPoolExecutor(_AT_ONCE) as pool:
                 tokens = list(pool.map(self._open_task, batch, range(len(batch)), repeat(shared)))
             files.replace(shared / shared_job.MANIFEST, manifest(batch, tokens).encode())
-            script = self.place.array_script(round_name, like, name, len(batch), self._at_once.get(like))
+            script = self.place.array_script(
+                round_name, like, self._code(batch[0]), name, len(batch), self._at_once.get(like)
+            )
             files.replace(shared / shared_job.SCRIPT, script.encode())
             answer = self.place.scheduler.submit(self.place.run, shared / shared_job.SCRIPT, name)
             if isinstance(answer, Submitted):

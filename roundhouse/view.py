@@ -6,9 +6,10 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roundhouse import asked, logs
+from roundhouse import asked, logs, snapshot
 from roundhouse.attempt import Attempt, Record
 from roundhouse.causes import Cause
 from roundhouse.experiment import Experiment, Resources
@@ -64,7 +65,13 @@ def status_of(row: Row) -> dict[str, Any]:
     told["scheduler"] = dict(attempt.opened.scheduler) if attempt else None
     told["notes"] = list(row.record.notes)
     told["attempts"] = [
-        {"number": one.number, "job_id": one.job_id, "cause": str(one.cause) if one.cause else None, "why": _why(one)}
+        {
+            "number": one.number,
+            "job_id": one.job_id,
+            "cause": str(one.cause) if one.cause else None,
+            "why": _why(one),
+            "code": one.opened.code,
+        }
         for one in row.record.attempts
     ]
     return told
@@ -90,6 +97,7 @@ def as_dict(row: Row) -> dict[str, Any]:
         "metric_name": progress.metric_name if progress else None,
         "cause": str(cause) if cause else None,
         "reason": row.action.reason,
+        "code": attempt.opened.code if attempt else None,
     }
 
 
@@ -235,6 +243,8 @@ def story(row: Row) -> str:
         f"  directory {rec.directory}",
     ]
     lines += [f"  note      {note}" for note in rec.notes]
+    round_directory = Path(str(rec.directory).removesuffix(f"/{row.experiment.path}"))
+    lines += [f"  code      {line}" for line in snapshot.story(rec, round_directory)]
     for attempt in rec.attempts:
         lines.append(f"  attempt {attempt.number}  {_told(attempt)}")
     if row.action.state in (State.PENDING, State.FAILED):

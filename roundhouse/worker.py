@@ -21,9 +21,11 @@ from roundhouse import files, record
 from roundhouse.attempt import Attempt
 from roundhouse.causes import EXIT_INPUT, EXIT_INPUT_CHANGED, EXIT_NOT_MINE
 from roundhouse.errors import RoundhouseError
+from roundhouse.snapshot import code_state
 
 SIGN_OF_LIFE = 60.0  # seconds between two
 _PR_SET_PDEATHSIG = 1
+_TREE = Path(__file__).parent.parent  # the code that runs
 
 
 class Leave(Exception):
@@ -88,7 +90,7 @@ class Work:
         keys = ("epoch", "epochs", "metric", "metric_name", "best")
         status |= {key: self._progress[key] for key in keys if key in self._progress}
         status |= {"path": self.config["path"], "state": "in_progress", "attempt": self.number, "reason": ""}
-        status["since"] = self.attempt.since
+        status["since"], status["code"] = self.attempt.since, self.attempt.opened.code
         status |= {"job_id": self.attempt.job_id, "scheduler": dict(self.attempt.opened.scheduler), "cause": None}
         status.pop("updated_at", None)
         status.pop("version", None)
@@ -100,7 +102,7 @@ class Work:
     def write_environment(self, facts: Mapping[str, Any]) -> None:
         """What ran: host, software, code. Written once."""
         value = {"version": record.VERSION, "host": platform.node(), "python": platform.python_version()}
-        files.replace(self.place / record.ENVIRONMENT, files.dump({**value, **code_state(), **facts}))
+        files.replace(self.place / record.ENVIRONMENT, files.dump({**value, **code_state(_TREE), **facts}))
 
 
 def enter(directory: Path) -> Work:
@@ -123,6 +125,11 @@ def enter(directory: Path) -> Work:
     if record.config_hash(config) != attempt.opened.config_hash:
         raise RoundhouseError(
             f"{directory}/config.yaml is not the config that attempt {number} was opened for. Was it edited?"
+        )
+    if attempt.opened.code is not None and attempt.opened.code != code_state(_TREE).get("code"):
+        raise RoundhouseError(
+            f"this job is to run the copy {attempt.opened.code} of the code, but Python loaded {_TREE}: "
+            "is PYTHONPATH, or a package that is installed, in its way?"
         )
     work = Work(directory, int(number), nonce, config, attempt)
     work.report(epoch=0, started_epoch=0)
@@ -213,23 +220,6 @@ def _checked_input(directory: Path, entry: Mapping[str, Any]) -> Path:
             EXIT_INPUT_CHANGED, f"{best} changed: it is not the file that attempt 1 of this experiment recorded"
         )
     return place
-
-
-def code_state() -> dict[str, Any]:
-    """The commit of the code, and whether the tree was edited; None where git cannot tell."""
-
-    def git(*words: str) -> str | None:
-        root = Path(__file__).parent.parent
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=30, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "--untracked-files=no")
-    return {"commit": git("rev-parse", "HEAD"), "edited": None if changed is None else bool(changed)}
 
 
 def run_command(work: Work) -> int:

@@ -208,11 +208,12 @@ def test_the_settings_say_which_weights_come(far: Far) -> None:
     assert far.at_home("d/0/best.pth").exists()
 
 
-def test_drafts_and_locks_stay_there(far: Far) -> None:
+def test_drafts_locks_and_copies_of_the_code_stay_there(far: Far) -> None:
     far.there("d/0/.draft-1234")
     far.there("d/0/.x.lock")
     far.there("d/0/.rsync-partial/out.log")
     far.there(".pull/d/0/out.log")
+    far.there(".code/0123456789abcdef/train.py")
     far.there("d/0/out.log")
     far.pull("--checkpoints", "all")
     assert [path.name for path in far.home.rglob("*") if path.is_file()] == ["out.log"]

@@ -19,7 +19,7 @@ from roundhouse import record
 DONE, USAGE, WORK_REMAINS, FAILED, TROUBLE = 0, 2, 3, 4, 5
 KEYS = [
     "path", "state", "since", "goes_on", "attempt", "job_id", "job_state", "epoch", "epochs", "metric", "best",
-    "metric_name", "cause", "reason",
+    "metric_name", "cause", "reason", "code",
 ]  # fmt: skip
 
 Call = Callable[..., tuple[int, str, str]]

@@ -105,7 +105,7 @@ look_there() {
 
 # The filter of names in `filters`.
 choose_files() {
-    filters=(--exclude=/.pull/ --exclude=.rsync-partial/ "--include=*/" "--exclude=.draft-*" "--exclude=.*.lock")
+    filters=(--exclude=/.pull/ --exclude=/.code/ --exclude=.rsync-partial/ "--include=*/" "--exclude=.draft-*" "--exclude=.*.lock")
     case $checkpoints in
         none) filters+=("--exclude=*.pth" "--exclude=checkpoint*.pth*") ;;
         best) filters+=(--include=best.pth "--exclude=*.pth" "--exclude=checkpoint*.pth*") ;;

@@ -60,7 +60,9 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
             strict=True,
         )
         experiments += [
-            Experiment(name, group, one.path, study, one.config, resources, priority, after, command, retry)
+            Experiment(
+                name, group, one.path, study, one.config, resources, priority, after, command, retry, content.snapshot
+            )
             for one, resources, priority, after, command in columns
         ]
     return experiments

@@ -350,4 +350,5 @@ class RoundFile(StrictModel):
     retry: Retry = Field(default=Retry(), description="How often an experiment is tried again; wins over the site's")
     defaults: Config = Field(default={}, description="Config of all experiments, unless a group says otherwise")
     priority: Priority = Field(default=0.0, description="Number or expression; higher goes first")
+    snapshot: bool = Field(default=False, description="Jobs run a copy of the code, as it was when they were submitted")
     experiments: dict[GroupName, Group] = Field(description="The groups of experiments")
