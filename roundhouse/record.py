@@ -12,6 +12,7 @@ The functions here carry no policy: what to do is decided in `plan`, and done by
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 import uuid
@@ -203,9 +204,11 @@ def _progress_from(value: Any) -> Progress | None:
         if not fits or not all(isinstance(one, str) for one in artifacts.values()):
             return None
         epoch, started = int(value.get("epoch", 0)), int(value.get("started_epoch", 0))
+        pace = value.get("seconds_per_epoch")
+        pace = float(pace) if isinstance(pace, (int, float)) and 0 <= pace < math.inf else None
     except _NONSENSE:
         return None
-    return Progress(epoch, epochs, started, name, metric, best, artifacts, final)
+    return Progress(epoch, epochs, started, name, metric, best, artifacts, final, pace)
 
 
 def _from_history(directory: Path, history: Mapping[str, Any]) -> Record:
