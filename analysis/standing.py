@@ -6,7 +6,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -151,7 +151,7 @@ def prospect(known: Sequence[Known]) -> Prospect:
 def _work(one: Known) -> Work:
     """As the record tells it, but for what its metrics tell better. Those of another group are nothing like it."""
     work = outlook.work_of(one.entry.row)
-    return replace(work, pace=one.pace, done=one.done, planned=one.planned, like=work.like[:2])
+    return work._replace(pace=one.pace, done=one.done, planned=one.planned, like=work.like[:2])
 
 
 # -------------------------------------------------------------------------------------------------------- failures

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from graphlib import TopologicalSorter
+from typing import NamedTuple
 
 from roundhouse.attempt import Attempt, Progress, Record
 from roundhouse.plan import State
@@ -25,9 +25,8 @@ class Range:
     high: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """One experiment, as far as time goes.
+class Work(NamedTuple):
+    """One experiment, as far as time goes. A tuple, since a pass over a large round makes very many.
 
     `seconds`: of all its `runs` so far. `pace`: its own seconds per epoch, if measured; `done` of `planned` epochs are
     done. `like`: what it has in common with others, the closest first. `after`: paths of what it waits for.
@@ -135,7 +134,7 @@ def work_of(row: Row) -> Work:
     return Work(
         path=one.path,
         ahead=ahead,
-        running=is_running(row),
+        running=ahead and is_running(row),
         completed=row.action.state is State.COMPLETED,
         seconds=sum(end - start for start, end in ran),
         runs=len(ran),
@@ -253,6 +252,8 @@ def _end(ahead: Sequence[Work], left: Mapping[str, Range | None], running: int) 
 
 def _longest_chain(ahead: Sequence[Work], left: Mapping[str, Range | None]) -> Range:
     """The most that must be done one after the other."""
+    from graphlib import TopologicalSorter
+
     works = {one.path: one for one in ahead}
     before = {path: [name for name in one.after if name in works] for path, one in works.items()}
     order = TopologicalSorter(before).static_order() if any(before.values()) else list(works)
@@ -310,8 +311,13 @@ def _counted(number: int) -> str:
 # ----------------------------------------------------------------------------------------------------------- words
 
 
+def told(rows: Iterable[Row], now: float) -> list[str]:
+    """What a person is told of a round below its table. `now`: seconds since 1970."""
+    return lines(outlook([work_of(row) for row in rows]), now)
+
+
 def lines(found: Outlook, now: float) -> list[str]:
-    """What a person is told of it, `now` being seconds since 1970; nothing of a round that has never run."""
+    """An outlook in words; none of a round that has never run."""
     if not found.used and not found.running and not found.measured:
         return []
     used = f"{_hours(found.used)} {found.unit} used"
