@@ -78,6 +78,7 @@ class Report:
     trouble: list[str] = field(default_factory=list)
     clock: Clock = Clock(0.0, 0.0, 0.0)  # by which it was judged
     asking: float = 0.0  # seconds that the scheduler took to answer
+    blind: bool = False  # it did not answer
 
 
 def run_pass(
@@ -100,6 +101,7 @@ def run_pass(
         clock = Clock(files.server_time(place.experiments), place.scheduler.grace, place.settle, place.backoff)
     report = Report(clock=clock, asking=seen.took)
     if seen.trouble and seen is not NOT_ASKED:
+        report.blind = True
         report.trouble.append(f"the scheduler cannot be asked, so nothing is judged or submitted: {seen.trouble}")
     desk = _Desk(place, seen, clock, report, act)
     rows: dict[str, Row] = {}

@@ -325,20 +325,22 @@ def lines(found: Outlook, now: float) -> list[str]:
         return [f"{used}."]
     left = f", {_hours_left(found.left)}" if found.left else ""
     if found.end is None:
-        return [f"{used}{left}. When it ends is not known yet: {found.basis}."]
+        why = "nothing like it was measured" if found.running else found.basis
+        return [f"{used}{left}. When it ends is not known yet: {why}."]
+    if found.end.high is None and found.end.low < 1:
+        return [f"{used}{left}. When it ends is not known: what runs has taken longer than all that was measured."]
     measured = f"measured in {_counted(found.measured)}"
     return [f"{used}{left}. The end {when(found.end, now)}, {found.basis}; {measured}."]
 
 
 def when(end: Range, now: float) -> str:
     """From when to when it may come: `in 3 h 5 min to 4 h 0 min (Fri 14:05 to Fri 15:00)`."""
-    first = f"{duration(end.low)}"
     if end.high is None:
-        return f"in {first} at the least"
-    last = duration(end.high)
-    if first == last:
-        return f"in about {first} ({_moment(now + end.high, now)})"
-    return f"in {first} to {last} ({_moment(now + end.low, now)} to {_moment(now + end.high, now)})"
+        return f"in {duration(end.low)} at the least"
+    from_, to = duration(end.low), duration(end.high)
+    first, last = _moment(now + end.low, now), _moment(now + end.high, now)
+    told = f"about {to}" if from_ == to else f"{from_} to {to}"
+    return f"in {told} ({last if first == last else f'{first} to {last}'})"
 
 
 def duration(seconds: float) -> str:
@@ -357,7 +359,7 @@ def _moment(at: float, now: float) -> str:
 
 
 def _hours(hours: float) -> str:
-    return f"{hours:.1f}" if hours < 100 else f"{hours:.0f}"
+    return f"{hours:.{2 if hours < 1 else 1 if hours < 100 else 0}f}"
 
 
 def _hours_left(left: Range) -> str:

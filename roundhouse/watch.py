@@ -98,42 +98,43 @@ class Watch:
             pause = pause_for(max(AT_LEAST, self.every or 0.0), self.still)
             say(f"No pass was made: {words}. Next one in {pause:.0f} s.")
             return pause
-        changed = self._changed(passed)
+        first, changed = self.known is None, self._changed(passed)
         self.still = 0 if changed else self.still + 1
         self._tell(passed, changed)
         self.code = passed.code
         if passed.over:
             return None
         pause = pause_after(passed, self.still, self.every)
-        say(_next(pause, passed))
+        say(_next(pause, passed) + " Ctrl-C ends the watch, not the jobs." * first)
         return pause
 
     def _changed(self, passed: Passed) -> list[Row]:
-        """The rows that are not as they were. What a pass that failed saw is no news."""
-        if passed.failed and self.known is not None:
+        """The rows that are not as they were. What was seen without the scheduler is no news."""
+        if passed.report.blind and self.known is not None:
             return []
         before, self.known = self.known or {}, {row.experiment.path: _standing(row) for row in passed.report.rows}
         return [row for row in passed.report.rows if before.get(row.experiment.path) != _standing(row)]
 
     def _tell(self, passed: Passed, changed: Sequence[Row]) -> None:
         report = passed.report
-        held, amiss = view.limits(report.rows), view.refusals(report.rows) + report.trouble
-        if self.said is not None and changed:
+        amiss, held = view.refusals(report.rows) + report.trouble, view.limits(report.rows)
+        before, self.said = self.said, {*amiss, *held}
+        if before is not None:
             _list(changed)
-        if self.said is None or passed.over:
+        if before is None or passed.over:
             self.show(passed)
-        else:
-            for line in held:
-                if line not in self.said:
-                    say(line)
-            for line in amiss:
-                if line not in self.said:
-                    print(line, file=sys.stderr, flush=True)
-            if passed.failed:
-                say("The pass failed. Nothing was lost.")
+            return
+        for line in amiss:
+            if line not in before:
+                print(line, file=sys.stderr, flush=True)
+        for line in held:
+            if line not in before:
+                say(line)
+        if passed.failed:
+            say("The pass failed. Nothing was lost.")
+        if not report.blind:
             summary = view.summary(passed.round.name, report.rows, len(passed.round.experiments))
             say(" ".join([summary, *outlook.told(report.rows, time.time())]))
-        self.said = {*held, *amiss}
 
 
 # ---------------------------------------------------------------------------------------------------- how long to wait
@@ -182,7 +183,7 @@ def _next(pause: float, passed: Passed) -> str:
     if SHARE * passed.took >= pause > AT_LEAST:
         asking = f"{passed.report.asking:.1f} s of them to ask the scheduler"
         share = f", {SHARE} times the {passed.took:.1f} s that this one took, {asking}"
-    return f"Next pass in {pause:.0f} s{share}. Ctrl-C ends the watch, not the jobs."
+    return f"Next pass in {pause:.0f} s{share}."
 
 
 # -------------------------------------------------------------------------------------------------------- what is told
