@@ -225,7 +225,7 @@ class _Desk:
         waiting = sorted(
             (row for row in rows if row.action.verb is Verb.SUBMIT), key=lambda row: -row.experiment.priority
         )
-        room, full = len(waiting), ""
+        room, full = (0, held) if (held := _held(rows)) else (len(waiting), "")
         if limit is not None and limit < room:
             room, full = (
                 limit,
@@ -297,6 +297,11 @@ class _Desk:
                 record.write_status(rec.directory, view.status_of(row))
         except OSError as error:
             self.report.trouble.append(f"{row.experiment.path}: its files could not be brought up to date: {error}")
+
+
+def _held(rows: Sequence[Row]) -> str:
+    """The words of a limit that is still waited for: it holds for all, and to try each would only use up attempts."""
+    return next((row.action.reason for row in rows if row.action.cause is Cause.LIMIT), "")
 
 
 def last_words(rec: Record) -> str:
