@@ -18,8 +18,8 @@ from roundhouse.round import Round
 from roundhouse.view import Row
 
 AT_LEAST = 30.0  # seconds between two passes: many people share the scheduler
-SHARE = 5  # and so many times as long as the last pass took, which is more careful than to count its queries alone
-AT_MOST = 600.0  # seconds between two passes while nothing changes, unless those say more
+SHARE = 5  # so many times as long as the scheduler took to answer, and the whole pass, but for that not beyond AT_MOST
+AT_MOST = 600.0  # seconds between two passes while nothing changes
 GROWTH = 1.5  # by which the pause grows with each pass that finds nothing new, or fails
 AFTER = 1.0  # seconds after the moment at which something is expected
 MANY = 20  # changes above which they are counted, not listed
@@ -152,7 +152,7 @@ def pause_for(least: float, still: int, moments: Iterable[float] = ()) -> float:
 
 def pause_after(passed: Passed, still: int, every: float | None) -> float:
     """Seconds until the pass after this one."""
-    least = max(AT_LEAST, SHARE * passed.took, every or 0.0)
+    least = max(AT_LEAST, min(SHARE * passed.took, AT_MOST), SHARE * passed.report.asking, every or 0.0)
     if passed.failed:
         return pause_for(least, still)
     return least if every is not None else pause_for(least, still, moments(passed.report.rows, passed.report.clock))
@@ -179,11 +179,9 @@ def moments(rows: Sequence[Row], clock: Clock) -> Iterator[float]:
 
 
 def _next(pause: float, passed: Passed) -> str:
-    share = ""
-    if SHARE * passed.took >= pause > AT_LEAST:
-        asking = f"{passed.report.asking:.1f} s of them to ask the scheduler"
-        share = f", {SHARE} times the {passed.took:.1f} s that this one took, {asking}"
-    return f"Next pass in {pause:.0f} s{share}."
+    took, asking = passed.took, passed.report.asking
+    long = f": this one took {took:.0f} s, {asking:.0f} of them to ask the scheduler" if SHARE * took >= pause else ""
+    return f"Next pass in {pause:.0f} s{long if pause > AT_LEAST else ''}."
 
 
 # -------------------------------------------------------------------------------------------------------- what is told
@@ -198,18 +196,22 @@ def _list(changed: Sequence[Row]) -> None:
         for row in changed:
             say(_line(row))
         return
-    for (group, state), count in Counter((row.experiment.group, row.action.state) for row in changed).items():
-        say(f"{state:11} {count} of {group}")
+    for (what, group), count in Counter((_state(row), row.experiment.group) for row in changed).items():
+        say(f"{what}: {count} of {group}")
+
+
+def _state(row: Row) -> str:
+    state = row.action.state
+    return f"{state}, {row.job_state}" if row.job_state and state is State.IN_PROGRESS else str(state)
 
 
 def _line(row: Row) -> str:
     """How an experiment stands now."""
     told = view.as_dict(row)
     attempt = f", attempt {told['attempt']}" if (told["attempt"] or 0) > 1 else ""
-    job = f", {row.job_state}" if row.job_state and row.action.state is State.IN_PROGRESS else ""
     best = f", best {told['metric_name']} {view.number(told['best'])}" if told["best"] is not None else ""
     reason = f": {told['reason']}" if told["reason"] else ""
-    return f"{told['state']:11} {told['path']}{job}{attempt}{best}{reason}"
+    return f"{_state(row)}: {told['path']}{attempt}{best}{reason}"
 
 
 def say(line: str) -> None:
