@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         nargs="?",
         const=True,
-        help="pass again and again until nothing is left to do; without SECONDS as often as it is worth",
+        help="pass again and again until nothing is left to do; without SECONDS, the pause follows what happens",
     )
     parser.add_argument("--only", metavar="GLOB", help="only experiments whose path matches, such as 'cifar10/*'")
     parser.add_argument("--force", action="store_true", help="with --archive: also if it was halted before its end")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from roundhouse import outlook
 from roundhouse.attempt import Attempt, Claim, Opened, Progress, Record, Result
@@ -18,6 +20,7 @@ from roundhouse.causes import Cause
 from roundhouse.experiment import Experiment, Resources
 from roundhouse.outlook import Outlook, Range, Work, lines, pace_of, spans, work_of
 from roundhouse.plan import Action, Inputs, State, Verb
+from roundhouse.progress import Display
 from roundhouse.view import Row
 
 NOW = 1.8e9
@@ -245,6 +248,17 @@ def test_without_a_word_of_its_training_the_epochs_that_an_attempt_gained_tell_i
     assert pace_of(row(told).record) == 90
     none = replace(gained, progress=Progress(3, 20, started_epoch=3))
     assert pace_of(row(none).record) is None
+
+
+def test_on_a_terminal_the_bar_of_the_round_says_when_it_ends_and_keeps_up_with_the_rows() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=160)
+    told = Progress(4, 10, seconds_per_epoch=60.0)
+    runs = row(attempt(NOW, None, progress=told, progress_at=NOW + 240), state=State.IN_PROGRESS)
+    with Display(console) as display:
+        display.show([row(attempt(NOW, NOW + 1)), runs])
+        assert display._bars.tasks[-1].fields["metric"].startswith("ends in 5 min to 6 min (")
+        display.show([row(attempt(NOW, NOW + 1))])
+        assert display._bars.tasks[-1].fields["metric"] == ""
 
 
 # --------------------------------------------------------------------------------------------------------- in words
