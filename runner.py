@@ -38,7 +38,12 @@ def parser() -> argparse.ArgumentParser:
     )
     what.add_argument("--schema", action="store_true", help="print the JSON Schema of round files, for editors")
     parser.add_argument(
-        "--watch", metavar="SECONDS", type=float, help="pass again and again until nothing is left to do"
+        "--watch",
+        metavar="SECONDS",
+        type=float,
+        nargs="?",
+        const=True,
+        help="pass again and again until nothing is left to do; without SECONDS, the pause follows what happens",
     )
     parser.add_argument("--only", metavar="GLOB", help="only experiments whose path matches, such as 'cifar10/*'")
     parser.add_argument("--force", action="store_true", help="with --archive: also if it was halted before its end")

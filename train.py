@@ -89,6 +89,7 @@ def train(work: worker.Work) -> int:
             metric=progress.metrics.get(progress.metric),
             best=progress.best,
             exact=progress.exact,
+            seconds_per_epoch=progress.seconds_per_epoch,
         )
         told = ", ".join(f"{key} {value:.4g}" for key, value in progress.metrics.items())
         if progress.epoch > progress.started_epoch:

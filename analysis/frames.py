@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.rounds import Entry, Metrics, Place, RoundRecords, metrics_of, read_round
-from roundhouse import record
+from roundhouse import outlook, record
 
 HEAD = ("path", "group", "study", "state", "cause", "reason")
 NO_EPOCHS = ["path", "stage", "epoch"]
@@ -103,13 +103,7 @@ def spans_of(entry: Entry) -> list[tuple[float, float]]:
 
     An attempt whose job left no result counts to the moment at which a pass closed it, an upper bound.
     """
-    spans = []
-    for attempt in entry.row.record.runs:
-        if attempt.claim is None or attempt.claim.void or not attempt.claim.started:
-            continue
-        end = attempt.result.at if attempt.result else attempt.progress_at
-        spans.append((attempt.claim.started, max(end or 0.0, attempt.claim.started)))
-    return spans
+    return outlook.spans(entry.row.record)
 
 
 def moment(seconds: float | None) -> pd.Timestamp | None:

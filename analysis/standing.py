@@ -12,13 +12,12 @@ from typing import Any
 
 from analysis.frames import spans_of
 from analysis.rounds import Entry, Metrics, RoundRecords, labels, metrics_of
-from roundhouse import logs
+from roundhouse import logs, outlook
 from roundhouse.attempt import Progress
 from roundhouse.causes import Cause
+from roundhouse.outlook import Work
 from roundhouse.plan import State
-from roundhouse.view import counted
 
-AHEAD = (State.PENDING, State.SUBMITTING, State.IN_PROGRESS)  # what goes on by itself
 STOPPED = (State.FAILED, State.BLOCKED, State.CANCELLED)  # what waits for a person
 ORDER = (State.COMPLETED, State.IN_PROGRESS, State.SUBMITTING, State.PENDING, *STOPPED)  # in which states are told
 BEST = 3  # settings told of each group
@@ -34,7 +33,7 @@ class Known:
 
     @cached_property
     def spans(self) -> list[tuple[float, float]]:
-        return [span for span in spans_of(self.entry) if all(map(math.isfinite, span))]
+        return spans_of(self.entry)
 
     @property
     def seconds(self) -> float:
@@ -49,22 +48,12 @@ class Known:
     @property
     def running(self) -> bool:
         """Whether a job holds its newest attempt; one that is only queued does not run."""
-        newest = self.entry.row.record.newest
-        return (
-            self.entry.state in AHEAD
-            and newest is not None
-            and not newest.closed
-            and newest.opened.mark is None
-            and newest.claim is not None
-        )
+        return outlook.is_running(self.entry.row)
 
     @cached_property
     def progress(self) -> Progress | None:
         """The furthest that an attempt has come, the newest first that told how far it is to go."""
-        rec = self.entry.row.record
-        attempts = [rec.completed] if rec.completed else rec.attempts[::-1]
-        told = [one.progress for one in attempts if one.progress]
-        return next((one for one in told if one.epochs), told[0] if told else None)
+        return outlook.progress_of(self.entry.row.record)
 
     @property
     def done(self) -> int:
@@ -119,14 +108,10 @@ class Use:
 
 def use(known: Sequence[Known], resources_known: bool = True) -> Use:
     """Hours of all runs times GPUs; times CPU cores if no experiment asks for a GPU; else plain, of jobs."""
-    asked = [one.entry.row.experiment.resources for one in known]
+    unit, weights = outlook.weights_of([_work(one) for one in known])
     if not resources_known:
-        unit, weights = "job-hours", [1 for _ in asked]
-    elif any(one.ngpus for one in asked):
-        unit, weights = "GPU-hours", [one.ngpus for one in asked]
-    else:
-        unit, weights = "CPU-hours", [one.ncpus for one in asked]
-    hours = sum(one.seconds * weight for one, weight in zip(known, weights, strict=True)) / 3600
+        unit, weights = "job-hours", dict.fromkeys(weights, 1)
+    hours = sum(one.seconds * weights[one.entry.path] for one in known) / 3600
     runs = [len(one.spans) for one in known]
     return Use(hours, unit, sum(number > 1 for number in runs), sum(runs))
 
@@ -146,51 +131,19 @@ class Prospect:
 
 
 def prospect(known: Sequence[Known]) -> Prospect:
-    """Measured work that remains, divided by how many run now, and not less than the longest single one.
+    """Measured work that remains, divided by how many run now, and not less than the longest chain of it.
 
     An experiment's own seconds per epoch count for its epochs to come; without them, the median of completed ones of
     its group and data set, else of its group. What failed, is blocked or was cancelled does not count.
     """
-    usual = _usual(known)
-    ahead = [one for one in known if one.entry.state in AHEAD]
-    running = sum(one.running for one in ahead)
-    left = [_left(one, usual) for one in ahead]
-    measured = [seconds for seconds in left if seconds is not None]
-    uncounted = len(left) - len(measured)
-    missing = f"{counted(uncounted, 'experiment')} without a measured duration not counted" if uncounted else ""
-    seconds: float | None = None
-    if not ahead:
-        seconds, basis = 0.0, "nothing remains that goes on by itself"
-    elif not running:
-        basis = "nothing runs"
-    elif not measured:
-        basis = missing
-    else:
-        seconds = max(sum(measured) / running, max(measured))
-        told = f"at {running} running now, of {counted(len(ahead), 'experiment')} ahead"
-        basis = f"{told}; {missing}" if missing else told
-    return Prospect(seconds, len(ahead), running, uncounted, basis)
+    found = outlook.outlook([_work(one) for one in known])
+    return Prospect(found.end.usual if found.end else None, found.ahead, found.running, found.uncounted, found.basis)
 
 
-def _usual(known: Iterable[Known]) -> dict[tuple[str, ...], float]:
-    """Median duration in seconds of completed experiments: by group, and by group and data set."""
-    durations: dict[tuple[str, ...], list[float]] = {}
-    for one in known:
-        if one.entry.state is State.COMPLETED and one.spans:
-            for kind in _kinds(one):
-                durations.setdefault(kind, []).append(one.seconds)
-    return {kind: statistics.median(values) for kind, values in durations.items()}
-
-
-def _kinds(one: Known) -> tuple[tuple[str, ...], ...]:
-    return (one.entry.group, one.entry.data_set), (one.entry.group,)
-
-
-def _left(one: Known, usual: Mapping[tuple[str, ...], float]) -> float | None:
-    if one.pace is not None and one.planned:
-        return max(one.planned - one.done, 0) * one.pace
-    found = next((usual[kind] for kind in _kinds(one) if kind in usual), None)
-    return None if found is None else max(found - one.seconds, 0.0)
+def _work(one: Known) -> Work:
+    """As the record tells it, but for what its metrics tell better. Those of another group are nothing like it."""
+    work = outlook.work_of(one.entry.row)
+    return work._replace(pace=one.pace, done=one.done, planned=one.planned, like=work.like[:2])
 
 
 # -------------------------------------------------------------------------------------------------------- failures

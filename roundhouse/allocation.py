@@ -120,7 +120,7 @@ class Agent:
     def _desk(self) -> Desk:
         """A look at the slots. What runs elsewhere is not known here, and stays as it is."""
         run = self.place.run
-        seen = Look(self.slots.query(run, (), ()), self.slots.identity(run), self.allocation.name)
+        seen = Look(self.slots.query(run, (), ()), self.slots.identity(run), within=self.allocation.name)
         clock = Clock(files.server_time(self.place.experiments), self.slots.grace, self.place.settle, 0.0)
         return Desk(self.place, seen, clock, Report(), act=True)
 

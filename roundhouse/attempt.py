@@ -92,6 +92,7 @@ class Progress:
     best: float | None = None
     artifacts: Mapping[str, str] = field(default_factory=dict)  # file name -> SHA-256
     final: Mapping[str, float] = field(default_factory=dict)  # metrics of the finished run
+    seconds_per_epoch: float | None = None  # of the stage that it is in
 
     @property
     def gained(self) -> bool:

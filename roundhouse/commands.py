@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TextIO
 
-from roundhouse import dispatch, orders, record, view
+from roundhouse import dispatch, orders, outlook, record, view
 from roundhouse.archive import Archive, make_directory, refuse_archived
 from roundhouse.dispatch import Report, Workplace
 from roundhouse.errors import RoundhouseError
@@ -33,7 +33,6 @@ DONE, USAGE, WORK_REMAINS, FAILED, TROUBLE, INTERRUPTED = 0, 2, 3, 4, 5, 130
 LOCK_PATIENCE = 120.0  # seconds to wait for another pass over the same round
 HERE_PATIENCE = 5.0  # the same where a pass lasts as long as the training does
 WIDE = 160  # columns of a table that goes into a file or a pipe
-WATCH_AT_LEAST = 30.0  # seconds between two passes on a cluster: many people share its scheduler
 
 
 class Busy(RoundhouseError):
@@ -98,13 +97,13 @@ def run(options: argparse.Namespace, repository: Path) -> int:
                 print("What has run goes on with the code that it ran. For the present code: --retry --code current")
         if isinstance(place.scheduler, Local):
             return _run_here(place, place.scheduler, loaded, only, options.limit)
-    return _run_there(place, loaded, only, options.limit, options.watch)
+    return _run_there(place, loaded, only, options.limit) if options.watch is None else _watch(place, loaded, options)
 
 
 def _check(options: argparse.Namespace) -> None:
     for name in ("limit", "jobs_per_gpu", "watch"):
         value = getattr(options, name)
-        if value is not None and value < (0 if name == "limit" else 1):
+        if value is not None and not (0 if name == "limit" else 1) <= value < 1e7:
             raise RoundhouseError(f"--{name.replace('_', '-')} {value} makes no sense")
     if options.json and not options.status:
         raise RoundhouseError("--json goes with --status")
@@ -209,20 +208,43 @@ def _run_here(place: Workplace, scheduler: Local, loaded: Round, only: Only, lim
     return INTERRUPTED if interrupted else exit_code(report)
 
 
-def _run_there(place: Workplace, loaded: Round, only: Only, limit: int | None, watch: float | None) -> int:
-    while True:
-        with _lock(place.experiments, loaded.name):
-            started = time.monotonic()
-            report = dispatch.run_pass(place, loaded.experiments, only=only, limit=limit)
-            took = time.monotonic() - started
-        _print(loaded, report)
+def _run_there(place: Workplace, loaded: Round, only: Only, limit: int | None) -> int:
+    with _lock(place.experiments, loaded.name):
+        report = dispatch.run_pass(place, loaded.experiments, only=only, limit=limit)
+    _print(loaded, report)
+    return exit_code(report)
+
+
+def _watch(place: Workplace, loaded: Round, options: argparse.Namespace) -> int:
+    """Passes until nothing is left to do, each over the round as its file says then."""
+    from roundhouse.watch import Latest, NoPass, Passed, Watch, say
+
+    def read() -> Round:
+        found = load_round(options.round, options.rounds)
+        _check_studies(found, place.repository)
+        _chooser(found, options.only)
+        return found
+
+    def one_pass() -> Passed:
+        current = latest.look()
+        only = _chooser(current, options.only)
+        try:
+            with _lock(place.experiments, current.name):
+                began = time.monotonic()
+                report = dispatch.run_pass(place, current.experiments, only=only, limit=options.limit)
+                took = time.monotonic() - began
+        except (Busy, OSError) as error:
+            raise NoPass(str(error)) from None
         code = exit_code(report)
-        if watch is None or code not in (WORK_REMAINS, TROUBLE):
-            return code
-        gc.collect()
-        pause = max(watch, WATCH_AT_LEAST, 5 * took)
-        print(f"Next pass in {pause:.0f} s. Ctrl-C ends the watch, not the jobs.", flush=True)
-        time.sleep(pause)
+        return Passed(current, report, took, code, over=code in (DONE, FAILED), failed=code == TROUBLE)
+
+    latest = Latest(loaded, read)
+    try:
+        every = None if options.watch is True else options.watch
+        return Watch(one_pass, lambda passed: _print(passed.round, passed.report), every).run()
+    except KeyboardInterrupt:
+        say("The watch has ended; the jobs go on. The same call takes it up again.")
+        return INTERRUPTED
 
 
 def exit_code(report: Report) -> int:
@@ -236,6 +258,7 @@ def exit_code(report: Report) -> int:
 
 def _print(loaded: Round, report: Report) -> None:
     if len(report.rows) > view.MANY and exit_code(report) == DONE:
+        _tell(outlook.told(report.rows, time.time()))
         print(view.summary(loaded.name, report.rows, len(loaded.experiments)), flush=True)
         return
     from rich.console import Console
@@ -247,6 +270,7 @@ def _print(loaded: Round, report: Report) -> None:
     if len(rows) > view.MANY:
         if any(row.action.state is not State.COMPLETED for row in rows):
             console.print(view.groups(rows))
+            _tell(view.limits(rows))
     table = view.table(rows)
     if table.row_count:
         console.print(table)
@@ -254,6 +278,7 @@ def _print(loaded: Round, report: Report) -> None:
     if settings:
         console.print("", results.table(settings), sep="\n")
     _tell(view.refusals(rows) + report.trouble, sys.stderr)
+    _tell(outlook.told(rows, time.time()))
     print(view.summary(loaded.name, rows, len(loaded.experiments)), flush=True)
 
 

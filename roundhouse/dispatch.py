@@ -144,6 +144,9 @@ class Report:
     rows: list[Row] = field(default_factory=list)
     done: list[tuple[Experiment, Action]] = field(default_factory=list)  # what was carried out
     trouble: list[str] = field(default_factory=list)
+    clock: Clock = Clock(0.0, 0.0, 0.0)  # by which it was judged
+    asking: float = 0.0  # seconds that the scheduler took to answer
+    blind: bool = False  # it did not answer
 
 
 def run_pass(
@@ -164,8 +167,9 @@ def run_pass(
             make_directory(Archive.of(name, place.experiments, place.analysis or place.repository / "analysis"))
         seen = look(place.scheduler, place.run, records)
         clock = Clock(files.server_time(place.experiments), place.scheduler.grace, place.settle, place.backoff)
-    report = Report()
+    report = Report(clock=clock, asking=seen.took)
     if seen.trouble and seen is not NOT_ASKED:
+        report.blind = True
         report.trouble.append(f"the scheduler cannot be asked, so nothing is judged or submitted: {seen.trouble}")
     desk = Desk(place, seen, clock, report, act)
     rows: dict[str, Row] = {}

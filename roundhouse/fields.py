@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,6 +74,8 @@ def progress(value: Any) -> Progress | None:
         if not fits or not all(isinstance(one, str) for one in artifacts.values()):
             return None
         epoch, started = int(value.get("epoch", 0)), int(value.get("started_epoch", 0))
+        pace = value.get("seconds_per_epoch")
+        pace = float(pace) if isinstance(pace, (int, float)) and 0 <= pace < math.inf else None
     except NONSENSE:
         return None
-    return Progress(epoch, epochs, started, name, metric, best, artifacts, final)
+    return Progress(epoch, epochs, started, name, metric, best, artifacts, final, pace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ class Look:
 
     jobs: Jobs | QueryFailed
     identity: Identity | QueryFailed
+    took: float = 0.0  # seconds until it came
     within: str | None = None
 
     @cached_property
@@ -52,10 +54,10 @@ def look(scheduler: Scheduler, run: Run, records: Sequence[Record]) -> Look:
     attempts = [rec.newest for rec in records if rec.newest and not rec.newest.closed]
     ids = {attempt.job_id for attempt in attempts if attempt.job_id}
     names = {attempt.opened.job_name for attempt in attempts}
+    began = time.monotonic()
     jobs = scheduler.query(run, ids, names)
-    if isinstance(jobs, QueryFailed):
-        return Look(jobs, jobs)
-    return Look(jobs, scheduler.identity(run))
+    identity = jobs if isinstance(jobs, QueryFailed) else scheduler.identity(run)
+    return Look(jobs, identity, time.monotonic() - began)
 
 
 def answer_for(attempt: Attempt | None, before: Attempt | None, seen: Look) -> Answer:

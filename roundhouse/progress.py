@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from roundhouse import outlook
 from roundhouse.attempt import Record
 from roundhouse.plan import State
 from roundhouse.view import Row, as_dict, number
@@ -58,6 +60,8 @@ class Display:
         if self._round is None:
             self._round = self._bars.add_task("[bold]round", total=len(rows), metric="")
         self._bars.update(self._round, completed=done)
+        if fresh is None and self.console.is_terminal:
+            self._bars.update(self._round, metric=_end(rows))
 
     def _tell(self, row: Row) -> None:
         """A line when an experiment's state changes, or it starts another attempt."""
@@ -89,3 +93,9 @@ class Display:
             self._running[path] = self._bars.add_task(path, total=None, metric="")
         metric = f"{told['metric_name']} {number(told['metric'])}" if told["metric"] is not None else ""
         self._bars.update(self._running[path], completed=told["epoch"] or 0, total=told["epochs"], metric=metric)
+
+
+def _end(rows: Sequence[Row]) -> str:
+    """When the round may end; empty while that is not known."""
+    end = outlook.outlook([outlook.work_of(row) for row in rows]).end
+    return f"ends {outlook.when(end, time.time())}" if end and end.usual else ""

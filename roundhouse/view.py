@@ -231,6 +231,12 @@ def refusals(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def limits(rows: Sequence[Row]) -> list[str]:
+    """A line for each limit that holds experiments back, in the words of whoever set it."""
+    held = Counter(row.action.reason for row in rows if row.action.cause is Cause.LIMIT)
+    return [f"{counted(count, 'experiment')} held back: {reason}" for reason, count in held.items()]
+
+
 def story(row: Row) -> str:
     """Everything known about one experiment: `--why`."""
     rec = row.record

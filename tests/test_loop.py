@@ -162,6 +162,9 @@ def test_progress_is_reported_at_the_start_and_after_each_epoch(tmp_path: Path) 
         (0, "autoencoder", 5), (1, "autoencoder", 5), (2, "autoencoder", 5), (3, "head", 5),
     ]  # fmt: skip
     assert reports[0].metrics == {}
+    assert reports[0].seconds_per_epoch is None
+    assert reports[1].seconds_per_epoch == reports[1].metrics["seconds"]
+    assert reports[3].seconds_per_epoch == reports[3].metrics["seconds"], "of this stage alone"
     assert reports[-1].best == reports[-1].metrics["distance"]
     train(tmp_path, reports=reports)
     assert [report.started_epoch for report in reports] == [0, 0, 0, 0, 3, 3, 3]

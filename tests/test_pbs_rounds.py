@@ -274,6 +274,8 @@ def test_what_the_server_refuses_for_its_limits_is_submitted_as_soon_as_there_is
     assert rounds.view("c")["reason"].startswith("limit reached")
     assert rounds.call().returncode == WORK_REMAINS
     assert accepted(fake_pbs) == 2
+    assert rounds.causes("d") == [], "while the limit is waited for, nothing else is tried either"
+    assert rounds.status()["d"]["reason"] == told["c"]["reason"]
     rounds.release(*names)
     rounds.pass_until_done()
     assert sorted(path for path, _ in experiments_of(fake_pbs)) == [*names]
@@ -552,6 +554,36 @@ def test_a_site_never_has_more_jobs_than_it_allows_and_the_most_important_go_fir
     rounds.pass_until_done()
     assert experiments_of(fake_pbs) == [("d", 1), ("b", 1), ("a", 1), ("c", 1), ("e", 1)]
     assert fake_pbs.state("1.pbsnode") == "R"
+
+
+def test_of_many_the_limit_takes_the_most_important(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
+    rounds.write_steps("a", "b", "c", priority="{'b': 2, 'c': 1}[name] if name in 'bc' else 0")
+    assert rounds.call("--limit", "2").returncode == WORK_REMAINS
+    assert experiments_of(fake_pbs) == [("b", 1), ("c", 1)]
+    assert rounds.status()["a"]["reason"] == "", "the next pass submits it"
+
+
+@pytest.mark.parametrize(
+    ("site", "server", "options", "told"),
+    [
+        ({"max_jobs": 2}, {}, (), "69 experiments held back: limit reached: 2 jobs at once"),
+        ({}, {"max_jobs": 2}, (), "69 experiments held back: limit reached: qsub (exit 38): qsub: would exceed"),
+        ({}, {}, ("--limit", "2"), "68 experiments held back: limit reached: 2 submissions in this pass"),
+    ],
+)
+def test_limits_are_told_in_a_round_that_is_too_large_to_list(
+    fake_pbs: FakePBS, rounds: ClusterRounds, site: dict[str, int], server: dict[str, int], options: tuple[str, ...],
+    told: str,
+) -> None:  # fmt: skip
+    fake_pbs.turn(stopped=True, **server)
+    rounds.set_site(**site)
+    foreign = rounds.folder / "foreign.sh"
+    foreign.write_text("#PBS -N rhotherstool\nsleep 600\n")
+    fake_pbs.run(["qsub", str(foreign)])
+    rounds.write({"e": {"path": "{n}", "grid": {"n": list(range(70))}, "command": "true"}})
+    done = rounds.call(*options)
+    assert done.returncode == WORK_REMAINS
+    assert told in done.stdout
 
 
 def test_limit_submits_so_many_and_no_more(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:

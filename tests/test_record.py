@@ -346,6 +346,18 @@ def test_damaged_progress_is_as_good_as_none(tmp_path: Path, content: bytes) -> 
     assert rec.completed.progress is None
 
 
+@pytest.mark.parametrize(
+    ("told", "known"), [("12.5", 12.5), ('"fast"', None), ("-1", None), ("1e999", None), ("null", None)]
+)
+def test_what_is_no_time_is_no_pace(tmp_path: Path, told: str, known: float | None) -> None:
+    place = completed(tmp_path)
+    (place / record.PROGRESS).write_text(f'{{"version": 1, "epoch": 3, "seconds_per_epoch": {told}}}')
+    rec = record.read(tmp_path)
+    assert rec.completed is not None
+    assert rec.completed.progress is not None
+    assert (rec.completed.progress.epoch, rec.completed.progress.seconds_per_epoch) == (3, known)
+
+
 def test_what_the_file_system_will_not_let_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     rec = record.read(tmp_path / "loop")

@@ -85,6 +85,8 @@ def test_a_mistake_in_a_round_file_is_told_with_its_place(rounds: Rounds, call: 
     [
         (["--limit", "-1"], "--limit -1 makes no sense"),
         (["--watch", "0"], "--watch 0.0 makes no sense"),
+        (["--watch", "nan"], "--watch nan makes no sense"),
+        (["--watch", "inf"], "--watch inf makes no sense"),
         (["--jobs-per-gpu", "0"], "--jobs-per-gpu 0 makes no sense"),
         (["--json"], "--json goes with --status"),
         (["--only", "x/*"], "--only 'x/*' matches no experiment of round r"),

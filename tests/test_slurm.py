@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from cluster import CannotStart, SlurmCluster, run_command, skip_or_fail, start_slurm, wait_until
+from rounds_for_tests import Rounds, fake_command
 from transcripts import replay, transcript, transcripts
 
 from roundhouse import render
@@ -94,6 +95,25 @@ def test_a_limit_means_later(verdict: str) -> None:
     answer = read_submission(said(1, "", verdict))
     assert isinstance(answer, Refused)
     assert answer.later
+
+
+def test_a_limit_of_slurm_stands_in_the_table_and_nothing_is_tried_again_while_it_is_waited_for(
+    rounds: Rounds,
+) -> None:
+    told = "sbatch: error: QOSMaxSubmitJobPerUserLimit\\nsbatch: error: Batch job submission failed: Job violates "
+    told += "accounting/QOS policy (job submit limit, user's size and/or time limits)"
+    tried = rounds.notes / "tried"
+    refuse = f'[ "$1" = --version ] && exit; echo >> {tried}; printf "{told}\\n" >&2; exit 1'
+    rounds.extra["PATH"] = fake_command(rounds.folder, "sbatch", refuse)
+    fake_command(rounds.folder, "squeue", ":")
+    fake_command(rounds.folder, "scontrol", "echo 'ClusterName             = far'")
+    fake_command(rounds.folder, "sacct", ":")
+    rounds.write({"e": {"path": "{seed}", "grid": {"seed": [0, 1, 2]}, "command": "true"}})
+    for _ in range(2):
+        done = rounds.call("--scheduler", "slurm")
+        assert done.returncode == 3
+        assert " ".join(done.stdout.split()).count("limit reached: sbatch (exit 1): sbatch: error: QOSMaxSubmit") == 3
+        assert len(tried.read_text().splitlines()) == 1
 
 
 def test_a_limit_on_each_single_job_is_refused_for_good() -> None:

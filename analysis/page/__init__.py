@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from analysis.page.rows import amount, is_share, table
 from analysis.standing import LOGS, Changes, Failure, Known, Leaders, Prospect, Spread, Use
+from roundhouse.outlook import duration
 from roundhouse.plan import State
 from roundhouse.view import counted, date_and_time
 
@@ -166,17 +167,6 @@ def spaced(name: str) -> str:
 
 def moment(when: datetime) -> str:
     return f"{date_and_time(when.timestamp())} UTC"
-
-
-def duration(seconds: float) -> str:
-    """A time in the two units that matter: `2 d 4 h`, `3 h 20 min`, `45 s`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
-    if days:
-        return f"{days} d {hours} h"
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def plus_minus(found: Spread | None, name: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,6 +52,7 @@ class Progress:
     best: float | None
     started_epoch: int  # epochs that were done when this attempt began
     exact: bool
+    seconds_per_epoch: float | None = None  # median of those of this stage; None before the first
 
 
 @dataclass(frozen=True)
@@ -333,4 +335,6 @@ def _progress(this: _Run, started: int) -> Progress:
     metrics = {name: value for name, value in last.items() if name not in ("stage", "epoch", "peak_memory_mb")}
     epochs = min(this.total, this.settings.max_epochs or this.total)
     best = this.best["value"] if this.best else None
-    return Progress(last["stage"], this.epochs, epochs, metrics, this.task.metric, best, started, this.exact)
+    seconds = [one["seconds"] for one in this.history if one["stage"] == last["stage"]]
+    pace = round(statistics.median(seconds), 3) if seconds else None
+    return Progress(last["stage"], this.epochs, epochs, metrics, this.task.metric, best, started, this.exact, pace)
