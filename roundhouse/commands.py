@@ -237,6 +237,7 @@ def _print(loaded: Round, report: Report) -> None:
     settings = results.settings_of(rows) if len(rows) <= view.MANY else []
     if settings:
         console.print("", results.table(settings), sep="\n")
+    _tell(view.choices(rows))
     _tell(view.refusals(rows) + report.trouble, sys.stderr)
     print(view.summary(loaded.name, rows, len(loaded.experiments)), flush=True)
 

@@ -17,6 +17,7 @@ from roundhouse.look import NOT_ASKED, Look, answer_for, look, stale_jobs
 from roundhouse.plan import Action, Clock, Inputs, State, Verb, decide
 from roundhouse.readiness import Readiness
 from roundhouse.schedulers.base import Identity, Job, Refused, Run, Scheduler, SubmitAnswer, Submitted
+from roundhouse.selection import Selections
 from roundhouse.view import Row
 
 if TYPE_CHECKING:
@@ -101,7 +102,9 @@ def run_pass(
         report.trouble.append(f"the scheduler cannot be asked, so nothing is judged or submitted: {seen.trouble}")
     desk = _Desk(place, seen, clock, report, act)
     rows: dict[str, Row] = {}
+    selections = Selections(rows)
     for experiment, rec in inputs_first(experiments, records):
+        experiment = selections.resolve(experiment)
         rows[experiment.path] = desk.settle(experiment, rec, rows, act and only(experiment))
     if act:
         stale = stale_jobs([row.record for row in rows.values()], seen)
@@ -133,6 +136,8 @@ def inputs_first(experiments: Sequence[Experiment], records: Sequence[Record]) -
 
 def inputs_of(experiment: Experiment, rows: Mapping[str, Row]) -> Inputs:
     """What the experiment waits for, as the rows of the experiments named in its `after` tell it."""
+    if experiment.undecided and experiment.selection:
+        return Inputs(None, experiment.selection.waiting, experiment.selection.hopeless)
     pinned: dict[str, Any] = {}
     for group, paths in experiment.after.items():
         for path in paths:
@@ -145,6 +150,11 @@ def inputs_of(experiment: Experiment, rows: Mapping[str, Row]) -> Inputs:
             identity = {"sha256": best} if best else {"token": done.opened.token}
             pinned.setdefault(group, []).append({"path": path, **identity})
     return Inputs(pinned)
+
+
+def hash_to_expect(experiment: Experiment, rec: Record) -> str:
+    """The config hash that a record must have. While a choice is still to be made, what has run stands."""
+    return rec.runs[0].opened.config_hash if experiment.undecided and rec.runs else experiment.config_hash()
 
 
 @dataclass
@@ -170,9 +180,10 @@ class _Desk:
         if before is not None and not before.closed:
             rec = record.read(rec.directory)  # what is judged must not be older than the scheduler's answer
         inputs = inputs_of(experiment, rows)
+        expected = hash_to_expect(experiment, rec)
         for _ in range(3):
             answer = answer_for(rec.newest, before, self.seen)
-            action = decide(rec, answer, inputs, self.clock, experiment.config_hash(), self.seen.live, self.here)
+            action = decide(rec, answer, inputs, self.clock, expected, self.seen.live, self.here)
             if not act or action.verb in (Verb.NOTHING, Verb.SUBMIT) or not self._carry_out(experiment, rec, action):
                 break
             self.report.done.append((experiment, action))
@@ -186,7 +197,7 @@ class _Desk:
             action = Action(Verb.NOTHING, State.BLOCKED, f"cannot start: {refusal}")
         elif action.verb is Verb.SUBMIT and self.seen.trouble:
             action = Action(Verb.NOTHING, State.PENDING, "the scheduler cannot be asked")
-        if action.state is State.BLOCKED and rec.runs and rec.runs[0].opened.config_hash != experiment.config_hash():
+        if action.state is State.BLOCKED and rec.runs and rec.runs[0].opened.config_hash != expected:
             action = replace(action, reason=action.reason + _difference(rec.directory, experiment))
         if action.state is State.FAILED and rec.runs:
             action = replace(action, reason=action.reason + last_words(rec))
@@ -315,4 +326,8 @@ def _difference(directory: Path, experiment: Experiment) -> str:
     }
     parts |= {key: (then["config"].get(key), now["config"].get(key)) for key in {**then["config"], **now["config"]}}
     told = ", ".join(f"{key} was {old!r}, is now {new!r}" for key, (old, new) in parts.items() if old != new)
+    if told and experiment.selection:
+        told += (
+            f". It selects from group {experiment.selection.group}, whose results now say {experiment.selection.choice}"
+        )
     return f": {told}. Restore it in the round file, or give the new experiment a path of its own" if told else ""

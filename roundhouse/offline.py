@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from roundhouse import record
-from roundhouse.dispatch import inputs_first, inputs_of, last_words
+from roundhouse.dispatch import hash_to_expect, inputs_first, inputs_of, last_words
 from roundhouse.experiment import Experiment
 from roundhouse.plan import Clock, State, decide
 from roundhouse.schedulers.base import QueryFailed
+from roundhouse.selection import Selections
 from roundhouse.view import Row
 
 _NOT_ASKED = QueryFailed("no scheduler is asked here")
@@ -25,9 +26,11 @@ def rows(experiments: Sequence[Experiment], directories: Mapping[str, Path]) -> 
     records = [record.read(directories[experiment.path]) for experiment in experiments]
     clock = Clock(time.time(), 0.0, 0.0)
     made: dict[str, Row] = {}
+    selections = Selections(made)
     for experiment, rec in inputs_first(experiments, records):
+        experiment = selections.resolve(experiment)
         inputs = inputs_of(experiment, made)
-        action = decide(rec, _NOT_ASKED, inputs, clock, experiment.config_hash())
+        action = decide(rec, _NOT_ASKED, inputs, clock, hash_to_expect(experiment, rec))
         if rec.newest is not None and not rec.newest.closed:
             action = replace(action, reason="")
         if action.state is State.FAILED and rec.runs:

@@ -10,7 +10,7 @@ from typing import Any
 from roundhouse.errors import RoundhouseError
 from roundhouse.options import choose, read_options
 
-GIVEN_BY_SWEEPS = {"draw", "focus"}  # they tell experiments apart, and mean nothing to a study
+GIVEN_BY_SWEEPS = {"draw", "focus", "rank"}  # they tell experiments apart, and mean nothing to a study
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 

@@ -30,6 +30,7 @@ from analysis.rounds import REPOSITORY, Entry, Place, RoundRecords, find_rounds,
 from analysis.standing import Known, Setting, Spread, known_of, leaders, use
 from roundhouse.attempt import Attempt
 from roundhouse.causes import Cause
+from roundhouse.dispatch import hash_to_expect
 from roundhouse.errors import RoundhouseError
 from roundhouse.names import is_name
 from roundhouse.plan import Clock, Inputs, State, decide
@@ -225,7 +226,7 @@ def state_after(entry: Entry, attempts: tuple[Attempt, ...]) -> State:
     known = replace(entry.row.record, attempts=attempts)
     inputs = Inputs(known.runs[0].opened.inputs if known.runs else None)
     clock, never = Clock(0.0, 0.0, 0.0), QueryFailed("no scheduler is asked here")
-    return decide(known, never, inputs, clock, entry.row.experiment.config_hash()).state
+    return decide(known, never, inputs, clock, hash_to_expect(entry.row.experiment, known)).state
 
 
 def attempts_until(entry: Entry, moment: float) -> tuple[Attempt, ...]:
