@@ -14,7 +14,9 @@ from roundhouse.causes import Cause
 class Opened:
     """job.json: an attempt was opened through `scheduler`, for this config and these inputs. `at`: the server's clock.
 
-    `mark`: no run, but a person's word (retry, cancelled, archived) that takes the attempt's number, and is then void.
+    `pause_at`: the epoch at which it is to pause for a comparison with its group (see `halving`).
+    `mark`: no run, but a word about the experiment (retry, cancelled, archived, pruned) that takes the attempt's
+    number, and is then void.
     """
 
     token: str
@@ -24,6 +26,7 @@ class Opened:
     job_id: str | None = None
     at: float = 0.0
     mark: Cause | None = None
+    pause_at: int | None = None
 
     def ran_at(self, here: Mapping[str, str]) -> bool:
         """Whether `here` identifies the scheduler that opened it; which boot of this machine it was does not matter."""

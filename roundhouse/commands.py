@@ -91,7 +91,8 @@ def run(options: argparse.Namespace, repository: Path) -> int:
     with _lock(place.experiments, loaded.name, HERE_PATIENCE if isinstance(place.scheduler, Local) else LOCK_PATIENCE):
         if options.retry:
             _tell(
-                orders.retry(row for row in _told(place, loaded).rows if only(row.experiment)) or ["nothing to retry"]
+                orders.retry((row for row in _told(place, loaded).rows if only(row.experiment)), bool(options.only))
+                or ["nothing to retry"]
             )
         if isinstance(place.scheduler, Local):
             return _run_here(place, place.scheduler, loaded, only, options.limit)
@@ -213,7 +214,7 @@ def exit_code(report: Report) -> int:
     states = {row.action.state for row in report.rows}
     if report.trouble:
         return TROUBLE
-    if states <= {State.COMPLETED}:
+    if states <= {State.COMPLETED, State.PRUNED}:
         return DONE
     return WORK_REMAINS if any(view.goes_on(row) for row in report.rows) else FAILED
 

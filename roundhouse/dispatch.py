@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roundhouse import files, record, render, view
+from roundhouse import files, halving, record, render, view
 from roundhouse.archive import Archive, make_directory
 from roundhouse.attempt import Opened, Record
 from roundhouse.causes import Cause
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment
 from roundhouse.look import NOT_ASKED, Look, answer_for, look, stale_jobs
+from roundhouse.marks import mark
 from roundhouse.plan import Action, Clock, Inputs, State, Verb, decide
 from roundhouse.readiness import Readiness
 from roundhouse.schedulers.base import Identity, Job, Refused, Run, Scheduler, SubmitAnswer, Submitted
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from roundhouse.site import Site
 
-_HOPELESS = (State.FAILED, State.CANCELLED, State.BLOCKED)
+_HOPELESS = (State.FAILED, State.CANCELLED, State.BLOCKED, State.PRUNED)
 STOP_BEFORE = 60  # seconds before the walltime at which training stops by itself; a tenth of it, if that is less
 
 
@@ -106,6 +107,8 @@ def run_pass(
     for experiment, rec in inputs_first(experiments, records):
         experiment = selections.resolve(experiment)
         rows[experiment.path] = desk.settle(experiment, rec, rows, act and only(experiment))
+    for path, row in halving.judged(rows).items():
+        rows[path] = desk.prune(row) if act and only(row.experiment) and row.action.verb is Verb.PRUNE else row
     if act:
         stale = stale_jobs([row.record for row in rows.values()], seen)
         if stale and not seen.trouble:
@@ -227,6 +230,18 @@ class _Desk:
             return False
         return True
 
+    def prune(self, row: Row) -> Row:
+        """Leave an experiment behind, by a mark. That another runner was faster is fine: the next pass tells."""
+        try:
+            if not mark(row.record, row.experiment, Cause.PRUNED, row.action.reason):
+                return replace(row, action=Action(Verb.NOTHING, State.PENDING, "another runner was faster"))
+        except OSError as error:
+            self.report.trouble.append(f"{row.experiment.path}: could not be pruned: {error}")
+            return replace(row, action=Action(Verb.NOTHING, State.PENDING, "could not be pruned yet"))
+        self.report.done.append((row.experiment, row.action))
+        pruned = Action(Verb.NOTHING, State.PRUNED, row.action.reason, Cause.PRUNED)
+        return replace(row, action=pruned, record=record.read(row.record.directory))
+
     def submit(self, rows: Sequence[Row], limit: int | None) -> Iterator[Row]:
         """Submit what is to be submitted, the most important first, within the limits; yields the rows that changed."""
         waiting = sorted(
@@ -264,6 +279,7 @@ class _Desk:
         assert isinstance(self.seen.identity, Identity) and row.inputs.pinned is not None
         token = record.new_token()
         opened = Opened(token, asdict(self.seen.identity), experiment.config_hash(), row.inputs.pinned)
+        opened = replace(opened, pause_at=halving.pause_at(experiment, row.record))
         script = self.place.script(experiment, number, token)
         try:
             if not record.open_attempt(directory, number, opened, self.place.experiments / experiment.round):

@@ -43,6 +43,17 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class Halving:
+    """Early pruning within a group: after each `every` epochs the best share `keep` of its settings goes on."""
+
+    metric: str
+    mode: str  # min, max
+    every: int
+    keep: float
+    per: str | None = None  # a config key: each of its values is a contest of its own
+
+
+@dataclass(frozen=True, slots=True)
 class Experiment:
     """One experiment. `after` maps a group's name to the paths, in the round, that must be completed first.
 
@@ -60,6 +71,7 @@ class Experiment:
     after: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     command: tuple[str, ...] | None = None  # words of the user's own program, with {placeholders}; instead of a study
     selection: Selection | None = None
+    halving: Halving | None = None
 
     @property
     def undecided(self) -> bool:

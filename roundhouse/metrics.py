@@ -36,6 +36,21 @@ def result_of(directory: Path, attempt: Attempt, metric: str) -> float | None:
     return _number(taken[0][metric]) if taken and metric in taken[0] else None
 
 
+def value_at(directory: Path, attempt: Attempt, metric: str, epoch: int) -> float | None:
+    """An attempt's metric after so many epochs; where it tells no such epoch, its last word. NaN and None as above."""
+    content = _content(directory, attempt)
+    epochs = _epochs(content)
+    for one in [one for one in epochs if one.get("epoch") == epoch] or epochs[-1:]:
+        if metric in one:
+            return _number(one[metric])
+    if metric in content:
+        return _number(content[metric])
+    told = attempt.progress
+    if told and metric == told.metric_name and told.metric is not None:
+        return _number(told.metric)
+    return result_of(directory, attempt, metric)
+
+
 def names_of(directory: Path, attempt: Attempt) -> list[str]:
     """The metrics that `result_of` may find."""
     told, content = attempt.progress, _content(directory, attempt)

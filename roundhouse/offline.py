@@ -10,6 +10,7 @@ from pathlib import Path
 from roundhouse import record
 from roundhouse.dispatch import hash_to_expect, inputs_first, inputs_of, last_words
 from roundhouse.experiment import Experiment
+from roundhouse.halving import judged
 from roundhouse.plan import Clock, State, decide
 from roundhouse.schedulers.base import QueryFailed
 from roundhouse.selection import Selections
@@ -36,4 +37,5 @@ def rows(experiments: Sequence[Experiment], directories: Mapping[str, Path]) -> 
         if action.state is State.FAILED and rec.runs:
             action = replace(action, reason=action.reason + last_words(rec))
         made[experiment.path] = Row(experiment, rec, action, inputs)
+    made |= judged(made)
     return {experiment.path: made[experiment.path] for experiment in experiments}

@@ -20,7 +20,7 @@ SOFT_LIMIT = 20  # tries in a row that ended by somebody else's fault, without o
 
 _HARD = {Cause.ERROR, Cause.MEMORY, Cause.UNKNOWN, Cause.UNCLAIMED, Cause.REFUSED}
 _SOFT = {Cause.PREEMPTED, Cause.NODE, Cause.DELETED, Cause.INPUT}
-_MARKS = {Cause.RETRY, Cause.LIMIT}
+_AS_PLANNED = {Cause.RETRY, Cause.LIMIT, Cause.RUNG}
 
 
 class State(str, Enum):
@@ -33,6 +33,7 @@ class State(str, Enum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    PRUNED = "pruned"
 
     def __str__(self) -> str:
         return self.value
@@ -49,6 +50,7 @@ class Verb(Enum):
     CLOSE = "close"  # write the result that the job can no longer write
     KILL = "kill"  # delete the job of an attempt that is to be cancelled
     SUBMIT = "submit"
+    PRUNE = "prune"  # leave it behind: what paused with it was better
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +114,12 @@ def decide(
         return _nothing(State.COMPLETED, cause=Cause.COMPLETED)
     if attempt is not None and attempt.cause in (Cause.CANCELLED, Cause.ARCHIVED):
         return _nothing(State.CANCELLED, _why(attempt), attempt.cause)
+    if attempt is not None and attempt.cause is Cause.PRUNED:
+        return _nothing(State.PRUNED, _why(attempt), attempt.cause)
     if attempt is not None and not attempt.closed:
         if attempt.opened.mark is not None:  # whoever set the mark died before it was whole
-            return Action(Verb.VOID, State.PENDING, "by the user", attempt.opened.mark)
+            why = "others of its group were better" if attempt.opened.mark is Cause.PRUNED else "by the user"
+            return Action(Verb.VOID, State.PENDING, why, attempt.opened.mark)
         if isinstance(answer, QueryFailed):
             state = State.IN_PROGRESS if attempt.job_id else State.SUBMITTING
             return _nothing(state, f"cannot tell: {answer.why}")
@@ -217,7 +222,7 @@ def _next_attempt(record: Record, inputs: Inputs, clock: Clock, config_hash: str
         wait = clock.limit_backoff - (clock.now - newest.claim.at)
         if wait > 0 and jobs >= (newest.claim.jobs or 0):
             return _nothing(State.PENDING, f"limit reached: {newest.claim.why}", Cause.LIMIT)
-    reason = f"again after: {newest.cause} ({_why(newest)})" if newest and newest.cause not in _MARKS else ""
+    reason = f"again after: {newest.cause} ({_why(newest)})" if newest and newest.cause not in _AS_PLANNED else ""
     return Action(Verb.SUBMIT, State.PENDING, reason)
 
 

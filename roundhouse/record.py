@@ -142,16 +142,17 @@ def _read_claim(place: Path) -> Claim | None:
 
 def _opened(value: Mapping[str, Any], at: float) -> Opened:
     token, scheduler, config_hash, inputs = value["token"], value["scheduler"], value["config_hash"], value["inputs"]
-    job_id, mark = value.get("job_id"), value.get("mark")
+    job_id, mark, pause_at = value.get("job_id"), value.get("mark"), value.get("pause_at")
     if not (
         isinstance(token, str)
         and isinstance(scheduler, dict)
         and isinstance(config_hash, str)
         and isinstance(inputs, dict)
         and isinstance(job_id, (str, type(None)))
+        and isinstance(pause_at, (int, type(None)))
     ):
         raise TypeError("a field of another type")
-    return Opened(token, scheduler, config_hash, inputs, job_id, at, Cause(mark) if mark else None)
+    return Opened(token, scheduler, config_hash, inputs, job_id, at, Cause(mark) if mark else None, pause_at)
 
 
 def _claim(value: Mapping[str, Any] | None, at: float = 0.0) -> Claim | None:
@@ -260,6 +261,7 @@ def open_attempt(directory: Path, number: int, opened: Opened, below: Path | Non
         "scheduler": dict(opened.scheduler),
         "inputs": dict(opened.inputs),
         "mark": str(opened.mark) if opened.mark else None,
+        "pause_at": opened.pause_at,
     }
     try:
         files.make_directory(place)

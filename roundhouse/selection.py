@@ -17,6 +17,11 @@ from roundhouse.view import Row, goes_on
 SEED = "seed"  # what differs in it alone is one setting
 
 
+def setting_of(config: Mapping[str, Any]) -> str:
+    """What identifies the setting that an experiment is a run of."""
+    return _text({key: value for key, value in config.items() if key != SEED})
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A setting: runs that differ in their seed alone. `config` is what they share; `values` are by path."""
@@ -38,8 +43,7 @@ def ranking(runs: Iterable[tuple[str, Mapping[str, Any], float]], mode: str) -> 
     varied = len({_text(config.get(SEED)) for _, config, _ in ordered}) > 1
     settings: dict[str, list[tuple[str, Mapping[str, Any], float]]] = {}
     for run in ordered:
-        shared = {key: value for key, value in run[1].items() if key != SEED}
-        settings.setdefault(_text(shared), []).append(run)
+        settings.setdefault(setting_of(run[1]), []).append(run)
     candidates = [
         Candidate(
             {key: value for key, value in members[0][1].items() if key != SEED or not varied},
@@ -79,12 +83,17 @@ class Selections:
         return decided(experiment, wanted, usable)
 
     def _ranking(self, wanted: Selection, paths: Sequence[str]) -> list[Candidate] | _Open:
-        missing = [self._rows[path] for path in paths if self._rows[path].action.state is not State.COMPLETED]
+        over = (State.COMPLETED, State.PRUNED)
+        missing = [self._rows[path] for path in paths if self._rows[path].action.state not in over]
         if missing:
             return _still_open(wanted.group, missing, len(paths))
+        rows = [self._rows[path] for path in paths]
+        pruned = {setting_of(row.experiment.config) for row in rows if row.action.state is State.PRUNED}
         runs = []
-        for path in paths:
-            row = self._rows[path]
+        for row in rows:
+            path = row.experiment.path
+            if setting_of(row.experiment.config) in pruned:
+                continue
             done = row.record.completed
             value = result_of(row.record.directory, done, wanted.metric) if done else None
             if value is None:
@@ -135,13 +144,14 @@ def told(wanted: Selection, ranked: Sequence[Candidate]) -> str:
     """What was chosen, never without its spread over seeds and the best that was not chosen."""
     best = "lowest" if wanted.mode == "min" else "highest"
     what = f"rank {wanted.rank} of {len(ranked)} settings of {wanted.group} by the {best} mean {wanted.metric}"
-    line = f"{what}: {_shown(ranked[wanted.rank - 1], ranked)}"
+    line = f"{what}: {shown(ranked[wanted.rank - 1], ranked)}"
     if wanted.top < len(ranked):
-        line += f"; the best not chosen: {_shown(ranked[wanted.top], ranked)}"
+        line += f"; the best not chosen: {shown(ranked[wanted.top], ranked)}"
     return line
 
 
-def _shown(one: Candidate, among: Sequence[Candidate]) -> str:
+def shown(one: Candidate, among: Sequence[Candidate]) -> str:
+    """A setting by what tells it from the others, and its value beside its spread."""
     from roundhouse.results import spread
 
     varying = [key for key in one.config if len({_text(other.config.get(key)) for other in among}) > 1]

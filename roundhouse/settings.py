@@ -16,7 +16,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class Settings:
-    """What the loop itself obeys. All but `deadline` may stand in an experiment's config."""
+    """What the loop itself obeys. All but `pause_at` and `deadline` may stand in an experiment's config."""
 
     seed: int = 0
     precision: str = "auto"  # auto, fp32, bf16, fp16
@@ -26,6 +26,7 @@ class Settings:
     time_limit: float | None = None  # seconds: finish before an epoch that would bring the sum of all epochs above it
     patience: int | None = None  # finish when the main metric has not improved for so many epochs
     max_skipped: float = 0.2  # share of an epoch's steps that gradient scaling may skip
+    pause_at: int | None = None  # pause once so many epochs are done, to be resumed later
     deadline: float | None = None  # time.time() by which the job must have stopped, to be resumed later
 
     def __post_init__(self) -> None:
@@ -40,7 +41,7 @@ class Settings:
 
 def split_config(config: Mapping[str, Any], deadline: float | None = None) -> tuple[Settings, dict[str, Any]]:
     """Take the loop's keys, and those that sweeps add, out of a config: (settings, what is left for the study)."""
-    keys = {field.name for field in dataclasses.fields(Settings)} - {"deadline"}
+    keys = {field.name for field in dataclasses.fields(Settings)} - {"pause_at", "deadline"}
     settings = read_options(Settings, {key: value for key, value in config.items() if key in keys})
     rest = {key: value for key, value in config.items() if key not in keys | GIVEN_BY_SWEEPS}
     return dataclasses.replace(settings, deadline=deadline), rest

@@ -25,10 +25,14 @@ _STYLE = {
     State.IN_PROGRESS: "cyan",
     State.SUBMITTING: "cyan",
     State.PENDING: "dim",
+    State.PRUNED: "dim green",
     State.BLOCKED: "yellow",
     State.FAILED: "red",
     State.CANCELLED: "magenta",
 }
+
+
+_BY_MARK = (State.CANCELLED, State.PRUNED)  # states whose moment is that of a mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ def goes_on(row: Row) -> bool:
 
 def _since(row: Row) -> float | None:
     """Since when it is so; None where no attempt accounts for the state: before the first, and between two."""
-    attempt = row.record.newest if row.action.state is State.CANCELLED else row.shown  # to cancel may take a mark
+    attempt = row.record.newest if row.action.state in _BY_MARK else row.shown
     return attempt.since if attempt and row.action.state is not State.PENDING else None
 
 

@@ -54,7 +54,7 @@ PLACES = {
     "docs/": "Documentation", "tests/": "Tests", ".github/": "Project files",
 }  # fmt: skip
 BESIDES = ("Tests", "Documentation", "Project files")  # what a commit is about only if it changes nothing else
-KINDS = ("begun", "finished", "requeued", "failed", "cancelled", "put away")
+KINDS = ("begun", "finished", "requeued", "failed", "pruned", "cancelled", "put away")
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,7 @@ def events_of(entry: Entry) -> list[Event]:
     attempts = entry.row.record.attempts
     for number, one in enumerate(attempts, 1):
         run = one.opened.mark is None and one.cause is not Cause.LIMIT
-        if run and before:
+        if run and before and before.cause is not Cause.RUNG:
             told.append(Event(opened_at(one), "requeued", str(before.cause)))
         if one.claim and not one.void and all(event.kind != "begun" for event in told):
             told.append(Event(one.claim.started, "begun"))
@@ -213,7 +213,8 @@ def events_of(entry: Entry) -> list[Event]:
 
 def _ending(entry: Entry, one: Attempt, attempts: tuple[Attempt, ...]) -> str:
     """What the end of the last of these attempts meant for the experiment; empty if it was tried again by itself."""
-    ends = {Cause.COMPLETED: "finished", Cause.CANCELLED: "cancelled", Cause.ARCHIVED: "put away"}
+    ends = {Cause.COMPLETED: "finished", Cause.CANCELLED: "cancelled", Cause.ARCHIVED: "put away",
+            Cause.PRUNED: "pruned"}  # fmt: skip
     if one.cause in ends:
         return ends[one.cause]
     return "failed" if one.opened.mark is None and state_after(entry, attempts) is State.FAILED else ""

@@ -11,7 +11,7 @@ from roundhouse.experiment import Experiment, Resources
 from roundhouse.roundfile.grid import rows_of
 from roundhouse.roundfile.paths import ancestors_among, path_fault
 from roundhouse.roundfile.schema import Group, ResourceRequests, RoundFile
-from roundhouse.roundfile.selecting import base_of, check_selections, not_yet_known, selections_of
+from roundhouse.roundfile.selecting import base_of, check_selections, halving_of, not_yet_known, selections_of
 from roundhouse.roundfile.sweep import printable
 from roundhouse.roundfile.template import Expression, any_text, fill_words, parse_template
 from roundhouse.roundfile.waits import waits_of
@@ -52,6 +52,7 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
     for group, combinations in combined.items():
         names = [one.names for one in combinations]
         study = _study(file, content, group)
+        halving = halving_of(file, group, groups[group], names)
         columns = zip(
             combinations,
             _resources(file, content, group, names),
@@ -62,7 +63,7 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
             strict=True,
         )
         experiments += [
-            Experiment(name, group, one.path, study, one.config, resources, priority, after, command, choice)
+            Experiment(name, group, one.path, study, one.config, resources, priority, after, command, choice, halving)
             for one, resources, priority, after, command, choice in columns
         ]
     return experiments

@@ -227,6 +227,18 @@ class Select(StrictModel):
     inputs: bool = Field(default=True, description="Whether the chosen runs are inputs, or only their config counts")
 
 
+class Halve(StrictModel):
+    """Early pruning: the group's runs pause again and again, and only the best settings go on."""
+
+    metric: str = Field(description="What settings are ranked by at a pause: the mean over seeds of this metric")
+    mode: Literal["min", "max"] = Field(description="Whether the lowest or the highest is the best")
+    every: Count = Field(description="Epochs from one pause to the next")
+    keep: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.5, description="The share of settings that goes on")
+    per: Key | None = Field(
+        default=None, description="A key: settings are compared among those with equal values of it"
+    )
+
+
 class Group(StrictModel):
     """Experiments that share a path template: all that is swept combined, less exclude, plus include."""
 
@@ -249,6 +261,7 @@ class Group(StrictModel):
     select: Select | None = Field(
         default=None, description="The best settings of another group: from, metric, mode, top, inputs"
     )
+    halving: Halve | None = Field(default=None, description="Early pruning: metric, mode, every, keep, per")
     baseline: str | None = Field(default=None, description="Group beside whose results this one's are shown")
     command: Command | None = Field(
         default=None, description="Program to run instead of a study, with {KEY} and {directory}"

@@ -1,4 +1,4 @@
-"""What `select` means when the round file is read: which ranks there are, and what is known before the choice."""
+"""What `select` and `halving` mean when the round file is read: ranks, and what is known before a choice."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from roundhouse.experiment import Selection
+from roundhouse.experiment import Halving, Selection
 from roundhouse.names import nearest
 from roundhouse.roundfile.schema import Group, RoundFile
 from roundhouse.roundfile.template import parse_template
@@ -72,6 +72,22 @@ def known_names(name: str, groups: Mapping[str, Group], names: Mapping[str, Name
         keys.discard(SEED)
     source = groups[name].select
     return keys | known_names(source.group, groups, names, below + 1) if source and source.group in groups else keys
+
+
+def halving_of(file: YamlFile, name: str, group: Group, names: Names) -> Halving | None:
+    """How a group is pruned early. Mistakes become problems of `file`."""
+    wanted, place = group.halving, ("experiments", name, "halving")
+    if wanted is None:
+        return None
+    lacking = [one for one in names if wanted.per is not None and wanted.per not in one]
+    if lacking:
+        file.problem((*place, "per"), f"per of group {name!r}: unknown key {wanted.per!r}: "
+                     f"{nearest(str(wanted.per), lacking[0])}")  # fmt: skip
+    if wanted.per == SEED:
+        file.problem((*place, "per"), f"per of group {name!r}: seeds are compared by their mean, not one by one")
+    if name in group.after:
+        file.problem(place, f"group {name!r} waits for itself, so its runs cannot pause for each other")
+    return Halving(wanted.metric, wanted.mode, wanted.every, wanted.keep, wanted.per)
 
 
 def _check_command(file: YamlFile, name: str, group: Group, own: Names, chosen: set[str]) -> None:
