@@ -59,22 +59,29 @@ class _Rung:
         assert halving is not None
         self.halving: Halving = halving
         self.epoch, self.wait, self.hopeless = epoch, "", False
-        runs, missing = [], []
-        for row in members:
-            attempt = _reached(row, epoch)
-            if attempt is None:
-                if row.action.state not in _OVER and not _pruned(row.record):
-                    missing.append(row)
-                continue
-            value = value_at(row.record.directory, attempt, halving.metric, epoch)
-            if value is None:
-                hint = nearest(halving.metric, names_of(row.record.directory, attempt))
-                self.wait, self.hopeless = f"{row.experiment.path} tells no metric {halving.metric!r}: {hint}", True
-            runs.append((row.experiment.path, row.experiment.config, math.nan if value is None else value))
+        self.ranked: list[Candidate] = []
+        reached = [(row, _reached(row, epoch)) for row in members]
+        missing = [row for row, attempt in reached if attempt is None and _may_come(row)]
         if missing:
             self._wait_for(missing, len(members))
-        self.ranked = ranking(runs, halving.mode)
-        self.kept = math.ceil(Fraction(str(halving.keep)) * len(self.ranked))
+        else:
+            self._rank([(row, attempt) for row, attempt in reached if attempt])
+
+    def _rank(self, contenders: Sequence[tuple[Row, Attempt]]) -> None:
+        runs, metric = [], self.halving.metric
+        for row, attempt in contenders:
+            value = value_at(row.record.directory, attempt, metric, self.epoch)
+            if value is None:
+                hint = nearest(metric, names_of(row.record.directory, attempt))
+                self.wait, self.hopeless = f"{row.experiment.path} tells no metric {metric!r}: {hint}", True
+                return
+            runs.append((row.experiment.path, row.experiment.config, value))
+        self.ranked = ranking(runs, self.halving.mode)
+
+    @property
+    def kept(self) -> int:
+        """How many settings go on."""
+        return math.ceil(Fraction(str(self.halving.keep)) * len(self.ranked))
 
     def _wait_for(self, missing: Sequence[Row], of: int) -> None:
         stuck = [row for row in missing if not goes_on(row)]
@@ -113,6 +120,11 @@ def _pauses(rec: Record) -> list[tuple[Attempt, int]]:
 
 def _pruned(rec: Record) -> bool:
     return any(one.cause is Cause.PRUNED for one in rec.attempts)
+
+
+def _may_come(row: Row) -> bool:
+    """Whether it may still reach a rung that it has not reached."""
+    return row.action.state not in _OVER and not _pruned(row.record)
 
 
 def _held_at(row: Row) -> int | None:

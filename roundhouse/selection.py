@@ -62,7 +62,7 @@ class Selections:
 
     def __init__(self, rows: Mapping[str, Row]) -> None:
         self._rows = rows
-        self._known: dict[tuple[str, str, str], list[Candidate] | _Open] = {}
+        self._known: dict[tuple[str, str, str], _Ranking | _Open] = {}
 
     def resolve(self, experiment: Experiment) -> Experiment:
         """The experiment with its choice made; else with the reason why it is not made yet."""
@@ -75,14 +75,14 @@ class Selections:
         found = self._known[key]
         if isinstance(found, _Open):
             return replace(experiment, selection=replace(wanted, waiting=found.why, hopeless=found.hopeless))
-        usable = [one for one in found if math.isfinite(one.mean)]
+        usable = [one for one in found.settings if math.isfinite(one.mean)]
         if wanted.rank > len(usable):
             why = f"there is no rank {wanted.rank}: {len(usable)} of the settings of group {wanted.group} that are "
             why += f"completed have a finite {wanted.metric}"
             return replace(experiment, selection=replace(wanted, waiting=why, hopeless=True))
-        return decided(experiment, wanted, usable)
+        return decided(experiment, wanted, usable, found.pruned)
 
-    def _ranking(self, wanted: Selection, paths: Sequence[str]) -> list[Candidate] | _Open:
+    def _ranking(self, wanted: Selection, paths: Sequence[str]) -> _Ranking | _Open:
         over = (State.COMPLETED, State.PRUNED)
         missing = [self._rows[path] for path in paths if self._rows[path].action.state not in over]
         if missing:
@@ -101,7 +101,15 @@ class Selections:
                 hint = nearest(wanted.metric, known)
                 return _Open(f"{path} of group {wanted.group} tells no metric {wanted.metric!r}: {hint}")
             runs.append((path, row.experiment.config, value))
-        return ranking(runs, wanted.mode)
+        return _Ranking(ranking(runs, wanted.mode), len(pruned))
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranking:
+    """The settings that are completed, and how many were pruned before."""
+
+    settings: list[Candidate]
+    pruned: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +130,7 @@ def _still_open(group: str, missing: Sequence[Row], of: int) -> _Open:
                  f"({first}): --retry, or exclude from the group")  # fmt: skip
 
 
-def decided(experiment: Experiment, wanted: Selection, ranked: Sequence[Candidate]) -> Experiment:
+def decided(experiment: Experiment, wanted: Selection, ranked: Sequence[Candidate], pruned: int = 0) -> Experiment:
     """The experiment with the setting of its rank: config, command and inputs follow from it."""
     from roundhouse.roundfile.sweep import printable
     from roundhouse.roundfile.template import any_text, fill_words
@@ -136,14 +144,15 @@ def decided(experiment: Experiment, wanted: Selection, ranked: Sequence[Candidat
     after = {group: paths for group, paths in experiment.after.items() if group != wanted.group}
     if wanted.inputs:
         after[wanted.group] = same or chosen.paths
-    made = replace(wanted, choice=told(wanted, ranked))
+    made = replace(wanted, choice=told(wanted, ranked, pruned))
     return replace(experiment, config=config, command=command, after=after, selection=made)
 
 
-def told(wanted: Selection, ranked: Sequence[Candidate]) -> str:
+def told(wanted: Selection, ranked: Sequence[Candidate], pruned: int = 0) -> str:
     """What was chosen, never without its spread over seeds and the best that was not chosen."""
+    left = f" left ({pruned} pruned)" if pruned else ""
     best = "lowest" if wanted.mode == "min" else "highest"
-    what = f"rank {wanted.rank} of {len(ranked)} settings of {wanted.group} by the {best} mean {wanted.metric}"
+    what = f"rank {wanted.rank} of {len(ranked)} settings{left} of {wanted.group} by the {best} mean {wanted.metric}"
     line = f"{what}: {shown(ranked[wanted.rank - 1], ranked)}"
     if wanted.top < len(ranked):
         line += f"; the best not chosen: {shown(ranked[wanted.top], ranked)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import textwrap
 from dataclasses import replace
 from fractions import Fraction
@@ -13,10 +14,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rounds_for_tests import Rounds, rounds  # noqa: F401
+from rounds_for_tests import REPOSITORY, Rounds, rounds  # noqa: F401
 from small_task import SETTINGS, SmallTask, train
 
 from analysis.rounds import Place, read_round
+from analysis.standing import counts, known_of
 from roundhouse import record
 from roundhouse.attempt import Attempt, Claim, Opened, Progress, Record, Result
 from roundhouse.causes import Cause
@@ -26,6 +28,9 @@ from roundhouse.halving import judged, pause_at
 from roundhouse.plan import Action, Inputs, State, Verb
 from roundhouse.round import load_round
 from roundhouse.view import Row
+
+sys.path.append(str(REPOSITORY / "toolbox"))
+from weekly_summary import events_of  # noqa: E402
 
 PER = Halving("loss", "min", 10, 0.5)
 
@@ -270,7 +275,11 @@ def test_half_of_a_round_is_pruned_at_each_rung_and_what_is_chosen_from_it_is_of
     assert not told["goes_on"]
     assert "1 completed, 3 pruned" in rounds.call("--only", "s/*").stdout
     assert (rounds.directory("b/1") / "attempts/1/said").read_text() == "1\n"
-    assert rounds.call().returncode == 0
+    again = rounds.call()
+    assert again.returncode == 0
+    assert "best: rank 1 of 1 settings left (3 pruned) of sweep by the lowest mean loss: s/1/0, 1 ± ? (one run)" in (
+        again.stdout
+    )
     before = {path: rounds.causes(path) for path in states}
     assert rounds.call("--retry").returncode == 0
     assert {path: rounds.causes(path) for path in states} == before, "--retry alone takes no pruning back"
@@ -279,8 +288,11 @@ def test_half_of_a_round_is_pruned_at_each_rung_and_what_is_chosen_from_it_is_of
     assert rounds.causes("s/4/0") == ["rung", "pruned", "retry", "completed"]
 
     place = Place(rounds.experiments, rounds.rounds, rounds.analysis)
-    entries = {one.path: one for one in read_round("r", place).entries}
+    found = read_round("r", place)
+    entries = {one.path: one for one in found.entries}
     assert entries["s/3/0"].state is State.PRUNED
+    assert counts(known_of(found)[0]) == {State.COMPLETED: 3, State.PRUNED: 2}
+    assert [event.kind for event in events_of(entries["s/2/0"])] == ["begun", "pruned"], "a pause is no requeueing"
     assert rounds.call("--archive").returncode == 0, "a pruned experiment is over"
     assert "Pruned early" in (rounds.analysis / "experiment_r/README.md").read_text()
     assert rounds.states()["s/3/0"] == "pruned"
