@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).resolve().parent
 
 EXIT_CODES = """\
 exit codes:
-  0  all experiments are completed (with --status, --dry-run, --why, --schema, --cancel: it was told or done)
+  0  all experiments are completed or pruned (with --status, --dry-run, --why, --schema, --cancel: it was told or done)
   2  usage: an option, a round file or a site file is wrong
   3  work remains: call again later, or use --watch
   4  nothing more will happen by itself, and something failed, is blocked, or was cancelled
@@ -31,7 +31,9 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--why", metavar="PATH", help="tell everything known about one experiment")
     what.add_argument("--cancel", action="store_true", help="cancel experiments: no job starts, those that run stop")
     what.add_argument(
-        "--retry", action="store_true", help="give failed and cancelled experiments another try; then pass"
+        "--retry",
+        action="store_true",
+        help="give failed and cancelled experiments another try (pruned ones only with --only); then pass",
     )
     what.add_argument(
         "--archive", action="store_true", help="put the finished round away, into analysis/experiment_NAME/"

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,14 +45,16 @@ def main(argv: list[str]) -> int:
 def run_program(work: worker.Work) -> int:
     """The round file's `command`: 0 is completed, unless it was asked to stop.
 
-    75 asks to be started again; 71 and 73 say that memory ran out, the job's or the GPU's.
+    75 asks to be started again; 71 and 73 say that memory ran out, the job's or the GPU's; 78 that it has paused where
+    it was told to.
     """
     work.write_environment({})
     code = worker.run_command(work)
     if work.stop_reason:
         return causes.EXIT_STOPPED
-    ours = set(range(causes.EXIT_NOT_MINE, causes.EXIT_INPUT_CHANGED + 1))
+    ours = set(range(causes.EXIT_NOT_MINE, causes.EXIT_RUNG + 1))
     told = {causes.EXIT_STOPPED, causes.EXIT_MEMORY, causes.EXIT_GPU_MEMORY}
+    told |= {causes.EXIT_RUNG} if work.attempt.opened.pause_at else set()
     return causes.EXIT_ERROR if code in ours - told else code
 
 
@@ -72,6 +75,7 @@ def train(work: worker.Work) -> int:
     if accumulate > 1:
         print(f"roundhouse: memory ran out before: a batch is computed in {accumulate} times as many parts", flush=True)
     settings, config = split_config(work.config["config"], float(deadline) if deadline else None, accumulate)
+    settings = replace(settings, pause_at=work.attempt.opened.pause_at)
     inputs = work.inputs()
     precision = loop.prepare(settings)
     work.write_environment(environment(precision.device, precision.name))
@@ -110,7 +114,8 @@ def train(work: worker.Work) -> int:
         return causes.EXIT_GPU_MEMORY if on_gpu else causes.EXIT_MEMORY
     if not outcome.finished:
         print(f"roundhouse: stopped after epoch {outcome.epochs_run}: {outcome.reason}", flush=True)
-        return causes.EXIT_WALLTIME if outcome.reason == "walltime" else causes.EXIT_STOPPED
+        codes = {"walltime": causes.EXIT_WALLTIME, loop.RUNG: causes.EXIT_RUNG}
+        return codes.get(outcome.reason, causes.EXIT_STOPPED)
     work.report(artifacts=dict(outcome.artifacts), final_hash=outcome.final_hash, final=dict(outcome.metrics))
     print(f"roundhouse: {outcome.reason} after {outcome.epochs_run} epochs", flush=True)
     return causes.EXIT_COMPLETED

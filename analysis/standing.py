@@ -19,7 +19,14 @@ from roundhouse.outlook import Work
 from roundhouse.plan import State
 
 STOPPED = (State.FAILED, State.BLOCKED, State.CANCELLED)  # what waits for a person
-ORDER = (State.COMPLETED, State.IN_PROGRESS, State.SUBMITTING, State.PENDING, *STOPPED)  # in which states are told
+ORDER = (
+    State.COMPLETED,
+    State.PRUNED,
+    State.IN_PROGRESS,
+    State.SUBMITTING,
+    State.PENDING,
+    *STOPPED,
+)  # in which states are told
 BEST = 3  # settings told of each group
 LOGS = 200  # failures whose log's end is told: a round that failed as a whole repeats itself
 
@@ -42,8 +49,8 @@ class Known:
 
     @property
     def attempts(self) -> int:
-        """Tries so far: marks are none, and neither is what the scheduler put off."""
-        return sum(one.cause is not Cause.LIMIT for one in self.entry.row.record.runs)
+        """Tries so far: marks are none, and neither is what the scheduler put off, or what paused as planned."""
+        return sum(one.cause not in (Cause.LIMIT, Cause.RUNG) for one in self.entry.row.record.runs)
 
     @property
     def running(self) -> bool:

@@ -215,7 +215,7 @@ def failed_jobs(results: Results) -> dict[str, Any]:
     told = []
     for entry in results.found.entries:
         shown, seen = entry.row.shown, as_dict(entry.row)
-        runs = sum(one.cause is not Cause.LIMIT for one in entry.row.record.runs)
+        runs = sum(one.cause not in (Cause.LIMIT, Cause.RUNG) for one in entry.row.record.runs)
         if entry.state not in STOPPED and runs < 2:
             continue
         head = {"path": entry.path, "group": entry.group, **{key: seen[key] for key in ("state", "cause", "reason")}}

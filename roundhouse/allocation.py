@@ -20,12 +20,14 @@ from roundhouse.causes import Cause
 from roundhouse.dispatch import Desk, Report, Workplace
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment, Resources
+from roundhouse.halving import judged
 from roundhouse.look import Look
 from roundhouse.packing import Allocation
 from roundhouse.plan import Clock, State, Verb
 from roundhouse.pool import Pool, make_pool
 from roundhouse.schedulers.base import Output
 from roundhouse.schedulers.slots import Slots
+from roundhouse.selection import Selections
 from roundhouse.submission import Submissions
 from roundhouse.view import Row
 
@@ -85,6 +87,8 @@ class Agent:
         """Start the most important experiments that can start, while slots are free. Returns how many."""
         room, taken, rows = self.slots.pool.room(), 0, dict(self._completed)
         desk = self._desk()
+        if room.has(self._need) and any(one.halving for one in self._mine):
+            self._judge(desk, rows)
         for experiment in self._mine:
             if not room.has(self._need):
                 break
@@ -93,6 +97,13 @@ class Agent:
                 room.take(self._need)
                 taken += 1
         return taken
+
+    def _judge(self, desk: Desk, rows: dict[str, Row]) -> None:
+        """Who goes on from a rung, and who is pruned; for that, all of them must be looked at."""
+        for experiment in self.experiments:
+            self._row(experiment, desk, rows)
+        for path, row in judged(rows).items():
+            rows[path] = desk.prune(row) if row.action.verb is Verb.PRUNE else row
 
     def _start(self, row: Row, desk: Desk) -> bool:
         left = max(1, int(self.ends - time.monotonic()))
@@ -105,7 +116,7 @@ class Agent:
         desk.refresh(fresh)
         if action.state is not State.IN_PROGRESS:
             return False
-        self._running[row.experiment.path] = row.experiment
+        self._running[row.experiment.path] = self._by_path[row.experiment.path]
         print(f"roundhouse: {row.experiment.path} starts, attempt {fresh.record.next_number - 1}", flush=True)
         return True
 
@@ -131,7 +142,7 @@ class Agent:
                 self._row(self._by_path[path], desk, rows)
             rec = record.read(self.place.directory(experiment))
             mine = experiment.path in self._running
-            row = desk.settle(experiment, rec, rows, act=mine)
+            row = desk.settle(Selections(rows).resolve(experiment), rec, rows, act=mine)
             rows[experiment.path] = row
             if row.action.state is State.COMPLETED:
                 self._completed[experiment.path] = row

@@ -25,6 +25,7 @@ from roundhouse.round import Round
 from roundhouse.snapshot import COPIES
 from roundhouse.view import Row, date_and_time
 
+_OVER = (State.COMPLETED, State.PRUNED)
 README, ENVIRONMENT, PACKAGES = "README.md", "environments.json", "packages.txt"
 
 
@@ -36,7 +37,7 @@ def put_away(archive: Archive, loaded: Round, force: bool) -> list[str]:
     _check_file_systems(archive)
     rows = _rows(loaded, archive.source)
     _refuse_open(rows)
-    unfinished = [row for row in rows if row.record.completed is None]
+    unfinished = [row for row in rows if row.action.state not in _OVER]
     if unfinished and not force:
         raise RoundhouseError(
             f"{len(unfinished)} of {len(rows)} experiments are not completed, such as {unfinished[0].experiment.path} "
@@ -152,10 +153,12 @@ def environments(rows: Iterable[Row]) -> list[dict[str, object]]:
 def readme(loaded: Round, rows: Sequence[Row], told: Sequence[Mapping[str, object]], folder: Path) -> str:
     """README.md of an archived round: what, when, where, results, figures; and whether it was halted."""
     states = Counter(row.action.state for row in rows)
-    completed = states[State.COMPLETED]
+    completed, over = states[State.COMPLETED], sum(states[state] for state in _OVER)
     lines = [f"# Round {loaded.name}", ""]
-    if completed < len(rows):
-        parts = ", ".join(f"{states[state]} {state}" for state in State if states[state])
+    parts = ", ".join(f"{states[state]} {state}" for state in State if states[state])
+    if over == len(rows) and completed < over:
+        lines += [f"Pruned early, as its file says, and so without results: {parts}.", ""]
+    if over < len(rows):
         lines += [f"**Halted before its end**: {completed} of {len(rows)} experiments are completed ({parts}).", ""]
     lines += [*_what(loaded, rows), "", "## When and where", "", *_when_and_where(rows, told), "", "## Results", ""]
     lines += [*_table(settings_of(rows)), "", "## What lies here", ""]

@@ -14,7 +14,9 @@ from roundhouse.causes import Cause
 class Opened:
     """job.json: an attempt was opened through `scheduler`, for this config and these inputs. `at`: the server's clock.
 
-    `mark`: no run, but a person's word (retry, cancelled, archived) that takes the attempt's number, and is then void.
+    `pause_at`: the epoch at which it is to pause for a comparison with its group (see `halving`).
+    `mark`: no run, but a word about the experiment (retry, cancelled, archived, pruned) that takes the attempt's
+    number, and is then void.
     `shared`: the directory, seen from the experiment's, of a job that runs more than this attempt: an array, of which
     the attempt is task `index`, or an allocation. The job is then called as that directory is, instead of by the token.
     `resources`: what the job asks for, as `retry.request` writes it down; empty in records older than that.
@@ -31,6 +33,7 @@ class Opened:
     index: int | None = None
     resources: Mapping[str, Any] = field(default_factory=dict)
     code: str | None = None  # the copy of the code that it runs; None: the checkout as it is
+    pause_at: int | None = None
 
     @property
     def packed(self) -> bool:

@@ -21,6 +21,8 @@ class Cause(str, Enum):
     REFUSED = "refused"  # the scheduler said no, definitely
     LIMIT = "limit"  # the scheduler said: not now
     CANCELLED = "cancelled"  # by the user
+    RUNG = "rung"  # paused, to be compared with its group
+    PRUNED = "pruned"  # a mark, no run: others of its group were better
     RETRY = "retry"  # a mark, no run: the user asked for another try, counting starts again
     ARCHIVED = "archived"  # a mark, no run: the round was put away
 
@@ -39,3 +41,4 @@ EXIT_GPU_MEMORY = 73  # the GPU's: more memory for the job would not help
 EXIT_STOPPED = 75  # asked to stop, stopped at a safe point; a later attempt goes on from the checkpoint
 EXIT_WALLTIME = 76  # stopped itself because no further epoch fits into the walltime
 EXIT_INPUT_CHANGED = 77  # an input is not the one that the first attempt recorded: no retry will mend it
+EXIT_RUNG = 78  # paused at the epoch that it was told, with a checkpoint; it may go on, or be pruned

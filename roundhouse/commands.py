@@ -91,7 +91,8 @@ def run(options: argparse.Namespace, repository: Path) -> int:
     with _lock(place.experiments, loaded.name, HERE_PATIENCE if isinstance(place.scheduler, Local) else LOCK_PATIENCE):
         if options.retry:
             _tell(
-                orders.retry(row for row in _told(place, loaded).rows if only(row.experiment)) or ["nothing to retry"]
+                orders.retry((row for row in _told(place, loaded).rows if only(row.experiment)), bool(options.only))
+                or ["nothing to retry"]
             )
             if not options.code and any(experiment.snapshot for experiment in loaded.experiments):
                 print("What has run goes on with the code that it ran. For the present code: --retry --code current")
@@ -251,7 +252,7 @@ def exit_code(report: Report) -> int:
     states = {row.action.state for row in report.rows}
     if report.trouble:
         return TROUBLE
-    if states <= {State.COMPLETED}:
+    if states <= {State.COMPLETED, State.PRUNED}:
         return DONE
     return WORK_REMAINS if any(view.goes_on(row) for row in report.rows) else FAILED
 
@@ -277,6 +278,7 @@ def _print(loaded: Round, report: Report) -> None:
     settings = results.settings_of(rows) if len(rows) <= view.MANY else []
     if settings:
         console.print("", results.table(settings), sep="\n")
+    _tell(view.choices(rows))
     _tell(view.refusals(rows) + report.trouble, sys.stderr)
     _tell(outlook.told(rows, time.time()))
     print(view.summary(loaded.name, rows, len(loaded.experiments)), flush=True)

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roundhouse import files, record, render, shared_job, view
+from roundhouse import files, halving, record, render, shared_job, view
 from roundhouse.archive import Archive, make_directory
 from roundhouse.attempt import Record
 from roundhouse.causes import Cause
@@ -16,11 +16,13 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment, Resources
 from roundhouse.logs import last_words
 from roundhouse.look import NOT_ASKED, Look, answer_for, look, stale_jobs
+from roundhouse.marks import mark
 from roundhouse.packing import Allocation
 from roundhouse.plan import Action, Clock, Inputs, State, Verb, decide
 from roundhouse.readiness import Readiness
 from roundhouse.retry import policy_of
 from roundhouse.schedulers.base import Identity, Job, Run, Scheduler
+from roundhouse.selection import Selections
 from roundhouse.snapshot import Copies
 from roundhouse.submission import Submissions
 from roundhouse.view import Row
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from roundhouse.site import Site
     from roundhouse.slots import Room
 
-_HOPELESS = (State.FAILED, State.CANCELLED, State.BLOCKED)
+_HOPELESS = (State.FAILED, State.CANCELLED, State.BLOCKED, State.PRUNED)
 STOP_BEFORE = 60  # seconds before the walltime at which training stops by itself; a tenth of it, if that is less
 
 
@@ -173,8 +175,12 @@ def run_pass(
         report.trouble.append(f"the scheduler cannot be asked, so nothing is judged or submitted: {seen.trouble}")
     desk = Desk(place, seen, clock, report, act)
     rows: dict[str, Row] = {}
+    selections = Selections(rows)
     for experiment, rec in inputs_first(experiments, records):
+        experiment = selections.resolve(experiment)
         rows[experiment.path] = desk.settle(experiment, rec, rows, act and only(experiment))
+    for path, row in halving.judged(rows).items():
+        rows[path] = desk.prune(row) if act and only(row.experiment) and row.action.verb is Verb.PRUNE else row
     if act:
         stale = stale_jobs([row.record for row in rows.values()], seen)
         if stale and not seen.trouble:
@@ -205,6 +211,8 @@ def inputs_first(experiments: Sequence[Experiment], records: Sequence[Record]) -
 
 def inputs_of(experiment: Experiment, rows: Mapping[str, Row]) -> Inputs:
     """What the experiment waits for, as the rows of the experiments named in its `after` tell it."""
+    if experiment.undecided and experiment.selection:
+        return Inputs(None, experiment.selection.waiting, experiment.selection.hopeless)
     pinned: dict[str, Any] = {}
     for group, paths in experiment.after.items():
         for path in paths:
@@ -217,6 +225,11 @@ def inputs_of(experiment: Experiment, rows: Mapping[str, Row]) -> Inputs:
             identity = {"sha256": best} if best else {"token": done.opened.token}
             pinned.setdefault(group, []).append({"path": path, **identity})
     return Inputs(pinned)
+
+
+def hash_to_expect(experiment: Experiment, rec: Record) -> str:
+    """The config hash that a record must have. While a choice is still to be made, what has run stands."""
+    return rec.runs[0].opened.config_hash if experiment.undecided and rec.runs else experiment.config_hash()
 
 
 @dataclass
@@ -242,9 +255,10 @@ class Desk:
         if before is not None and not before.closed:
             rec = record.read(rec.directory)  # what is judged must not be older than the scheduler's answer
         inputs, retry = inputs_of(experiment, rows), policy_of(self.retry, experiment.retry)
+        expected = hash_to_expect(experiment, rec)
         for _ in range(3):
             answer = answer_for(rec.newest, before, self.seen)
-            action = decide(rec, answer, inputs, self.clock, experiment.config_hash(), self.seen.live, self.here, retry)
+            action = decide(rec, answer, inputs, self.clock, expected, self.seen.live, self.here, retry)
             if not act or action.verb in (Verb.NOTHING, Verb.SUBMIT) or not self._carry_out(experiment, rec, action):
                 break
             self.report.done.append((experiment, action))
@@ -258,7 +272,7 @@ class Desk:
             action = Action(Verb.NOTHING, State.BLOCKED, f"cannot start: {refusal}")
         elif action.verb is Verb.SUBMIT and self.seen.trouble:
             action = Action(Verb.NOTHING, State.PENDING, "the scheduler cannot be asked")
-        if action.state is State.BLOCKED and rec.runs and rec.runs[0].opened.config_hash != experiment.config_hash():
+        if action.state is State.BLOCKED and rec.runs and rec.runs[0].opened.config_hash != expected:
             action = replace(action, reason=action.reason + _difference(rec.directory, experiment))
         if action.state is State.FAILED and rec.runs:
             action = replace(action, reason=action.reason + last_words(rec))
@@ -288,6 +302,18 @@ class Desk:
             return False
         return True
 
+    def prune(self, row: Row) -> Row:
+        """Leave an experiment behind, by a mark. That another runner was faster is fine: the next pass tells."""
+        try:
+            if not mark(row.record, row.experiment, Cause.PRUNED, row.action.reason):
+                return replace(row, action=Action(Verb.NOTHING, State.PENDING, "another runner was faster"))
+        except OSError as error:
+            self.report.trouble.append(f"{row.experiment.path}: could not be pruned: {error}")
+            return replace(row, action=Action(Verb.NOTHING, State.PENDING, "could not be pruned yet"))
+        self.report.done.append((row.experiment, row.action))
+        pruned = Action(Verb.NOTHING, State.PRUNED, row.action.reason, Cause.PRUNED)
+        return replace(row, action=pruned, record=record.read(row.record.directory))
+
     def refresh(self, row: Row) -> None:
         """Bring up to date what is derived: links to the outputs, the folded history, status.json."""
         rec = row.record
@@ -316,4 +342,8 @@ def _difference(directory: Path, experiment: Experiment) -> str:
     }
     parts |= {key: (then["config"].get(key), now["config"].get(key)) for key in {**then["config"], **now["config"]}}
     told = ", ".join(f"{key} was {old!r}, is now {new!r}" for key, (old, new) in parts.items() if old != new)
+    if told and experiment.selection:
+        told += (
+            f". It selects from group {experiment.selection.group}, whose results now say {experiment.selection.choice}"
+        )
     return f": {told}. Restore it in the round file, or give the new experiment a path of its own" if told else ""

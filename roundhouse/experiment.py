@@ -38,8 +38,44 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True)
+class Selection:
+    """The rank-th best setting of another group, to be chosen once all of that group is over.
+
+    `choice` says what was chosen, with its spread and its rivals; it is empty until then, and `waiting` says why.
+    `hopeless`: that will not come by itself.
+    """
+
+    group: str
+    rank: int  # from 1
+    top: int
+    metric: str
+    mode: str  # min, max
+    inputs: bool  # whether the directories of the chosen runs are inputs, or only their config counts
+    defaults: Mapping[str, Any]  # for keys that neither the choice nor the selecting group has
+    combinations: tuple[str, ...] = ()  # keys of the config whose printable names a command may say
+    choice: str = ""
+    waiting: str = ""
+    hopeless: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Halving:
+    """Early pruning within a group: after each `every` epochs the best share `keep` of its settings goes on."""
+
+    metric: str
+    mode: str  # min, max
+    every: int
+    keep: float
+    per: str | None = None  # a config key: each of its values is a contest of its own
+
+
+@dataclass(frozen=True, slots=True)
 class Experiment:
-    """A resolved experiment. `after` maps a group's name to the paths, in the round, that must be completed first."""
+    """One experiment. `after` maps a group's name to the paths, in the round, that must be completed first.
+
+    With a `selection` that is not made yet, `config` holds only what its own group says, `after` all that is chosen
+    from, and `command` its unfilled names.
+    """
 
     round: str
     group: str
@@ -52,6 +88,13 @@ class Experiment:
     command: tuple[str, ...] | None = None  # words of the user's own program, with {placeholders}; instead of a study
     retry: tuple[tuple[str, str, Any], ...] = ()  # what the round file says of it: (cause, key, value); see `retry`
     snapshot: bool = False  # its jobs run a copy of the code, as it was when they were submitted
+    selection: Selection | None = None
+    halving: Halving | None = None
+
+    @property
+    def undecided(self) -> bool:
+        """Whether it waits for its selection to be made."""
+        return self.selection is not None and not self.selection.choice
 
     def identity(self) -> dict[str, Any]:
         """Everything that makes its result what it is: if any of this changes, it is another experiment."""

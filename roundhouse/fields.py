@@ -15,7 +15,7 @@ NONSENSE = (KeyError, TypeError, ValueError, AttributeError, IndexError, Overflo
 def opened(value: Mapping[str, Any], at: float) -> Opened:
     token, scheduler, config_hash, inputs = value["token"], value["scheduler"], value["config_hash"], value["inputs"]
     job_id, mark, shared, index, code = (value.get(key) for key in ("job_id", "mark", "shared", "array_index", "code"))
-    resources = value.get("resources") or {}
+    resources, pause_at = value.get("resources") or {}, value.get("pause_at")
     if not (
         isinstance(token, str)
         and isinstance(scheduler, dict)
@@ -26,10 +26,11 @@ def opened(value: Mapping[str, Any], at: float) -> Opened:
         and isinstance(index, (int, type(None)))
         and isinstance(resources, dict)
         and isinstance(code, (str, type(None)))
+        and isinstance(pause_at, (int, type(None)))
     ):
         raise TypeError("a field of another type")
     cause = Cause(mark) if mark else None
-    return Opened(token, scheduler, config_hash, inputs, job_id, at, cause, shared, index, resources, code)
+    return Opened(token, scheduler, config_hash, inputs, job_id, at, cause, shared, index, resources, code, pause_at)
 
 
 def claim(value: Mapping[str, Any] | None, at: float = 0.0) -> Claim | None:

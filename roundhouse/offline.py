@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from roundhouse import record
-from roundhouse.dispatch import inputs_first, inputs_of
+from roundhouse.dispatch import hash_to_expect, inputs_first, inputs_of
 from roundhouse.experiment import Experiment
+from roundhouse.halving import judged
 from roundhouse.logs import last_words
 from roundhouse.plan import Clock, State, decide
 from roundhouse.retry import policy_of
 from roundhouse.schedulers.base import QueryFailed
+from roundhouse.selection import Selections
 from roundhouse.view import Row
 
 _NOT_ASKED = QueryFailed("no scheduler is asked here")
@@ -27,13 +29,16 @@ def rows(experiments: Sequence[Experiment], directories: Mapping[str, Path]) -> 
     records = [record.read(directories[experiment.path]) for experiment in experiments]
     clock = Clock(time.time(), 0.0, 0.0)
     made: dict[str, Row] = {}
+    selections = Selections(made)
     for experiment, rec in inputs_first(experiments, records):
+        experiment = selections.resolve(experiment)
         inputs = inputs_of(experiment, made)
         retry = policy_of(experiment.retry)
-        action = decide(rec, _NOT_ASKED, inputs, clock, experiment.config_hash(), retry=retry)
+        action = decide(rec, _NOT_ASKED, inputs, clock, hash_to_expect(experiment, rec), retry=retry)
         if rec.newest is not None and not rec.newest.closed:
             action = replace(action, reason="")
         if action.state is State.FAILED and rec.runs:
             action = replace(action, reason=action.reason + last_words(rec))
         made[experiment.path] = Row(experiment, rec, action, inputs, retry=retry)
+    made |= judged(made)
     return {experiment.path: made[experiment.path] for experiment in experiments}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from roundhouse import record
-from roundhouse.attempt import Opened, Record
+from roundhouse.attempt import Record
 from roundhouse.causes import Cause
 from roundhouse.dispatch import Workplace
 from roundhouse.experiment import Experiment
+from roundhouse.marks import mark
 from roundhouse.plan import State
 from roundhouse.view import Row
 
@@ -21,7 +21,7 @@ def cancel(place: Workplace, rows: Iterable[Row]) -> tuple[list[str], list[str]]
     """
     told, failed, jobs = [], [], []
     for row in rows:
-        if row.action.state in (State.COMPLETED, State.CANCELLED, State.FAILED):
+        if row.action.state in (State.COMPLETED, State.CANCELLED, State.FAILED, State.PRUNED):
             continue
         try:
             done = _cancel(row)
@@ -46,7 +46,7 @@ def _cancel(row: Row) -> str:
     if not rec.readable:
         raise OSError(rec.damage)
     if rec.newest is None or rec.newest.closed:
-        if _mark(rec, row.experiment, Cause.CANCELLED, "by the user"):
+        if mark(rec, row.experiment, Cause.CANCELLED, "by the user"):
             return "cancelled before its next attempt"
         rec = record.read(rec.directory)  # a runner has opened an attempt just now
     newest = rec.newest
@@ -58,11 +58,13 @@ def _cancel(row: Row) -> str:
     return f"attempt {newest.number} asked to stop"
 
 
-def retry(rows: Iterable[Row]) -> list[str]:
+def retry(rows: Iterable[Row], pruned: bool = False) -> list[str]:
     """Give failed and cancelled experiments another try: a mark from which tries are counted anew.
 
-    Returns a line for each experiment that was failed, cancelled or damaged, or whose attempt is open.
+    Pruned ones only if that is said: it is no failure, and there are many. Returns a line for each experiment that was
+    failed, cancelled or damaged, or whose attempt is open.
     """
+    again = (State.FAILED, State.CANCELLED, *([State.PRUNED] if pruned else []))
     told = []
     for row in rows:
         path, state = row.experiment.path, row.action.state
@@ -79,8 +81,8 @@ def retry(rows: Iterable[Row]) -> list[str]:
             told.append(f"{path}: {_retry_damaged(rec, row.experiment)}")
         elif rec.newest is not None and not rec.newest.closed:
             told.append(f"{path}: refused, attempt {rec.newest.number} is open: wait for it, or --cancel it first")
-        elif state in (State.FAILED, State.CANCELLED) or _elsewhere(row):
-            done = _mark(rec, row.experiment, Cause.RETRY, "by the user")
+        elif state in again or _elsewhere(row):
+            done = mark(rec, row.experiment, Cause.RETRY, "by the user")
             told.append(
                 f"{path}: {'to be tried again' if done else 'refused, another runner opened an attempt just now'}"
             )
@@ -96,7 +98,7 @@ def _elsewhere(row: Row) -> bool:
 
 
 def put_away(rows: Iterable[Row]) -> list[str]:
-    """Take the next attempt of every experiment that is not completed, so that no late runner can open it.
+    """Take the next attempt of every experiment that is not over, so that no late runner can open it.
 
     Returns what stands in the way: a line for each experiment with an open attempt. Until there is none, call again.
     """
@@ -105,11 +107,11 @@ def put_away(rows: Iterable[Row]) -> list[str]:
         rec = record.read(row.record.directory)
         if rec.folded or rec.completed:
             continue
-        if rec.newest is not None and rec.newest.cause is Cause.ARCHIVED:
+        if rec.newest is not None and rec.newest.cause in (Cause.ARCHIVED, Cause.PRUNED):
             continue
         if rec.damage or (rec.newest is not None and not rec.newest.closed):
             open_ones.append(f"{row.experiment.path}: attempt {rec.next_number - 1} is open")
-        elif not _mark(rec, row.experiment, Cause.ARCHIVED, "the round was put away"):
+        elif not mark(rec, row.experiment, Cause.ARCHIVED, "the round was put away"):
             open_ones.append(f"{row.experiment.path}: another runner opened an attempt just now")
     return open_ones
 
@@ -120,14 +122,4 @@ def _retry_damaged(rec: Record, experiment: Experiment) -> str:
     voided = record.void(rec.directory, number, Cause.UNKNOWN, f"damaged: {rec.damage}")
     if not voided and not (record.attempt_directory(rec.directory, number) / record.RESULT).exists():
         return f"refused, {rec.damage}, and a job may still run in attempt {number}: end it, then remove that directory"
-    return "to be tried again" if _mark(rec, experiment, Cause.RETRY, "by the user") else "refused, try again"
-
-
-def _mark(rec: Record, experiment: Experiment, cause: Cause, why: str) -> bool:
-    """Open the next attempt, exclusively, and void it: whoever else wanted that number has lost."""
-    opened = Opened(record.new_token(), {"kind": "mark"}, experiment.config_hash(), {}, mark=cause)
-    round_directory = Path(str(rec.directory).removesuffix(f"/{experiment.path}"))
-    if not record.open_attempt(rec.directory, rec.next_number, opened, round_directory):
-        return False
-    record.write_config(rec.directory, experiment)
-    return record.void(rec.directory, rec.next_number, cause, why)
+    return "to be tried again" if mark(rec, experiment, Cause.RETRY, "by the user") else "refused, try again"

@@ -41,8 +41,8 @@ class Work(NamedTuple):
     done: int
     planned: int | None
     pace: float | None
-    gpus: int
-    cores: int
+    gpus: float
+    cores: float
     like: tuple[Hashable, ...]
     after: tuple[str, ...] = ()
 
@@ -130,7 +130,7 @@ def work_of(row: Row) -> Work:
     one, rec = row.experiment, row.record
     ran, ahead = spans(rec), goes_on(row)
     told = progress_of(rec) if ahead else None
-    asked = one.resources
+    asked, slots = one.resources, one.resources.pack.slots if one.resources.pack else 1
     return Work(
         path=one.path,
         ahead=ahead,
@@ -141,8 +141,8 @@ def work_of(row: Row) -> Work:
         done=told.epoch if told else 0,
         planned=told.epochs if told else None,
         pace=pace_of(rec) if ahead else None,
-        gpus=asked.ngpus,
-        cores=asked.ncpus,
+        gpus=asked.ngpus / slots,
+        cores=asked.ncpus / slots,
         like=((one.group, str(one.config.get("dataset"))), (one.group,), ()),
         after=tuple(path for paths in one.after.values() for path in paths) if ahead else (),
     )
@@ -181,8 +181,11 @@ def outlook(works: Sequence[Work]) -> Outlook:
     )
 
 
-def weights_of(works: Iterable[Work]) -> tuple[str, dict[str, int]]:
-    """The unit of what was used, and what an hour of each experiment counts: its GPUs, or without any its cores."""
+def weights_of(works: Iterable[Work]) -> tuple[str, dict[str, float]]:
+    """The unit of what was used, and what an hour of each experiment counts: its GPUs, or without any its cores.
+
+    One that shares a job with others counts as its slot's share.
+    """
     works = list(works)
     if any(one.gpus for one in works):
         return "GPU-hours", {one.path: one.gpus for one in works}

@@ -16,7 +16,7 @@ from roundhouse.retry import RetryPolicy, exhausted
 from roundhouse.schedulers.base import Job, JobState, QueryFailed
 
 SILENT_AFTER = 1800.0  # seconds without a sign of life before a running job is spoken of
-_MARKS = {Cause.RETRY, Cause.LIMIT}
+_AS_PLANNED = {Cause.RETRY, Cause.LIMIT, Cause.RUNG}
 _DEFAULT = RetryPolicy()
 
 
@@ -30,6 +30,7 @@ class State(str, Enum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    PRUNED = "pruned"
 
     def __str__(self) -> str:
         return self.value
@@ -46,6 +47,7 @@ class Verb(Enum):
     CLOSE = "close"  # write the result that the job can no longer write
     KILL = "kill"  # delete the job of an attempt that is to be cancelled
     SUBMIT = "submit"
+    PRUNE = "prune"  # leave it behind: what paused with it was better
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +112,12 @@ def decide(
         return _nothing(State.COMPLETED, cause=Cause.COMPLETED)
     if attempt is not None and attempt.cause in (Cause.CANCELLED, Cause.ARCHIVED):
         return _nothing(State.CANCELLED, attempt.why, attempt.cause)
+    if attempt is not None and attempt.cause is Cause.PRUNED:
+        return _nothing(State.PRUNED, attempt.why, attempt.cause)
     if attempt is not None and not attempt.closed:
         if attempt.opened.mark is not None:  # whoever set the mark died before it was whole
-            return Action(Verb.VOID, State.PENDING, "by the user", attempt.opened.mark)
+            why = "others of its group were better" if attempt.opened.mark is Cause.PRUNED else "by the user"
+            return Action(Verb.VOID, State.PENDING, why, attempt.opened.mark)
         if isinstance(answer, QueryFailed):
             state = State.IN_PROGRESS if attempt.job_id else State.SUBMITTING
             return _nothing(state, f"cannot tell: {answer.why}")
@@ -219,5 +224,5 @@ def _next_attempt(
         wait = clock.limit_backoff - (clock.now - newest.claim.at)
         if wait > 0 and jobs >= (newest.claim.jobs or 0):
             return _nothing(State.PENDING, f"limit reached: {newest.claim.why}", Cause.LIMIT)
-    reason = f"again after: {newest.cause} ({newest.why})" if newest and newest.cause not in _MARKS else ""
+    reason = f"again after: {newest.cause} ({newest.why})" if newest and newest.cause not in _AS_PLANNED else ""
     return Action(Verb.SUBMIT, State.PENDING, reason)

@@ -17,6 +17,8 @@ from roundhouse.attempt import Record
 from roundhouse.plan import State
 from roundhouse.view import Row, as_dict, number
 
+_SILENT = (State.COMPLETED, State.PENDING, State.CANCELLED, State.PRUNED)  # not told when it was so from the start
+
 
 class Display:
     """Shows rows as they change. A context manager, since it takes the terminal over."""
@@ -56,7 +58,7 @@ class Display:
                 row = replace(row, record=fresh(row.record.directory))
             self._tell(row)
             self._draw(row)
-        done = sum(row.action.state is State.COMPLETED for row in rows)
+        done = sum(row.action.state in (State.COMPLETED, State.PRUNED) for row in rows)
         if self._round is None:
             self._round = self._bars.add_task("[bold]round", total=len(rows), metric="")
         self._bars.update(self._round, completed=done)
@@ -69,7 +71,7 @@ class Display:
         attempt = row.shown.number if row.shown else None
         known = self._told.get(path)
         self._told[path] = (state, attempt)
-        if known is None and state in (State.COMPLETED, State.PENDING, State.CANCELLED) or known == (state, attempt):
+        if known is None and state in _SILENT or known == (state, attempt):
             return
         if state in (State.PENDING, State.SUBMITTING) or row.refusal in self._refusals:
             return  # one refusal may concern the whole round, and is told once

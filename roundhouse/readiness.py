@@ -28,8 +28,11 @@ class Readiness:
         self._answers: dict[tuple[str, str], str] = {}
 
     def refusal(self, experiment: Experiment) -> str:
-        """Why the experiment could not start, as its study's `check` tells; empty if it could, or there is no check."""
-        study = experiment.study
+        """Why the experiment could not start, as its study's `check` tells; empty if it could, or there is no check.
+
+        What waits for a selection has no config to ask about yet.
+        """
+        study = None if experiment.undecided else experiment.study
         check = self._check_of(study) if study is not None else None
         if study is None or check is None:
             return ""

@@ -207,6 +207,7 @@ def open_attempt(directory: Path, number: int, opened: Opened, below: Path | Non
         "scheduler": dict(opened.scheduler),
         "inputs": dict(opened.inputs),
         "mark": str(opened.mark) if opened.mark else None,
+        "pause_at": opened.pause_at,
         **({"resources": dict(opened.resources)} if opened.resources else {}),
         **({"code": opened.code} if opened.code else {}),
     }

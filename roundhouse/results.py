@@ -24,7 +24,7 @@ class Setting:
 
     def told(self, name: str) -> str:
         """A metric's mean and spread, as tables show it."""
-        return _spread(self.values.get(name, []))
+        return spread(self.values.get(name, []))
 
 
 def settings_of(rows: Sequence[Row]) -> list[Setting]:
@@ -78,7 +78,8 @@ def table(settings: Sequence[Setting]) -> Table:
     return drawn
 
 
-def _spread(values: Iterable[float]) -> str:
+def spread(values: Iterable[float]) -> str:
+    """Mean and standard deviation of a metric over seeds."""
     listed = list(values)
     if not listed:
         return ""

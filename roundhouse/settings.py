@@ -10,13 +10,13 @@ from typing import Any
 from roundhouse.errors import RoundhouseError
 from roundhouse.options import choose, read_options
 
-GIVEN_BY_SWEEPS = {"draw", "focus"}  # they tell experiments apart, and mean nothing to a study
+GIVEN_BY_SWEEPS = {"draw", "focus", "rank"}  # they tell experiments apart, and mean nothing to a study
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the loop itself obeys. All but `deadline` and `accumulate` may stand in an experiment's config."""
+    """What the loop itself obeys. All but `pause_at`, `deadline`, `accumulate` may stand in a config."""
 
     seed: int = 0
     precision: str = "auto"  # auto, fp32, bf16, fp16
@@ -26,6 +26,7 @@ class Settings:
     time_limit: float | None = None  # seconds: finish before an epoch that would bring the sum of all epochs above it
     patience: int | None = None  # finish when the main metric has not improved for so many epochs
     max_skipped: float = 0.2  # share of an epoch's steps that gradient scaling may skip
+    pause_at: int | None = None  # pause once so many epochs are done, to be resumed later
     deadline: float | None = None  # time.time() by which the job must have stopped, to be resumed later
     accumulate: int = 1  # since memory ran out before: a batch is computed in so many times as many parts
 
@@ -43,7 +44,7 @@ def split_config(
     config: Mapping[str, Any], deadline: float | None = None, accumulate: int = 1
 ) -> tuple[Settings, dict[str, Any]]:
     """Take the loop's keys, and those that sweeps add, out of a config: (settings, what is left for the study)."""
-    keys = {field.name for field in dataclasses.fields(Settings)} - {"deadline", "accumulate"}
+    keys = {field.name for field in dataclasses.fields(Settings)} - {"pause_at", "deadline", "accumulate"}
     settings = read_options(Settings, {key: value for key, value in config.items() if key in keys})
     rest = {key: value for key, value in config.items() if key not in keys | GIVEN_BY_SWEEPS}
     return dataclasses.replace(settings, deadline=deadline, accumulate=accumulate), rest

@@ -14,6 +14,7 @@ from roundhouse import files, packing, record, shared_job
 from roundhouse.attempt import Opened, Record
 from roundhouse.causes import Cause
 from roundhouse.experiment import Resources
+from roundhouse.halving import pause_at
 from roundhouse.look import Look
 from roundhouse.plan import Action, Clock, State, Verb
 from roundhouse.retry import request
@@ -213,6 +214,7 @@ class Submissions:
             index=index,
             resources=request(asked, experiment.resources),
             code=self._code(row),
+            pause_at=pause_at(experiment, row.record),
         )
         if not record.open_attempt(directory, number, opened, self.place.experiments / experiment.round):
             return False

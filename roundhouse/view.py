@@ -20,16 +20,21 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MANY = 60  # experiments above which a table shows groups, and single rows only for what needs attention
+LISTED = 12  # paths, or lines of one kind, that are told in one place
 
 _STYLE = {
     State.COMPLETED: "green",
     State.IN_PROGRESS: "cyan",
     State.SUBMITTING: "cyan",
     State.PENDING: "dim",
+    State.PRUNED: "dim green",
     State.BLOCKED: "yellow",
     State.FAILED: "red",
     State.CANCELLED: "magenta",
 }
+
+
+_BY_MARK = (State.CANCELLED, State.PRUNED)  # states whose moment is that of a mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +115,7 @@ def goes_on(row: Row) -> bool:
 
 def _since(row: Row) -> float | None:
     """Since when it is so; None where no attempt accounts for the state: before the first, and between two."""
-    attempt = row.record.newest if row.action.state is State.CANCELLED else row.shown  # to cancel may take a mark
+    attempt = row.record.newest if row.action.state in _BY_MARK else row.shown
     return attempt.since if attempt and row.action.state is not State.PENDING else None
 
 
@@ -240,12 +245,15 @@ def limits(rows: Sequence[Row]) -> list[str]:
 def story(row: Row) -> str:
     """Everything known about one experiment: `--why`."""
     rec = row.record
+    choice = row.experiment.selection
+    waits_for = [path for paths in row.experiment.after.values() for path in paths]
     lines = [
         f"{row.experiment.round}/{row.experiment.path}",
         f"  state     {row.action.state}{': ' + row.action.reason if row.action.reason else ''}",
         f"  config    {', '.join(f'{key}={value}' for key, value in row.experiment.config.items())}",
         f"  retries   {asked.policy(row.retry)}",
-        f"  waits for {', '.join(p for paths in row.experiment.after.values() for p in paths) or 'nothing'}",
+        *([f"  selected  {choice.choice or 'nothing yet'}"] if choice else []),
+        f"  waits for {_listed(waits_for) or 'nothing'}",
         f"  directory {rec.directory}",
     ]
     lines += [f"  note      {note}" for note in rec.notes]
@@ -264,6 +272,20 @@ def story(row: Row) -> str:
     if last and tail:
         lines += [f"  log of attempt {last.number}, its end:", *(f"    {line}" for line in tail.splitlines())]
     return "\n".join(lines)
+
+
+def _listed(paths: Sequence[str]) -> str:
+    """Paths in a line, if they are not too many."""
+    more = f" and {len(paths) - LISTED} more" if len(paths) > LISTED else ""
+    return ", ".join(paths[:LISTED]) + more
+
+
+def choices(rows: Sequence[Row]) -> list[str]:
+    """A line for each rank of each selecting group whose choice is made: what was chosen, beside its spread."""
+    made = (row.experiment for row in rows)
+    lines = dict.fromkeys((one.group, one.selection.choice) for one in made if one.selection and one.selection.choice)
+    told = [f"{group}: {choice}" for group, choice in lines]
+    return told[:LISTED] + ([f"... and {len(told) - LISTED} more; --why tells"] if len(told) > LISTED else [])
 
 
 def _told(attempt: Attempt) -> str:

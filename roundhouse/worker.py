@@ -231,6 +231,8 @@ def run_command(work: Work) -> int:
         "ROUNDHOUSE_DIRECTORY": str(work.place),
         "ROUNDHOUSE_EARLIER": os.pathsep.join(reversed(earlier)),
     }
+    if work.attempt.opened.pause_at:
+        environ["ROUNDHOUSE_PAUSE_AT"] = str(work.attempt.opened.pause_at)
     for group, directories in work.inputs().items():
         environ[f"ROUNDHOUSE_INPUT_{group.upper().replace('-', '_')}"] = os.pathsep.join(
             str(directory) for directory in directories

@@ -299,8 +299,16 @@ class World:
                 return
             process.reporting = True
             self._report(process, epoch)
+            if self._pauses_after(process, epoch):
+                self.finish(process, Cause.RUNG)
+                return
             yield
         self.finish(process, Cause.COMPLETED)
+
+    def _pauses_after(self, process: Process, epoch: int) -> bool:
+        attempts = record.read(process.job.directory).attempts
+        told = [one.opened.pause_at for one in attempts if one.number == process.holds]
+        return epoch < 3 and bool(told and told[0] and epoch >= told[0])
 
     def _claim(self, process: Process, number: int) -> bool:
         place = record.attempt_directory(process.job.directory, number)
@@ -326,8 +334,9 @@ class World:
             return None
         yield
         opened = record.Opened(
-            job.name, newest.opened.scheduler, newest.opened.config_hash, newest.opened.inputs, job_id=job.id
-        )
+            job.name, newest.opened.scheduler, newest.opened.config_hash, newest.opened.inputs, job_id=job.id,
+            pause_at=newest.opened.pause_at,
+        )  # fmt: skip
         if not record.open_attempt(job.directory, newest.number + 1, opened):
             return None
         yield
@@ -339,6 +348,7 @@ class World:
 
     def _report(self, process: Process, epoch: int) -> None:
         progress = {"version": 1, "epoch": epoch, "epochs": 3, "started_epoch": 0, "artifacts": {"best.pth": "same"}}
+        progress |= {"metric_name": "loss", "metric": float(process.job.directory.name)}
         files.replace(self.place(process) / record.PROGRESS, files.dump(progress))
 
     def step(self, process: Process) -> None:

@@ -286,3 +286,18 @@ def test_a_hundred_experiments_are_all_run_once(slurm: ClusterRounds, jobs: Jobs
     assert [slurm.lines(str(index)) for index in range(100)] == [["run"]] * 100
     assert [len(slurm.record(str(index)).attempts) for index in range(100)] == [1] * 100
     assert len(jobs()) == 100
+
+
+def test_a_group_is_pruned_and_another_goes_on_with_the_best_of_it(rounds: ClusterRounds) -> None:
+    pause = '[ -z "$ROUNDHOUSE_PAUSE_AT" ] || exit 78'
+    train = f'echo "{{{{\\"loss\\": {{rate}}}}}}" > {{directory}}/metrics.json; {pause}'
+    sweep = {"path": "s/{rate}", "grid": {"rate": [3, 1, 2]}, "command": ["bash", "-c", train]}
+    contest = {"metric": "loss", "mode": "min"}
+    rounds.write({
+        "sweep": {**sweep, "halving": {**contest, "every": 1, "keep": 0.3}},
+        "best": {"path": "best", "select": {"from": "sweep", **contest}, "command": ["test", "{rate}", "=", "1"]},
+    })  # fmt: skip
+    rounds.pass_until_done(120)
+    assert rounds.states() == {"s/3": "pruned", "s/1": "completed", "s/2": "pruned", "best": "completed"}
+    assert rounds.causes("s/1") == ["rung", "completed"]
+    assert rounds.causes("s/2") == ["rung", "pruned"]

@@ -24,7 +24,8 @@ OPENED = Opened("rhtoken", HOME, "hash", {}, job_id="7", at=NOW - 5000)
 HELD = Claim(job_id="7", nonce="n", at=NOW - 4000)
 FREE = Inputs({})
 DOWN = QueryFailed("the server is down")
-OUTCOMES = [cause for cause in Cause if cause not in (Cause.COMPLETED, Cause.CANCELLED, Cause.ARCHIVED, Cause.RETRY)]
+MARKS = (Cause.RETRY, Cause.CANCELLED, Cause.ARCHIVED, Cause.PRUNED)
+OUTCOMES = [cause for cause in Cause if cause not in (Cause.COMPLETED, *MARKS)]
 
 
 def job(state: JobState, words: str = "", cause: Cause | None = None) -> Job:
@@ -36,8 +37,8 @@ QUEUED, RUNNING, ENDED = (job(state) for state in (JobState.QUEUED, JobState.RUN
 
 def ended(cause: Cause, why: str = "", gained: bool | None = False, **result: Any) -> Attempt:
     """An attempt that is over. `gained`: whether it finished an epoch; None: it does not tell."""
-    if cause in (Cause.UNCLAIMED, Cause.REFUSED, Cause.LIMIT, Cause.RETRY, Cause.CANCELLED, Cause.ARCHIVED):
-        mark = cause if cause in (Cause.RETRY, Cause.CANCELLED, Cause.ARCHIVED) else None
+    if cause in (Cause.UNCLAIMED, Cause.REFUSED, Cause.LIMIT, *MARKS):
+        mark = cause if cause in MARKS else None
         opened = replace(OPENED, job_id=None, mark=mark)
         return Attempt(0, opened, Claim(True, cause, why, at=NOW - 60, jobs=5))
     progress = Progress(epoch=5 if gained else 4, epochs=None if gained is None else 9, started_epoch=4)
@@ -171,7 +172,7 @@ def test_a_claim_tells_the_job_id_too() -> None:
 
 
 def test_a_mark_whose_setter_died_is_made_whole() -> None:
-    for cause in (Cause.RETRY, Cause.CANCELLED, Cause.ARCHIVED):
+    for cause in MARKS:
         action = decided([ended(Cause.ERROR), Attempt(0, replace(OPENED, mark=cause, job_id=None))], DOWN)
         assert (action.verb, action.cause) == (Verb.VOID, cause)
 
@@ -265,6 +266,19 @@ def test_ctrl_c_is_never_a_reason_to_give_up() -> None:
 def test_a_limit_of_the_scheduler_never_counts() -> None:
     later = replace(CLOCK, now=NOW + 9999)
     assert decided([ended(Cause.LIMIT)] * 500, clock=later).verb is Verb.SUBMIT
+
+
+def test_a_pause_at_a_rung_never_counts_and_needs_no_new_epoch() -> None:
+    paused = [ended(Cause.RUNG, gained=gained) for gained in (True, False, None)] * 100
+    assert outcome(decided(paused)) == (Verb.SUBMIT, State.PENDING)
+    assert decided(paused).reason == ""
+
+
+def test_what_was_pruned_stays_so_until_it_is_tried_again() -> None:
+    pruned = [ended(Cause.RUNG), ended(Cause.PRUNED, "rank 3 of 4")]
+    action = decide(record_of(*pruned), DOWN, FREE, CLOCK, "another")
+    assert (outcome(action), action.reason) == ((Verb.NOTHING, State.PRUNED), "rank 3 of 4")
+    assert decided([*pruned, ended(Cause.RETRY)]).verb is Verb.SUBMIT
 
 
 def test_after_a_limit_the_next_try_waits_unless_the_user_has_fewer_jobs() -> None:

@@ -32,7 +32,7 @@ from roundhouse.site import Site
 TEACHER = Experiment("r", "teacher", "t/0", "s", {"lr": 0.1})
 STUDENT = Experiment("r", "student", "s/0", "s", {"lr": 0.2}, after={"teacher": ("t/0",)})
 EXPERIMENTS = [TEACHER, STUDENT]
-OVER = {State.COMPLETED, State.FAILED, State.CANCELLED, State.BLOCKED}
+OVER = {State.COMPLETED, State.FAILED, State.CANCELLED, State.BLOCKED, State.PRUNED}
 ELSEWHERE = Identity("slurm", "elsewhere", "me")
 STEPS = st.integers(1, 60)
 
@@ -45,6 +45,7 @@ def memory_folder() -> Path:
 class Rounds(RuleBasedStateMachine):
     """Two experiments, one waiting for the other, and everything that can happen to them."""
 
+    experiments = EXPERIMENTS
     mutate: Callable[[World], None] = staticmethod(lambda world: None)
 
     def __init__(self) -> None:
@@ -72,10 +73,10 @@ class Rounds(RuleBasedStateMachine):
     # ------------------------------------------------------------------------------------------ runners
 
     def look_and_act(self) -> dispatch.Report:
-        return dispatch.run_pass(self.place, EXPERIMENTS)
+        return dispatch.run_pass(self.place, self.experiments)
 
     def order(self, name: str) -> None:
-        rows = dispatch.run_pass(self.place, EXPERIMENTS, act=False).rows
+        rows = dispatch.run_pass(self.place, self.experiments, act=False).rows
         if name == "cancel":
             orders.cancel(self.place, rows)
         elif name == "retry":
@@ -240,7 +241,7 @@ class Rounds(RuleBasedStateMachine):
 
     @invariant()
     def one_attempt_is_open(self) -> None:
-        for experiment in EXPERIMENTS:
+        for experiment in self.experiments:
             rec = record.read(self.place.directory(experiment))
             unclosed = [attempt.number for attempt in rec.attempts if not attempt.closed]
             assert len(unclosed) <= 1, f"{experiment.path}: attempts {unclosed} are open at once"
@@ -284,7 +285,7 @@ class Rounds(RuleBasedStateMachine):
 
     @invariant()
     def completed_is_final_and_unique(self) -> None:
-        for experiment in EXPERIMENTS:
+        for experiment in self.experiments:
             rec = record.read(self.place.directory(experiment))
             done = [attempt.number for attempt in rec.attempts if attempt.cause is Cause.COMPLETED]
             assert len(done) <= 1

@@ -45,7 +45,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 DONE, USAGE, WORK_REMAINS, FAILED, TROUBLE, INTERRUPTED = 0, 2, 3, 4, 5, 130
 EXIT_CODES = """\
 exit codes:
-  0  all experiments are completed
+  0  all experiments are completed or pruned
   2  usage or settings are wrong: an option, cluster.env, the folder or the interpreter there, the round
   3  work remains: something is pending, submitting or in progress
   4  nothing goes on, and something failed, is blocked, or was cancelled
@@ -204,7 +204,7 @@ def exit_code(rows: Sequence[Mapping[str, Any]], trouble: str) -> int:
     states = {row["state"] for row in rows}
     if trouble:
         return TROUBLE
-    if states <= {"completed"}:
+    if states <= {"completed", "pruned"}:
         return DONE
     return WORK_REMAINS if any(row.get("goes_on", row["state"] in GOING) for row in rows) else FAILED
 

@@ -31,6 +31,7 @@ from analysis.script import add_folders, carry_out, place_from
 from analysis.standing import Known, Setting, Spread, known_of, leaders, use
 from roundhouse.attempt import Attempt
 from roundhouse.causes import Cause
+from roundhouse.dispatch import hash_to_expect
 from roundhouse.errors import RoundhouseError
 from roundhouse.names import is_name
 from roundhouse.plan import Clock, Inputs, State, decide
@@ -55,7 +56,7 @@ PLACES = {
     "docs/": "Documentation", "tests/": "Tests", ".github/": "Project files",
 }  # fmt: skip
 BESIDES = ("Tests", "Documentation", "Project files")  # what a commit is about only if it changes nothing else
-KINDS = ("begun", "finished", "requeued", "failed", "cancelled", "put away")
+KINDS = ("begun", "finished", "requeued", "failed", "pruned", "cancelled", "put away")
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,7 @@ def events_of(entry: Entry) -> list[Event]:
     attempts = entry.row.record.attempts
     for number, one in enumerate(attempts, 1):
         run = one.opened.mark is None and one.cause is not Cause.LIMIT
-        if run and before:
+        if run and before and before.cause is not Cause.RUNG:
             told.append(Event(opened_at(one), "requeued", str(before.cause)))
         if one.claim and not one.void and all(event.kind != "begun" for event in told):
             told.append(Event(one.claim.started, "begun"))
@@ -214,7 +215,8 @@ def events_of(entry: Entry) -> list[Event]:
 
 def _ending(entry: Entry, one: Attempt, attempts: tuple[Attempt, ...]) -> str:
     """What the end of the last of these attempts meant for the experiment; empty if it was tried again by itself."""
-    ends = {Cause.COMPLETED: "finished", Cause.CANCELLED: "cancelled", Cause.ARCHIVED: "put away"}
+    ends = {Cause.COMPLETED: "finished", Cause.CANCELLED: "cancelled", Cause.ARCHIVED: "put away",
+            Cause.PRUNED: "pruned"}  # fmt: skip
     if one.cause in ends:
         return ends[one.cause]
     return "failed" if one.opened.mark is None and state_after(entry, attempts) is State.FAILED else ""
@@ -227,7 +229,8 @@ def state_after(entry: Entry, attempts: tuple[Attempt, ...]) -> State:
     known = replace(entry.row.record, attempts=attempts)
     inputs = Inputs(known.runs[0].opened.inputs if known.runs else None)
     clock, never = Clock(0.0, 0.0, 0.0), QueryFailed("no scheduler is asked here")
-    return decide(known, never, inputs, clock, entry.row.experiment.config_hash(), retry=entry.row.retry).state
+    expected = hash_to_expect(entry.row.experiment, known)
+    return decide(known, never, inputs, clock, expected, retry=entry.row.retry).state
 
 
 def attempts_until(entry: Entry, moment: float) -> tuple[Attempt, ...]:

@@ -31,6 +31,7 @@ SYMBOLS = {
     State.IN_PROGRESS: "▸",
     State.BLOCKED: "■",
     State.COMPLETED: "✓",
+    State.PRUNED: "✂",
     State.FAILED: "✕",
     State.CANCELLED: "⊘",
 }
@@ -40,6 +41,7 @@ MEANINGS = {
     State.IN_PROGRESS: "queued or running",
     State.BLOCKED: "waits for a person",
     State.COMPLETED: "done",
+    State.PRUNED: "left behind early: others of its group were better",
     State.FAILED: "given up after its tries",
     State.CANCELLED: "stopped by a person",
 }

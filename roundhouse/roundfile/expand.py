@@ -11,8 +11,9 @@ from roundhouse.experiment import Experiment, Resources
 from roundhouse.roundfile.grid import rows_of
 from roundhouse.roundfile.paths import ancestors_among, path_fault
 from roundhouse.roundfile.schema import Group, ResourceRequests, RoundFile
+from roundhouse.roundfile.selecting import base_of, check_selections, halving_of, not_yet_known, selections_of
 from roundhouse.roundfile.sweep import printable
-from roundhouse.roundfile.template import Expression, any_text, parse_template
+from roundhouse.roundfile.template import Expression, any_text, fill_words, parse_template
 from roundhouse.roundfile.waits import waits_of
 from roundhouse.yamlfile import Location, YamlFile
 
@@ -45,25 +46,40 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
     combined = {group: _combinations(file, group, groups[group], content.defaults) for group in groups}
     _check_paths(file, combined)
     located = {group: [(one.path, one.names) for one in combinations] for group, combinations in combined.items()}
+    check_selections(file, groups, {group: [one.names for one in combined[group]] for group in groups})
     waits = waits_of(file, groups, located)
     experiments: list[Experiment] = []
     retry = content.retry.written()
     for group, combinations in combined.items():
         names = [one.names for one in combinations]
         study = _study(file, content, group)
+        halving = halving_of(file, group, groups[group], names)
         columns = zip(
             combinations,
             _resources(file, content, group, names),
             _priorities(file, content, group, names),
             waits.get(group) or [{}] * len(names),
             _commands(file, group, groups[group], names),
+            selections_of(content, group, names),
             strict=True,
         )
         experiments += [
             Experiment(
-                name, group, one.path, study, one.config, resources, priority, after, command, retry, content.snapshot
+                name,
+                group,
+                one.path,
+                study,
+                one.config,
+                resources,
+                priority,
+                after,
+                command,
+                retry,
+                content.snapshot,
+                choice,
+                halving,
             )
-            for one, resources, priority, after, command in columns
+            for one, resources, priority, after, command, choice in columns
         ]
     return experiments
 
@@ -76,7 +92,7 @@ def _combinations(file: YamlFile, name: str, group: Group, defaults: Mapping[str
     except ValueError as error:
         file.problem((*place, "path"), f"path of group {name!r}: {error}")
         return []
-    base = {**defaults, **group.config}
+    base = base_of(group, defaults)
     swept = rows_of(file, name, group, defaults)
     rows: list[tuple[Mapping[str, Any], Location]] = [(row, (*place, "path")) for row in swept]
     rows += [(row, (*place, "include", number)) for number, row in enumerate(group.include)]
@@ -93,7 +109,7 @@ def _combinations(file: YamlFile, name: str, group: Group, defaults: Mapping[str
                 continue
             message = f"{path!r} {fault} ({_told(row)})"
         except ValueError as error:
-            message = str(error)
+            message = f"{error}{not_yet_known(group)}"
         faults.setdefault(origin, {})[message] = None
     for origin, messages in faults.items():
         more = f"; so have {len(messages) - 1} more of its paths" if len(messages) > 1 else ""
@@ -144,11 +160,12 @@ def _study(file: YamlFile, content: RoundFile, name: str) -> str | None:
 
 def _resources(file: YamlFile, content: RoundFile, name: str, configs: Configs) -> list[Resources]:
     """The round's plain values, then its `when`, then the group's plain values, then its `when`: the last one wins."""
+    group = content.experiments[name]
     asked: list[Mapping[str, Any]] = []
     holds: list[list[bool]] = []
     requests: list[tuple[Location, ResourceRequests]] = [
         (("resources",), content.resources),
-        (("experiments", name, "resources"), content.experiments[name].resources),
+        (("experiments", name, "resources"), group.resources),
     ]
     for place, request in requests:
         asked.append(request.asked())
@@ -156,7 +173,7 @@ def _resources(file: YamlFile, content: RoundFile, name: str, configs: Configs) 
         for number, conditional in enumerate(request.when):
             asked.append(conditional.asked())
             condition = _computed(
-                file, name, (*place, "when", number, "if"), conditional.condition, configs, Expression.truth
+                file, name, group, (*place, "when", number, "if"), conditional.condition, configs, Expression.truth
             )
             holds.append(condition or [False] * len(configs))
 
@@ -171,16 +188,18 @@ def _resources(file: YamlFile, content: RoundFile, name: str, configs: Configs) 
 
 
 def _priorities(file: YamlFile, content: RoundFile, name: str, configs: Configs) -> list[float]:
-    own = content.experiments[name].priority
+    group = content.experiments[name]
+    own = group.priority
     priority, place = (content.priority, ["priority"]) if own is None else (own, ["experiments", name, "priority"])
     if not isinstance(priority, str):
         return [float(priority)] * len(configs)
-    return _computed(file, name, place, priority, configs, Expression.number) or [0.0] * len(configs)
+    return _computed(file, name, group, place, priority, configs, Expression.number) or [0.0] * len(configs)
 
 
 def _computed(
     file: YamlFile,
     name: str,
+    group: Group,
     place: Location,
     source: str,
     configs: Configs,
@@ -191,7 +210,7 @@ def _computed(
         expression = Expression(source)
         return [value(expression, config) for config in configs]
     except ValueError as error:
-        file.problem(place, f"{error} (in group {name!r})")
+        file.problem(place, f"{error} (in group {name!r}){not_yet_known(group)}")
         return None
 
 
@@ -199,15 +218,10 @@ def _commands(file: YamlFile, name: str, group: Group, configs: Configs) -> list
     """Each command with its names filled in, but for {directory}, which the job knows."""
     if group.command is None:
         return [None] * len(configs)
+    if group.select is not None:
+        return [tuple(group.command)] * len(configs)  # filled in when the choice is made
     try:
-        words = [parse_template(word) for word in group.command]
-        return [
-            tuple(
-                word.fill({**config, "directory": "{directory}"}, any_text) if word.names else word.literals[0]
-                for word in words
-            )
-            for config in configs
-        ]
+        return [fill_words(group.command, config, any_text) for config in configs]
     except ValueError as error:
         file.problem(("experiments", name, "command"), f"command of group {name!r}: {error}")
         return [None] * len(configs)

@@ -7,6 +7,7 @@ from typing import Any
 
 from roundhouse.names import nearest
 from roundhouse.roundfile.schema import Group
+from roundhouse.roundfile.selecting import ranks
 from roundhouse.roundfile.sweep import (
     Row,
     Section,
@@ -31,7 +32,8 @@ def rows_of(file: YamlFile, name: str, group: Group, defaults: Mapping[str, Any]
     _check_lists(section, group)
     _check_keys(section, group)
     _check_given_names(section, group, defaults)
-    axes = [focus_axis(section, group.focus)] if group.focus else []
+    axes = [ranks(group)] if group.select else []
+    axes += [focus_axis(section, group.focus)] if group.focus else []
     axes += grid_axes(group.grid)
     if group.zip and section.is_sound:
         axes.append([dict(zip(group.zip, step, strict=True)) for step in zip(*group.zip.values(), strict=True)])
@@ -84,6 +86,7 @@ def _check_given_names(section: Section, group: Group, defaults: Mapping[str, An
     printable = {name_of(key): f"the printable name of {key!r}" for key in group.combinations}
     given = dict(printable)
     given |= {"draw": "the number of the draw from random"} if group.random else {}
+    given |= {"rank": "the rank of what is selected"} if group.select else {}
     given |= {"focus": "the name of the sub-sweep in focus"} if group.focus else {}
     places = [(key, where) for _, key, where in _swept(group)] + [(key, ("config", key)) for key in group.config]
     for key, where in places:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
@@ -314,6 +314,28 @@ class Focus(StrictModel):
     grid: Values = Field(description="Lists of values, all combined with all")
 
 
+class Select(StrictModel):
+    """The best settings of another group, chosen once all of it is over."""
+
+    group: str = Field(alias="from", description="The group to choose from")
+    metric: str = Field(description="What they are ranked by: the mean over seeds of this metric")
+    mode: Literal["min", "max"] = Field(description="Whether the lowest or the highest is the best")
+    top: Count = Field(default=1, description="How many settings to choose")
+    inputs: bool = Field(default=True, description="Whether the chosen runs are inputs, or only their config counts")
+
+
+class Halve(StrictModel):
+    """Early pruning: the group's runs pause again and again, and only the best settings go on."""
+
+    metric: str = Field(description="What settings are ranked by at a pause: the mean over seeds of this metric")
+    mode: Literal["min", "max"] = Field(description="Whether the lowest or the highest is the best")
+    every: Count = Field(description="Epochs from one pause to the next")
+    keep: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.5, description="The share of settings that goes on")
+    per: Key | None = Field(
+        default=None, description="A key: settings are compared among those with equal values of it"
+    )
+
+
 class Group(StrictModel):
     """Experiments that share a path template: all that is swept combined, less exclude, plus include."""
 
@@ -333,6 +355,10 @@ class Group(StrictModel):
     resources: ResourceRequests = Field(default=ResourceRequests(), description="Wins over the round's resources")
     priority: Priority | None = Field(default=None, description="Number or expression; higher goes first")
     after: Waits = Field(default={}, description="GROUP: {KEY: VALUE}: experiments that must be completed first")
+    select: Select | None = Field(
+        default=None, description="The best settings of another group: from, metric, mode, top, inputs"
+    )
+    halving: Halve | None = Field(default=None, description="Early pruning: metric, mode, every, keep, per")
     baseline: str | None = Field(default=None, description="Group beside whose results this one's are shown")
     command: Command | None = Field(
         default=None, description="Program to run instead of a study, with {KEY} and {directory}"

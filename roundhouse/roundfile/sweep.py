@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from itertools import combinations, product
@@ -40,7 +40,7 @@ class Section:
         self.file.problem(("experiments", self.name, *where), message)
 
 
-def printable(config: Mapping[str, Any], subsets: Mapping[str, Subsets]) -> Mapping[str, Any]:
+def printable(config: Mapping[str, Any], subsets: Collection[str]) -> Mapping[str, Any]:
     """The config with KEY_name for each key of `combinations`: its items joined by +."""
     if not subsets:
         return config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -82,6 +82,16 @@ def parse_template(text: str) -> Template:
         literals.append("")
     literals[-1] += text[end:]
     return Template(tuple(literals), tuple(names))
+
+
+def fill_words(words: Sequence[str], values: Mapping[str, Any], text: Callable[[Any], str]) -> tuple[str, ...]:
+    """The words of a command with their names filled in, but for {directory}, which the job knows.
+
+    ValueError: a name that is not among the values.
+    """
+    templates = [parse_template(word) for word in words]
+    known = {**values, "directory": "{directory}"}
+    return tuple(one.fill(known, text) if one.names else one.literals[0] for one in templates)
 
 
 class Expression:

@@ -19,9 +19,14 @@ Conditions = dict[str, Callable[[Mapping[str, Any]], Any]]  # key of the group w
 
 def waits_of(file: YamlFile, groups: Mapping[str, Group], located: Mapping[str, Located]) -> dict[str, list[Waiting]]:
     """What each experiment of each group with `after` waits for, in order. Mistakes become problems of `file`."""
-    waits = {name: [Waiting() for _ in located[name]] for name, group in groups.items() if group.after}
+    waits = {name: [Waiting() for _ in located[name]] for name, group in groups.items() if group.after or group.select}
     for name, waiting in waits.items():
-        for target in groups[name].after:
+        chosen_from = _chosen_from(groups[name])
+        for group in chosen_from & located.keys():
+            paths = tuple(path for path, _ in located[group])
+            for one in waiting:
+                one[group] = paths
+        for target in [one for one in groups[name].after if one not in chosen_from]:
             if target not in groups:
                 file.problem(
                     ("experiments", name, "after", target), f"unknown group {target!r}: {nearest(target, groups)}"
@@ -33,6 +38,10 @@ def waits_of(file: YamlFile, groups: Mapping[str, Group], located: Mapping[str, 
         if name in groups[name].after:
             _check_experiments_for_circles(file, name, located[name], waiting)
     return waits
+
+
+def _chosen_from(group: Group) -> set[str]:
+    return {group.select.group} if group.select else set()
 
 
 def _add(
@@ -102,10 +111,13 @@ def _comparable(value: Any) -> Any:
 
 def _check_groups_for_circles(file: YamlFile, groups: Mapping[str, Group]) -> None:
     try:
-        TopologicalSorter({name: set(group.after) - {name} for name, group in groups.items()}).prepare()
+        TopologicalSorter(
+            {name: ({*group.after} | _chosen_from(group)) - {name} for name, group in groups.items()}
+        ).prepare()
     except CycleError as error:
         circle: list[str] = error.args[1][::-1]
-        place = ("experiments", circle[0], "after", circle[1])
+        chosen = circle[1] in _chosen_from(groups[circle[0]])
+        place = ("experiments", circle[0], "select") if chosen else ("experiments", circle[0], "after", circle[1])
         file.problem(place, f"groups wait for each other in a circle: {' waits for '.join(circle)}")
 
 

@@ -37,6 +37,7 @@ from roundhouse.training.reproducibility import (
 )
 from roundhouse.training.task import Context, Stopped, Task
 
+RUNG = "rung"  # the reason of a run that paused where it was told
 METRICS, BEST, OUTPUTS = "metrics.json", "best.pth", "outputs.npz"
 
 
@@ -60,7 +61,7 @@ class Outcome:
     """How a run ended. What is not finished goes on from its checkpoint in a later attempt."""
 
     finished: bool
-    reason: str  # completed, max epochs, early stopping, time limit; unfinished: walltime, or what `stop` said
+    reason: str  # completed, max epochs, early stopping, time limit; unfinished: walltime, rung, or what `stop` said
     epochs_run: int
     exact: bool
     final_hash: str | None = None  # of the state after the last epoch; None while unfinished
@@ -133,6 +134,7 @@ def run(
 ) -> Outcome:
     """Train `task` to its end, or until `stop` gives a reason or the deadline comes.
 
+    It pauses after `settings.pause_at` epochs, and ends no other for it: nothing but the stop depends on it.
     Writes into `directory` alone, and goes on from the newest valid checkpoint there or in the folders of `earlier`
     attempts (oldest first), whose checkpoints are deleted once `directory` has its own. `report` is called at the start
     and after each epoch, `stop` between batches. RoundhouseError: a disk that is full, a loss that is not finite, a
@@ -234,6 +236,8 @@ def _over(this: _Run) -> str | None:
 def _train_one_epoch(this: _Run) -> None:
     if reason := this.halted():
         raise Stopped(reason)
+    if this.settings.pause_at is not None and this.epochs >= this.settings.pause_at:
+        raise Stopped(RUNG)
     deadline = this.settings.deadline
     if deadline is not None and time.time() + this.longest > deadline:
         raise Stopped("walltime")

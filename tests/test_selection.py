@@ -1,0 +1,313 @@
+"""Groups that choose the best settings of another: what may be written, what is chosen, and rounds that really run."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rounds_for_tests import Rounds, rounds  # noqa: F401
+
+from analysis.rounds import Place, read_round
+from roundhouse.errors import RoundhouseError
+from roundhouse.round import Round, load_round
+from roundhouse.selection import ranking
+
+ROOT = Path(__file__).parents[1]
+Load = Callable[[str], Round]
+SWEEP = 'sweep: {path: "s/{lr}/{seed}", grid: {lr: [1, 2, 4], seed: [0, 1]}}'
+BEST = "select: {from: sweep, metric: loss, mode: min}"
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """Load a round with a group `sweep` of 3 settings and 2 seeds, and others as written."""
+
+    def read(text: str) -> Round:
+        head = "round: example\nstudy: s\ndefaults: {width: 3}\nexperiments:\n"
+        groups = f"  {SWEEP}\n" + textwrap.indent(textwrap.dedent(text), "  ")
+        (tmp_path / "example.yaml").write_text(head + groups)
+        return load_round("example", tmp_path)
+
+    return read
+
+
+def mistake(load: Load, text: str) -> str:
+    with pytest.raises(RoundhouseError) as caught:
+        load(text)
+    return str(caught.value).partition("example.yaml:")[2]
+
+
+# ---------------------------------------------------------------------------------------------- what may be written
+
+
+def test_there_is_an_experiment_for_each_rank_and_each_of_the_groups_own_values(load: Load) -> None:
+    loaded = load("""\
+        best:
+          path: "b/{rank}/{seed}"
+          select: {from: sweep, metric: loss, mode: min, top: 2}
+          grid: {seed: [5, 6]}
+    """)
+    made = loaded.experiments[6:]
+    assert [one.path for one in made] == ["b/1/5", "b/1/6", "b/2/5", "b/2/6"]
+    assert all(one.undecided and len(one.after["sweep"]) == 6 for one in made)
+    assert made[3].config == {"rank": 2, "seed": 6}, "the rest comes with the choice"
+
+
+def test_a_group_may_wait_for_a_selecting_one_and_choose_from_it(load: Load) -> None:
+    loaded = load(f"""\
+        best: {{path: "b/{{seed}}", {BEST}, grid: {{seed: [0, 1]}}}}
+        last: {{path: last, select: {{from: best, metric: loss, mode: max}}, command: "train {{lr}} {{width}}"}}
+        after: {{path: after, after: {{best: {{seed: 1}}}}}}
+    """)
+    last, after = loaded.experiments[-2:]
+    assert last.after == {"best": ("b/0", "b/1")}
+    assert after.after == {"best": ("b/1",)}
+
+
+@pytest.mark.parametrize(
+    ("group", "line", "told"),
+    [
+        ('{path: "b/{lr}", ' + BEST + "}", 6, "unknown name 'lr': there is rank; what is chosen from group "
+         "'sweep' is not known yet, only the group's own keys and rank"),
+        ('{path: b, ' + BEST + ', priority: "lr + 1"}', 6, "'lr' is undefined: there is rank"),
+        ("{path: b, " + BEST + ", resources: {when: [{if: 'width == 3', ngpus: 1}]}}", 6, "'width' is undefined"),
+        ("{path: b, select: {from: sweeep, metric: loss, mode: min}}", 6, "no other group is called 'sweeep': did you"),
+        ("{path: b, select: {from: best, metric: loss, mode: min}}", 6, "a group cannot choose from itself"),
+        ('{path: "b/{rank}", select: {from: sweep, metric: loss, mode: min, top: 4}}', 6,
+         "group 'sweep' has 3 settings (seeds apart), so its best 4 cannot be chosen"),
+        ("{path: b, select: {from: sweep, metric: loss, mode: min, top: 2}}", 6, "write into the path what tells"),
+        ("{path: b, select: {from: sweep, metric: loss, mode: least}}", 6, "'min' or 'max', not 'least'"),
+        ("{path: b, select: {from: sweep, metric: loss}}", 6, "needs the key 'mode'"),
+        ("{path: b, select: {from: sweep, metric: loss, mode: min, tops: 1}}", 6, "did you mean 'top'?"),
+        ("{path: b, " + BEST + ", grid: {rank: [1]}}", 6, "'rank' is the rank of what is selected"),
+        ("{path: b, " + BEST + ", after: [sweep]}", 6, "waits for all of 'sweep' already"),
+        ('{path: "b/{rank}", ' + BEST + ", include: [{rank: 2}]}", 6, "needs the rank of what is chosen, from 1 to 1"),
+        ("{path: b, " + BEST + ', command: "train {lr} {depth}"}', 6, "unknown name 'depth'"),
+        ("{path: b, " + BEST + ', command: "train {seed}"}', 6, "unknown name 'seed'"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_by_file_and_line(load: Load, group: str, line: int, told: str) -> None:
+    said = mistake(load, f"best: {group}\n")
+    assert said.startswith(f"{line}: "), said
+    assert told in said
+
+
+def test_groups_that_choose_from_each_other_are_a_circle(load: Load) -> None:
+    said = mistake(
+        load,
+        """\
+        one: {path: one, select: {from: two, metric: loss, mode: min}}
+        two: {path: two, after: [one]}
+        """,
+    )
+    assert "in a circle" in said
+
+
+# ---------------------------------------------------------------------------------------------- what is chosen
+
+
+def run(lr: float, seed: int, value: float) -> tuple[str, dict[str, Any], float]:
+    return f"s/{lr}/{seed}", {"lr": lr, "seed": seed}, value
+
+
+def test_settings_are_ranked_by_the_mean_over_their_seeds_so_that_no_lucky_seed_wins() -> None:
+    lucky = [run(1, 0, 0.1), run(1, 1, 0.9), run(2, 0, 0.4), run(2, 1, 0.4)]
+    assert [one.config for one in ranking(lucky, "min")] == [{"lr": 2}, {"lr": 1}]
+    assert [one.config for one in ranking(lucky, "max")] == [{"lr": 1}, {"lr": 2}]
+
+
+def test_equal_means_are_ranked_by_path_and_what_is_no_number_comes_last() -> None:
+    tied = [run(4, 0, 0.5), run(2, 0, 0.5), run(1, 0, math.nan), run(3, 0, 0.7)]
+    for mode, order in (("min", [2, 4, 3, 1]), ("max", [3, 2, 4, 1])):
+        assert [one.config["lr"] for one in ranking(tied, mode)] == order
+
+
+def test_a_seed_that_all_runs_share_belongs_to_the_choice() -> None:
+    assert ranking([run(1, 7, 0.5), run(2, 7, 0.6)], "min")[0].config == {"lr": 1, "seed": 7}
+
+
+VALUES = st.one_of(st.floats(-1e6, 1e6), st.just(math.nan), st.sampled_from([0.1, 0.2, 0.3]))
+
+
+@given(
+    values=st.dictionaries(st.tuples(st.integers(0, 5), st.integers(0, 3)), VALUES, min_size=1),
+    shuffle=st.randoms(use_true_random=False),
+    mode=st.sampled_from(["min", "max"]),
+)
+def test_the_ranking_is_the_same_in_whatever_order_the_runs_are_read(
+    values: dict[tuple[int, int], float], shuffle: random.Random, mode: str
+) -> None:
+    runs = [run(lr, seed, value) for (lr, seed), value in values.items()]
+    first = ranking(runs, mode)
+    shuffle.shuffle(runs)
+    assert [(one.paths, one.config) for one in ranking(runs, mode)] == [(one.paths, one.config) for one in first]
+    means = [one.mean for one in first if math.isfinite(one.mean)]
+    assert means == sorted(means, reverse=mode == "max")
+    assert {path for one in first for path in one.paths} == {path for path, _, _ in runs}
+
+
+def test_the_choice_is_the_same_in_another_process() -> None:
+    code = """
+        import hashlib, math
+        from roundhouse.selection import ranking
+        values = lambda lr, seed: math.sin(lr * 12.9898 + seed * 78.233)
+        runs = [(f"s/{lr}/{seed}", {"lr": lr, "seed": seed}, values(lr, seed)) for lr in range(40) for seed in range(5)]
+        told = repr([(one.paths, one.config, one.mean.hex()) for one in ranking(runs, "min")])
+        print(hashlib.sha256(told.encode()).hexdigest())
+    """
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)],
+            env={**os.environ, "PYTHONHASHSEED": seed}, cwd=ROOT, capture_output=True, text=True, check=True,
+        ).stdout
+        for seed in ("0", "1")
+    }  # fmt: skip
+    assert len(seen) == 1
+
+
+# ---------------------------------------------------------------------------------------------- rounds that run
+
+SHELL = ["bash", "-c"]
+LOSS = 'echo "{{\\"loss\\": {lr}.{seed}}}" > {directory}/metrics.json'
+SAID = "echo {lr} {seed} {width} $ROUNDHOUSE_INPUT_SWEEP > {directory}/said"
+
+
+def stages(**best: Any) -> dict[str, Any]:
+    """A round of three stages: a sweep, its best settings, and what waits for these."""
+    grid = best.pop("grid", {"seed": [0, 7]})
+    select = {"from": "sweep", "metric": "loss", "mode": "max", "top": 2, **best}
+    return {
+        "sweep": {
+            "path": "s/{lr}/{seed}", "grid": {"lr": [3, 1, 2], "seed": [0, 1]}, "config": {"width": 5},
+            "command": [*SHELL, LOSS],
+        },
+        "best": {"path": "b/{rank}/{seed}", "select": select, "grid": grid, "command": [*SHELL, SAID]},
+        "last": {"path": "last", "after": ["best"], "command": "true"},
+    }  # fmt: skip
+
+
+def said(rounds: Rounds, path: str) -> list[str]:  # noqa: F811
+    (told,) = rounds.directory(path).glob("attempts/*/said")
+    return told.read_text().split()
+
+
+def folders(rounds: Rounds, *paths: str) -> str:  # noqa: F811
+    return ":".join(str(rounds.directory(path) / "attempts/1") for path in paths)
+
+
+def test_three_stages_run_one_after_the_other_and_each_choice_is_told_with_its_spread(
+    rounds: Rounds,  # noqa: F811
+) -> None:
+    rounds.write(stages())
+    waiting = rounds.status()
+    assert waiting["b/1/0"]["reason"] == "waits for 6 of 6 of group sweep"
+    assert waiting["b/1/0"]["goes_on"]
+    done = rounds.call()
+    assert done.returncode == 0, done.stdout
+    assert said(rounds, "b/1/0") == ["3", "0", "5", folders(rounds, "s/3/0")], "the run with its own seed"
+    assert said(rounds, "b/2/7") == ["2", "7", "5", folders(rounds, "s/2/0", "s/2/1")], "or else all of the setting"
+    line = "best: rank 2 of 3 settings of sweep by the highest mean loss: lr=2, 2.0500 ± 0.0707 (2 seeds); "
+    assert line + "the best not chosen: lr=1, 1.0500 ± 0.0707 (2 seeds)" in done.stdout
+    story = rounds.call("--why", "b/2/7").stdout
+    assert "selected  rank 2 of 3 settings of sweep" in story
+    again = rounds.call()
+    assert again.returncode == 0
+    assert set(rounds.states().values()) == {"completed"}
+
+
+def test_the_chosen_runs_need_be_no_inputs(rounds: Rounds) -> None:  # noqa: F811
+    rounds.write(stages(inputs=False))
+    assert rounds.call().returncode == 0
+    assert said(rounds, "b/1/0") == ["3", "0", "5"]
+
+
+def test_a_run_that_failed_keeps_the_choice_open_and_says_so(rounds: Rounds) -> None:  # noqa: F811
+    groups = stages()
+    groups["sweep"]["command"] = [*SHELL, f"[ {{lr}} != 1 ] || exit 1; {LOSS}"]
+    rounds.write(groups)
+    assert rounds.call().returncode == 4
+    best = rounds.status()["b/1/0"]
+    assert (best["state"], best["goes_on"]) == ("pending", False)
+    assert best["reason"].startswith("waits for 2 of 6 of group sweep, and 2 will not complete by themselves (s/1/0 is")
+    groups["sweep"]["exclude"] = [{"lr": 1}]
+    rounds.write(groups)
+    assert rounds.call().returncode == 0
+    assert said(rounds, "b/1/0")[0] == "3"
+
+
+def test_a_metric_that_nobody_tells_stops_the_choice_and_is_named(rounds: Rounds) -> None:  # noqa: F811
+    rounds.write(stages(metric="los"))
+    assert rounds.call().returncode == 4
+    best = rounds.status()["b/1/0"]
+    assert best["reason"] == "s/3/0 of group sweep tells no metric 'los': did you mean 'loss'?"
+    assert not best["goes_on"]
+
+
+def test_a_choice_that_is_no_longer_the_best_is_told_and_what_was_run_stays(rounds: Rounds) -> None:  # noqa: F811
+    groups = stages(top=1, grid={"seed": [0]})
+    rounds.write(groups)
+    assert rounds.call().returncode == 0
+    groups["sweep"]["grid"]["lr"].append(4)
+    rounds.write(groups)
+    assert rounds.states()["b/1/0"] == "completed", "while the sweep goes on, what has run stands"
+    assert rounds.call().returncode == 4
+    best = rounds.status()["b/1/0"]
+    assert best["state"] == "blocked"
+    assert "lr was 3, is now 4" in best["reason"]
+    assert "It selects from group sweep, whose results now say rank 1 of 4 settings" in best["reason"]
+
+
+def test_what_waits_for_a_choice_can_be_cancelled_and_tried_again(rounds: Rounds) -> None:  # noqa: F811
+    rounds.write(stages())
+    assert "b/1/0: cancelled before" in rounds.call("--cancel", "--only", "b/1/*").stdout
+    assert rounds.call().returncode == 4
+    assert rounds.states()["b/2/0"] == "completed"
+    assert rounds.call("--retry").returncode == 0
+    assert said(rounds, "b/1/0")[0] == "3"
+
+
+def test_the_analysis_reads_a_round_before_and_after_its_choice(rounds: Rounds) -> None:  # noqa: F811
+    rounds.write(stages())
+    place = Place(rounds.experiments, rounds.rounds, rounds.analysis)
+    rounds.call("--only", "s/*", "--limit", "1")
+    before = {one.path: one for one in read_round("r", place).entries}
+    assert before["b/1/0"].reason == "waits for 5 of 6 of group sweep"
+    rounds.call()
+    after = {one.path: one for one in read_round("r", place).entries}
+    assert dict(after["b/1/0"].config) == {"width": 5, "lr": 3, "rank": 1, "seed": 0}
+    assert after["b/1/0"].state == "completed"
+
+
+def test_a_value_may_come_from_progress_or_from_the_epoch_of_the_best_weights(rounds: Rounds) -> None:  # noqa: F811
+    groups = stages(top=1, grid={"seed": [0]})
+    told = {"best": {"epoch": 1, "accuracy": 0.9}, "final": None}
+    epochs = ['{{"epoch": 1, "loss": {lr}}}', '{{"epoch": 2, "loss": 0}}']
+    body = json.dumps(told)[1:-1].replace("{", "{{").replace("}", "}}")
+    groups["sweep"]["command"] = [
+        *SHELL,
+        f"echo '{{{{{body}, \"epochs\": [{', '.join(epochs)}]}}}}' > {{directory}}/metrics.json",
+    ]
+    groups["third"] = {
+        "path": "t", "select": {"from": "other", "metric": "cost", "mode": "min"},
+        "command": [*SHELL, "echo {x} > {directory}/said"],
+    }  # fmt: skip
+    progress = '{{"version": 1, "epoch": 2, "epochs": 2, "metric_name": "cost", "metric": 9, "best": {x}}}'
+    groups["other"] = {
+        "path": "o/{x}", "grid": {"x": [2, 1]},
+        "command": [*SHELL, f"echo '{progress}' > {{directory}}/progress.json"],
+    }  # fmt: skip
+    rounds.write(groups)
+    assert rounds.call().returncode == 0
+    assert said(rounds, "b/1/0")[0] == "3"
+    assert said(rounds, "t") == ["1"]
