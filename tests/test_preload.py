@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from roundhouse.attempt import Attempt, Opened
 from roundhouse.causes import Cause
 from roundhouse.dispatch import Workplace
 from roundhouse.experiment import Experiment
+from roundhouse.foreground import STOP_AGAIN
 from roundhouse.site import Site
 
 STUDY = """\
@@ -161,7 +163,12 @@ class Job:
 
     def session(self) -> list[psutil.Process]:
         """Its living processes: shell, attendant, training."""
-        return [one for one in self.agent.processes() if os.getsid(one.pid) == self.shell]
+        found = []
+        for one in self.agent.processes():
+            with suppress(ProcessLookupError):
+                if os.getsid(one.pid) == self.shell:
+                    found.append(one)
+        return found
 
 
 def begin(folder: Path, study: str = "tiny") -> Iterator[Agent]:
@@ -188,6 +195,18 @@ def python_of(job: Job) -> psutil.Process:
     """What trains: it leads no session and is no leader of its group."""
     (found,) = [one for one in job.session() if os.getpgid(one.pid) not in (job.shell, one.pid)]
     return found
+
+
+def ended_if_asked_again(job: Job, again: float) -> Callable[[], bool]:
+    """Bash itself may lose a signal that comes while it reads the script."""
+
+    def ended() -> bool:
+        if time.monotonic() > again:
+            with suppress(ProcessLookupError):
+                os.kill(job.shell, signal.SIGTERM)
+        return not Path(f"/proc/{job.shell}").exists()
+
+    return ended
 
 
 def attendant_of(job: Job) -> psutil.Process:
@@ -307,8 +326,9 @@ def test_a_signal_at_any_moment_is_heard(agent: Agent) -> None:
             wait_for(lambda job=job: job.attempt.claim is not None, "it is claimed")
         time.sleep(chance.uniform(0, 0.12))
         os.kill(job.shell, signal.SIGTERM)
-        jobs.append(job)
-    for job in jobs:
+        jobs.append((job, time.monotonic()))
+    for job, asked in jobs:
+        wait_for(ended_if_asked_again(job, asked + STOP_AGAIN), "it ends")
         job.end()
         assert not job.session(), "nothing is left of it"
         if job.attempt.claim is not None:
