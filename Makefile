@@ -30,6 +30,7 @@ test: lint
 benchmarks: $(STAMP)
 	$(VENV)/bin/python benchmarks/runner.py
 	$(VENV)/bin/python benchmarks/train_step.py
+	$(VENV)/bin/python benchmarks/start_up.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -148,6 +148,7 @@ def preload(repository: Path, studies: Collection[str], threads: int) -> pool.La
     """
     for name in THREADS:
         os.environ[name] = str(threads)  # libraries read it as they are loaded
+    environ = dict(os.environ)
     if str(repository) not in sys.path:
         sys.path.insert(0, str(repository))
     try:
@@ -159,6 +160,9 @@ def preload(repository: Path, studies: Collection[str], threads: int) -> pool.La
     except Exception as error:  # a study's code may fail in any way as it is loaded; its job then tells of it
         _say(f"each job starts a Python of its own: {' '.join(str(error).split()) or type(error).__name__}")
         return pool.launch
+    finally:
+        for name in os.environ.keys() - environ.keys():
+            del os.environ[name]  # what libraries set for themselves is not for the commands of others
     gc.collect()
     atexit.register(gc.unfreeze)
     gc.freeze()  # so that a collection in a child touches, and thereby copies, nothing of it
@@ -203,7 +207,7 @@ def _read_order(channel: socket.socket) -> _Order | None:
         log=os.fsdecode(log),
         folder=os.fsdecode(folder),
         directory=os.fsdecode(directory),
-        environ={name: value for name, _, value in variables},
+        environ={name: value for name, _, value in variables if name != b"_"},  # that names the program that told them
     )
 
 
@@ -254,7 +258,8 @@ def _run(main: Callable[[list[str]], int], argv: list[str]) -> int:
     except KeyboardInterrupt:
         code = 130
     except BaseException as error:
-        sys.__excepthook__(type(error), error, error.__traceback__ and error.__traceback__.tb_next)
+        own = error.__traceback__ and error.__traceback__.tb_next
+        sys.__excepthook__(type(error), error.with_traceback(own), own)
         code = 1
     threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as the end of a program does
     atexit._run_exitfuncs()

@@ -25,6 +25,18 @@ from roundhouse.experiment import Resources
 
 DONE, WORK_REMAINS, FAILED, TROUBLE, INTERRUPTED = 0, 3, 4, 5, 130
 
+SUMS = """\
+import os, time, torch
+torch.distributed.init_process_group("gloo")
+ours = torch.tensor([torch.distributed.get_rank() + 1.0])
+torch.distributed.all_reduce(ours)
+with open(os.environ["NOTES"] + "/sums", "a") as notes:
+    seen = (ours.item(), os.environ["CUDA_VISIBLE_DEVICES"], os.environ["OMP_NUM_THREADS"])
+    print(f"rank {torch.distributed.get_rank()} of 2: {seen[0]}, {seen[1]}, {seen[2]}", file=notes)
+while not os.path.exists(os.environ["NOTES"] + "/go"):
+    time.sleep(0.05)
+"""
+
 
 def group(path: str, script: str, seeds: int = 1, **more: Any) -> dict[str, Any]:
     """A group of experiments that run a shell script, on a GPU of this test's own. $1 is the seed."""
@@ -133,6 +145,48 @@ def test_jobs_share_gpus_and_cores_and_are_never_more_than_the_slots(rounds: Rou
         assert thread_counts == [threads, threads]
     assert most == dict.fromkeys(rounds.gpus, 2)
     assert len(rounds.lines("log")) == 16
+
+
+def test_a_job_of_several_processes_has_gpus_of_its_own_and_no_other_job_beside_it(rounds: Rounds) -> None:
+    """DistributedDataParallel's way: torchrun starts a process for each GPU."""
+    program = rounds.folder / "sums.py"
+    program.write_text(SUMS)
+    words = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    together = {"path": "t", "command": [*words, str(program)], "resources": {"ngpus": 2}, "priority": 1}
+    alone = group("{seed}", f'while [ ! -e "{rounds.notes}/go" ]; do sleep 0.05; done', 2)
+    rounds.extra["NOTES"] = str(rounds.notes)
+    rounds.write({"alone": alone, "together": together})
+    runner = rounds.start("--jobs-per-gpu", "2")
+    wait_for(lambda: len(rounds.lines("sums")) == 2, "both processes have met")
+    assert {path for path, state in rounds.states().items() if state == "in_progress"} == {"t"}
+    say_go(rounds)
+    assert finish(runner)[0] == DONE
+    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    both = ",".join(rounds.gpus)
+    assert sorted(rounds.lines("sums")) == [f"rank {rank} of 2: 3.0, {both}, {threads}" for rank in range(2)]
+
+
+def test_a_job_that_needs_more_gpus_than_there_are_is_refused_and_the_others_run(rounds: Rounds) -> None:
+    rounds.write({"large": group("l", "true", resources={"ngpus": 3}), "small": group("s", "true")})
+    done = rounds.call()
+    assert done.returncode == FAILED
+    assert rounds.states() == {"l": "failed", "s": "completed"}
+    assert "it asks for 3 GPUs, and here 2 may be used" in rounds.status()["l"]["reason"]
+
+
+def test_a_job_that_asks_for_no_gpu_sees_none_and_waits_for_none(
+    rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MARK, rounds.mark)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(rounds.gpus))
+    script = rounds.folder / "job.sh"
+    script.write_text(f'echo "<$CUDA_VISIBLE_DEVICES>" >> "{rounds.notes}/seen"; exec sleep 600')
+    one = pool.make_pool(ncpus=len(os.sched_getaffinity(0)), home=rounds.mark)
+    jobs = [Resources(ngpus=count) for count in (1, 1, 0)]
+    assert [one.start(script, f"{rounds.mark}-{number}", need) for number, need in enumerate(jobs)] == [True] * 3
+    assert not one.start(script, "another", Resources())
+    wait_for(lambda: len(rounds.lines("seen")) == 3, "all have begun")
+    assert set(rounds.lines("seen")) == {"<>", *(f"<{gpu}>" for gpu in rounds.gpus)}
 
 
 def test_two_rounds_at_once_share_the_slots_and_both_come_to_their_end(rounds: Rounds) -> None:

@@ -1,0 +1,45 @@
+"""The agent of an allocation, as small as can be: it starts the job scripts that it is told, preloaded or not.
+
+python agent_for_tests.py REPOSITORY STUDY, or `-` for no preloading. It reads lines `SCRIPT TOKEN THREADS`, and tells
+`started TOKEN PID` and `ended TOKEN CODE`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from pathlib import Path
+
+
+def main(repository: Path, study: str) -> None:
+    sys.path.insert(0, str(repository))
+    from roundhouse import pool
+    from roundhouse.experiment import Resources
+    from roundhouse.preload import preload
+
+    launch = pool.launch if study == "-" else preload(repository, [study], 1)
+    print("ready", flush=True)
+    os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)  # what leaks may be seen
+    children: dict[str, pool.Child] = {}
+    waiting = b""
+    while True:
+        if select.select([0], [], [], 0.02)[0]:
+            said = os.read(0, 4096)
+            if not said:
+                return
+            *lines, waiting = (waiting + said).split(b"\n")
+            for line in lines:
+                script, token, threads = line.decode().split()
+                one = pool.Pool(pool.Layout((), 1, 1, int(threads), home=f"{token} "), launch)
+                assert one.start(Path(script), token, Resources())
+                children[token] = one._children[token]
+                print("started", token, children[token].pid, flush=True)
+        for token, child in list(children.items()):
+            if (code := child.poll()) is not None:
+                del children[token]
+                print("ended", token, code, flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
