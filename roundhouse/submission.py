@@ -65,14 +65,17 @@ class Submissions:
                 continue
             answer, actions = self._submit_array(batch) if len(batch) > 1 else self._submit_one(batch[0])
             room -= len(batch)
+            again: list[Row] = []
             if isinstance(answer, Refused) and answer.later:
                 room, full = len(batch) - 1, f"limit reached: {answer.why}"
                 if len(batch) > 1:  # a smaller one may be accepted
                     self._largest = len(batch) // 2
-                    waiting = [replace(row, record=record.read(row.record.directory)) for row in batch] + waiting
-                    continue
+                    again = [after for row in batch if (after := _given_up(row))]
+            waiting = again + waiting
+            settled = {row.experiment.path for row in batch} - {row.experiment.path for row in again}
             for row, action in zip(batch, actions, strict=True):
-                yield replace(row, action=action, record=record.read(row.record.directory))
+                if row.experiment.path in settled:
+                    yield replace(row, action=action, record=record.read(row.record.directory))
         for row in refused + waiting:
             why = self._refused.get(row.experiment.resources, full)
             yield replace(row, action=Action(Verb.NOTHING, State.PENDING, why, Cause.LIMIT))
@@ -193,6 +196,17 @@ class Submissions:
         """Open one attempt as a task: its token; None if it is not to run, since another runner was faster."""
         token = record.new_token()
         return token if self._open(row, token, os.path.relpath(shared, row.record.directory), index) else None
+
+
+def _given_up(row: Row) -> Row | None:
+    """The row with its record after a limit was reached, for another attempt now. None: it is another runner's by now.
+
+    A second attempt may be opened only beside the very one that this pass has opened and made void.
+    """
+    now = record.read(row.record.directory)
+    newest = now.newest
+    ours = newest is not None and newest.number == row.record.next_number and newest.cause is Cause.LIMIT
+    return replace(row, record=now) if ours else None
 
 
 def manifest(batch: Sequence[Row], tokens: Sequence[str | None]) -> str:
