@@ -75,7 +75,7 @@ def task_id(job_id: str, index: int | None) -> str:
 
 def array_id(job_id: str) -> str:
     """The ID of the array to which a task belongs; that of any other job as it is."""
-    return re.sub(r"\[\d+\]", "[]", job_id).partition("_")[0]
+    return re.sub(r"^(\d+)_\d+$", r"\1", re.sub(r"^(\d+)\[\d+\]", r"\1[]", job_id))
 
 
 @dataclass(frozen=True, slots=True)
