@@ -37,8 +37,7 @@ class Submissions:
     report: Report
     _refused: dict[Resources, str] = field(default_factory=dict)
     _at_once: dict[Resources, int] = field(default_factory=dict)  # tasks of each array that may run
-    _array_limit: int | None = None  # asked for once
-    _largest: int | None = None  # tasks of an array, once the scheduler has refused more
+    _sizes: dict[str | None, int] = field(default_factory=dict)  # most tasks of an array, by queue
 
     def __post_init__(self) -> None:
         self.live = self.seen.live  # jobs of the user, those of this pass included
@@ -67,10 +66,12 @@ class Submissions:
             room -= len(batch)
             again: list[Row] = []
             if isinstance(answer, Refused) and answer.later:
-                room, full = len(batch) - 1, f"limit reached: {answer.why}"
+                if answer.too_large:
+                    room += len(batch)
+                else:
+                    room, full = len(batch) - 1, f"limit reached: {answer.why}"
                 if len(batch) > 1:  # a smaller one may be accepted
-                    self._largest = len(batch) // 2
-                    again = [after for row in batch if (after := _given_up(row))]
+                    again = self._to_smaller_arrays(batch)
             waiting = again + waiting
             settled = {row.experiment.path for row in batch} - {row.experiment.path for row in again}
             for row, action in zip(batch, actions, strict=True):
@@ -107,13 +108,24 @@ class Submissions:
         like = waiting[0].experiment.resources
         if not like.array or room == 1:
             return waiting[:1]
-        if self._array_limit is None:
-            self._array_limit = self.place.scheduler.array_limit(self.place.run)
-        size = min(self._array_limit, self._largest or self._array_limit)
+        queue = self._queue(like)
+        if queue not in self._sizes:
+            self._sizes[queue] = self.place.scheduler.array_limit(self.place.run, queue)
+        size = self._sizes[queue]
         alike = [row for row in waiting[:room] if row.experiment.resources == like]
         if like.max_running is not None:  # the arrays of one pass share it
             self._at_once.setdefault(like, max(1, like.max_running // -(-len(alike) // size)))
         return alike[:size]
+
+    def _queue(self, resources: Resources) -> str | None:
+        return resources.queue or self.place.site.queue
+
+    def _to_smaller_arrays(self, batch: Sequence[Row]) -> list[Row]:
+        """What of an array that was refused for a limit is to go in smaller ones: whatever is void for that alone."""
+        like = batch[0].experiment.resources
+        self._sizes[self._queue(like)] = len(batch) // 2
+        self._at_once.pop(like, None)  # there will be more arrays to share it
+        return [after for row in batch if (after := _given_up(row))]
 
     # ------------------------------------------------------------------------------------------ one job
 
@@ -155,7 +167,8 @@ class Submissions:
             return Action(Verb.SUBMIT, State.IN_PROGRESS, row.action.reason, job_id=job_id)
         if isinstance(answer, Refused):
             cause = Cause.LIMIT if answer.later else Cause.REFUSED
-            record.void(row.record.directory, number, cause, answer.why, jobs=self.live + jobs - 1)
+            most = None if answer.too_large else self.live + jobs - 1
+            record.void(row.record.directory, number, cause, answer.why, jobs=most)
             if not answer.later:
                 like = row.experiment.resources
                 self._refused[like] = f"not tried: a job with the same resources was refused ({answer.why})"
@@ -175,6 +188,8 @@ class Submissions:
             shared_job.make(shared)
             with ThreadPoolExecutor(_AT_ONCE) as pool:
                 tokens = list(pool.map(self._open_task, batch, range(len(batch)), repeat(shared)))
+            if not any(tokens):
+                return None, [_FASTER] * len(batch)
             files.replace(shared / shared_job.MANIFEST, manifest(batch, tokens).encode())
             script = self.place.array_script(first, name, len(batch), self._at_once.get(first.resources))
             files.replace(shared / shared_job.SCRIPT, script.encode())

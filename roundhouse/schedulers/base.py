@@ -118,10 +118,14 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A definite no: the job does not exist and never will. `later`: a limit, not a mistake."""
+    """A definite no: the job does not exist and never will. `later`: a limit, not a mistake.
+
+    `too_large`: of the size of an array; one of fewer tasks may be accepted at once.
+    """
 
     why: str
     later: bool = False
+    too_large: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +156,8 @@ class Scheduler(Protocol):
         """All live jobs of this user; of `ids` and `names` also what is remembered of their end."""
         ...
 
-    def array_limit(self, run: Run) -> int:
-        """How many tasks one array may have here; 1 where there are no arrays. Asked when one is to be submitted."""
+    def array_limit(self, run: Run, queue: str | None) -> int:
+        """How many tasks an array may have in `queue`, None being the default one; 1 where there are no arrays."""
         ...
 
     def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:
