@@ -40,8 +40,7 @@ class Submissions:
     act: bool = True
     _refused: dict[Resources, str] = field(default_factory=dict)
     _at_once: dict[Resources, int] = field(default_factory=dict)  # tasks of each array that may run
-    _array_limit: int | None = None  # asked for once
-    _largest: int | None = None  # tasks of an array, once the scheduler has refused more
+    _sizes: dict[str | None, int] = field(default_factory=dict)  # most tasks of an array, by queue
 
     def __post_init__(self) -> None:
         self.live = self.seen.live  # jobs of the user, those of this pass included
@@ -74,14 +73,19 @@ class Submissions:
                 continue
             answer, actions = self._submit_array(batch) if len(batch) > 1 else self.submit_one(batch[0])
             room -= len(batch)
+            again: list[Row] = []
             if isinstance(answer, Refused) and answer.later:
-                room, full = len(batch) - 1, f"limit reached: {answer.why}"
+                if answer.too_large:
+                    room += len(batch)
+                else:
+                    room, full = len(batch) - 1, f"limit reached: {answer.why}"
                 if len(batch) > 1:  # a smaller one may be accepted
-                    self._largest = len(batch) // 2
-                    waiting = [replace(row, record=record.read(row.record.directory)) for row in batch] + waiting
-                    continue
+                    again = self._to_smaller_arrays(batch)
+            waiting = again + waiting
+            settled = {row.experiment.path for row in batch} - {row.experiment.path for row in again}
             for row, action in zip(batch, actions, strict=True):
-                yield replace(row, action=action, record=record.read(row.record.directory))
+                if row.experiment.path in settled:
+                    yield replace(row, action=action, record=record.read(row.record.directory))
         for row in refused + waiting:
             why = self._refused.get(row.resources, full)
             yield replace(row, action=Action(Verb.NOTHING, State.PENDING, why, Cause.LIMIT))
@@ -113,10 +117,10 @@ class Submissions:
         like = waiting[0].resources
         if not like.array or room == 1:
             return waiting[:1]
-        if self._array_limit is None:
-            self._array_limit = self.place.scheduler.array_limit(self.place.run)
-        size = min(self._array_limit, self._largest or self._array_limit)
-        code = self._code(waiting[0])
+        queue = self._queue(like)
+        if queue not in self._sizes:
+            self._sizes[queue] = self.place.scheduler.array_limit(self.place.run, queue)
+        size, code = self._sizes[queue], self._code(waiting[0])
         alike = [row for row in waiting[:room] if row.resources == like and self._code(row) == code]
         if like.max_running is not None:  # the arrays of one pass share it
             self._at_once.setdefault(like, max(1, like.max_running // -(-len(alike) // size)))
@@ -125,6 +129,16 @@ class Submissions:
     def _code(self, row: Row) -> str | None:
         """The copy of the code that it is to run; it is made, if it is not there yet."""
         return self.place.copies.of(row.experiment, row.record, self.act)
+
+    def _queue(self, resources: Resources) -> str | None:
+        return resources.queue or self.place.site.queue
+
+    def _to_smaller_arrays(self, batch: Sequence[Row]) -> list[Row]:
+        """What of an array that was refused for a limit is to go in smaller ones: whatever is void for that alone."""
+        like = batch[0].resources
+        self._sizes[self._queue(like)] = len(batch) // 2
+        self._at_once.pop(like, None)  # there will be more arrays to share it
+        return [after for row in batch if (after := _given_up(row))]
 
     # ------------------------------------------------------------------------------------------ allocations
 
@@ -228,7 +242,8 @@ class Submissions:
             return Action(Verb.SUBMIT, State.IN_PROGRESS, row.action.reason, job_id=job_id)
         if isinstance(answer, Refused):
             cause = Cause.LIMIT if answer.later else Cause.REFUSED
-            record.void(row.record.directory, number, cause, answer.why, jobs=self.live + jobs - 1)
+            most = None if answer.too_large else self.live + jobs - 1
+            record.void(row.record.directory, number, cause, answer.why, jobs=most)
             if not answer.later:
                 self._refused[row.resources] = f"not tried: a job with the same resources was refused ({answer.why})"
             return Action(Verb.SUBMIT, State.PENDING, f"{'limit reached: ' * answer.later}{answer.why}", cause)
@@ -247,6 +262,8 @@ class Submissions:
             shared_job.make(shared)
             with ThreadPoolExecutor(_AT_ONCE) as pool:
                 tokens = list(pool.map(self._open_task, batch, range(len(batch)), repeat(shared)))
+            if not any(tokens):
+                return None, [_FASTER] * len(batch)
             files.replace(shared / shared_job.MANIFEST, manifest(batch, tokens).encode())
             script = self.place.array_script(
                 round_name, like, self._code(batch[0]), name, len(batch), self._at_once.get(like)
@@ -274,6 +291,17 @@ class Submissions:
             if self._open(row, token, row.resources, os.path.relpath(shared, row.record.directory), index)
             else None
         )
+
+
+def _given_up(row: Row) -> Row | None:
+    """The row with its record after a limit was reached, for another attempt now. None: it is another runner's by now.
+
+    A second attempt may be opened only beside the very one that this pass has opened and made void.
+    """
+    now = record.read(row.record.directory)
+    newest = now.newest
+    ours = newest is not None and newest.number == row.record.next_number and newest.cause is Cause.LIMIT
+    return replace(row, record=now) if ours else None
 
 
 def manifest(batch: Sequence[Row], tokens: Sequence[str | None]) -> str:

@@ -249,7 +249,8 @@ def experiments_of(fake: FakePBS) -> list[tuple[str, int]]:
 
 def live(fake: FakePBS) -> int:
     """How many jobs are queued or running, ours or not."""
-    return sum(job["job_state"] in fakepbs.LIVE for job in fake.jobs().values())
+    count: int = fakepbs.counts(fake.jobs())
+    return count
 
 
 def accepted(fake: FakePBS) -> int:

@@ -11,12 +11,12 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from roundhouse import files, record, worker
+from roundhouse import files, record, shared_job, submission, worker
 from roundhouse.causes import Cause
 from roundhouse.schedulers.base import (
     Identity,
@@ -49,6 +49,32 @@ class SimulatedJob:
     known: bool = True
     cause: Cause | None = None
     arrives: float = 0.0
+    token: str = ""  # of its attempt
+    shared: Path | None = None  # the directory of the array of which it is one task
+    index: int = 0
+
+    def read_manifest(self) -> bool:
+        """What a task runs. False: nothing, since another runner was faster than the one that submitted it."""
+        if self.shared is None:
+            return True
+        line = (self.shared / shared_job.MANIFEST).read_text().split("\n")[self.index]
+        if line:
+            number, self.token, path = line.split(" ")
+            self.directory, self.number = self.shared.parents[1] / path, int(number)
+        return bool(line)
+
+
+class OneByOne:
+    """Stands in for a thread pool: what it is given is done here and now, so that every example can be repeated."""
+
+    def __init__(self, size: int) -> None:
+        self.map = map
+
+    def __enter__(self) -> OneByOne:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        pass
 
 
 @dataclass
@@ -125,6 +151,7 @@ class World:
         self.processes: list[Process] = []
         self.outcome = "accepted"
         self.next_id = 1
+        self.array_limit = 1
         self.submits: dict[str, int] = {}  # by token
         self.submitted: dict[Path, set[str]] = {}  # tokens by attempt directory
         self.late_starts: list[Path] = []  # attempts that were over when a job claimed them
@@ -181,10 +208,12 @@ class World:
         files.write_draft, files.touch = write_draft, touch
         files.read_bytes, files.list_names = read_bytes, list_names
         files.server_time = lambda directory: self.now
+        self._pool, submission.ThreadPoolExecutor = submission.ThreadPoolExecutor, OneByOne  # type: ignore
 
     def unbend(self) -> None:
         for name, function in self._real.items():
             setattr(files, name, function)
+        submission.ThreadPoolExecutor = self._pool  # type: ignore
 
     def _step(self) -> None:
         thread = threading.current_thread()
@@ -215,22 +244,40 @@ class World:
 
     def submit(self, run: Any, script: Path, name: str, need: Any = None) -> Any:
         self._step()
+        jobs = self._jobs_of(script, name)
         self.submits[name] = self.submits.get(name, 0) + 1
-        self.submitted.setdefault(script.parent, set()).add(name)
+        for job in jobs:
+            if job.read_manifest():
+                place = record.attempt_directory(job.directory, job.number)
+                self.submitted.setdefault(place, set()).add(name)
         outcome = self.outcome
         if outcome == "refused":
             return Refused("no such queue")
-        if outcome == "limit":
+        if outcome == "limit" or (outcome == "limit for arrays" and len(jobs) > 1):
             return Refused("too many jobs", later=True)
+        if outcome == "too large" and len(jobs) > 1:
+            return Refused("too many tasks", later=True, too_large=True)
         if outcome == "lost":
             return Unclear("no answer")
-        job = SimulatedJob(str(self.next_id), name, script.parents[2], int(script.parent.name), self.identity)
         self.next_id += 1
-        self.jobs.append(job)
+        self.jobs += jobs
         if outcome == "late":
-            job.known, job.arrives = False, self.now + 5000
+            for job in jobs:
+                job.known, job.arrives = False, self.now + 5000
         self._step()  # a runner may die between the scheduler's acceptance and its own note of it
-        return Submitted(job.id) if outcome == "accepted" else Unclear("timed out")
+        job_id = jobs[0].id.partition("_")[0]
+        return Unclear("timed out") if outcome in ("unclear", "late") else Submitted(job_id)
+
+    def _jobs_of(self, script: Path, name: str) -> list[SimulatedJob]:
+        """The job that a script asks for, or the tasks of the array; what tasks run they learn from the manifest."""
+        number = str(self.next_id)
+        if script.parents[1].name != shared_job.FOLDER:
+            return [SimulatedJob(number, name, script.parents[2], int(script.parent.name), self.identity, token=name)]
+        tasks = range(int(script.read_text()))
+        return [
+            SimulatedJob(f"{number}_{index}", name, Path(), 0, self.identity, shared=script.parent, index=index)
+            for index in tasks
+        ]
 
     def query(self, run: Any, ids: Iterable[str], names: Iterable[str]) -> Jobs | QueryFailed:
         self._step()
@@ -261,6 +308,7 @@ class World:
             submit=self.submit,
             query=self.query,
             cancel=self.cancel,
+            array_limit=lambda run, queue: self.array_limit,
         )
 
     # ------------------------------------------------------------------------------------------ jobs
@@ -280,6 +328,9 @@ class World:
     def _life(self, process: Process) -> Generator[None, None, None]:
         """What `templates/body.sh.j2` and `train.py` do with the record; it yields where another may come between."""
         job = process.job
+        if not job.read_manifest():
+            self._leave(process)
+            return
         number = job.number
         if not self._claim(process, number):
             yield
@@ -323,24 +374,29 @@ class World:
     def _claim_after_restart(self, process: Process, number: int) -> Generator[None, None, int | None]:
         job = process.job
         rec = record.read(job.directory)
-        mine = next((one for one in rec.attempts if one.number == number), None)
         newest = rec.newest
-        if mine is None or mine.claim is None or mine.claim.job_id != job.id or rec.folded:
+        if not self._claimed_by(job, number) or rec.folded:
             return None
-        if newest is None or newest.opened.token != job.name or newest.number != rec.next_number - 1:
+        if newest is None or newest.opened.token != job.token or newest.number != rec.next_number - 1:
             return None
         yield
+        if self._claim(process, newest.number):  # an earlier incarnation opened it and got no further
+            return newest.number
+        yield
+        if not self._claimed_by(job, newest.number):
+            return None
         if not record.close(job.directory, newest.number, Cause.PREEMPTED, "started again"):
             return None
         yield
-        opened = record.Opened(
-            job.name, newest.opened.scheduler, newest.opened.config_hash, newest.opened.inputs, job_id=job.id,
-            pause_at=newest.opened.pause_at,
-        )  # fmt: skip
-        if not record.open_attempt(job.directory, newest.number + 1, opened):
+        if not record.open_attempt(job.directory, newest.number + 1, replace(newest.opened, job_id=job.id)):
             return None
         yield
         return newest.number + 1 if self._claim(process, newest.number + 1) else None
+
+    def _claimed_by(self, job: SimulatedJob, number: int) -> bool:
+        claims = {attempt.number: attempt.claim for attempt in record.read(job.directory).attempts}
+        claim = claims.get(number)
+        return claim is not None and claim.job_id == job.id
 
     def _work(self, process: Process) -> Any:
         place = self.place(process)

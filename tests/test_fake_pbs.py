@@ -57,12 +57,21 @@ def script(tmp_path: Path) -> Script:
     templates.mkdir()
     shutil.copy(Path(__file__).parent.parent / "templates" / "pbs.sh.j2", templates)
 
-    def write(name: str, body: str = "sleep 600", walltime_s: int = 600, log: Path | None = None, **asked: Any) -> Path:
+    def write(
+        name: str,
+        body: str = "sleep 600",
+        walltime_s: int = 600,
+        log: Path | None = None,
+        tasks: int = 0,
+        at_once: int | None = None,
+        **asked: Any,
+    ) -> Path:
         (templates / "body.sh.j2").write_text("{% raw %}" + body + "\n{% endraw %}")
         site = SimpleNamespace(queue=None, project=None, directives=[])
         text = render.render(
             render.environment(templates), "pbs", name=name, log=str(log or tmp_path / f"{name}.log"),
             resources=Resources(walltime_s=walltime_s, **asked), site=site,
+            array=SimpleNamespace(tasks=tasks, at_once=at_once) if tasks else None,
         )  # fmt: skip
         path = tmp_path / f"{name}.sh"
         path.write_text(text)
@@ -139,6 +148,38 @@ def test_the_fake_tells_a_dropped_dependency_as_the_real_one(fake_pbs: FakePBS, 
     known = the_job(fake_pbs, job_id)
     assert known is not None
     assert (known.state, known.cause) == (ENDED, None)
+
+
+def test_the_fake_tells_of_an_array_as_the_real_one(fake_pbs: FakePBS, script: Script, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    wait = f"while [ ! -e {go} ]; do sleep 0.05; done; exit $PBS_ARRAY_INDEX"
+    array = script("arr", wait, tasks=4, at_once=1)
+    fake = fake_pbs.run(["qsub", str(array)])
+    real = transcripts(REAL)["qsub_array"][0]
+    assert (shape(fake.stdout), fake.stderr, fake.code) == (shape(real.stdout), real.stderr, real.code)
+    job_id = fake.stdout.strip()
+    fake_pbs.wait_for_state("1[0].pbsnode", "R")
+    check_array(fake_pbs, job_id, "qstat_t_json_array_running", ["-t"])
+    rows = [line.split() for line in fake_pbs.run(["qstat", "-t"]).stdout.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["1[].pbsnode", *(f"1[{index}].pbsnode" for index in range(4))]
+    assert [row[4] for row in rows] == ["B", "R", "Q", "Q", "Q"]
+    go.touch()
+    fake_pbs.wait_for_state(job_id, "F")
+    check_array(fake_pbs, job_id, "qstat_xt_json_array_finished", ["-x", "-t"])
+
+
+def check_array(fake_pbs: FakePBS, job_id: str, name: str, options: list[str]) -> None:
+    """The fake tells of all tasks as the transcript does: each in its state, its attributes in the real one's order."""
+    real = json.loads(transcript(REAL, name).stdout)["Jobs"]
+    fake = json.loads(fake_pbs.run(["qstat", *options, "-f", "-F", "json", job_id]).stdout)["Jobs"]
+    assert [one.replace("15[", "1[") for one in real] == list(fake)
+    for ours, theirs in zip(fake.values(), real.values(), strict=True):
+        common = [key for key in theirs if key in ours]
+        assert [key for key in ours if key in theirs] == common
+        assert ours.keys() <= theirs.keys()
+        for key in ("job_state", "array", "array_index", "array_indices_remaining", "array_state_count", "Exit_status"):
+            if key != "Exit_status" or "array" not in theirs:
+                assert ours.get(key) == theirs.get(key), key
 
 
 # The scheduler and the fake together
@@ -297,3 +338,92 @@ def test_the_fake_is_found_by_its_commands(fake_pbs: FakePBS, monkeypatch: pytes
     monkeypatch.setenv("PATH", fake_pbs.env["PATH"])
     scheduler, _ = detect("pbs", USER, fake_pbs.run)
     assert isinstance(scheduler, PBS)
+
+
+# Arrays
+
+
+def tasks_of(fake: FakePBS, job_id: str) -> dict[int | None, Job]:
+    answer = PBS(USER).query(fake.run, {job_id}, set())
+    assert isinstance(answer, Jobs), answer
+    return {job.index: job for job in answer.jobs}
+
+
+def test_the_tasks_of_an_array_are_jobs_of_their_own(fake_pbs: FakePBS, script: Script, tmp_path: Path) -> None:
+    body = "echo $PBS_JOBID is $PBS_ARRAY_INDEX of $PBS_ARRAY_ID; exit $PBS_ARRAY_INDEX"
+    job_id = submitted(fake_pbs, script("rharray", body, tasks=3))
+    assert job_id == "1[].pbsnode"
+    fake_pbs.wait_for_state(job_id, "F")
+    for index in range(3):
+        log = tmp_path / f"rharray.log.{index}"
+        assert log.read_text() == f"1[{index}].pbsnode is {index} of 1[].pbsnode\n"
+        assert fake_pbs.jobs()[f"1[{index}].pbsnode"]["Exit_status"] == index
+    assert {job.state for job in tasks_of(fake_pbs, job_id).values()} == {ENDED}
+
+
+def test_a_task_that_has_ended_is_told_of_while_its_array_goes_on(fake_pbs: FakePBS, script: Script) -> None:
+    job_id = submitted(fake_pbs, script("rharray", "[ $PBS_ARRAY_INDEX = 0 ] || sleep 600", tasks=2))
+    fake_pbs.wait_for_state("1[0].pbsnode", "X")
+    fake_pbs.wait_for_state("1[1].pbsnode", "R")
+    assert {index: job.state for index, job in tasks_of(fake_pbs, job_id).items()} == {
+        0: ENDED,
+        1: JobState.RUNNING,
+    }
+    assert fake_pbs.run(["qselect"]).stdout == "1[].pbsnode\n"
+    assert PBS(USER).cancel(fake_pbs.run, ["1[0].pbsnode"]) == []
+
+
+def test_a_task_is_deleted_without_the_others_and_the_array_with_all(fake_pbs: FakePBS, script: Script) -> None:
+    fake_pbs.turn(running=2)
+    job_id = submitted(fake_pbs, script("rharray", tasks=4))
+    fake_pbs.wait_for_state("1[1].pbsnode", "R")
+    assert PBS(USER).cancel(fake_pbs.run, ["1[1].pbsnode", "1[3].pbsnode"]) == []
+    fake_pbs.wait_for_state("1[2].pbsnode", "R")
+    known = tasks_of(fake_pbs, job_id)
+    assert [known[index].state for index in range(4)] == [JobState.RUNNING, ENDED, JobState.RUNNING, ENDED]
+    assert (known[1].cause, known[3].cause) == (Cause.DELETED, None)  # of one that never ran, PBS keeps no verdict
+    fake_pbs.run(["qdel", job_id])
+    fake_pbs.wait_for_state(job_id, "F")
+    assert {job.state for job in tasks_of(fake_pbs, job_id).values()} == {ENDED}
+
+
+def test_without_history_an_array_is_known_as_long_as_one_of_its_tasks(fake_pbs: FakePBS, script: Script) -> None:
+    fake_pbs.turn(history=False)
+    job_id = submitted(fake_pbs, script("rharray", "[ $PBS_ARRAY_INDEX = 0 ] || sleep 600", tasks=2))
+    fake_pbs.wait_for_state("1[0].pbsnode", "X")
+    known = tasks_of(fake_pbs, job_id)
+    assert (known[0].state, known[0].words) == (ENDED, "finished: Subjob finished")
+    fake_pbs.run(["qdel", job_id])
+    fake_pbs.wait_for_state(job_id, None)
+    assert tasks_of(fake_pbs, job_id) == {}
+
+
+def test_no_more_tasks_run_at_a_time_than_the_array_allows(fake_pbs: FakePBS, script: Script, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    body = f"echo + >> {notes}; sleep 0.2; echo - >> {notes}"
+    job_id = submitted(fake_pbs, script("rharray", body, tasks=5, at_once=2))
+    fake_pbs.wait_for_state(job_id, "F")
+    running = [notes.read_text()[:end].count("+") - notes.read_text()[:end].count("-") for end in range(20)]
+    assert max(running) <= 2
+    assert notes.read_text().count("-") == 5
+
+
+@pytest.mark.parametrize("where", ["max_array_size", "queue_array_size"])
+def test_an_array_beyond_the_size_of_server_or_queue_is_refused_for_that(
+    where: str, fake_pbs: FakePBS, script: Script
+) -> None:
+    fake_pbs.turn(**{where: 3})
+    assert PBS(USER).array_limit(fake_pbs.run, None) == 3
+    answer = PBS(USER).submit(fake_pbs.run, script("rhlarge", tasks=4), "rhlarge")
+    assert isinstance(answer, Refused)
+    assert (answer.later, answer.too_large) == (True, True)
+    assert submitted(fake_pbs, script("rhsmall", tasks=3))
+
+
+def test_the_limit_on_jobs_counts_each_task(fake_pbs: FakePBS, script: Script) -> None:
+    fake_pbs.turn(max_jobs=3)
+    submitted(fake_pbs, script("rhtwo", tasks=2))
+    answer = PBS(USER).submit(fake_pbs.run, script("rhmore", tasks=2), "rhmore")
+    assert isinstance(answer, Refused)
+    assert (answer.later, answer.too_large) == (True, False)
+    assert submitted(fake_pbs, script("rhone"))

@@ -18,6 +18,7 @@ from roundhouse.schedulers.base import (
     Refused,
     Submitted,
     Unclear,
+    array_id,
 )
 from roundhouse.schedulers.pbs import (
     PBS,
@@ -157,6 +158,11 @@ def test_that_a_job_is_gone_already_is_no_complaint(name: str) -> None:
     assert read_delete(transcript(REAL, name)) == []
 
 
+def test_that_a_task_is_gone_already_while_its_array_goes_on_is_no_complaint() -> None:
+    said_so = "qdel: Request invalid for finished array subjob 15[3].pbsnode"
+    assert read_delete(Output(("qdel",), 55, "", said_so)) == []
+
+
 def test_qselect_prints_ids() -> None:
     assert read_selection(transcript(REAL, "qselect_by_name")) == ["16.pbsnode", "20.pbsnode"]
 
@@ -172,12 +178,62 @@ def test_a_table_instead_of_ids_is_a_failed_query(name: str) -> None:
         (38, "qsub: would exceed complex's per-user limit of jobs in 'Q' state"),
         (39, "qsub: would exceed queue workq's per-user limit on resource ncpus"),
         (198, "qsub: Maximum number of jobs already in queue"),
+        (38, "qsub: Maximum number of jobs already in complex"),
+        (38, "qsub: Maximum number of jobs for user me already in queue workq"),
+        (38, "qsub: Maximum number of jobs in 'Q' state for project p already in complex"),
     ],
 )
 def test_a_limit_means_later(code: int, stderr: str) -> None:
     answer = read_submission(said(code, "", stderr))
     assert isinstance(answer, Refused)
     assert answer.later
+
+
+def test_an_array_that_is_too_large_may_be_accepted_in_parts() -> None:
+    answer = read_submission(said(3, "", "qsub: Array job exceeds server or queue size limit"))
+    assert isinstance(answer, Refused)
+    assert answer.later and answer.too_large
+
+
+SERVER = "Server: pbsnode\n    server_state = Active\n    default_queue = workq\n"
+
+
+@pytest.mark.parametrize(
+    ("server", "queue", "tasks"),
+    [
+        ("", "Queue: workq\n    queue_type = Execution\n", 10_000),
+        ("    max_array_size = 500\n", "Queue: workq\n    queue_type = Execution\n", 500),
+        ("    max_array_size = 500\n", "Queue: workq\n    max_array_size = 4\n", 4),
+        ("", "Queue: workq\n    max_array_size = 20000\n", 10_000),
+    ],
+)
+def test_an_array_has_as_many_tasks_as_server_and_queue_allow(server: str, queue: str, tasks: int) -> None:
+    run = replay({"qstat -B -f": said(0, SERVER + server), "qstat -Q -f workq": said(0, queue)})
+    assert PBS(USER).array_limit(run, None) == PBS(USER).array_limit(run, "workq") == tasks
+
+
+def test_a_queue_that_tells_nothing_leaves_the_limit_to_the_server() -> None:
+    run = replay({"qstat -B": said(0, SERVER), "qstat -Q": said(170, "", "qstat: Unknown queue nowhere")})
+    assert PBS(USER).array_limit(run, "nowhere") == 10_000
+
+
+def test_without_an_answer_jobs_are_submitted_one_by_one() -> None:
+    assert PBS(USER).array_limit(replay({"qstat -B": said(255, "", "qstat: cannot connect")}), None) == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "array"),
+    [
+        ("15[3].pbsnode", "15[].pbsnode"),
+        ("15[3].my_head_node.local", "15[].my_head_node.local"),
+        ("15[].pbsnode", "15[].pbsnode"),
+        ("12.my_head_node", "12.my_head_node"),
+        ("12_3", "12"),
+        ("12", "12"),
+    ],
+)
+def test_a_task_names_its_array_whatever_the_server_is_called(task: str, array: str) -> None:
+    assert array_id(task) == array
 
 
 @pytest.mark.parametrize(

@@ -21,17 +21,21 @@ from hypothesis.stateful import (
 )
 from simulation import HOME, Crash, Faults, Process, Thread, World
 
-from roundhouse import dispatch, files, orders, record
+from roundhouse import dispatch, files, orders, record, shared_job
 from roundhouse.causes import Cause
 from roundhouse.dispatch import Workplace
-from roundhouse.experiment import Experiment
+from roundhouse.experiment import Experiment, Resources
 from roundhouse.plan import State
 from roundhouse.schedulers.base import Identity, JobState
 from roundhouse.site import Site
+from roundhouse.submission import Submissions
+from roundhouse.view import Row
 
 TEACHER = Experiment("r", "teacher", "t/0", "s", {"lr": 0.1})
 STUDENT = Experiment("r", "student", "s/0", "s", {"lr": 0.2}, after={"teacher": ("t/0",)})
-EXPERIMENTS = [TEACHER, STUDENT]
+TASK = Resources(array=True)
+TASKS = [Experiment("r", name, f"{name}/0", "s", {}, TASK) for name in "ab"]
+TASKS.append(Experiment("r", "c", "c/0", "s", {}, TASK, after={"a": ("a/0",)}))
 OVER = {State.COMPLETED, State.FAILED, State.CANCELLED, State.BLOCKED, State.PRUNED}
 ELSEWHERE = Identity("slurm", "elsewhere", "me")
 STEPS = st.integers(1, 60)
@@ -45,7 +49,8 @@ def memory_folder() -> Path:
 class Rounds(RuleBasedStateMachine):
     """Two experiments, one waiting for the other, and everything that can happen to them."""
 
-    experiments = EXPERIMENTS
+    experiments = (TEACHER, STUDENT)
+    outcomes = ("accepted", "accepted", "unclear", "late", "lost", "refused", "limit")
     mutate: Callable[[World], None] = staticmethod(lambda world: None)
 
     def __init__(self) -> None:
@@ -56,14 +61,25 @@ class Rounds(RuleBasedStateMachine):
         self.undo: list[Callable[[], None]] = []
         self.place = Workplace(self.root, self.root, Site(), self.world.scheduler(), lambda argv: None, "py")
         self.place.script = lambda *_: "#!/bin/bash\n"  # type: ignore[method-assign]
+        self.place.array_script = lambda *given: str(given[4])  # type: ignore[method-assign]
         self.passes: list[Thread] = []
         self.completed: dict[str, int] = {}
         type(self).mutate(self)
 
-    @initialize(begun=st.integers(0, 3), outcome=st.sampled_from(["accepted", "accepted", "unclear", "late"]))
-    def the_round_is_under_way(self, begun: int, outcome: str) -> None:
-        self.world.outcome = outcome
-        if begun:
+    @initialize(
+        begun=st.integers(0, 3),
+        outcome=st.sampled_from(["accepted", "accepted", "unclear", "late"]),
+        array_limit=st.integers(2, 3),
+        late_runner=st.none() | st.integers(1, 30),
+        data=st.data(),
+    )
+    def the_round_is_under_way(
+        self, begun: int, outcome: str, array_limit: int, late_runner: int | None, data: st.DataObject
+    ) -> None:
+        self.world.outcome, self.world.array_limit = outcome, array_limit
+        if begun and late_runner:
+            self.race(late_runner, data.draw(st.sampled_from(self.outcomes)))
+        elif begun:
             self.look_and_act()
         if begun >= 2 and self.queued():
             self.run_job(self.queued()[0], 8 if begun == 3 else 2)
@@ -73,6 +89,7 @@ class Rounds(RuleBasedStateMachine):
     # ------------------------------------------------------------------------------------------ runners
 
     def look_and_act(self) -> dispatch.Report:
+        shared_job._known.clear()  # each pass is made by another process
         return dispatch.run_pass(self.place, self.experiments)
 
     def order(self, name: str) -> None:
@@ -97,7 +114,7 @@ class Rounds(RuleBasedStateMachine):
     def a_good_pass(self) -> None:
         self.look_and_act()
 
-    @rule(hide=st.sets(st.sampled_from([record.CLAIM, record.RESULT, record.JOB])))
+    @rule(hide=st.sets(st.sampled_from([record.CLAIM, record.RESULT, record.JOB, shared_job.JOB_ID])))
     def a_pass(self, hide: set[str]) -> None:
         self.under(Faults(hide=frozenset(hide)), self.look_and_act)
 
@@ -119,9 +136,14 @@ class Rounds(RuleBasedStateMachine):
 
     @rule(pause=STEPS)
     def two_runners_at_once(self, pause: int) -> None:
+        self.race(pause, self.world.outcome)
+
+    def race(self, pause: int, outcome: str) -> None:
+        """One runner halts while another makes its whole pass, and then finds this outcome of what it submits."""
         thread = Thread(self.look_and_act, pause)
         thread.proceed()
         self.look_and_act()
+        self.world.outcome = outcome
         while not thread.finished:
             thread.proceed()
 
@@ -148,9 +170,9 @@ class Rounds(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------------------------------ scheduler
 
-    @rule(outcome=st.sampled_from(["accepted", "accepted", "unclear", "late", "lost", "refused", "limit"]))
-    def submissions_will_be(self, outcome: str) -> None:
-        self.world.outcome = outcome
+    @rule(data=st.data())
+    def submissions_will_be(self, data: st.DataObject) -> None:
+        self.world.outcome = data.draw(st.sampled_from(self.outcomes))
 
     @rule(fails=st.booleans())
     def queries_will_fail(self, fails: bool) -> None:
@@ -266,6 +288,14 @@ class Rounds(RuleBasedStateMachine):
             assert len(tokens) == 1, f"{where} was submitted {len(tokens)} times"
 
     @invariant()
+    def the_id_of_an_attempt_is_that_of_its_job(self) -> None:
+        for experiment in self.experiments:
+            newest = record.read(self.place.directory(experiment)).newest
+            for job in self.world.jobs if newest and newest.job_id and not newest.closed else ():
+                if job.name == newest.opened.job_name and job.index == (newest.opened.index or 0):
+                    assert newest.job_id == job.id, f"{experiment.path} looks for job {newest.job_id}, but has {job.id}"
+
+    @invariant()
     def no_job_starts_in_an_attempt_that_is_over(self) -> None:
         assert not self.world.late_starts
 
@@ -336,6 +366,13 @@ class Rounds(RuleBasedStateMachine):
         self.one_submit_per_token()
 
 
+class Arrays(Rounds):
+    """Three experiments that go as tasks of arrays, as far as they may go at once."""
+
+    experiments = tuple(TASKS)
+    outcomes = (*Rounds.outcomes, "limit for arrays", "too large", "too large")
+
+
 def run(machine: type[RuleBasedStateMachine], examples: int, steps: int = 60, phases: Any = None) -> None:
     run_state_machine_as_test(
         machine,
@@ -354,6 +391,10 @@ def run(machine: type[RuleBasedStateMachine], examples: int, steps: int = 60, ph
 
 def test_the_invariants_hold_in_every_state() -> None:
     run(Rounds, examples=250)
+
+
+def test_the_invariants_hold_for_the_tasks_of_arrays() -> None:
+    run(Arrays, examples=250)
 
 
 def takeover(machine: Any) -> None:
@@ -386,16 +427,36 @@ def shared_open(machine: Any) -> None:
     files.create_exclusive = create
 
 
+def every_task_runs(machine: Any) -> None:
+    """A task of an array runs its experiment even if another runner has opened the attempt."""
+    real = Submissions._open_task
+
+    def open_task(self: Submissions, row: Row, index: int, shared: Path) -> str:
+        return real(self, row, index, shared) or record.new_token()
+
+    Submissions._open_task = open_task  # type: ignore[method-assign]
+    machine.undo.append(lambda: setattr(Submissions, "_open_task", real))
+
+
+def task_for_array(machine: Any) -> None:
+    """The ID of the task that is found first is written down as that of the array."""
+    real = shared_job.array_id
+    shared_job.array_id = lambda job_id: job_id
+    machine.undo.append(lambda: setattr(shared_job, "array_id", real))
+
+
 @pytest.mark.parametrize(
-    ("weaken", "told"),
+    ("machine", "weaken", "told"),
     [
-        (takeover, "writers|not the writer's"),
-        (no_void, "late_starts"),
-        (shared_open, "was submitted 2 times"),
+        (Rounds, takeover, "writers|not the writer's"),
+        (Rounds, no_void, "late_starts"),
+        (Rounds, shared_open, "was submitted 2 times"),
+        (Arrays, every_task_runs, "was submitted 2 times"),
+        (Arrays, task_for_array, "looks for job"),
     ],
 )
-def test_a_weaker_protocol_is_found_out(weaken: Callable[[Any], None], told: str) -> None:
-    class Weak(Rounds):
+def test_a_weaker_protocol_is_found_out(machine: type[Rounds], weaken: Callable[[Any], None], told: str) -> None:
+    class Weak(machine):  # type: ignore[misc, valid-type]
         mutate = staticmethod(weaken)
 
     with pytest.raises(AssertionError, match=told):

@@ -75,7 +75,7 @@ def task_id(job_id: str, index: int | None) -> str:
 
 def array_id(job_id: str) -> str:
     """The ID of the array to which a task belongs; that of any other job as it is."""
-    return re.sub(r"\[\d+\]", "[]", job_id).partition("_")[0]
+    return re.sub(r"^(\d+)_\d+$", r"\1", re.sub(r"^(\d+)\[\d+\]", r"\1[]", job_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +118,14 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A definite no: the job does not exist and never will. `later`: a limit, not a mistake."""
+    """A definite no: the job does not exist and never will. `later`: a limit, not a mistake.
+
+    `too_large`: of the size of an array; one of fewer tasks may be accepted at once.
+    """
 
     why: str
     later: bool = False
+    too_large: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +156,8 @@ class Scheduler(Protocol):
         """All live jobs of this user; of `ids` and `names` also what is remembered of their end."""
         ...
 
-    def array_limit(self, run: Run) -> int:
-        """How many tasks one array may have here; 1 where there are no arrays. Asked when one is to be submitted."""
+    def array_limit(self, run: Run, queue: str | None) -> int:
+        """How many tasks an array may have in `queue`, None being the default one; 1 where there are no arrays."""
         ...
 
     def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:

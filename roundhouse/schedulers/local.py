@@ -50,7 +50,7 @@ class Local:
         self.pool.reap()
         return Jobs(tuple(Job(token, token, JobState.RUNNING) for token in pool.live()))
 
-    def array_limit(self, run: Run) -> int:
+    def array_limit(self, run: Run, queue: str | None) -> int:
         return 1
 
     def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:

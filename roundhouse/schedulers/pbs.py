@@ -70,10 +70,14 @@ REFUSED = re.compile(
 )
 # Likewise, but it will be accepted once there is room.
 LIMITED = re.compile(
-    r"^qsub: (submit error \()?(.*would exceed|maximum number of jobs already in queue)", re.IGNORECASE | re.MULTILINE
+    r"^qsub: (submit error \()?(.*would exceed|maximum number of jobs .*already in)", re.IGNORECASE | re.MULTILINE
 )
+# Likewise, but an array of fewer tasks is accepted: a queue may allow less than its server.
+TOO_LARGE = re.compile(r"^qsub: array job exceeds server or queue size limit", re.IGNORECASE | re.MULTILINE)
 GONE = re.compile(
-    r"job has finished|unknown job id|request invalid for state of job|delete already in progress", re.IGNORECASE
+    r"job has finished|unknown job id|request invalid for (state of job|finished array subjob)"
+    r"|delete already in progress",
+    re.IGNORECASE,
 )
 
 
@@ -111,8 +115,11 @@ class PBS:
             known = Jobs(known.jobs + past.jobs)
         return known
 
-    def array_limit(self, run: Run) -> int:
-        return read_array_limit(run(["qstat", "-B", "-f"]))
+    def array_limit(self, run: Run, queue: str | None) -> int:
+        server = run(["qstat", "-B", "-f"])
+        default = re.search(r"^\s*default_queue = (\S+)", server.stdout, re.MULTILINE)
+        queue = queue or (default[1] if default else None)
+        return read_array_limit(server, run(["qstat", "-Q", "-f", queue]) if queue else None)
 
     def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:
         return [line for some in in_batches(ids, 500) for line in read_delete(run(["qdel", *some]))]
@@ -123,17 +130,20 @@ def read_submission(answer: Output) -> SubmitAnswer:
     accepted = re.search(r"^\d+(\[\])?(\.\S+)?$", answer.stdout.strip().rpartition("\n")[2])
     if answer.code == 0 and accepted:
         return Submitted(accepted[0])
+    if answer.code and TOO_LARGE.search(answer.stderr):
+        return Refused(answer.complaint, later=True, too_large=True)
     if answer.code and LIMITED.search(answer.stderr):
         return Refused(answer.complaint, later=True)
     return Refused(answer.complaint) if answer.code and REFUSED.search(answer.stderr) else Unclear(answer.complaint)
 
 
-def read_array_limit(answer: Output) -> int:
-    """The most tasks of an array, which the server tells only if somebody has set it. Without an answer, 1."""
-    if answer.code != 0:
+def read_array_limit(server: Output, queue: Output | None = None) -> int:
+    """The most tasks of an array, which server and queue tell only if somebody has set it. Without an answer, 1."""
+    if server.code != 0:
         return 1
-    size = re.search(r"^\s*max_array_size = (\d+)", answer.stdout, re.MULTILINE)
-    return int(size[1]) if size else ARRAY_SIZE
+    told = (re.search(r"^\s*max_array_size = (\d+)", one.stdout, re.MULTILINE) for one in (server, queue) if one)
+    sizes = [int(size[1]) if size else ARRAY_SIZE for size in told]
+    return min(sizes)
 
 
 def read_selection(answer: Output) -> list[str] | QueryFailed:

@@ -110,7 +110,7 @@ class Slurm:
             jobs += past.jobs
         return Jobs(tuple(jobs))
 
-    def array_limit(self, run: Run) -> int:
+    def array_limit(self, run: Run, queue: str | None) -> int:
         return read_array_limit(run(["scontrol", "show", "config"]))
 
     def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:

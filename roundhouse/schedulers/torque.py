@@ -76,8 +76,9 @@ class Torque:
             )
         return slurm_tasks(jobs, run) if answer.stdout.startswith(SLURMS) else jobs
 
-    def array_limit(self, run: Run) -> int:
-        return max(read_array_limit(run(["qmgr", "-c", "print server"])), slurm.Slurm(self.user).array_limit(run))
+    def array_limit(self, run: Run, queue: str | None) -> int:
+        torques = read_array_limit(run(["qmgr", "-c", "print server"]))
+        return max(torques, slurm.Slurm(self.user).array_limit(run, queue))
 
     def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:
         ids = list(ids)

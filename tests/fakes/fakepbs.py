@@ -2,7 +2,8 @@
 
 The commands beside this file share it. Everything lies in the folder that FAKE_PBS names: `state.json` under a lock,
 scripts and outputs under `spool/`, and `knobs.json`, by which a test makes the server misbehave (see KNOBS).
-Each job has a supervisor, a process of its own that plays server and node for it.
+Each job has a supervisor, a process of its own that plays server and node for it. An array is a parent, `15[].pbsnode`,
+which has `indices` and no supervisor, and a job for each task, such as `15[3].pbsnode`, which has its `index`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import sys
 import time
 
 SERVER = "pbsnode"
-LIVE = ("Q", "R", "E", "H")
-UNKNOWN, FINISHED = 153, 35
+LIVE = ("Q", "R", "E", "H", "B")
+UNKNOWN, FINISHED, TOO_LARGE, FINISHED_TASK = 153, 35, 3, 55
 
 KNOBS = {
     "down": False,  # no command reaches the server
@@ -31,6 +32,8 @@ KNOBS = {
     "ncpus": 16,  # what the largest node has
     "max_jobs": None,  # qsub refuses more live jobs than these
     "queues": ["workq"],
+    "max_array_size": None,  # most tasks of an array, as the server has it
+    "queue_array_size": None,  # and the queue
     "late": 0,  # seconds by which a walltime is noticed too late
     "kill_delay": 1,  # seconds from SIGTERM to SIGKILL
 }
@@ -80,12 +83,20 @@ class Server:
     def accept(self, job, script):
         """Queue a job: keep a copy of its script, start its supervisor, return its ID."""
         with self.change() as state:
-            job_id = f"{state['next']}.{SERVER}"
+            job_id = f"{state['next']}{'[]' if 'indices' in job else ''}.{SERVER}"
             state["next"] += 1
             os.makedirs(self.path("spool"), exist_ok=True)
             with open(self.path(f"spool/{job_id}.SC"), "w") as file:
                 file.write(script)
             state["jobs"][job_id] = job
+            for index in range(job.get("indices", 0)):
+                task_id = job_id.replace("[]", f"[{index}]")
+                supervisor = detach(lambda task_id=task_id: supervise(self, task_id))
+                task = {**job, "array": job_id, "index": index, "supervisor": supervisor}
+                del task["indices"]
+                state["jobs"][task_id] = task
+            if "indices" in job:
+                return job_id
             parent = job.get("depend")
             if parent and state["jobs"].get(full_id(parent), {"job_state": "F"})["job_state"] not in LIVE:
                 job.update(job_state="F", substate=92, Hold_Types="s")
@@ -95,21 +106,46 @@ class Server:
 
     def end(self, job_id, **changes):
         with self.change() as state:
-            if not self.knob("history"):
+            job = state["jobs"].get(job_id)
+            if job and "array" in job:
+                self.expire(state["jobs"], job, changes)
+            elif not self.knob("history"):
                 state["jobs"].pop(job_id, None)
-            elif job_id in state["jobs"]:
-                state["jobs"][job_id].update(changes, job_state="F")
+            elif job:
+                job.update(changes, job_state="F")
+
+    def expire(self, jobs, task, changes=None):
+        """A task has ended. Until its array has, it is listed, but without history nothing of its end is kept."""
+        forgotten = {"comment": "Subjob finished", "run_count": None}
+        task.update(forgotten if changes is None or not self.knob("history") else changes, job_state="X")
+        array = task["array"]
+        tasks = [one for one in jobs.values() if one.get("array") == array]
+        if all(one["job_state"] == "X" for one in tasks):
+            for job_id in [one for one, job in jobs.items() if array in (one, job.get("array"))]:
+                if self.knob("history"):
+                    jobs[job_id]["job_state"] = "F"
+                else:
+                    del jobs[job_id]
 
     def crash(self, job_id):
-        """The node dies: nothing of the job is left, and the server has forgotten it."""
+        """The node dies: nothing of the job is left, and the server has forgotten it; of a task, how it ended."""
         with self.change() as state:
-            job = state["jobs"].pop(job_id)
+            job = state["jobs"][job_id]
+            if "array" in job:
+                self.expire(state["jobs"], job)
+            else:
+                del state["jobs"][job_id]
         for pid in (job.get("supervisor"), *in_session(job.get("session"))):
             kill(pid, signal.SIGKILL)
 
     def rerun(self, job_id, zombie=False):
         """The server starts the job again under its ID; as a zombie, its old processes live on."""
         self.update(job_id, order="abandon" if zombie else "rerun")
+
+
+def counts(jobs):
+    """How many jobs live; of an array, how many tasks."""
+    return sum(job["job_state"] in LIVE and "indices" not in job for job in jobs.values())
 
 
 def full_id(word):
@@ -169,12 +205,15 @@ def wait_for_start(server, job_id):
     while True:
         with server.change() as state:
             job = state["jobs"].get(job_id)
-            if job is None or job["job_state"] == "F":
+            if job is None or job["job_state"] in "FX":
                 return None
             if job.get("order") == "delete":
                 break
             running = sum(other["job_state"] == "R" for other in state["jobs"].values())
             parent = state["jobs"].get(full_id(job.get("depend") or ""), {"job_state": "F", "Exit_status": 0})
+            beside = [one for one in state["jobs"].values() if one.get("array", "") == job.get("array")]
+            at_once = sum(one["job_state"] == "R" for one in beside)
+            turn = not any(one["job_state"] == "Q" and one["index"] < job["index"] for one in beside)
             if job["ncpus"] > server.knob("ncpus"):
                 wanted, there = job["ncpus"], server.knob("ncpus")
                 job["comment"] = (
@@ -187,13 +226,24 @@ def wait_for_start(server, job_id):
                 and not server.knob("stopped")
                 and running < server.knob("running")
                 and parent["job_state"] == "F"
+                and turn
+                and at_once < job.get("max_run_subjobs", len(beside) + 1)
             ):
+                begin_array(state["jobs"], job)
                 job.update(job_state="R", substate=42, run_count=job.get("run_count", 0) + 1, started=time.time())
                 job["comment"] = f"Job run at {time.strftime('%a %b %d at %H:%M')} on ({SERVER}:ncpus={job['ncpus']})"
                 return dict(job)
         time.sleep(0.05)
     server.end(job_id, substate=91, comment=f"{job.get('comment', 'Job')} and terminated")
     return None
+
+
+def begin_array(jobs, task):
+    """A task of an array starts: the array has begun, and the task's output gets its index."""
+    if "array" in task:
+        parent = jobs[task["array"]]
+        parent.update(job_state="B", substate=70, comment=f"Job Array Began at {time.strftime('%a %b %d at %H:%M')}")
+        task["output"] = task["output"].replace("^array_index^", str(task["index"]))
 
 
 def start(server, job_id, job):
@@ -204,6 +254,8 @@ def start(server, job_id, job):
         "PBS_JOBID": job_id, "PBS_JOBNAME": job["Job_Name"], "PBS_QUEUE": job["queue"], "PBS_O_WORKDIR": job["cwd"],
         "PBS_O_HOST": SERVER, "NCPUS": str(job["ncpus"]), "OMP_NUM_THREADS": str(job["ncpus"]),
     }  # fmt: skip
+    if "array" in job:
+        environment.update(PBS_ARRAY_INDEX=str(job["index"]), PBS_ARRAY_ID=job["array"])
     child = os.fork()
     if child == 0:
         try:
@@ -212,7 +264,7 @@ def start(server, job_id, job):
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.chdir(environment["HOME"])
-            os.execve("/bin/bash", ["bash", server.path(f"spool/{job_id}.SC")], environment)
+            os.execve("/bin/bash", ["bash", server.path(f"spool/{job.get('array', job_id)}.SC")], environment)
         finally:
             os._exit(127)
     server.update(job_id, session=child, sessions=[*job.get("sessions", ()), child])
@@ -278,10 +330,11 @@ def reached(command, server, code, *, json_too=False):
 
 
 def document(jobs):
-    """What `qstat -F json` prints: the first job alone, as OpenPBS 23.06 does."""
+    """What `qstat -F json` prints: the first job alone, or the first array with its tasks, as OpenPBS 23.06 does."""
     told = {"timestamp": int(time.time()), "pbs_version": "23.06.06", "pbs_server": SERVER}
+    number = next(iter(jobs), "").partition(".")[0].partition("[")[0]
     if jobs:
-        told["Jobs"] = dict([next(iter(jobs.items()))])
+        told["Jobs"] = {one: job for one, job in jobs.items() if one.startswith((f"{number}.", f"{number}["))}
     return json.dumps(told, indent="\t", separators=(",", ":\t"))
 
 
