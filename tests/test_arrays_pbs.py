@@ -99,7 +99,7 @@ def test_an_array_that_its_queue_refuses_for_its_size_costs_no_experiment_a_try(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     fake_pbs.turn(queue_array_size=2)
-    wrap_command(rounds, "qstat")  # in its way, and once only
+    wrap_command(rounds, "qstat")  # what the queue allows cannot be asked
     (rounds.folder / "wrapped" / "qstat").write_text(
         f'#!/bin/bash\n[ "$1" != -Q ] || exit 1\nexec {Path(fake_pbs.env["PATH"].split(":")[0], "qstat")} "$@"\n'
     )
@@ -238,12 +238,12 @@ def test_an_array_that_was_given_up_and_arrives_after_all_runs_nothing(
 
 
 def test_a_cancelled_task_leaves_the_others_alone_whatever_its_state(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
-    fake_pbs.turn(running=2)
+    fake_pbs.turn(running=2, kill_delay=60)
     write(rounds, "running", "other", "queued", "late")
     rounds.call()
     rounds.wait_for_step_3("running")
     rounds.wait_for_step_3("other")
-    for name in ("running", "queued"):
+    for name in ("queued", "running"):  # in this order, or the place of the one is the other's
         done = rounds.call("--cancel", "--only", name)
         assert (done.returncode, done.stderr) == (DONE, "")
     fake_pbs.wait_for_state("1[0].pbsnode", "X")
@@ -264,7 +264,7 @@ def test_a_task_that_ended_just_now_is_no_trouble_for_cancel(fake_pbs: FakePBS, 
     done = rounds.call("--cancel", "--only", "a")
     assert done.returncode == DONE
     assert "finished" not in done.stdout + done.stderr
-    complete(rounds, "b") if False else rounds.release("b")
+    rounds.release("b")
     rounds.pass_until(lambda: rounds.state("b") == "completed", "the other goes on")
 
 
