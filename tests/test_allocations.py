@@ -14,6 +14,7 @@ from cluster import SlurmCluster
 from cluster_helpers import DONE, FAILED, WORK_REMAINS, ClusterRounds, pbs_rounds
 from fake_pbs import FakePBS
 from rounds_for_tests import MARK, wait_for
+from test_halving import group as halving_group
 
 from roundhouse.allocation import Agent
 from roundhouse.experiment import Pack, Resources
@@ -267,6 +268,23 @@ def test_a_student_waits_for_its_teacher_within_one_allocation(slurm: ClusterRou
     slurm.release("teacher", "student")
     slurm.pass_until_done()
     assert len(allocations(slurm)) == 1
+
+
+def test_within_an_allocation_groups_are_pruned_and_chosen_from_as_elsewhere(slurm: ClusterRounds) -> None:
+    packed = {"resources": {"pack": {"slots": 2}, "max_running": 1}}
+    choice = {"from": "sweep", "metric": "loss", "mode": "min"}
+    says = ["bash", "-c", "echo {rate} > {directory}/said"]
+    slurm.write({
+        "sweep": {**halving_group(slurm), **packed},
+        "best": {"path": "b/{rank}", "select": choice, "command": says, **packed},
+    })  # fmt: skip
+    slurm.call()
+    slurm.pass_until(lambda: slurm.record("b/1").completed, "the best is chosen", 120)
+    assert {path: slurm.causes(path) for path in ("s/1/0", "s/2/0", "s/4/0")} == {
+        "s/1/0": ["rung", "rung", "completed"], "s/2/0": ["rung", "rung", "pruned"], "s/4/0": ["rung", "pruned"],
+    }  # fmt: skip
+    assert (slurm.directory("b/1") / "attempts/1/said").read_text() == "1\n"
+    assert slurm.call().returncode == DONE
 
 
 def kill_all(rounds: ClusterRounds) -> None:
