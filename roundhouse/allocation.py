@@ -62,15 +62,23 @@ class Agent:
         while True:
             ended = self.slots.pool.reap()
             if ended or time.monotonic() >= around:
-                self._settle_running()
-                taken = self._fill() if self.has_time() else 0
                 around = time.monotonic() + LOOK_AROUND
-                if not self._running and not self.slots.pool.running and not taken:
+                if not self._look_around():
                     return
             if self.told is not None:
                 self._stop()
                 return
             time.sleep(LOOK_EVERY)
+
+    def _look_around(self) -> bool:
+        """Settle what has ended, and take what there is. False: nothing runs, and there is nothing to take."""
+        try:
+            self._settle_running()
+            taken = self._fill() if self.has_time() else 0
+        except OSError as error:  # a disk that is full may have room in a while, and what runs must not suffer for it
+            print(f"roundhouse: {error.filename or 'the system'}: {error.strerror or error}", flush=True)
+            return self.has_time()
+        return bool(taken or self._running or self.slots.pool.running)
 
     def hear(self, number: int, frame: FrameType | None) -> None:
         """A signal: the walltime is near, or the scheduler wants the job to go."""
@@ -165,12 +173,11 @@ class Agent:
 
     def _close_what_was_left(self) -> None:
         """Attempts of this very job that are open as it starts: the scheduler has started it again."""
-        shared_job_name = self.allocation.name
+        why = "the scheduler started the allocation again"
         for experiment in self._mine:
             rec = record.read(self.place.directory(experiment))
             newest = rec.newest
-            if newest is not None and not newest.closed and newest.opened.job_name == shared_job_name:
-                why = "the scheduler started the allocation again"
+            if newest is not None and not newest.closed and newest.opened.job_name == self.allocation.name:
                 if not record.void(rec.directory, newest.number, Cause.PREEMPTED, why):
                     record.close(rec.directory, newest.number, Cause.PREEMPTED, why)
 
@@ -188,8 +195,8 @@ class Agent:
 
 
 def _tell(report: Report) -> None:
-    for line in report.trouble:
-        print(f"roundhouse: {line}", flush=True)
+    while report.trouble:
+        print(f"roundhouse: {report.trouble.pop(0)}", flush=True)
 
 
 # ---------------------------------------------------------------------------------------------- starting
@@ -204,7 +211,7 @@ def main(argv: list[str]) -> int:
         for number in SIGNALS:
             signal.signal(number, agent.hear)
         agent.run()
-    except RoundhouseError as error:
+    except (RoundhouseError, OSError) as error:
         print(f"roundhouse: {error}", file=sys.stderr)
         return 1
     print(
