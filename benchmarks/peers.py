@@ -1,4 +1,4 @@
-"""The same work by submitit, snakemake, signac-flow and gwf, as far as each can do it, in an environment of their own."""
+"""The same work by submitit, snakemake, signac-flow and gwf, as far as each can do it, in their own environment."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ for number in range({count}):
 
 
 def environment(folder: Path) -> Path:
-    """The `bin` of a virtual environment in `folder` that has the peers; made if it is not there, which takes minutes."""
+    """The `bin` of a virtual environment in `folder` that has the peers; made, in minutes, if it is not there."""
     commands = folder / "bin"
     if not (commands / "gwf").exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
@@ -140,6 +140,7 @@ class Peers:
     def _snakemake(self, name: str, tool: str, remark: str, *options: str) -> Work:
         folder = self.place(tool, {"Snakefile": SNAKEMAKE})
         words = [str(self.commands / "snakemake"), "--executor", "slurm", "--jobs", str(self.count), "--quiet", "all"]
+        words += ["--max-jobs-per-timespan", f"{self.count}/1s"]  # else 100 in a second
         words += ["--default-resources", "slurm_account=none", "slurm_partition=main", *options]
         before = self._anew(folder, ".snakemake")
         return Work(

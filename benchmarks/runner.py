@@ -4,8 +4,8 @@
     python benchmarks/runner.py [--parts PART ...] [--peers FOLDER] [--places DIR ...]
 
 Each figure is of whole processes: the median of K of them. The ratio is to the first tool that did the same work with
-its records in the same place: fsync dominates on a disk, so /dev/shm is measured too. Parts that submit need Slurm's
-packages: the jobs stay queued in a private one. `strace`, if it is installed, counts system calls.
+its records in the same place: fsync dominates on a disk, so /dev/shm is measured too. All but help and completed need
+Slurm's packages: the jobs stay queued in a private one. `strace`, if it is installed, counts system calls.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from unittest.mock import patch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(REPOSITORY / "benchmarks")]
 
-from measure import Recorder, Table, Work, measure  # noqa: E402
-
 import peers  # noqa: E402
 from cluster import CannotStart, SlurmCluster, start_slurm  # noqa: E402
+from measure import Recorder, Table, TooSlow, Work, measure  # noqa: E402
+
 from roundhouse import record  # noqa: E402
 from roundhouse.attempt import Opened  # noqa: E402
 from roundhouse.causes import Cause  # noqa: E402
 from roundhouse.round import load_round  # noqa: E402
 
-PARTS = ("help", "completed", "submit", "running")
+PARTS = ("help", "completed", "array", "single", "running")
+NEED_SLURM = {"array", "single", "running"}
 OURS = "Roundhouse"
 
 ROUND = """\
@@ -75,12 +75,12 @@ def main() -> None:
     print()
     table = Table()
     with ExitStack() as stack:
-        cluster = private_slurm(stack) if {"submit", "running"} & set(options.parts) else None
+        cluster = private_slurm(stack) if NEED_SLURM & set(options.parts) else None
         for place in options.places:
             base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="roundhouse-benchmark-", dir=place)))
             bench = Bench(base, place, table, options, cluster, commands)
             for part in options.parts:
-                if part not in ("submit", "running") or cluster is not None:
+                if part not in NEED_SLURM or cluster is not None:
                     getattr(bench, part)()
     print(f"\nLoad {os.getloadavg()[0]:.1f} at the end.")
 
@@ -151,27 +151,34 @@ class Bench:
         left = f"{work.name} but one"
         self.measure(self.ours(left, name, work.experiments, recorder.environ, "--limit", "0"), recorder)
 
-    def submit(self) -> None:
+    def array(self) -> None:
         assert self.cluster is not None
-        count, cluster = self.options.submit, self.cluster
-        recorder = self.recorder("submit", cluster.env)
-        others = self.peers("submit", count, recorder)
-        array = f"submit {count:,} as one array"
-        self.measure(self.submission(array, "array", count, recorder), recorder)
-        (self.base / "true.sh").write_text("#!/bin/bash\ntrue\n")
-        words = ["sbatch", "--parsable", "-o", "/dev/null", f"--array=0-{count - 1}", "true.sh"]
-        self.measure(Work(array, "sbatch alone", words, count, recorder.environ, self.base, self.clear), recorder)
+        count, recorder = self.options.submit, self.recorder("array", self.cluster.env)
+        name = f"submit {count:,} as one array"
+        self.measure(self.submission(name, "array", count, recorder), recorder)
+        words = ["sbatch", "--parsable", "-o", "/dev/null", f"--array=0-{count - 1}", "--wrap=true"]
+        self.measure(Work(name, "sbatch alone", words, count, recorder.environ, self.base, self.clear), recorder)
         if self.commands:
-            self.measure_all(others.submissions_as_array(array), recorder)
+            self.measure_all(self.peers("array", count, recorder).submissions_as_array(name), recorder)
             for tool in ("gwf", "signac-flow"):
-                self.table.cannot(array, tool, "has no arrays")
-        singly = f"submit {count:,}, one job each"
-        self.measure(self.submission(singly, "single", count, recorder, once=True), recorder)
-        words = ["/bin/sh", "-c", f"for i in $(seq {count}); do sbatch --parsable -o /dev/null true.sh || exit; done"]
-        loop = Work(singly, "sbatch in a loop", words, count, recorder.environ, self.base, self.clear, once=True)
+                self.table.cannot(name, tool, "has no arrays")
+        self.clear()
+
+    def single(self) -> None:
+        assert self.cluster is not None
+        count, recorder = self.options.submit, self.recorder("single", self.cluster.env)
+        name = f"submit {count:,}, one job each"
+        self.measure(self.submission(name, "single", count, recorder, once=True), recorder)
+        words = [
+            "/bin/sh",
+            "-c",
+            f"for i in $(seq {count}); do sbatch --parsable -o /dev/null --wrap=true || exit; done",
+        ]
+        loop = Work(name, "sbatch in a loop", words, count, recorder.environ, self.base, self.clear, once=True)
         self.measure(loop, recorder)
         if self.commands:
-            self.measure_all(others.submissions_one_by_one(singly), recorder)
+            others = self.peers("single", count, recorder)
+            self.measure_all(others.submissions_one_by_one(name), recorder)
             self.measure_all(others.submissions_as_one_job(f"submit {count:,} as one job that runs all"), recorder)
         self.clear()
 
@@ -226,7 +233,10 @@ class Bench:
         return Work(name, OURS, argv, count, recorder.environ, self.base, before, once=once)
 
     def measure(self, work: Work, recorder: Recorder) -> None:
-        self.table.row(work, self.place, measure(work, recorder, self.options.repeat, trace=True))
+        try:
+            self.table.row(work, self.place, measure(work, recorder, self.options.repeat, trace=True))
+        except TooSlow as problem:
+            self.table.cannot(work.name, work.tool, str(problem))
 
     def measure_all(self, works: Iterator[Work], recorder: Recorder) -> None:
         for work in works:
@@ -253,20 +263,24 @@ def write_round(base: Path, name: str, count: int, array: bool = False) -> Path:
 
 
 def complete(base: Path, name: str, count: int, environ: Mapping[str, str]) -> None:
-    """Records of a round in which all is completed and folded. None of it is made durable: that would take hours."""
-    experiments = base / "experiments"
-    with patch("os.fsync"):
-        for experiment in load_round(name, write_round(base, name, count)).experiments:
-            directory = experiments / name / experiment.path
-            token = record.new_token()
-            opened = Opened(token, {"kind": "slurm", "server": "test", "user": "me"}, experiment.config_hash(), {}, "1")
-            record.open_attempt(directory, 1, opened)
-            write_claim(directory, "1", "test")
-            record.close(directory, 1, Cause.COMPLETED, "")
-            record.write_config(directory, experiment)
-    without_fsync = "import os, sys; os.fsync = lambda file: None; sys.argv[:] = sys.argv[1:]; import runner; runner.main()"
-    words: Sequence[str] = [sys.executable, "-c", without_fsync, *command(base, name)[1:]]
-    subprocess.run(words, cwd=REPOSITORY, env=dict(environ), check=True, stdout=subprocess.DEVNULL)
+    """Records of a round in which all is completed and folded: one that has been through it all, and copies of it."""
+    place = base / "experiments" / name
+    first, *others = load_round(name, write_round(base, name, count)).experiments
+    token = record.new_token()
+    opened = Opened(token, {"kind": "slurm", "server": "test", "user": "me"}, first.config_hash(), {}, "1")
+    record.open_attempt(place / first.path, 1, opened)
+    write_claim(place / first.path, "1", "test")
+    record.close(place / first.path, 1, Cause.COMPLETED, "")
+    record.write_config(place / first.path, first)
+    words = [*command(base, name), "--only", first.path]
+    subprocess.run(words, env=dict(environ), check=True, stdout=subprocess.DEVNULL)
+    history, status = ((place / first.path / name).read_text() for name in (record.HISTORY, record.STATUS))
+    for experiment in others:
+        directory = place / experiment.path
+        directory.mkdir(parents=True)
+        own = history.replace(token, record.new_token()).replace(first.config_hash(), experiment.config_hash())
+        (directory / record.HISTORY).write_text(own)
+        (directory / record.STATUS).write_text(status.replace(f'"{first.path}"', f'"{experiment.path}"'))
 
 
 def write_claim(directory: Path, job_id: str, host: str) -> None:

@@ -23,9 +23,9 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(REPOSITORY / "benchmarks")]
 
+from cluster import CannotStart, start_slurm  # noqa: E402
 from measure import Recorder  # noqa: E402
 
-from cluster import CannotStart, start_slurm  # noqa: E402
 from roundhouse import record  # noqa: E402
 from roundhouse.commands import WORK_REMAINS  # noqa: E402
 
