@@ -1,31 +1,44 @@
 #!/usr/bin/env python3
-"""How long the runner takes: help, a pass over completed rounds, a submission. Prints a table; judges nothing.
+"""What the runner costs, beside submitit, snakemake, signac-flow and gwf. Prints one table; judges nothing.
 
-    python benchmarks/runner.py [--completed N] [--submit N] [--repeat K]
+    python benchmarks/runner.py [--parts PART ...] [--peers FOLDER] [--places DIR ...]
 
-Each figure is the median over K whole processes. It is also given as a ratio to `python -c pass` in the same run,
-since machines differ. The round of the submission needs Slurm's packages; it is left out where they are missing.
+Each figure is of whole processes: the median of K of them. The ratio is to the first tool that did the same work with
+its records in the same place: fsync dominates on a disk, so /dev/shm is measured too. All but help and completed need
+Slurm's packages: the jobs stay queued in a private one. `strace`, if it is installed, counts system calls.
 """
 
 from __future__ import annotations
 
 import argparse
+import getpass
+import json
 import os
 import platform
 import shutil
-import statistics
+import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(REPOSITORY / "benchmarks")]
+
+import peers  # noqa: E402
+from cluster import CannotStart, SlurmCluster, start_slurm  # noqa: E402
+from measure import Recorder, Table, TooSlow, Work, measure  # noqa: E402
 
 from roundhouse import record  # noqa: E402
 from roundhouse.attempt import Opened  # noqa: E402
 from roundhouse.causes import Cause  # noqa: E402
 from roundhouse.round import load_round  # noqa: E402
+
+PARTS = ("help", "completed", "array", "single", "running")
+NEED_SLURM = {"array", "single", "running"}
+OURS = "Roundhouse"
 
 ROUND = """\
 round: {name}
@@ -34,145 +47,256 @@ experiments:
     path: "{{block}}/{{index}}"
     command: "true"
     grid: {{block: {blocks}, index: {indices}}}
-    resources: {{walltime: "0:10:00"}}
+    resources: {{walltime: "0:10:00", array: {array}}}
 """
+
+# What no private Slurm has: accounting, which submitit asks; and 1,000 running jobs, which would take the machine.
+SACCT = "echo 'JobID|State|NodeList'; {squeue} -h -r -o '%i|RUNNING|node'"
+RUNNING = "{squeue} \"$@\" | sed -e 's/|PENDING|[^|]*|/|RUNNING|None|/; s/|PENDING|/|RUNNING|/; s/;PD/;R/; s/^PD/R /'"
+
+KNOWS_NO_JOBS = {
+    "sbatch": "echo slurm 22.05",
+    "squeue": "exit 0",
+    "scontrol": "echo 'ClusterName = test'",
+    "sacct": "exit 0",
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--completed", type=int, default=10_000, help="experiments in the completed round")
-    parser.add_argument(
-        "--submit", type=int, default=1_000, help="experiments to submit to a private Slurm; 0: leave out"
-    )
-    parser.add_argument("--repeat", type=int, default=5)
-    options = parser.parse_args()
+    options = parser().parse_args()
+    commands = peers.environment(options.peers) if options.peers else None
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, Linux {platform.release()}"
+        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} to begin with, Linux "
+        f"{platform.release()}, Python {platform.python_version()}. Medians of {options.repeat} processes."
     )
-    table = Table(options.repeat)
-    table.measure("python -c pass", [sys.executable, "-c", "pass"])
-    table.measure("runner.py --help", [sys.executable, "runner.py", "--help"])
-    with tempfile.TemporaryDirectory(prefix="roundhouse-benchmark-") as folder:
-        base = Path(folder)
-        completed(table, base, options.completed)
-        if options.submit:
-            submission(table, base, options.submit)
+    print(f"{peers.versions(commands) if commands else 'Peers are left out: no --peers FOLDER'}.")
+    if shutil.which("strace") is None:
+        print("System calls are not measured: there is no strace.")
+    print()
+    table = Table()
+    with ExitStack() as stack:
+        cluster = private_slurm(stack) if NEED_SLURM & set(options.parts) else None
+        for place in options.places:
+            base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="roundhouse-benchmark-", dir=place)))
+            bench = Bench(base, place, table, options, cluster, commands)
+            for part in options.parts:
+                if part not in NEED_SLURM or cluster is not None:
+                    getattr(bench, part)()
+    print(f"\nLoad {os.getloadavg()[0]:.1f} at the end.")
 
 
-class Table:
-    """Measures commands, and prints a row for each as it comes."""
-
-    def __init__(self, repeat: int) -> None:
-        self.repeat = repeat
-        self.unit: float | None = None
-        print(f"{'':48} {'median s':>9} {'min':>7} {'max':>7} {'ratio':>7} {'MB':>6}")
-
-    def measure(
-        self, name: str, argv: list[str], environ: dict[str, str] | None = None, repeat: int | None = None
-    ) -> float:
-        """Print a row; returns the median, in seconds."""
-        seconds, peak = [], 0.0
-        for _ in range(repeat or self.repeat):
-            took, memory = timed(argv, environ)
-            seconds.append(took)
-            peak = max(peak, memory)
-        median = statistics.median(seconds)
-        self.unit = self.unit or median
-        print(
-            f"{name:48} {median:9.3f} {min(seconds):7.3f} {max(seconds):7.3f} {median / self.unit:7.1f} {peak:6.0f}",
-            flush=True,
-        )
-        return median
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--completed", nargs="+", type=int, default=[10_000, 100_000], metavar="N")
+    parser.add_argument("--submit", type=int, default=1_000, metavar="N", help="experiments to submit, or running")
+    parser.add_argument("--repeat", type=int, default=5, metavar="K")
+    parser.add_argument(
+        "--peers", type=Path, metavar="FOLDER", help="virtual environment of the other tools; made if it is not there"
+    )
+    places = [tempfile.gettempdir()] + ["/dev/shm"] * os.path.isdir("/dev/shm")
+    parser.add_argument("--places", nargs="+", default=places, metavar="DIR", help=f"default: {' '.join(places)}")
+    return parser
 
 
-def timed(argv: list[str], environ: dict[str, str] | None) -> tuple[float, float]:
-    """(seconds, peak memory in MB) of one whole process, its output thrown away. "Work remains" is a good end too."""
-    started = time.perf_counter()
-    with open(os.devnull, "wb") as nowhere:
-        pid = os.posix_spawn(
-            argv[0],
-            argv,
-            environ or dict(os.environ),
-            file_actions=[(os.POSIX_SPAWN_DUP2, nowhere.fileno(), 1), (os.POSIX_SPAWN_DUP2, nowhere.fileno(), 2)],
-        )
-        _, status, usage = os.wait4(pid, 0)
-    took = time.perf_counter() - started
-    if os.waitstatus_to_exitcode(status) not in (0, 3):
-        raise SystemExit(f"{' '.join(argv)} exited with {os.waitstatus_to_exitcode(status)}")
-    return took, usage.ru_maxrss / 1024
+def private_slurm(stack: ExitStack) -> SlurmCluster | None:
+    try:
+        cluster = start_slurm()
+    except CannotStart as problem:
+        print(f"Submissions are left out: {problem}")
+        return None
+    stack.callback(cluster.shut_down)
+    cluster.run(["scontrol", "update", "PartitionName=main", "State=DOWN"])  # jobs queue, and take no time to run
+    return cluster
 
 
-def write_round(base: Path, name: str, count: int) -> Path:
-    """A round of `count` experiments in blocks of 100 (at most), and the folder it lies in."""
+@dataclass
+class Bench:
+    """All measurements with the records in one place."""
+
+    base: Path
+    place: str
+    table: Table
+    options: argparse.Namespace
+    cluster: SlurmCluster | None
+    commands: Path | None  # of the peers
+
+    # ------------------------------------------------------------------------------------------ parts
+
+    def help(self) -> None:
+        recorder = self.recorder("help", dict(os.environ))
+        for tool, argv in (("python -c pass", ["-c", "pass"]), (OURS, [str(REPOSITORY / "runner.py"), "--help"])):
+            self.measure(
+                Work("runner.py --help", tool, [sys.executable, *argv], 1, recorder.environ, self.base), recorder
+            )
+
+    def completed(self) -> None:
+        for count in self.options.completed:
+            name = f"pass over {count:,} completed"
+            recorder = self.recorder(f"completed{count}", dict(os.environ), KNOWS_NO_JOBS)
+            complete(self.base, f"c{count}", count, recorder.environ)
+            work = self.ours(name, f"c{count}", count, recorder.environ)
+            self.measure(work, recorder)
+            if count <= 10_000:
+                self.look_at_one_left(work, recorder)
+            shutil.rmtree(self.base / "experiments")
+            if self.commands and count <= 10_000:
+                others = self.peers("completed", count, recorder)
+                self.measure_all(others.looks_at_completed(name), recorder)
+
+    def look_at_one_left(self, work: Work, recorder: Recorder) -> None:
+        """All but one are completed, so the scheduler is asked."""
+        name = work.argv[work.argv.index("--round") + 1]
+        shutil.rmtree(self.base / "experiments" / name / "0" / "0")
+        left = f"{work.name} but one"
+        self.measure(self.ours(left, name, work.experiments, recorder.environ, "--limit", "0"), recorder)
+
+    def array(self) -> None:
+        assert self.cluster is not None
+        count, recorder = self.options.submit, self.recorder("array", self.cluster.env)
+        name = f"submit {count:,} as one array"
+        self.measure(self.submission(name, "array", count, recorder), recorder)
+        words = ["sbatch", "--parsable", "-o", "/dev/null", f"--array=0-{count - 1}", "--wrap=true"]
+        self.measure(Work(name, "sbatch alone", words, count, recorder.environ, self.base, self.clear), recorder)
+        if self.commands:
+            self.measure_all(self.peers("array", count, recorder).submissions_as_array(name), recorder)
+            for tool in ("gwf", "signac-flow"):
+                self.table.cannot(name, tool, "has no arrays")
+        self.clear()
+
+    def single(self) -> None:
+        assert self.cluster is not None
+        count, recorder = self.options.submit, self.recorder("single", self.cluster.env)
+        name = f"submit {count:,}, one job each"
+        self.measure(self.submission(name, "single", count, recorder, once=True), recorder)
+        words = [
+            "/bin/sh",
+            "-c",
+            f"for i in $(seq {count}); do sbatch --parsable -o /dev/null --wrap=true || exit; done",
+        ]
+        loop = Work(name, "sbatch in a loop", words, count, recorder.environ, self.base, self.clear, once=True)
+        self.measure(loop, recorder)
+        if self.commands:
+            others = self.peers("single", count, recorder)
+            self.measure_all(others.submissions_one_by_one(name), recorder)
+            self.measure_all(others.submissions_as_one_job(f"submit {count:,} as one job that runs all"), recorder)
+        self.clear()
+
+    def running(self) -> None:
+        assert self.cluster is not None
+        count, cluster = self.options.submit, self.cluster
+        squeue = shutil.which("squeue", path=cluster.env["PATH"])
+        told = {"sacct": SACCT.format(squeue=squeue), "squeue": RUNNING.format(squeue=squeue)}
+        recorder = self.recorder("running", cluster.env, told)
+        name = f"look at {count:,} running"
+        submission = self.submission(name, "array", count, recorder)
+        submission.before()
+        subprocess.run(submission.argv, env=dict(submission.environ), check=False, stdout=subprocess.DEVNULL)
+        claim(self.base / "experiments" / "array", cluster)
+        self.measure(self.ours(name, "array", count, recorder.environ, remark="a pass"), recorder)
+        self.measure(self.ours(name, "array", count, recorder.environ, "--status", remark="--status"), recorder)
+        if self.commands:
+            self.measure_all(self.peers("running", count, recorder).looks_at_running(name), recorder)
+            self.table.cannot(name, "snakemake", "only the process that submitted knows what runs")
+        self.clear()
+
+    # ------------------------------------------------------------------------------------------ tools
+
+    def recorder(self, name: str, real: Mapping[str, str], answers: Mapping[str, str] | None = None) -> Recorder:
+        return Recorder(self.base / f"commands-{name}", real, answers or {})
+
+    def peers(self, name: str, count: int, recorder: Recorder) -> peers.Peers:
+        commands = self.commands or Path()
+        return peers.Peers(commands, self.base / "peers" / name, count, recorder, self.queued, self.clear)
+
+    def queued(self) -> int:
+        assert self.cluster is not None
+        return len(self.cluster.run(["squeue", "-h", "-r", "-o", "%i"]).stdout.split())
+
+    def clear(self) -> None:
+        if self.cluster is not None:
+            self.cluster.run(["scancel", f"--user={getpass.getuser()}"])
+
+    def ours(
+        self, name: str, called: str, count: int, environ: Mapping[str, str], *options: str, remark: str = ""
+    ) -> Work:
+        return Work(name, OURS, command(self.base, called, *options), count, environ, self.base, remark=remark)
+
+    def submission(self, name: str, called: str, count: int, recorder: Recorder, once: bool = False) -> Work:
+        write_round(self.base, called, count, array=called == "array")
+        argv = command(self.base, called)
+
+        def before() -> None:
+            self.clear()
+            shutil.rmtree(self.base / "experiments", ignore_errors=True)
+
+        return Work(name, OURS, argv, count, recorder.environ, self.base, before, once=once)
+
+    def measure(self, work: Work, recorder: Recorder) -> None:
+        try:
+            self.table.row(work, self.place, measure(work, recorder, self.options.repeat, trace=True))
+        except TooSlow as problem:
+            self.table.cannot(work.name, work.tool, str(problem))
+
+    def measure_all(self, works: Iterator[Work], recorder: Recorder) -> None:
+        for work in works:
+            self.measure(work, recorder)
+
+
+def command(base: Path, name: str, *options: str) -> list[str]:
+    """The words of a call of runner.py for a round in `base`."""
+    words = [sys.executable, str(REPOSITORY / "runner.py"), "--round", name, "--scheduler", "slurm"]
+    for folder in ("rounds", "experiments", "analysis"):
+        words += [f"--{folder}", str(base / folder)]
+    return [*words, *options]
+
+
+def write_round(base: Path, name: str, count: int, array: bool = False) -> Path:
+    """A round of `count` experiments in blocks of 100 (at most); returns the folder that it lies in."""
     rounds = base / "rounds"
     rounds.mkdir(exist_ok=True)
     per_block = min(100, count)
     blocks, indices = list(range(count // per_block)), list(range(per_block))
-    (rounds / f"{name}.yaml").write_text(ROUND.format(name=name, blocks=blocks, indices=indices))
+    text = ROUND.format(name=name, blocks=blocks, indices=indices, array=str(array).lower())
+    (rounds / f"{name}.yaml").write_text(text)
     return rounds
 
 
-def completed(table: Table, base: Path, count: int) -> None:
-    """A pass over a round in which all is done, and one in which all but one is, so that the scheduler is asked."""
-    rounds, experiments = write_round(base, "done", count), base / "experiments"
-    loaded = load_round("done", rounds)
-    for experiment in loaded.experiments:
-        directory = experiments / "done" / experiment.path
-        token = record.new_token()
-        opened = Opened(token, {"kind": "slurm", "server": "test", "user": "me"}, experiment.config_hash(), {}, "1")
-        record.open_attempt(directory, 1, opened)
-        record._create(
-            directory / "attempts/1/claim.json", {"version": 1, "nonce": token, "job_id": "1", "host": "node"}
-        )
-        record.close(directory, 1, Cause.COMPLETED, "")
-        record.write_config(directory, experiment)
-    environ = fake_slurm(base)
-    argv = [sys.executable, "runner.py", "--round", "done", "--rounds", str(rounds), "--experiments", str(experiments)]
-    argv += ["--scheduler", "slurm"]
-    table.measure(f"first pass over {count:,} completed (folds them)", argv, environ, repeat=1)
-    table.measure(f"pass over {count:,} completed", argv, environ)
-    shutil.rmtree(experiments / "done" / loaded.experiments[-1].path)
-    table.measure(f"pass, one query, {count - 1:,} completed", [*argv, "--limit", "0"], environ)
+def complete(base: Path, name: str, count: int, environ: Mapping[str, str]) -> None:
+    """Records of a round in which all is completed and folded: one that has been through it all, and copies of it."""
+    place = base / "experiments" / name
+    first, *others = load_round(name, write_round(base, name, count)).experiments
+    token = record.new_token()
+    opened = Opened(token, {"kind": "slurm", "server": "test", "user": "me"}, first.config_hash(), {}, "1")
+    record.open_attempt(place / first.path, 1, opened)
+    write_claim(place / first.path, "1", "test")
+    record.close(place / first.path, 1, Cause.COMPLETED, "")
+    record.write_config(place / first.path, first)
+    words = [*command(base, name), "--only", first.path]
+    subprocess.run(words, env=dict(environ), check=True, stdout=subprocess.DEVNULL)
+    history, status = ((place / first.path / name).read_text() for name in (record.HISTORY, record.STATUS))
+    for experiment in others:
+        directory = place / experiment.path
+        directory.mkdir(parents=True)
+        own = history.replace(token, record.new_token()).replace(first.config_hash(), experiment.config_hash())
+        (directory / record.HISTORY).write_text(own)
+        (directory / record.STATUS).write_text(status.replace(f'"{first.path}"', f'"{experiment.path}"'))
 
 
-def fake_slurm(base: Path) -> dict[str, str]:
-    """A scheduler that answers at once and knows no jobs: its own time is not the runner's."""
-    commands = base / "bin"
-    commands.mkdir()
-    answers = {"sbatch": "slurm 22.05", "squeue": "", "scontrol": "ClusterName = test", "sacct": ""}
-    for name, answer in answers.items():
-        (commands / name).write_text(f"#!/bin/sh\necho '{answer}'\n" if answer else "#!/bin/sh\n")
-        (commands / name).chmod(0o755)
-    return {**os.environ, "PATH": f"{commands}:{os.environ['PATH']}"}
+def write_claim(directory: Path, job_id: str, host: str) -> None:
+    """claim.json as the job's shell writes it."""
+    value = {"version": 1, "nonce": record.new_token(), "job_id": job_id, "host": host, "at": 1}
+    (directory / "attempts/1/claim.json").write_text(json.dumps(value) + "\n")
 
 
-def submission(table: Table, base: Path, count: int) -> None:
-    """Submission of `count` experiments to a private Slurm, one sbatch each; and that many sbatch alone."""
-    from cluster import CannotStart, start_slurm
-
-    try:
-        cluster = start_slurm()
-    except CannotStart as problem:
-        print(f"submission is left out: {problem}")
-        return
-    try:
-        cluster.run(["scontrol", "update", "PartitionName=main", "State=DOWN"])  # jobs queue, and take no time to run
-        rounds, experiments = write_round(base, "submitted", count), base / "experiments"
-        argv = [sys.executable, "runner.py", "--round", "submitted", "--rounds", str(rounds)]
-        argv += ["--experiments", str(experiments), "--scheduler", "slurm"]
-        table.measure("submission of 1", [*argv, "--limit", "1"], cluster.env, repeat=1)
-        script = next(experiments.rglob("job.sh"))
-        loop = f"for ((i = 0; i < {count}; i++)); do sbatch --parsable {script} || exit; done"
-        bare = table.measure(
-            f"{count:,} times sbatch in a shell loop", ["/bin/bash", "-c", loop], cluster.env, repeat=1
-        )
-        shutil.rmtree(experiments / "submitted")
-        whole = table.measure(f"submission of {count:,}, one sbatch each", argv, cluster.env, repeat=1)
-        print(f"    {whole / bare:.1f} times as long as sbatch alone")
-    finally:
-        cluster.shut_down()
+def claim(directory: Path, cluster: SlurmCluster) -> None:
+    """Files of jobs that have started, for every experiment of a round whose jobs are queued."""
+    for job in directory.glob("*/*/attempts/1/job.json"):
+        shared = job.parents[2] / json.loads(job.read_text())["shared"]
+        job_id = f"{(shared / 'job_id').read_text().strip()}_{json.loads(job.read_text())['array_index']}"
+        write_claim(job.parents[2], job_id, cluster.folder.name)
+        (job.parent / "progress.json").write_text('{"version": 1, "epoch": 0, "started_epoch": 0}\n')
 
 
 if __name__ == "__main__":
-    os.chdir(REPOSITORY)
     main()

@@ -27,15 +27,23 @@ def write_draft(directory: Path, data: bytes, durable: bool = True) -> Path:
     draft = directory / f".draft-{uuid.uuid4().hex}"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
+        _write(descriptor, data, durable)
     except OSError:
         remove(draft)
         raise
     return draft
+
+
+def _write(descriptor: int, data: bytes, durable: bool = True) -> None:
+    """Write all of `data` to an open file, and close it."""
+    rest = memoryview(data)
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        if durable:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def create_exclusive(path: Path, value: Mapping[str, Any]) -> bool:
@@ -66,10 +74,7 @@ def _create_without_links(path: Path, data: bytes) -> bool:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     except FileExistsError:
         return False
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    _write(descriptor, data)
     sync_directory(path.parent)
     return True
 

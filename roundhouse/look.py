@@ -30,7 +30,7 @@ class Look:
                 found.setdefault((job.name, job.index), []).append(job)
         return found
 
-    @property
+    @cached_property
     def live(self) -> int:
         """How many live jobs the user has, of any round and of none."""
         if isinstance(self.jobs, QueryFailed):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 from cluster import CannotStart, SlurmCluster, skip_or_fail, start_slurm
 from cluster_helpers import DONE, WORK_REMAINS, ClusterRounds, dead, wrap_command
-from rounds_for_tests import wait_for
+from rounds_for_tests import REPOSITORY, wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -232,3 +234,15 @@ def small_cluster(*settings: str) -> Iterator[tuple[SlurmCluster, ClusterRounds]
         cluster.shut_down()
         rounds.kill()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_of_many_experiments_in_several_arrays_none_is_lost_and_none_runs_twice(tmp_path: Path) -> None:
+    words = [sys.executable, str(REPOSITORY / "benchmarks/ten_thousand.py"), "--count", "60", "--array-size", "16"]
+    words += ["--cpus", "8", "--pause", "1", "--base", str(tmp_path)]
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    if done.stdout.startswith("left out"):
+        skip_or_fail(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "60 submitted" in done.stdout
+    assert "4 sbatch" in done.stdout
+    assert "lost 0, ran twice 0, 60 records completed" in done.stdout
