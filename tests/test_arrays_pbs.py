@@ -194,7 +194,7 @@ def test_a_runner_killed_right_after_the_submission_leaves_an_array_that_the_nex
 def test_an_array_that_was_accepted_though_qsub_reported_failure_is_adopted(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
-    fake_pbs.turn(fail_after_accept=True)
+    fake_pbs.turn(fail_after_accept=True, stopped=True)
     write(rounds, *NAMES)
     assert rounds.call().returncode == WORK_REMAINS
     assert [rounds.state(name) for name in NAMES] == ["submitting"] * 3
