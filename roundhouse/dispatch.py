@@ -182,7 +182,7 @@ def run_pass(
     for path, row in halving.judged(rows).items():
         rows[path] = desk.prune(row) if act and only(row.experiment) and row.action.verb is Verb.PRUNE else row
     if act:
-        stale = stale_jobs([row.record for row in rows.values()], seen)
+        stale = stale_jobs(records, (row.record for row in rows.values()), seen)
         if stale and not seen.trouble:
             report.trouble += place.scheduler.cancel(place.run, stale)
     chosen = [experiment.path for experiment in experiments if only(experiment)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -86,17 +86,19 @@ def answer_for(attempt: Attempt | None, before: Attempt | None, seen: Look) -> A
     return next((job for job in called if attempt.job_id in (None, job.id)), Unknown())
 
 
-def stale_jobs(records: Sequence[Record], seen: Look) -> list[str]:
-    """IDs of queued jobs whose attempt is over. They would exit without a trace, but only after a wait for nothing."""
+def stale_jobs(before: Iterable[Record], now: Iterable[Record], seen: Look) -> list[str]:
+    """IDs of queued jobs whose attempt is over. They would exit without a trace, but only after a wait for nothing.
+
+    It was over `before` the scheduler was asked: a job that was queued then may have run to its end since.
+    """
     if not isinstance(seen.jobs, Jobs):
         return []
-    over: set[tuple[str, int | None]] = set()
-    going: set[tuple[str, int | None]] = set()
-    for rec in records:
-        for attempt in rec.attempts:
-            if attempt.opened.packed:
-                continue  # the allocation goes on without it
-            (over if attempt.closed else going).add((attempt.opened.job_name, attempt.opened.index))
-    over -= going
+    over = {_called(attempt) for rec in before for attempt in rec.attempts if attempt.closed}
+    over -= {_called(attempt) for rec in now for attempt in rec.attempts if not attempt.closed or attempt.opened.packed}
     waiting = (JobState.QUEUED, JobState.BLOCKED)
     return [job.id for job in seen.jobs.jobs if job.state in waiting and (job.name, job.index) in over]
+
+
+def _called(attempt: Attempt) -> tuple[str, int | None]:
+    """The job's name, and which task of it the attempt is, if it is one."""
+    return attempt.opened.job_name, attempt.opened.index
