@@ -90,6 +90,10 @@ class ClusterRounds(Rounds):
         self.set_site()
 
     @property
+    def need(self) -> dict[str, Any]:
+        return {}  # the clusters of tests have no GPUs
+
+    @property
     def repository(self) -> Path:
         return self.folder / "repository"
 

@@ -125,6 +125,11 @@ class Rounds(Marked):
     extra: dict[str, str] = field(default_factory=dict)  # more of the environment
 
     @property
+    def need(self) -> dict[str, Any]:
+        """What a round of groups asks for besides."""
+        return {"resources": {"ngpus": 1}}
+
+    @property
     def rounds(self) -> Path:
         return self.folder / "rounds"
 
@@ -142,12 +147,15 @@ class Rounds(Marked):
         return self.folder / "notes"
 
     def write(self, content: dict[str, Any] | str, name: str = "r") -> Path:
-        """rounds/NAME.yaml, of these groups or of this text."""
+        """rounds/NAME.yaml, of these groups or of this text.
+
+        Here they ask for a GPU, of which each test has its own; all tests would share the CPU cores.
+        """
         self.rounds.mkdir(parents=True, exist_ok=True)
         self.notes.mkdir(exist_ok=True)
         path = self.rounds / f"{name}.yaml"
         if not isinstance(content, str):
-            content = yaml.safe_dump({"round": name, "experiments": content}, sort_keys=False)
+            content = yaml.safe_dump({"round": name, **self.need, "experiments": content}, sort_keys=False)
         path.write_text(content)
         return path
 

@@ -453,12 +453,12 @@ def test_a_disk_that_fills_up_while_training_is_told_and_the_run_goes_on_later(
     writes = 0
     real = files.write_draft
 
-    def write_draft(directory: Path, data: bytes) -> Path:
+    def write_draft(directory: Path, data: bytes, durable: bool = True) -> Path:
         nonlocal writes
         writes += 1
         if writes == full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return real(directory, data)
+        return real(directory, data, durable)
 
     for full in range(1, 16):
         writes = 0

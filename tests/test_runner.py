@@ -179,8 +179,8 @@ def test_a_dry_run_tells_what_would_happen_and_shows_the_scripts(rounds: Rounds,
     code, out, _ = call("--dry-run")
     assert code == DONE
     lines = out.splitlines()
-    assert lines[0].split(maxsplit=2) == ["submit", "t/0", "(1 core, 1:00:00)"]
-    assert lines[2].split(maxsplit=2) == ["pending", "s", "(1 core, 1:00:00): waits for t/0, which is pending"]
+    assert lines[0].split(maxsplit=2) == ["submit", "t/0", "(1 core, 1 GPU, 1:00:00)"]
+    assert lines[2].split(maxsplit=2) == ["pending", "s", "(1 core, 1 GPU, 1:00:00): waits for t/0, which is pending"]
     assert "2 would be submitted through local" in lines[-1]
     folder = Path(lines[-1].rpartition(" ")[2])
     scripts = sorted(folder.iterdir())
