@@ -53,7 +53,7 @@ class Agent:
 
     def __post_init__(self) -> None:
         self._by_path = {one.path: one for one in self.experiments}
-        self._mine = [one for one in self.experiments if one.resources == self.allocation.resources]
+        self._mine = [one for one in self.experiments if one.resources.pack == self.allocation.pack]
 
     def run(self) -> None:
         """Until there is nothing left to take, or no time to take it; then until what runs has ended."""
@@ -101,7 +101,8 @@ class Agent:
             if not room.has(self._need):
                 break
             row = self._row(experiment, desk, rows)
-            if row.action.verb is Verb.SUBMIT and self._start(row, desk):
+            fits = packing.asked_for(row) == self.allocation.resources
+            if fits and row.action.verb is Verb.SUBMIT and self._start(row, desk):
                 room.take(self._need)
                 taken += 1
         return taken
@@ -256,7 +257,7 @@ def _pool(allocation: Allocation, experiments: Sequence[Experiment], repository:
     from roundhouse.preload import preload
 
     pack, resources = allocation.pack, allocation.resources
-    studies = {one.study for one in experiments if one.resources == resources and one.study is not None}
+    studies = {one.study for one in experiments if one.resources.pack == pack and one.study is not None}
     threads = max(1, resources.ncpus // pack.slots)
     start = preload(repository, sorted(studies), threads) if studies else launch
     return make_pool(

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roundhouse import files, halving, record, render, shared_job, view
+from roundhouse import files, halving, packing, record, render, shared_job, view
 from roundhouse.archive import Archive, make_directory
 from roundhouse.attempt import Record
 from roundhouse.causes import Cause
@@ -183,6 +183,8 @@ def run_pass(
         rows[path] = desk.prune(row) if act and only(row.experiment) and row.action.verb is Verb.PRUNE else row
     if act:
         stale = stale_jobs(records, (row.record for row in rows.values()), seen)
+        for name in {experiment.round for experiment in experiments}:
+            stale += packing.useless(place.experiments / name, rows.values(), seen)
         if stale and not seen.trouble:
             report.trouble += place.scheduler.cancel(place.run, stale)
     chosen = [experiment.path for experiment in experiments if only(experiment)]

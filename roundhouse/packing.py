@@ -7,15 +7,16 @@ most important one whenever a slot is free, by opening its next attempt, as any 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roundhouse import files, record, shared_job
 from roundhouse.experiment import Pack, Resources
 from roundhouse.look import Look
-from roundhouse.schedulers.base import Identity, JobState, Refused, SubmitAnswer, Submitted
+from roundhouse.schedulers.base import Identity, Job, JobState, Refused, SubmitAnswer, Submitted
+from roundhouse.view import Row, goes_on
 
 if TYPE_CHECKING:
     from roundhouse.dispatch import Workplace
@@ -62,8 +63,13 @@ def read(directory: Path) -> Allocation | None:
         return None
 
 
-def alive(round_directory: Path, seen: Look, now: float, settle: float) -> Iterator[tuple[Allocation, str]]:
-    """The round's allocations that may still run something, and what the scheduler says of each.
+def asked_for(row: Row) -> Resources:
+    """What an allocation must have for an experiment: what the round file says, or more, after it was short of it."""
+    return replace(row.resources, exclude=(), accumulate=1)
+
+
+def alive(round_directory: Path, seen: Look, now: float, settle: float) -> Iterator[tuple[Allocation, Job | None]]:
+    """The round's allocations that may still run something, each with its job.
 
     One that the scheduler does not know counts for as long as a submission may take to show up.
     """
@@ -75,7 +81,17 @@ def alive(round_directory: Path, seen: Look, now: float, settle: float) -> Itera
         allocation = read(directory)
         if allocation is None or not (jobs or now - allocation.at < settle):
             continue
-        yield allocation, f"allocation {jobs[0].id}, {jobs[0].state.value}" if jobs else "allocation, just submitted"
+        yield allocation, jobs[0] if jobs else None
+
+
+def useless(round_directory: Path, rows: Iterable[Row], seen: Look) -> list[str]:
+    """IDs of allocations that have not started, and that no experiment of the round can use any more."""
+    wanted = {asked_for(row) for row in rows if goes_on(row) and row.experiment.resources.pack is not None}
+    return [
+        job.id
+        for allocation, job in alive(round_directory, seen, 0.0, 0.0)
+        if job is not None and job.state in (JobState.QUEUED, JobState.BLOCKED) and allocation.resources not in wanted
+    ]
 
 
 def submit(place: Workplace, allocation: Allocation) -> SubmitAnswer:
@@ -100,9 +116,9 @@ def wanted(waiting: int, resources: Resources, living: int) -> int:
     return max(0, most - living)
 
 
-def by_resources(rows: Sequence[Any]) -> dict[Resources, list[Any]]:
-    """Rows by what they ask for, in their order."""
-    found: dict[Resources, list[Any]] = {}
+def by_resources(rows: Sequence[Row]) -> dict[Resources, list[Row]]:
+    """Rows by what an allocation must have for them, in their order."""
+    found: dict[Resources, list[Row]] = {}
     for row in rows:
-        found.setdefault(row.experiment.resources, []).append(row)
+        found.setdefault(asked_for(row), []).append(row)
     return found

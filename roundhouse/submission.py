@@ -18,7 +18,7 @@ from roundhouse.halving import pause_at
 from roundhouse.look import Look
 from roundhouse.plan import Action, Clock, State, Verb
 from roundhouse.retry import request
-from roundhouse.schedulers.base import Identity, Refused, SubmitAnswer, Submitted, task_id
+from roundhouse.schedulers.base import Identity, JobState, Refused, SubmitAnswer, Submitted, task_id
 from roundhouse.view import Row
 
 if TYPE_CHECKING:
@@ -147,30 +147,27 @@ class Submissions:
 
         Returns the room that is left, and how these experiments stand.
         """
-        assert isinstance(self.seen.identity, Identity)
         name = rows[0].experiment.round
-        living = [
-            told
-            for allocation, told in packing.alive(
-                self.place.experiments / name, self.seen, self.clock.now, self.clock.settle
-            )
-            if allocation.resources == like
-        ]
-        more = packing.wanted(len(rows), like, len(living))
-        for _ in range(min(more, room)):
+        folder = self.place.experiments / name
+        found = packing.alive(folder, self.seen, self.clock.now, self.clock.settle)
+        jobs = [job for allocation, job in found if allocation.resources == like]
+        stuck = [job for job in jobs if job is not None and job.state is JobState.BLOCKED]
+        if stuck and len(stuck) == len(jobs):
+            why = f"the scheduler will not run its allocation {stuck[0].id}: {stuck[0].words}"
+            return room, Action(Verb.NOTHING, State.BLOCKED, why)
+        living = [f"allocation {job.id}, {job.state.value}" if job else "allocation, just submitted" for job in jobs]
+        for _ in range(min(packing.wanted(len(rows), like, len(living)), room)):
             room -= 1
             if not self.act:
-                living.append("an allocation, to be submitted")
+                living.append("an allocation that would be submitted")
                 continue
-            code = self._code(replace(rows[0], record=Record(rows[0].record.directory)))  # of what is new
-            allocation = self.place.allocation(name, like, self.seen.identity, code)
             try:
-                answer = packing.submit(self.place, allocation)
+                answer = packing.submit(self.place, self._allocation(rows[0], like))
             except OSError as error:
                 self.report.trouble.append(f"an allocation of round {name} was not submitted in order: {error}")
                 break
             if isinstance(answer, Refused) and not answer.later:
-                return room, Action(Verb.NOTHING, State.BLOCKED, f"its allocation was refused: {answer.why}")
+                return room + 1, Action(Verb.NOTHING, State.BLOCKED, f"its allocation was refused: {answer.why}")
             if isinstance(answer, Refused):
                 room, full = 0, f"limit reached: {answer.why}"
                 break
@@ -180,9 +177,15 @@ class Submissions:
             )
             self.report.done.append((rows[0].experiment, Action(Verb.SUBMIT, State.PENDING, living[-1])))
         if living:
-            others = f" and {len(living) - 1} more" if len(living) > 1 else ""
+            others = f" (and in {len(living) - 1} more)" if len(living) > 1 else ""
             return room, Action(Verb.NOTHING, State.PENDING, f"waits for a slot in {living[0]}{others}")
         return room, Action(Verb.NOTHING, State.PENDING, full, Cause.LIMIT)
+
+    def _allocation(self, row: Row, like: Resources) -> packing.Allocation:
+        """One more allocation. It runs the code that an experiment would which has never run."""
+        assert isinstance(self.seen.identity, Identity)
+        code = self._code(replace(row, record=Record(row.record.directory)))
+        return self.place.allocation(row.experiment.round, like, self.seen.identity, code)
 
     # ------------------------------------------------------------------------------------------ one job
 

@@ -278,6 +278,7 @@ def _explain(detail: ErrorDetails, model: type[BaseModel]) -> tuple[Location, st
     said = detail["msg"].removeprefix("Input ")
     for theirs, ours in _WORDS.items():
         said = said.replace(theirs, ours)
+    said = re.sub(r" or instance of \w+", "", said)  # a class of ours, which is nothing that a person can write
     given = repr(detail["input"])
     return location, f"{where} {said}, not {given if len(given) <= 60 else given[:57] + '...'}"
 

@@ -287,6 +287,49 @@ def test_within_an_allocation_groups_are_pruned_and_chosen_from_as_elsewhere(slu
     assert slurm.call().returncode == DONE
 
 
+def test_what_was_short_of_memory_goes_on_in_an_allocation_that_has_more(slurm: ClusterRounds) -> None:
+    needs = ["bash", "-c", f"echo $SLURM_MEM_PER_NODE >> {slurm.notes}/a; test $SLURM_MEM_PER_NODE -ge 200 || exit 71"]
+    packed = {"resources": {"mem": "100mb", "pack": {"slots": 2}, "max_running": 1}}
+    slurm.write({"a": {"path": "a", "command": needs, **packed}, "b": group(slurm, "b", **packed)})
+    slurm.release("b")
+    slurm.pass_until_done()
+    assert slurm.lines("a") == ["100", "200"]
+    assert slurm.causes("a") == ["memory", "completed"]
+    assert slurm.begun("b") == [0]
+    assert len(allocations(slurm)) == 2
+
+
+def test_an_allocation_that_can_never_run_is_told_and_is_deleted_once_nothing_wants_it(
+    slurm: ClusterRounds, slurm_cluster: SlurmCluster
+) -> None:
+    write(slurm, ["a", "b"], slots=2, queue="short", walltime="1:00:00")  # which has a limit of 5 minutes
+    slurm.call()
+    (allocation,) = allocations(slurm)
+    job_id = (allocation / "job_id").read_text().strip()
+    wait_for(lambda: "PartitionTimeLimit" in slurm.call().stdout, "the reason is told")
+    done = slurm.call()
+    assert done.returncode == FAILED
+    assert f"will not run its allocation {job_id}" in done.stdout
+    assert len(allocations(slurm)) == 1
+    write(slurm, ["a", "b"], slots=2)
+    slurm.call()
+    wait_for(lambda: slurm_cluster.job_states()[job_id] == "CANCELLED", "the old one is deleted")
+    slurm.release("a", "b")
+    slurm.pass_until_done()
+    assert len(allocations(slurm)) == 2
+
+
+def test_to_cancel_all_that_is_packed_deletes_an_allocation_that_has_not_started(
+    slurm: ClusterRounds, slurm_cluster: SlurmCluster
+) -> None:
+    write(slurm, ["a", "b"], slots=2, queue="short", walltime="1:00:00")
+    slurm.call()
+    (allocation,) = allocations(slurm)
+    job_id = (allocation / "job_id").read_text().strip()
+    assert slurm.call("--cancel").returncode == DONE
+    wait_for(lambda: slurm_cluster.job_states()[job_id] == "CANCELLED", "it is deleted")
+
+
 def kill_all(rounds: ClusterRounds) -> None:
     """The node dies: nothing of the allocation is left, and nothing has said a word."""
     for process in rounds.processes():

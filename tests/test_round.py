@@ -702,3 +702,20 @@ def test_the_examples_of_the_reference_are_true(tmp_path: Path, text: str, numbe
 def test_the_reference_names_every_key(model: type[RoundFile | Group | ResourceRequests]) -> None:
     for name, field in model.model_fields.items():
         assert f"`{field.alias or name}`" in REFERENCE
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("{pack: 8}", "should be a mapping, not 8"),
+        ("{max_running: 2}", "max_running goes with array or pack"),
+        ("{array: true, pack: {slots: 2}}", "array and pack exclude each other"),
+        ("{ngpus: 1, pack: {slots: 3, per_gpu: 2}}", "3 slots do not fit"),
+        ("{pack: {slots: 2, per_gpu: 2}}", "per_gpu makes no sense without ngpus"),
+    ],
+)
+def test_what_does_not_go_together_in_resources_is_told(tmp_path: Path, asked: str, told: str) -> None:
+    text = f"round: r\nresources: {asked}\nexperiments: {{g: {{path: g, command: 'true'}}}}\n"
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(RoundhouseError, match=f"r.yaml:[23]: .*{told}"):
+        load_round("r", tmp_path)

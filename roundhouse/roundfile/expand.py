@@ -184,7 +184,25 @@ def _resources(file: YamlFile, content: RoundFile, name: str, configs: Configs) 
             values.update(layer if applied else {})
         return Resources(**values)
 
-    return [merged(applies) for applies in zip(*holds, strict=True)]
+    resources = [merged(applies) for applies in zip(*holds, strict=True)]
+    for fault in dict.fromkeys(filter(None, map(_senseless, dict.fromkeys(resources)))):
+        file.problem(("experiments", name), f"resources of group {name!r}: {fault}")
+    return resources
+
+
+def _senseless(asked: Resources) -> str:
+    """What does not go together in what a job asks for; empty if all does."""
+    pack = asked.pack
+    if pack is None:
+        alone = asked.max_running is not None and not asked.array
+        return "max_running goes with array or pack; max_jobs in the site file bounds single jobs" if alone else ""
+    if asked.array:
+        return "array and pack exclude each other: allocations are submitted one by one"
+    if asked.ngpus and pack.slots > asked.ngpus * pack.per_gpu:
+        return f"{pack.slots} slots do not fit on {asked.ngpus} GPUs with {pack.per_gpu} on each (per_gpu)"
+    if not asked.ngpus and pack.per_gpu > 1:
+        return "per_gpu makes no sense without ngpus"
+    return ""
 
 
 def _priorities(file: YamlFile, content: RoundFile, name: str, configs: Configs) -> list[float]:
