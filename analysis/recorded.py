@@ -23,7 +23,7 @@ from roundhouse.attempt import Attempt
 from roundhouse.experiment import Resources
 from roundhouse.plan import State
 from roundhouse.render import walltime
-from roundhouse.view import counted
+from roundhouse.words import counted
 
 NOT_RECORDED = "not recorded"
 NAMED = 12  # names or values told one by one; more are counted

@@ -23,7 +23,8 @@ from roundhouse.plan import State
 from roundhouse.results import Setting, settings_of
 from roundhouse.round import Round
 from roundhouse.snapshot import COPIES
-from roundhouse.view import Row, date_and_time
+from roundhouse.view import Row
+from roundhouse.words import date_and_time
 
 _OVER = (State.COMPLETED, State.PRUNED)
 README, ENVIRONMENT, PACKAGES = "README.md", "environments.json", "packages.txt"

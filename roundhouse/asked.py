@@ -24,14 +24,15 @@ from roundhouse.retry import (
     since_retry,
     stuck,
 )
+from roundhouse.words import counted
 
 
 def job(asked: Resources) -> str:
     """What a job asks for: `2 cores, 1 GPU, 16 GB, 4:00:00`."""
-    gpus = f", {_counted(asked.ngpus, 'GPU')}" if asked.ngpus else ""
+    gpus = f", {counted(asked.ngpus, 'GPU')}" if asked.ngpus else ""
     more = _besides(asked.exclude, asked.accumulate)
     memory = f", {_memory(asked.mem_mb)}" if asked.mem_mb else ""
-    return f"{_counted(asked.ncpus, 'core')}{gpus}{memory}, {walltime(asked.walltime_s)}{more}"
+    return f"{counted(asked.ncpus, 'core')}{gpus}{memory}, {walltime(asked.walltime_s)}{more}"
 
 
 def changed(asked: Mapping[str, Any]) -> str:
@@ -75,21 +76,21 @@ def _growth(growth: Growth, what: str, told: Any) -> str:
 
 def remarks(resources: Resources, attempts: Sequence[Attempt], retry: RetryPolicy) -> list[str]:
     """Why the next attempt asks for no more than before, although an earlier one ended for want of it."""
-    asked, counted = next_resources(resources, attempts, retry), since_retry(attempts)
+    asked, tries = next_resources(resources, attempts, retry), since_retry(attempts)
     told = []
-    if any(map(job_memory_ran_out, counted)):
+    if any(map(job_memory_ran_out, tries)):
         if resources.mem_mb is None:
             told.append("memory ran out, and the round file asks for no mem: there is nothing to multiply")
         elif asked.mem_mb is not None and asked.mem_mb >= (retry.memory.most or math.inf):
             told.append(f"it asks for no more memory than {_memory(asked.mem_mb)}, the most that `retry` allows")
-    if any(map(gpu_memory_ran_out, counted)) and not retry.accumulate:
+    if any(map(gpu_memory_ran_out, tries)) and not retry.accumulate:
         told.append(
             "the GPU's memory ran out, and more memory for the job would not help: take a smaller batch, or "
             "`retry: {memory: {accumulate: true}}`"
         )
-    if any(map(stuck, counted)) and asked.walltime_s >= (retry.walltime.most or math.inf):
+    if any(map(stuck, tries)) and asked.walltime_s >= (retry.walltime.most or math.inf):
         told.append(f"it asks for no more time than {walltime(asked.walltime_s)}, the most that `retry` allows")
-    failed = [one for one in counted if one.cause is Cause.NODE and node_of(one) not in ("", *asked.exclude)]
+    failed = [one for one in tries if one.cause is Cause.NODE and node_of(one) not in ("", *asked.exclude)]
     if failed and retry.exclude:
         nodes = ", ".join(sorted({node_of(one) for one in failed}))
         why = "a job was refused since" if all(map(can_exclude, failed)) else "its scheduler cannot be told to"
@@ -99,7 +100,3 @@ def remarks(resources: Resources, attempts: Sequence[Attempt], retry: RetryPolic
 
 def _memory(mebibytes: int) -> str:
     return f"{mebibytes} MB" if mebibytes < 1024 else f"{mebibytes / 1024:.4g} GB"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"

@@ -93,10 +93,12 @@ def stale_jobs(before: Iterable[Record], now: Iterable[Record], seen: Look) -> l
     """
     if not isinstance(seen.jobs, Jobs):
         return []
+    waiting = [job for job in seen.jobs.jobs if job.state in (JobState.QUEUED, JobState.BLOCKED)]
+    if not waiting:
+        return []  # as in every pass over a large round that is done
     over = {_called(attempt) for rec in before for attempt in rec.attempts if attempt.closed}
     over -= {_called(attempt) for rec in now for attempt in rec.attempts if not attempt.closed or attempt.opened.packed}
-    waiting = (JobState.QUEUED, JobState.BLOCKED)
-    return [job.id for job in seen.jobs.jobs if job.state in waiting and (job.name, job.index) in over]
+    return [job.id for job in waiting if (job.name, job.index) in over]
 
 
 def _called(attempt: Attempt) -> tuple[str, int | None]:

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from roundhouse import words
 from roundhouse.attempt import Attempt, Progress, Record
 from roundhouse.plan import State
 from roundhouse.view import Row, goes_on
@@ -297,18 +298,15 @@ def _times(one: Range | None, factor: float) -> Range | None:
 
 
 def _basis(ahead: int, running: int, uncounted: int, counted: bool) -> str:
-    missing = f"{_counted(uncounted)} without a measured duration not counted" if uncounted else ""
+    missing = f"{words.counted(uncounted, 'experiment')} without a measured duration not counted" if uncounted else ""
     if not ahead:
         return "nothing remains that goes on by itself"
     if not running:
         return "nothing runs"
     if not counted:
         return missing
-    return "; ".join(part for part in (f"at {running} running now, of {_counted(ahead)} ahead", missing) if part)
-
-
-def _counted(number: int) -> str:
-    return f"{number} experiment{'s' * (number != 1)}"
+    pace = f"at {running} running now, of {words.counted(ahead, 'experiment')} ahead"
+    return f"{pace}; {missing}" if missing else pace
 
 
 # ----------------------------------------------------------------------------------------------------------- words
@@ -332,7 +330,7 @@ def lines(found: Outlook, now: float) -> list[str]:
         return [f"{used}{left}. When it ends is not known yet: {why}."]
     if found.end.high is None and found.end.low < 1:
         return [f"{used}{left}. When it ends is not known: what runs has taken longer than all that was measured."]
-    measured = f"measured in {_counted(found.measured)}"
+    measured = f"measured in {words.counted(found.measured, 'experiment')}"
     return [f"{used}{left}. The end {when(found.end, now)}, {found.basis}; {measured}."]
 
 

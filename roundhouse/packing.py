@@ -86,12 +86,15 @@ def alive(round_directory: Path, seen: Look, now: float, settle: float) -> Itera
 
 def useless(round_directory: Path, rows: Iterable[Row], seen: Look) -> list[str]:
     """IDs of allocations that have not started, and that no experiment of the round can use any more."""
-    wanted = {asked_for(row) for row in rows if goes_on(row) and row.experiment.resources.pack is not None}
-    return [
-        job.id
-        for allocation, job in alive(round_directory, seen, 0.0, 0.0)
-        if job is not None and job.state in (JobState.QUEUED, JobState.BLOCKED) and allocation.resources not in wanted
+    waiting = [
+        (allocation, job)
+        for allocation, job in (alive(round_directory, seen, 0.0, 0.0) if seen.named else ())
+        if job is not None and job.state in (JobState.QUEUED, JobState.BLOCKED)
     ]
+    if not waiting:
+        return []
+    wanted = {asked_for(row) for row in rows if row.experiment.resources.pack is not None and goes_on(row)}
+    return [job.id for allocation, job in waiting if allocation.resources not in wanted]
 
 
 def submit(place: Workplace, allocation: Allocation) -> SubmitAnswer:

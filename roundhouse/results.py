@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from roundhouse.view import Row, number
+from roundhouse.view import Row
+from roundhouse.words import number
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -289,11 +289,8 @@ class Submissions:
     def _open_task(self, row: Row, index: int, shared: Path) -> str | None:
         """Open one attempt as a task: its token; None if it is not to run, since another runner was faster."""
         token = record.new_token()
-        return (
-            token
-            if self._open(row, token, row.resources, os.path.relpath(shared, row.record.directory), index)
-            else None
-        )
+        place = os.path.relpath(shared, row.record.directory)
+        return token if self._open(row, token, row.resources, place, index) else None
 
 
 def _given_up(row: Row) -> Row | None:

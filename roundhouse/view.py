@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from roundhouse.causes import Cause
 from roundhouse.experiment import Experiment, Resources
 from roundhouse.plan import Action, Inputs, State, Verb
 from roundhouse.retry import RetryPolicy, next_resources
+from roundhouse.words import counted, number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -168,21 +168,6 @@ def _job(row: Row, told: Mapping[str, Any]) -> str:
     if row.action.state is State.COMPLETED or attempt is None or attempt.opened.scheduler.get("kind") == "local":
         return ""
     return " ".join(part for part in (told["job_id"], told["job_state"]) if part)
-
-
-def number(value: float | None) -> str:
-    """A metric for a table: four significant digits."""
-    return "" if value is None else f"{value:.4g}"
-
-
-def counted(number: int, what: str, form: str = "") -> str:
-    """`1 run`, `1240 runs`; with `,` as the form of the number, `1,240 runs`."""
-    return f"{number:{form}} {what}{'s' * (number != 1)}"
-
-
-def date_and_time(seconds: float) -> str:
-    """A time in UTC, to the minute: `2026-01-31 09:05`."""
-    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
 
 
 def groups(rows: Sequence[Row]) -> Table:

@@ -16,6 +16,7 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.plan import Clock, State
 from roundhouse.round import Round
 from roundhouse.view import Row
+from roundhouse.words import number
 
 AT_LEAST = 30.0  # seconds between two passes: many people share the scheduler
 SHARE = 5  # so many times as long as the scheduler took to answer, and the whole pass, but for that not beyond AT_MOST
@@ -209,7 +210,7 @@ def _line(row: Row) -> str:
     """How an experiment stands now."""
     told = view.as_dict(row)
     attempt = f", attempt {told['attempt']}" if (told["attempt"] or 0) > 1 else ""
-    best = f", best {told['metric_name']} {view.number(told['best'])}" if told["best"] is not None else ""
+    best = f", best {told['metric_name']} {number(told['best'])}" if told["best"] is not None else ""
     reason = f": {told['reason']}" if told["reason"] else ""
     return f"{_state(row)}: {told['path']}{attempt}{best}{reason}"
 

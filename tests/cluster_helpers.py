@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import yaml
+from cluster import SlurmCluster
 from fake_pbs import FakePBS
 from fakes import fakepbs
 from rounds_for_tests import MARK, PATIENCE, REPOSITORY, Rounds, wait_for
@@ -283,3 +285,25 @@ def forget(fake: FakePBS, job_id: str) -> None:
     with fake.server.change() as state:
         job = state["jobs"].pop(job_id)
     os.kill(job["supervisor"], signal.SIGKILL)
+
+
+@pytest.fixture
+def slurm(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[ClusterRounds]:
+    """Rounds that go to the private Slurm by sbatch."""
+    extra = {key: slurm_cluster.env[key] for key in ("SLURM_CONF", "PATH")}
+    yield from _rounds_on(slurm_cluster, ClusterRounds(folder=tmp_path, extra=extra, scheduler="slurm"))
+
+
+@pytest.fixture
+def torque(slurm_cluster: SlurmCluster, torque_cluster: SlurmCluster, tmp_path: Path) -> Iterator[ClusterRounds]:
+    """Rounds that go to the same cluster by qsub."""
+    extra = {key: torque_cluster.env[key] for key in ("SLURM_CONF", "PATH")}
+    yield from _rounds_on(slurm_cluster, ClusterRounds(folder=tmp_path, extra=extra, scheduler="pbs"))
+
+
+def _rounds_on(cluster: SlurmCluster, made: ClusterRounds) -> Iterator[ClusterRounds]:
+    try:
+        yield made
+    finally:
+        cluster.clear()
+        made.kill()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,30 +23,10 @@ from roundhouse.schedulers.base import Identity
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture
-def slurm(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[ClusterRounds]:
-    extra = {key: slurm_cluster.env[key] for key in ("SLURM_CONF", "PATH")}
-    yield from rounds_on(slurm_cluster, ClusterRounds(folder=tmp_path, extra=extra, scheduler="slurm"))
-
-
-@pytest.fixture
-def torque(slurm_cluster: SlurmCluster, torque_cluster: SlurmCluster, tmp_path: Path) -> Iterator[ClusterRounds]:
-    extra = {key: torque_cluster.env[key] for key in ("SLURM_CONF", "PATH")}
-    yield from rounds_on(slurm_cluster, ClusterRounds(folder=tmp_path, extra=extra, scheduler="pbs"))
-
-
 @pytest.fixture(params=["slurm", "torque"])
 def rounds(request: pytest.FixtureRequest) -> ClusterRounds:
     made: ClusterRounds = request.getfixturevalue(request.param)
     return made
-
-
-def rounds_on(cluster: SlurmCluster, made: ClusterRounds) -> Iterator[ClusterRounds]:
-    try:
-        yield made
-    finally:
-        cluster.clear()
-        made.kill()
 
 
 def write(rounds: ClusterRounds, names: list[str], slots: int, **resources: Any) -> None:

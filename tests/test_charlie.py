@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from cluster import SlurmCluster
 from cluster_helpers import ClusterRounds
 from rounds_for_tests import REPOSITORY
 
@@ -89,17 +86,6 @@ def test_every_config_of_the_rounds_is_legal(name: str) -> None:
         options = read_options(Options, split_config(one.config)[1])
         assert (options.method in ALONE) == (not one.after)
         assert options.method in (*ALONE, *DISTILLING)
-
-
-@pytest.fixture
-def slurm(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[ClusterRounds]:
-    extra = {key: slurm_cluster.env[key] for key in ("SLURM_CONF", "PATH")}
-    made = ClusterRounds(folder=tmp_path, extra=extra, scheduler="slurm")
-    try:
-        yield made
-    finally:
-        slurm_cluster.clear()
-        made.kill()
 
 
 @pytest.mark.cluster

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from cluster import SlurmCluster
@@ -37,32 +36,10 @@ experiments:
 """
 
 
-@pytest.fixture
-def slurm(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[ClusterRounds]:
-    """Rounds that go to the private Slurm by sbatch."""
-    extra = {key: slurm_cluster.env[key] for key in ("SLURM_CONF", "PATH")}
-    yield from rounds_on(slurm_cluster, ClusterRounds(folder=tmp_path, extra=extra, scheduler="slurm"))
-
-
-@pytest.fixture
-def torque(slurm_cluster: SlurmCluster, torque_cluster: SlurmCluster, tmp_path: Path) -> Iterator[ClusterRounds]:
-    """Rounds that go to the same cluster by qsub."""
-    extra = {key: torque_cluster.env[key] for key in ("SLURM_CONF", "PATH")}
-    yield from rounds_on(slurm_cluster, ClusterRounds(folder=tmp_path, extra=extra, scheduler="pbs"))
-
-
 @pytest.fixture(params=["slurm", "torque"])
 def rounds(request: pytest.FixtureRequest) -> ClusterRounds:
     made: ClusterRounds = request.getfixturevalue(request.param)
     return made
-
-
-def rounds_on(cluster: SlurmCluster, made: ClusterRounds) -> Iterator[ClusterRounds]:
-    try:
-        yield made
-    finally:
-        cluster.clear()
-        made.kill()
 
 
 Jobs = Callable[[], dict[str, str]]

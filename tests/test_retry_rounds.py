@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,17 +26,6 @@ while float(os.environ["ROUNDHOUSE_DEADLINE"]) - time.time() < 1500:
     time.sleep(0.05)
 tell(2)
 """
-
-
-@pytest.fixture
-def slurm(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[ClusterRounds]:
-    extra = {key: slurm_cluster.env[key] for key in ("SLURM_CONF", "PATH")}
-    made = ClusterRounds(folder=tmp_path, extra=extra, scheduler="slurm")
-    try:
-        yield made
-    finally:
-        slurm_cluster.clear()
-        made.kill()
 
 
 def write(rounds: Rounds, command: list[str], resources: dict[str, Any], **retry: Any) -> None:

@@ -36,7 +36,7 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.names import is_name
 from roundhouse.plan import Clock, Inputs, State, decide
 from roundhouse.schedulers.base import QueryFailed
-from roundhouse.view import counted
+from roundhouse.words import counted
 
 HELP = """\
 DATE is 2026-11-14 or 2026-11-14T09:30, in UTC unless it names an offset; or `7 days`, `7d`: so long before the end of

@@ -22,7 +22,7 @@ from analysis.page.rows import amount, is_share, table
 from analysis.standing import LOGS, Changes, Failure, Known, Leaders, Prospect, Spread, Use
 from roundhouse.outlook import duration
 from roundhouse.plan import State
-from roundhouse.view import counted, date_and_time
+from roundhouse.words import counted, date_and_time
 
 HERE = Path(__file__).parent
 SYMBOLS = {

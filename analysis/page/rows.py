@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.standing import Known
 from roundhouse.attempt import Attempt, Claim
-from roundhouse.view import date_and_time
+from roundhouse.words import date_and_time
 
 if TYPE_CHECKING:
     from analysis.page import Figure

@@ -10,6 +10,7 @@ from roundhouse.experiment import Halving, Selection
 from roundhouse.names import nearest
 from roundhouse.roundfile.schema import Group, RoundFile
 from roundhouse.roundfile.template import parse_template
+from roundhouse.words import counted
 from roundhouse.yamlfile import YamlFile
 
 SEED = "seed"
@@ -49,7 +50,7 @@ def check_selections(file: YamlFile, groups: Mapping[str, Group], names: Mapping
                          "since it selects from it: leave it out here")  # fmt: skip
         there = len({_setting(one) for one in names[source]})
         if names[source] and group.select.top > there:
-            file.problem((*place, "top"), f"group {source!r} has {there} setting{'s' * (there != 1)} (seeds apart), so "
+            file.problem((*place, "top"), f"group {source!r} has {counted(there, 'setting')} (seeds apart), so "
                          f"its best {group.select.top} cannot be chosen")  # fmt: skip
         for number, row in enumerate(group.include):
             if type(row.get("rank")) is not int or not 1 <= row["rank"] <= group.select.top:

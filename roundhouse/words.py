@@ -1,0 +1,20 @@
+"""How numbers, counts and times are written for people, everywhere alike."""
+
+from __future__ import annotations
+
+import time
+
+
+def number(value: float | None) -> str:
+    """A metric for a table: four significant digits."""
+    return "" if value is None else f"{value:.4g}"
+
+
+def counted(number: int, what: str, form: str = "") -> str:
+    """`1 run`, `1240 runs`; with `,` as the form of the number, `1,240 runs`."""
+    return f"{number:{form}} {what}{'s' * (number != 1)}"
+
+
+def date_and_time(seconds: float) -> str:
+    """A time in UTC, to the minute: `2026-01-31 09:05`."""
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
