@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-pytest_plugins = ["cluster", "cluster_helpers", "fake_pbs", "rounds_for_tests", "ssh_server"]
+pytest_plugins = ["cluster", "fake_pbs", "rounds_for_tests", "ssh_server", "cluster_helpers"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
