@@ -200,9 +200,7 @@ def test_a_submit_limit_means_later_and_what_fits_goes_at_once(limited: ClusterR
     limited.wait_for_step_3(names[0])
     limited.release(*names[:3])
     wait_for(lambda: all(limited.record(name).completed for name in names[:3]), "three are completed")
-    limited.pass_until(
-        lambda: sum(row["state"] == "in_progress" for row in limited.status().values()) == 10, "full again"
-    )
+    limited.pass_until(lambda: in_progress(limited) == names[3:9], "full again")
     assert len(limited.lines("calls")) > asked
     limited.release(*names)
     limited.pass_until_done()
