@@ -41,7 +41,7 @@ def write(jobs: Sequence[Foreseen], round_name: str) -> tuple[Path | None, list[
 def _told(job: Foreseen) -> str:
     resources = asked.job(job.resources)
     if job.kind == "allocation":
-        return f"{resources}, for which {counted(len(job.rows), 'experiment')} wait{'s' * (len(job.rows) == 1)}"
+        return f"{resources}; {counted(len(job.rows), 'experiment')} may run in it"
     at_once = f", {job.at_once} at a time" if job.at_once else ""
     return f"{counted(len(job.rows), 'task')} ({resources}){at_once}"
 

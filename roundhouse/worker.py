@@ -238,7 +238,7 @@ def run_command(work: Work) -> int:
         environ[f"ROUNDHOUSE_INPUT_{group.upper().replace('-', '_')}"] = os.pathsep.join(
             str(directory) for directory in directories
         )
-    told = " ".join(shlex.join(words).splitlines())
+    told = "\\n".join(shlex.join(words).splitlines())
     print(f"roundhouse: attempt {work.number} runs {told}", flush=True)
     try:
         # It stays in this process group: the job's shell signals, and waits for, the group as a whole.
