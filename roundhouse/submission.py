@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,10 +20,12 @@ from roundhouse.look import Look
 from roundhouse.plan import Action, Clock, State, Verb
 from roundhouse.retry import request
 from roundhouse.schedulers.base import Identity, JobState, Refused, SubmitAnswer, Submitted, task_id
+from roundhouse.throttle import Throttle, throttles
 from roundhouse.view import Row
 
 if TYPE_CHECKING:
     from roundhouse.dispatch import Report, Workplace
+    from roundhouse.slots import Room
 
 _FASTER = Action(Verb.NOTHING, State.SUBMITTING, "another runner was faster")
 _SLOTS_TAKEN = Action(Verb.NOTHING, State.PENDING, "limit reached: all slots of this machine are taken", Cause.LIMIT)
@@ -38,8 +41,8 @@ class Submissions:
     clock: Clock
     report: Report
     act: bool = True
+    rows: Iterable[Row] = ()  # all of the round: what is open holds places of `max_running`
     _refused: dict[Resources, str] = field(default_factory=dict)
-    _at_once: dict[Resources, int] = field(default_factory=dict)  # tasks of each array that may run
     _sizes: dict[str | None, int] = field(default_factory=dict)  # most tasks of an array, by queue
 
     def __post_init__(self) -> None:
@@ -62,18 +65,19 @@ class Submissions:
             if waiting[0].resources in self._refused:
                 refused.append(waiting.pop(0))
                 continue
-            if here is not None and not here.take(waiting[0].resources):
-                yield replace(waiting.pop(0), action=_SLOTS_TAKEN)
+            if no_place := self._no_place(waiting[0], here):
+                yield replace(waiting.pop(0), action=no_place)
                 continue
-            batch = self._batch(waiting, room)
+            batch, at_once = self._batch(waiting, room)
             taken = {id(row) for row in batch}
             waiting = waiting[1:] if len(batch) == 1 else [row for row in waiting if id(row) not in taken]
-            if not self.act:
-                room -= len(batch)
-                continue
-            answer, actions = self._submit_array(batch) if len(batch) > 1 else self.submit_one(batch[0])
             room -= len(batch)
+            if not self.act:
+                continue
+            answer, actions = self._submit_array(batch, at_once) if len(batch) > 1 else self.submit_one(batch[0])
             again: list[Row] = []
+            if isinstance(answer, Refused) and at_once is not None:
+                self._throttles[batch[0].experiment.resources].give_back(len(batch), at_once)
             if isinstance(answer, Refused) and answer.later:
                 if answer.too_large:
                     room += len(batch)
@@ -112,19 +116,44 @@ class Submissions:
                     if self.clock.now - claim.at < self.clock.limit_backoff:
                         yield claim.jobs, claim.why
 
-    def _batch(self, waiting: Sequence[Row], room: int) -> Sequence[Row]:
-        """What goes as the next job: the most important one; with `array`, as many as there may be of its resources."""
-        like = waiting[0].resources
-        if not like.array or room == 1:
-            return waiting[:1]
-        queue = self._queue(like)
-        if queue not in self._sizes:
-            self._sizes[queue] = self.place.scheduler.array_limit(self.place.run, queue)
-        size, code = self._sizes[queue], self._code(waiting[0])
-        alike = [row for row in waiting[:room] if row.resources == like and self._code(row) == code]
-        if like.max_running is not None:  # the arrays of one pass share it
-            self._at_once.setdefault(like, max(1, like.max_running // -(-len(alike) // size)))
-        return alike[:size]
+    def _batch(self, waiting: Sequence[Row], room: int) -> tuple[Sequence[Row], int | None]:
+        """What goes as the next job: the most important one; with `array`, as many as there may be of its resources.
+
+        With `max_running`, also how many of them may run at a time.
+        """
+        first, like, said = waiting[0], waiting[0].resources, waiting[0].experiment.resources
+        throttle = self._throttles.get(said)
+        if not like.array:
+            return waiting[:1], None
+        kind = [row for row in waiting[:room] if throttle is None or row.experiment.resources == said]
+        may = throttle.share(len(kind)) if throttle else len(kind)
+        batch: Sequence[Row] = [first]
+        if may > 1:
+            queue, code = self._queue(like), self._code(first)
+            if queue not in self._sizes:
+                self._sizes[queue] = self.place.scheduler.array_limit(self.place.run, queue)
+            alike = [row for row in kind if row.resources == like and self._code(row) == code]
+            batch = alike[: min(may, self._sizes[queue])]
+        return batch, throttle.take(len(batch), may) if throttle else None
+
+    @cached_property
+    def _throttles(self) -> dict[Resources, Throttle]:
+        """Those of `max_running`, by what the round file says. On this machine it changes nothing."""
+        if self.place.scheduler.kind == "local":
+            return {}
+        return throttles(self.rows, asdict(self.seen.identity), self._at_once)
+
+    def _at_once(self, round_name: str, array: str) -> int | None:
+        return shared_job.read_at_once(shared_job.directory_of(self.place.experiments / round_name, array))
+
+    def _no_place(self, row: Row, here: Room | None) -> Action | None:
+        """What is to be said if there is no slot on this machine for it, or `max_running` leaves none."""
+        if here is not None and not here.take(row.resources):
+            return _SLOTS_TAKEN
+        throttle = self._throttles.get(row.experiment.resources)
+        if throttle is None or not throttle.full:
+            return None
+        return Action(Verb.NOTHING, State.PENDING, throttle.told, Cause.LIMIT)
 
     def _code(self, row: Row) -> str | None:
         """The copy of the code that it is to run; it is made, if it is not there yet."""
@@ -137,7 +166,6 @@ class Submissions:
         """What of an array that was refused for a limit is to go in smaller ones: whatever is void for that alone."""
         like = batch[0].resources
         self._sizes[self._queue(like)] = len(batch) // 2
-        self._at_once.pop(like, None)  # there will be more arrays to share it
         return [after for row in batch if (after := _given_up(row))]
 
     # ------------------------------------------------------------------------------------------ allocations
@@ -254,7 +282,7 @@ class Submissions:
 
     # ------------------------------------------------------------------------------------------ an array
 
-    def _submit_array(self, batch: Sequence[Row]) -> tuple[SubmitAnswer | None, list[Action]]:
+    def _submit_array(self, batch: Sequence[Row], at_once: int | None) -> tuple[SubmitAnswer | None, list[Action]]:
         """Open the next attempt of each as a task of one array, and submit that, once.
 
         A task whose attempt another runner has opened stays in the array, with nothing to do.
@@ -268,9 +296,9 @@ class Submissions:
             if not any(tokens):
                 return None, [_FASTER] * len(batch)
             files.replace(shared / shared_job.MANIFEST, manifest(batch, tokens).encode())
-            script = self.place.array_script(
-                round_name, like, self._code(batch[0]), name, len(batch), self._at_once.get(like)
-            )
+            if at_once is not None:
+                shared_job.write_at_once(shared, at_once)
+            script = self.place.array_script(round_name, like, self._code(batch[0]), name, len(batch), at_once)
             files.replace(shared / shared_job.SCRIPT, script.encode())
             answer = self.place.scheduler.submit(self.place.run, shared / shared_job.SCRIPT, name)
             if isinstance(answer, Submitted):
