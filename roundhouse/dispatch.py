@@ -193,7 +193,7 @@ def run_pass(
         if stale and not seen.trouble:
             report.trouble += place.scheduler.cancel(place.run, stale)
     chosen = [experiment.path for experiment in experiments if only(experiment)]
-    submissions = Submissions(place, seen, clock, report, act, list(rows.values()))
+    submissions = Submissions(place, seen, clock, report, act, rows.values())
     for row in submissions.submit([rows[path] for path in chosen], limit):
         rows[row.experiment.path] = row
     if act:

@@ -25,7 +25,6 @@ from roundhouse.view import Row
 
 if TYPE_CHECKING:
     from roundhouse.dispatch import Report, Workplace
-    from roundhouse.slots import Room
 
 _FASTER = Action(Verb.NOTHING, State.SUBMITTING, "another runner was faster")
 _SLOTS_TAKEN = Action(Verb.NOTHING, State.PENDING, "limit reached: all slots of this machine are taken", Cause.LIMIT)
@@ -65,8 +64,12 @@ class Submissions:
             if waiting[0].resources in self._refused:
                 refused.append(waiting.pop(0))
                 continue
-            if no_place := self._no_place(waiting[0], here):
-                yield replace(waiting.pop(0), action=no_place)
+            if here is not None and not here.take(waiting[0].resources):
+                yield replace(waiting.pop(0), action=_SLOTS_TAKEN)
+                continue
+            if held_back := self._held_back(waiting):
+                yield from held_back
+                waiting = [row for row in waiting if row.experiment.resources != held_back[0].experiment.resources]
                 continue
             batch, at_once = self._batch(waiting, room)
             taken = {id(row) for row in batch}
@@ -146,14 +149,14 @@ class Submissions:
     def _at_once(self, round_name: str, array: str) -> int | None:
         return shared_job.read_at_once(shared_job.directory_of(self.place.experiments / round_name, array))
 
-    def _no_place(self, row: Row, here: Room | None) -> Action | None:
-        """What is to be said if there is no slot on this machine for it, or `max_running` leaves none."""
-        if here is not None and not here.take(row.resources):
-            return _SLOTS_TAKEN
-        throttle = self._throttles.get(row.experiment.resources)
+    def _held_back(self, waiting: Sequence[Row]) -> list[Row]:
+        """All that wait for the same resources as the first, if `max_running` leaves no place for them."""
+        said = waiting[0].experiment.resources
+        throttle = self._throttles.get(said)
         if throttle is None or not throttle.full:
-            return None
-        return Action(Verb.NOTHING, State.PENDING, throttle.told, Cause.LIMIT)
+            return []
+        told = Action(Verb.NOTHING, State.PENDING, throttle.told, Cause.LIMIT)
+        return [replace(row, action=told) for row in waiting if row.experiment.resources == said]
 
     def _code(self, row: Row) -> str | None:
         """The copy of the code that it is to run; it is made, if it is not there yet."""
