@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -56,6 +55,7 @@ class Submissions:
     act: bool = True
     rows: Iterable[Row] = ()  # all of the round: what is open holds places of `max_running`
     _refused: dict[Resources, str] = field(default_factory=dict)
+    _throttles: dict[Resources, Throttle] = field(default_factory=dict)  # by what the round file says
     _sizes: dict[str | None, int] = field(default_factory=dict)  # most tasks of an array, by queue
 
     def __post_init__(self) -> None:
@@ -72,6 +72,8 @@ class Submissions:
             for like, those in packing.by_resources(packed).items():
                 room, told = self._allocate(like, those, room, full)
                 yield from (replace(row, action=told) for row in those)
+            if waiting:
+                self._throttles = throttles(self.rows, asdict(self.seen.identity), self._at_once)
         here = self.place.room() if self.place.room is not None and waiting else None
         refused = []
         while waiting and room > 0:
@@ -153,13 +155,6 @@ class Submissions:
             alike = [row for row in kind if row.resources == like and self._code(row) == code]
             batch = alike[: min(may, self._sizes[queue])]
         return batch, throttle.take(len(batch), may) if throttle else None
-
-    @cached_property
-    def _throttles(self) -> dict[Resources, Throttle]:
-        """Those of `max_running`, by what the round file says. On this machine it changes nothing."""
-        if self.place.scheduler.kind == "local":
-            return {}
-        return throttles(self.rows, asdict(self.seen.identity), self._at_once)
 
     def _at_once(self, round_name: str, array: str) -> int | None:
         return shared_job.read_at_once(shared_job.directory_of(self.place.experiments / round_name, array))
