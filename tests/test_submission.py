@@ -113,10 +113,10 @@ class Desk:
     def causes(self, number: int) -> list[str]:
         return [str(attempt.cause) for attempt in record.read(self.directory(number)).attempts]
 
-    def open_elsewhere(self, number: int) -> None:
+    def open_elsewhere(self, number: int, server: str = "here") -> None:
         """Another runner opens the first attempt, and is about to submit it."""
         experiment = self.experiments[number]
-        opened = Opened("rhother", {"kind": "slurm", "server": "here", "user": "me", "boot": ""}, "", {})
+        opened = Opened("rhother", {"kind": "slurm", "server": server, "user": "me", "boot": ""}, "", {})
         assert record.open_attempt(self.directory(number), 1, replace(opened, config_hash=experiment.config_hash()))
 
 
@@ -301,6 +301,14 @@ def test_all_tasks_of_an_array_of_which_nobody_knows_how_many_may_run_hold_place
     assert desk.look_and_act()[:2] == ["pending"] * 2
     desk.end(Cause.COMPLETED, 2, 4, 5)
     assert desk.look_and_act()[0] == "in_progress"
+
+
+def test_what_is_open_elsewhere_holds_no_place(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, Refusing(99, WILLING), resources=FOUR)
+    for number in range(4):
+        desk.open_elsewhere(number, server="there")
+    assert desk.look_and_act() == ["submitting"] * 4 + ["in_progress"] * 4
+    assert desk.arrays() == ["0-3%4"]
 
 
 def test_a_refused_array_holds_no_place(tmp_path: Path) -> None:
