@@ -141,7 +141,7 @@ class Agent:
         """A look at the slots. What runs elsewhere is not known here, and stays as it is."""
         run = self.place.run
         seen = Look(self.slots.query(run, (), ()), self.slots.identity(run), within=self.allocation.name)
-        clock = Clock(files.server_time(self.place.experiments), self.slots.grace, self.place.settle, 0.0)
+        clock = Clock(files.server_time(self.place.experiments), self.slots.grace, self.place.settle)
         return Desk(self.place, seen, clock, Report(), act=True)
 
     def _row(self, experiment: Experiment, desk: Desk, rows: dict[str, Row]) -> Row:

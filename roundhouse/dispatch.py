@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -183,8 +183,13 @@ def run_pass(
     for experiment, rec in inputs_first(experiments, records):
         experiment = selections.resolve(experiment)
         rows[experiment.path] = desk.settle(experiment, rec, rows, act and only(experiment))
-    for path, row in halving.judged(rows).items():
+    verdicts = halving.judged(rows)
+    for path, row in verdicts.items():
         rows[path] = desk.prune(row) if act and only(row.experiment) and row.action.verb is Verb.PRUNE else row
+    selections = Selections(rows)
+    for experiment in waiting_for(verdicts, experiments, rows):
+        again = selections.resolve(experiment)
+        rows[experiment.path] = desk.settle(again, rows[experiment.path].record, rows, act=False)
     if act:
         stale = stale_jobs(records, (row.record for row in rows.values()), seen)
         for name in {experiment.round for experiment in experiments}:
@@ -192,7 +197,8 @@ def run_pass(
         if stale and not seen.trouble:
             report.trouble += place.scheduler.cancel(place.run, stale)
     chosen = [experiment.path for experiment in experiments if only(experiment)]
-    for row in Submissions(place, seen, clock, report, act).submit([rows[path] for path in chosen], limit):
+    submissions = Submissions(place, seen, clock, report, act, rows.values())
+    for row in submissions.submit([rows[path] for path in chosen], limit):
         rows[row.experiment.path] = row
     if act:
         for path in chosen:
@@ -213,6 +219,23 @@ def inputs_first(experiments: Sequence[Experiment], records: Sequence[Record]) -
     waits = {one.path: [path for paths in one.after.values() for path in paths] for one in experiments}
     for path in TopologicalSorter(waits).static_order():
         yield pairs[path]
+
+
+def waiting_for(
+    paths: Iterable[str], experiments: Sequence[Experiment], rows: Mapping[str, Row]
+) -> Iterator[Experiment]:
+    """What is pending and waits for one of these, directly or not, in an order in which inputs come first.
+
+    Verdicts at rungs are made when all is settled, so what waits for those that paused is to be looked at once more.
+    """
+    changed = set(paths)
+    if not changed:
+        return
+    for experiment, _ in inputs_first(experiments, [rows[one.path].record for one in experiments]):
+        pending = rows[experiment.path].action.state is State.PENDING and experiment.path not in changed
+        if pending and any(path in changed for named in experiment.after.values() for path in named):
+            changed.add(experiment.path)
+            yield experiment
 
 
 def inputs_of(experiment: Experiment, rows: Mapping[str, Row]) -> Inputs:
@@ -264,7 +287,7 @@ class Desk:
         expected = hash_to_expect(experiment, rec)
         for _ in range(3):
             answer = answer_for(rec.newest, before, self.seen)
-            action = decide(rec, answer, inputs, self.clock, expected, self.seen.live, self.here, retry)
+            action = decide(rec, answer, inputs, self.clock, expected, self.here, retry)
             if not act or action.verb in (Verb.NOTHING, Verb.SUBMIT) or not self._carry_out(experiment, rec, action):
                 break
             self.report.done.append((experiment, action))

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from roundhouse import record
-from roundhouse.dispatch import hash_to_expect, inputs_first, inputs_of
+from roundhouse.attempt import Record
+from roundhouse.dispatch import hash_to_expect, inputs_first, inputs_of, waiting_for
 from roundhouse.experiment import Experiment
 from roundhouse.halving import judged
 from roundhouse.logs import last_words
@@ -31,14 +32,20 @@ def rows(experiments: Sequence[Experiment], directories: Mapping[str, Path]) -> 
     made: dict[str, Row] = {}
     selections = Selections(made)
     for experiment, rec in inputs_first(experiments, records):
-        experiment = selections.resolve(experiment)
-        inputs = inputs_of(experiment, made)
-        retry = policy_of(experiment.retry)
-        action = decide(rec, _NOT_ASKED, inputs, clock, hash_to_expect(experiment, rec), retry=retry)
-        if rec.newest is not None and not rec.newest.closed:
-            action = replace(action, reason="")
-        if action.state is State.FAILED and rec.runs:
-            action = replace(action, reason=action.reason + last_words(rec))
-        made[experiment.path] = Row(experiment, rec, action, inputs, retry=retry)
-    made |= judged(made)
+        made[experiment.path] = _row(selections.resolve(experiment), rec, made, clock)
+    verdicts = judged(made)
+    made |= verdicts
+    selections = Selections(made)
+    for experiment in waiting_for(verdicts, experiments, made):
+        made[experiment.path] = _row(selections.resolve(experiment), made[experiment.path].record, made, clock)
     return {experiment.path: made[experiment.path] for experiment in experiments}
+
+
+def _row(experiment: Experiment, rec: Record, made: Mapping[str, Row], clock: Clock) -> Row:
+    inputs, retry = inputs_of(experiment, made), policy_of(experiment.retry)
+    action = decide(rec, _NOT_ASKED, inputs, clock, hash_to_expect(experiment, rec), retry=retry)
+    if rec.newest is not None and not rec.newest.closed:
+        action = replace(action, reason="")
+    if action.state is State.FAILED and rec.runs:
+        action = replace(action, reason=action.reason + last_words(rec))
+    return Row(experiment, rec, action, inputs, retry=retry)

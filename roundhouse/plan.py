@@ -96,11 +96,10 @@ def decide(
     inputs: Inputs,
     clock: Clock,
     config_hash: str,
-    jobs: int = 0,
     here: Mapping[str, str] | None = None,
     retry: RetryPolicy = _DEFAULT,
 ) -> Action:
-    """The action for one experiment. `jobs` is how many live jobs the user has; `here` identifies the scheduler."""
+    """The action for one experiment. `here` identifies the scheduler."""
     attempt = record.newest
     if record.damage:
         return _nothing(
@@ -128,7 +127,7 @@ def decide(
         return _ended(attempt, answer, clock)
     if elsewhere := _elsewhere(record, here):
         return _nothing(State.BLOCKED, elsewhere)
-    return _next_attempt(record, inputs, clock, config_hash, jobs, retry)
+    return _next_attempt(record, inputs, config_hash, retry)
 
 
 def _nothing(state: State, reason: str = "", cause: Cause | None = None) -> Action:
@@ -201,9 +200,7 @@ def _elsewhere(record: Record, here: Mapping[str, str] | None) -> str:
     return f"its jobs belong to {where}: run the pass there. To go on here, for good: --retry"
 
 
-def _next_attempt(
-    record: Record, inputs: Inputs, clock: Clock, config_hash: str, jobs: int, retry: RetryPolicy
-) -> Action:
+def _next_attempt(record: Record, inputs: Inputs, config_hash: str, retry: RetryPolicy) -> Action:
     """Nothing is open: is there to be another attempt, and now?"""
     newest = record.newest
     if newest is not None and newest.result is not None and newest.result.final:
@@ -220,9 +217,5 @@ def _next_attempt(
     if first is not None and dict(first.inputs) != dict(inputs.pinned):
         changed = [group for group in inputs.pinned if first.inputs.get(group) != inputs.pinned[group]]
         return _nothing(State.FAILED, f"{', '.join(changed) or 'an input'} changed since attempt 1")
-    if newest is not None and newest.cause is Cause.LIMIT and newest.claim is not None:
-        wait = clock.limit_backoff - (clock.now - newest.claim.at)
-        if wait > 0 and jobs >= (newest.claim.jobs or 0):
-            return _nothing(State.PENDING, f"limit reached: {newest.claim.why}", Cause.LIMIT)
     reason = f"again after: {newest.cause} ({newest.why})" if newest and newest.cause not in _AS_PLANNED else ""
     return Action(Verb.SUBMIT, State.PENDING, reason)

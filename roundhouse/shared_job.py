@@ -9,7 +9,7 @@ from roundhouse import files
 from roundhouse.schedulers.base import array_id
 
 FOLDER = ".jobs"  # in the round's directory; no experiment's path begins with a dot
-SCRIPT, MANIFEST, JOB_ID = "job.sh", "manifest", "job_id"
+SCRIPT, MANIFEST, JOB_ID, AT_ONCE = "job.sh", "manifest", "job_id", "at_once"
 
 _known: dict[str, str] = {}  # directory -> ID, which stays once it is written
 
@@ -43,3 +43,14 @@ def read_id(directory: str) -> str | None:
             return None
         _known[directory] = raw.decode(errors="replace").strip()
     return _known[directory]
+
+
+def write_at_once(directory: Path, tasks: int) -> None:
+    """Write down how many tasks of the array the scheduler is asked to run at a time."""
+    files.replace(directory / AT_ONCE, f"{tasks}\n".encode())
+
+
+def read_at_once(directory: Path) -> int | None:
+    """How many tasks of the array run at a time; None if that was not bounded, or cannot be understood."""
+    raw = (files.read_bytes(directory / AT_ONCE) or b"").strip()
+    return int(raw) if raw.isdigit() else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from itertools import repeat
@@ -19,6 +19,7 @@ from roundhouse.look import Look
 from roundhouse.plan import Action, Clock, State, Verb
 from roundhouse.retry import request
 from roundhouse.schedulers.base import Identity, JobState, Refused, SubmitAnswer, Submitted, task_id
+from roundhouse.throttle import Throttle, throttles
 from roundhouse.view import Row
 
 if TYPE_CHECKING:
@@ -52,8 +53,9 @@ class Submissions:
     clock: Clock
     report: Report
     act: bool = True
+    rows: Iterable[Row] = ()  # all of the round: what is open holds places of `max_running`
     _refused: dict[Resources, str] = field(default_factory=dict)
-    _at_once: dict[Resources, int] = field(default_factory=dict)  # tasks of each array that may run
+    _throttles: dict[Resources, Throttle] = field(default_factory=dict)  # by what the round file says
     _sizes: dict[str | None, int] = field(default_factory=dict)  # most tasks of an array, by queue
 
     def __post_init__(self) -> None:
@@ -70,6 +72,8 @@ class Submissions:
             for like, those in packing.by_resources(packed).items():
                 room, told = self._allocate(like, those, room, full)
                 yield from (replace(row, action=told) for row in those)
+            if waiting:
+                self._throttles = throttles(self.rows, asdict(self.seen.identity), self._at_once)
         here = self.place.room() if self.place.room is not None and waiting else None
         refused = []
         while waiting and room > 0:
@@ -79,16 +83,21 @@ class Submissions:
             if here is not None and not here.take(waiting[0].resources):
                 yield replace(waiting.pop(0), action=_SLOTS_TAKEN)
                 continue
-            batch = self._batch(waiting, room)
+            if held_back := self._held_back(waiting):
+                yield from held_back
+                waiting = [row for row in waiting if row.experiment.resources != held_back[0].experiment.resources]
+                continue
+            batch, at_once = self._batch(waiting, room)
             taken = {id(row) for row in batch}
             waiting = waiting[1:] if len(batch) == 1 else [row for row in waiting if id(row) not in taken]
-            if not self.act:
-                self.report.foreseen.append(self._foreseen(batch))
-                room -= len(batch)
-                continue
-            answer, actions = self._submit_array(batch) if len(batch) > 1 else self.submit_one(batch[0])
             room -= len(batch)
+            if not self.act:
+                self.report.foreseen.append(self._foreseen(batch, at_once))
+                continue
+            answer, actions = self._submit_array(batch, at_once) if len(batch) > 1 else self.submit_one(batch[0])
             again: list[Row] = []
+            if isinstance(answer, Refused) and at_once is not None:
+                self._throttles[batch[0].experiment.resources].give_back(len(batch), at_once)
             if isinstance(answer, Refused) and answer.later:
                 if answer.too_large:
                     room += len(batch)
@@ -127,29 +136,47 @@ class Submissions:
                     if self.clock.now - claim.at < self.clock.limit_backoff:
                         yield claim.jobs, claim.why
 
-    def _batch(self, waiting: Sequence[Row], room: int) -> Sequence[Row]:
-        """What goes as the next job: the most important one; with `array`, as many as there may be of its resources."""
-        like = waiting[0].resources
-        if not like.array or room == 1:
-            return waiting[:1]
-        queue = self._queue(like)
-        if queue not in self._sizes:
-            self._sizes[queue] = self.place.scheduler.array_limit(self.place.run, queue)
-        size, code = self._sizes[queue], self._code(waiting[0])
-        alike = [row for row in waiting[:room] if row.resources == like and self._code(row) == code]
-        if like.max_running is not None:  # the arrays of one pass share it
-            self._at_once.setdefault(like, max(1, like.max_running // -(-len(alike) // size)))
-        return alike[:size]
+    def _batch(self, waiting: Sequence[Row], room: int) -> tuple[Sequence[Row], int | None]:
+        """What goes as the next job: the most important one; with `array`, as many as there may be of its resources.
+
+        With `max_running`, also how many of them may run at a time.
+        """
+        first, like, said = waiting[0], waiting[0].resources, waiting[0].experiment.resources
+        throttle = self._throttles.get(said)
+        if not like.array:
+            return waiting[:1], None
+        kind = [row for row in waiting[:room] if throttle is None or row.experiment.resources == said]
+        may = throttle.share(len(kind)) if throttle else len(kind)
+        batch: Sequence[Row] = [first]
+        if may > 1:
+            queue, code = self._queue(like), self._code(first)
+            if queue not in self._sizes:
+                self._sizes[queue] = self.place.scheduler.array_limit(self.place.run, queue)
+            alike = [row for row in kind if row.resources == like and self._code(row) == code]
+            batch = alike[: min(may, self._sizes[queue])]
+        return batch, throttle.take(len(batch), may) if throttle else None
+
+    def _at_once(self, round_name: str, array: str) -> int | None:
+        return shared_job.read_at_once(shared_job.directory_of(self.place.experiments / round_name, array))
+
+    def _held_back(self, waiting: Sequence[Row]) -> list[Row]:
+        """All that wait for the same resources as the first, if `max_running` leaves no place for them."""
+        said = waiting[0].experiment.resources
+        throttle = self._throttles.get(said)
+        if throttle is None or not throttle.full:
+            return []
+        told = Action(Verb.NOTHING, State.PENDING, throttle.told, Cause.LIMIT)
+        return [replace(row, action=told) for row in waiting if row.experiment.resources == said]
 
     def _code(self, row: Row) -> str | None:
         """The copy of the code that it is to run; it is made, if it is not there yet."""
         return self.place.copies.of(row.experiment, row.record, self.act)
 
-    def _foreseen(self, batch: Sequence[Row]) -> Foreseen:
+    def _foreseen(self, batch: Sequence[Row], at_once: int | None) -> Foreseen:
         like, name = batch[0].resources, record.new_token()
         if len(batch) == 1:
             return Foreseen("single job", batch, like, lambda: self._script(batch[0], name, like))
-        return Foreseen("array", batch, like, lambda: self._array_script(batch, name), self._at_once.get(like))
+        return Foreseen("array", batch, like, lambda: self._array_script(batch, name, at_once), at_once)
 
     def _queue(self, resources: Resources) -> str | None:
         return resources.queue or self.place.site.queue
@@ -158,7 +185,6 @@ class Submissions:
         """What of an array that was refused for a limit is to go in smaller ones: whatever is void for that alone."""
         like = batch[0].resources
         self._sizes[self._queue(like)] = len(batch) // 2
-        self._at_once.pop(like, None)  # there will be more arrays to share it
         return [after for row in batch if (after := _given_up(row))]
 
     # ------------------------------------------------------------------------------------------ allocations
@@ -284,7 +310,7 @@ class Submissions:
 
     # ------------------------------------------------------------------------------------------ an array
 
-    def _submit_array(self, batch: Sequence[Row]) -> tuple[SubmitAnswer | None, list[Action]]:
+    def _submit_array(self, batch: Sequence[Row], at_once: int | None) -> tuple[SubmitAnswer | None, list[Action]]:
         """Open the next attempt of each as a task of one array, and submit that, once.
 
         A task whose attempt another runner has opened stays in the array, with nothing to do.
@@ -298,7 +324,9 @@ class Submissions:
             if not any(tokens):
                 return None, [_FASTER] * len(batch)
             files.replace(shared / shared_job.MANIFEST, manifest(batch, tokens).encode())
-            files.replace(shared / shared_job.SCRIPT, self._array_script(batch, name).encode())
+            if at_once is not None:
+                shared_job.write_at_once(shared, at_once)
+            files.replace(shared / shared_job.SCRIPT, self._array_script(batch, name, at_once).encode())
             answer = self.place.scheduler.submit(self.place.run, shared / shared_job.SCRIPT, name)
             if isinstance(answer, Submitted):
                 shared_job.write_id(shared, answer.job_id)
@@ -313,9 +341,8 @@ class Submissions:
         self.report.done += [(row.experiment, action) for row, action in zip(batch, actions, strict=True)]
         return answer, actions
 
-    def _array_script(self, batch: Sequence[Row], name: str) -> str:
-        round_name, like = batch[0].experiment.round, batch[0].resources
-        code, at_once = self._code(batch[0]), self._at_once.get(like)
+    def _array_script(self, batch: Sequence[Row], name: str, at_once: int | None) -> str:
+        round_name, like, code = batch[0].experiment.round, batch[0].resources, self._code(batch[0])
         return self.place.array_script(round_name, like, code, name, len(batch), at_once)
 
     def _open_task(self, row: Row, index: int, shared: Path) -> str | None:

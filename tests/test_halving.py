@@ -321,6 +321,26 @@ def test_what_waits_for_a_pruned_experiment_says_so_and_waits_for_nothing_else(r
     assert not waiting["goes_on"]
 
 
+def test_what_waits_for_a_group_whose_metric_no_run_tells_waits_in_vain_as_well(rounds: Rounds) -> None:  # noqa: F811
+    sweep = group(rounds, metric="accuracy")
+    sweep["grid"] = {"rate": [1, 2], "seed": [0]}
+    chosen = {"path": "c", "select": {"from": "sweep", "metric": "loss", "mode": "min"}, "command": "true"}
+    last = {"path": "l", "after": ["chosen"], "command": "true"}
+    rounds.write(
+        {"last": last, "chosen": chosen, "sweep": sweep, "all": {"path": "a", "after": ["sweep"], "command": "true"}}
+    )
+    assert rounds.call().returncode == 4
+    told = rounds.status()
+    assert not any(one["goes_on"] for one in told.values())
+    assert told["s/1/0"]["reason"].startswith("s/1/0 tells no metric 'accuracy'")
+    assert told["a"]["reason"].startswith("waits for s/1/0, which is pending: s/1/0 tells no metric 'accuracy'")
+    assert "2 will not complete by themselves (s/1/0 is pending)" in told["c"]["reason"]
+    assert told["l"]["reason"].startswith("waits for c, which is pending: waits for 2 of 2 of group sweep")
+    place = Place(rounds.experiments, rounds.rounds, rounds.analysis)
+    alone = {one.path: one.row.action.reason for one in read_round("r", place).entries}
+    assert alone == {path: one["reason"] for path, one in told.items()}
+
+
 def test_one_that_fails_is_left_out_and_the_others_are_compared(rounds: Rounds) -> None:  # noqa: F811
     sweep = group(rounds, every=4)
     sweep["include"] = [{"rate": "none", "seed": 0}]

@@ -281,16 +281,6 @@ def test_what_was_pruned_stays_so_until_it_is_tried_again() -> None:
     assert decided([*pruned, ended(Cause.RETRY)]).verb is Verb.SUBMIT
 
 
-def test_after_a_limit_the_next_try_waits_unless_the_user_has_fewer_jobs() -> None:
-    limited = [ended(Cause.LIMIT, "too many jobs")]  # a minute ago, with 5 jobs
-    action = decided(limited, jobs=5)
-    assert (outcome(action), action.cause) == ((Verb.NOTHING, State.PENDING), Cause.LIMIT)
-    assert action.reason == "limit reached: too many jobs"
-    assert decided(limited, jobs=4).verb is Verb.SUBMIT
-    assert decided(limited, jobs=5, clock=replace(CLOCK, now=NOW + 541)).verb is Verb.SUBMIT
-    assert decided(limited, jobs=5, clock=replace(CLOCK, limit_backoff=0.0)).verb is Verb.SUBMIT
-
-
 def test_retry_counts_anew() -> None:
     for cause, count in ((Cause.ERROR, HARD_LIMIT), (Cause.PREEMPTED, SOFT_LIMIT)):
         exhausted = [ended(cause)] * count

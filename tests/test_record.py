@@ -402,7 +402,7 @@ def test_whatever_a_field_holds_reading_deciding_and_telling_never_fail(
         rec = record.read(directory)
         for answer in (plan.Unknown(), QueryFailed("down")):
             inputs = plan.Inputs({"teacher": [{"path": "t", "sha256": "0"}]})
-            action = plan.decide(rec, answer, inputs, plan.Clock(1e9, 180, 120), EXPERIMENT.config_hash(), 2)
+            action = plan.decide(rec, answer, inputs, plan.Clock(1e9, 180, 120), EXPERIMENT.config_hash())
             row = view.Row(EXPERIMENT, rec, action, inputs)
             told = view.as_dict(row)
             json.dumps(told)

@@ -33,7 +33,7 @@ from roundhouse.view import Row
 
 TEACHER = Experiment("r", "teacher", "t/0", "s", {"lr": 0.1})
 STUDENT = Experiment("r", "student", "s/0", "s", {"lr": 0.2}, after={"teacher": ("t/0",)})
-TASK = Resources(array=True)
+TASK = Resources(array=True, max_running=1)
 TASKS = [Experiment("r", name, f"{name}/0", "s", {}, TASK) for name in "ab"]
 TASKS.append(Experiment("r", "c", "c/0", "s", {}, TASK, after={"a": ("a/0",)}))
 OVER = {State.COMPLETED, State.FAILED, State.CANCELLED, State.BLOCKED, State.PRUNED}

@@ -1,23 +1,29 @@
-"""How arrays are submitted: with a scheduler that refuses them, and with other runners that are faster."""
+"""How arrays are submitted: within `max_running`, to a scheduler that refuses them, beside runners that are faster."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from roundhouse import dispatch, record, shared_job
 from roundhouse.attempt import Opened
 from roundhouse.causes import Cause
 from roundhouse.dispatch import Workplace
 from roundhouse.experiment import Experiment, Pack, Resources
-from roundhouse.schedulers.base import Identity, Jobs, Refused, SubmitAnswer, Submitted
+from roundhouse.plan import State, Verb
+from roundhouse.schedulers.base import Identity, Job, Jobs, JobState, Refused, SubmitAnswer, Submitted
 from roundhouse.site import Site
 from roundhouse.submission import manifest
+from roundhouse.throttle import Throttle
+from roundhouse.view import Row
 
 REPOSITORY = Path(__file__).parent.parent
 TOO_LARGE = Refused("Array job exceeds server or queue size limit", later=True, too_large=True)
@@ -36,17 +42,19 @@ class Refusing:
     queues: list[str | None] = field(default_factory=list)
     kind: str = "slurm"
     grace: float = 180.0
+    size: int = 100  # most tasks of an array
+    live: int = 0  # jobs that the user is said to have
 
     def identity(self, run: Any) -> Identity:
         return Identity("slurm", "here", "me")
 
     def query(self, run: Any, ids: Any, names: Any) -> Jobs:
-        return Jobs(())
+        return Jobs(tuple(Job(str(number), f"another{number}", JobState.RUNNING) for number in range(self.live)))
 
     def array_limit(self, run: Any, queue: str | None) -> int:
         self.queues.append(queue)
         self.meanwhile()
-        return 100
+        return self.size
 
     def submit(self, run: Any, script: Path, name: str, need: Any = None) -> SubmitAnswer:
         manifest = script.parent / shared_job.MANIFEST
@@ -69,28 +77,46 @@ class Desk:
     scheduler: Refusing
     tasks: int = 8
     resources: Resources = Resources(array=True)
+    more: Sequence[Experiment] = ()
 
     @property
     def experiments(self) -> list[Experiment]:
-        return [Experiment("r", "e", f"e/{n}", "s", {"n": n}, self.resources) for n in range(self.tasks)]
+        made = [Experiment("r", "e", f"e/{n}", "s", {"n": n}, self.resources) for n in range(self.tasks)]
+        return [*made, *self.more]
 
     def directory(self, number: int) -> Path:
         return self.folder / "r" / f"e/{number}"
 
-    def look_and_act(self) -> list[str]:
-        """One pass; the states that it tells."""
+    def rows(self, **how: Any) -> list[Row]:
+        """The rows of one pass."""
         scheduler: Any = self.scheduler
         run: Any = None
         place = Workplace(self.folder, REPOSITORY, Site(), scheduler, run, "python", analysis=self.folder / "analysis")
-        return [str(row.action.state) for row in dispatch.run_pass(place, self.experiments).rows]
+        return dispatch.run_pass(place, self.experiments, **how).rows
+
+    def look_and_act(self, **how: Any) -> list[str]:
+        """One pass; the states that it tells."""
+        return [str(row.action.state) for row in self.rows(**how)]
+
+    def end(self, cause: Cause, *numbers: int) -> None:
+        """The newest attempts of these experiments end."""
+        for number in numbers:
+            attempt = record.read(self.directory(number)).next_number - 1
+            assert record.close(self.directory(number), attempt, cause, "as the test says")
+
+    def arrays(self) -> list[str]:
+        """What the arrays that were accepted ask for: tasks, and how many of them at a time."""
+        submitted = [folder for folder in (self.folder / "r" / ".jobs").iterdir() if (folder / "job_id").exists()]
+        scripts = [(folder / shared_job.SCRIPT).read_text() for folder in submitted]
+        return sorted(script.split("--array=")[1].split()[0] for script in scripts)
 
     def causes(self, number: int) -> list[str]:
         return [str(attempt.cause) for attempt in record.read(self.directory(number)).attempts]
 
-    def open_elsewhere(self, number: int) -> None:
+    def open_elsewhere(self, number: int, server: str = "here") -> None:
         """Another runner opens the first attempt, and is about to submit it."""
         experiment = self.experiments[number]
-        opened = Opened("rhother", {"kind": "slurm", "server": "here", "user": "me", "boot": ""}, "", {})
+        opened = Opened("rhother", {"kind": "slurm", "server": server, "user": "me", "boot": ""}, "", {})
         assert record.open_attempt(self.directory(number), 1, replace(opened, config_hash=experiment.config_hash()))
 
 
@@ -153,10 +179,7 @@ def test_smaller_arrays_fill_a_limit_on_jobs(tmp_path: Path) -> None:
 def test_smaller_arrays_share_max_running_as_well(tmp_path: Path) -> None:
     desk = Desk(tmp_path, Refusing(4, TOO_LARGE), resources=Resources(array=True, max_running=6))
     desk.look_and_act()
-    submitted = [folder for folder in (tmp_path / "r" / ".jobs").iterdir() if (folder / shared_job.JOB_ID).exists()]
-    headers = [(folder / shared_job.SCRIPT).read_text() for folder in submitted]
-    assert len(headers) == 2
-    assert all("--array=0-3%3\n" in header for header in headers)
+    assert desk.arrays() == ["0-3%3", "0-3%3"]
 
 
 @pytest.mark.parametrize("refusal", [TOO_LARGE, TOO_MANY])
@@ -190,3 +213,131 @@ def test_an_array_without_a_task_of_its_own_is_not_submitted(tmp_path: Path) -> 
     desk.scheduler.meanwhile = lambda: [desk.open_elsewhere(number) for number in range(2)]
     assert desk.look_and_act() == ["submitting"] * 2
     assert desk.scheduler.asked == []
+
+
+def test_after_a_limit_nothing_is_tried_until_the_user_has_fewer_jobs_or_10_minutes_are_over(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, Refusing(0, TOO_MANY), tasks=2, resources=Resources())
+    desk.scheduler.live = 5
+    for _ in range(2):
+        told = {(str(row.action.state), row.action.reason, row.action.cause) for row in desk.rows()}
+        assert told == {("pending", "limit reached: would exceed complex's per-user limit", Cause.LIMIT)}
+        assert desk.scheduler.asked == [1], "one asks for all"
+    desk.scheduler.live = 4
+    desk.look_and_act()
+    assert desk.scheduler.asked == [1, 1]
+    desk.look_and_act()
+    assert desk.scheduler.asked == [1, 1]
+    for claim in tmp_path.rglob(record.CLAIM):
+        os.utime(claim, (claim.stat().st_atime, claim.stat().st_mtime - 601))
+    desk.look_and_act()
+    assert desk.scheduler.asked == [1, 1, 1]
+
+
+# ---------------------------------------------------------------------------------------------- max_running
+
+FOUR = Resources(array=True, max_running=4, mem_mb=100)
+FULL = "max_running: 4 of its kind are taken; a later pass submits it"
+WILLING = Refused("never said", later=True)
+
+
+def test_what_is_requeued_waits_while_an_older_array_runs_as_much_as_there_may_be(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, Refusing(99, WILLING), resources=FOUR)
+    assert desk.look_and_act() == ["in_progress"] * 8
+    assert desk.arrays() == ["0-7%4"]
+    desk.end(Cause.PREEMPTED, 0)
+    desk.end(Cause.MEMORY, 1)  # and so it asks for more than the others
+    hows: list[dict[str, Any]] = [{"act": False}, {}, {"only": lambda one: one.path == "e/0"}]
+    for how in hows:
+        first = desk.rows(**how)[0].action
+        assert (first.verb, first.state, first.reason) == (Verb.NOTHING, State.PENDING, FULL)
+    assert desk.causes(0) == ["preempted"], "no attempt is opened"
+    desk.end(Cause.COMPLETED, 2, 3, 4)
+    told = [row.action for row in desk.rows(act=False)[:2]]
+    assert [(action.verb, action.reason == FULL) for action in told] == [(Verb.SUBMIT, False), (Verb.NOTHING, True)]
+    assert desk.look_and_act() == ["in_progress", "pending", *["completed"] * 3, *["in_progress"] * 3]
+    desk.end(Cause.COMPLETED, 0)
+    assert desk.look_and_act()[1] == "in_progress"
+    assert desk.scheduler.asked == [8, 1, 1]
+
+
+def test_a_new_array_gets_the_places_that_are_free_and_no_more_tasks_than_are_their_share(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, Refusing(99, WILLING), tasks=20, resources=FOUR)
+    desk.look_and_act()
+    desk.end(Cause.PREEMPTED, *range(17))
+    assert desk.look_and_act().count("pending") == 17 - 5
+    assert desk.arrays() == ["0-19%4", "0-4%1"]
+    desk.end(Cause.COMPLETED, *range(17, 20))
+    assert desk.look_and_act().count("pending") == 3
+    assert desk.arrays() == ["0-19%4", "0-4%1", "0-8%3"]
+
+
+def test_of_more_arrays_than_may_run_at_a_time_some_are_submitted_later(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, Refusing(99, WILLING, size=2), tasks=10, resources=FOUR)
+    assert [row.action.reason for row in desk.rows(act=False)] == [""] * 8 + [FULL] * 2
+    assert desk.look_and_act() == ["in_progress"] * 8 + ["pending"] * 2
+    assert desk.arrays() == ["0-1%1"] * 4
+    desk.end(Cause.COMPLETED, 0, 2)
+    assert desk.look_and_act()[8:] == ["pending"] * 2
+    desk.end(Cause.COMPLETED, 1, 3)
+    assert desk.look_and_act()[8:] == ["in_progress"] * 2
+
+
+def test_what_waits_for_a_place_takes_nothing_from_other_limits(tmp_path: Path) -> None:
+    other = [Experiment("r", "o", f"o/{n}", "s", {"n": n}, Resources(), -1.0) for n in range(3)]
+    desk = Desk(tmp_path, Refusing(99, WILLING), resources=FOUR)
+    desk.look_and_act()
+    desk.end(Cause.PREEMPTED, *range(4))
+    desk.more = other
+    assert desk.look_and_act(limit=2) == ["pending"] * 4 + ["in_progress"] * 6 + ["pending"]
+    assert desk.rows(act=False, limit=0)[0].action.reason == "not submitted in this pass"
+
+
+def test_all_tasks_of_an_array_of_which_nobody_knows_how_many_may_run_hold_places(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, Refusing(99, WILLING, size=4), resources=FOUR)
+    desk.look_and_act()
+    for path in tmp_path.rglob(shared_job.AT_ONCE):
+        path.write_text("")
+    desk.end(Cause.PREEMPTED, 0, 1)
+    assert desk.look_and_act()[:2] == ["pending"] * 2
+    desk.end(Cause.COMPLETED, 2, 4, 5)
+    assert desk.look_and_act()[0] == "in_progress"
+
+
+def test_what_is_open_elsewhere_holds_no_place(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, Refusing(99, WILLING), resources=FOUR)
+    for number in range(4):
+        desk.open_elsewhere(number, server="there")
+    assert desk.look_and_act() == ["submitting"] * 4 + ["in_progress"] * 4
+    assert desk.arrays() == ["0-3%4"]
+
+
+def test_a_refused_array_holds_no_place(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, Refusing(2, TOO_LARGE), resources=FOUR)
+    assert desk.look_and_act() == ["in_progress"] * 8
+    assert desk.arrays() == ["0-1%1"] * 4
+
+
+@given(most=st.integers(1, 9), size=st.integers(1, 9), tasks=st.integers(1, 60), data=st.data())
+def test_arrays_never_run_more_than_there_may_be_and_in_the_end_all_have_run(
+    most: int, size: int, tasks: int, data: st.DataObject
+) -> None:
+    waiting, requeued = tasks, 0
+    arrays: list[list[int]] = []  # tasks that are left of each, and how many of them at a time
+
+    def running() -> int:
+        return sum(min(left, at_once) for left, at_once in arrays)
+
+    while waiting or running():
+        throttle = Throttle(most, most - running())
+        while waiting and not throttle.full:
+            may = throttle.share(waiting)
+            array = min(may, size)
+            arrays.append([array, throttle.take(array, may)])
+            waiting -= array
+        assert running() <= most
+        assert waiting == 0 or running() == most, "no place is left empty"
+        ending = data.draw(st.lists(st.sampled_from([one for one in arrays if one[0]]), min_size=1, max_size=9))
+        for one in ending:
+            again = requeued < 20 and one[0] > 0 and data.draw(st.booleans())
+            waiting, requeued = waiting + again, requeued + again
+            one[0] = max(0, one[0] - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -200,11 +201,13 @@ def test_the_draws_of_a_seed_are_these_for_ever() -> None:
     ]
 
 
-def test_a_round_expands_alike_in_processes_that_hash_differently(tmp_path: Path) -> None:
+def test_a_round_expands_alike_in_processes_that_hash_differently_and_on_every_machine_for_ever(tmp_path: Path) -> None:
     load_group(
         {
-            "path": "{focus}/{draw}/{t_name}/{w}",
-            "config": {"w": 1},
+            "path": "{focus}/{draw}/{t_name}/{w}/{x}/{z}",
+            "config": {"w": 1, "some": {"b": 1e-7, "a": [1e22, None, True, "ü"]}},
+            "grid": {"x": [0.1, 1e-05]},
+            "zip": {"z": ["a", 0.30000000000000004], "y": [1e16, 2]},
             "focus": {"wide": {"grid": {"w": [2, 3]}}, "narrow": {"grid": {"v": [1]}}},
             "combinations": {"t": {"of": ["a", "b", "c"], "sizes": [1, 2]}},
             "random": RANDOM,
@@ -227,7 +230,8 @@ def test_a_round_expands_alike_in_processes_that_hash_differently(tmp_path: Path
         for seed in ("0", "1")
     ]
     assert said[0] == said[1]
-    assert len(json.loads(said[0])) == 3 * 6 * 3
+    assert len(json.loads(said[0])) == 3 * 6 * 3 * 2 * 2
+    assert hashlib.sha256(said[0]).hexdigest() == "5bb8419851f7a7a4c07bc364ab276a8bc729f0fd895b0b11e8b436388955cf97"
 
 
 def test_in_each_sub_sweep_only_its_own_keys_vary_and_all_are_combined_with_the_grid(load: Load) -> None:

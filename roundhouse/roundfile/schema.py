@@ -214,7 +214,7 @@ class ResourceRequest(StrictModel):
     queue: Queue = Field(default=None, description="Queue or partition, instead of the site's")
 
     array: bool = Field(default=False, description="Experiments with equal resources go as one array job")
-    max_running: Count | None = Field(default=None, description="Most tasks of an array, or allocations, at a time")
+    max_running: Count | None = Field(default=None, description="Most tasks of arrays, or allocations, at a time")
     pack: PackRequest | None = Field(default=None, description="One job runs many experiments, in slots")
 
     def asked(self) -> dict[str, Any]:
