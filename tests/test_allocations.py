@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cluster import SlurmCluster
-from cluster_helpers import DONE, FAILED, WORK_REMAINS, ClusterRounds, pbs_rounds
+from cluster_helpers import DONE, FAILED, WORK_REMAINS, ClusterRounds, pbs_rounds, slurm_rounds
 from fake_pbs import FakePBS
 from rounds_for_tests import MARK, wait_for
 from test_halving import group as halving_group
@@ -38,6 +39,41 @@ def allocations(rounds: ClusterRounds) -> list[Path]:
     return sorted((rounds.experiments / "r" / ".jobs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
 
 
+def job_id_of(allocation: Path) -> str:
+    return (allocation / "job_id").read_text().strip()
+
+
+@pytest.fixture(scope="module")
+def brief(slurm_cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterRounds]:
+    """An allocation with Slurm's least walltime, a minute, which passes while the tests between go on.
+
+    One of its experiments is completed, one has failed, one runs from the beginning, one since later, one waits.
+    """
+    made = slurm_rounds(slurm_cluster, tmp_path_factory.mktemp("brief"))
+    packed = {"resources": {"walltime": "0:01:00", "pack": {"slots": 2}, "max_running": 1}}
+    fails, sleeps = [sys.executable, "-c", "raise SystemExit(3)"], ["sleep", "8"]
+    commands = {"fails": fails, "runs": None, "sleeps": sleeps, "late": None, "waits": None}
+    made.write({
+        name: group(made, name, command, priority=-place, **packed)
+        for place, (name, command) in enumerate(commands.items())
+    })  # fmt: skip
+    try:
+        assert made.call().returncode == WORK_REMAINS
+        (allocation,) = allocations(made)
+        slurm_cluster.kept.add(job_id_of(allocation))
+        yield made
+    finally:
+        slurm_cluster.run(["scancel", *slurm_cluster.kept])
+        slurm_cluster.kept.clear()
+        made.kill()
+
+
+def test_what_has_failed_in_an_allocation_leaves_its_slot_to_the_next(brief: ClusterRounds) -> None:
+    brief.wait_for_step_3("runs")
+    wait_for(lambda: brief.causes("fails") == ["error", "error"], "it has failed twice")
+    assert not brief.lines("waits")
+
+
 def test_one_job_runs_many_experiments_and_each_slot_takes_the_next(rounds: ClusterRounds) -> None:
     names = [f"e{number}" for number in range(5)]
     write(rounds, names, slots=2, max_running=1)
@@ -47,7 +83,7 @@ def test_one_job_runs_many_experiments_and_each_slot_takes_the_next(rounds: Clus
     rounds.wait_for_step_3("e0")
     rounds.wait_for_step_3("e1")
     told = rounds.status()
-    job_id = (allocation / "job_id").read_text().strip()
+    job_id = job_id_of(allocation)
     assert [told[name]["state"] for name in names] == ["in_progress"] * 2 + ["pending"] * 3
     assert told["e0"]["job_id"] == told["e1"]["job_id"] == job_id
     assert told["e4"]["reason"].startswith(f"waits for a slot in allocation {job_id}")
@@ -135,7 +171,7 @@ def test_an_allocation_that_died_without_a_word_is_missed_and_its_experiments_go
         slurm.wait_for_step_3(name)
     kill_all(slurm)
     (allocation,) = allocations(slurm)
-    job_id = (allocation / "job_id").read_text().strip()
+    job_id = job_id_of(allocation)
     wait_for(lambda: slurm_cluster.job_states()[job_id] == "FAILED", "Slurm sees that it died")
     slurm.call()
     assert slurm.states() == {"a": "in_progress", "b": "in_progress"}  # until it is certain
@@ -155,7 +191,7 @@ def test_an_allocation_that_slurm_starts_again_goes_on_with_what_it_had(
     for name in "ab":
         slurm.wait_for_step_3(name)
     (allocation,) = allocations(slurm)
-    job_id = (allocation / "job_id").read_text().strip()
+    job_id = job_id_of(allocation)
     kill_all(slurm)
     wait_for(lambda: slurm_cluster.job_states()[job_id] == "FAILED", "Slurm sees that it died")
 
@@ -284,7 +320,7 @@ def test_an_allocation_that_can_never_run_is_told_and_is_deleted_once_nothing_wa
     write(slurm, ["a", "b"], slots=2, queue="short", walltime="1:00:00")  # which has a limit of 5 minutes
     slurm.call()
     (allocation,) = allocations(slurm)
-    job_id = (allocation / "job_id").read_text().strip()
+    job_id = job_id_of(allocation)
     wait_for(lambda: "PartitionTimeLimit" in slurm.call().stdout, "the reason is told")
     done = slurm.call()
     assert done.returncode == FAILED
@@ -304,9 +340,31 @@ def test_to_cancel_all_that_is_packed_deletes_an_allocation_that_has_not_started
     write(slurm, ["a", "b"], slots=2, queue="short", walltime="1:00:00")
     slurm.call()
     (allocation,) = allocations(slurm)
-    job_id = (allocation / "job_id").read_text().strip()
+    job_id = job_id_of(allocation)
     assert slurm.call("--cancel").returncode == DONE
     wait_for(lambda: slurm_cluster.job_states()[job_id] == "CANCELLED", "it is deleted")
+
+
+def test_when_the_walltime_is_over_slurm_kills_all_and_another_allocation_goes_on_from_what_they_had(
+    brief: ClusterRounds,
+) -> None:
+    (first,) = allocations(brief)
+    wait_for(lambda: "DUE TO TIME LIMIT" in (first / "log").read_text(), "Slurm ends it", 150)
+    wait_for(lambda: brief.record("runs").attempts[0].closed and brief.record("late").attempts[0].closed, "they stop")
+    causes = {"fails": ["error", "error"], "runs": ["walltime"], "sleeps": ["completed"], "late": ["preempted"]}
+    # What began late had less than the whole walltime, and so is not to blame.
+    assert {name: brief.causes(name) for name in causes} == causes
+    assert brief.causes("waits") == []
+    stopped = ("runs", "late", "waits")
+    brief.release(*stopped)
+    brief.pass_until(lambda: all(brief.record(name).completed for name in stopped), "what was stopped is completed")
+    assert brief.call().returncode == FAILED
+    assert {name: brief.causes(name) for name in causes} == {
+        **causes, "runs": ["walltime", "completed"], "late": ["preempted", "completed"]
+    }  # fmt: skip
+    assert [brief.begun(name) for name in stopped] == [[0, 3], [0, 3], [0]]
+    assert all(brief.lines(name).count("end") == 1 for name in stopped)
+    assert len(allocations(brief)) == 2
 
 
 def kill_all(rounds: ClusterRounds) -> None:
