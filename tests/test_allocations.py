@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cluster import SlurmCluster
 from cluster_helpers import DONE, FAILED, WORK_REMAINS, ClusterRounds, pbs_rounds, slurm_rounds
-from fake_pbs import FakePBS
+from fake_pbs import make_fake_pbs
 from rounds_for_tests import MARK, wait_for
 from test_halving import group as halving_group
 
@@ -44,34 +44,46 @@ def job_id_of(allocation: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def brief(slurm_cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterRounds]:
-    """An allocation with Slurm's least walltime, a minute, which passes while the tests between go on.
+def brief(slurm_cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ClusterRounds]]:
+    """An allocation on Slurm and one on the fake PBS with Slurm's least walltime, a minute.
 
-    One of its experiments is completed, one has failed, one runs from the beginning, one since later, one waits.
+    It passes while the tests between the two that look at it go on.
     """
-    made = slurm_rounds(slurm_cluster, tmp_path_factory.mktemp("brief"))
+    fake = make_fake_pbs(tmp_path_factory.mktemp("fake"))
+    slurm = slurm_rounds(slurm_cluster, tmp_path_factory.mktemp("slurm"))
+    with pbs_rounds(fake, tmp_path_factory.mktemp("pbs")) as pbs:
+        try:
+            for made in (slurm, pbs):
+                write_brief(made)
+                assert made.call().returncode == WORK_REMAINS
+            (allocation,) = allocations(slurm)
+            slurm_cluster.kept.add(job_id_of(allocation))
+            yield {"slurm": slurm, "pbs": pbs}
+        finally:
+            slurm_cluster.run(["scancel", *slurm_cluster.kept])
+            slurm_cluster.kept.clear()
+            slurm.kill()
+
+
+def write_brief(rounds: ClusterRounds) -> None:
+    """In the end one has failed, one runs since the beginning, one is completed, one runs since later, one waits."""
     packed = {"resources": {"walltime": "0:01:00", "pack": {"slots": 2}, "max_running": 1}}
     fails, sleeps = [sys.executable, "-c", "raise SystemExit(3)"], ["sleep", "8"]
     commands = {"fails": fails, "runs": None, "sleeps": sleeps, "late": None, "waits": None}
-    made.write({
-        name: group(made, name, command, priority=-place, **packed)
+    rounds.write({
+        name: group(rounds, name, command, priority=-place, **packed)
         for place, (name, command) in enumerate(commands.items())
     })  # fmt: skip
-    try:
-        assert made.call().returncode == WORK_REMAINS
-        (allocation,) = allocations(made)
-        slurm_cluster.kept.add(job_id_of(allocation))
-        yield made
-    finally:
-        slurm_cluster.run(["scancel", *slurm_cluster.kept])
-        slurm_cluster.kept.clear()
-        made.kill()
 
 
-def test_what_has_failed_in_an_allocation_leaves_its_slot_to_the_next(brief: ClusterRounds) -> None:
-    brief.wait_for_step_3("runs")
-    wait_for(lambda: brief.causes("fails") == ["error", "error"], "it has failed twice")
-    assert not brief.lines("waits")
+@pytest.mark.parametrize("scheduler", ["slurm", "pbs"])
+def test_what_has_failed_in_an_allocation_leaves_its_slot_to_the_next(
+    brief: dict[str, ClusterRounds], scheduler: str
+) -> None:
+    rounds = brief[scheduler]
+    rounds.wait_for_step_3("runs")
+    wait_for(lambda: rounds.causes("fails") == ["error", "error"], "it has failed twice")
+    assert not rounds.lines("waits")
 
 
 def test_one_job_runs_many_experiments_and_each_slot_takes_the_next(rounds: ClusterRounds) -> None:
@@ -119,34 +131,6 @@ def test_an_experiment_that_fails_and_one_that_hangs_do_not_touch_the_others(rou
     rounds.release("hangs")
     rounds.pass_until(lambda: rounds.state("hangs") == "completed", "the last one is completed")
     assert rounds.call().returncode == FAILED
-
-
-def test_what_runs_when_the_walltime_is_over_goes_on_in_another_allocation(fake_pbs: FakePBS, tmp_path: Path) -> None:
-    with pbs_rounds(fake_pbs, tmp_path) as rounds:
-        fake_pbs.turn(late=600)
-        names = ["done", "runs", "waits", "also"]
-        write(rounds, names, slots=2, max_running=1, walltime="0:00:20")
-        rounds.call()
-        rounds.wait_for_step_3("done")
-        rounds.wait_for_step_3("runs")
-        time.sleep(2.5)  # what comes now comes late
-        rounds.release("done")
-        rounds.wait_for_step_3("waits")
-        (job_id,) = fake_pbs.jobs()
-        fake_pbs.turn()
-        fake_pbs.wait_for_state(job_id, "F")
-        assert fake_pbs.jobs()[job_id]["Exit_status"] == -29
-        fake_pbs.turn(late=600)
-        assert rounds.causes("done") == ["completed"]
-        assert rounds.causes("runs") == ["walltime"]
-        assert rounds.causes("waits") == ["preempted"]  # it had less than a whole walltime, and so is not to blame
-        assert rounds.causes("also") == []
-        rounds.release(*names)
-        rounds.pass_until_done()
-        assert len(allocations(rounds)) == 2
-        assert rounds.begun("runs") == rounds.begun("waits") == [0, 3]
-        assert rounds.begun("done") == rounds.begun("also") == [0]
-        assert all(rounds.lines(name).count("end") == 1 for name in names)
 
 
 @pytest.mark.parametrize(
@@ -345,26 +329,29 @@ def test_to_cancel_all_that_is_packed_deletes_an_allocation_that_has_not_started
     wait_for(lambda: slurm_cluster.job_states()[job_id] == "CANCELLED", "it is deleted")
 
 
-def test_when_the_walltime_is_over_slurm_kills_all_and_another_allocation_goes_on_from_what_they_had(
-    brief: ClusterRounds,
+@pytest.mark.parametrize(("scheduler", "told"), [("slurm", "DUE TO TIME LIMIT"), ("pbs", "job killed: walltime")])
+def test_what_is_killed_when_the_walltime_is_over_goes_on_in_another_allocation(
+    brief: dict[str, ClusterRounds], scheduler: str, told: str
 ) -> None:
-    (first,) = allocations(brief)
-    wait_for(lambda: "DUE TO TIME LIMIT" in (first / "log").read_text(), "Slurm ends it", 150)
-    wait_for(lambda: brief.record("runs").attempts[0].closed and brief.record("late").attempts[0].closed, "they stop")
+    rounds = brief[scheduler]
+    (first,) = allocations(rounds)
+    log = first / "log"
+    wait_for(lambda: log.exists() and told in log.read_text(), "the scheduler ends it", 150)
+    wait_for(lambda: all(rounds.record(name).attempts[0].closed for name in ("runs", "late")), "they stop")
     causes = {"fails": ["error", "error"], "runs": ["walltime"], "sleeps": ["completed"], "late": ["preempted"]}
     # What began late had less than the whole walltime, and so is not to blame.
-    assert {name: brief.causes(name) for name in causes} == causes
-    assert brief.causes("waits") == []
+    assert {name: rounds.causes(name) for name in causes} == causes
+    assert rounds.causes("waits") == []
     stopped = ("runs", "late", "waits")
-    brief.release(*stopped)
-    brief.pass_until(lambda: all(brief.record(name).completed for name in stopped), "what was stopped is completed")
-    assert brief.call().returncode == FAILED
-    assert {name: brief.causes(name) for name in causes} == {
+    rounds.release(*stopped)
+    rounds.pass_until(lambda: all(rounds.record(name).completed for name in stopped), "what was stopped is completed")
+    assert rounds.call().returncode == FAILED
+    assert {name: rounds.causes(name) for name in causes} == {
         **causes, "runs": ["walltime", "completed"], "late": ["preempted", "completed"]
     }  # fmt: skip
-    assert [brief.begun(name) for name in stopped] == [[0, 3], [0, 3], [0]]
-    assert all(brief.lines(name).count("end") == 1 for name in stopped)
-    assert len(allocations(brief)) == 2
+    assert [rounds.begun(name) for name in stopped] == [[0, 3], [0, 3], [0]]
+    assert all(rounds.lines(name).count("end") == 1 for name in stopped)
+    assert len(allocations(rounds)) == 2
 
 
 def kill_all(rounds: ClusterRounds) -> None:
