@@ -97,6 +97,7 @@ class SlurmCluster:
     folder: Path
     env: dict[str, str]
     daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    kept: set[str] = field(default_factory=set)  # IDs of jobs that go on while other tests begin and end
 
     def run(self, argv: Sequence[str]) -> Output:
         return run_command(argv, self.env)
@@ -144,14 +145,19 @@ class SlurmCluster:
         return dict(line.split() for line in listed.stdout.splitlines())
 
     def clear(self) -> None:
-        """Cancel every job and wait until none is left."""
-        self.run(["scancel", "--full", "--signal=KILL", f"--user={getpass.getuser()}"])
-        self.run(["scancel", f"--user={getpass.getuser()}"])
-        wait_until(lambda: not self.run(["squeue", "-h"]).stdout.strip(), "the queue is empty", 20)
+        """Cancel every job that is not kept, and wait until none of them is left."""
+        if jobs := self.unkept():
+            self.run(["scancel", "--full", "--signal=KILL", *jobs])
+            self.run(["scancel", *jobs])
+        wait_until(lambda: not self.unkept(), "the queue is empty", 20)
+
+    def unkept(self) -> set[str]:
+        return {*self.run(["squeue", "-h", "-o", "%F"]).stdout.split()} - self.kept
 
     def shut_down(self) -> None:
         try:
             if "slurmctld" in self.daemons:
+                self.kept.clear()
                 self.clear()
         finally:
             for daemon in reversed(list(self.daemons)):

@@ -287,11 +287,15 @@ def forget(fake: FakePBS, job_id: str) -> None:
     os.kill(job["supervisor"], signal.SIGKILL)
 
 
+def slurm_rounds(cluster: SlurmCluster, folder: Path) -> ClusterRounds:
+    extra = {key: cluster.env[key] for key in ("SLURM_CONF", "PATH")}
+    return ClusterRounds(folder=folder, extra=extra, scheduler="slurm")
+
+
 @pytest.fixture
 def slurm(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[ClusterRounds]:
     """Rounds that go to the private Slurm by sbatch."""
-    extra = {key: slurm_cluster.env[key] for key in ("SLURM_CONF", "PATH")}
-    yield from _rounds_on(slurm_cluster, ClusterRounds(folder=tmp_path, extra=extra, scheduler="slurm"))
+    yield from _rounds_on(slurm_cluster, slurm_rounds(slurm_cluster, tmp_path))
 
 
 @pytest.fixture

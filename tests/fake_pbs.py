@@ -72,13 +72,17 @@ class FakePBS:
                     fakepbs.kill(pid, signal.SIGKILL)
 
 
+def make_fake_pbs(place: Path) -> FakePBS:
+    folder = place / "pbs"
+    folder.mkdir()
+    env = {**os.environ, "FAKE_PBS": str(folder), "PATH": f"{COMMANDS}:{os.environ['PATH']}"}
+    return FakePBS(folder, env)
+
+
 @pytest.fixture
 def fake_pbs(tmp_path: Path) -> Iterator[FakePBS]:
     """A PBS of this test's own; the test ends, and all its jobs with it."""
-    folder = tmp_path / "pbs"
-    folder.mkdir()
-    env = {**os.environ, "FAKE_PBS": str(folder), "PATH": f"{COMMANDS}:{os.environ['PATH']}"}
-    fake = FakePBS(folder, env)
+    fake = make_fake_pbs(tmp_path)
     try:
         yield fake
     finally:

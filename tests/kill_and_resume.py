@@ -1,8 +1,8 @@
 """Trains the same thing straight and through many SIGKILLs, in forked processes; tells how both ended, as JSON.
 
-Slow modules that a training would load are loaded once, before the forks.
-
-python kill_and_resume.py KIND KILLS DIRECTORY [DEVICE [STEP]]
+Standard input has a line for each: [KIND, KILLS, DIRECTORY, DEVICE, STEP] as JSON. Standard output has a line with the
+answer; an empty one if it failed, with the reason on standard error. Slow modules that a training would load are loaded
+once, before the forks.
 
 KIND is stages (a small task of two stages), pure, a method of the distillation study, or fitnets_in_two_stages.
 """
@@ -33,7 +33,7 @@ from studies.distillation import build, task
 from studies.distillation.data import Split, load
 
 SETTINGS = Settings(seed=1, device="cpu", patience=50)
-STEP = "auto"
+STEP = "auto"  # this and the device are those of the line at hand
 OPERATIONS = ("open", "fsync", "replace")
 DIGITS = load("digits", None)
 FEW_DIGITS = replace(DIGITS, train=Split(DIGITS.train.images[:512], DIGITS.train.labels[:512]))
@@ -161,10 +161,22 @@ def main(kind: str, wanted: int, root: Path) -> None:
         kills += more
         ended.append(result(directory))
         resumed = set((root / "resumed").read_text().split()) if (root / "resumed").exists() else set()
-    print(json.dumps({"kills": kills, "resumed": sorted(resumed), "straight": straight, "killed": ended}))
+    told = {"kills": kills, "resumed": sorted(resumed), "straight": straight, "killed": ended}
+    print(json.dumps(told), flush=True)
+
+
+def serve() -> None:
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            global SETTINGS, STEP
+            kind, kills, directory, device, STEP = json.loads(line)
+            SETTINGS = replace(SETTINGS, device=device)
+            main(kind, kills, Path(directory))
+            sys.exit()
+        if os.waitpid(child, 0)[1]:
+            print(flush=True)
 
 
 if __name__ == "__main__":
-    SETTINGS = replace(SETTINGS, device=(sys.argv[4:] or ["cpu"])[0])
-    STEP = (sys.argv[5:] or ["auto"])[0]
-    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+    serve()

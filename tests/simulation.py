@@ -198,11 +198,11 @@ class World:
 
         def read_bytes(path: Any) -> bytes | None:
             self._step()
-            return None if self._hidden(Path(path)) else real["read_bytes"](path)
+            return None if self._hidden(path) else real["read_bytes"](path)
 
         def list_names(directory: Any) -> list[str]:
             self._step()
-            return [name for name in real["list_names"](directory) if not self._hidden(Path(directory, name))]
+            return [name for name in real["list_names"](directory) if not self._hidden(f"{directory}/{name}")]
 
         files.create_exclusive, files.replace = stepped("create_exclusive"), stepped("replace")
         files.write_draft, files.touch = write_draft, touch
@@ -231,8 +231,10 @@ class World:
         if self.faults.full_at == self.faults.writes:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    def _hidden(self, path: Path) -> bool:
-        if path.name not in self.faults.hide or isinstance(threading.current_thread(), Thread):
+    def _hidden(self, path: str | Path) -> bool:
+        if not self.faults.hide or Path(path).name not in self.faults.hide:
+            return False
+        if isinstance(threading.current_thread(), Thread):
             return False
         changed = self._real["modified"](path)
         return changed is not None and self.now - changed < 60

@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cluster import SlurmCluster
-from cluster_helpers import DONE, FAILED, WORK_REMAINS, ClusterRounds, pbs_rounds
-from fake_pbs import FakePBS
+from cluster_helpers import DONE, FAILED, WORK_REMAINS, ClusterRounds, pbs_rounds, slurm_rounds
+from fake_pbs import make_fake_pbs
 from rounds_for_tests import MARK, wait_for
 from test_halving import group as halving_group
 
@@ -38,6 +39,53 @@ def allocations(rounds: ClusterRounds) -> list[Path]:
     return sorted((rounds.experiments / "r" / ".jobs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
 
 
+def job_id_of(allocation: Path) -> str:
+    return (allocation / "job_id").read_text().strip()
+
+
+@pytest.fixture(scope="module")
+def brief(slurm_cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ClusterRounds]]:
+    """An allocation on Slurm and one on the fake PBS with Slurm's least walltime, a minute.
+
+    It passes while the tests between the two that look at it go on.
+    """
+    fake = make_fake_pbs(tmp_path_factory.mktemp("fake"))
+    slurm = slurm_rounds(slurm_cluster, tmp_path_factory.mktemp("slurm"))
+    with pbs_rounds(fake, tmp_path_factory.mktemp("pbs")) as pbs:
+        try:
+            for made in (slurm, pbs):
+                write_brief(made)
+                assert made.call().returncode == WORK_REMAINS
+            (allocation,) = allocations(slurm)
+            slurm_cluster.kept.add(job_id_of(allocation))
+            yield {"slurm": slurm, "pbs": pbs}
+        finally:
+            slurm_cluster.run(["scancel", *slurm_cluster.kept])
+            slurm_cluster.kept.clear()
+            slurm.kill()
+
+
+def write_brief(rounds: ClusterRounds) -> None:
+    """In the end one has failed, one runs since the beginning, one is completed, one runs since later, one waits."""
+    packed = {"resources": {"walltime": "0:01:00", "pack": {"slots": 2}, "max_running": 1}}
+    fails, sleeps = [sys.executable, "-c", "raise SystemExit(3)"], ["sleep", "8"]
+    commands = {"fails": fails, "runs": None, "sleeps": sleeps, "late": None, "waits": None}
+    rounds.write({
+        name: group(rounds, name, command, priority=-place, **packed)
+        for place, (name, command) in enumerate(commands.items())
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("scheduler", ["slurm", "pbs"])
+def test_what_has_failed_in_an_allocation_leaves_its_slot_to_the_next(
+    brief: dict[str, ClusterRounds], scheduler: str
+) -> None:
+    rounds = brief[scheduler]
+    rounds.wait_for_step_3("runs")
+    wait_for(lambda: rounds.causes("fails") == ["error", "error"], "it has failed twice")
+    assert not rounds.lines("waits")
+
+
 def test_one_job_runs_many_experiments_and_each_slot_takes_the_next(rounds: ClusterRounds) -> None:
     names = [f"e{number}" for number in range(5)]
     write(rounds, names, slots=2, max_running=1)
@@ -47,7 +95,7 @@ def test_one_job_runs_many_experiments_and_each_slot_takes_the_next(rounds: Clus
     rounds.wait_for_step_3("e0")
     rounds.wait_for_step_3("e1")
     told = rounds.status()
-    job_id = (allocation / "job_id").read_text().strip()
+    job_id = job_id_of(allocation)
     assert [told[name]["state"] for name in names] == ["in_progress"] * 2 + ["pending"] * 3
     assert told["e0"]["job_id"] == told["e1"]["job_id"] == job_id
     assert told["e4"]["reason"].startswith(f"waits for a slot in allocation {job_id}")
@@ -85,34 +133,6 @@ def test_an_experiment_that_fails_and_one_that_hangs_do_not_touch_the_others(rou
     assert rounds.call().returncode == FAILED
 
 
-def test_what_runs_when_the_walltime_is_over_goes_on_in_another_allocation(fake_pbs: FakePBS, tmp_path: Path) -> None:
-    with pbs_rounds(fake_pbs, tmp_path) as rounds:
-        fake_pbs.turn(late=600)
-        names = ["done", "runs", "waits", "also"]
-        write(rounds, names, slots=2, max_running=1, walltime="0:00:20")
-        rounds.call()
-        rounds.wait_for_step_3("done")
-        rounds.wait_for_step_3("runs")
-        time.sleep(2.5)  # what comes now comes late
-        rounds.release("done")
-        rounds.wait_for_step_3("waits")
-        (job_id,) = fake_pbs.jobs()
-        fake_pbs.turn()
-        fake_pbs.wait_for_state(job_id, "F")
-        assert fake_pbs.jobs()[job_id]["Exit_status"] == -29
-        fake_pbs.turn(late=600)
-        assert rounds.causes("done") == ["completed"]
-        assert rounds.causes("runs") == ["walltime"]
-        assert rounds.causes("waits") == ["preempted"]  # it had less than a whole walltime, and so is not to blame
-        assert rounds.causes("also") == []
-        rounds.release(*names)
-        rounds.pass_until_done()
-        assert len(allocations(rounds)) == 2
-        assert rounds.begun("runs") == rounds.begun("waits") == [0, 3]
-        assert rounds.begun("done") == rounds.begun("also") == [0]
-        assert all(rounds.lines(name).count("end") == 1 for name in names)
-
-
 @pytest.mark.parametrize(
     ("walltime", "left", "takes"), [(60, 7, True), (60, 5, False), (86400, 310, True), (86400, 290, False)]
 )
@@ -135,7 +155,7 @@ def test_an_allocation_that_died_without_a_word_is_missed_and_its_experiments_go
         slurm.wait_for_step_3(name)
     kill_all(slurm)
     (allocation,) = allocations(slurm)
-    job_id = (allocation / "job_id").read_text().strip()
+    job_id = job_id_of(allocation)
     wait_for(lambda: slurm_cluster.job_states()[job_id] == "FAILED", "Slurm sees that it died")
     slurm.call()
     assert slurm.states() == {"a": "in_progress", "b": "in_progress"}  # until it is certain
@@ -155,7 +175,7 @@ def test_an_allocation_that_slurm_starts_again_goes_on_with_what_it_had(
     for name in "ab":
         slurm.wait_for_step_3(name)
     (allocation,) = allocations(slurm)
-    job_id = (allocation / "job_id").read_text().strip()
+    job_id = job_id_of(allocation)
     kill_all(slurm)
     wait_for(lambda: slurm_cluster.job_states()[job_id] == "FAILED", "Slurm sees that it died")
 
@@ -284,7 +304,7 @@ def test_an_allocation_that_can_never_run_is_told_and_is_deleted_once_nothing_wa
     write(slurm, ["a", "b"], slots=2, queue="short", walltime="1:00:00")  # which has a limit of 5 minutes
     slurm.call()
     (allocation,) = allocations(slurm)
-    job_id = (allocation / "job_id").read_text().strip()
+    job_id = job_id_of(allocation)
     wait_for(lambda: "PartitionTimeLimit" in slurm.call().stdout, "the reason is told")
     done = slurm.call()
     assert done.returncode == FAILED
@@ -304,9 +324,34 @@ def test_to_cancel_all_that_is_packed_deletes_an_allocation_that_has_not_started
     write(slurm, ["a", "b"], slots=2, queue="short", walltime="1:00:00")
     slurm.call()
     (allocation,) = allocations(slurm)
-    job_id = (allocation / "job_id").read_text().strip()
+    job_id = job_id_of(allocation)
     assert slurm.call("--cancel").returncode == DONE
     wait_for(lambda: slurm_cluster.job_states()[job_id] == "CANCELLED", "it is deleted")
+
+
+@pytest.mark.parametrize(("scheduler", "told"), [("slurm", "DUE TO TIME LIMIT"), ("pbs", "job killed: walltime")])
+def test_what_is_killed_when_the_walltime_is_over_goes_on_in_another_allocation(
+    brief: dict[str, ClusterRounds], scheduler: str, told: str
+) -> None:
+    rounds = brief[scheduler]
+    (first,) = allocations(rounds)
+    log = first / "log"
+    wait_for(lambda: log.exists() and told in log.read_text(), "the scheduler ends it", 150)
+    wait_for(lambda: all(rounds.record(name).attempts[0].closed for name in ("runs", "late")), "they stop")
+    causes = {"fails": ["error", "error"], "runs": ["walltime"], "sleeps": ["completed"], "late": ["preempted"]}
+    # What began late had less than the whole walltime, and so is not to blame.
+    assert {name: rounds.causes(name) for name in causes} == causes
+    assert rounds.causes("waits") == []
+    stopped = ("runs", "late", "waits")
+    rounds.release(*stopped)
+    rounds.pass_until(lambda: all(rounds.record(name).completed for name in stopped), "what was stopped is completed")
+    assert rounds.call().returncode == FAILED
+    assert {name: rounds.causes(name) for name in causes} == {
+        **causes, "runs": ["walltime", "completed"], "late": ["preempted", "completed"]
+    }  # fmt: skip
+    assert [rounds.begun(name) for name in stopped] == [[0, 3], [0, 3], [0]]
+    assert all(rounds.lines(name).count("end") == 1 for name in stopped)
+    assert len(allocations(rounds)) == 2
 
 
 def kill_all(rounds: ClusterRounds) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,18 +19,30 @@ TESTS = Path(__file__).parent
 METHODS = [*DISTILLING, "fitnets_in_two_stages"]
 
 
-def kill_and_resume(kind: str, kills: int, directory: Path, *how: str) -> None:
-    command = [sys.executable, str(TESTS / "kill_and_resume.py"), kind, str(kills), str(directory), *how]
-    done = subprocess.run(
-        command,
-        env={**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}"},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+@pytest.fixture(scope="module")
+def trainer() -> Iterator[subprocess.Popen[str]]:
+    """kill_and_resume.py, one for all tests: to load what it loads takes longer than to train."""
+    env = {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}"}
+    started = subprocess.Popen(
+        [sys.executable, str(TESTS / "kill_and_resume.py")],
+        env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield started
+    finally:
+        os.killpg(started.pid, signal.SIGKILL)
+        started.communicate()
+
+
+def kill_and_resume(
+    trainer: subprocess.Popen[str], kind: str, kills: int, directory: Path, device: str = "cpu", step: str = "auto"
+) -> None:
+    assert trainer.stdin and trainer.stdout
+    trainer.stdin.write(json.dumps([kind, kills, str(directory), device, step]) + "\n")
+    trainer.stdin.flush()
+    answer = trainer.stdout.readline().strip()
+    assert answer, "it failed"
+    told = json.loads(answer)
     assert told["kills"] >= kills
     assert told["straight"]["outcome"]["finished"]
     assert len(told["straight"]["outcome"]["final_hash"]) == 64
@@ -40,14 +54,16 @@ def kill_and_resume(kind: str, kills: int, directory: Path, *how: str) -> None:
 
 @pytest.mark.parametrize(("kind", "kills"), [("pure", 8), ("stages", 16), *((method, 4) for method in METHODS)])
 def test_a_training_killed_at_random_moments_ends_bit_for_bit_as_one_that_was_not(
-    kind: str, kills: int, tmp_path: Path
+    trainer: subprocess.Popen[str], kind: str, kills: int, tmp_path: Path
 ) -> None:
-    kill_and_resume(kind, kills, tmp_path)
+    kill_and_resume(trainer, kind, kills, tmp_path)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("step", ["eager", "graph"])
 @pytest.mark.parametrize("kind", ["pure", *METHODS])
-def test_it_does_so_on_a_gpu_with_and_without_graphs(kind: str, step: str, tmp_path: Path) -> None:
-    kill_and_resume(kind, 3, tmp_path, "cuda", step)
+def test_it_does_so_on_a_gpu_with_and_without_graphs(
+    trainer: subprocess.Popen[str], kind: str, step: str, tmp_path: Path
+) -> None:
+    kill_and_resume(trainer, kind, 3, tmp_path, "cuda", step)

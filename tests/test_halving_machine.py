@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from hypothesis.stateful import invariant
-from test_state_machine import Rounds, run
+from test_state_machine import Known, Rounds, run
 
-from roundhouse import record
-from roundhouse.attempt import Record
+from roundhouse.attempt import Attempt
 from roundhouse.causes import Cause
 from roundhouse.experiment import Experiment, Halving
 
@@ -19,28 +17,32 @@ class Halved(Rounds):
 
     experiments = [BETTER, WORSE]
 
-    def known(self, experiment: Experiment) -> Record:
-        return record.read(self.place.directory(experiment))
+    def of(self, experiment: Experiment, known: Known) -> tuple[Attempt, ...]:
+        return known[self.place.directory(experiment)].attempts
 
-    @invariant()
-    def the_better_one_is_never_pruned(self) -> None:
-        assert Cause.PRUNED not in {one.cause for one in self.known(BETTER).attempts}
+    def the_better_one_is_never_pruned(self, known: Known) -> None:
+        assert Cause.PRUNED not in {one.cause for one in self.of(BETTER, known)}
 
-    @invariant()
-    def the_worse_one_is_pruned_only_at_a_rung_that_the_better_one_has_reached(self) -> None:
-        attempts = self.known(WORSE).attempts
+    def the_worse_one_is_pruned_only_at_a_rung_that_the_better_one_has_reached(self, known: Known) -> None:
+        attempts = self.of(WORSE, known)
         if Cause.PRUNED in {one.cause for one in attempts}:
             paused = max(one.opened.pause_at or 0 for one in attempts if one.cause is Cause.RUNG)
-            better = self.known(BETTER).attempts
+            better = self.of(BETTER, known)
             assert any(one.cause is Cause.RUNG and (one.opened.pause_at or 0) >= paused for one in better) or any(
                 one.cause is Cause.COMPLETED for one in better
             )
 
-    @invariant()
-    def a_run_goes_on_from_a_rung_once(self) -> None:
+    def a_run_goes_on_from_a_rung_once(self, known: Known) -> None:
         for experiment in self.experiments:
-            paused = [one.opened.pause_at for one in self.known(experiment).attempts if one.cause is Cause.RUNG]
+            paused = [one.opened.pause_at for one in self.of(experiment, known) if one.cause is Cause.RUNG]
             assert len(paused) == len(set(paused)), f"{experiment.path} paused at {paused}"
+
+    held = (
+        *Rounds.held,
+        the_better_one_is_never_pruned,
+        the_worse_one_is_pruned_only_at_a_rung_that_the_better_one_has_reached,
+        a_run_goes_on_from_a_rung_once,
+    )
 
 
 def test_the_invariants_hold_while_a_group_is_pruned() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 from simulation import HOME, Crash, Faults, Process, Thread, World
 
 from roundhouse import dispatch, files, orders, record, shared_job
+from roundhouse.attempt import Record
 from roundhouse.causes import Cause
 from roundhouse.dispatch import Workplace
 from roundhouse.experiment import Experiment, Resources
@@ -39,6 +40,7 @@ TASKS.append(Experiment("r", "c", "c/0", "s", {}, TASK, after={"a": ("a/0",)}))
 OVER = {State.COMPLETED, State.FAILED, State.CANCELLED, State.BLOCKED, State.PRUNED}
 ELSEWHERE = Identity("slurm", "elsewhere", "me")
 STEPS = st.integers(1, 60)
+Known = Mapping[Path, Record]  # by the experiment's directory
 
 
 def memory_folder() -> Path:
@@ -63,7 +65,7 @@ class Rounds(RuleBasedStateMachine):
         self.place.script = lambda *_: "#!/bin/bash\n"  # type: ignore[method-assign]
         self.place.array_script = lambda *given: str(given[4])  # type: ignore[method-assign]
         self.passes: list[Thread] = []
-        self.completed: dict[str, int] = {}
+        self.completed: dict[Path, int] = {}
         type(self).mutate(self)
 
     @initialize(
@@ -261,68 +263,79 @@ class Rounds(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------------------------------ invariants
 
-    @invariant()
-    def one_attempt_is_open(self) -> None:
-        for experiment in self.experiments:
-            rec = record.read(self.place.directory(experiment))
-            unclosed = [attempt.number for attempt in rec.attempts if not attempt.closed]
-            assert len(unclosed) <= 1, f"{experiment.path}: attempts {unclosed} are open at once"
-            numbers = [attempt.number for attempt in rec.attempts]
-            assert numbers == list(range(1, len(numbers) + 1)), f"{experiment.path}: attempts {numbers}"
-            assert not rec.damage and not rec.notes
+    def known(self) -> Known:
+        """What the records of all experiments say now."""
+        return {place: record.read(place) for place in map(self.place.directory, self.experiments)}
 
     @invariant()
-    def one_writer_per_directory(self) -> None:
+    def all_invariants_hold(self) -> None:
+        """Of records that are read once for all of them, since reading is most of their time."""
+        known = self.known()
+        for holds in self.held:
+            holds(self, known)
+
+    def one_attempt_is_open(self, known: Known) -> None:
+        for directory, rec in known.items():
+            unclosed = [attempt.number for attempt in rec.attempts if not attempt.closed]
+            assert len(unclosed) <= 1, f"{directory}: attempts {unclosed} are open at once"
+            numbers = [attempt.number for attempt in rec.attempts]
+            assert numbers == list(range(1, len(numbers) + 1)), f"{directory}: attempts {numbers}"
+            assert not rec.damage and not rec.notes
+
+    def one_writer_per_directory(self, known: Known) -> None:
         for (directory, number), writers in self.world.writers.items():
             assert len(writers) == 1, f"{directory}, attempt {number}: {len(writers)} writers"
-            rec = record.read(directory)
-            attempt = next(one for one in rec.attempts if one.number == number)
+            attempt = next(one for one in known[directory].attempts if one.number == number)
             assert attempt.claim is not None, "a writer without a claim"
             assert not attempt.claim.void, "a job started in a void attempt"
             assert attempt.claim.nonce in writers, "the claim is not the writer's"
 
-    @invariant()
-    def one_submit_per_token(self) -> None:
+    def one_submit_per_token(self, known: Known) -> None:
         assert all(count == 1 for count in self.world.submits.values()), "a token was submitted twice"
         for where, tokens in self.world.submitted.items():
             assert len(tokens) == 1, f"{where} was submitted {len(tokens)} times"
 
-    @invariant()
-    def the_id_of_an_attempt_is_that_of_its_job(self) -> None:
-        for experiment in self.experiments:
-            newest = record.read(self.place.directory(experiment)).newest
+    def the_id_of_an_attempt_is_that_of_its_job(self, known: Known) -> None:
+        for directory, rec in known.items():
+            newest = rec.newest
             for job in self.world.jobs if newest and newest.job_id and not newest.closed else ():
                 if job.name == newest.opened.job_name and job.index == (newest.opened.index or 0):
-                    assert newest.job_id == job.id, f"{experiment.path} looks for job {newest.job_id}, but has {job.id}"
+                    assert newest.job_id == job.id, f"{directory} looks for job {newest.job_id}, but has {job.id}"
 
-    @invariant()
-    def no_job_starts_in_an_attempt_that_is_over(self) -> None:
+    def no_job_starts_in_an_attempt_that_is_over(self, known: Known) -> None:
         assert not self.world.late_starts
 
-    @invariant()
-    def absence_is_no_evidence(self) -> None:
+    def absence_is_no_evidence(self, known: Known) -> None:
         """No job that gives signs of life, and never froze, was given up by a runner."""
         for process in self.living():
             if process.reporting and not process.ever_stopped:
-                rec = record.read(process.job.directory)
-                attempt = next(one for one in rec.attempts if one.number == process.holds)
+                attempts = known[process.job.directory].attempts
+                attempt = next(one for one in attempts if one.number == process.holds)
                 assert attempt.result is None, f"closed as {attempt.result} while its job is well"
 
-    @invariant()
-    def nothing_runs_twice_at_once(self) -> None:
+    def nothing_runs_twice_at_once(self, known: Known) -> None:
         well = [p.job.directory for p in self.living() if p.reporting and not p.ever_stopped]
         assert len(well) == len(set(well))
 
-    @invariant()
-    def completed_is_final_and_unique(self) -> None:
-        for experiment in self.experiments:
-            rec = record.read(self.place.directory(experiment))
+    def completed_is_final_and_unique(self, known: Known) -> None:
+        for directory, rec in known.items():
             done = [attempt.number for attempt in rec.attempts if attempt.cause is Cause.COMPLETED]
             assert len(done) <= 1
-            before = self.completed.get(experiment.path)
-            assert before is None or done == [before], f"{experiment.path} was completed and is not any more"
+            before = self.completed.get(directory)
+            assert before is None or done == [before], f"{directory} was completed and is not any more"
             if done:
-                self.completed[experiment.path] = done[0]
+                self.completed[directory] = done[0]
+
+    held: tuple[Callable[[Any, Known], None], ...] = (
+        one_attempt_is_open,
+        one_writer_per_directory,
+        one_submit_per_token,
+        the_id_of_an_attempt_is_that_of_its_job,
+        no_job_starts_in_an_attempt_that_is_over,
+        absence_is_no_evidence,
+        nothing_runs_twice_at_once,
+        completed_is_final_and_unique,
+    )
 
     def teardown(self) -> None:
         try:
@@ -358,12 +371,14 @@ class Rounds(RuleBasedStateMachine):
             for process in self.living():
                 for _ in range(8):
                     world.step(process)
-            self.one_attempt_is_open()
-            self.one_writer_per_directory()
+            known = self.known()
+            self.one_attempt_is_open(known)
+            self.one_writer_per_directory(known)
         else:
             raise AssertionError(f"no end in sight: {states}")
-        self.completed_is_final_and_unique()
-        self.one_submit_per_token()
+        known = self.known()
+        self.completed_is_final_and_unique(known)
+        self.one_submit_per_token(known)
 
 
 class Arrays(Rounds):
