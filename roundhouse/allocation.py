@@ -103,7 +103,7 @@ class Agent:
                 self._write_down(around)
         except OSError as error:  # a disk that is full may have room in a while, and what runs must not suffer for it
             print(f"roundhouse: {error.filename or 'the system'}: {error.strerror or error}", flush=True)
-            return self.has_time()
+            return self.has_time() or bool(self.slots.pool.running)
         return bool(taken or self._running or self.slots.pool.running)
 
     def hear(self, number: int, frame: FrameType | None) -> None:
