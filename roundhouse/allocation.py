@@ -35,7 +35,7 @@ from roundhouse.view import Row
 
 LOOK_EVERY = 0.02  # seconds between looks at what runs
 LISTEN_EVERY = 2.0  # seconds between looks for what is to be cancelled
-LOOK_AROUND = 10.0  # seconds between looks for something to run, while slots are free
+LOOK_AROUND = 10.0  # seconds between looks at everything, while slots are free
 KILL_AFTER = 60.0  # seconds that jobs have to save their place, once they were told to
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
@@ -66,6 +66,7 @@ class Agent:
     _running: dict[str, Attempt] = field(default_factory=dict)  # by path
     _cancelled: set[str] = field(default_factory=set)  # tokens of what was told to stop
     _completed: dict[str, Row] = field(default_factory=dict)  # which stay so
+    _passed_over: set[str] = field(default_factory=set)  # nothing that ends here changes how they stand
 
     def __post_init__(self) -> None:
         self._by_path = {one.path: one for one in self.experiments}
@@ -76,11 +77,14 @@ class Agent:
         self._close_what_was_left()
         around = listen = 0.0
         while True:
-            ended = self.slots.pool.reap()
-            if ended or time.monotonic() >= around:
+            ended, due = self.slots.pool.reap(), time.monotonic() >= around
+            if due:
                 around = time.monotonic() + LOOK_AROUND
-                if not self._look_around():
+                self._passed_over.clear()
+            if (ended or due) and not self._look_around():
+                if due:
                     return
+                around = 0.0  # before it ends, it looks at everything once more
             if time.monotonic() >= listen:
                 listen = time.monotonic() + LISTEN_EVERY
                 self._stop_cancelled()
@@ -125,9 +129,11 @@ class Agent:
         for experiment in self._mine:
             if not room.has(self._need):
                 break
-            if experiment.path in self._completed or experiment.path in self._running:
+            if any(experiment.path in those for those in (self._completed, self._running, self._passed_over)):
                 continue
             row = self._row(experiment, around)
+            if row.action.state is not State.PENDING:
+                self._passed_over.add(experiment.path)
             fits = packing.asked_for(row) == self.allocation.resources
             if fits and row.action.verb is Verb.SUBMIT and self._start(row, around):
                 room.take(self._need)

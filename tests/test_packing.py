@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 from roundhouse import allocation, dispatch, packing, record, selection, shared_job, view
 from roundhouse.allocation import Agent
 from roundhouse.attempt import Opened
+from roundhouse.causes import Cause
 from roundhouse.dispatch import Report, Workplace
 from roundhouse.experiment import Experiment, Pack, Resources
 from roundhouse.packing import Allocation
@@ -307,6 +308,24 @@ def test_an_agent_ranks_what_is_chosen_from_once_a_look_around(packed: Packed, m
     agent.run()
     assert [packed.causes(f"b/{rank}") for rank in (1, 2, 3)] == [["completed"]] * 3
     assert max(rankings) == 1
+
+
+def test_an_agent_that_fills_a_slot_does_not_read_again_what_is_over(
+    packed: Packed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = {"all": group("{name}", "true", grid={"name": ["over", "b1", "b2", "b3"]})}
+    agent = packed.agent(groups, 1)
+    over = agent.experiments[0]
+    opened = Opened("rhold", asdict(HERE), over.config_hash(), {})
+    assert record.open_attempt(packed.directory("over"), 1, opened)
+    assert record.void(packed.directory("over"), 1, Cause.CANCELLED, "by the user")
+    reads: list[Path] = []
+    real = record.read
+    monkeypatch.setattr(record, "read", lambda directory: (reads.append(directory), real(directory))[1])
+    monkeypatch.setattr(allocation, "LOOK_AROUND", 1000.0)
+    agent.run()
+    assert [packed.causes(name) for name in ("b1", "b2", "b3")] == [["completed"]] * 3
+    assert reads.count(packed.directory("over")) == 3  # as it starts, as it looks around, and once more at its end
 
 
 def test_an_agent_for_the_present_code_runs_it_whatever_has_run_before(packed: Packed) -> None:
