@@ -25,7 +25,7 @@ lint: $(STAMP)
 	@if command -v shellcheck >/dev/null; then $(VENV)/bin/python -m pytest -q tests/test_templates.py -k shellcheck; else echo "shellcheck is not installed: job scripts not linted" >&2; fi
 
 test: lint
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup --durations 15
+	$(VENV)/bin/python -m pytest -n 2 --durations 15
 
 benchmarks: $(STAMP)
 	$(VENV)/bin/python benchmarks/runner.py

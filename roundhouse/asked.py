@@ -32,7 +32,24 @@ def job(asked: Resources) -> str:
     gpus = f", {counted(asked.ngpus, 'GPU')}" if asked.ngpus else ""
     more = _besides(asked.exclude, asked.accumulate)
     memory = f", {_memory(asked.mem_mb)}" if asked.mem_mb else ""
-    return f"{counted(asked.ncpus, 'core')}{gpus}{memory}, {walltime(asked.walltime_s)}{more}"
+    slots = f" for {counted(asked.pack.slots, 'slot')}" if asked.pack else ""
+    return f"{counted(asked.ncpus, 'core')}{gpus}{memory}, {walltime(asked.walltime_s)}{slots}{more}"
+
+
+def divided(asked: Resources) -> list[str]:
+    """What may surprise in how an allocation is divided."""
+    pack = asked.pack
+    if pack is None:
+        return []
+    told, places = [], asked.ngpus * pack.per_gpu
+    if pack.slots > asked.ncpus:
+        told.append(
+            f"{pack.slots} slots share {counted(asked.ncpus, 'core')} (ncpus): experiments slow each other down"
+        )
+    if pack.slots < places:
+        gpus = f"{counted(asked.ngpus, 'GPU')} with {pack.per_gpu} on each (per_gpu)"
+        told.append(f"{counted(pack.slots, 'slot')}, though {gpus} would have room for {places}")
+    return told
 
 
 def changed(asked: Mapping[str, Any]) -> str:

@@ -9,7 +9,6 @@ import json
 import os
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.execute import runner as command_runner
 from roundhouse.experiment import Experiment
 from roundhouse.names import nearest
-from roundhouse.plan import State, Verb
+from roundhouse.plan import State
 from roundhouse.round import Round, json_schema, load_round
 from roundhouse.schedulers.local import Local
 from roundhouse.site import load_site
@@ -104,8 +103,10 @@ def run(options: argparse.Namespace, repository: Path) -> int:
 def _check(options: argparse.Namespace) -> None:
     for name in ("limit", "jobs_per_gpu", "watch"):
         value = getattr(options, name)
-        if value is not None and not (0 if name == "limit" else 1) <= value < 1e7:
-            raise RoundhouseError(f"--{name.replace('_', '-')} {value} makes no sense")
+        least, most = 0 if name == "limit" else 1, 10**7
+        if value is not None and not least <= value < most:
+            advice = f"below {most:,}" if value >= most else f"from {least} on"
+            raise RoundhouseError(f"--{name.replace('_', '-')} {value} makes no sense: give a number {advice}")
     if options.json and not options.status:
         raise RoundhouseError("--json goes with --status")
     if options.force and not options.archive:
@@ -300,23 +301,15 @@ def _status(report: Report, loaded: Round, as_json: bool) -> int:
 
 def _dry_run(place: Workplace, loaded: Round, only: Only, limit: int | None) -> int:
     """What a pass would do, with the job scripts rendered into a temporary folder."""
+    from roundhouse import rehearsal
+
     report = dispatch.run_pass(place, loaded.experiments, act=False, only=only, limit=limit)
-    folder = Path(tempfile.mkdtemp(prefix=f"roundhouse-{loaded.name}-"))
-    scripts = 0
-    for row in report.rows:
-        print(view.prospect(row))
-        if row.action.verb is Verb.SUBMIT:
-            scripts += 1
-            script = folder / f"{row.experiment.path.replace('/', '__')}.sh"
-            code = place.copies.of(row.experiment, row.record, make=False)
-            text = place.script(row.experiment, row.record.next_number, record.new_token(), row.resources, code)
-            script.write_text(text)
-    _tell(report.notes)
+    folder, told = rehearsal.write(report.foreseen, loaded.name)
+    _tell([*map(view.prospect, report.rows), *told, *rehearsal.notes(report.foreseen), *report.notes])
     _tell(view.refusals(report.rows) + report.trouble, sys.stderr)
     print(view.summary(loaded.name, report.rows, len(loaded.experiments)))
-    print(
-        f"{scripts} would be submitted through {place.scheduler.kind} (site {place.site.name}). Their scripts: {folder}"
-    )
+    through = f"through {place.scheduler.kind} (site {place.site.name})"
+    print(f"{rehearsal.summary(report.foreseen)} would be submitted {through}." + f" Scripts: {folder}" * bool(folder))
     return TROUBLE if report.trouble else DONE
 
 

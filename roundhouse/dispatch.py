@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -24,7 +25,7 @@ from roundhouse.retry import policy_of
 from roundhouse.schedulers.base import Identity, Job, Run, Scheduler
 from roundhouse.selection import Selections
 from roundhouse.snapshot import Copies
-from roundhouse.submission import Submissions
+from roundhouse.submission import Foreseen, Submissions
 from roundhouse.view import Row
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ class Report:
 
     rows: list[Row] = field(default_factory=list)
     done: list[tuple[Experiment, Action]] = field(default_factory=list)  # what was carried out
+    foreseen: list[Foreseen] = field(default_factory=list)  # what would be submitted, by a pass that only tells
     trouble: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what a person should know besides, a line each
     clock: Clock = Clock(0.0, 0.0, 0.0)  # by which it was judged
@@ -167,11 +169,13 @@ def run_pass(
     if all(rec.folded for rec in records):
         seen, clock = NOT_ASKED, Clock(0.0, 0.0, 0.0)
     else:
-        place.experiments.mkdir(parents=True, exist_ok=True)
+        if act:
+            place.experiments.mkdir(parents=True, exist_ok=True)
         for name in {experiment.round for experiment in experiments} if act else ():
             make_directory(Archive.of(name, place.experiments, place.analysis or place.repository / "analysis"))
         seen = look(place.scheduler, place.run, records)
-        clock = Clock(files.server_time(place.experiments), place.scheduler.grace, place.settle, place.backoff)
+        now = files.server_time(place.experiments) if act or place.experiments.exists() else time.time()
+        clock = Clock(now, place.scheduler.grace, place.settle, place.backoff)
     report = Report(clock=clock, asking=seen.took)
     if seen.trouble and seen is not NOT_ASKED:
         report.blind = True

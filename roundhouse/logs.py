@@ -7,22 +7,31 @@ from pathlib import Path
 from roundhouse import files, record
 from roundhouse.attempt import Record
 
+_OURS = "roundhouse: attempt"  # how lines begin that are told about the run, and not by it
+
 
 def tail(directory: Path, number: int, lines: int = 15) -> str:
     """The end of what the attempt printed, its scheduler's last words included."""
-    parts = []
-    for name in (record.LOG, record.SCHEDULER_LOG):
-        try:
-            raw = files.read_bytes(record.attempt_directory(directory, number) / name) or b""
-        except OSError as error:  # words for people must stop nobody
-            parts.append(f"{name} cannot be read: {error.strerror}")
-            continue
-        parts += raw[-8192:].decode(errors="replace").splitlines()[-lines:]
-    return "\n".join(parts)
+    place = record.attempt_directory(directory, number)
+    return "\n".join(line for name in (record.LOG, record.SCHEDULER_LOG) for line in _end(place / name)[-lines:])
 
 
 def last_words(rec: Record) -> str:
-    """The last line that the failed run printed itself."""
-    lines = tail(rec.directory, rec.runs[-1].number).splitlines()
-    said = [line.strip() for line in lines if line.strip() and not line.startswith("roundhouse: attempt")]
+    """The last line that the failed run printed itself, if it printed any; the scheduler's, if it never got so far."""
+    place = record.attempt_directory(rec.directory, rec.runs[-1].number)
+    said: list[str] = []
+    for line in _end(place / record.LOG) or _end(place / record.SCHEDULER_LOG):
+        if line.startswith(f"{_OURS} {rec.runs[-1].number} runs "):
+            said.clear()  # what came before was said by setup lines
+        elif line.strip() and not line.startswith(_OURS):
+            said.append(line.strip())
     return f". Its last words: {said[-1].removeprefix('roundhouse: ')[:200]}" if said else ""
+
+
+def _end(log: Path) -> list[str]:
+    """The last lines of a log."""
+    try:
+        raw = files.read_bytes(log) or b""
+    except OSError as error:  # words for people must stop nobody
+        return [f"{log.name} cannot be read: {error.strerror}"]
+    return raw[-8192:].decode(errors="replace").splitlines()

@@ -17,8 +17,8 @@ def is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: `did you mean 'grid'?`, or all names where none is near."""
+def nearest(name: str, known: Iterable[str], most: int = MOST) -> str:
+    """The end of a message about an unknown name: `did you mean 'grid'?`, or `most` names where none is near."""
     from difflib import get_close_matches
 
     by_lower = {one.lower(): one for one in known}
@@ -26,7 +26,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean {by_lower[close[0]]!r}?"
     named = sorted(by_lower.values())
-    told = ", ".join(named[:MOST]) + (f", and {len(named) - MOST} more" if len(named) > MOST else "")
+    told = ", ".join(named[:most]) + (f", and {len(named) - most} more" if len(named) > most else "")
     return f"there {'is' if len(named) == 1 else 'are'} {told or 'none'}"
 
 

@@ -38,7 +38,7 @@ def settings_of(rows: Sequence[Row]) -> list[Setting]:
                 [row.experiment.group, row.experiment.study, row.experiment.command, config], sort_keys=True
             )
             groups.setdefault(key, []).append(row)
-    return [_setting(members) for members in groups.values()]
+    return [setting for setting in map(_setting, groups.values()) if setting.values]
 
 
 def _setting(rows: Sequence[Row]) -> Setting:

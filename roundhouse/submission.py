@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from roundhouse import files, packing, record, shared_job
 from roundhouse.attempt import Opened, Record
@@ -29,6 +29,20 @@ _SLOTS_TAKEN = Action(Verb.NOTHING, State.PENDING, "limit reached: all slots of 
 _AT_ONCE = 16  # attempts of an array that are opened side by side: each waits for the disk several times
 
 
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """A job that a pass would submit.
+
+    `rows`: the experiment, the tasks of an array, or all that wait for a slot in such an allocation.
+    """
+
+    kind: Literal["array", "allocation", "single job"]
+    rows: Sequence[Row]
+    resources: Resources
+    script: Callable[[], str]  # renders it
+    at_once: int | None = None  # tasks of an array that may run
+
+
 @dataclass
 class Submissions:
     """What one pass submits, the most important first, within the limits."""
@@ -46,7 +60,7 @@ class Submissions:
         self.live = self.seen.live  # jobs of the user, those of this pass included
 
     def submit(self, rows: Sequence[Row], limit: int | None) -> Iterator[Row]:
-        """Submit what is to be submitted; yields the rows that changed. Without `act`, only tells what has no room."""
+        """Submit what is to be submitted; yields the rows that changed. Without `act`, only tells what would go."""
         waiting = [row for row in rows if row.action.verb is Verb.SUBMIT]
         waiting.sort(key=lambda row: -row.experiment.priority)
         room, full = self._room(rows, len(waiting), limit)
@@ -69,6 +83,7 @@ class Submissions:
             taken = {id(row) for row in batch}
             waiting = waiting[1:] if len(batch) == 1 else [row for row in waiting if id(row) not in taken]
             if not self.act:
+                self.report.foreseen.append(self._foreseen(batch))
                 room -= len(batch)
                 continue
             answer, actions = self._submit_array(batch) if len(batch) > 1 else self.submit_one(batch[0])
@@ -130,6 +145,12 @@ class Submissions:
         """The copy of the code that it is to run; it is made, if it is not there yet."""
         return self.place.copies.of(row.experiment, row.record, self.act)
 
+    def _foreseen(self, batch: Sequence[Row]) -> Foreseen:
+        like, name = batch[0].resources, record.new_token()
+        if len(batch) == 1:
+            return Foreseen("single job", batch, like, lambda: self._script(batch[0], name, like))
+        return Foreseen("array", batch, like, lambda: self._array_script(batch, name), self._at_once.get(like))
+
     def _queue(self, resources: Resources) -> str | None:
         return resources.queue or self.place.site.queue
 
@@ -155,14 +176,14 @@ class Submissions:
         wanted = packing.wanted(waiting, like, [allocation for allocation, _ in living])
         if not wanted:  # and yet something may have no allocation that takes it
             full = f"limit reached: max_running: {like.max_running}, and those that live were submitted with --only"
-        room, more, otherwise = self._submit_allocations(rows[0], like, wanted, room, full)
+        room, more, otherwise = self._submit_allocations(rows, like, wanted, room, full)
         self._tell_of_other_code(queues)
         return room, [row for queue in queues for row in queue.stand(more, otherwise)]
 
     def _submit_allocations(
-        self, row: Row, like: Resources, wanted: int, room: int, full: str
+        self, rows: Sequence[Row], like: Resources, wanted: int, room: int, full: str
     ) -> tuple[int, list[str], Action]:
-        """Submit some allocations, for what is like `row`.
+        """Submit some allocations for experiments that ask for the same.
 
         Returns the room that is left, what to call each of them, and how an experiment stands that no allocation takes.
         """
@@ -171,11 +192,14 @@ class Submissions:
             room -= 1
             if not self.act:
                 made.append("an allocation that would be submitted")
+                self.report.foreseen.append(
+                    Foreseen("allocation", rows, like, lambda: self._allocation_script(rows[0], like))
+                )
                 continue
             try:
-                answer = packing.submit(self.place, self._allocation(row, like))
+                answer = packing.submit(self.place, self._allocation(rows[0], like))
             except OSError as error:
-                name = row.experiment.round
+                name = rows[0].experiment.round
                 self.report.trouble.append(f"an allocation of round {name} was not submitted in order: {error}")
                 break
             if isinstance(answer, Refused) and not answer.later:
@@ -188,7 +212,7 @@ class Submissions:
             made.append(
                 f"allocation {answer.job_id}" if isinstance(answer, Submitted) else f"to be looked up: {answer.why}"
             )
-            self.report.done.append((row.experiment, Action(Verb.SUBMIT, State.PENDING, made[-1])))
+            self.report.done.append((rows[0].experiment, Action(Verb.SUBMIT, State.PENDING, made[-1])))
         return room, made, Action(Verb.NOTHING, State.PENDING, full, Cause.LIMIT)
 
     def _tell_of_other_code(self, queues: Sequence[packing.Queue]) -> None:
@@ -213,6 +237,9 @@ class Submissions:
         code = self._code(replace(row, record=Record(row.record.directory)))
         return self.place.allocation(row.experiment.round, like, self.seen.identity, code)
 
+    def _allocation_script(self, row: Row, like: Resources) -> str:
+        return self.place.allocation_script(self._allocation(row, like))
+
     # ------------------------------------------------------------------------------------------ one job
 
     def submit_one(
@@ -225,8 +252,8 @@ class Submissions:
         """
         experiment, directory, number = row.experiment, row.record.directory, row.record.next_number
         token = record.new_token()
-        asked, code = resources or row.resources, self._code(row)
-        script = self.place.script(experiment, number, token, asked, code)
+        asked = resources or row.resources
+        script = self._script(row, token, asked)
         try:
             if not self._open(row, token, asked, os.path.relpath(shared, directory) if shared else None):
                 return None, [_FASTER]
@@ -242,6 +269,9 @@ class Submissions:
         self.live += isinstance(answer, Submitted)
         self.report.done.append((experiment, action))
         return answer, [action]
+
+    def _script(self, row: Row, token: str, asked: Resources) -> str:
+        return self.place.script(row.experiment, row.record.next_number, token, asked, self._code(row))
 
     def _open(
         self, row: Row, token: str, asked: Resources, shared: str | None = None, index: int | None = None
@@ -285,8 +315,8 @@ class Submissions:
 
         A task whose attempt another runner has opened stays in the array, with nothing to do.
         """
-        name, round_name, like = record.new_token(), batch[0].experiment.round, batch[0].resources
-        shared = shared_job.directory_of(self.place.experiments / round_name, name)
+        name = record.new_token()
+        shared = shared_job.directory_of(self.place.experiments / batch[0].experiment.round, name)
         try:
             shared_job.make(shared)
             with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -294,10 +324,7 @@ class Submissions:
             if not any(tokens):
                 return None, [_FASTER] * len(batch)
             files.replace(shared / shared_job.MANIFEST, manifest(batch, tokens).encode())
-            script = self.place.array_script(
-                round_name, like, self._code(batch[0]), name, len(batch), self._at_once.get(like)
-            )
-            files.replace(shared / shared_job.SCRIPT, script.encode())
+            files.replace(shared / shared_job.SCRIPT, self._array_script(batch, name).encode())
             answer = self.place.scheduler.submit(self.place.run, shared / shared_job.SCRIPT, name)
             if isinstance(answer, Submitted):
                 shared_job.write_id(shared, answer.job_id)
@@ -311,6 +338,11 @@ class Submissions:
         self.live += len(batch) * isinstance(answer, Submitted)
         self.report.done += [(row.experiment, action) for row, action in zip(batch, actions, strict=True)]
         return answer, actions
+
+    def _array_script(self, batch: Sequence[Row], name: str) -> str:
+        round_name, like = batch[0].experiment.round, batch[0].resources
+        code, at_once = self._code(batch[0]), self._at_once.get(like)
+        return self.place.array_script(round_name, like, code, name, len(batch), at_once)
 
     def _open_task(self, row: Row, index: int, shared: Path) -> str | None:
         """Open one attempt as a task: its token; None if it is not to run, since another runner was faster."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MANY = 60  # experiments above which a table shows groups, and single rows only for what needs attention
+LONG = 60  # characters of a reason above which it is told once for rows below each other
 LISTED = 12  # paths, or lines of one kind, that are told in one place
 
 _STYLE = {
@@ -149,7 +150,7 @@ def table(rows: Sequence[Row]) -> Table:
         "job": [_job(row, one) for row, one in zip(rows, told, strict=True)],
         "epoch": [f"{one['epoch']}/{one['epochs']}" if one["epochs"] else "" for one in told],
         " ".join(["best", *metrics]) if len(metrics) == 1 else "best": [number(one["best"]) for one in told],
-        "reason": [one["reason"] for one in told],
+        "reason": _once([one["reason"] for one in told]),
     }
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     shown = {heading: cells for heading, cells in columns.items() if any(map(str, cells))}
@@ -160,6 +161,15 @@ def table(rows: Sequence[Row]) -> Table:
     for cells in zip(*shown.values(), strict=True):
         drawn.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
     return drawn
+
+
+def _once(reasons: Sequence[str]) -> list[str]:
+    """Reasons of rows below each other: a long one in full only where it begins."""
+    before = ["", *reasons]
+    return [
+        "(as above)" if len(reason) > LONG and reason == above else reason
+        for above, reason in zip(before, reasons, strict=False)
+    ]
 
 
 def _job(row: Row, told: Mapping[str, Any]) -> str:

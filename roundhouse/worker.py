@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -237,7 +238,8 @@ def run_command(work: Work) -> int:
         environ[f"ROUNDHOUSE_INPUT_{group.upper().replace('-', '_')}"] = os.pathsep.join(
             str(directory) for directory in directories
         )
-    print("roundhouse: " + " ".join(words), flush=True)
+    told = "\\n".join(shlex.join(words).splitlines())
+    print(f"roundhouse: attempt {work.number} runs {told}", flush=True)
     try:
         # It stays in this process group: the job's shell signals, and waits for, the group as a whole.
         work.child = subprocess.Popen(words, env=environ, preexec_fn=die_with_parent)

@@ -269,8 +269,8 @@ def _explain(detail: ErrorDetails, model: type[BaseModel]) -> tuple[Location, st
     location = [part for part in detail["loc"] if part != "[key]"]
     where = ".".join(map(str, location))
     if detail["type"] == "extra_forbidden":
-        legal = nearest(str(location[-1]), _keys_at(model, location[:-1]))
-        return location, f"unknown key {where!r}: {legal}"
+        legal = _keys_at(model, location[:-1])
+        return location, f"unknown key {where!r}: {nearest(str(location[-1]), legal, len(legal))}"
     if detail["type"] == "missing":
         return location[:-1], f"{'.'.join(map(str, location[:-1])) or 'the file'} needs the key {location[-1]!r}"
     if detail["type"] == "value_error":

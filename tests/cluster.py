@@ -154,7 +154,7 @@ class SlurmCluster:
             if "slurmctld" in self.daemons:
                 self.clear()
         finally:
-            for daemon in ("slurmctld", "slurmd", "munged"):
+            for daemon in reversed(list(self.daemons)):
                 self.stop(daemon)
             shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import CannotStart, SlurmCluster, skip_or_fail, start_slurm
+from accounting import account
+from cluster import CannotStart, SlurmCluster, skip_or_fail, start_slurm, torque_environment
 from cluster_helpers import DONE, WORK_REMAINS, ClusterRounds, dead, wrap_command
 from rounds_for_tests import REPOSITORY, wait_for
 
@@ -141,54 +142,69 @@ def test_what_a_scheduler_says_before_a_task_starts_lies_beside_the_log_of_its_a
     assert sorted(path.name for path in array.iterdir()) == ["job.sh", "job_id", "manifest"]
 
 
-# An sbatch that accepts no more than so many jobs of a user, as QOSMaxSubmitJobPerUserLimit does.
-LIMITED = """\
-#!/bin/bash
-script="${{@: -1}}"
-range=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$script")
-echo $(( ${{range:-0}} + 1 )) >> {notes}/asked
-if [ $(( $(squeue -h -r | wc -l) + ${{range:-0}} + 1 )) -gt {limit} ]; then
-    echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2
-    echo "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit," \\
-        "user's size and/or time limits)" >&2
-    exit 1
-fi
-exec {sbatch} "$@"
-"""
+@pytest.fixture(scope="module")
+def limited_cluster() -> Iterator[SlurmCluster]:
+    """A Slurm with accounting, by which a user may have 6 jobs."""
+    with contextlib.ExitStack() as stack:
+        try:
+            cluster = start_slurm()
+            stack.callback(cluster.shut_down)
+            account(cluster, most_jobs=6)
+        except CannotStart as problem:
+            skip_or_fail(str(problem))
+        yield cluster
 
 
-def limit_submissions(rounds: ClusterRounds, limit: int) -> None:
-    folder = rounds.folder / "limited"
+def note_calls(rounds: ClusterRounds, command: str) -> None:
+    """Note each submission in the file `calls`."""
+    folder, real = rounds.folder / "noted", shutil.which(command, path=rounds.extra["PATH"])
     folder.mkdir()
-    text = LIMITED.format(notes=rounds.notes, limit=limit, sbatch=shutil.which("sbatch", path=rounds.extra["PATH"]))
-    (folder / "sbatch").write_text(text)
-    (folder / "sbatch").chmod(0o755)
+    (folder / command).write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] || echo "$@" >>"{rounds.notes}/calls"\nexec {real} "$@"\n'
+    )
+    (folder / command).chmod(0o755)
     rounds.extra["PATH"] = f"{folder}:{rounds.extra['PATH']}"
 
 
-def test_a_submit_limit_means_later_and_what_fits_goes_at_once(slurm: ClusterRounds) -> None:
-    limit_submissions(slurm, 10)
-    names = [f"e{number:02}" for number in range(30)]
-    write(slurm, names)
-    done = slurm.call()
-    assert done.returncode == WORK_REMAINS
-    told = slurm.status().values()
-    assert sum(row["state"] == "in_progress" for row in told) == 10
-    assert {row["state"] for row in told} == {"in_progress", "pending"}
-    assert "QOSMaxSubmitJobPerUserLimit" in done.stdout
-    assert [row["path"] for row in told if row["state"] == "in_progress"] == names[:10]
+@pytest.fixture(params=["sbatch", "qsub"])
+def limited(request: pytest.FixtureRequest, limited_cluster: SlurmCluster, tmp_path: Path) -> Iterator[ClusterRounds]:
+    env, scheduler = limited_cluster.env, "slurm"
+    if request.param == "qsub":
+        (tmp_path / "commands").mkdir()
+        env, scheduler = torque_environment(limited_cluster, tmp_path / "commands"), "pbs"
+    made = ClusterRounds(folder=tmp_path, extra={key: env[key] for key in ("SLURM_CONF", "PATH")}, scheduler=scheduler)
+    note_calls(made, request.param)
+    try:
+        yield made
+    finally:
+        limited_cluster.clear()
+        made.kill()
 
-    asked = len(slurm.lines("asked"))
-    assert slurm.call().returncode == WORK_REMAINS
-    assert len(slurm.lines("asked")) == asked  # what is known to be too much is not asked for again
-    slurm.wait_for_step_3(names[0])
-    slurm.release(*names[:3])
-    wait_for(lambda: all(slurm.record(name).completed for name in names[:3]), "three are completed")
-    slurm.pass_until(lambda: sum(row["state"] == "in_progress" for row in slurm.status().values()) == 10, "full again")
-    assert len(slurm.lines("asked")) > asked
-    slurm.release(*names)
-    slurm.pass_until_done()
-    assert all(slurm.lines(name).count("end") == 1 for name in names)
+
+def in_progress(rounds: ClusterRounds) -> list[str]:
+    return [path for path, row in rounds.status().items() if row["state"] == "in_progress"]
+
+
+def test_a_submit_limit_means_later_and_what_fits_goes_at_once(limited: ClusterRounds) -> None:
+    names = [f"e{number:02}" for number in range(16)]
+    write(limited, names)
+    done = limited.call()
+    assert done.returncode == WORK_REMAINS
+    assert {row["state"] for row in limited.status().values()} == {"in_progress", "pending"}
+    assert "QOSMaxSubmitJobPerUserLimit" in done.stdout
+    assert in_progress(limited) == names[:6]
+
+    asked = len(limited.lines("calls"))
+    assert limited.call().returncode == WORK_REMAINS
+    assert len(limited.lines("calls")) == asked  # what is known to be too much is not asked for again
+    limited.wait_for_step_3(names[0])
+    limited.release(*names[:3])
+    wait_for(lambda: all(limited.record(name).completed for name in names[:3]), "three are completed")
+    limited.pass_until(lambda: in_progress(limited) == names[3:9], "full again")
+    assert len(limited.lines("calls")) > asked
+    limited.release(*names)
+    limited.pass_until_done()
+    assert all(limited.lines(name).count("end") == 1 for name in names)
 
 
 def opened_id(rounds: ClusterRounds, path: str) -> str:
@@ -197,7 +213,7 @@ def opened_id(rounds: ClusterRounds, path: str) -> str:
     return job_id
 
 
-@contextmanager
+@contextlib.contextmanager
 def small_cluster(*settings: str) -> Iterator[tuple[SlurmCluster, ClusterRounds]]:
     """A Slurm of this test's own, with other limits."""
     try:

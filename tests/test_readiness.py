@@ -139,7 +139,7 @@ def test_a_dry_run_tells_what_cannot_start_and_changes_nothing(rounds: Repositor
         ["blocked", "bad/1"],
     ]
     assert lines[-2] == "Round r: 3 experiments: 1 pending, 2 blocked."
-    assert lines[-1].startswith("1 would be submitted through local")
+    assert lines[-1].startswith("1 single job would be submitted through local")
     assert done.stderr.splitlines() == ["bad/0 and 1 more cannot start: lr is 'fast', and must be a number"]
     assert snapshot(rounds.experiments) == {}
 

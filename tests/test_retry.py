@@ -218,6 +218,11 @@ def test_a_policy_is_read_from_the_round_file(tmp_path: Path) -> None:
     )
 
 
+def test_the_most_may_be_what_is_asked_for_at_first(tmp_path: Path) -> None:
+    retry = "{memory: {most: 2gb}, walltime: {most: 3600}}\nresources: {mem: 2gb}"
+    assert policy_in(tmp_path, retry).memory.most == 2048
+
+
 def test_a_number_alone_is_the_tries(tmp_path: Path) -> None:
     policy = policy_in(tmp_path, "{memory: 3, walltime: 4, node: 5}")
     assert [policy.tries[cause] for cause in (Cause.MEMORY, Cause.WALLTIME, Cause.NODE)] == [3, 4, 5]
@@ -242,6 +247,14 @@ def test_the_round_wins_over_the_site_key_by_key(tmp_path: Path) -> None:
         ("{memory: {most: much}}", "r.yaml:2: retry.memory.most: 'much' is no amount of memory"),
         ("{walltime: {most: long}}", "r.yaml:2: retry.walltime.most: 'long' is no walltime"),
         ("{error: {tries: 2}}", "r.yaml:2: retry.error should be a whole number"),
+        (
+            "{memory: {most: 1gb}}\nresources: {mem: 2gb}",
+            "r.yaml:2: retry.memory: most is less than the mem that group",
+        ),
+        (
+            "{walltime: {most: 3599}}",
+            "r.yaml:2: retry.walltime: most is less than the walltime that group 'a' asks for",
+        ),
     ],
 )
 def test_mistakes_are_told_with_their_line(tmp_path: Path, retry: str, told: str) -> None:

@@ -61,6 +61,9 @@ def write_two(rounds: Rounds) -> None:
         ("round: other\nexperiments: {e: {path: e, command: x}}", "calls itself 'other'"),
         ("round: r\nexperimets: {}", "did you mean 'experiments'?"),
         ("round: r\nexperiments:\n  e: {path: e, command: x}\n  f: {path: e, command: y}", "path 'e' of group 'f'"),
+        ("round: r\nexperiments: {e: {path: e, command: x, vocabulary: y}}", "there are after, baseline, "
+         "combinations, command, config, exclude, focus, grid, halving, include, path, priority, random, resources, "
+         "select, study, zip"),
         ("round: r\nexperiments: {e: {path: e, command: x, after: [f]}, f: {path: f, study: s, after: [e]}}", "circle"),
         ("round: r\nexperiments:\n  e: {path: '{a}', command: x, grid: {a: []}}", "has no values for 'a'"),
         ("round: r\nexperiments:\n  e: {path: ../e, command: x}", "could leave the experiments folder"),
@@ -83,10 +86,10 @@ def test_a_mistake_in_a_round_file_is_told_with_its_place(rounds: Rounds, call: 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--limit", "-1"], "--limit -1 makes no sense"),
-        (["--watch", "0"], "--watch 0.0 makes no sense"),
+        (["--limit", "-1"], "--limit -1 makes no sense: give a number from 0 on"),
+        (["--watch", "0"], "--watch 0.0 makes no sense: give a number from 1 on"),
         (["--watch", "nan"], "--watch nan makes no sense"),
-        (["--watch", "inf"], "--watch inf makes no sense"),
+        (["--watch", "inf"], "--watch inf makes no sense: give a number below 10,000,000"),
         (["--jobs-per-gpu", "0"], "--jobs-per-gpu 0 makes no sense"),
         (["--json"], "--json goes with --status"),
         (["--only", "x/*"], "--only 'x/*' matches no experiment of round r"),
@@ -181,7 +184,7 @@ def test_a_dry_run_tells_what_would_happen_and_shows_the_scripts(rounds: Rounds,
     lines = out.splitlines()
     assert lines[0].split(maxsplit=2) == ["submit", "t/0", "(1 core, 1 GPU, 1:00:00)"]
     assert lines[2].split(maxsplit=2) == ["pending", "s", "(1 core, 1 GPU, 1:00:00): waits for t/0, which is pending"]
-    assert "2 would be submitted through local" in lines[-1]
+    assert lines[-1].startswith("2 single jobs would be submitted through local (site default). Scripts: ")
     folder = Path(lines[-1].rpartition(" ")[2])
     scripts = sorted(folder.iterdir())
     assert [script.name for script in scripts] == ["t__0.sh", "t__1.sh"]
@@ -223,6 +226,7 @@ def test_an_empty_pass_over_completed_experiments_says_so(rounds: Rounds, call: 
     code, out, err = call()
     assert (code, err) == (DONE, "")
     assert "Round r: all 3 experiments are completed." in out
+    assert "seeds" not in out, "a table of results says nothing where there are no metrics"
     assert call("--retry")[1].startswith("nothing to retry")
     assert call("--cancel")[1].startswith("nothing to cancel")
 

@@ -112,7 +112,8 @@ def test_a_limit_of_slurm_stands_in_the_table_and_nothing_is_tried_again_while_i
     for _ in range(2):
         done = rounds.call("--scheduler", "slurm")
         assert done.returncode == 3
-        assert " ".join(done.stdout.split()).count("limit reached: sbatch (exit 1): sbatch: error: QOSMaxSubmit") == 3
+        assert " ".join(done.stdout.split()).count("limit reached: sbatch (exit 1): sbatch: error: QOSMaxSubmit") == 1
+        assert done.stdout.count("(as above)") == 2
         assert len(tried.read_text().splitlines()) == 1
 
 

@@ -379,7 +379,7 @@ def test_a_round_that_begins_to_want_copies_goes_on_with_one(here: ClusterRounds
 def test_a_dry_run_shows_the_copy_and_makes_none(here: ClusterRounds) -> None:
     write(here, "a")
     done = here.call("--dry-run")
-    folder = Path(done.stdout.split("Their scripts: ")[1].strip())
+    folder = Path(done.stdout.split("Scripts: ")[1].strip())
     script = next(folder.iterdir()).read_text()
     assert f"cd {here.experiments}/r/{snapshot.COPIES}/" in script
     assert not (here.experiments / "r").exists()

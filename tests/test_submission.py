@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,9 +14,10 @@ from roundhouse import dispatch, record, shared_job
 from roundhouse.attempt import Opened
 from roundhouse.causes import Cause
 from roundhouse.dispatch import Workplace
-from roundhouse.experiment import Experiment, Resources
+from roundhouse.experiment import Experiment, Pack, Resources
 from roundhouse.schedulers.base import Identity, Jobs, Refused, SubmitAnswer, Submitted
 from roundhouse.site import Site
+from roundhouse.submission import manifest
 
 REPOSITORY = Path(__file__).parent.parent
 TOO_LARGE = Refused("Array job exceeds server or queue size limit", later=True, too_large=True)
@@ -90,6 +92,41 @@ class Desk:
         experiment = self.experiments[number]
         opened = Opened("rhother", {"kind": "slurm", "server": "here", "user": "me", "boot": ""}, "", {})
         assert record.open_attempt(self.directory(number), 1, replace(opened, config_hash=experiment.config_hash()))
+
+
+@pytest.mark.parametrize(
+    ("limit", "max_jobs", "jobs"), [(None, None, 6), (None, 10, 5), (5, None, 5), (1, 3, 1), (0, None, 0)]
+)
+def test_a_pass_that_only_tells_foresees_the_very_jobs_of_one_that_submits(
+    limit: int | None, max_jobs: int | None, jobs: int, tmp_path: Path
+) -> None:
+    array, packed = Resources(array=True, max_running=6), Resources(ncpus=4, pack=Pack(2), max_running=2)
+    experiments = [Experiment("r", "a", f"a/{n}", "s", {"n": n}, array, priority=n % 2) for n in range(13)]
+    experiments += [Experiment("r", "p", f"p/{n}", "s", {"n": n}, packed) for n in range(5)]
+    experiments += [Experiment("r", "o", f"o/{n}", "s", {"n": n}, priority=2) for n in range(2)]
+    submitted: list[str] = []
+
+    def submit(run: Any, script: Path, name: str, need: Any = None) -> SubmitAnswer:
+        beside = script.parent / shared_job.MANIFEST
+        submitted.append(script.read_text() + (beside.read_text() if beside.exists() else ""))
+        return Submitted(str(len(submitted)))
+
+    scheduler: Any = Refusing(0, TOO_MANY)
+    scheduler.submit, scheduler.array_limit = submit, lambda *_: 10
+    run: Any = None
+    place = Workplace(tmp_path / "e", REPOSITORY, Site(), scheduler, run, "python", max_jobs, analysis=tmp_path)
+    told = dispatch.run_pass(place, experiments, act=False, limit=limit).foreseen
+    assert not (tmp_path / "e").exists()
+    foreseen = [
+        job.script() + (manifest(job.rows, ["T"] * len(job.rows)) if job.kind == "array" else "") for job in told
+    ]
+    dispatch.run_pass(place, experiments, limit=limit)
+    assert [without_tokens(text) for text in foreseen] == [without_tokens(text) for text in submitted]
+    assert len(foreseen) == jobs
+
+
+def without_tokens(text: str) -> str:
+    return re.sub(r"\brh[a-z2-7]{13}\b", "T", text)
 
 
 def test_an_array_that_is_too_large_for_its_queue_goes_in_smaller_ones_in_the_same_pass(tmp_path: Path) -> None:

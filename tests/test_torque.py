@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -130,6 +131,15 @@ def test_a_queue_that_was_not_told_is_a_failed_query(answer: Output) -> None:
 def test_a_submission_is_read_as_what_it_was(answer: Output, expected: Submitted | type) -> None:
     read = read_submission(answer)
     assert read == expected if isinstance(expected, Submitted) else type(read) is expected
+
+
+def test_a_refusal_by_slurm_is_told_in_its_words_however_long_the_command_was() -> None:
+    answer = transcript(TORQUE, "qsub_too_much_memory")
+    answer = replace(answer, stdout=answer.stdout.replace("long.sh.o", f"/scratch/{'experiments/' * 30}long.sh.o"))
+    read = read_submission(answer)
+    assert isinstance(read, Refused)
+    assert read.why.startswith("qsub (exit 1): sbatch: error: Memory specification can not be satisfied")
+    assert "Requested node configuration is not available" in read.why
 
 
 def test_a_full_queue_means_later() -> None:

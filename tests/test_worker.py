@@ -21,6 +21,7 @@ from roundhouse.attempt import Opened
 from roundhouse.causes import EXIT_INPUT, EXIT_INPUT_CHANGED, EXIT_NOT_MINE, Cause
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment
+from roundhouse.logs import last_words
 
 TEACHER = Experiment("r", "teacher", "t/0", None, {}, command=("true",))
 STUDENT = Experiment("r", "student", "deep/er/s", None, {"lr": 0.1}, after={"teacher": ("t/0",)}, command=("true",))
@@ -289,7 +290,7 @@ def test_a_command_that_ends_after_a_signal_is_not_completed(
     ("script", "cause", "code"),
     [
         ("exit 0", Cause.COMPLETED, 0),
-        ("exit 3", Cause.ERROR, 3),
+        ("echo no disk; exit 3", Cause.ERROR, 3),
         ("exit 70", Cause.ERROR, 1),
         ("exit 77", Cause.ERROR, 1),
         ("kill -KILL $$", Cause.UNKNOWN, 137),
@@ -298,9 +299,11 @@ def test_a_command_that_ends_after_a_signal_is_not_completed(
     ],
 )
 def test_a_commands_own_end_tells_the_cause(bench: Bench, script: str, cause: Cause, code: int) -> None:
-    bench.use_the_real_train("sh", "-c", script)
+    bench.use_the_real_train("sh", "-c", f"true\n{script}")
     bench.run()
     assert (bench.result().cause, bench.result().exit_code, bench.result().final) == (cause, code, False)
+    assert f"roundhouse: attempt 1 runs sh -c 'true\\n{script}'\n" in bench.log()
+    assert last_words(record.read(bench.directory)) == ". Its last words: no disk" * script.startswith("echo")
 
 
 def test_a_command_is_told_its_directory_its_inputs_and_where_it_was_before(bench: Bench) -> None:

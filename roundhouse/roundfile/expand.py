@@ -49,14 +49,16 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
     check_selections(file, groups, {group: [one.names for one in combined[group]] for group in groups})
     waits = waits_of(file, groups, located)
     experiments: list[Experiment] = []
+    asked: dict[str, list[Resources]] = {}
     retry = content.retry.written()
     for group, combinations in combined.items():
         names = [one.names for one in combinations]
         study = _study(file, content, group)
         halving = halving_of(file, group, groups[group], names)
+        asked[group] = _resources(file, content, group, names)
         columns = zip(
             combinations,
-            _resources(file, content, group, names),
+            asked[group],
             _priorities(file, content, group, names),
             waits.get(group) or [{}] * len(names),
             _commands(file, group, groups[group], names),
@@ -81,6 +83,7 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
             )
             for one, resources, priority, after, command, choice in columns
         ]
+    _check_retry(file, content, asked)
     return experiments
 
 
@@ -203,6 +206,17 @@ def _senseless(asked: Resources) -> str:
     if not asked.ngpus and pack.per_gpu > 1:
         return "per_gpu makes no sense without ngpus"
     return ""
+
+
+def _check_retry(file: YamlFile, content: RoundFile, asked: Mapping[str, Sequence[Resources]]) -> None:
+    """No experiment asks at once for more than `most` lets it grow to."""
+    memory, walltime = content.retry.memory.most, content.retry.walltime.most
+    for cause, key, most in (("memory", "mem_mb", memory), ("walltime", "walltime_s", walltime)):
+        groups = [name for name, each in asked.items() if most and any((getattr(one, key) or 0) > most for one in each)]
+        if groups:
+            more = f" (and {len(groups) - 1} more)" if len(groups) > 1 else ""
+            told = f"most is less than the {key.partition('_')[0]} that group {groups[0]!r}{more} asks for at first"
+            file.problem(("retry", cause, "most"), f"retry.{cause}: {told}: raise it, or leave it out")
 
 
 def _priorities(file: YamlFile, content: RoundFile, name: str, configs: Configs) -> list[float]:

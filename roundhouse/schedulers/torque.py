@@ -99,10 +99,11 @@ def read_array_limit(answer: Output) -> int:
 
 
 def read_submission(answer: Output) -> SubmitAnswer:
-    """What qsub said. Slurm's prints what sbatch said when that fails."""
+    """What qsub said. Slurm's prints what sbatch said when that fails, after a command that may be long."""
     verdict = pbs.read_submission(answer)
     if isinstance(verdict, Unclear) and answer.code and "sbatch" in answer.stdout:
-        return slurm.refusal(answer.stdout, answer.complaint)
+        said = answer.stdout.rpartition("and the output was:")[2].strip().strip("'")
+        return slurm.refusal(said, replace(answer, stdout=said).complaint)
     return verdict
 
 
