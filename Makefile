@@ -31,6 +31,7 @@ benchmarks: $(STAMP)
 	$(VENV)/bin/python benchmarks/runner.py
 	$(VENV)/bin/python benchmarks/train_step.py
 	$(VENV)/bin/python benchmarks/start_up.py
+	$(VENV)/bin/python benchmarks/next_in_slot.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -160,7 +160,7 @@ def _workplace(options: argparse.Namespace, repository: Path, loaded: Round) -> 
         settle = max(120.0, 2 * site.command_limit)
         made = Workplace(experiments, repository, site, scheduler, run, python, site.max_jobs, settle)
         made.analysis, made.rounds = options.analysis.absolute(), options.rounds.absolute()
-        made.current_code = options.code == "current"
+        made.current_code, made.only = options.code == "current", options.only
         return made
     cores = max((experiment.resources.ncpus for experiment in loaded.experiments), default=1)
     pool = make_pool(cores, options.jobs_per_gpu)
@@ -279,7 +279,7 @@ def _print(loaded: Round, report: Report) -> None:
     settings = results.settings_of(rows) if len(rows) <= view.MANY else []
     if settings:
         console.print("", results.table(settings), sep="\n")
-    _tell(view.choices(rows))
+    _tell(view.choices(rows) + report.notes)
     _tell(view.refusals(rows) + report.trouble, sys.stderr)
     _tell(outlook.told(rows, time.time()))
     print(view.summary(loaded.name, rows, len(loaded.experiments)), flush=True)
@@ -305,7 +305,7 @@ def _dry_run(place: Workplace, loaded: Round, only: Only, limit: int | None) -> 
 
     report = dispatch.run_pass(place, loaded.experiments, act=False, only=only, limit=limit)
     folder, told = rehearsal.write(report.foreseen, loaded.name)
-    _tell([*map(view.prospect, report.rows), *told, *rehearsal.notes(report.foreseen)])
+    _tell([*map(view.prospect, report.rows), *told, *rehearsal.notes(report.foreseen), *report.notes])
     _tell(view.refusals(report.rows) + report.trouble, sys.stderr)
     print(view.summary(loaded.name, report.rows, len(loaded.experiments)))
     through = f"through {place.scheduler.kind} (site {place.site.name})"

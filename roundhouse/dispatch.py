@@ -56,6 +56,7 @@ class Workplace:
     analysis: Path | None = None  # where archived rounds lie; analysis/ of the repository, if nobody says
     late: bool = False  # jobs have less than the walltime, since they start late in an allocation
     current_code: bool = False  # what ran a copy of the code goes on with the present code
+    only: str | None = None  # what an allocation may take, as a glob
     _templates: Environment | None = None
 
     @cached_property
@@ -108,7 +109,8 @@ class Workplace:
         """One more allocation for the experiments of a round that ask for the same."""
         rounds, analysis = self.rounds or self.repository / "rounds", self.analysis or self.repository / "analysis"
         site = self.site.name if self.site.name != "default" else None
-        return Allocation(record.new_token(), round_name, like, identity, str(rounds), str(analysis), site, code)
+        where = str(rounds), str(analysis), site
+        return Allocation(record.new_token(), round_name, like, identity, *where, code, self.current_code, self.only)
 
     def allocation_script(self, allocation: Allocation) -> str:
         """The job script of an allocation."""
@@ -148,6 +150,7 @@ class Report:
     done: list[tuple[Experiment, Action]] = field(default_factory=list)  # what was carried out
     foreseen: list[Foreseen] = field(default_factory=list)  # what would be submitted, by a pass that only tells
     trouble: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what a person should know besides, a line each
     clock: Clock = Clock(0.0, 0.0, 0.0)  # by which it was judged
     asking: float = 0.0  # seconds that the scheduler took to answer
     blind: bool = False  # it did not answer

@@ -7,15 +7,19 @@ most important one whenever a slot is free, by opening its next attempt, as any 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roundhouse import files, record, shared_job
 from roundhouse.experiment import Pack, Resources
 from roundhouse.look import Look
+from roundhouse.plan import Action, State, Verb
 from roundhouse.schedulers.base import Identity, Job, JobState, Refused, SubmitAnswer, Submitted
+from roundhouse.snapshot import kept
 from roundhouse.view import Row, goes_on
 
 if TYPE_CHECKING:
@@ -36,12 +40,23 @@ class Allocation:
     analysis: str  # where archived rounds lie
     site: str | None
     code: str | None = None  # the copy of the code that it runs; None: the checkout as it is
+    current_code: bool = False  # what has run a copy before goes on with `code` too
+    only: str | None = None  # it takes only what this glob matches
     at: float = 0.0  # when it was written, by the file server's clock
 
     @property
     def pack(self) -> Pack:
         assert self.resources.pack is not None
         return self.resources.pack
+
+    def takes(self, path: str) -> bool:
+        """Whether it may take an experiment, as far as `only` says."""
+        return self.only is None or fnmatchcase(path, self.only)
+
+    def code_of(self, row: Row) -> str | None:
+        """The copy of the code that an experiment's next attempt would run in it; None: the checkout."""
+        before = None if self.current_code else kept(row.record)
+        return (before or self.code) if row.experiment.snapshot else None
 
 
 def write(directory: Path, allocation: Allocation) -> None:
@@ -93,8 +108,12 @@ def useless(round_directory: Path, rows: Iterable[Row], seen: Look) -> list[str]
     ]
     if not waiting:
         return []
-    wanted = {asked_for(row) for row in rows if row.experiment.resources.pack is not None and goes_on(row)}
-    return [job.id for allocation, job in waiting if allocation.resources not in wanted]
+    wanted = by_resources([row for row in rows if row.experiment.resources.pack is not None and goes_on(row)])
+    return [
+        job.id
+        for allocation, job in waiting
+        if not any(allocation.takes(row.experiment.path) for row in wanted.get(allocation.resources, ()))
+    ]
 
 
 def submit(place: Workplace, allocation: Allocation) -> SubmitAnswer:
@@ -111,12 +130,58 @@ def submit(place: Workplace, allocation: Allocation) -> SubmitAnswer:
     return answer
 
 
-def wanted(waiting: int, resources: Resources, living: int) -> int:
-    """How many more allocations it takes to give each experiment that waits a slot, as far as `max_running` allows."""
+def wanted(paths: Sequence[str], resources: Resources, living: Sequence[Allocation]) -> int:
+    """How many more allocations it takes to give each experiment that waits a slot, as far as `max_running` allows.
+
+    Of those that live, each has slots for some of what it takes, and the choosiest come first.
+    """
     assert resources.pack is not None
-    needed = -(-waiting // resources.pack.slots)
-    most = needed if resources.max_running is None else min(needed, resources.max_running)
-    return max(0, most - living)
+    left, slots = list(paths), resources.pack.slots
+    alike, kinds = Counter(one.only for one in living), {one.only: one for one in living}
+    for only, one in sorted(kinds.items(), key=lambda kind: sum(map(kind[1].takes, paths))):
+        served = set([path for path in left if one.takes(path)][: alike[only] * slots])
+        left = [path for path in left if path not in served]
+    needed = -(-len(left) // slots)
+    return needed if resources.max_running is None else max(0, min(needed, resources.max_running - len(living)))
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Experiments that wait for a slot in any of the same allocations, or have none to wait for."""
+
+    rows: Sequence[Row]
+    allocations: Sequence[tuple[Allocation, Job | None]]
+
+    @property
+    def stuck(self) -> str:
+        """Why none of the allocations will run, in the scheduler's words; empty if one may, or there is none."""
+        blocked = [job for _, job in self.allocations if job is not None and job.state is JobState.BLOCKED]
+        if not blocked or len(blocked) < len(self.allocations):
+            return ""
+        return f"the scheduler will not run its allocation {blocked[0].id}: {blocked[0].words}"
+
+    def stand(self, more: Sequence[str], otherwise: Action) -> Iterator[Row]:
+        """How the experiments stand, if `more` allocations were submitted for them; `otherwise`: if there are none."""
+        states = [f"{job.id}, {job.state.value}" if job else "just submitted" for _, job in self.allocations]
+        living = [*(f"allocation {state}" for state in states), *more]
+        others = f" (and in {len(living) - 1} more)" if len(living) > 1 else ""
+        if self.stuck:
+            action = Action(Verb.NOTHING, State.BLOCKED, self.stuck)
+        elif living:
+            action = Action(Verb.NOTHING, State.PENDING, f"waits for a slot in {living[0]}{others}")
+        else:
+            action = otherwise
+        yield from (replace(row, action=action) for row in self.rows)
+
+
+def queues(rows: Sequence[Row], living: Sequence[tuple[Allocation, Job | None]]) -> list[Queue]:
+    """Rows that ask for the same, by the allocations that take them."""
+    kinds = {one.only: one for one, _ in living}
+    found: dict[tuple[str | None, ...], list[Row]] = {}
+    for row in rows:
+        takers = tuple(only for only, one in kinds.items() if one.takes(row.experiment.path))
+        found.setdefault(takers, []).append(row)
+    return [Queue(those, [pair for pair in living if pair[0].only in takers]) for takers, those in found.items()]
 
 
 def by_resources(rows: Sequence[Row]) -> dict[Resources, list[Row]]:

@@ -159,7 +159,7 @@ def _from_history(directory: Path, history: Mapping[str, Any]) -> Record:
         attempts = tuple(
             Attempt(
                 number=entry["number"],
-                opened=fields.opened(entry["job"], entry["job"].get("at", 0.0)),
+                opened=_opened_then(directory, entry),
                 claim=fields.claim(entry["claim"]),
                 result=fields.result(entry["result"]),
                 progress=fields.progress(entry["progress"]),
@@ -169,6 +169,12 @@ def _from_history(directory: Path, history: Mapping[str, Any]) -> Record:
         return Record(directory, attempts, folded=True, next_number=attempts[-1].number + 1)
     except fields.NONSENSE as error:
         raise _Damaged(f"holds a value that makes no sense ({error})") from None
+
+
+def _opened_then(directory: Path, entry: Mapping[str, Any]) -> Opened:
+    """A job.json of the history. The claim of an attempt in a slot names no job that the scheduler knows."""
+    opened = fields.opened(entry["job"], entry["job"].get("at", 0.0))
+    return _with_job_id(opened, attempt_directory(directory, entry["number"])) if opened.packed else opened
 
 
 # ---------------------------------------------------------------------------------------------- the three links
@@ -292,6 +298,11 @@ def unmark_gone(directory: Path, number: int) -> None:
 
 def request_cancel(directory: Path, number: int) -> None:
     files.touch(attempt_directory(directory, number) / CANCEL)
+
+
+def to_be_cancelled(directory: Path, number: int) -> bool:
+    """Whether the attempt's job was asked to stop. A list is looked at, which is fresh on network file systems too."""
+    return CANCEL in files.list_names(attempt_directory(directory, number))
 
 
 # ---------------------------------------------------------------------------------------------- config

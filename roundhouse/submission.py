@@ -18,7 +18,7 @@ from roundhouse.halving import pause_at
 from roundhouse.look import Look
 from roundhouse.plan import Action, Clock, State, Verb
 from roundhouse.retry import request
-from roundhouse.schedulers.base import Identity, JobState, Refused, SubmitAnswer, Submitted, task_id
+from roundhouse.schedulers.base import Identity, Refused, SubmitAnswer, Submitted, task_id
 from roundhouse.throttle import Throttle, throttles
 from roundhouse.view import Row
 
@@ -70,8 +70,8 @@ class Submissions:
             packed = [row for row in waiting if row.experiment.resources.pack is not None]
             waiting = [row for row in waiting if row.experiment.resources.pack is None]
             for like, those in packing.by_resources(packed).items():
-                room, told = self._allocate(like, those, room, full)
-                yield from (replace(row, action=told) for row in those)
+                room, stand = self._allocate(like, those, room, full)
+                yield from stand
             if waiting:
                 self._throttles = throttles(self.rows, asdict(self.seen.identity), self._at_once)
         here = self.place.room() if self.place.room is not None and waiting else None
@@ -189,24 +189,35 @@ class Submissions:
 
     # ------------------------------------------------------------------------------------------ allocations
 
-    def _allocate(self, like: Resources, rows: Sequence[Row], room: int, full: str) -> tuple[int, Action]:
+    def _allocate(self, like: Resources, rows: Sequence[Row], room: int, full: str) -> tuple[int, list[Row]]:
         """See to it that there are allocations for experiments that ask for the same; they wait for a slot in one.
 
         Returns the room that is left, and how these experiments stand.
         """
-        name = rows[0].experiment.round
-        folder = self.place.experiments / name
+        folder = self.place.experiments / rows[0].experiment.round
         found = packing.alive(folder, self.seen, self.clock.now, self.clock.settle)
-        jobs = [job for allocation, job in found if allocation.resources == like]
-        stuck = [job for job in jobs if job is not None and job.state is JobState.BLOCKED]
-        if stuck and len(stuck) == len(jobs):
-            why = f"the scheduler will not run its allocation {stuck[0].id}: {stuck[0].words}"
-            return room, Action(Verb.NOTHING, State.BLOCKED, why)
-        living = [f"allocation {job.id}, {job.state.value}" if job else "allocation, just submitted" for job in jobs]
-        for _ in range(min(packing.wanted(len(rows), like, len(living)), room)):
+        living = [(allocation, job) for allocation, job in found if allocation.resources == like]
+        queues = packing.queues(rows, living)
+        waiting = [row.experiment.path for queue in queues if not queue.stuck for row in queue.rows]
+        wanted = packing.wanted(waiting, like, [allocation for allocation, _ in living])
+        if not wanted:  # and yet something may have no allocation that takes it
+            full = f"limit reached: max_running: {like.max_running}, and those that live were submitted with --only"
+        room, more, otherwise = self._submit_allocations(rows, like, wanted, room, full)
+        self._tell_of_other_code(queues)
+        return room, [row for queue in queues for row in queue.stand(more, otherwise)]
+
+    def _submit_allocations(
+        self, rows: Sequence[Row], like: Resources, wanted: int, room: int, full: str
+    ) -> tuple[int, list[str], Action]:
+        """Submit some allocations for experiments that ask for the same.
+
+        Returns the room that is left, what to call each of them, and how an experiment stands that no allocation takes.
+        """
+        made: list[str] = []
+        for _ in range(min(wanted, room)):
             room -= 1
             if not self.act:
-                living.append("an allocation that would be submitted")
+                made.append("an allocation that would be submitted")
                 self.report.foreseen.append(
                     Foreseen("allocation", rows, like, lambda: self._allocation_script(rows[0], like))
                 )
@@ -214,22 +225,37 @@ class Submissions:
             try:
                 answer = packing.submit(self.place, self._allocation(rows[0], like))
             except OSError as error:
+                name = rows[0].experiment.round
                 self.report.trouble.append(f"an allocation of round {name} was not submitted in order: {error}")
                 break
             if isinstance(answer, Refused) and not answer.later:
-                return room + 1, Action(Verb.NOTHING, State.BLOCKED, f"its allocation was refused: {answer.why}")
+                why = f"its allocation was refused: {answer.why}"
+                return room + 1, made, Action(Verb.NOTHING, State.BLOCKED, why)
             if isinstance(answer, Refused):
                 room, full = 0, f"limit reached: {answer.why}"
                 break
             self.live += isinstance(answer, Submitted)
-            living.append(
+            made.append(
                 f"allocation {answer.job_id}" if isinstance(answer, Submitted) else f"to be looked up: {answer.why}"
             )
-            self.report.done.append((rows[0].experiment, Action(Verb.SUBMIT, State.PENDING, living[-1])))
-        if living:
-            others = f" (and in {len(living) - 1} more)" if len(living) > 1 else ""
-            return room, Action(Verb.NOTHING, State.PENDING, f"waits for a slot in {living[0]}{others}")
-        return room, Action(Verb.NOTHING, State.PENDING, full, Cause.LIMIT)
+            self.report.done.append((rows[0].experiment, Action(Verb.SUBMIT, State.PENDING, made[-1])))
+        return room, made, Action(Verb.NOTHING, State.PENDING, full, Cause.LIMIT)
+
+    def _tell_of_other_code(self, queues: Sequence[packing.Queue]) -> None:
+        """Where the present code is asked for: which allocations that are there will start something with another."""
+        if not self.place.current_code:
+            return
+        others = {
+            job.id if job else allocation.name: None
+            for queue in queues
+            for allocation, job in queue.allocations
+            if any(allocation.code_of(row) != self._code(row) for row in queue.rows)
+        }
+        if others:
+            self.report.notes.append(
+                f"Allocations that keep to the code they were submitted with, whatever they take: {', '.join(others)}. "
+                "For the present code: delete these jobs, and then pass again with --code current"
+            )
 
     def _allocation(self, row: Row, like: Resources) -> packing.Allocation:
         """One more allocation. It runs the code that an experiment would which has never run."""

@@ -210,6 +210,7 @@ def test_a_job_in_a_slot_whose_shell_was_killed_is_noticed_and_goes_on_there(rou
 def test_to_cancel_one_experiment_leaves_the_allocation_to_the_others(
     rounds: ClusterRounds, slurm_cluster: SlurmCluster
 ) -> None:
+    rounds.set_site(environment={"ROUNDHOUSE_SIGN_OF_LIFE": "1000", MARK: rounds.mark})  # its job sees nothing itself
     write(rounds, ["a", "b", "c"], slots=2, max_running=1)
     rounds.call()
     for name in "ab":
@@ -223,6 +224,21 @@ def test_to_cancel_one_experiment_leaves_the_allocation_to_the_others(
     rounds.release("b", "c")
     rounds.pass_until(lambda: rounds.state("b") == rounds.state("c") == "completed", "the others are completed")
     assert len(allocations(rounds)) == 1
+
+
+def test_an_allocation_runs_what_only_names_and_a_later_pass_submits_one_for_the_rest(slurm: ClusterRounds) -> None:
+    write(slurm, ["a", "b"], slots=2)
+    slurm.call("--only", "b")
+    slurm.wait_for_step_3("b")
+    slurm.call()
+    slurm.wait_for_step_3("a")
+    (first, second) = (slurm.record(name).attempts[0].job_id for name in "ba")
+    assert first is not None
+    assert first != second
+    slurm.release("a", "b")
+    slurm.pass_until_done()
+    assert f"attempt 1  job {first} of slurm" in slurm.call("--why", "b").stdout
+    assert len(allocations(slurm)) == 2
 
 
 def test_slots_share_gpus_and_each_sees_its_own(slurm: ClusterRounds) -> None:

@@ -171,6 +171,24 @@ def test_a_job_that_pbs_starts_again_runs_the_same_code(pbs: ClusterRounds, fake
     assert len(names_of(fake_pbs)) == 1
 
 
+def test_an_allocation_keeps_to_its_code_which_is_told_and_the_next_runs_what_is_asked_for(
+    pbs: ClusterRounds, fake_pbs: FakePBS
+) -> None:
+    write(pbs, "a", "b", resources={"pack": {"slots": 1}, "max_running": 1})
+    pbs.call()
+    wait_for(lambda: pbs.lines("a") == ["old"], "it runs")
+    edit(pbs, "new")
+    (job_id,) = fake_pbs.jobs()
+    assert f"whatever they take: {job_id}. For the present code" in pbs.call("--code", "current").stdout
+    fake_pbs.run(["qdel", job_id])
+    wait_for(lambda: pbs.causes("a") == ["preempted"], "it has saved its place")
+    pbs.release("a", "b")
+    fake_pbs.wait_for_state(job_id, "F")
+    assert "For the present code" not in pbs.call("--code", "current").stdout
+    pbs.pass_until_done()
+    assert (pbs.lines("a"), pbs.lines("b")) == (["old", "new"], ["new"])
+
+
 @pytest.mark.cluster
 def test_on_slurm_neither_a_queued_job_nor_a_resume_sees_an_edited_checkout(
     slurm_cluster: SlurmCluster, tmp_path: Path

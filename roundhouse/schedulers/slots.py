@@ -19,6 +19,7 @@ from roundhouse.schedulers.base import (
     Submitted,
 )
 from roundhouse.schedulers.local import Local
+from roundhouse.slots import Room
 
 
 class Slots(Local):
@@ -27,6 +28,7 @@ class Slots(Local):
     def __init__(self, slots: pool.Pool, outside: Identity, job_id: str) -> None:
         super().__init__(slots)
         self._outside, self._job_id = outside, job_id
+        self.room = Room(slots.layout, set())  # what was free when it was last asked what runs
 
     def identity(self, run: Run) -> Identity | QueryFailed:
         return self._outside
@@ -37,4 +39,6 @@ class Slots(Local):
 
     def query(self, run: Run, ids: Collection[str], names: Collection[str]) -> Jobs | QueryFailed:
         self.pool.reap()
-        return Jobs(tuple(Job(self._job_id, token, JobState.RUNNING) for token in pool.live()))
+        live = pool.live()
+        self.room = Room(self.pool.layout, pool.places_of(live))
+        return Jobs(tuple(Job(self._job_id, token, JobState.RUNNING) for token in live))
