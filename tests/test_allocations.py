@@ -255,9 +255,12 @@ def test_slots_share_gpus_and_each_sees_its_own(slurm: ClusterRounds) -> None:
     resources = {"ncpus": 4, "ngpus": 2, "pack": {"slots": 4, "per_gpu": 2}, "max_running": 1}
     slurm.write({"g": {"path": "{name}", "grid": {"name": names}, "command": tells, "resources": resources}})
     slurm.call()
-    wait_for(lambda: len(list(slurm.notes.glob("gpu_*"))) == 4, "four run")
-    told = sorted(path.read_text().strip() for path in slurm.notes.glob("gpu_*"))
-    assert told == sorted(f"{gpu} 1" for gpu in slurm.gpus * 2)
+
+    def told() -> list[str]:
+        return sorted(line for path in slurm.notes.glob("gpu_*") for line in path.read_text().splitlines())
+
+    wait_for(lambda: len(told()) == 4, "four run")
+    assert told() == sorted(f"{gpu} 1" for gpu in slurm.gpus * 2)
     (slurm.notes / "go").touch()
     slurm.pass_until_done()
 

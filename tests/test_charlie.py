@@ -92,6 +92,7 @@ def test_every_config_of_the_rounds_is_legal(name: str) -> None:
 def test_the_smoke_round_trains_every_method_on_a_cluster_and_its_numbers_are_sane(slurm: ClusterRounds) -> None:
     text = yaml.safe_load((REPOSITORY / "rounds" / "charlie_smoke.yaml").read_text())
     text["round"] = "r"
+    text["resources"] |= {"ncpus": 2, "pack": {"slots": 2}, "max_running": 1}  # so that PyTorch is loaded once
     for group in text["experiments"].values():
         group["grid"]["seed"] = [0]
     text["experiments"]["distilled"]["grid"]["alpha"] = [0.5]

@@ -80,7 +80,7 @@ def check_out(folder: Path) -> None:
     """The repository's code, with nothing that was run in it."""
     for name in ("rounds", "sites", "experiments"):
         (folder / name).mkdir(parents=True)
-    skipped = shutil.ignore_patterns("__pycache__", "experiment_*", "logs", "cluster.env")
+    skipped = shutil.ignore_patterns("experiment_*", "logs", "cluster.env")  # compiled code saves compiling it anew
     for name in CODE:
         if (REPOSITORY / name).is_dir():
             shutil.copytree(REPOSITORY / name, folder / name, ignore=skipped)
