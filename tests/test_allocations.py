@@ -243,8 +243,8 @@ def test_an_allocation_runs_what_only_names_and_a_later_pass_submits_one_for_the
 
 def test_slots_share_gpus_and_each_sees_its_own(slurm: ClusterRounds) -> None:
     gpus = ",".join(slurm.gpus)
-    tells = ["bash", "-c", f'echo "$CUDA_VISIBLE_DEVICES $OMP_NUM_THREADS" >{slurm.notes}/new_$0; '
-             f"mv {slurm.notes}/new_$0 {slurm.notes}/gpu_$0; while [ ! -e {slurm.notes}/go ]; do sleep 0.1; done", "{name}"]  # fmt: skip
+    note = f'cd {slurm.notes}; echo "$CUDA_VISIBLE_DEVICES $OMP_NUM_THREADS" >new_$0; mv new_$0 gpu_$0'
+    tells = ["bash", "-c", f"{note}; while [ ! -e go ]; do sleep 0.1; done", "{name}"]
     slurm.set_site(environment={"ROUNDHOUSE_SIGN_OF_LIFE": "0.5", MARK: slurm.mark, "CUDA_VISIBLE_DEVICES": gpus})
     names = ["a", "b", "c", "d", "e"]
     # Slurm knows of no GPUs here, so none is asked for in its header.
