@@ -150,7 +150,7 @@ def table(rows: Sequence[Row]) -> Table:
         "job": [_job(row, one) for row, one in zip(rows, told, strict=True)],
         "epoch": [f"{one['epoch']}/{one['epochs']}" if one["epochs"] else "" for one in told],
         " ".join(["best", *metrics]) if len(metrics) == 1 else "best": [number(one["best"]) for one in told],
-        "reason": _once([one["reason"] for one in told]),
+        "reason": _reasons(rows),
     }
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     shown = {heading: cells for heading, cells in columns.items() if any(map(str, cells))}
@@ -163,12 +163,12 @@ def table(rows: Sequence[Row]) -> Table:
     return drawn
 
 
-def _once(reasons: Sequence[str]) -> list[str]:
-    """Reasons of rows below each other: a long one in full only where it begins."""
-    before = ["", *reasons]
+def _reasons(rows: Sequence[Row]) -> list[str]:
+    """Why each stands as it does. What many wait for alike is told once, for rows below each other."""
+    waiting = [row.action.reason if row.action.state is State.PENDING else "" for row in rows]
     return [
-        "(as above)" if len(reason) > LONG and reason == above else reason
-        for above, reason in zip(before, reasons, strict=False)
+        "(as above)" if len(reason) > LONG and reason == above else row.action.reason
+        for row, above, reason in zip(rows, ["", *waiting], waiting, strict=False)
     ]
 
 
