@@ -22,8 +22,7 @@ from roundhouse import record
 from roundhouse.attempt import Attempt
 from roundhouse.experiment import Resources
 from roundhouse.plan import State
-from roundhouse.render import walltime
-from roundhouse.words import counted
+from roundhouse.words import counted, walltime
 
 NOT_RECORDED = "not recorded"
 NAMED = 12  # names or values told one by one; more are counted

@@ -20,7 +20,7 @@ from roundhouse.experiment import Experiment
 from roundhouse.names import is_name, nearest
 from roundhouse.plan import State
 from roundhouse.round import load_round
-from roundhouse.view import Row
+from roundhouse.row import Row
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BOOKKEEPING = frozenset(

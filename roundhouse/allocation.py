@@ -27,11 +27,11 @@ from roundhouse.look import Look
 from roundhouse.packing import Allocation
 from roundhouse.plan import Clock, State, Verb
 from roundhouse.pool import Pool, make_pool
+from roundhouse.row import Row
 from roundhouse.schedulers.base import Output
 from roundhouse.schedulers.slots import Slots
 from roundhouse.selection import Selections
 from roundhouse.submission import Submissions
-from roundhouse.view import Row
 
 LOOK_EVERY = 0.02  # seconds between looks at what runs
 LISTEN_EVERY = 2.0  # seconds between looks for what is to be cancelled

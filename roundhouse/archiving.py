@@ -22,8 +22,8 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.plan import State
 from roundhouse.results import Setting, settings_of
 from roundhouse.round import Round
+from roundhouse.row import Row
 from roundhouse.snapshot import COPIES
-from roundhouse.view import Row
 from roundhouse.words import date_and_time
 
 _OVER = (State.COMPLETED, State.PRUNED)

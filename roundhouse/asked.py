@@ -9,7 +9,6 @@ from typing import Any
 from roundhouse.attempt import Attempt
 from roundhouse.causes import Cause
 from roundhouse.experiment import Resources
-from roundhouse.render import walltime
 from roundhouse.retry import (
     GROWING,
     HARD,
@@ -24,7 +23,7 @@ from roundhouse.retry import (
     since_retry,
     stuck,
 )
-from roundhouse.words import counted
+from roundhouse.words import counted, walltime
 
 
 def job(asked: Resources) -> str:

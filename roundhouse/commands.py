@@ -25,6 +25,7 @@ from roundhouse.experiment import Experiment
 from roundhouse.names import nearest
 from roundhouse.plan import State
 from roundhouse.round import Round, json_schema, load_round
+from roundhouse.row import goes_on
 from roundhouse.schedulers.local import Local
 from roundhouse.site import load_site
 
@@ -255,7 +256,7 @@ def exit_code(report: Report) -> int:
         return TROUBLE
     if states <= {State.COMPLETED, State.PRUNED}:
         return DONE
-    return WORK_REMAINS if any(view.goes_on(row) for row in report.rows) else FAILED
+    return WORK_REMAINS if any(goes_on(row) for row in report.rows) else FAILED
 
 
 def _print(loaded: Round, report: Report) -> None:

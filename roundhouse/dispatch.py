@@ -22,11 +22,11 @@ from roundhouse.packing import Allocation
 from roundhouse.plan import Action, Clock, Inputs, State, Verb, decide
 from roundhouse.readiness import Readiness
 from roundhouse.retry import policy_of
+from roundhouse.row import Row
 from roundhouse.schedulers.base import Identity, Job, Run, Scheduler
 from roundhouse.selection import Selections
 from roundhouse.snapshot import Copies
 from roundhouse.submission import Foreseen, Submissions
-from roundhouse.view import Row
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -19,8 +19,8 @@ from roundhouse.experiment import Experiment, Halving
 from roundhouse.metrics import names_of, value_at
 from roundhouse.names import nearest
 from roundhouse.plan import Action, State, Verb
+from roundhouse.row import Row, goes_on
 from roundhouse.selection import Candidate, ranking, shown
-from roundhouse.view import Row, goes_on
 
 _OVER = (State.COMPLETED, State.PRUNED, State.FAILED, State.CANCELLED)
 

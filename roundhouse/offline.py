@@ -15,9 +15,9 @@ from roundhouse.halving import judged
 from roundhouse.logs import last_words
 from roundhouse.plan import Clock, State, decide
 from roundhouse.retry import policy_of
+from roundhouse.row import Row
 from roundhouse.schedulers.base import QueryFailed
 from roundhouse.selection import Selections
-from roundhouse.view import Row
 
 _NOT_ASKED = QueryFailed("no scheduler is asked here")
 

@@ -11,7 +11,7 @@ from roundhouse.dispatch import Workplace
 from roundhouse.experiment import Experiment
 from roundhouse.marks import mark
 from roundhouse.plan import State
-from roundhouse.view import Row
+from roundhouse.row import Row
 
 
 def cancel(place: Workplace, rows: Iterable[Row]) -> tuple[list[str], list[str]]:

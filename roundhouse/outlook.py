@@ -11,7 +11,7 @@ from typing import NamedTuple
 from roundhouse import words
 from roundhouse.attempt import Attempt, Progress, Record
 from roundhouse.plan import State
-from roundhouse.view import Row, goes_on
+from roundhouse.row import Row, goes_on
 
 LONGEST = 366 * 86400.0  # seconds: no job runs longer, so an attempt that seems to has only seen a clock go wrong
 WEEK = 7 * 86400.0

@@ -18,9 +18,9 @@ from roundhouse import files, record, shared_job
 from roundhouse.experiment import Pack, Resources
 from roundhouse.look import Look
 from roundhouse.plan import Action, State, Verb
+from roundhouse.row import Row, goes_on
 from roundhouse.schedulers.base import Identity, Job, JobState, Refused, SubmitAnswer, Submitted
 from roundhouse.snapshot import kept
-from roundhouse.view import Row, goes_on
 
 if TYPE_CHECKING:
     from roundhouse.dispatch import Workplace

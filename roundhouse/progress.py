@@ -15,7 +15,8 @@ from rich.text import Text
 from roundhouse import outlook
 from roundhouse.attempt import Record
 from roundhouse.plan import State
-from roundhouse.view import Row, as_dict
+from roundhouse.row import Row
+from roundhouse.view import as_dict
 from roundhouse.words import number
 
 _SILENT = (State.COMPLETED, State.PENDING, State.CANCELLED, State.PRUNED)  # not told when it was so from the start

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roundhouse.errors import RoundhouseError
+from roundhouse.words import walltime
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -38,11 +39,6 @@ def directive(value: Any) -> str:
             f"{text!r} holds a control character or a line break and cannot stand in a job script's header"
         )
     return text
-
-
-def walltime(seconds: int) -> str:
-    """The filter `walltime`: H:MM:SS."""
-    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
 def environment(templates: Path) -> Environment:

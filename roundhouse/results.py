@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from roundhouse.view import Row
+from roundhouse.row import Row
 from roundhouse.words import number
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from roundhouse.experiment import Experiment, Selection
 from roundhouse.metrics import names_of, result_of
 from roundhouse.names import nearest
 from roundhouse.plan import State
-from roundhouse.view import Row, goes_on
+from roundhouse.row import Row, goes_on
 
 SEED = "seed"  # what differs in it alone is one setting
 

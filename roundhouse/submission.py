@@ -18,9 +18,9 @@ from roundhouse.halving import pause_at
 from roundhouse.look import Look
 from roundhouse.plan import Action, Clock, State, Verb
 from roundhouse.retry import request
+from roundhouse.row import Row
 from roundhouse.schedulers.base import Identity, Refused, SubmitAnswer, Submitted, task_id
 from roundhouse.throttle import Throttle, throttles
-from roundhouse.view import Row
 
 if TYPE_CHECKING:
     from roundhouse.dispatch import Report, Workplace

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from roundhouse.experiment import Resources
-from roundhouse.view import Row
+from roundhouse.row import Row
 
 
 @dataclass

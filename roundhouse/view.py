@@ -1,19 +1,17 @@
-"""What a person sees: rows as dictionaries, tables, a summary, the story of one experiment, progress while it runs."""
+"""What a person sees: rows as dictionaries, tables, a summary, the story of one experiment."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roundhouse import asked, logs, snapshot
 from roundhouse.attempt import Attempt, Record
 from roundhouse.causes import Cause
-from roundhouse.experiment import Experiment, Resources
-from roundhouse.plan import Action, Inputs, State, Verb
-from roundhouse.retry import RetryPolicy, next_resources
+from roundhouse.plan import State, Verb
+from roundhouse.row import Row, goes_on
 from roundhouse.words import counted, number
 
 if TYPE_CHECKING:
@@ -36,30 +34,6 @@ _STYLE = {
 
 
 _BY_MARK = (State.CANCELLED, State.PRUNED)  # states whose moment is that of a mark
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One experiment after a pass: what is known of it, and what was done or is waited for."""
-
-    experiment: Experiment
-    record: Record
-    action: Action
-    inputs: Inputs
-    job_state: str | None = None
-    refusal: str = ""  # why the study's check will not let it start
-    retry: RetryPolicy = RetryPolicy()
-
-    @property
-    def resources(self) -> Resources:
-        """What its next job asks for: what the round file says, or more, by how its attempts ended."""
-        return next_resources(self.experiment.resources, self.record.attempts, self.retry)
-
-    @property
-    def shown(self) -> Attempt | None:
-        """The attempt to speak of: the completed one, else the newest that is more than a mark."""
-        runs = [one for one in self.record.runs if one.cause is not Cause.LIMIT]
-        return self.record.completed or (runs[-1] if runs else None)
 
 
 def status_of(row: Row) -> dict[str, Any]:
@@ -105,13 +79,6 @@ def as_dict(row: Row) -> dict[str, Any]:
         "reason": row.action.reason,
         "code": attempt.opened.code if attempt else None,
     }
-
-
-def goes_on(row: Row) -> bool:
-    """Whether it goes on by itself: not what is over, nor what waits for something that failed for good."""
-    if row.action.state is State.PENDING:
-        return not row.inputs.hopeless
-    return row.action.state in (State.SUBMITTING, State.IN_PROGRESS)
 
 
 def _since(row: Row) -> float | None:

@@ -15,7 +15,7 @@ from roundhouse.dispatch import Report
 from roundhouse.errors import RoundhouseError
 from roundhouse.plan import Clock, State
 from roundhouse.round import Round
-from roundhouse.view import Row
+from roundhouse.row import Row, goes_on
 from roundhouse.words import number
 
 AT_LEAST = 30.0  # seconds between two passes: many people share the scheduler
@@ -164,7 +164,7 @@ def moments(rows: Sequence[Row], clock: Clock) -> Iterator[float]:
     left = outlook.left_of([outlook.work_of(row) for row in rows])
     for row in rows:
         newest = row.record.newest
-        if newest is None or not view.goes_on(row):
+        if newest is None or not goes_on(row):
             continue
         if newest.gone_at is not None and not newest.closed:
             yield newest.gone_at + clock.grace - clock.now

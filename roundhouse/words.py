@@ -18,3 +18,8 @@ def counted(number: int, what: str, form: str = "") -> str:
 def date_and_time(seconds: float) -> str:
     """A time in UTC, to the minute: `2026-01-31 09:05`."""
     return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
+
+
+def walltime(seconds: int) -> str:
+    """H:MM:SS, as schedulers take it."""
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"

@@ -37,6 +37,7 @@ from roundhouse.causes import EXIT_COMPLETED, EXIT_ERROR, EXIT_STOPPED, EXIT_WAL
 from roundhouse.experiment import Experiment  # noqa: E402
 from roundhouse.plan import Clock, Inputs, decide  # noqa: E402
 from roundhouse.round import load_round  # noqa: E402
+from roundhouse.row import Row  # noqa: E402
 from roundhouse.schedulers.base import Job, JobState  # noqa: E402
 
 Array = NDArray[Any]
@@ -445,7 +446,7 @@ class _Job:
         answer, inputs = Job(self.id, rec.newest.opened.token, state), Inputs(pinned(self.experiment))
         clock = Clock(time.time(), 0.0, 0.0)
         action = decide(rec, answer, inputs, clock, self.experiment.config_hash(), here=SCHEDULER)
-        record.write_status(self.directory, view.status_of(view.Row(self.experiment, rec, action, inputs, state.value)))
+        record.write_status(self.directory, view.status_of(Row(self.experiment, rec, action, inputs, state.value)))
 
 
 def _line(row: Mapping[str, Any], total: int) -> str:

@@ -27,7 +27,7 @@ from roundhouse.experiment import Experiment, Halving
 from roundhouse.halving import judged, pause_at
 from roundhouse.plan import Action, Inputs, State, Verb
 from roundhouse.round import load_round
-from roundhouse.view import Row
+from roundhouse.row import Row
 
 sys.path.append(str(REPOSITORY / "toolbox"))
 from weekly_summary import events_of  # noqa: E402

@@ -21,7 +21,7 @@ from roundhouse.experiment import Experiment, Resources
 from roundhouse.outlook import Outlook, Range, Work, lines, pace_of, spans, work_of
 from roundhouse.plan import Action, Inputs, State, Verb
 from roundhouse.progress import Display
-from roundhouse.view import Row
+from roundhouse.row import Row
 
 NOW = 1.8e9
 HOUR = 3600.0

@@ -20,7 +20,7 @@ from rounds_for_tests import REPOSITORY, wait_for
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from roundhouse import allocation, dispatch, packing, record, selection, shared_job, view
+from roundhouse import allocation, dispatch, packing, record, selection, shared_job
 from roundhouse.allocation import Agent
 from roundhouse.attempt import Opened
 from roundhouse.causes import Cause
@@ -28,6 +28,7 @@ from roundhouse.dispatch import Report, Workplace
 from roundhouse.experiment import Experiment, Pack, Resources
 from roundhouse.packing import Allocation
 from roundhouse.round import load_round
+from roundhouse.row import Row
 from roundhouse.schedulers.base import Identity, Job, Jobs, JobState, SubmitAnswer, Submitted
 from roundhouse.site import Site
 
@@ -206,7 +207,7 @@ def test_what_has_run_goes_on_with_the_present_code_only_in_an_allocation_that_w
     passes = Passes(tmp_path, ["a1"], snapshot=True)
     ran = Opened("rhold", {}, passes.experiments[0].config_hash(), {}, code="old")
     assert record.open_attempt(tmp_path / "r" / "a1", 1, ran)
-    row = view.Row(passes.experiments[0], record.read(tmp_path / "r" / "a1"), *[None] * 2)  # type: ignore[arg-type]
+    row = Row(passes.experiments[0], record.read(tmp_path / "r" / "a1"), *[None] * 2)  # type: ignore[arg-type]
     assert an_allocation(code="new").code_of(row) == "old"
     assert an_allocation(code="new", current_code=True).code_of(row) == "new"
 

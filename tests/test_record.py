@@ -21,6 +21,7 @@ from roundhouse.attempt import Attempt, Opened, Record
 from roundhouse.causes import Cause
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment
+from roundhouse.row import Row
 from roundhouse.schedulers.base import QueryFailed
 
 EXPERIMENT = Experiment("r", "e", "e", None, {"lr": 0.1}, command=("true",))
@@ -403,7 +404,7 @@ def test_whatever_a_field_holds_reading_deciding_and_telling_never_fail(
         for answer in (plan.Unknown(), QueryFailed("down")):
             inputs = plan.Inputs({"teacher": [{"path": "t", "sha256": "0"}]})
             action = plan.decide(rec, answer, inputs, plan.Clock(1e9, 180, 120), EXPERIMENT.config_hash())
-            row = view.Row(EXPERIMENT, rec, action, inputs)
+            row = Row(EXPERIMENT, rec, action, inputs)
             told = view.as_dict(row)
             json.dumps(told)
             record.write_status(directory, view.status_of(row))
@@ -563,8 +564,8 @@ def test_a_status_that_is_gone_or_damaged_is_written_anew(tmp_path: Path, damage
     assert (record.read_status(tmp_path) or {})["state"] == "pending"
 
 
-def row_of(directory: Path, state: plan.State) -> view.Row:
-    return view.Row(EXPERIMENT, record.read(directory), plan.Action(plan.Verb.NOTHING, state), plan.Inputs({}))
+def row_of(directory: Path, state: plan.State) -> Row:
+    return Row(EXPERIMENT, record.read(directory), plan.Action(plan.Verb.NOTHING, state), plan.Inputs({}))
 
 
 def since(directory: Path, state: plan.State) -> float | None:

@@ -49,7 +49,7 @@ from roundhouse.causes import Cause
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment, Resources
 from roundhouse.plan import Action, Inputs, State, Verb
-from roundhouse.view import Row
+from roundhouse.row import Row
 
 HOSTILE = ("<img src=x onerror=window.pwned=1>", "</script><script>window.pwned=1</script><!--", "a\"b'c&d\\e",
            "אבג\u202eدهد", "line\u2028end")  # fmt: skip

@@ -21,6 +21,7 @@ from roundhouse.experiment import Experiment, Resources
 from roundhouse.retry import Growth, RetryPolicy, exhausted, next_resources, policy_of, request
 from roundhouse.round import load_round
 from roundhouse.roundfile.schema import MoreMemory, MoreTime, OtherNode, Retry
+from roundhouse.row import Row
 from roundhouse.site import load_site
 
 SAID = Resources(ncpus=2, mem_mb=8192, walltime_s=3600)
@@ -307,7 +308,7 @@ def story(*attempts: Attempt, policy: RetryPolicy = DEFAULT, said: Resources = S
     numbered = tuple(replace(one, number=number) for number, one in enumerate(attempts, 1))
     rec = Record(Path("/nowhere"), numbered, next_number=len(attempts) + 1)
     action = plan.decide(rec, plan.Unknown(), plan.Inputs({}), plan.Clock(0, 0, 0), "hash", retry=policy)
-    row = view.Row(Experiment("r", "e", "e", None, {}, said), rec, action, plan.Inputs({}), retry=policy)
+    row = Row(Experiment("r", "e", "e", None, {}, said), rec, action, plan.Inputs({}), retry=policy)
     return view.story(row).splitlines()
 
 

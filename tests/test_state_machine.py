@@ -27,10 +27,10 @@ from roundhouse.causes import Cause
 from roundhouse.dispatch import Workplace
 from roundhouse.experiment import Experiment, Resources
 from roundhouse.plan import State
+from roundhouse.row import Row
 from roundhouse.schedulers.base import Identity, JobState
 from roundhouse.site import Site
 from roundhouse.submission import Submissions
-from roundhouse.view import Row
 
 TEACHER = Experiment("r", "teacher", "t/0", "s", {"lr": 0.1})
 STUDENT = Experiment("r", "student", "s/0", "s", {"lr": 0.2}, after={"teacher": ("t/0",)})

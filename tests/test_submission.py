@@ -19,11 +19,11 @@ from roundhouse.causes import Cause
 from roundhouse.dispatch import Workplace
 from roundhouse.experiment import Experiment, Pack, Resources
 from roundhouse.plan import State, Verb
+from roundhouse.row import Row
 from roundhouse.schedulers.base import Identity, Job, Jobs, JobState, Refused, SubmitAnswer, Submitted
 from roundhouse.site import Site
 from roundhouse.submission import manifest
 from roundhouse.throttle import Throttle
-from roundhouse.view import Row
 
 REPOSITORY = Path(__file__).parent.parent
 TOO_LARGE = Refused("Array job exceeds server or queue size limit", later=True, too_large=True)

@@ -25,7 +25,7 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment, Resources
 from roundhouse.plan import Action, Clock, Inputs, State, Verb
 from roundhouse.round import Round
-from roundhouse.view import Row
+from roundhouse.row import Row
 from roundhouse.watch import AT_LEAST, AT_MOST, SHARE, Latest, NoPass, Passed, Watch, moments, pause_after, pause_for
 
 TROUBLE, INTERRUPTED = 5, 130
