@@ -14,8 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roundhouse import causes, worker
+from roundhouse import causes
 from roundhouse.errors import RoundhouseError
+from roundhouse.jobs import worker
 
 if TYPE_CHECKING:
     from roundhouse.training.loop import Progress

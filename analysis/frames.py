@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.rounds import Entry, Metrics, Place, RoundRecords, metrics_of, read_round
-from roundhouse import outlook, record
+from roundhouse.records import record
+from roundhouse.views import outlook
 
 HEAD = ("path", "group", "study", "state", "cause", "reason")
 NO_EPOCHS = ["path", "stage", "epoch"]

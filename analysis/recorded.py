@@ -18,10 +18,10 @@ from typing import Any
 from analysis.frames import moment
 from analysis.rounds import RoundRecords
 from analysis.standing import Known, counts, known_of, use
-from roundhouse import record
-from roundhouse.attempt import Attempt
+from roundhouse.decisions.plan import State
 from roundhouse.experiment import Resources
-from roundhouse.plan import State
+from roundhouse.records import record
+from roundhouse.records.attempt import Attempt
 from roundhouse.words import counted, walltime
 
 NOT_RECORDED = "not recorded"

@@ -13,14 +13,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from roundhouse import files, offline, record
-from roundhouse.attempt import Attempt
+from roundhouse import files
+from roundhouse.decisions.plan import State
+from roundhouse.decisions.row import Row
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment
 from roundhouse.names import is_name, nearest
-from roundhouse.plan import State
+from roundhouse.passes import offline
+from roundhouse.records import record
+from roundhouse.records.attempt import Attempt
 from roundhouse.round import load_round
-from roundhouse.row import Row
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BOOKKEEPING = frozenset(

@@ -12,11 +12,12 @@ from typing import Any
 
 from analysis.frames import spans_of
 from analysis.rounds import Entry, Metrics, RoundRecords, labels, metrics_of
-from roundhouse import logs, outlook
-from roundhouse.attempt import Progress
 from roundhouse.causes import Cause
-from roundhouse.outlook import Work
-from roundhouse.plan import State
+from roundhouse.decisions.plan import State
+from roundhouse.records import logs
+from roundhouse.records.attempt import Progress
+from roundhouse.views import outlook
+from roundhouse.views.outlook import Work
 
 STOPPED = (State.FAILED, State.BLOCKED, State.CANCELLED)  # what waits for a person
 ORDER = (

@@ -25,10 +25,12 @@ from unittest.mock import patch
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from roundhouse import allocation, packing, record, shared_job  # noqa: E402
-from roundhouse.attempt import Opened, Record  # noqa: E402
 from roundhouse.causes import Cause  # noqa: E402
 from roundhouse.experiment import Experiment  # noqa: E402
+from roundhouse.jobs import allocation  # noqa: E402
+from roundhouse.passes import packing  # noqa: E402
+from roundhouse.records import record, shared_job  # noqa: E402
+from roundhouse.records.attempt import Opened, Record  # noqa: E402
 from roundhouse.round import load_round  # noqa: E402
 from roundhouse.schedulers.base import Identity  # noqa: E402
 

@@ -31,9 +31,9 @@ import peers  # noqa: E402
 from cluster import CannotStart, SlurmCluster, start_slurm  # noqa: E402
 from measure import Recorder, Table, TooSlow, Work, measure  # noqa: E402
 
-from roundhouse import record  # noqa: E402
-from roundhouse.attempt import Opened  # noqa: E402
 from roundhouse.causes import Cause  # noqa: E402
+from roundhouse.records import record  # noqa: E402
+from roundhouse.records.attempt import Opened  # noqa: E402
 from roundhouse.round import load_round  # noqa: E402
 
 PARTS = ("help", "completed", "array", "single", "running")

@@ -25,11 +25,12 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from roundhouse import pool, record  # noqa: E402
-from roundhouse.attempt import Opened  # noqa: E402
-from roundhouse.dispatch import Workplace  # noqa: E402
 from roundhouse.experiment import Experiment, Resources  # noqa: E402
-from roundhouse.preload import preload  # noqa: E402
+from roundhouse.jobs.preload import preload  # noqa: E402
+from roundhouse.machine import pool  # noqa: E402
+from roundhouse.passes.dispatch import Workplace  # noqa: E402
+from roundhouse.records import record  # noqa: E402
+from roundhouse.records.attempt import Opened  # noqa: E402
 from roundhouse.site import Site  # noqa: E402
 
 CONFIG = {"dataset": "digits", "epochs": 1, "batch_size": 64, "lr": 0.1, "model": "ResNet8", "method": "pure"}

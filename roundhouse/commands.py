@@ -16,18 +16,20 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TextIO
 
-from roundhouse import dispatch, orders, outlook, record, view
-from roundhouse.archive import Archive, make_directory, refuse_archived
-from roundhouse.dispatch import Report, Workplace
+from roundhouse.decisions.plan import State
+from roundhouse.decisions.row import goes_on
 from roundhouse.errors import RoundhouseError
 from roundhouse.execute import runner as command_runner
 from roundhouse.experiment import Experiment
 from roundhouse.names import nearest
-from roundhouse.plan import State
+from roundhouse.passes import dispatch, orders
+from roundhouse.passes.dispatch import Report, Workplace
+from roundhouse.records import record
+from roundhouse.records.archive import Archive, make_directory, refuse_archived
 from roundhouse.round import Round, json_schema, load_round
-from roundhouse.row import goes_on
 from roundhouse.schedulers.local import Local
 from roundhouse.site import load_site
+from roundhouse.views import outlook, view
 
 DONE, USAGE, WORK_REMAINS, FAILED, TROUBLE, INTERRUPTED = 0, 2, 3, 4, 5, 130
 LOCK_PATIENCE = 120.0  # seconds to wait for another pass over the same round
@@ -145,7 +147,7 @@ def _chooser(loaded: Round, glob: str | None) -> Only:
 
 
 def _workplace(options: argparse.Namespace, repository: Path, loaded: Round) -> Workplace:
-    from roundhouse.pool import make_pool
+    from roundhouse.machine.pool import make_pool
     from roundhouse.schedulers.detect import detect
 
     site = load_site(options.site, repository / "sites", socket.gethostname())
@@ -203,7 +205,7 @@ def _run_here(place: Workplace, scheduler: Local, loaded: Round, only: Only, lim
     if all(rec.folded for rec in records):
         report, interrupted = dispatch.run_pass(place, loaded.experiments, only=only), False
     else:
-        from roundhouse.foreground import run_here
+        from roundhouse.passes.foreground import run_here
 
         gc.enable()  # for days, maybe
         report, interrupted = run_here(place, scheduler.pool, loaded.experiments, only, limit)
@@ -220,7 +222,7 @@ def _run_there(place: Workplace, loaded: Round, only: Only, limit: int | None) -
 
 def _watch(place: Workplace, loaded: Round, options: argparse.Namespace) -> int:
     """Passes until nothing is left to do, each over the round as its file says then."""
-    from roundhouse.watch import Latest, NoPass, Passed, Watch, say
+    from roundhouse.passes.watch import Latest, NoPass, Passed, Watch, say
 
     def read() -> Round:
         found = load_round(options.round, options.rounds)
@@ -266,7 +268,7 @@ def _print(loaded: Round, report: Report) -> None:
         return
     from rich.console import Console
 
-    from roundhouse import results
+    from roundhouse.views import results
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
     rows = report.rows
@@ -302,7 +304,7 @@ def _status(report: Report, loaded: Round, as_json: bool) -> int:
 
 def _dry_run(place: Workplace, loaded: Round, only: Only, limit: int | None) -> int:
     """What a pass would do, with the job scripts rendered into a temporary folder."""
-    from roundhouse import rehearsal
+    from roundhouse.passes import rehearsal
 
     report = dispatch.run_pass(place, loaded.experiments, act=False, only=only, limit=limit)
     folder, told = rehearsal.write(report.foreseen, loaded.name)
@@ -316,7 +318,7 @@ def _dry_run(place: Workplace, loaded: Round, only: Only, limit: int | None) -> 
 
 def _look_back(put_away: Archive, loaded: Round, only: Only, options: argparse.Namespace) -> int:
     """--why and --status of a round that was archived: as its records tell, for no scheduler has anything of it."""
-    from roundhouse import offline
+    from roundhouse.passes import offline
 
     places = {one.path: put_away.records / one.path for one in loaded.experiments}
     rows = [row for row in offline.rows(loaded.experiments, places).values() if options.why or only(row.experiment)]
@@ -340,7 +342,7 @@ def _why(report: Report, loaded: Round, records: Path, asked: str) -> int:
 
 
 def _archive(put_away: Archive, loaded: Round, force: bool) -> int:
-    from roundhouse import archiving
+    from roundhouse.passes import archiving
 
     refuse_archived(put_away)
     experiments = put_away.source.parent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 
 def number(value: float | None) -> str:
@@ -23,3 +24,13 @@ def date_and_time(seconds: float) -> str:
 def walltime(seconds: int) -> str:
     """H:MM:SS, as schedulers take it."""
     return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+
+
+def spread(values: Iterable[float]) -> str:
+    """A metric's mean and standard deviation over seeds. One seed says nothing of the noise."""
+    listed = list(values)
+    if len(listed) < 2:
+        return "".join(f"{number(value)} ± ?" for value in listed)
+    import statistics
+
+    return f"{statistics.mean(listed):.4f} ± {statistics.stdev(listed):.4f}"

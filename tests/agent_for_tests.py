@@ -14,9 +14,9 @@ from pathlib import Path
 
 def main(repository: Path, study: str) -> None:
     sys.path.insert(0, str(repository))
-    from roundhouse import pool
     from roundhouse.experiment import Resources
-    from roundhouse.preload import preload
+    from roundhouse.jobs.preload import preload
+    from roundhouse.machine import pool
 
     launch = pool.launch if study == "-" else preload(repository, [study], 1)
     print("ready", flush=True)

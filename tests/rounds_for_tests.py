@@ -21,10 +21,11 @@ import psutil
 import pytest
 import yaml
 
-from roundhouse import record, render
-from roundhouse.attempt import Attempt, Opened, Record
-from roundhouse.dispatch import Workplace
 from roundhouse.experiment import Experiment, Resources
+from roundhouse.passes import render
+from roundhouse.passes.dispatch import Workplace
+from roundhouse.records import record
+from roundhouse.records.attempt import Attempt, Opened, Record
 from roundhouse.site import Site
 
 REPOSITORY = Path(__file__).parent.parent

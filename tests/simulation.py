@@ -16,8 +16,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from roundhouse import files, record, shared_job, submission, worker
+from roundhouse import files
 from roundhouse.causes import Cause
+from roundhouse.jobs import worker
+from roundhouse.passes import submission
+from roundhouse.records import record, shared_job
 from roundhouse.schedulers.base import (
     Identity,
     Job,

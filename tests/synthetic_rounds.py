@@ -2,8 +2,8 @@
 
     python tests/synthetic_rounds.py FOLDER [--epochs 150] [--examples 1000] [--seed 0]
 
-writes FOLDER/experiments/charlie and FOLDER/experiments/control. Records are made by `roundhouse.record`, outputs by a
-model in which all that an analysis may find is put there on purpose, by a `Plan`. Weights are words, not weights.
+writes FOLDER/experiments/charlie and FOLDER/experiments/control. Records are made by `roundhouse.records`, outputs
+by a model in which all that an analysis may find is put there on purpose, by a `Plan`. Weights are words, not weights.
 """
 
 from __future__ import annotations
@@ -31,14 +31,16 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 if str(REPOSITORY) not in sys.path:
     sys.path.insert(0, str(REPOSITORY))
 
-from roundhouse import files, record, view  # noqa: E402
-from roundhouse.attempt import Opened  # noqa: E402
+from roundhouse import files  # noqa: E402
 from roundhouse.causes import EXIT_COMPLETED, EXIT_ERROR, EXIT_STOPPED, EXIT_WALLTIME, Cause  # noqa: E402
+from roundhouse.decisions.plan import Clock, Inputs, decide  # noqa: E402
+from roundhouse.decisions.row import Row  # noqa: E402
 from roundhouse.experiment import Experiment  # noqa: E402
-from roundhouse.plan import Clock, Inputs, decide  # noqa: E402
+from roundhouse.records import record  # noqa: E402
+from roundhouse.records.attempt import Opened  # noqa: E402
 from roundhouse.round import load_round  # noqa: E402
-from roundhouse.row import Row  # noqa: E402
 from roundhouse.schedulers.base import Job, JobState  # noqa: E402
+from roundhouse.views import view  # noqa: E402
 
 Array = NDArray[Any]
 ByAlpha = Mapping[str, Mapping[float, float]]  # method -> alpha -> value; 0 where nothing is said

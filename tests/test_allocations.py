@@ -16,9 +16,9 @@ from fake_pbs import make_fake_pbs
 from rounds_for_tests import MARK, wait_for
 from test_halving import group as halving_group
 
-from roundhouse.allocation import Agent
 from roundhouse.experiment import Pack, Resources
-from roundhouse.packing import Allocation
+from roundhouse.jobs.allocation import Agent
+from roundhouse.passes.packing import Allocation
 from roundhouse.schedulers.base import Identity
 
 pytestmark = pytest.mark.cluster

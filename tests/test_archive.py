@@ -12,12 +12,13 @@ from rounds_for_tests import Rounds, finish, small_disk, snapshot, wait_for
 from synthetic_rounds import write_mixed
 
 from analysis.rounds import Place, read_round
-from roundhouse import archiving, offline, record
-from roundhouse.archive import Archive, make_directory
-from roundhouse.attempt import Opened
 from roundhouse.causes import Cause
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment
+from roundhouse.passes import archiving, offline
+from roundhouse.records import record
+from roundhouse.records.archive import Archive, make_directory
+from roundhouse.records.attempt import Opened
 from roundhouse.round import Round, load_round
 
 NAME = "r"
@@ -253,7 +254,7 @@ def test_a_job_that_starts_while_the_round_moves_brings_it_back_and_runs_on(
 @settings(max_examples=20, deadline=None)
 @given(text=st.text(min_size=0, max_size=40))
 def test_the_readme_stands_whatever_settings_are_called(text: str) -> None:
-    from roundhouse.results import Setting
+    from roundhouse.views.results import Setting
 
     lines = archiving._table([Setting(f"a|{text}".replace("\n", " ").replace("\r", " "), 1, {"loss": [1.0]})])
     assert len(lines) == 5

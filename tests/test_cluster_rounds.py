@@ -11,8 +11,8 @@ from cluster import SlurmCluster
 from cluster_helpers import DONE, FAILED, WORK_REMAINS, ClusterRounds, dead, wrap_command
 from rounds_for_tests import wait_for
 
-from roundhouse.attempt import Attempt
 from roundhouse.causes import Cause
+from roundhouse.records.attempt import Attempt
 
 pytestmark = pytest.mark.cluster
 

@@ -17,9 +17,9 @@ from cluster import wait_until
 from fake_pbs import FakePBS
 from transcripts import transcript, transcripts
 
-from roundhouse import render
 from roundhouse.causes import Cause
 from roundhouse.experiment import Resources
+from roundhouse.passes import render
 from roundhouse.schedulers.base import (
     Identity,
     Job,

@@ -19,15 +19,15 @@ from small_task import SETTINGS, SmallTask, train
 
 from analysis.rounds import Place, read_round
 from analysis.standing import counts, known_of
-from roundhouse import record
-from roundhouse.attempt import Attempt, Claim, Opened, Progress, Record, Result
 from roundhouse.causes import Cause
+from roundhouse.decisions.halving import judged, pause_at
+from roundhouse.decisions.plan import Action, Inputs, State, Verb
+from roundhouse.decisions.row import Row
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment, Halving
-from roundhouse.halving import judged, pause_at
-from roundhouse.plan import Action, Inputs, State, Verb
+from roundhouse.records import record
+from roundhouse.records.attempt import Attempt, Claim, Opened, Progress, Record, Result
 from roundhouse.round import load_round
-from roundhouse.row import Row
 
 sys.path.append(str(REPOSITORY / "toolbox"))
 from weekly_summary import events_of  # noqa: E402

@@ -20,8 +20,9 @@ import psutil
 import pytest
 from rounds_for_tests import MARK, Rounds, fill, finish, interrupt, small_disk, snapshot, wait_for
 
-from roundhouse import pool, record
 from roundhouse.experiment import Resources
+from roundhouse.machine import pool
+from roundhouse.records import record
 
 DONE, WORK_REMAINS, FAILED, TROUBLE, INTERRUPTED = 0, 3, 4, 5, 130
 
@@ -690,5 +691,5 @@ def test_nothing_torch_is_imported_for_a_command(rounds: Rounds) -> None:
     rounds.extra["PYTHONPROFILEIMPORTTIME"] = "1"
     assert rounds.call().returncode == DONE
     log = (rounds.directory("e/attempts/1") / record.LOG).read_text()
-    assert "roundhouse.worker" in log
+    assert "roundhouse.jobs.worker" in log
     assert " torch" not in log

@@ -22,9 +22,9 @@ from cluster_helpers import (
 from fake_pbs import FakePBS
 from rounds_for_tests import wait_for
 
-from roundhouse import record
-from roundhouse.attempt import Opened
 from roundhouse.causes import Cause
+from roundhouse.records import record
+from roundhouse.records.attempt import Opened
 
 RUNNERS, PASSES = 8, 20
 

@@ -23,10 +23,10 @@ from analysis import methodology
 from analysis.methodology import in_markdown, latex, markdown
 from analysis.recorded import Facts, sections
 from analysis.rounds import Place, read_round
-from roundhouse import record
-from roundhouse.attempt import Opened
 from roundhouse.causes import Cause
 from roundhouse.experiment import Experiment
+from roundhouse.records import record
+from roundhouse.records.attempt import Opened
 from roundhouse.round import load_round
 
 FAILED = "digits/fitnets/alpha_0.25/ResNet20_to_ResNet8/0"

@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from roundhouse import outlook
-from roundhouse.attempt import Attempt, Claim, Opened, Progress, Record, Result
 from roundhouse.causes import Cause
+from roundhouse.decisions.plan import Action, Inputs, State, Verb
+from roundhouse.decisions.row import Row
 from roundhouse.experiment import Experiment, Resources
-from roundhouse.outlook import Outlook, Range, Work, lines, pace_of, spans, work_of
-from roundhouse.plan import Action, Inputs, State, Verb
-from roundhouse.progress import Display
-from roundhouse.row import Row
+from roundhouse.records.attempt import Attempt, Claim, Opened, Progress, Record, Result
+from roundhouse.views import outlook
+from roundhouse.views.outlook import Outlook, Range, Work, lines, pace_of, spans, work_of
+from roundhouse.views.progress import Display
 
 NOW = 1.8e9
 HOUR = 3600.0

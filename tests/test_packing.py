@@ -20,15 +20,18 @@ from rounds_for_tests import REPOSITORY, wait_for
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from roundhouse import allocation, dispatch, packing, record, selection, shared_job
-from roundhouse.allocation import Agent
-from roundhouse.attempt import Opened
 from roundhouse.causes import Cause
-from roundhouse.dispatch import Report, Workplace
+from roundhouse.decisions import selection
+from roundhouse.decisions.row import Row
 from roundhouse.experiment import Experiment, Pack, Resources
-from roundhouse.packing import Allocation
+from roundhouse.jobs import allocation
+from roundhouse.jobs.allocation import Agent
+from roundhouse.passes import dispatch, packing
+from roundhouse.passes.dispatch import Report, Workplace
+from roundhouse.passes.packing import Allocation
+from roundhouse.records import record, shared_job
+from roundhouse.records.attempt import Opened
 from roundhouse.round import load_round
-from roundhouse.row import Row
 from roundhouse.schedulers.base import Identity, Job, Jobs, JobState, SubmitAnswer, Submitted
 from roundhouse.site import Site
 

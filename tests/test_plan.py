@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roundhouse.attempt import Attempt, Claim, Opened, Progress, Record, Result
 from roundhouse.causes import Cause
-from roundhouse.plan import Action, Answer, Clock, Inputs, State, Unknown, Verb, decide
-from roundhouse.retry import HARD_LIMIT, SOFT_LIMIT
+from roundhouse.decisions.plan import Action, Answer, Clock, Inputs, State, Unknown, Verb, decide
+from roundhouse.decisions.retry import HARD_LIMIT, SOFT_LIMIT
+from roundhouse.records.attempt import Attempt, Claim, Opened, Progress, Record, Result
 from roundhouse.schedulers.base import Job, JobState, QueryFailed
 
 NOW = 100_000.0

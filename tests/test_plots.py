@@ -21,9 +21,9 @@ from synthetic_rounds import unsynced, write_experiment, write_mixed
 from analysis import plot_experiments as plots
 from analysis.gallery import Gallery, Picture
 from analysis.rounds import Place
-from roundhouse import record
-from roundhouse.attempt import Opened
 from roundhouse.causes import Cause
+from roundhouse.records import record
+from roundhouse.records.attempt import Opened
 from roundhouse.round import load_round
 
 SMALL = """\

@@ -20,12 +20,12 @@ import psutil
 import pytest
 from rounds_for_tests import REPOSITORY, Marked, wait_for
 
-from roundhouse import record
-from roundhouse.attempt import Attempt, Opened
 from roundhouse.causes import Cause
-from roundhouse.dispatch import Workplace
 from roundhouse.experiment import Experiment
-from roundhouse.foreground import STOP_AGAIN
+from roundhouse.passes.dispatch import Workplace
+from roundhouse.passes.foreground import STOP_AGAIN
+from roundhouse.records import record
+from roundhouse.records.attempt import Attempt, Opened
 from roundhouse.site import Site
 
 STUDY = """\

@@ -18,7 +18,7 @@ from rounds_for_tests import REPOSITORY, Rounds, snapshot
 
 import studies
 from roundhouse.experiment import Experiment
-from roundhouse.readiness import Readiness
+from roundhouse.passes.readiness import Readiness
 from roundhouse.site import Site
 
 DONE, WORK_REMAINS, FAILED = 0, 3, 4

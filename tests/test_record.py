@@ -16,13 +16,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from roundhouse import files, logs, plan, record, view
-from roundhouse.attempt import Attempt, Opened, Record
+from roundhouse import files
 from roundhouse.causes import Cause
+from roundhouse.decisions import plan
+from roundhouse.decisions.row import Row
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment
-from roundhouse.row import Row
+from roundhouse.records import logs, record
+from roundhouse.records.attempt import Attempt, Opened, Record
 from roundhouse.schedulers.base import QueryFailed
+from roundhouse.views import view
 
 EXPERIMENT = Experiment("r", "e", "e", None, {"lr": 0.1}, command=("true",))
 SCHEDULER = {"kind": "local", "server": "here", "user": "me", "boot": "b"}

@@ -11,9 +11,11 @@ import pytest
 from cluster_helpers import DONE, ClusterRounds, pbs_rounds
 from fake_pbs import FakePBS
 
-from roundhouse import asked, rehearsal, shared_job
 from roundhouse.experiment import Pack, Resources
-from roundhouse.submission import Foreseen
+from roundhouse.passes import rehearsal
+from roundhouse.passes.submission import Foreseen
+from roundhouse.records import shared_job
+from roundhouse.views import asked
 
 
 @pytest.fixture

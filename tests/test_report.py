@@ -43,13 +43,13 @@ from analysis.standing import (
     spread,
     use,
 )
-from roundhouse import record
-from roundhouse.attempt import Attempt, Claim, Opened, Progress, Record, Result
 from roundhouse.causes import Cause
+from roundhouse.decisions.plan import Action, Inputs, State, Verb
+from roundhouse.decisions.row import Row
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment, Resources
-from roundhouse.plan import Action, Inputs, State, Verb
-from roundhouse.row import Row
+from roundhouse.records import record
+from roundhouse.records.attempt import Attempt, Claim, Opened, Progress, Record, Result
 
 HOSTILE = ("<img src=x onerror=window.pwned=1>", "</script><script>window.pwned=1</script><!--", "a\"b'c&d\\e",
            "אבג\u202eدهد", "line\u2028end")  # fmt: skip

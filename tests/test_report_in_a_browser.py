@@ -18,7 +18,7 @@ from test_report import draw
 
 from analysis import report
 from analysis.rounds import Place
-from roundhouse import record
+from roundhouse.records import record
 from roundhouse.round import load_round
 
 if TYPE_CHECKING:

@@ -13,16 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rounds_for_tests import REPOSITORY
 
-from roundhouse import asked, plan, record, view
-from roundhouse.attempt import Attempt, Claim, Opened, Progress, Record, Result
 from roundhouse.causes import EXIT_GPU_MEMORY, EXIT_MEMORY, Cause
+from roundhouse.decisions import plan
+from roundhouse.decisions.retry import Growth, RetryPolicy, exhausted, next_resources, policy_of, request
+from roundhouse.decisions.row import Row
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment, Resources
-from roundhouse.retry import Growth, RetryPolicy, exhausted, next_resources, policy_of, request
+from roundhouse.records import record
+from roundhouse.records.attempt import Attempt, Claim, Opened, Progress, Record, Result
 from roundhouse.round import load_round
 from roundhouse.roundfile.schema import MoreMemory, MoreTime, OtherNode, Retry
-from roundhouse.row import Row
 from roundhouse.site import load_site
+from roundhouse.views import asked, view
 
 SAID = Resources(ncpus=2, mem_mb=8192, walltime_s=3600)
 DEFAULT = RetryPolicy()

@@ -14,7 +14,7 @@ import pytest
 from rounds_for_tests import REPOSITORY, Rounds, snapshot
 
 import runner
-from roundhouse import record
+from roundhouse.records import record
 
 DONE, USAGE, WORK_REMAINS, FAILED, TROUBLE = 0, 2, 3, 4, 5
 KEYS = [

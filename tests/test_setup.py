@@ -17,8 +17,8 @@ import pytest
 from cluster import SlurmCluster
 from rounds_for_tests import REPOSITORY, fake_command, small_disk, snapshot
 
-from roundhouse import check_account as look
-from roundhouse import gpu_support as gpus
+from roundhouse.account import check as look
+from roundhouse.account import gpu_support as gpus
 from roundhouse.schedulers.base import Output, Run
 
 NEW = gpus.Build("2.15.0", "13.2", ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"))

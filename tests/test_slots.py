@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roundhouse.experiment import Resources
-from roundhouse.pool import Pool
+from roundhouse.machine.pool import Pool
+from roundhouse.machine.slots import BETWEEN, Layout, Room, Slot
 from roundhouse.schedulers.base import Refused
 from roundhouse.schedulers.local import Local
-from roundhouse.slots import BETWEEN, Layout, Room, Slot
 
 layouts = st.builds(
     Layout,

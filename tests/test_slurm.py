@@ -13,10 +13,10 @@ from cluster import CannotStart, SlurmCluster, run_command, skip_or_fail, start_
 from rounds_for_tests import Rounds, fake_command
 from transcripts import replay, transcript, transcripts
 
-from roundhouse import render
 from roundhouse.causes import Cause
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Resources
+from roundhouse.passes import render
 from roundhouse.schedulers.base import (
     Identity,
     Job,

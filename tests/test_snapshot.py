@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from rounds_for_tests import REPOSITORY, fill, small_disk
 
-from roundhouse import snapshot, tree
-from roundhouse.attempt import Attempt, Claim, Opened, Record, Result
 from roundhouse.causes import Cause
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment
+from roundhouse.records import snapshot, tree
+from roundhouse.records.attempt import Attempt, Claim, Opened, Record, Result
 from roundhouse.roundfile.paths import path_fault
 
 ODD_NAMES = [
@@ -239,7 +239,8 @@ def test_the_checkouts_of_the_tests_can_be_copied_though_they_are_links(tmp_path
     for name in ("train.py", "roundhouse", "templates", "studies"):
         (checkout / name).symlink_to(REPOSITORY / name)
     copy = copies / snapshot.take(checkout, copies)
-    assert (copy / "roundhouse/snapshot.py").read_bytes() == (REPOSITORY / "roundhouse/snapshot.py").read_bytes()
+    within = "roundhouse/records/snapshot.py"
+    assert (copy / within).read_bytes() == (REPOSITORY / within).read_bytes()
     assert not list(copy.rglob("__pycache__"))
     assert not [path for path in copy.rglob("*") if path.is_symlink()]
 

@@ -25,7 +25,7 @@ from cluster_helpers import (
 from fake_pbs import FakePBS
 from rounds_for_tests import REPOSITORY, finish, interrupt, wait_for
 
-from roundhouse import record, snapshot
+from roundhouse.records import record, snapshot
 
 USAGE = 2
 # It notes its word, and waits until it is released.

@@ -22,10 +22,10 @@ import ssh_server as ssh_fixture
 from rounds_for_tests import REPOSITORY, wait_for
 from ssh_server import SshServer, free_port
 
-from roundhouse import record
-from roundhouse.attempt import Opened
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment
+from roundhouse.records import record
+from roundhouse.records.attempt import Opened
 from toolbox import ssh_connection, ssh_status
 
 pytestmark = pytest.mark.ssh

@@ -21,16 +21,18 @@ from hypothesis.stateful import (
 )
 from simulation import HOME, Crash, Faults, Process, Thread, World
 
-from roundhouse import dispatch, files, orders, record, shared_job
-from roundhouse.attempt import Record
+from roundhouse import files
 from roundhouse.causes import Cause
-from roundhouse.dispatch import Workplace
+from roundhouse.decisions.plan import State
+from roundhouse.decisions.row import Row
 from roundhouse.experiment import Experiment, Resources
-from roundhouse.plan import State
-from roundhouse.row import Row
+from roundhouse.passes import dispatch, orders
+from roundhouse.passes.dispatch import Workplace
+from roundhouse.passes.submission import Submissions
+from roundhouse.records import record, shared_job
+from roundhouse.records.attempt import Record
 from roundhouse.schedulers.base import Identity, JobState
 from roundhouse.site import Site
-from roundhouse.submission import Submissions
 
 TEACHER = Experiment("r", "teacher", "t/0", "s", {"lr": 0.1})
 STUDENT = Experiment("r", "student", "s/0", "s", {"lr": 0.2}, after={"teacher": ("t/0",)})

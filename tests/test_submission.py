@@ -13,17 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roundhouse import dispatch, record, shared_job
-from roundhouse.attempt import Opened
 from roundhouse.causes import Cause
-from roundhouse.dispatch import Workplace
+from roundhouse.decisions.plan import State, Verb
+from roundhouse.decisions.row import Row
+from roundhouse.decisions.throttle import Throttle
 from roundhouse.experiment import Experiment, Pack, Resources
-from roundhouse.plan import State, Verb
-from roundhouse.row import Row
+from roundhouse.passes import dispatch
+from roundhouse.passes.dispatch import Workplace
+from roundhouse.passes.submission import manifest
+from roundhouse.records import record, shared_job
+from roundhouse.records.attempt import Opened
 from roundhouse.schedulers.base import Identity, Job, Jobs, JobState, Refused, SubmitAnswer, Submitted
 from roundhouse.site import Site
-from roundhouse.submission import manifest
-from roundhouse.throttle import Throttle
 
 REPOSITORY = Path(__file__).parent.parent
 TOO_LARGE = Refused("Array job exceeds server or queue size limit", later=True, too_large=True)

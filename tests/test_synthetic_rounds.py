@@ -26,11 +26,12 @@ from synthetic_rounds import (
     write_round,
 )
 
-from roundhouse import logs, offline, record
-from roundhouse.attempt import Record
 from roundhouse.causes import Cause
+from roundhouse.decisions.plan import Clock, Inputs, State, Verb, decide
 from roundhouse.experiment import Experiment
-from roundhouse.plan import Clock, Inputs, State, Verb, decide
+from roundhouse.passes import offline
+from roundhouse.records import logs, record
+from roundhouse.records.attempt import Record
 from roundhouse.round import load_round
 from roundhouse.schedulers.base import Job, JobState
 from roundhouse.settings import Settings

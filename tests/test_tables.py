@@ -23,10 +23,11 @@ from synthetic_rounds import SCHEDULER, unsynced, write_mixed
 
 from analysis import load_round, results, tables
 from analysis.rounds import Place, read_round
-from roundhouse import files, record
-from roundhouse.attempt import Opened
+from roundhouse import files
 from roundhouse.causes import Cause
 from roundhouse.experiment import Experiment
+from roundhouse.records import record
+from roundhouse.records.attempt import Opened
 from roundhouse.round import load_round as load_round_file
 
 FILES = ["all_results.json", "failed_jobs.json", "performance_matrix.csv", "table.tex"]

@@ -18,10 +18,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rounds_for_tests import REPOSITORY, Bench, fake_command, fill, small_disk, snapshot, wait_for
 
-from roundhouse import record, render
 from roundhouse.causes import Cause
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Resources
+from roundhouse.passes import render
+from roundhouse.records import record
 from roundhouse.site import Site
 
 KINDS = sorted(

@@ -13,10 +13,10 @@ import pytest
 from cluster import SlurmCluster, wait_until
 from transcripts import replay, transcript
 
-from roundhouse import render
 from roundhouse.causes import Cause
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Resources
+from roundhouse.passes import render
 from roundhouse.schedulers.base import (
     Identity,
     Jobs,

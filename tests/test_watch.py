@@ -17,16 +17,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rounds_for_tests import interrupt, wait_for
 
-from roundhouse import watch
-from roundhouse.attempt import Attempt, Claim, Opened, Progress, Record, Result
 from roundhouse.causes import Cause
-from roundhouse.dispatch import Report
+from roundhouse.decisions.plan import Action, Clock, Inputs, State, Verb
+from roundhouse.decisions.row import Row
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment, Resources
-from roundhouse.plan import Action, Clock, Inputs, State, Verb
+from roundhouse.passes import watch
+from roundhouse.passes.dispatch import Report
+from roundhouse.passes.watch import (
+    AT_LEAST,
+    AT_MOST,
+    SHARE,
+    Latest,
+    NoPass,
+    Passed,
+    Watch,
+    moments,
+    pause_after,
+    pause_for,
+)
+from roundhouse.records.attempt import Attempt, Claim, Opened, Progress, Record, Result
 from roundhouse.round import Round
-from roundhouse.row import Row
-from roundhouse.watch import AT_LEAST, AT_MOST, SHARE, Latest, NoPass, Passed, Watch, moments, pause_after, pause_for
 
 TROUBLE, INTERRUPTED = 5, 130
 NOW = 1.8e9
@@ -243,7 +254,7 @@ SHORT = """\
 import sys
 sys.path.insert(0, {repository!r})
 import runner
-from roundhouse import watch
+from roundhouse.passes import watch
 watch.AT_LEAST, watch.SHARE, watch.AT_MOST, watch.AFTER = 0.05, 0, 0.2, 0.05
 sys.exit(runner.main(sys.argv[1:]))
 """

@@ -16,12 +16,13 @@ import psutil
 import pytest
 from rounds_for_tests import REPOSITORY, Bench, snapshot, wait_for
 
-from roundhouse import record, worker
-from roundhouse.attempt import Opened
 from roundhouse.causes import EXIT_INPUT, EXIT_INPUT_CHANGED, EXIT_NOT_MINE, Cause
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment
-from roundhouse.logs import last_words
+from roundhouse.jobs import worker
+from roundhouse.records import record
+from roundhouse.records.attempt import Opened
+from roundhouse.records.logs import last_words
 
 TEACHER = Experiment("r", "teacher", "t/0", None, {}, command=("true",))
 STUDENT = Experiment("r", "student", "deep/er/s", None, {"lr": 0.1}, after={"teacher": ("t/0",)}, command=("true",))

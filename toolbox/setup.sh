@@ -107,7 +107,7 @@ look() {
             "make install PYTHON=/path/to/it"
         exit 1
     fi
-    exec "$python" -B -m roundhouse.check_account ${options[@]+"${options[@]}"}
+    exec "$python" -B -m roundhouse.account.check ${options[@]+"${options[@]}"}
 }
 
 take_options "$@"

@@ -29,12 +29,12 @@ from analysis.recorded import figure, listed, tally
 from analysis.rounds import REPOSITORY, Entry, Place, RoundRecords, find_rounds, read_round
 from analysis.script import add_folders, carry_out, place_from
 from analysis.standing import Known, Setting, Spread, known_of, leaders, use
-from roundhouse.attempt import Attempt
 from roundhouse.causes import Cause
-from roundhouse.dispatch import hash_to_expect
+from roundhouse.decisions.plan import Clock, Inputs, State, decide
 from roundhouse.errors import RoundhouseError
 from roundhouse.names import is_name
-from roundhouse.plan import Clock, Inputs, State, decide
+from roundhouse.passes.dispatch import hash_to_expect
+from roundhouse.records.attempt import Attempt
 from roundhouse.schedulers.base import QueryFailed
 from roundhouse.words import counted
 

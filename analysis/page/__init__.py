@@ -20,8 +20,8 @@ from markupsafe import Markup
 
 from analysis.page.rows import amount, is_share, table
 from analysis.standing import LOGS, Changes, Failure, Known, Leaders, Prospect, Spread, Use
-from roundhouse.outlook import duration
-from roundhouse.plan import State
+from roundhouse.decisions.plan import State
+from roundhouse.views.outlook import duration
 from roundhouse.words import counted, date_and_time
 
 HERE = Path(__file__).parent

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis.standing import Known
-from roundhouse.attempt import Attempt, Claim
+from roundhouse.records.attempt import Attempt, Claim
 from roundhouse.words import date_and_time
 
 if TYPE_CHECKING:

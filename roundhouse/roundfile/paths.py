@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
-from roundhouse.record import NAMES
+from roundhouse.records.record import NAMES
 
 LONGEST_COMPONENT = 200  # bytes; file systems allow 255, temporary names need some
 

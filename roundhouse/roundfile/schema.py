@@ -291,7 +291,7 @@ class Retry(StrictModel):
     input: Count = Field(default=20, description="So many in a row may not see an input")
 
     def written(self) -> tuple[tuple[str, str, Any], ...]:
-        """What is written here, by the names of `roundhouse.retry.Written`."""
+        """What is written here, by the names of `roundhouse.decisions.retry.Written`."""
         said: list[tuple[str, str, Any]] = []
         for cause in sorted(self.model_fields_set):
             value = getattr(self, cause)

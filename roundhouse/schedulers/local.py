@@ -8,8 +8,8 @@ import signal
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from roundhouse import pool
 from roundhouse.experiment import Resources
+from roundhouse.machine import pool
 from roundhouse.schedulers.base import (
     ONE_CORE,
     Identity,

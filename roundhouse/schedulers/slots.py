@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from roundhouse import pool
 from roundhouse.experiment import Resources
+from roundhouse.machine import pool
+from roundhouse.machine.slots import Room
 from roundhouse.schedulers.base import (
     ONE_CORE,
     Identity,
@@ -19,7 +20,6 @@ from roundhouse.schedulers.base import (
     Submitted,
 )
 from roundhouse.schedulers.local import Local
-from roundhouse.slots import Room
 
 
 class Slots(Local):

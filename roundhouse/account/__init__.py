@@ -1,0 +1,1 @@
+"""Whether an account on a cluster is ready for rounds."""

@@ -1,0 +1,42 @@
+"""How one experiment stands after a look at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from roundhouse.causes import Cause
+from roundhouse.decisions.plan import Action, Inputs, State
+from roundhouse.decisions.retry import RetryPolicy, next_resources
+from roundhouse.experiment import Experiment, Resources
+from roundhouse.records.attempt import Attempt, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One experiment after a pass: what is known of it, and what was done or is waited for."""
+
+    experiment: Experiment
+    record: Record
+    action: Action
+    inputs: Inputs
+    job_state: str | None = None
+    refusal: str = ""  # why the study's check will not let it start
+    retry: RetryPolicy = RetryPolicy()
+
+    @property
+    def resources(self) -> Resources:
+        """What its next job asks for: what the round file says, or more, by how its attempts ended."""
+        return next_resources(self.experiment.resources, self.record.attempts, self.retry)
+
+    @property
+    def shown(self) -> Attempt | None:
+        """The attempt to speak of: the completed one, else the newest that is more than a mark."""
+        runs = [one for one in self.record.runs if one.cause is not Cause.LIMIT]
+        return self.record.completed or (runs[-1] if runs else None)
+
+
+def goes_on(row: Row) -> bool:
+    """Whether it goes on by itself: not what is over, nor what waits for something that failed for good."""
+    if row.action.state is State.PENDING:
+        return not row.inputs.hopeless
+    return row.action.state in (State.SUBMITTING, State.IN_PROGRESS)

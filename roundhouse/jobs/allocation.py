@@ -1,0 +1,327 @@
+"""The agent of an allocation: in each slot it runs one experiment of the round after the other, until time is short.
+
+It is a runner that works inside a job: it opens attempts as any runner does, so whatever it takes nobody else has. It
+judges what runs in its own slots and nothing else; from outside, an attempt here lives as long as the allocation's job.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+
+from roundhouse import files
+from roundhouse.causes import Cause
+from roundhouse.decisions.halving import judged
+from roundhouse.decisions.plan import Clock, State, Verb
+from roundhouse.decisions.row import Row
+from roundhouse.decisions.selection import Selections
+from roundhouse.errors import RoundhouseError
+from roundhouse.experiment import Experiment, Resources
+from roundhouse.machine.pool import Pool, make_pool
+from roundhouse.passes import packing
+from roundhouse.passes.dispatch import Desk, Report, Workplace
+from roundhouse.passes.look import Look
+from roundhouse.passes.packing import Allocation
+from roundhouse.passes.submission import Submissions
+from roundhouse.records import record, shared_job
+from roundhouse.records.archive import Archive, refuse_archived
+from roundhouse.records.attempt import Attempt
+from roundhouse.schedulers.base import Output
+from roundhouse.schedulers.slots import Slots
+
+LOOK_EVERY = 0.02  # seconds between looks at what runs
+LISTEN_EVERY = 2.0  # seconds between looks for what is to be cancelled
+LOOK_AROUND = 10.0  # seconds between looks at everything, while slots are free
+KILL_AFTER = 60.0  # seconds that jobs have to save their place, once they were told to
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+
+
+@dataclass
+class _Around:
+    """One look around: how the round stands at it, as far as it was looked at."""
+
+    desk: Desk
+    rows: dict[str, Row]
+    settled: dict[str, Row] = field(default_factory=dict)  # of those that are to be written down
+
+    def __post_init__(self) -> None:
+        self.selections = Selections(self.rows)
+
+
+@dataclass
+class Agent:
+    """One allocation at work. `ends`: when its walltime is over, by the monotonic clock."""
+
+    allocation: Allocation
+    directory: Path  # the allocation's own
+    place: Workplace
+    slots: Slots
+    experiments: Sequence[Experiment]
+    ends: float
+    told: int | None = None  # the signal that ends it
+    _running: dict[str, Attempt] = field(default_factory=dict)  # by path
+    _cancelled: set[str] = field(default_factory=set)  # tokens of what was told to stop
+    _completed: dict[str, Row] = field(default_factory=dict)  # which stay so
+    _passed_over: set[str] = field(default_factory=set)  # nothing that ends here changes how they stand
+
+    def __post_init__(self) -> None:
+        self._by_path = {one.path: one for one in self.experiments}
+        self._mine = [one for one in self.experiments if _may_take(self.allocation, one)]
+
+    def run(self) -> None:
+        """Until there is nothing left to take, or no time to take it; then until what runs has ended."""
+        self._close_what_was_left()
+        around = listen = 0.0
+        while True:
+            ended, due = self.slots.pool.reap(), time.monotonic() >= around
+            if due:
+                around = time.monotonic() + LOOK_AROUND
+                self._passed_over.clear()
+            if (ended or due) and not self._look_around():
+                if due:
+                    return
+                around = 0.0  # before it ends, it looks at everything once more
+            if time.monotonic() >= listen:
+                listen = time.monotonic() + LISTEN_EVERY
+                self._stop_cancelled()
+            if self.told is not None:
+                self._stop()
+                return
+            time.sleep(LOOK_EVERY)
+
+    def _look_around(self) -> bool:
+        """Settle what has ended, and take what there is. False: nothing runs, and there is nothing to take.
+
+        What can wait is written down only then: until something is taken, a slot is idle.
+        """
+        try:
+            around = _Around(self._desk(), dict(self._completed))
+            self._settle_running(around)
+            try:
+                taken = self._fill(around) if self.has_time() else 0
+            finally:
+                self._write_down(around)
+        except OSError as error:  # a disk that is full may have room in a while, and what runs must not suffer for it
+            print(f"roundhouse: {error.filename or 'the system'}: {error.strerror or error}", flush=True)
+            return self.has_time() or bool(self.slots.pool.running)
+        return bool(taken or self._running or self.slots.pool.running)
+
+    def hear(self, number: int, frame: FrameType | None) -> None:
+        """A signal: the walltime is near, or the scheduler wants the job to go."""
+        self.told = number
+
+    # ------------------------------------------------------------------------------------------ taking
+
+    def has_time(self) -> bool:
+        """Whether an experiment that starts now could get anywhere: a tenth of the walltime, or 5 minutes, is left."""
+        left = self.ends - time.monotonic()
+        return self.told is None and left > min(300.0, self.allocation.resources.walltime_s / 10)
+
+    def _fill(self, around: _Around) -> int:
+        """Start the most important experiments that can start, while slots are free. Returns how many."""
+        room, taken = self.slots.room, 0
+        if room.has(self._need) and any(one.halving for one in self._mine):
+            self._judge(around)
+        for experiment in self._mine:
+            if not room.has(self._need):
+                break
+            if any(experiment.path in those for those in (self._completed, self._running, self._passed_over)):
+                continue
+            row = self._row(experiment, around)
+            if row.action.state is not State.PENDING:
+                self._passed_over.add(experiment.path)
+            fits = packing.asked_for(row) == self.allocation.resources
+            if fits and row.action.verb is Verb.SUBMIT and self._start(row, around):
+                room.take(self._need)
+                taken += 1
+        return taken
+
+    def _judge(self, around: _Around) -> None:
+        """Who goes on from a rung, and who is pruned; for that, all of them must be looked at."""
+        for experiment in self.experiments:
+            self._row(experiment, around)
+        for path, row in judged(around.rows).items():
+            prunes = row.action.verb is Verb.PRUNE and self.allocation.takes(path)
+            around.rows[path] = around.desk.prune(row) if prunes else row
+
+    def _start(self, row: Row, around: _Around) -> bool:
+        desk, path = around.desk, row.experiment.path
+        around.settled.pop(path, None)
+        left = max(1, int(self.ends - time.monotonic()))
+        self.place.late = left < 0.9 * self.allocation.resources.walltime_s
+        asked = replace(self._need, walltime_s=left, accumulate=row.resources.accumulate)
+        submissions = Submissions(self.place, desk.seen, desk.clock, desk.report)
+        _, (action,) = submissions.submit_one(row, self.directory, asked)
+        _tell(desk.report)
+        fresh = replace(row, action=action, record=record.read(row.record.directory))
+        desk.refresh(fresh)
+        newest = fresh.record.newest
+        if action.state is not State.IN_PROGRESS or newest is None:
+            return False
+        self._running[path] = newest
+        print(f"roundhouse: {path} starts, attempt {newest.number}", flush=True)
+        return True
+
+    @property
+    def _need(self) -> Resources:
+        """What one slot is for."""
+        whole = self.allocation.resources
+        return Resources(ncpus=max(1, whole.ncpus // self.allocation.pack.slots), ngpus=min(1, whole.ngpus))
+
+    # ------------------------------------------------------------------------------------------ judging
+
+    def _desk(self) -> Desk:
+        """A look at the slots. What runs elsewhere is not known here, and stays as it is."""
+        run = self.place.run
+        seen = Look(self.slots.query(run, (), ()), self.slots.identity(run), within=self.allocation.name)
+        clock = Clock(files.server_time(self.place.experiments), self.slots.grace, self.place.settle)
+        return Desk(self.place, seen, clock, Report(), act=True)
+
+    def _row(self, experiment: Experiment, around: _Around) -> Row:
+        """How an experiment stands, those that it waits for first."""
+        rows = around.rows
+        if experiment.path not in rows:
+            for path in (path for paths in experiment.after.values() for path in paths):
+                self._row(self._by_path[path], around)
+            rec = record.read(self.place.directory(experiment))
+            mine = experiment.path in self._running
+            row = around.desk.settle(around.selections.resolve(experiment), rec, rows, act=mine)
+            rows[experiment.path] = row
+            if row.action.state is State.COMPLETED:
+                self._completed[experiment.path] = row
+        return rows[experiment.path]
+
+    def _settle_running(self, around: _Around) -> None:
+        """Close the attempts whose shells have ended without a word."""
+        for path in list(self._running):
+            row = around.settled[path] = self._row(self._by_path[path], around)
+            newest = row.record.newest
+            if newest is None or newest.closed:
+                del self._running[path]
+                print(f"roundhouse: {path} ended: {newest.cause if newest else 'its record is gone'}", flush=True)
+
+    def _write_down(self, around: _Around) -> None:
+        """How each of those stands that ran here."""
+        for row in around.settled.values():
+            around.desk.refresh(row)
+        _tell(around.desk.report)
+
+    def _stop_cancelled(self) -> None:
+        """Tell what runs here, and is to be cancelled, to stop. Each job looks for itself as well, but seldom."""
+        for path, attempt in self._running.items():
+            token, directory = attempt.opened.token, self.place.directory(self._by_path[path])
+            with suppress(OSError):
+                if token not in self._cancelled and record.to_be_cancelled(directory, attempt.number):
+                    self._cancelled.add(token)
+                    self.slots.pool.stop(signal.SIGTERM, {token})
+                    print(f"roundhouse: {path} is told to stop: it is to be cancelled", flush=True)
+
+    def _close_what_was_left(self) -> None:
+        """Attempts of this very job that are open as it starts: the scheduler has started it again."""
+        why = "the scheduler started the allocation again"
+        for experiment in self._mine:
+            rec = record.read(self.place.directory(experiment))
+            newest = rec.newest
+            if newest is not None and not newest.closed and newest.opened.job_name == self.allocation.name:
+                if not record.void(rec.directory, newest.number, Cause.PREEMPTED, why):
+                    record.close(rec.directory, newest.number, Cause.PREEMPTED, why)
+
+    def _stop(self) -> None:
+        """Pass the signal on, and wait until all have saved their place."""
+        assert self.told is not None
+        pool = self.slots.pool
+        pool.stop(self.told)
+        until = time.monotonic() + KILL_AFTER
+        while pool.running and time.monotonic() < until:
+            time.sleep(LOOK_EVERY)
+            pool.reap()
+        pool.kill()
+        around = _Around(self._desk(), dict(self._completed))
+        self._settle_running(around)
+        self._write_down(around)
+
+
+def _may_take(allocation: Allocation, experiment: Experiment) -> bool:
+    """Whether an experiment is one of those that an allocation was submitted for, whatever it needs by now."""
+    return experiment.resources.pack == allocation.pack and allocation.takes(experiment.path)
+
+
+def _tell(report: Report) -> None:
+    while report.trouble:
+        print(f"roundhouse: {report.trouble.pop(0)}", flush=True)
+
+
+# ---------------------------------------------------------------------------------------------- starting
+
+
+def main(argv: list[str]) -> int:
+    """`python -m roundhouse.jobs.allocation DIRECTORY JOB_ID`, as job scripts of allocations do."""
+    started = time.monotonic()
+    directory, job_id = Path(argv[1]), argv[2]
+    try:
+        agent = prepare(directory, job_id, started)
+        for number in SIGNALS:
+            signal.signal(number, agent.hear)
+        agent.run()
+    except (RoundhouseError, OSError) as error:
+        print(f"roundhouse: {error}", file=sys.stderr)
+        return 1
+    print(
+        "roundhouse: the allocation ends: " + ("it was told to" if agent.told else "nothing is left to take"),
+        flush=True,
+    )
+    return 0
+
+
+def prepare(directory: Path, job_id: str, started: float) -> Agent:
+    """The agent of the allocation in `directory`. RoundhouseError: there is none, or its round cannot be read."""
+    from roundhouse.round import load_round
+    from roundhouse.site import load_site
+
+    repository = Path.cwd()  # where the job script started it: a link may have led here
+    allocation = packing.read(directory)
+    if allocation is None:
+        raise RoundhouseError(f"{directory / packing.FILE} is missing or damaged: this job can take nothing")
+    if job_id != "unknown":
+        shared_job.write_id(directory, job_id)
+    experiments = directory.parent.parent.parent
+    refuse_archived(Archive.of(allocation.round, experiments, Path(allocation.analysis)))
+    loaded = load_round(allocation.round, Path(allocation.rounds))
+    site = load_site(allocation.site, repository / "sites", "").model_copy(update=_DONE)
+    slots = Slots(_pool(allocation, loaded.experiments, repository), allocation.identity, job_id)
+    place = Workplace(experiments, repository, site, slots, _no_command, site.python or sys.executable)
+    place.current_code = allocation.current_code
+    if allocation.code is not None:
+        place.copies.present[allocation.round] = allocation.code
+    wanted = sorted(loaded.experiments, key=lambda one: -one.priority)
+    return Agent(allocation, directory, place, slots, wanted, started + allocation.resources.walltime_s)
+
+
+_DONE: Mapping[str, object] = {"modules": [], "setup": [], "environment": {}}  # by the allocation's own script
+
+
+def _no_command(argv: Sequence[str]) -> Output:
+    return Output(tuple(argv), None, "", "no scheduler is asked from within an allocation")
+
+
+def _pool(allocation: Allocation, experiments: Sequence[Experiment], repository: Path) -> Pool:
+    from roundhouse.jobs.preload import preload
+    from roundhouse.machine.pool import launch
+
+    pack, resources = allocation.pack, allocation.resources
+    studies = {one.study for one in experiments if _may_take(allocation, one) and one.study is not None}
+    threads = max(1, resources.ncpus // pack.slots)
+    start = preload(repository, sorted(studies), threads) if studies else launch
+    return make_pool(
+        per_gpu=pack.per_gpu, slots=pack.slots, cores=resources.ncpus, home=f"{allocation.name} ", launch=start
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,385 @@
+"""One pass over a round: look, decide, act, report. Decisions are `plan`'s, files are `record`'s; this carries out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roundhouse import files
+from roundhouse.causes import Cause
+from roundhouse.decisions import halving
+from roundhouse.decisions.plan import Action, Clock, Inputs, State, Verb, decide
+from roundhouse.decisions.retry import policy_of
+from roundhouse.decisions.row import Row
+from roundhouse.decisions.selection import Selections
+from roundhouse.errors import RoundhouseError
+from roundhouse.experiment import Experiment, Resources
+from roundhouse.passes import packing, render
+from roundhouse.passes.look import NOT_ASKED, Look, answer_for, look, stale_jobs
+from roundhouse.passes.packing import Allocation
+from roundhouse.passes.readiness import Readiness
+from roundhouse.passes.submission import Foreseen, Submissions
+from roundhouse.records import record, shared_job
+from roundhouse.records.archive import Archive, make_directory
+from roundhouse.records.attempt import Record
+from roundhouse.records.logs import last_words
+from roundhouse.records.marks import mark
+from roundhouse.records.snapshot import Copies
+from roundhouse.schedulers.base import Identity, Job, Run, Scheduler
+from roundhouse.views import view
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from roundhouse.machine.slots import Room
+    from roundhouse.site import Site
+
+_HOPELESS = (State.FAILED, State.CANCELLED, State.BLOCKED, State.PRUNED)
+STOP_BEFORE = 60  # seconds before the walltime at which training stops by itself; a tenth of it, if that is less
+
+
+@dataclass
+class Workplace:
+    """Where, and with what, a pass works."""
+
+    experiments: Path  # holds one folder for each round
+    repository: Path
+    site: Site
+    scheduler: Scheduler
+    run: Run
+    python: str
+    max_jobs: int | None = None
+    settle: float = 120.0  # seconds that a submission may take to show up
+    backoff: float = 600.0  # seconds to wait after "limit reached", unless the user has fewer jobs by then
+    room: Callable[[], Room] | None = None  # what is free on this machine now
+    rounds: Path | None = None  # where round files lie; rounds/ of the repository, if nobody says
+    analysis: Path | None = None  # where archived rounds lie; analysis/ of the repository, if nobody says
+    late: bool = False  # jobs have less than the walltime, since they start late in an allocation
+    current_code: bool = False  # what ran a copy of the code goes on with the present code
+    only: str | None = None  # what an allocation may take, as a glob
+    _templates: Environment | None = None
+
+    @cached_property
+    def copies(self) -> Copies:
+        """The copies of the code that jobs run, where a round wants them."""
+        analysis = self.analysis or self.repository / "analysis"
+        return Copies(self.repository, self.experiments, analysis, self.current_code)
+
+    def directory(self, experiment: Experiment) -> Path:
+        return Path(f"{self.experiments}/{experiment.round}/{experiment.path}")
+
+    def script(
+        self,
+        experiment: Experiment,
+        number: int,
+        token: str,
+        resources: Resources | None = None,
+        code: str | None = None,
+    ) -> str:
+        """The job script of one attempt. It asks for `resources`; for what the round file says, if left out.
+
+        `code`: the hash of the copy that it runs, instead of the checkout.
+        """
+        directory = self.directory(experiment).absolute()
+        log = record.attempt_directory(directory, number) / record.SCHEDULER_LOG
+        return self._render(
+            resources or experiment.resources,
+            token,
+            str(log),
+            directory=directory,
+            number=number,
+            token=token,
+            late=self.late,
+            copy=self._copy(experiment.round, code),
+        )
+
+    def array_script(
+        self, round_name: str, like: Resources, code: str | None, name: str, tasks: int, at_once: int | None
+    ) -> str:
+        """The job script of an array of `tasks` that ask for the same and run the same code, `at_once` at a time."""
+        round_directory = Path(f"{self.experiments}/{round_name}").absolute()
+        shared = shared_job.directory_of(round_directory, name)
+        array = {"round": round_directory, "shared": shared, "tasks": tasks, "at_once": at_once}
+        return self._render(like, name, str(shared / "log"), array=array, copy=self._copy(round_name, code))
+
+    def _copy(self, round_name: str, code: str | None) -> Path | None:
+        return self.copies.path(round_name, code) if code else None
+
+    def allocation(self, round_name: str, like: Resources, identity: Identity, code: str | None) -> Allocation:
+        """One more allocation for the experiments of a round that ask for the same."""
+        rounds, analysis = self.rounds or self.repository / "rounds", self.analysis or self.repository / "analysis"
+        site = self.site.name if self.site.name != "default" else None
+        where = str(rounds), str(analysis), site
+        return Allocation(record.new_token(), round_name, like, identity, *where, code, self.current_code, self.only)
+
+    def allocation_script(self, allocation: Allocation) -> str:
+        """The job script of an allocation."""
+        round_directory = Path(f"{self.experiments}/{allocation.round}").absolute()
+        shared = shared_job.directory_of(round_directory, allocation.name)
+        return self._render(
+            allocation.resources,
+            allocation.name,
+            str(shared / "log"),
+            body="allocation.sh.j2",
+            shared=shared,
+            copy=self._copy(allocation.round, allocation.code),
+        )
+
+    def _render(self, resources: Resources, name: str, log: str, **more: Any) -> str:
+        if self._templates is None:
+            self._templates = render.environment(self.repository / "templates")
+        return render.render(
+            self._templates,
+            self.scheduler.kind,
+            name=name,
+            log=log,
+            resources=resources,
+            site=self.site,
+            repository=self.repository.absolute(),
+            python=self.python,
+            margin=min(STOP_BEFORE, resources.walltime_s // 10),
+            **more,
+        )
+
+
+@dataclass
+class Report:
+    """A pass's outcome. `trouble`: the scheduler or the disk failed, so the picture may be incomplete."""
+
+    rows: list[Row] = field(default_factory=list)
+    done: list[tuple[Experiment, Action]] = field(default_factory=list)  # what was carried out
+    foreseen: list[Foreseen] = field(default_factory=list)  # what would be submitted, by a pass that only tells
+    trouble: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what a person should know besides, a line each
+    clock: Clock = Clock(0.0, 0.0, 0.0)  # by which it was judged
+    asking: float = 0.0  # seconds that the scheduler took to answer
+    blind: bool = False  # it did not answer
+
+
+def run_pass(
+    place: Workplace,
+    experiments: Sequence[Experiment],
+    *,
+    act: bool = True,
+    limit: int | None = None,
+    only: Callable[[Experiment], bool] = lambda experiment: True,
+) -> Report:
+    """Look at all experiments, act on those chosen by `only`, submit at most `limit` jobs. Without `act`, only tell."""
+    records = [record.read(place.directory(experiment)) for experiment in experiments]
+    if all(rec.folded for rec in records):
+        seen, clock = NOT_ASKED, Clock(0.0, 0.0, 0.0)
+    else:
+        if act:
+            place.experiments.mkdir(parents=True, exist_ok=True)
+        for name in {experiment.round for experiment in experiments} if act else ():
+            make_directory(Archive.of(name, place.experiments, place.analysis or place.repository / "analysis"))
+        seen = look(place.scheduler, place.run, records)
+        now = files.server_time(place.experiments) if act or place.experiments.exists() else time.time()
+        clock = Clock(now, place.scheduler.grace, place.settle, place.backoff)
+    report = Report(clock=clock, asking=seen.took)
+    if seen.trouble and seen is not NOT_ASKED:
+        report.blind = True
+        report.trouble.append(f"the scheduler cannot be asked, so nothing is judged or submitted: {seen.trouble}")
+    desk = Desk(place, seen, clock, report, act)
+    rows: dict[str, Row] = {}
+    selections = Selections(rows)
+    for experiment, rec in inputs_first(experiments, records):
+        experiment = selections.resolve(experiment)
+        rows[experiment.path] = desk.settle(experiment, rec, rows, act and only(experiment))
+    verdicts = halving.judged(rows)
+    for path, row in verdicts.items():
+        rows[path] = desk.prune(row) if act and only(row.experiment) and row.action.verb is Verb.PRUNE else row
+    selections = Selections(rows)
+    for experiment in waiting_for(verdicts, experiments, rows):
+        again = selections.resolve(experiment)
+        rows[experiment.path] = desk.settle(again, rows[experiment.path].record, rows, act=False)
+    if act:
+        stale = stale_jobs(records, (row.record for row in rows.values()), seen)
+        for name in {experiment.round for experiment in experiments}:
+            stale += packing.useless(place.experiments / name, rows.values(), seen)
+        if stale and not seen.trouble:
+            report.trouble += place.scheduler.cancel(place.run, stale)
+    chosen = [experiment.path for experiment in experiments if only(experiment)]
+    submissions = Submissions(place, seen, clock, report, act, rows.values())
+    for row in submissions.submit([rows[path] for path in chosen], limit):
+        rows[row.experiment.path] = row
+    if act:
+        for path in chosen:
+            desk.refresh(rows[path])
+    report.rows = [rows[path] for path in chosen]
+    report.trouble += [f"{row.experiment.path}: {row.record.damage}" for row in report.rows if not row.record.readable]
+    return report
+
+
+def inputs_first(experiments: Sequence[Experiment], records: Sequence[Record]) -> Iterator[tuple[Experiment, Record]]:
+    """The experiments in an order in which each comes after all that it waits for."""
+    if not any(experiment.after for experiment in experiments):
+        yield from zip(experiments, records, strict=True)
+        return
+    from graphlib import TopologicalSorter
+
+    pairs = {experiment.path: (experiment, rec) for experiment, rec in zip(experiments, records, strict=True)}
+    waits = {one.path: [path for paths in one.after.values() for path in paths] for one in experiments}
+    for path in TopologicalSorter(waits).static_order():
+        yield pairs[path]
+
+
+def waiting_for(
+    paths: Iterable[str], experiments: Sequence[Experiment], rows: Mapping[str, Row]
+) -> Iterator[Experiment]:
+    """What is pending and waits for one of these, directly or not, in an order in which inputs come first.
+
+    Verdicts at rungs are made when all is settled, so what waits for those that paused is to be looked at once more.
+    """
+    changed = set(paths)
+    if not changed:
+        return
+    for experiment, _ in inputs_first(experiments, [rows[one.path].record for one in experiments]):
+        pending = rows[experiment.path].action.state is State.PENDING and experiment.path not in changed
+        if pending and any(path in changed for named in experiment.after.values() for path in named):
+            changed.add(experiment.path)
+            yield experiment
+
+
+def inputs_of(experiment: Experiment, rows: Mapping[str, Row]) -> Inputs:
+    """What the experiment waits for, as the rows of the experiments named in its `after` tell it."""
+    if experiment.undecided and experiment.selection:
+        return Inputs(None, experiment.selection.waiting, experiment.selection.hopeless)
+    pinned: dict[str, Any] = {}
+    for group, paths in experiment.after.items():
+        for path in paths:
+            state, reason, done = rows[path].action.state, rows[path].action.reason, rows[path].record.completed
+            if done is None or state is not State.COMPLETED:
+                hopeless = state in _HOPELESS or rows[path].inputs.hopeless
+                told = f": {reason}" if reason and hopeless else ""
+                return Inputs(None, f"waits for {path}, which is {state}{told}", hopeless)
+            best = done.progress.artifacts.get("best.pth") if done.progress else None
+            identity = {"sha256": best} if best else {"token": done.opened.token}
+            pinned.setdefault(group, []).append({"path": path, **identity})
+    return Inputs(pinned)
+
+
+def hash_to_expect(experiment: Experiment, rec: Record) -> str:
+    """The config hash that a record must have. While a choice is still to be made, what has run stands."""
+    return rec.runs[0].opened.config_hash if experiment.undecided and rec.runs else experiment.config_hash()
+
+
+@dataclass
+class Desk:
+    """One pass at work."""
+
+    place: Workplace
+    seen: Look
+    clock: Clock
+    report: Report
+    act: bool
+    here: Mapping[str, str] | None = None  # which scheduler answers, if it does
+
+    def __post_init__(self) -> None:
+        self.readiness = Readiness(self.place.repository, self.place.site)
+        self.retry = self.place.site.retry.written()
+        if isinstance(self.seen.identity, Identity):
+            self.here = asdict(self.seen.identity)
+
+    def settle(self, experiment: Experiment, rec: Record, rows: Mapping[str, Row], act: bool) -> Row:
+        """Decide and act, as long as one action leads on to another; a submission is left for later."""
+        before = rec.newest
+        if before is not None and not before.closed:
+            rec = record.read(rec.directory)  # what is judged must not be older than the scheduler's answer
+        inputs, retry = inputs_of(experiment, rows), policy_of(self.retry, experiment.retry)
+        expected = hash_to_expect(experiment, rec)
+        for _ in range(3):
+            answer = answer_for(rec.newest, before, self.seen)
+            action = decide(rec, answer, inputs, self.clock, expected, self.here, retry)
+            if not act or action.verb in (Verb.NOTHING, Verb.SUBMIT) or not self._carry_out(experiment, rec, action):
+                break
+            self.report.done.append((experiment, action))
+            rec = record.read(rec.directory)
+            if action.verb is Verb.KILL:
+                break
+        # What waits is asked about too: its mistake is told today, not once all that it waits for is completed.
+        to_come = action.state is State.PENDING and action.verb in (Verb.NOTHING, Verb.SUBMIT)
+        refusal = self.readiness.refusal(experiment) or self.place.copies.refusal(experiment, rec) if to_come else ""
+        if refusal:
+            action = Action(Verb.NOTHING, State.BLOCKED, f"cannot start: {refusal}")
+        elif action.verb is Verb.SUBMIT and self.seen.trouble:
+            action = Action(Verb.NOTHING, State.PENDING, "the scheduler cannot be asked")
+        if action.state is State.BLOCKED and rec.runs and rec.runs[0].opened.config_hash != expected:
+            action = replace(action, reason=action.reason + _difference(rec.directory, experiment))
+        if action.state is State.FAILED and rec.runs:
+            action = replace(action, reason=action.reason + last_words(rec))
+        job = answer if isinstance(answer, Job) else None
+        return Row(experiment, rec, action, inputs, job.state.value if job else None, refusal, retry)
+
+    def _carry_out(self, experiment: Experiment, rec: Record, action: Action) -> bool:
+        """One step of the protocol. That another was faster is fine: the record, read again, tells."""
+        assert rec.newest is not None
+        directory, number = rec.directory, rec.newest.number
+        cause = action.cause or Cause.UNKNOWN
+        try:
+            if action.verb is Verb.ADOPT and action.job_id:
+                record.record_job_id(directory, number, action.job_id)
+            elif action.verb is Verb.VOID:
+                record.void(directory, number, cause, action.reason)
+            elif action.verb is Verb.CLOSE:
+                record.close(directory, number, cause, action.reason)
+            elif action.verb is Verb.MARK_GONE:
+                record.mark_gone(directory, number)
+            elif action.verb is Verb.UNMARK_GONE:
+                record.unmark_gone(directory, number)
+            elif action.verb is Verb.KILL and action.job_id:
+                self.report.trouble += self.place.scheduler.cancel(self.place.run, [action.job_id])
+        except OSError as error:
+            self.report.trouble.append(f"{experiment.path}: could not {action.verb.value}: {error}")
+            return False
+        return True
+
+    def prune(self, row: Row) -> Row:
+        """Leave an experiment behind, by a mark. That another runner was faster is fine: the next pass tells."""
+        try:
+            if not mark(row.record, row.experiment, Cause.PRUNED, row.action.reason):
+                return replace(row, action=Action(Verb.NOTHING, State.PENDING, "another runner was faster"))
+        except OSError as error:
+            self.report.trouble.append(f"{row.experiment.path}: could not be pruned: {error}")
+            return replace(row, action=Action(Verb.NOTHING, State.PENDING, "could not be pruned yet"))
+        self.report.done.append((row.experiment, row.action))
+        pruned = Action(Verb.NOTHING, State.PRUNED, row.action.reason, Cause.PRUNED)
+        return replace(row, action=pruned, record=record.read(row.record.directory))
+
+    def refresh(self, row: Row) -> None:
+        """Bring up to date what is derived: links to the outputs, the folded history, status.json."""
+        rec = row.record
+        try:
+            if rec.folded and row.action.state is State.COMPLETED and record.status_says(rec.directory, "completed"):
+                return  # final; and there may be very many of them
+            if rec.completed and not rec.folded and not rec.damage:
+                record.link_outputs(rec)
+                record.fold(rec)
+            if rec.attempts or (rec.damage and rec.readable):
+                record.write_status(rec.directory, view.status_of(row))
+        except OSError as error:
+            self.report.trouble.append(f"{row.experiment.path}: its files could not be brought up to date: {error}")
+
+
+def _difference(directory: Path, experiment: Experiment) -> str:
+    """Which keys of the round file differ from what has run."""
+    try:
+        then = record.read_config(directory)
+    except RoundhouseError:
+        return ""
+    now = experiment.identity()
+    parts = {"study": (then.get("study"), now["study"]), "command": (then.get("command"), now["command"])}
+    parts |= {
+        f"after.{key}": (then["after"].get(key), now["after"].get(key)) for key in {**then["after"], **now["after"]}
+    }
+    parts |= {key: (then["config"].get(key), now["config"].get(key)) for key in {**then["config"], **now["config"]}}
+    told = ", ".join(f"{key} was {old!r}, is now {new!r}" for key, (old, new) in parts.items() if old != new)
+    if told and experiment.selection:
+        told += (
+            f". It selects from group {experiment.selection.group}, whose results now say {experiment.selection.choice}"
+        )
+    return f": {told}. Restore it in the round file, or give the new experiment a path of its own" if told else ""

@@ -1,0 +1,106 @@
+"""What the scheduler says, asked once a pass, and what of it may be held against a record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+from roundhouse.decisions.plan import Answer, Unknown
+from roundhouse.records.attempt import Attempt, Record
+from roundhouse.schedulers.base import Identity, Job, Jobs, JobState, QueryFailed, Run, Scheduler
+
+
+@dataclass(frozen=True)
+class Look:
+    """The scheduler's answer at one moment; or that of the allocation `within`, which knows only its own slots."""
+
+    jobs: Jobs | QueryFailed
+    identity: Identity | QueryFailed
+    took: float = 0.0  # seconds until it came
+    within: str | None = None
+
+    @cached_property
+    def named(self) -> dict[tuple[str, int | None], list[Job]]:
+        """Jobs by name, and by index where they are tasks of an array; the live ones first."""
+        found: dict[tuple[str, int | None], list[Job]] = {}
+        if isinstance(self.jobs, Jobs):
+            for job in sorted(self.jobs.jobs, key=lambda job: job.state is JobState.ENDED):
+                found.setdefault((job.name, job.index), []).append(job)
+        return found
+
+    @cached_property
+    def live(self) -> int:
+        """How many live jobs the user has, of any round and of none."""
+        if isinstance(self.jobs, QueryFailed):
+            return 0
+        return sum(job.state is not JobState.ENDED for job in self.jobs.jobs)
+
+    @property
+    def trouble(self) -> str:
+        """Why the scheduler could not be asked; empty if it answered."""
+        for answer in (self.jobs, self.identity):
+            if isinstance(answer, QueryFailed):
+                return answer.why
+        return ""
+
+
+NOT_ASKED = Look(QueryFailed("not asked"), QueryFailed("not asked"))
+
+
+def look(scheduler: Scheduler, run: Run, records: Sequence[Record]) -> Look:
+    """Ask once, about all live jobs of this user and about those that the records' open attempts name."""
+    attempts = [rec.newest for rec in records if rec.newest and not rec.newest.closed]
+    ids = {attempt.job_id for attempt in attempts if attempt.job_id}
+    names = {attempt.opened.job_name for attempt in attempts}
+    began = time.monotonic()
+    jobs = scheduler.query(run, ids, names)
+    identity = jobs if isinstance(jobs, QueryFailed) else scheduler.identity(run)
+    return Look(jobs, identity, time.monotonic() - began)
+
+
+def answer_for(attempt: Attempt | None, before: Attempt | None, seen: Look) -> Answer:
+    """What `seen` says of the attempt's job. `before` is the attempt as it was read before the scheduler was asked."""
+    if attempt is None or attempt.closed:
+        return Unknown()
+    for part in (seen.jobs, seen.identity):
+        if isinstance(part, QueryFailed):
+            return part
+    assert isinstance(seen.jobs, Jobs) and isinstance(seen.identity, Identity)
+    home, here = attempt.opened.scheduler, asdict(seen.identity)
+    if not attempt.opened.ran_at(here):
+        return QueryFailed(
+            f"its job belongs to {home.get('kind')} on {home.get('server')}, user {home.get('user')}: "
+            "run the pass there"
+        )
+    if home.get("boot", "") != here["boot"]:
+        return Unknown()  # this very machine has been started anew since
+    if before is None or before.number != attempt.number or before.job_id not in (None, attempt.job_id):
+        return QueryFailed("the attempt is newer than the scheduler's answer; the next pass will tell")
+    if seen.within not in (None, attempt.opened.job_name):
+        return QueryFailed("it runs in another job")
+    # By name and ID: IDs are used again after a reset of the scheduler.
+    name = attempt.opened.token if seen.within else attempt.opened.job_name
+    called = seen.named.get((name, attempt.opened.index), ())
+    return next((job for job in called if attempt.job_id in (None, job.id)), Unknown())
+
+
+def stale_jobs(before: Iterable[Record], now: Iterable[Record], seen: Look) -> list[str]:
+    """IDs of queued jobs whose attempt is over. They would exit without a trace, but only after a wait for nothing.
+
+    It was over `before` the scheduler was asked: a job that was queued then may have run to its end since.
+    """
+    if not isinstance(seen.jobs, Jobs):
+        return []
+    waiting = [job for job in seen.jobs.jobs if job.state in (JobState.QUEUED, JobState.BLOCKED)]
+    if not waiting:
+        return []  # as in every pass over a large round that is done
+    over = {_called(attempt) for rec in before for attempt in rec.attempts if attempt.closed}
+    over -= {_called(attempt) for rec in now for attempt in rec.attempts if not attempt.closed or attempt.opened.packed}
+    return [job.id for job in waiting if (job.name, job.index) in over]
+
+
+def _called(attempt: Attempt) -> tuple[str, int | None]:
+    """The job's name, and which task of it the attempt is, if it is one."""
+    return attempt.opened.job_name, attempt.opened.index

@@ -1,0 +1,1 @@
+"""What lies on disk below experiments/: records, arrays and allocations, copies of the code."""
