@@ -28,7 +28,7 @@ sys.path.insert(0, str(REPOSITORY))
 from roundhouse.experiment import Experiment, Resources  # noqa: E402
 from roundhouse.jobs.preload import preload  # noqa: E402
 from roundhouse.machine import pool  # noqa: E402
-from roundhouse.passes.dispatch import Workplace  # noqa: E402
+from roundhouse.passes.workplace import Workplace  # noqa: E402
 from roundhouse.records import record  # noqa: E402
 from roundhouse.records.attempt import Opened  # noqa: E402
 from roundhouse.site import Site  # noqa: E402

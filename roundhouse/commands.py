@@ -23,7 +23,8 @@ from roundhouse.execute import runner as command_runner
 from roundhouse.experiment import Experiment
 from roundhouse.names import nearest
 from roundhouse.passes import dispatch, orders
-from roundhouse.passes.dispatch import Report, Workplace
+from roundhouse.passes.report import Report
+from roundhouse.passes.workplace import Workplace
 from roundhouse.records import record
 from roundhouse.records.archive import Archive, make_directory, refuse_archived
 from roundhouse.round import Round, json_schema, load_round

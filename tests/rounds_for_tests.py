@@ -23,7 +23,7 @@ import yaml
 
 from roundhouse.experiment import Experiment, Resources
 from roundhouse.passes import render
-from roundhouse.passes.dispatch import Workplace
+from roundhouse.passes.workplace import Workplace
 from roundhouse.records import record
 from roundhouse.records.attempt import Attempt, Opened, Record
 from roundhouse.site import Site

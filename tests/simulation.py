@@ -19,7 +19,7 @@ from typing import Any
 from roundhouse import files
 from roundhouse.causes import Cause
 from roundhouse.jobs import worker
-from roundhouse.passes import submission
+from roundhouse.passes import submitter
 from roundhouse.records import record, shared_job
 from roundhouse.schedulers.base import (
     Identity,
@@ -211,12 +211,12 @@ class World:
         files.write_draft, files.touch = write_draft, touch
         files.read_bytes, files.list_names = read_bytes, list_names
         files.server_time = lambda directory: self.now
-        self._pool, submission.ThreadPoolExecutor = submission.ThreadPoolExecutor, OneByOne  # type: ignore
+        self._pool, submitter.ThreadPoolExecutor = submitter.ThreadPoolExecutor, OneByOne  # type: ignore
 
     def unbend(self) -> None:
         for name, function in self._real.items():
             setattr(files, name, function)
-        submission.ThreadPoolExecutor = self._pool  # type: ignore
+        submitter.ThreadPoolExecutor = self._pool  # type: ignore
 
     def _step(self) -> None:
         thread = threading.current_thread()

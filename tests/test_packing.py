@@ -27,8 +27,9 @@ from roundhouse.experiment import Experiment, Pack, Resources
 from roundhouse.jobs import allocation
 from roundhouse.jobs.allocation import Agent
 from roundhouse.passes import dispatch, packing
-from roundhouse.passes.dispatch import Report, Workplace
 from roundhouse.passes.packing import Allocation
+from roundhouse.passes.report import Report
+from roundhouse.passes.workplace import Workplace
 from roundhouse.records import record, shared_job
 from roundhouse.records.attempt import Opened
 from roundhouse.round import load_round

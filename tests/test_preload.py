@@ -22,8 +22,8 @@ from rounds_for_tests import REPOSITORY, Marked, wait_for
 
 from roundhouse.causes import Cause
 from roundhouse.experiment import Experiment
-from roundhouse.passes.dispatch import Workplace
 from roundhouse.passes.foreground import STOP_AGAIN
+from roundhouse.passes.workplace import Workplace
 from roundhouse.records import record
 from roundhouse.records.attempt import Attempt, Opened
 from roundhouse.site import Site

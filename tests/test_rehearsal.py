@@ -13,7 +13,7 @@ from fake_pbs import FakePBS
 
 from roundhouse.experiment import Pack, Resources
 from roundhouse.passes import rehearsal
-from roundhouse.passes.submission import Foreseen
+from roundhouse.passes.report import Foreseen
 from roundhouse.records import shared_job
 from roundhouse.views import asked
 

@@ -27,8 +27,9 @@ from roundhouse.decisions.plan import State
 from roundhouse.decisions.row import Row
 from roundhouse.experiment import Experiment, Resources
 from roundhouse.passes import dispatch, orders
-from roundhouse.passes.dispatch import Workplace
-from roundhouse.passes.submission import Submissions
+from roundhouse.passes.report import Report
+from roundhouse.passes.submitter import Submitter
+from roundhouse.passes.workplace import Workplace
 from roundhouse.records import record, shared_job
 from roundhouse.records.attempt import Record
 from roundhouse.schedulers.base import Identity, JobState
@@ -92,7 +93,7 @@ class Rounds(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------------------------------ runners
 
-    def look_and_act(self) -> dispatch.Report:
+    def look_and_act(self) -> Report:
         shared_job._known.clear()  # each pass is made by another process
         return dispatch.run_pass(self.place, self.experiments)
 
@@ -446,13 +447,13 @@ def shared_open(machine: Any) -> None:
 
 def every_task_runs(machine: Any) -> None:
     """A task of an array runs its experiment even if another runner has opened the attempt."""
-    real = Submissions._open_task
+    real = Submitter._open_task
 
-    def open_task(self: Submissions, row: Row, index: int, shared: Path) -> str:
+    def open_task(self: Submitter, row: Row, index: int, shared: Path) -> str:
         return real(self, row, index, shared) or record.new_token()
 
-    Submissions._open_task = open_task  # type: ignore[method-assign]
-    machine.undo.append(lambda: setattr(Submissions, "_open_task", real))
+    Submitter._open_task = open_task  # type: ignore[method-assign]
+    machine.undo.append(lambda: setattr(Submitter, "_open_task", real))
 
 
 def task_for_array(machine: Any) -> None:

@@ -19,8 +19,8 @@ from roundhouse.decisions.row import Row
 from roundhouse.decisions.throttle import Throttle
 from roundhouse.experiment import Experiment, Pack, Resources
 from roundhouse.passes import dispatch
-from roundhouse.passes.dispatch import Workplace
-from roundhouse.passes.submission import manifest
+from roundhouse.passes.submitter import manifest
+from roundhouse.passes.workplace import Workplace
 from roundhouse.records import record, shared_job
 from roundhouse.records.attempt import Opened
 from roundhouse.schedulers.base import Identity, Job, Jobs, JobState, Refused, SubmitAnswer, Submitted

@@ -23,7 +23,7 @@ from roundhouse.decisions.row import Row
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment, Resources
 from roundhouse.passes import watch
-from roundhouse.passes.dispatch import Report
+from roundhouse.passes.report import Report
 from roundhouse.passes.watch import (
     AT_LEAST,
     AT_MOST,

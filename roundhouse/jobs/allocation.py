@@ -25,10 +25,12 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment, Resources
 from roundhouse.machine.pool import Pool, make_pool
 from roundhouse.passes import packing
-from roundhouse.passes.dispatch import Desk, Report, Workplace
+from roundhouse.passes.dispatch import Desk
 from roundhouse.passes.look import Look
 from roundhouse.passes.packing import Allocation
-from roundhouse.passes.submission import Submissions
+from roundhouse.passes.report import Report
+from roundhouse.passes.submitter import Submitter
+from roundhouse.passes.workplace import Workplace
 from roundhouse.records import record, shared_job
 from roundhouse.records.archive import Archive, refuse_archived
 from roundhouse.records.attempt import Attempt
@@ -156,8 +158,7 @@ class Agent:
         left = max(1, int(self.ends - time.monotonic()))
         self.place.late = left < 0.9 * self.allocation.resources.walltime_s
         asked = replace(self._need, walltime_s=left, accumulate=row.resources.accumulate)
-        submissions = Submissions(self.place, desk.seen, desk.clock, desk.report)
-        _, (action,) = submissions.submit_one(row, self.directory, asked)
+        _, (action,) = Submitter(self.place, desk.seen, desk.report).one(row, self.directory, asked)
         _tell(desk.report)
         fresh = replace(row, action=action, record=record.read(row.record.directory))
         desk.refresh(fresh)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from roundhouse import files
 from roundhouse.causes import Cause
@@ -17,147 +16,23 @@ from roundhouse.decisions.retry import policy_of
 from roundhouse.decisions.row import Row
 from roundhouse.decisions.selection import Selections
 from roundhouse.errors import RoundhouseError
-from roundhouse.experiment import Experiment, Resources
-from roundhouse.passes import packing, render
+from roundhouse.experiment import Experiment
+from roundhouse.passes import packing
 from roundhouse.passes.look import NOT_ASKED, Look, answer_for, look, stale_jobs
-from roundhouse.passes.packing import Allocation
 from roundhouse.passes.readiness import Readiness
-from roundhouse.passes.submission import Foreseen, Submissions
-from roundhouse.records import record, shared_job
+from roundhouse.passes.report import Report
+from roundhouse.passes.submission import Submissions
+from roundhouse.passes.submitter import Submitter
+from roundhouse.passes.workplace import Workplace
+from roundhouse.records import record
 from roundhouse.records.archive import Archive, make_directory
 from roundhouse.records.attempt import Record
 from roundhouse.records.logs import last_words
 from roundhouse.records.marks import mark
-from roundhouse.records.snapshot import Copies
-from roundhouse.schedulers.base import Identity, Job, Run, Scheduler
+from roundhouse.schedulers.base import Identity, Job
 from roundhouse.views import view
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-    from roundhouse.machine.slots import Room
-    from roundhouse.site import Site
-
 _HOPELESS = (State.FAILED, State.CANCELLED, State.BLOCKED, State.PRUNED)
-STOP_BEFORE = 60  # seconds before the walltime at which training stops by itself; a tenth of it, if that is less
-
-
-@dataclass
-class Workplace:
-    """Where, and with what, a pass works."""
-
-    experiments: Path  # holds one folder for each round
-    repository: Path
-    site: Site
-    scheduler: Scheduler
-    run: Run
-    python: str
-    max_jobs: int | None = None
-    settle: float = 120.0  # seconds that a submission may take to show up
-    backoff: float = 600.0  # seconds to wait after "limit reached", unless the user has fewer jobs by then
-    room: Callable[[], Room] | None = None  # what is free on this machine now
-    rounds: Path | None = None  # where round files lie; rounds/ of the repository, if nobody says
-    analysis: Path | None = None  # where archived rounds lie; analysis/ of the repository, if nobody says
-    late: bool = False  # jobs have less than the walltime, since they start late in an allocation
-    current_code: bool = False  # what ran a copy of the code goes on with the present code
-    only: str | None = None  # what an allocation may take, as a glob
-    _templates: Environment | None = None
-
-    @cached_property
-    def copies(self) -> Copies:
-        """The copies of the code that jobs run, where a round wants them."""
-        analysis = self.analysis or self.repository / "analysis"
-        return Copies(self.repository, self.experiments, analysis, self.current_code)
-
-    def directory(self, experiment: Experiment) -> Path:
-        return Path(f"{self.experiments}/{experiment.round}/{experiment.path}")
-
-    def script(
-        self,
-        experiment: Experiment,
-        number: int,
-        token: str,
-        resources: Resources | None = None,
-        code: str | None = None,
-    ) -> str:
-        """The job script of one attempt. It asks for `resources`; for what the round file says, if left out.
-
-        `code`: the hash of the copy that it runs, instead of the checkout.
-        """
-        directory = self.directory(experiment).absolute()
-        log = record.attempt_directory(directory, number) / record.SCHEDULER_LOG
-        return self._render(
-            resources or experiment.resources,
-            token,
-            str(log),
-            directory=directory,
-            number=number,
-            token=token,
-            late=self.late,
-            copy=self._copy(experiment.round, code),
-        )
-
-    def array_script(
-        self, round_name: str, like: Resources, code: str | None, name: str, tasks: int, at_once: int | None
-    ) -> str:
-        """The job script of an array of `tasks` that ask for the same and run the same code, `at_once` at a time."""
-        round_directory = Path(f"{self.experiments}/{round_name}").absolute()
-        shared = shared_job.directory_of(round_directory, name)
-        array = {"round": round_directory, "shared": shared, "tasks": tasks, "at_once": at_once}
-        return self._render(like, name, str(shared / "log"), array=array, copy=self._copy(round_name, code))
-
-    def _copy(self, round_name: str, code: str | None) -> Path | None:
-        return self.copies.path(round_name, code) if code else None
-
-    def allocation(self, round_name: str, like: Resources, identity: Identity, code: str | None) -> Allocation:
-        """One more allocation for the experiments of a round that ask for the same."""
-        rounds, analysis = self.rounds or self.repository / "rounds", self.analysis or self.repository / "analysis"
-        site = self.site.name if self.site.name != "default" else None
-        where = str(rounds), str(analysis), site
-        return Allocation(record.new_token(), round_name, like, identity, *where, code, self.current_code, self.only)
-
-    def allocation_script(self, allocation: Allocation) -> str:
-        """The job script of an allocation."""
-        round_directory = Path(f"{self.experiments}/{allocation.round}").absolute()
-        shared = shared_job.directory_of(round_directory, allocation.name)
-        return self._render(
-            allocation.resources,
-            allocation.name,
-            str(shared / "log"),
-            body="allocation.sh.j2",
-            shared=shared,
-            copy=self._copy(allocation.round, allocation.code),
-        )
-
-    def _render(self, resources: Resources, name: str, log: str, **more: Any) -> str:
-        if self._templates is None:
-            self._templates = render.environment(self.repository / "templates")
-        return render.render(
-            self._templates,
-            self.scheduler.kind,
-            name=name,
-            log=log,
-            resources=resources,
-            site=self.site,
-            repository=self.repository.absolute(),
-            python=self.python,
-            margin=min(STOP_BEFORE, resources.walltime_s // 10),
-            **more,
-        )
-
-
-@dataclass
-class Report:
-    """A pass's outcome. `trouble`: the scheduler or the disk failed, so the picture may be incomplete."""
-
-    rows: list[Row] = field(default_factory=list)
-    done: list[tuple[Experiment, Action]] = field(default_factory=list)  # what was carried out
-    foreseen: list[Foreseen] = field(default_factory=list)  # what would be submitted, by a pass that only tells
-    trouble: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # what a person should know besides, a line each
-    clock: Clock = Clock(0.0, 0.0, 0.0)  # by which it was judged
-    asking: float = 0.0  # seconds that the scheduler took to answer
-    blind: bool = False  # it did not answer
 
 
 def run_pass(
@@ -204,7 +79,7 @@ def run_pass(
         if stale and not seen.trouble:
             report.trouble += place.scheduler.cancel(place.run, stale)
     chosen = [experiment.path for experiment in experiments if only(experiment)]
-    submissions = Submissions(place, seen, clock, report, act, rows.values())
+    submissions = Submissions(Submitter(place, seen, report, act), clock, rows.values())
     for row in submissions.submit([rows[path] for path in chosen], limit):
         rows[row.experiment.path] = row
     if act:

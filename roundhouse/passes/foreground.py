@@ -14,7 +14,8 @@ from roundhouse.decisions.plan import State, Verb
 from roundhouse.experiment import Experiment
 from roundhouse.machine.pool import Pool, live
 from roundhouse.passes import dispatch
-from roundhouse.passes.dispatch import Report, Workplace
+from roundhouse.passes.report import Report
+from roundhouse.passes.workplace import Workplace
 from roundhouse.records import record
 from roundhouse.views.progress import Display
 

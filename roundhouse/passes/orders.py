@@ -8,7 +8,7 @@ from roundhouse.causes import Cause
 from roundhouse.decisions.plan import State
 from roundhouse.decisions.row import Row
 from roundhouse.experiment import Experiment
-from roundhouse.passes.dispatch import Workplace
+from roundhouse.passes.workplace import Workplace
 from roundhouse.records import record
 from roundhouse.records.attempt import Record
 from roundhouse.records.marks import mark

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from roundhouse import files
 from roundhouse.decisions.plan import Action, State, Verb
@@ -21,10 +21,7 @@ from roundhouse.experiment import Pack, Resources
 from roundhouse.passes.look import Look
 from roundhouse.records import record, shared_job
 from roundhouse.records.snapshot import kept
-from roundhouse.schedulers.base import Identity, Job, JobState, Refused, SubmitAnswer, Submitted
-
-if TYPE_CHECKING:
-    from roundhouse.passes.dispatch import Workplace
+from roundhouse.schedulers.base import Identity, Job, JobState
 
 FILE = "allocation.json"
 
@@ -115,20 +112,6 @@ def useless(round_directory: Path, rows: Iterable[Row], seen: Look) -> list[str]
         for allocation, job in waiting
         if not any(allocation.takes(row.experiment.path) for row in wanted.get(allocation.resources, ()))
     ]
-
-
-def submit(place: Workplace, allocation: Allocation) -> SubmitAnswer:
-    """Submit an allocation, once. It writes nothing into records, so one that is lost loses nothing."""
-    directory = shared_job.directory_of(place.experiments / allocation.round, allocation.name)
-    shared_job.make(directory)
-    write(directory, allocation)
-    files.replace(directory / shared_job.SCRIPT, place.allocation_script(allocation).encode())
-    answer = place.scheduler.submit(place.run, directory / shared_job.SCRIPT, allocation.name)
-    if isinstance(answer, Submitted):
-        shared_job.write_id(directory, answer.job_id)
-    elif isinstance(answer, Refused):
-        shared_job.remove(directory)
-    return answer
 
 
 def wanted(paths: Sequence[str], resources: Resources, living: Sequence[Allocation]) -> int:

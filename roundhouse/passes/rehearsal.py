@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from roundhouse.passes.submission import Foreseen, manifest
+from roundhouse.passes.report import Foreseen
+from roundhouse.passes.submitter import manifest
 from roundhouse.records import record, shared_job
 from roundhouse.views import asked
 from roundhouse.words import counted

@@ -13,7 +13,7 @@ from roundhouse.causes import Cause
 from roundhouse.decisions.plan import Clock, State
 from roundhouse.decisions.row import Row, goes_on
 from roundhouse.errors import RoundhouseError
-from roundhouse.passes.dispatch import Report
+from roundhouse.passes.report import Report
 from roundhouse.round import Round
 from roundhouse.views import outlook, view
 from roundhouse.words import number

@@ -1,0 +1,120 @@
+"""Allocations for experiments that want a slot in one: as many as it takes, within the limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from roundhouse import files
+from roundhouse.causes import Cause
+from roundhouse.decisions.plan import Action, Clock, State, Verb
+from roundhouse.decisions.row import Row
+from roundhouse.experiment import Resources
+from roundhouse.passes import packing
+from roundhouse.passes.report import Foreseen
+from roundhouse.passes.submitter import Submitter
+from roundhouse.passes.workplace import Workplace
+from roundhouse.records import shared_job
+from roundhouse.records.attempt import Record
+from roundhouse.schedulers.base import Identity, Refused, SubmitAnswer, Submitted
+
+
+@dataclass
+class Allocating:
+    """One pass, as far as it sees to allocations."""
+
+    submitter: Submitter
+    clock: Clock
+
+    def allocate(self, like: Resources, rows: Sequence[Row], room: int, full: str) -> tuple[int, list[Row]]:
+        """See to it that there are allocations for experiments that ask for the same; they wait for a slot in one.
+
+        Returns the room that is left, and how these experiments stand.
+        """
+        folder = self.submitter.place.experiments / rows[0].experiment.round
+        found = packing.alive(folder, self.submitter.seen, self.clock.now, self.clock.settle)
+        living = [(allocation, job) for allocation, job in found if allocation.resources == like]
+        queues = packing.queues(rows, living)
+        waiting = [row.experiment.path for queue in queues if not queue.stuck for row in queue.rows]
+        wanted = packing.wanted(waiting, like, [allocation for allocation, _ in living])
+        if not wanted:  # and yet something may have no allocation that takes it
+            full = f"limit reached: max_running: {like.max_running}, and those that live were submitted with --only"
+        room, more, otherwise = self._submit_allocations(rows, like, wanted, room, full)
+        self._tell_of_other_code(queues)
+        return room, [row for queue in queues for row in queue.stand(more, otherwise)]
+
+    def _submit_allocations(
+        self, rows: Sequence[Row], like: Resources, wanted: int, room: int, full: str
+    ) -> tuple[int, list[str], Action]:
+        """Submit some allocations for experiments that ask for the same.
+
+        Returns the room that is left, what to call each of them, and how an experiment stands that no allocation takes.
+        """
+        made: list[str] = []
+        for _ in range(min(wanted, room)):
+            room -= 1
+            if not self.submitter.act:
+                made.append("an allocation that would be submitted")
+                self.submitter.report.foreseen.append(
+                    Foreseen("allocation", rows, like, lambda: self._allocation_script(rows[0], like))
+                )
+                continue
+            try:
+                answer = submit(self.submitter.place, self._allocation(rows[0], like))
+            except OSError as error:
+                name = rows[0].experiment.round
+                self.submitter.report.trouble.append(
+                    f"an allocation of round {name} was not submitted in order: {error}"
+                )
+                break
+            if isinstance(answer, Refused) and not answer.later:
+                why = f"its allocation was refused: {answer.why}"
+                return room + 1, made, Action(Verb.NOTHING, State.BLOCKED, why)
+            if isinstance(answer, Refused):
+                room, full = 0, f"limit reached: {answer.why}"
+                break
+            self.submitter.live += isinstance(answer, Submitted)
+            made.append(
+                f"allocation {answer.job_id}" if isinstance(answer, Submitted) else f"to be looked up: {answer.why}"
+            )
+            self.submitter.report.done.append((rows[0].experiment, Action(Verb.SUBMIT, State.PENDING, made[-1])))
+        return room, made, Action(Verb.NOTHING, State.PENDING, full, Cause.LIMIT)
+
+    def _tell_of_other_code(self, queues: Sequence[packing.Queue]) -> None:
+        """Where the present code is asked for: which allocations that are there will start something with another."""
+        if not self.submitter.place.current_code:
+            return
+        others = {
+            job.id if job else allocation.name: None
+            for queue in queues
+            for allocation, job in queue.allocations
+            if any(allocation.code_of(row) != self.submitter.code(row) for row in queue.rows)
+        }
+        if others:
+            self.submitter.report.notes.append(
+                f"Allocations that keep to the code they were submitted with, whatever they take: {', '.join(others)}. "
+                "For the present code: delete these jobs, and then pass again with --code current"
+            )
+
+    def _allocation(self, row: Row, like: Resources) -> packing.Allocation:
+        """One more allocation. It runs the code that an experiment would which has never run."""
+        assert isinstance(self.submitter.seen.identity, Identity)
+        code = self.submitter.code(replace(row, record=Record(row.record.directory)))
+        return self.submitter.place.allocation(row.experiment.round, like, self.submitter.seen.identity, code)
+
+    def _allocation_script(self, row: Row, like: Resources) -> str:
+        return self.submitter.place.allocation_script(self._allocation(row, like))
+
+
+def submit(place: Workplace, allocation: packing.Allocation) -> SubmitAnswer:
+    """Submit an allocation, once. It writes nothing into records, so one that is lost loses nothing."""
+    directory = shared_job.directory_of(place.experiments / allocation.round, allocation.name)
+    shared_job.make(directory)
+    packing.write(directory, allocation)
+    files.replace(directory / shared_job.SCRIPT, place.allocation_script(allocation).encode())
+    answer = place.scheduler.submit(place.run, directory / shared_job.SCRIPT, allocation.name)
+    if isinstance(answer, Submitted):
+        shared_job.write_id(directory, answer.job_id)
+    elif isinstance(answer, Refused):
+        shared_job.remove(directory)
+    return answer
