@@ -110,7 +110,7 @@ def test_a_good_account_is_told_line_by_line_and_nothing_is_changed(repository: 
 
 
 def test_pytorch_is_told_but_not_loaded() -> None:
-    code = "import sys; from roundhouse import check_account; check_account.main([]); print('torch' in sys.modules)"
+    code = "import sys; from roundhouse.account import check; check.main([]); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
     assert " PyTorch: 2" in done.stdout
