@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,9 @@ class FakePBS:
 def make_fake_pbs(place: Path) -> FakePBS:
     folder = place / "pbs"
     folder.mkdir()
-    env = {**os.environ, "FAKE_PBS": str(folder), "PATH": f"{COMMANDS}:{os.environ['PATH']}"}
+    # The commands' python3 is this one, not one that a version manager looks for first, at every call.
+    path = f"{COMMANDS}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = {**os.environ, "FAKE_PBS": str(folder), "PATH": path}
     return FakePBS(folder, env)
 
 

@@ -243,7 +243,7 @@ def group(rounds: Rounds, *more: str, **halving: Any) -> dict[str, Any]:  # noqa
     return {
         "path": "s/{rate}/{seed}",
         "grid": {"rate": [4, 1, 3, 2], "seed": [0]},
-        "command": ["python3", str(program), "{directory}", "{rate}", "{seed}", *more],
+        "command": [sys.executable, "-SE", str(program), "{directory}", "{rate}", "{seed}", *more],
         "halving": {"metric": "loss", "mode": "min", "every": 2, "keep": 0.5, **halving},
     }
 
