@@ -208,6 +208,13 @@ def finish_passes(process: subprocess.Popen[str], seconds: float = 120) -> list[
     return codes
 
 
+def freeze(processes: list[psutil.Process]) -> None:
+    """Halt them where they are; one that has ended since it was listed says nothing more anyway."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.suspend()
+
+
 def dead(process: psutil.Process) -> bool:
     """Whether a process is over. One that nobody has waited for yet is."""
     try:

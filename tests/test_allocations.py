@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from cluster import SlurmCluster
-from cluster_helpers import DONE, FAILED, WORK_REMAINS, ClusterRounds, pbs_rounds, slurm_rounds
+from cluster_helpers import DONE, FAILED, WORK_REMAINS, ClusterRounds, freeze, pbs_rounds, slurm_rounds
 from fake_pbs import make_fake_pbs
 from rounds_for_tests import MARK, wait_for
 from test_halving import group as halving_group
@@ -375,6 +375,5 @@ def test_what_is_killed_when_the_walltime_is_over_goes_on_in_another_allocation(
 
 def kill_all(rounds: ClusterRounds) -> None:
     """The node dies: nothing of the allocation is left, and nothing has said a word."""
-    for process in rounds.processes():
-        process.suspend()
+    freeze(rounds.processes())
     rounds.kill()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from cluster import SlurmCluster, wait_until
-from cluster_helpers import DONE, FAILED, WORK_REMAINS, ClusterRounds
+from cluster_helpers import DONE, FAILED, WORK_REMAINS, ClusterRounds, freeze
 from rounds_for_tests import Rounds, wait_for
 
 # It tells its epochs, and finishes one only if it has more than 25 minutes; else it waits for its time to be up.
@@ -110,8 +110,7 @@ def test_a_node_that_failed_is_kept_away_from_unless_there_is_no_other(
     slurm.call()
     slurm.wait_for_step_3("a")
     node = slurm_cluster.run(["sinfo", "-h", "-N", "-o", "%N"]).stdout.split()[0]
-    for process in slurm.family("a"):
-        process.suspend()  # a node that fails lets nobody say a last word
+    freeze(slurm.family("a"))  # a node that fails lets nobody say a last word
     slurm_cluster.run(["scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test"])
     try:
         wait_until(lambda: "NODE_FAIL" in slurm_cluster.job_states().values(), "the job is lost")
