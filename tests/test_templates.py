@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -341,6 +343,28 @@ def test_python_may_take_its_time_after_a_signal_and_several_are_remembered(benc
     shell.communicate(timeout=60)
     assert (bench.result().cause, bench.result().exit_code) == (Cause.PREEMPTED, 75)
     assert bench.result().signals == ("INT", "TERM", "HUP")
+
+
+def test_a_python_that_ends_as_its_shell_hears_a_signal_is_stopped_and_no_error(tmp_path: Path) -> None:
+    """Bash 5.2 then forgets how its child has ended: in an eighth of all cases, or more."""
+
+    def cause_of(number: int) -> Cause | None:
+        (tmp_path / str(number)).mkdir()
+        bench = Bench(folder=tmp_path / str(number))
+        bench.train(GOING + "exec sleep 600")
+        bench.open()
+        shell = bench.start()
+        wait_for(bench.running(), "train.py runs")
+        python = bench.python_of(shell)
+        for process in (python, shell) if number % 2 else (shell, python):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGTERM)
+        shell.communicate(timeout=60)
+        bench.kill()
+        return bench.result().cause
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(cause_of, range(32))) == {Cause.PREEMPTED}
 
 
 def test_a_python_that_was_killed_leaves_a_result_all_the_same(bench: Bench) -> None:
