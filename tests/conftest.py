@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 pytest_plugins = ["cluster", "fake_pbs", "rounds_for_tests", "ssh_server", "cluster_helpers"]
 
-# They take half a minute and more. A file is one worker's: whoever began such a file last would end long after the others.
+# They take half a minute. A file is one worker's: one that began such a file last would end long after the others.
 LONG = (
     "test_chpc_train.py",
     "test_local_rounds.py",
