@@ -5,6 +5,39 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 pytest_plugins = ["cluster", "fake_pbs", "rounds_for_tests", "ssh_server", "cluster_helpers"]
+
+# They take half a minute. A file is one worker's: one that began such a file last would end long after the others.
+LONG = (
+    "test_chpc_train.py",
+    "test_local_rounds.py",
+    "test_allocations.py",
+    "test_pbs_rounds.py",
+    "test_charlie_suite.py",
+    "test_cluster_rounds.py",
+    "test_arrays.py",
+    "test_exact_resume.py",
+    "test_snapshot_rounds.py",
+    "test_state_machine.py",
+    "test_pull.py",
+    "test_arrays_pbs.py",
+    "test_distillation.py",
+    "test_halving.py",
+    "test_chpc_train_whole.py",
+    "test_many_runners.py",
+    "test_preload.py",
+    "test_charlie.py",
+    "test_retry_rounds.py",
+    "test_selection.py",
+    "test_plots.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, the longest before all others."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONG)))

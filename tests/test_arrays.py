@@ -88,16 +88,16 @@ def test_tasks_are_killed_one_by_one_and_each_goes_on_by_itself(
 
 
 def test_an_array_that_the_cluster_would_not_take_goes_in_chunks_that_count_from_0() -> None:
-    with small_cluster("MaxArraySize=8") as (cluster, rounds):
-        names = [f"e{number:02}" for number in range(30)]
+    with small_cluster("MaxArraySize=4") as (cluster, rounds):
+        names = [f"e{number:02}" for number in range(15)]
         write(rounds, names, max_running=3)
         rounds.release(*names)
         done = rounds.call()
         assert done.returncode == WORK_REMAINS
         assert "max_running: 3 of its kind are taken; a later pass submits it" in " ".join(done.stdout.split())
-        assert not any(rounds.record(name).attempts for name in names[24:])
-        chunks = {name: opened(rounds, name) for name in names[:24]}
-        assert [chunk["array_index"] for chunk in chunks.values()] == [*range(8), *range(8), *range(8)]
+        assert not any(rounds.record(name).attempts for name in names[12:])
+        chunks = {name: opened(rounds, name) for name in names[:12]}
+        assert [chunk["array_index"] for chunk in chunks.values()] == [*range(4), *range(4), *range(4)]
         assert len({chunk["shared"] for chunk in chunks.values()}) == len(arrays(rounds)) == 3
         for array in arrays(rounds):
             assert "%1\n" in (array / "job.sh").read_text()
@@ -189,7 +189,7 @@ def in_progress(rounds: ClusterRounds) -> list[str]:
 
 
 def test_a_submit_limit_means_later_and_what_fits_goes_at_once(limited: ClusterRounds) -> None:
-    names = [f"e{number:02}" for number in range(16)]
+    names = [f"e{number:02}" for number in range(10)]
     write(limited, names)
     done = limited.call()
     assert done.returncode == WORK_REMAINS

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -302,9 +302,12 @@ def write_crontab(text: bytes | None) -> None:
         subprocess.run(["crontab", "-r"], check=True)
 
 
-@pytest.fixture
-def crontab() -> Iterator[Callable[[], bytes | None]]:
-    """This user's real crontab, empty; it gets back what it had before, whatever the test does."""
+Crontab = Callable[[], bytes | None]
+
+
+@contextmanager
+def real_crontab() -> Iterator[Crontab]:
+    """This user's, empty; it gets back what it had before, whatever the test does."""
     missing = [name for name in ("cron", "crontab") if shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin") is None]
     if missing or os.geteuid() != 0:
         reason = f"not installed: {', '.join(missing)} (Debian: cron)" if missing else "needs root, to start cron"
@@ -320,14 +323,14 @@ def crontab() -> Iterator[Callable[[], bytes | None]]:
         Path(copy.name).unlink()
 
 
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[None]:
-    """A cron that runs: the machine's, or one of the test's."""
+@contextmanager
+def running_cron(folder: Path) -> Iterator[None]:
+    """The machine's, or one of the test's."""
     running = any(process.info["name"] in ("cron", "crond") for process in psutil.process_iter(["name"]))
     if running:
         yield
         return
-    with open(tmp_path / "cron.log", "wb") as log:
+    with open(folder / "cron.log", "wb") as log:
         process = subprocess.Popen(["/usr/sbin/cron", "-f"], stdout=log, stderr=log, start_new_session=True)
     try:
         yield
@@ -336,14 +339,23 @@ def daemon(tmp_path: Path) -> Iterator[None]:
         process.wait(10)
 
 
+@pytest.fixture
+def crontab() -> Iterator[Crontab]:
+    with real_crontab() as made:
+        yield made
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[None]:
+    with running_cron(tmp_path):
+        yield
+
+
 def fill_in(checkout: Checkout, **values: str) -> None:
     """toolbox/cluster.env of a host that nobody has. Whoever reads it asks for ssh and rsync too."""
     require_ssh()
     told = {"HOST": "nowhere.invalid", "REMOTE": "roundhouse", "ROUNDS": "r", **values}
     (checkout.folder / "toolbox/cluster.env").write_text("".join(f'{key}="{value}"\n' for key, value in told.items()))
-
-
-Crontab = Callable[[], bytes | None]
 
 
 @pytest.mark.cron
@@ -514,12 +526,16 @@ class Cluster:
 
 @pytest.fixture
 def cluster(tmp_path: Path, ssh_server: SshServer, checkout: Checkout) -> Cluster:
+    return make_cluster(tmp_path, ssh_server, checkout)
+
+
+def make_cluster(folder: Path, server: SshServer, checkout: Checkout) -> Cluster:
     """Reached by the checkout, with a round that has begun."""
     # No double quotes here: sshd_config cannot have them in a value.
-    made = Cluster(tmp_path / "there's $(touch pwned) a clus;ter", ssh_server)
-    ssh_server.environment["HOME"] = str(made.folder / "home")
-    ssh_server.environment[MARK] = checkout.mark
-    ssh_server.restart()
+    made = Cluster(folder / "there's $(touch pwned) a clus;ter", server)
+    server.environment["HOME"] = str(made.folder / "home")
+    server.environment[MARK] = checkout.mark
+    server.restart()
     made.record("it's $(touch pwned) #1/status.json")
     set_up(checkout, made)
     return made
@@ -528,6 +544,39 @@ def cluster(tmp_path: Path, ssh_server: SshServer, checkout: Checkout) -> Cluste
 def set_up(checkout: Checkout, cluster: Cluster, **values: str) -> None:
     settings = {"REMOTE": str(cluster.folder), "ROUNDS": "r", "PYTHON": sys.executable, **values}
     shutil.copy(cluster.server.set(**settings), checkout.folder / "toolbox/cluster.env")
+
+
+@dataclass
+class Minutely:
+    """A checkout that cron calls every minute, the cluster that it reaches, and the crontab."""
+
+    checkout: Checkout
+    cluster: Cluster
+    crontab: Crontab
+
+
+@pytest.fixture(scope="module")
+def minutely(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Minutely]:
+    """The minute passes while other tests go on; those of the crontab have been before."""
+    folder = tmp_path_factory.mktemp("minutely")
+    require_ssh()
+    checkout, server = Checkout(folder=folder / ODD), SshServer(folder / "sshd")
+    try:
+        server.start()
+        cluster = make_cluster(folder, server, checkout)
+        with real_crontab() as crontab:
+            checkout.call("on", "--every", "1")
+            with running_cron(folder):  # now: a cron does not see what changes in the second in which it starts
+                yield Minutely(checkout, cluster, crontab)
+    finally:
+        server.shut_down()
+        checkout.kill()
+
+
+@pytest.mark.cron
+@pytest.mark.ssh
+def test_an_entry_for_every_minute_is_on(minutely: Minutely) -> None:
+    assert "on: every minute, next at 20" in minutely.checkout.call("status").stdout
 
 
 @pytest.mark.ssh
@@ -906,16 +955,14 @@ def test_the_next_run_is_at_the_next_half_hour(shared: Checkout) -> None:
 
 @pytest.mark.cron
 @pytest.mark.ssh
-def test_cron_fires_the_entry(
-    checkout: Checkout, cluster: Cluster, crontab: Crontab, request: pytest.FixtureRequest
-) -> None:
-    checkout.call("on", "--every", "1")
-    request.getfixturevalue("daemon")  # now: a cron does not see what changes in the second in which it starts
+def test_cron_fires_the_entry(minutely: Minutely) -> None:
+    checkout = minutely.checkout
     wait_for(lambda: any(line.startswith("end:") for line in checkout.logged()), "cron has called it", 90)
     assert checkout.call("off").returncode == FINE
+    wait_for(checkout.lock_is_free, "what cron has called ends")
     assert checkout.steps()["begin"] == "cron"
     assert checkout.steps()["end"] == "fine", checkout.log.read_text()
-    assert checkout.calls() == ["plot_experiments.py --round r", "report.py --round r"]
-    assert cluster.calls() == ["runner.py --scheduler cluster --round r"]
-    assert crontab() is None
+    assert checkout.calls()[:2] == ["plot_experiments.py --round r", "report.py --round r"]
+    assert set(minutely.cluster.calls()) == {"runner.py --scheduler cluster --round r"}
+    assert minutely.crontab() is None
     assert not list(checkout.folder.parent.glob("**/pwned"))
