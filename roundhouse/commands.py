@@ -113,6 +113,10 @@ def _check(options: argparse.Namespace) -> None:
             raise RoundhouseError(f"--{name.replace('_', '-')} {value} makes no sense: give a number {advice}")
     if options.json and not options.status:
         raise RoundhouseError("--json goes with --status")
+    if options.watch is not None:
+        instead = ("dry_run", "status", "why", "cancel", "archive")
+        if given := [f"--{name.replace('_', '-')}" for name in instead if getattr(options, name)]:
+            raise RoundhouseError(f"--watch goes with passes, and {given[0]} makes none")
     if options.force and not options.archive:
         raise RoundhouseError("--force goes with --archive")
     if options.archive and (options.only or options.limit is not None):
@@ -313,7 +317,9 @@ def _dry_run(place: Workplace, loaded: Round, only: Only, limit: int | None) -> 
     _tell(view.refusals(report.rows) + report.trouble, sys.stderr)
     print(view.summary(loaded.name, report.rows, len(loaded.experiments)))
     through = f"through {place.scheduler.kind} (site {place.site.name})"
-    print(f"{rehearsal.summary(report.foreseen)} would be submitted {through}." + f" Scripts: {folder}" * bool(folder))
+    more = rehearsal.followers(report.rows, report.foreseen, limit)
+    jobs = f"{rehearsal.summary(report.foreseen)} would be submitted {through}{more}."
+    print(jobs + f" Scripts: {folder}" * bool(folder))
     return TROUBLE if report.trouble else DONE
 
 

@@ -514,7 +514,7 @@ def test_a_running_job_can_be_cancelled_from_another_terminal(rounds: Rounds) ->
     done = rounds.call("--cancel", "--only", "[02]")
     assert done.returncode == 0, done.stderr
     assert "0: attempt 1 asked to stop" in done.stdout
-    assert "2: cancelled before its next attempt" in done.stdout
+    assert "2: cancelled before its first attempt" in done.stdout
     wait_for(lambda: rounds.causes("0") == ["cancelled"], "it is cancelled")
     say_go(rounds)
     assert finish(runner)[0] == FAILED

@@ -172,7 +172,7 @@ def test_where_no_more_allocations_may_live_it_is_told_why_one_that_lives_will_n
     passes.make("a*")
     told = reasons(passes.make())
     assert told["a1"] == "waits for a slot in allocation 1, queued"
-    assert told["b1"] == "limit reached: max_running: 1, and those that live were submitted with --only"
+    assert told["b1"] == "limit reached: max_running: 1, and the allocations that live were submitted with --only"
     assert passes.submitted() == ["a*"]
 
 

@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -664,3 +665,59 @@ def test_the_end_of_the_log_is_told_whatever_bytes_it_holds(tmp_path: Path) -> N
     (place / record.LOG).write_bytes(b"\xff\n" + b"".join(b"line %d\n" % number for number in range(5000)))
     (place / record.SCHEDULER_LOG).write_text("killed by the scheduler\n")
     assert logs.tail(tmp_path, 1, 2) == "line 4998\nline 4999\nkilled by the scheduler"
+
+
+def at(place: Path, name: str, seconds: float) -> None:
+    os.utime(place / name, (seconds, seconds))
+
+
+def test_the_story_of_each_attempt_has_its_times(tmp_path: Path) -> None:
+    def told() -> list[str]:
+        lines = view.story(row_of(tmp_path, plan.State.IN_PROGRESS)).splitlines()
+        return [after.strip() for line, after in pairwise(lines) if line.startswith("  attempt")]
+
+    hour = 3600
+    first = open_one(tmp_path)
+    at(first, record.JOB, 10 * hour)
+    assert told() == ["submitted 1970-01-01 10:00 UTC"]
+    write(first, record.CLAIM, {**CLAIM, "at": 11 * hour})
+    write(first, record.PROGRESS, PROGRESS)
+    at(first, record.PROGRESS, 12 * hour)
+    begun = "submitted 1970-01-01 10:00, started 1970-01-01 11:00"
+    assert told() == [f"{begun}, last sign of life 1970-01-01 12:00 UTC"]
+    write(first, record.RESULT, {"version": 1, "nonce": "n", "cause": "unknown", "at": 40 * hour})
+    assert told() == [f"{begun}, last sign of life 1970-01-01 12:00, closed 1970-01-02 16:00 UTC"]
+    assert record.open_attempt(tmp_path, 2, replace(OPENED, mark=Cause.RETRY))
+    at(record.attempt_directory(tmp_path, 2), record.JOB, 41 * hour)
+    record.void(tmp_path, 2, Cause.RETRY, "by the user")
+    third = open_one(tmp_path, 3)
+    write(third, record.CLAIM, {**CLAIM, "at": 50 * hour})
+    write(third, record.RESULT, {**RESULT, "at": 51.5 * hour})
+    ran = "started 1970-01-03 02:00, ended 1970-01-03 03:30 UTC; ran 1 h 30 min"
+    assert told()[1:] == ["set 1970-01-02 17:00 UTC", ran], "a file that a copy made newer tells no time"
+    at(third, record.JOB, 49 * hour)
+    record.fold(record.read(tmp_path))
+    ends = ["closed 1970-01-02 16:00 UTC", "set 1970-01-02 17:00 UTC", f"submitted 1970-01-03 01:00, {ran}"]
+    assert told() == [f"{begun}, {ends[0]}", *ends[1:]]
+
+
+def test_a_time_that_is_none_is_left_out(tmp_path: Path) -> None:
+    place = open_one(tmp_path)
+    write(place, record.CLAIM, {**CLAIM, "at": 1e300})
+    write(place, record.RESULT, {**RESULT, "at": -1})
+    story = view.story(row_of(tmp_path, plan.State.IN_PROGRESS))
+    assert "started on node" in story
+    assert "ended: completed" in story
+    assert "ran" not in story
+
+
+def test_a_reason_that_many_rows_share_is_told_once_unless_it_needs_a_person(tmp_path: Path) -> None:
+    def told(state: plan.State, reason: str) -> list[str]:
+        row = row_of(tmp_path, state)
+        rows = [replace(row, action=replace(row.action, reason=reason))] * 3
+        return list(view.table(rows).columns[-1].cells)[1:]
+
+    long = "PENDING (JobArrayTaskLimit)"
+    assert [str(cell) for cell in told(plan.State.IN_PROGRESS, long)] == ["(as above)"] * 2
+    assert [str(cell) for cell in told(plan.State.IN_PROGRESS, "PENDING (Priority)")] == ["PENDING (Priority)"] * 2
+    assert [str(cell) for cell in told(plan.State.FAILED, long)] == [long] * 2

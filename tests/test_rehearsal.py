@@ -50,7 +50,7 @@ def test_a_dry_run_shows_each_job_that_a_pass_would_submit(fake_pbs: FakePBS, ro
         "allocation_1/job.sh", "allocation_2/job.sh", "array_1/job.sh", "array_1/manifest", "array_2/job.sh",
         "array_2/manifest", "one__0.sh",
     ]  # fmt: skip
-    assert lines.count(f"array        2 tasks (1 core, 1:00:00), 1 at a time: {folder}/array_2/job.sh, "
+    assert lines.count(f"array        2 tasks (1 core, 1:00:00), 1 at a time: {folder}/array_2/job.sh "
                        f"{folder}/array_2/manifest") == 1  # fmt: skip
     assert any(
         line.startswith("allocation   2 cores, 1:00:00 for 4 slots; 5 experiments may run in it") for line in lines

@@ -380,6 +380,7 @@ MISTAKES = {
           c: {path: c, command: "a 'b"}    #! No closing quotation
           d: {path: d, command: []}        #! is empty
           e: {path: e, command: [x, 5]}    #! should be text
+          f: {path: f, command: 3}         #! should be text or a list, not 3
     """,
     "what YAML would guess at": """\
         round: example

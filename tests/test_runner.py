@@ -92,6 +92,7 @@ def test_a_mistake_in_a_round_file_is_told_with_its_place(rounds: Rounds, call: 
         (["--watch", "inf"], "--watch inf makes no sense: give a number below 10,000,000"),
         (["--jobs-per-gpu", "0"], "--jobs-per-gpu 0 makes no sense"),
         (["--json"], "--json goes with --status"),
+        (["--status", "--watch"], "--watch goes with passes, and --status makes none"),
         (["--only", "x/*"], "--only 'x/*' matches no experiment of round r"),
         (["--only", "S"], "did you mean 's'?"),
         (["--why", "t/2"], "has no experiment 't/2'; did you mean 't/"),
@@ -192,6 +193,16 @@ def test_a_dry_run_tells_what_would_happen_and_shows_the_scripts(rounds: Rounds,
     assert not list(rounds.experiments.rglob("attempts"))
 
 
+def test_a_dry_run_on_a_full_machine_counts_what_would_follow(rounds: Rounds, call: Call) -> None:
+    rounds.write({"e": {"path": "e/{n}", "grid": {"n": list(range(5))}, "command": "true", "resources": {"ngpus": 1}}})
+    lines = call("--dry-run")[1].splitlines()
+    assert sum(line.endswith("waits for a slot of this machine") for line in lines) == 3
+    told = "2 single jobs would be submitted through local (site default)"
+    assert lines[-1].startswith(f"{told}, and 3 more would follow as slots come free. Scripts: ")
+    assert f"{told}, and 1 more would" in call("--dry-run", "--limit", "3")[1]
+    assert f"{told}. Scripts" in call("--dry-run", "--limit", "2")[1]
+
+
 def test_the_story_of_an_experiment_is_told_by_its_path_or_its_directory(
     rounds: Rounds, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +216,8 @@ def test_the_story_of_an_experiment_is_told_by_its_path_or_its_directory(
     monkeypatch.chdir(rounds.directory("t"))
     assert call("--why", "0/")[1] == out
     assert "waits for t/0, t/1" in call("--why", "s")[1]
+    assert call()[0] == DONE
+    assert "waited for t/0, t/1" in call("--why", "s")[1]
 
 
 def test_the_schema_is_a_json_schema_that_is_strict_and_whole(call: Call) -> None:

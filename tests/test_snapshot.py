@@ -188,7 +188,7 @@ def test_what_is_too_much_to_be_code_is_refused_by_name(
         with pytest.raises(RoundhouseError, match=r"cannot be copied: \d files, .* most of them in weights"):
             snapshot.take(code, copies)
     monkeypatch.setattr(tree, "MOST_FILES", 3)
-    with pytest.raises(RoundhouseError, match="more than 4 files"):
+    with pytest.raises(RoundhouseError, match="more than 3 files"):
         snapshot.take(code, copies)
 
 

@@ -615,6 +615,8 @@ def test_every_script_runs_and_knows_its_job_id(bench: Bench, kind: str) -> None
     assert bench.run(job_id="42.server") == (0, "")
     assert bench.attempt().job_id == "42.server"
     assert bench.result().cause is Cause.COMPLETED
+    line = next(line for line in bench.script().read_text().splitlines() if line.startswith("job_id="))
+    assert line.count("SLURM_JOB_ID") == (kind != "local"), "Slurm's qsub sets that, and no PBS_JOBID"
 
 
 @pytest.mark.parametrize("kind", KINDS)

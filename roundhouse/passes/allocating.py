@@ -38,7 +38,8 @@ class Allocating:
         waiting = [row.experiment.path for queue in queues if not queue.stuck for row in queue.rows]
         wanted = packing.wanted(waiting, like, [allocation for allocation, _ in living])
         if not wanted:  # and yet something may have no allocation that takes it
-            full = f"limit reached: max_running: {like.max_running}, and those that live were submitted with --only"
+            full = f"limit reached: max_running: {like.max_running}"
+            full += ", and the allocations that live were submitted with --only"
         room, more, otherwise = self._submit_allocations(rows, like, wanted, room, full)
         self._tell_of_other_code(queues)
         return room, [row for queue in queues for row in queue.stand(more, otherwise)]

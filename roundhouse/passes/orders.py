@@ -47,7 +47,7 @@ def _cancel(row: Row) -> str:
         raise OSError(rec.damage)
     if rec.newest is None or rec.newest.closed:
         if mark(rec, row.experiment, Cause.CANCELLED, "by the user"):
-            return "cancelled before its next attempt"
+            return f"cancelled before its {'next' if rec.runs else 'first'} attempt"
         rec = record.read(rec.directory)  # a runner has opened an attempt just now
     newest = rec.newest
     if newest is None or newest.closed:

@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from roundhouse.decisions.row import Row
 from roundhouse.passes.report import Foreseen
+from roundhouse.passes.submission import SLOT_AWAITED
 from roundhouse.passes.submitter import manifest
 from roundhouse.records import record, shared_job
 from roundhouse.views import asked
@@ -36,7 +38,7 @@ def write(jobs: Sequence[Foreseen], round_name: str) -> tuple[Path | None, list[
         if job.kind == "array":
             tokens = [record.new_token() for _ in job.rows]
             (place / shared_job.MANIFEST).write_text(manifest(job.rows, tokens), encoding="utf-8")
-        told.append(f"{job.kind:12} {_told(job)}: {', '.join(str(path) for path in sorted(place.iterdir()))}")
+        told.append(f"{job.kind:12} {_told(job)}: {' '.join(str(path) for path in sorted(place.iterdir()))}")
     return folder, told
 
 
@@ -65,6 +67,13 @@ def summary(jobs: Sequence[Foreseen]) -> str:
         *([counted(single, "single job")] if single else []),
     ]
     return _and(parts) or "Nothing"
+
+
+def followers(rows: Sequence[Row], jobs: Sequence[Foreseen], limit: int | None) -> str:
+    """How many more the same call would run on this machine; empty if there are none."""
+    waiting = sum(row.action == SLOT_AWAITED for row in rows)
+    more = waiting if limit is None else min(waiting, limit - len(jobs))
+    return f", and {more} more would follow as slots come free" if more > 0 else ""
 
 
 def _sizes(numbers: Sequence[int], what: str) -> str:

@@ -23,6 +23,13 @@ JOB_ID_VARIABLES = {
 }
 
 
+def _job_id(kind: str) -> str:
+    """What a shell makes the job's own ID of."""
+    variable = JOB_ID_VARIABLES[kind]
+    otherwise = "${SLURM_JOB_ID:-unknown}" if variable == "PBS_JOBID" else "unknown"  # Slurm's qsub sets no PBS_JOBID
+    return f"${{{variable}:-{otherwise}}}"
+
+
 def shell_quote(value: Any) -> str:
     """The filter `sh`: one word for a shell, whatever it holds."""
     text = str(value)
@@ -67,7 +74,7 @@ def render(
 
     try:
         return env.get_template(f"{kind}.sh.j2").render(
-            job_id_variable=JOB_ID_VARIABLES[kind], array=array, body=body, late=late, copy=copy, **context
+            job_id=_job_id(kind), array=array, body=body, late=late, copy=copy, **context
         )
     except TemplateError as error:
         raise RoundhouseError(f"templates/{kind}.sh.j2 cannot be rendered: {error}") from None

@@ -16,8 +16,9 @@ from roundhouse.passes.report import Foreseen
 from roundhouse.passes.submitter import Submitter
 from roundhouse.records import record, shared_job
 from roundhouse.schedulers.base import Refused
+from roundhouse.words import counted
 
-_SLOTS_TAKEN = Action(Verb.NOTHING, State.PENDING, "limit reached: all slots of this machine are taken", Cause.LIMIT)
+SLOT_AWAITED = Action(Verb.NOTHING, State.PENDING, "waits for a slot of this machine", Cause.LIMIT)
 
 
 @dataclass
@@ -51,7 +52,7 @@ class Submissions:
             if waiting[0].resources in self.submitter.refused:
                 refused.append(waiting.pop(0))
             elif here is not None and not here.take(waiting[0].resources):
-                yield replace(waiting.pop(0), action=_SLOTS_TAKEN)
+                yield replace(waiting.pop(0), action=SLOT_AWAITED)
             elif held_back := self._held_back(waiting):
                 yield from held_back
                 waiting = [row for row in waiting if row.experiment.resources != held_back[0].experiment.resources]
@@ -103,10 +104,10 @@ class Submissions:
         live, most = self.submitter.live, self.place.max_jobs
         self._room, self._full = waiting, ""
         if limit is not None and limit < waiting:
-            told = f"limit reached: {limit} submissions in this pass" if limit else "not submitted in this pass"
-            self._room, self._full = limit, told
+            told = f"limit reached: {counted(limit, 'submission')}" if limit else "not submitted"
+            self._room, self._full = limit, f"{told} in this pass"
         if most is not None and most - live < self._room:
-            self._room, self._full = most - live, f"limit reached: {most} jobs at once"
+            self._room, self._full = most - live, f"limit reached: {counted(most, 'job')} at once"
         for jobs, why in self._ceilings(rows):
             if jobs - live < self._room:
                 self._room, self._full = jobs - live, f"limit reached: {why}"

@@ -113,9 +113,9 @@ def _too_much(tree: Path, found: dict[str, Entry]) -> RoundhouseError:
         top = path.partition("/")[0]
         sizes[top] = sizes.get(top, 0) + entry.status.st_size
     largest = max(sizes, key=lambda name: sizes[name])
-    more = "more than " if len(found) > MOST_FILES else ""
+    count = f"more than {MOST_FILES:,}" if len(found) > MOST_FILES else str(len(found))
     return RoundhouseError(
-        f"the code in {tree} cannot be copied: {more}{len(found)} files, {sum(sizes.values()) / 1e6:.0f} MB, most of "
+        f"the code in {tree} cannot be copied: {count} files, {sum(sizes.values()) / 1e6:.0f} MB, most of "
         f"them in {largest}. What is no code must be ignored by git (.gitignore), or lie elsewhere"
     )
 

@@ -62,6 +62,8 @@ def command_words(value: Any) -> Any:
             raise ValueError(
                 f"{word} needs a shell, and none is there: write [bash, -c, '...'], or put it into a script"
             )
+    elif not isinstance(value, list):
+        raise ValueError(f"should be text or a list, not {value!r}")
     if not value:
         raise ValueError("is empty")
     return value

@@ -12,15 +12,17 @@ from roundhouse.decisions.plan import State, Verb
 from roundhouse.decisions.row import Row, goes_on
 from roundhouse.records import logs, snapshot
 from roundhouse.records.attempt import Attempt, Record
-from roundhouse.views import asked
-from roundhouse.words import counted, number
+from roundhouse.views import asked, outlook
+from roundhouse.words import counted, date_and_time, number
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 MANY = 60  # experiments above which a table shows groups, and single rows only for what needs attention
-LONG = 60  # characters of a reason above which it is told once for rows below each other
+LONG = 24  # characters of a reason above which it is told once for rows below each other
 LISTED = 12  # paths, or lines of one kind, that are told in one place
+SKEW = 60.0  # seconds by which clocks may differ; a file that is later has lost its own time in a copy
+LATEST = 1e11  # seconds since 1970: what is beyond is no time
 
 _STYLE = {
     State.COMPLETED: "green",
@@ -132,8 +134,12 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def _reasons(rows: Sequence[Row]) -> list[str]:
-    """Why each stands as it does. What many wait for alike is told once, for rows below each other."""
-    waiting = [row.action.reason if row.action.state is State.PENDING else "" for row in rows]
+    """Why each stands as it does. What many wait for alike is told once, for rows below each other.
+
+    What needs a person is told in full of each.
+    """
+    alike = (State.PENDING, State.SUBMITTING, State.IN_PROGRESS)
+    waiting = [row.action.reason if row.action.state in alike else "" for row in rows]
     return [
         "(as above)" if len(reason) > LONG and reason == above else row.action.reason
         for row, above, reason in zip(rows, ["", *waiting], waiting, strict=False)
@@ -216,7 +222,7 @@ def story(row: Row) -> str:
         f"  config    {', '.join(f'{key}={value}' for key, value in row.experiment.config.items())}",
         f"  retries   {asked.policy(row.retry)}",
         *([f"  selected  {choice.choice or 'nothing yet'}"] if choice else []),
-        f"  waits for {_listed(waits_for) or 'nothing'}",
+        f"  {'waited for' if row.shown else 'waits for'} {_listed(waits_for) or 'nothing'}",
         f"  directory {rec.directory}",
     ]
     lines += [f"  note      {note}" for note in rec.notes]
@@ -224,6 +230,8 @@ def story(row: Row) -> str:
     lines += [f"  code      {line}" for line in snapshot.story(rec, round_directory)]
     for attempt in rec.attempts:
         lines.append(f"  attempt {attempt.number}  {_told(attempt)}")
+        if times := _times(attempt):
+            lines.append(f"             {times}")
     if row.action.state in (State.PENDING, State.FAILED):
         said = row.experiment.resources
         lines += [f"  note      {note}" for note in asked.remarks(said, rec.attempts, row.retry)]
@@ -269,3 +277,27 @@ def _told(attempt: Attempt) -> str:
     else:
         parts.append("open")
     return "; ".join(parts)
+
+
+def _times(attempt: Attempt) -> str:
+    """When it was submitted, started and ended, in UTC, and how long it ran, as far as that is known.
+
+    Of a job that left no result only its last sign of life is known, and when a pass closed the attempt.
+    """
+    opened, claim, result = attempt.opened.at, attempt.claim, attempt.result
+    if attempt.opened.mark is not None:
+        return f"set {date_and_time(opened)} UTC" if 0 < opened < LATEST else ""
+    void = attempt.void and claim is not None
+    own = result is not None and result.exit_code is not None  # the job's shell wrote it
+    began = claim.started if claim and not void else 0.0
+    over = result.at if result else claim.started if claim and void else 0.0
+    seen = 0.0 if own else attempt.progress_at or 0.0
+    moments = {
+        "submitted": opened if opened <= (began or over or LATEST) + SKEW else 0.0,
+        "started": began,
+        "last sign of life": seen if seen <= (over or LATEST) + SKEW else 0.0,
+        "ended" if own else "closed": over,
+    }
+    told = [f"{what} {date_and_time(at)}" for what, at in moments.items() if 0 < at < LATEST]
+    ran = f"; ran {outlook.duration(over - began)}" if own and 0 < began <= over < LATEST else ""
+    return f"{', '.join(told)} UTC{ran}" if told else ""
