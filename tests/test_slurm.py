@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from cluster import CannotStart, SlurmCluster, run_command, skip_or_fail, start_slurm, wait_until
-from rounds_for_tests import Rounds, fake_command
+from rounds_for_tests import Rounds, fake_command, finish, wait_for
 from transcripts import replay, transcript, transcripts
 
 from roundhouse.causes import Cause
@@ -115,6 +115,35 @@ def test_a_limit_of_slurm_stands_in_the_table_and_nothing_is_tried_again_while_i
         assert " ".join(done.stdout.split()).count("limit reached: sbatch (exit 1): sbatch: error: QOSMaxSubmit") == 1
         assert done.stdout.count("(as above)") == 2
         assert len(tried.read_text().splitlines()) == 1
+
+
+def test_jobs_of_this_machine_are_no_matter_of_slurm_and_those_to_be_cancelled_stop_by_themselves(
+    rounds: Rounds,
+) -> None:
+    hold = f"echo run >> {rounds.notes}/{{n}}; while [ ! -e {rounds.notes}/go ]; do sleep 0.05; done"
+    rounds.write({"e": {"path": "{n}", "grid": {"n": [0, 1]}, "command": ["bash", "-c", hold]}})
+    rounds.extra["ROUNDHOUSE_SIGN_OF_LIFE"] = "0.5"
+    runner = rounds.start()
+    wait_for(lambda: [rounds.lines("0"), rounds.lines("1")] == [["run"]] * 2, "two jobs run")
+    runner.kill()
+    finish(runner)
+    rounds.extra["PATH"] = fake_command(rounds.folder, "sbatch", ":")
+    fake_command(rounds.folder, "squeue", ":")
+    fake_command(rounds.folder, "scontrol", "echo 'ClusterName             = far'")
+    fake_command(rounds.folder, "sacct", f"echo $@ >> {rounds.notes}/asked; echo 'fatal: Bad job/step' >&2; exit 1")
+    slurm = "--scheduler", "slurm"
+    for options, code in (("--status",), 0), (("--dry-run",), 0), ((), 3):
+        done = rounds.call(*options, *slurm)
+        assert (done.returncode, done.stderr) == (code, "")
+        assert "its job belongs to local on" in done.stdout
+    done = rounds.call("--cancel", "--only", "1", *slurm)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1: attempt 1 marked to stop, but its job not signalled" in done.stdout
+    assert "(--scheduler local): run the pass there" in done.stdout
+    wait_for(lambda: rounds.causes("1") == ["cancelled"], "the job saw the mark")
+    (rounds.notes / "go").touch()
+    wait_for(lambda: rounds.causes("0") == ["completed"], "the other goes on to its end")
+    assert not rounds.lines("asked")
 
 
 def test_a_limit_on_each_single_job_is_refused_for_good() -> None:
