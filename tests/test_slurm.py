@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from cluster import CannotStart, SlurmCluster, run_command, skip_or_fail, start_slurm, wait_until
-from rounds_for_tests import Rounds, fake_command
+from rounds_for_tests import Rounds, fake_command, finish, wait_for
 from transcripts import replay, transcript, transcripts
 
 from roundhouse.causes import Cause
@@ -117,6 +117,35 @@ def test_a_limit_of_slurm_stands_in_the_table_and_nothing_is_tried_again_while_i
         assert len(tried.read_text().splitlines()) == 1
 
 
+def test_jobs_of_this_machine_are_no_matter_of_slurm_and_those_to_be_cancelled_stop_by_themselves(
+    rounds: Rounds,
+) -> None:
+    hold = f"echo run >> {rounds.notes}/{{n}}; while [ ! -e {rounds.notes}/go ]; do sleep 0.05; done"
+    rounds.write({"e": {"path": "{n}", "grid": {"n": [0, 1]}, "command": ["bash", "-c", hold]}})
+    rounds.extra["ROUNDHOUSE_SIGN_OF_LIFE"] = "0.5"
+    runner = rounds.start()
+    wait_for(lambda: [rounds.lines("0"), rounds.lines("1")] == [["run"]] * 2, "two jobs run")
+    runner.kill()
+    finish(runner)
+    rounds.extra["PATH"] = fake_command(rounds.folder, "sbatch", ":")
+    fake_command(rounds.folder, "squeue", ":")
+    fake_command(rounds.folder, "scontrol", "echo 'ClusterName             = far'")
+    fake_command(rounds.folder, "sacct", f"echo $@ >> {rounds.notes}/asked; echo 'fatal: Bad job/step' >&2; exit 1")
+    slurm = "--scheduler", "slurm"
+    for options, code in (("--status",), 0), (("--dry-run",), 0), ((), 3):
+        done = rounds.call(*options, *slurm)
+        assert (done.returncode, done.stderr) == (code, "")
+        assert "its job belongs to local on" in done.stdout
+    done = rounds.call("--cancel", "--only", "1", *slurm)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1: attempt 1 marked to stop, but its job not signalled" in done.stdout
+    assert "(--scheduler local): run the pass there" in done.stdout
+    wait_for(lambda: rounds.causes("1") == ["cancelled"], "the job saw the mark")
+    (rounds.notes / "go").touch()
+    wait_for(lambda: rounds.causes("0") == ["completed"], "the other goes on to its end")
+    assert not rounds.lines("asked")
+
+
 def test_a_limit_on_each_single_job_is_refused_for_good() -> None:
     verdict = (
         "sbatch: error: QOSMaxWallDurationPerJobLimit\nsbatch: error: Batch job submission failed: Job violates "
@@ -154,7 +183,7 @@ def test_the_queue_is_read_whole() -> None:
         "3": ("rhbad", ended, None),
         "4": ("rhlong", running, None),
         "5": ("rhbig", ended, None),
-        "8": ("rhcpus", JobState.QUEUED, None),
+        "8": ("rhcpus", held, None),
         "9": ("rhpart", held, None),
         "10": ("rhheld", held, None),
         "11": ("rhdep", ended, Cause.DELETED),
@@ -215,7 +244,15 @@ def test_an_end_has_the_cause_that_its_state_tells(state: str, cause: Cause | No
         ("PENDING", "PartitionDown", JobState.QUEUED),
         ("PENDING", "JobHeldAdmin", JobState.BLOCKED),
         ("PENDING", "launch failed requeued held", JobState.BLOCKED),
+        ("PENDING", "QOSMaxJobsPerAccountLimit", JobState.QUEUED),
+        ("PENDING", "QOSMaxGRESPerUser", JobState.QUEUED),
         ("PENDING", "QOSMaxWallDurationPerJobLimit", JobState.BLOCKED),
+        ("PENDING", "AssocMaxGRESPerJob", JobState.BLOCKED),
+        ("PENDING", "QOSMaxMemoryPerNode", JobState.BLOCKED),
+        ("PENDING", "QOSMinCpuNotSatisfied", JobState.BLOCKED),
+        ("PENDING", "MaxMemPerLimit", JobState.BLOCKED),
+        ("PENDING", "PartitionConfig", JobState.BLOCKED),
+        ("PENDING", "PartitionNodeLimit", JobState.BLOCKED),
         ("PENDING", "DependencyNeverSatisfied", JobState.BLOCKED),
         ("RESV_DEL_HOLD", "None", JobState.BLOCKED),
         ("RUNNING", "JobHeldUser", JobState.RUNNING),

@@ -195,9 +195,7 @@ def _elsewhere(record: Record, here: Mapping[str, str] | None) -> str:
         return ""
     if last.opened.ran_at(here):
         return ""
-    home = last.opened.scheduler
-    where = f"{home.get('kind')} on {home.get('server')}, user {home.get('user')}"
-    return f"its jobs belong to {where}: run the pass there. To go on here, for good: --retry"
+    return f"its jobs belong to {last.opened.home}: run the pass there. To go on here, for good: --retry"
 
 
 def _next_attempt(record: Record, inputs: Inputs, config_hash: str, retry: RetryPolicy) -> Action:

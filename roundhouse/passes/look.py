@@ -50,13 +50,20 @@ NOT_ASKED = Look(QueryFailed("not asked"), QueryFailed("not asked"))
 
 
 def look(scheduler: Scheduler, run: Run, records: Sequence[Record]) -> Look:
-    """Ask once, about all live jobs of this user and about those that the records' open attempts name."""
-    attempts = [rec.newest for rec in records if rec.newest and not rec.newest.closed]
+    """Ask once, about all live jobs of this user and about those of the records' open attempts that are its own.
+
+    Those of another scheduler mean nothing to it: Slurm takes the token of a local job for a mistake, and says no more.
+    """
+    began = time.monotonic()
+    identity = scheduler.identity(run)
+    if isinstance(identity, QueryFailed):
+        return Look(identity, identity, time.monotonic() - began)
+    here = asdict(identity)
+    newest = [rec.newest for rec in records if rec.newest and not rec.newest.closed]
+    attempts = [attempt for attempt in newest if attempt.opened.ran_at(here)]
     ids = {attempt.job_id for attempt in attempts if attempt.job_id}
     names = {attempt.opened.job_name for attempt in attempts}
-    began = time.monotonic()
     jobs = scheduler.query(run, ids, names)
-    identity = jobs if isinstance(jobs, QueryFailed) else scheduler.identity(run)
     return Look(jobs, identity, time.monotonic() - began)
 
 
@@ -68,13 +75,10 @@ def answer_for(attempt: Attempt | None, before: Attempt | None, seen: Look) -> A
         if isinstance(part, QueryFailed):
             return part
     assert isinstance(seen.jobs, Jobs) and isinstance(seen.identity, Identity)
-    home, here = attempt.opened.scheduler, asdict(seen.identity)
+    here = asdict(seen.identity)
     if not attempt.opened.ran_at(here):
-        return QueryFailed(
-            f"its job belongs to {home.get('kind')} on {home.get('server')}, user {home.get('user')}: "
-            "run the pass there"
-        )
-    if home.get("boot", "") != here["boot"]:
+        return QueryFailed(f"its job belongs to {attempt.opened.home}: run the pass there")
+    if attempt.opened.scheduler.get("boot", "") != here["boot"]:
         return Unknown()  # this very machine has been started anew since
     if before is None or before.number != attempt.number or before.job_id not in (None, attempt.job_id):
         return QueryFailed("the attempt is newer than the scheduler's answer; the next pass will tell")

@@ -55,7 +55,12 @@ def _cancel(row: Row) -> str:
     if record.void(rec.directory, newest.number, Cause.CANCELLED, "by the user"):
         return f"attempt {newest.number} cancelled before it started"
     record.request_cancel(rec.directory, newest.number)
-    return f"attempt {newest.number} asked to stop"
+    if row.job_state:
+        return f"attempt {newest.number} asked to stop"
+    # It belongs to another scheduler, or this one could not be asked.
+    why = f"; {row.action.reason}" if row.action.reason else ""
+    told = f"attempt {newest.number} marked to stop, but its job not signalled"
+    return f"{told}: if it runs on these files, it sees the mark within a minute{why}"
 
 
 def retry(rows: Iterable[Row], pruned: bool = False) -> list[str]:

@@ -45,6 +45,12 @@ class Opened:
         """What the scheduler calls its job."""
         return self.shared.rpartition("/")[2] if self.shared else self.token
 
+    @property
+    def home(self) -> str:
+        """Which scheduler opened it, for a person who is to go there."""
+        kind, server, user = (self.scheduler.get(part) for part in ("kind", "server", "user"))
+        return f"{kind} on {server}, user {user}" + " (--scheduler local)" * (kind == "local")
+
     def ran_at(self, here: Mapping[str, str]) -> bool:
         """Whether `here` identifies the scheduler that opened it; which boot of this machine it was does not matter."""
         home, place = dict(self.scheduler), dict(here)

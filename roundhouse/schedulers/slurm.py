@@ -43,7 +43,8 @@ HELD = {"RESV_DEL_HOLD", "REQUEUE_HOLD", "SPECIAL_EXIT"}
 # Reasons that no waiting resolves: somebody must release the job, change it, or change the cluster.
 NEVER = re.compile(
     r"JobHeld(User|Admin)|JobHoldMaxRequeue|.*requeued_held|BadConstraints|DependencyNeverSatisfied"
-    r"|Partition(Time|Node)Limit|Invalid(Account|QOS)|(Account|QOS)NotAllowed|(QOS|Assoc)\w*PerJobLimit"
+    r"|Partition(Config|TimeLimit|NodeLimit)|Invalid(Account|QOS)|(Account|QOS)NotAllowed|ReservationDeleted"
+    r"|(QOS|Assoc)Max\w*Per(Job|Node)(Limit)?|QOSMin\w*|MaxMemPerLimit"
 )
 
 # What is said of a submission that was turned down for good. All else that fails may have been accepted.
