@@ -59,7 +59,10 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--site", metavar="NAME", help="sites/NAME.yaml; default: the site whose hosts match this one")
     parser.add_argument(
-        "--jobs-per-gpu", metavar="K", type=int, default=1, help="on this machine: so many jobs share a GPU"
+        "--jobs-per-gpu",
+        metavar="K",
+        type=int,
+        help="on this machine: so many jobs share a GPU; default: the round's `per_gpu`, or 1",
     )
     parser.add_argument("--experiments", metavar="DIR", type=Path, default=REPOSITORY / "experiments")
     parser.add_argument("--rounds", metavar="DIR", type=Path, default=REPOSITORY / "rounds")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -35,6 +35,12 @@ class Resources:
     pack: Pack | None = None  # the job is an allocation, and runs one experiment after the other in each slot
     exclude: tuple[str, ...] = ()  # nodes to keep away from
     accumulate: int = 1  # a batch is computed in so many times as many parts
+
+    def in_a_slot(self) -> Resources:
+        """What one experiment has: all of it, or with `pack` its share of the cores, and one GPU at most."""
+        if self.pack is None:
+            return self
+        return replace(self, ncpus=max(1, self.ncpus // self.pack.slots), ngpus=min(1, self.ngpus), pack=None)
 
 
 @dataclass(frozen=True, slots=True)

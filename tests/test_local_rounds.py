@@ -124,7 +124,14 @@ def test_no_more_jobs_start_than_the_limit_allows(rounds: Rounds) -> None:
     assert rounds.call("--limit", "2").returncode == DONE
 
 
-def test_jobs_share_gpus_and_cores_and_are_never_more_than_the_slots(rounds: Rounds) -> None:
+@pytest.mark.parametrize(
+    ("resources", "options"),
+    [({"ngpus": 1}, ["--jobs-per-gpu", "2"]), ({"ncpus": 4, "ngpus": 4, "pack": {"slots": 8, "per_gpu": 2}}, [])],
+    ids=["by option", "packed"],
+)
+def test_jobs_share_gpus_and_cores_and_are_never_more_than_the_slots(
+    rounds: Rounds, resources: dict[str, Any], options: list[str]
+) -> None:
     # The first four wait for each other: less than four at once would never end.
     meet = (
         f'n=0; while [ "$(ls "{rounds.notes}/here" | wc -l)" -lt 4 ] && [ $n -lt 600 ]; do sleep 0.05; n=$((n+1)); done'
@@ -134,8 +141,8 @@ def test_jobs_share_gpus_and_cores_and_are_never_more_than_the_slots(rounds: Rou
         f'echo "+1 $CUDA_VISIBLE_DEVICES $OMP_NUM_THREADS $MKL_NUM_THREADS" >> "{rounds.notes}/log"; sleep 0.1; '
         f'echo "-1 $CUDA_VISIBLE_DEVICES $OMP_NUM_THREADS $MKL_NUM_THREADS" >> "{rounds.notes}/log"'
     )
-    rounds.write({"e": group("{seed}", script, 8)})
-    assert rounds.call("--jobs-per-gpu", "2").returncode == DONE
+    rounds.write({"e": group("{seed}", script, 8, resources=resources)})
+    assert rounds.call(*options).returncode == DONE
     threads = str(max(1, len(os.sched_getaffinity(0)) // 4))
     running = dict.fromkeys(rounds.gpus, 0)
     most = dict.fromkeys(rounds.gpus, 0)

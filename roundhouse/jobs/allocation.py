@@ -172,8 +172,8 @@ class Agent:
     @property
     def _need(self) -> Resources:
         """What one slot is for."""
-        whole = self.allocation.resources
-        return Resources(ncpus=max(1, whole.ncpus // self.allocation.pack.slots), ngpus=min(1, whole.ngpus))
+        share = self.allocation.resources.in_a_slot()
+        return Resources(ncpus=share.ncpus, ngpus=share.ngpus)
 
     # ------------------------------------------------------------------------------------------ judging
 
