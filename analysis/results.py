@@ -110,9 +110,7 @@ class Results:
 
 def key_of(entry: Entry) -> str:
     """What an experiment shares with all others of its row."""
-    one = entry.row.experiment
-    config = {key: value for key, value in entry.config.items() if key not in ("seed", "dataset")}
-    return json.dumps([one.group, one.study, one.command, config], sort_keys=True, default=str)
+    return entry.row.experiment.setting("dataset")
 
 
 def settings_of(found: RoundRecords) -> list[list[Entry]]:

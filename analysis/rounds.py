@@ -17,7 +17,7 @@ from roundhouse import files
 from roundhouse.decisions.plan import State
 from roundhouse.decisions.row import Row
 from roundhouse.errors import RoundhouseError
-from roundhouse.experiment import Experiment
+from roundhouse.experiment import SEED, Experiment
 from roundhouse.names import is_name, nearest
 from roundhouse.passes import offline
 from roundhouse.records import record
@@ -110,9 +110,7 @@ class Entry:
     @cached_property
     def setting(self) -> str:
         """What it shares with the experiments that differ from it in their seed alone."""
-        one = self.row.experiment
-        config = {key: value for key, value in one.config.items() if key != "seed"}
-        return json.dumps([one.group, one.study, one.command, config], sort_keys=True, default=str)
+        return self.row.experiment.setting()
 
     def metrics(self) -> Metrics:
         """What metrics.json says; without one, what the record keeps of a completed run. RoundhouseError: damage."""
@@ -162,7 +160,7 @@ class RoundRecords:
 
 def varying_keys(entries: Sequence[Entry]) -> set[str]:
     """The config keys in which the experiments differ, the seed apart."""
-    keys = {key for entry in entries for key in entry.config} - {"seed"}
+    keys = {key for entry in entries for key in entry.config} - {SEED}
     return {key for key in keys if len({json.dumps(one.config.get(key), default=str) for one in entries}) > 1}
 
 

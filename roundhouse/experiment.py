@@ -1,4 +1,4 @@
-"""One experiment as the round file describes it: path, config, resources, what it waits for."""
+"""One experiment as the round file describes it: path, config, setting, resources, what it waits for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+SEED = "seed"  # what differs in it alone is one setting
+
+
+def setting_of(config: Mapping[str, Any], *apart: str) -> str:
+    """What identifies a setting within its group: the config without the seed, and without these keys."""
+    return json.dumps({key: config[key] for key in config if key not in (SEED, *apart)}, sort_keys=True, default=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +108,13 @@ class Experiment:
     def undecided(self) -> bool:
         """Whether it waits for its selection to be made."""
         return self.selection is not None and not self.selection.choice
+
+    def setting(self, *apart: str) -> str:
+        """What it shares with the experiments that differ from it in their seed alone, or in these keys of the config.
+
+        The command is no part of it: within a group it follows from the config, and may name the seed.
+        """
+        return json.dumps([self.group, self.study, setting_of(self.config, *apart)])
 
     def identity(self) -> dict[str, Any]:
         """Everything that makes its result what it is: if any of this changes, it is another experiment."""

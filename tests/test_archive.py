@@ -22,7 +22,8 @@ from roundhouse.records.attempt import Opened
 from roundhouse.round import Round, load_round
 
 NAME = "r"
-DONE = {"ok": {"path": "ok/{seed}", "grid": {"seed": [0, 1]}, "command": "true"}}
+TELLS = ["sh", "-c", """echo '{{"version": 1, "epoch": 1, "final": {{"loss": {seed}}}}}' > {directory}/progress.json"""]
+DONE = {"ok": {"path": "ok/{seed}", "grid": {"seed": [0, 1]}, "command": TELLS}}
 PARTLY = {
     **DONE,
     "bad": {"path": "bad", "command": "false"},
@@ -48,6 +49,14 @@ def test_a_finished_round_moves_with_readme_round_file_and_environments(rounds: 
     readme = (archived(rounds) / "README.md").read_text()
     assert readme.startswith("# Round r\n") and "Halted" not in readme
     assert "2 experiments of commands" in readme and "jobs of local" in readme and "(UTC)" in readme
+
+
+def test_seeds_are_one_setting_for_the_runner_and_in_the_archive_though_the_command_names_them(rounds: Rounds) -> None:
+    rounds.write(DONE)
+    shown = [line.split() for line in rounds.call().stdout.splitlines() if "±" in line]
+    assert shown[-1] == ["ok/*", "2", "0.5000", "±", "0.7071"]
+    assert rounds.call("--archive").returncode == 0
+    assert "| ok/* | 2 | 0.5000 ± 0.7071 |" in (archived(rounds) / "README.md").read_text()
 
 
 def test_the_archived_round_is_read_by_the_analysis_as_before(rounds: Rounds) -> None:

@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -199,6 +201,28 @@ def test_a_round_without_data_sets_has_one_column_named_after_its_metric(tmp_pat
     assert told["all x 2"]["metric"] == "speed" and told["all x 2"]["speed_mean"] == "20.5"
     assert cells_of(folder)[0] == ["Group", "Setting", "speed"]
     assert "whether more or less is better is not known" in note(folder)
+
+
+@pytest.mark.parametrize("with_file", [True, False], ids=["round file", "records alone"])
+def test_seeds_and_data_sets_share_a_row_though_the_command_names_both(tmp_path: Path, with_file: bool) -> None:
+    text = """
+        round: small
+        experiments:
+          all:
+            path: "{dataset}/{lr}/{seed}"
+            grid: {dataset: [a, b], lr: [0.1, 0.2], seed: [0, 1]}
+            command: "train --data {dataset} --lr {lr} --seed {seed} --to {directory}"
+          other: {path: "other/{seed}", grid: {seed: [0, 1]}, config: {dataset: a, lr: 0.1}, command: "try {seed}"}
+    """
+    place = make(tmp_path, lambda one: {"loss": one.config["lr"] + one.config["seed"]}, textwrap.dedent(text))
+    if not with_file:
+        (place.rounds / "small.yaml").unlink()
+    told = rows_of(write(place))
+    assert set(told) == {"all lr 0.1", "all lr 0.2", "other other"}, "groups are apart even where configs are equal"
+    assert [told["all lr 0.2"][f"{one}_n"] for one in "ab"] == ["2", "2"]
+    assert told["all lr 0.2"]["a_mean"] == "0.7"
+    found = read_round("small", place)
+    assert sorted(Counter(one.setting for one in found.entries).values()) == [2, 2, 2, 2, 2]
 
 
 def test_an_experiment_that_is_not_completed_is_in_no_mean_though_it_has_metrics(tmp_path: Path) -> None:

@@ -10,17 +10,10 @@ from typing import Any
 
 from roundhouse.decisions.plan import State
 from roundhouse.decisions.row import Row, goes_on
-from roundhouse.experiment import Experiment, Selection
+from roundhouse.experiment import SEED, Experiment, Selection, setting_of
 from roundhouse.names import nearest
 from roundhouse.records.metrics import names_of, result_of
 from roundhouse.words import spread
-
-SEED = "seed"  # what differs in it alone is one setting
-
-
-def setting_of(config: Mapping[str, Any]) -> str:
-    """What identifies the setting that an experiment is a run of."""
-    return _text({key: value for key, value in config.items() if key != SEED})
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from roundhouse.experiment import Halving, Selection
+from roundhouse.experiment import SEED, Halving, Selection, setting_of
 from roundhouse.names import nearest
 from roundhouse.roundfile.schema import Group, RoundFile
 from roundhouse.roundfile.template import parse_template
 from roundhouse.words import counted
 from roundhouse.yamlfile import YamlFile
 
-SEED = "seed"
 Names = Sequence[Mapping[str, Any]]  # of each experiment of a group: its config, and what may be named besides
 
 
@@ -48,7 +47,7 @@ def check_selections(file: YamlFile, groups: Mapping[str, Group], names: Mapping
         if source in group.after:
             file.problem(("experiments", name, "after", source), f"group {name!r} waits for all of {source!r} already, "
                          "since it selects from it: leave it out here")  # fmt: skip
-        there = len({_setting(one) for one in names[source]})
+        there = len({setting_of(one) for one in names[source]})
         if names[source] and group.select.top > there:
             file.problem((*place, "top"), f"group {source!r} has {counted(there, 'setting')} (seeds apart), so "
                          f"its best {group.select.top} cannot be chosen")  # fmt: skip
@@ -57,10 +56,6 @@ def check_selections(file: YamlFile, groups: Mapping[str, Group], names: Mapping
                 file.problem(("experiments", name, "include", number), f"include of group {name!r} needs the rank of "
                              f"what is chosen, from 1 to {group.select.top}")  # fmt: skip
         _check_command(file, name, group, names[name], known_names(source, groups, names))
-
-
-def _setting(config: Mapping[str, Any]) -> str:
-    return json.dumps({key: value for key, value in config.items() if key != SEED}, sort_keys=True)
 
 
 def known_names(name: str, groups: Mapping[str, Group], names: Mapping[str, Names], below: int = 0) -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -32,11 +31,7 @@ def settings_of(rows: Sequence[Row]) -> list[Setting]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         if row.record.completed and row.record.completed.progress:
-            config = {key: value for key, value in row.experiment.config.items() if key != "seed"}
-            key = json.dumps(
-                [row.experiment.group, row.experiment.study, row.experiment.command, config], sort_keys=True
-            )
-            groups.setdefault(key, []).append(row)
+            groups.setdefault(row.experiment.setting(), []).append(row)
     return [setting for setting in map(_setting, groups.values()) if setting.values]
 
 
