@@ -55,7 +55,8 @@ class Selection:
     """The rank-th best setting of another group, to be chosen once all of that group is over.
 
     `choice` says what was chosen, with its spread and its rivals; it is empty until then, and `waiting` says why.
-    `hopeless`: that will not come by itself.
+    `hopeless`: that will not come by itself; `blocked`: nor by a retry, since the round file asks for what is not
+    there.
     """
 
     group: str
@@ -69,6 +70,7 @@ class Selection:
     choice: str = ""
     waiting: str = ""
     hopeless: bool = False
+    blocked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -333,12 +333,19 @@ def test_what_waits_for_a_group_whose_metric_no_run_tells_waits_in_vain_as_well(
     told = rounds.status()
     assert not any(one["goes_on"] for one in told.values())
     assert told["s/1/0"]["reason"].startswith("s/1/0 tells no metric 'accuracy'")
-    assert told["a"]["reason"].startswith("waits for s/1/0, which is pending: s/1/0 tells no metric 'accuracy'")
-    assert "2 will not complete by themselves (s/1/0 is pending)" in told["c"]["reason"]
+    assert told["a"]["reason"].startswith("waits for s/1/0, which is blocked: s/1/0 tells no metric 'accuracy'")
+    assert "2 will not complete by themselves (s/1/0 is blocked)" in told["c"]["reason"]
     assert told["l"]["reason"].startswith("waits for c, which is pending: waits for 2 of 2 of group sweep")
     place = Place(rounds.experiments, rounds.rounds, rounds.analysis)
     alone = {one.path: one.row.action.reason for one in read_round("r", place).entries}
     assert alone == {path: one["reason"] for path, one in told.items()}
+    states = {"s/1/0": "blocked", "s/2/0": "blocked", "a": "pending", "c": "pending", "l": "pending"}
+    assert rounds.states() == states
+    assert rounds.call("--retry").returncode == 4
+    assert rounds.causes("s/1/0") == ["rung"], "it is the round file that is to be mended"
+    sweep["halving"]["metric"] = "loss"
+    rounds.write({"sweep": sweep, "chosen": chosen})
+    assert rounds.call().returncode == 0
 
 
 def test_one_that_fails_is_left_out_and_the_others_are_compared(rounds: Rounds) -> None:  # noqa: F811

@@ -316,6 +316,8 @@ def test_what_waits_is_pending_and_says_for_what() -> None:
         action = decided(attempts, inputs=waiting)
         assert (outcome(action), action.reason) == ((Verb.NOTHING, State.PENDING), waiting.waiting)
     assert decided([ended(Cause.ERROR)] * 2, inputs=waiting).state is State.FAILED
+    nothing_to_come = replace(waiting, hopeless=True, blocked=True)
+    assert outcome(decided(inputs=nothing_to_come)) == (Verb.NOTHING, State.BLOCKED)
 
 
 def test_a_teacher_that_changed_since_attempt_1_is_a_failure() -> None:

@@ -251,7 +251,11 @@ def test_a_metric_that_nobody_tells_stops_the_choice_and_is_named(rounds: Rounds
     assert rounds.call().returncode == 4
     best = rounds.status()["b/1/0"]
     assert best["reason"] == "s/3/0 of group sweep tells no metric 'los': did you mean 'loss'?"
-    assert not best["goes_on"]
+    assert (best["state"], best["goes_on"]) == ("blocked", False)
+    assert "to be tried again" not in rounds.call("--retry", "--limit", "0").stdout
+    rounds.write(stages())
+    assert rounds.call("--limit", "0").returncode == 3
+    assert rounds.states()["b/1/0"] == "pending", "it goes on once the round file is mended"
 
 
 def test_a_choice_that_is_no_longer_the_best_is_told_and_what_was_run_stays(rounds: Rounds) -> None:  # noqa: F811

@@ -58,7 +58,7 @@ class _Rung:
         halving = members[0].experiment.halving
         assert halving is not None
         self.halving: Halving = halving
-        self.epoch, self.wait, self.hopeless = epoch, "", False
+        self.epoch, self.wait, self.hopeless, self.blocked = epoch, "", False, False
         self.ranked: list[Candidate] = []
         reached = [(row, _reached(row, epoch)) for row in members]
         missing = [row for row, attempt in reached if attempt is None and _may_come(row)]
@@ -73,7 +73,8 @@ class _Rung:
             value = value_at(row.record.directory, attempt, metric, self.epoch)
             if value is None:
                 hint = nearest(metric, names_of(row.record.directory, attempt))
-                self.wait, self.hopeless = f"{row.experiment.path} tells no metric {metric!r}: {hint}", True
+                self.wait = f"{row.experiment.path} tells no metric {metric!r}: {hint}"
+                self.hopeless = self.blocked = True
                 return
             runs.append((row.experiment.path, row.experiment.config, value))
         self.ranked = ranking(runs, self.halving.mode)
@@ -94,8 +95,9 @@ class _Rung:
     def applied(self, row: Row) -> Row:
         """The row of one that paused here, with the verdict."""
         if self.wait:
-            inputs = replace(row.inputs, hopeless=self.hopeless)
-            return replace(row, action=Action(Verb.NOTHING, State.PENDING, self.wait), inputs=inputs)
+            inputs = replace(row.inputs, hopeless=self.hopeless, blocked=self.blocked)
+            state = State.BLOCKED if self.blocked else State.PENDING
+            return replace(row, action=Action(Verb.NOTHING, state, self.wait), inputs=inputs)
         rank = next(rank for rank, one in enumerate(self.ranked) if row.experiment.path in one.paths)
         keeps = rank < self.kept
         best = "lowest" if self.halving.mode == "min" else "highest"

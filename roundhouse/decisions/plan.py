@@ -73,11 +73,13 @@ class Inputs:
     """What the experiment waits for. `pinned` identifies what is there, once all is; `waiting` says what is not yet.
 
     `hopeless`: that will not come by itself, because something failed for good or was cancelled.
+    `blocked`: there is nothing to wait for either; the round file asks for what is not there.
     """
 
     pinned: Mapping[str, Any] | None
     waiting: str = ""
     hopeless: bool = False
+    blocked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +213,7 @@ def _next_attempt(record: Record, inputs: Inputs, config_hash: str, retry: Retry
         if enough:
             return _nothing(State.FAILED, enough, newest.cause)
     if inputs.pinned is None:
-        return _nothing(State.PENDING, inputs.waiting)
+        return _nothing(State.BLOCKED if inputs.blocked else State.PENDING, inputs.waiting)
     if first is not None and dict(first.inputs) != dict(inputs.pinned):
         changed = [group for group in inputs.pinned if first.inputs.get(group) != inputs.pinned[group]]
         return _nothing(State.FAILED, f"{', '.join(changed) or 'an input'} changed since attempt 1")

@@ -68,12 +68,13 @@ class Selections:
             self._known[key] = self._ranking(wanted, experiment.after[wanted.group])
         found = self._known[key]
         if isinstance(found, _Open):
-            return replace(experiment, selection=replace(wanted, waiting=found.why, hopeless=found.hopeless))
+            still_open = replace(wanted, waiting=found.why, hopeless=found.hopeless, blocked=found.blocked)
+            return replace(experiment, selection=still_open)
         usable = [one for one in found.settings if math.isfinite(one.mean)]
         if wanted.rank > len(usable):
             why = f"there is no rank {wanted.rank}: {len(usable)} of the settings of group {wanted.group} that are "
             why += f"completed have a finite {wanted.metric}"
-            return replace(experiment, selection=replace(wanted, waiting=why, hopeless=True))
+            return replace(experiment, selection=replace(wanted, waiting=why, hopeless=True, blocked=True))
         return decided(experiment, wanted, usable, found.pruned)
 
     def _ranking(self, wanted: Selection, paths: Sequence[str]) -> _Ranking | _Open:
@@ -93,7 +94,7 @@ class Selections:
             if value is None:
                 known = names_of(row.record.directory, done) if done else []
                 hint = nearest(wanted.metric, known)
-                return _Open(f"{path} of group {wanted.group} tells no metric {wanted.metric!r}: {hint}")
+                return _Open(f"{path} of group {wanted.group} tells no metric {wanted.metric!r}: {hint}", blocked=True)
             runs.append((path, row.experiment.config, value))
         return _Ranking(ranking(runs, wanted.mode), len(pruned))
 
@@ -112,6 +113,7 @@ class _Open:
 
     why: str
     hopeless: bool = True
+    blocked: bool = False
 
 
 def _still_open(group: str, missing: Sequence[Row], of: int) -> _Open:

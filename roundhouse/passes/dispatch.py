@@ -123,7 +123,8 @@ def waiting_for(
 def inputs_of(experiment: Experiment, rows: Mapping[str, Row]) -> Inputs:
     """What the experiment waits for, as the rows of the experiments named in its `after` tell it."""
     if experiment.undecided and experiment.selection:
-        return Inputs(None, experiment.selection.waiting, experiment.selection.hopeless)
+        choice = experiment.selection
+        return Inputs(None, choice.waiting, choice.hopeless, choice.blocked)
     pinned: dict[str, Any] = {}
     for group, paths in experiment.after.items():
         for path in paths:

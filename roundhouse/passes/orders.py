@@ -97,7 +97,7 @@ def retry(rows: Iterable[Row], pruned: bool = False) -> list[str]:
 def _elsewhere(row: Row) -> bool:
     """Closed, and blocked for no other reason than that it has run through another scheduler."""
     runs = row.record.runs
-    if row.action.state is not State.BLOCKED or row.refusal:
+    if row.action.state is not State.BLOCKED or row.refusal or row.inputs.blocked:
         return False
     return bool(runs) and runs[0].opened.config_hash == row.experiment.config_hash()
 
