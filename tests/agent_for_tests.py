@@ -33,7 +33,7 @@ def main(repository: Path, study: str) -> None:
                 script, token, threads = line.decode().split()
                 one = pool.Pool(pool.Layout((), 1, 1, int(threads), home=f"{token} "), launch)
                 assert one.start(Path(script), token, Resources())
-                children[token] = one._children[token]
+                children[token], _ = one._started[token]
                 print("started", token, children[token].pid, flush=True)
         for token, child in list(children.items()):
             if (code := child.poll()) is not None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rounds_for_tests import wait_for
 
 from roundhouse.experiment import Resources
 from roundhouse.machine.pool import Pool
 from roundhouse.machine.slots import BETWEEN, Layout, Room, Slot
-from roundhouse.schedulers.base import Refused
+from roundhouse.schedulers.base import Identity, Jobs, Output, Refused, Submitted
 from roundhouse.schedulers.local import Local
+from roundhouse.schedulers.slots import Slots
 
 layouts = st.builds(
     Layout,
@@ -145,3 +152,37 @@ def test_a_job_that_asks_for_more_gpus_than_there_are_is_refused_at_once(gpus: t
     assert told in answer.why
     assert "asks for 4 GPUs" in answer.why
     assert Room(layout, set()).take(Resources(ngpus=4)), "it is let through to be refused"
+
+
+def test_a_job_that_was_just_forked_has_its_place_before_it_shows_its_token(tmp_path: Path) -> None:
+    """As a preloaded one, until the fork of the agent is a shell: /proc still shows the agent's own environment."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def fork(script: Path, environ: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(["sleep", "600"]))
+        return started[-1]
+
+    slots = Slots(Pool(Layout((), 1, 2, 2, most=2, home=f"{tmp_path} "), fork), Identity("slurm", "c", "me"), "7")
+    script = tmp_path / "job.sh"
+    try:
+        answers = [slots.submit(no_command, script, token, Resources()) for token in ("a", "b", "c")]
+        assert answers[:2] == [Submitted("7"), Submitted("7")]
+        assert isinstance(answers[2], Refused)
+        assert len({place for _, slot in slots.pool._started.values() for place in slot.places}) == 2
+        started.pop(0).kill()
+        wait_for(slots.pool.reap, "the first has ended")
+        seen = slots.query(no_command, (), ())
+        assert isinstance(seen, Jobs)
+        assert {job.name for job in seen.jobs} >= {"b"}
+        assert "a" not in {job.name for job in seen.jobs}
+        room = slots.room
+        assert room.take(Resources())
+        assert not room.take(Resources()), "b has the other place"
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def no_command(argv: Sequence[str]) -> Output:
+    raise AssertionError(argv)

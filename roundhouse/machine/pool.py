@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from roundhouse.experiment import Resources
-from roundhouse.machine.slots import BETWEEN, Layout, Room
+from roundhouse.machine.slots import BETWEEN, Layout, Room, Slot
 
 TOKEN, SLOT, JOB_ID = "ROUNDHOUSE_TOKEN", "ROUNDHOUSE_SLOT", "ROUNDHOUSE_JOB_ID"
 
@@ -85,7 +85,7 @@ class Pool:
 
     layout: Layout
     launch: Launch = launch
-    _children: dict[str, Child] = field(default_factory=dict)  # by token
+    _started: dict[str, tuple[Child, Slot]] = field(default_factory=dict)  # by token
 
     def start(self, script: Path, token: str, need: Resources) -> bool:
         """Run a job script in a free slot; False if there is none now."""
@@ -93,7 +93,7 @@ class Pool:
             return self._start(script, token, need)
 
     def _start(self, script: Path, token: str, need: Resources) -> bool:
-        slot = self.layout.choose(need, taken())
+        slot = self.layout.choose(need, self.places_taken(live()))
         if slot is None:
             return False
         environ = dict(os.environ)
@@ -102,33 +102,42 @@ class Pool:
         if slot.gpus is not None:
             environ["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
         with (script.parent / "scheduler.log").open("ab") as log:
-            self._children[token] = self.launch(script, environ, log)
+            self._started[token] = self.launch(script, environ, log), slot
         return True
 
     def room(self) -> Room:
         """What is free now."""
-        return Room(self.layout, taken())
+        return Room(self.layout, self.places_taken(live()))
+
+    def places_taken(self, jobs: Mapping[str, tuple[list[int], str]]) -> set[str]:
+        """The names of the places that some of `live` are in, whichever runner started them.
+
+        What this pool has started counts from the first moment: one that was forked shows its token only once it is a
+        shell.
+        """
+        others = {place for _, slot in jobs.values() for place in slot.split(BETWEEN)}
+        return others.union(*(slot.places for _, slot in self._started.values()))
 
     def reap(self) -> bool:
         """Collect children that have ended; True if there were any."""
-        before = len(self._children)
-        self._children = {token: child for token, child in self._children.items() if child.poll() is None}
-        return len(self._children) < before
+        before = len(self._started)
+        self._started = {token: started for token, started in self._started.items() if started[0].poll() is None}
+        return len(self._started) < before
 
     @property
     def running(self) -> frozenset[str]:
         """The tokens of the jobs that this pool started, and has not yet seen to end."""
-        return frozenset(self._children)
+        return frozenset(self._started)
 
     def stop(self, number: int = signal.SIGINT, tokens: Collection[str] | None = None) -> None:
         """Ask the jobs that this pool started to stop at a safe point; all of them, or some."""
-        for token, child in self._children.items():
+        for token, (child, _) in self._started.items():
             if tokens is None or token in tokens:
                 child.send_signal(number)
 
     def kill(self) -> None:
         """Make them stop at once. What a shell has started dies with it."""
-        for child in self._children.values():
+        for child, _ in self._started.values():
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
 
@@ -145,16 +154,6 @@ def _turn() -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def taken() -> set[str]:
-    """The names of the places that jobs of this user are in, whichever runner started them."""
-    return places_of(live())
-
-
-def places_of(jobs: Mapping[str, tuple[list[int], str]]) -> set[str]:
-    """The names of the places that some of `live` are in."""
-    return {place for _, slot in jobs.values() for place in slot.split(BETWEEN)}
 
 
 def live() -> dict[str, tuple[list[int], str]]:

@@ -48,7 +48,8 @@ class Local:
 
     def query(self, run: Run, ids: Collection[str], names: Collection[str]) -> Jobs | QueryFailed:
         self.pool.reap()
-        return Jobs(tuple(Job(token, token, JobState.RUNNING) for token in pool.live()))
+        running = self.pool.running.union(pool.live())
+        return Jobs(tuple(Job(token, token, JobState.RUNNING) for token in running))
 
     def array_limit(self, run: Run, queue: str | None) -> int:
         return 1

@@ -40,5 +40,6 @@ class Slots(Local):
     def query(self, run: Run, ids: Collection[str], names: Collection[str]) -> Jobs | QueryFailed:
         self.pool.reap()
         live = pool.live()
-        self.room = Room(self.pool.layout, pool.places_of(live))
-        return Jobs(tuple(Job(self._job_id, token, JobState.RUNNING) for token in live))
+        self.room = Room(self.pool.layout, self.pool.places_taken(live))
+        running = self.pool.running.union(live)
+        return Jobs(tuple(Job(self._job_id, token, JobState.RUNNING) for token in running))
