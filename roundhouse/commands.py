@@ -84,7 +84,9 @@ def run(options: argparse.Namespace, repository: Path) -> int:
     _check_code(options, loaded)
     place = _workplace(options, repository, loaded)
     if isinstance(place.scheduler, Local):
-        loaded = replace(loaded, experiments=_in_slots(loaded))
+        # What goes into an allocation elsewhere has a slot to itself here.
+        slots = [replace(one, resources=one.resources.in_a_slot()) for one in loaded.experiments]
+        loaded = replace(loaded, experiments=slots)
     if options.why:
         return _why(_told(place, loaded), loaded, put_away.source, options.why)
     if options.status:
@@ -173,18 +175,13 @@ def _workplace(options: argparse.Namespace, repository: Path, loaded: Round) -> 
         made.analysis, made.rounds = options.analysis.absolute(), options.rounds.absolute()
         made.current_code, made.only = options.code == "current", options.only
         return made
-    cores = max((experiment.resources.ncpus for experiment in _in_slots(loaded)), default=1)
+    cores = max((one.resources.in_a_slot().ncpus for one in loaded.experiments), default=1)
     shared = max((one.resources.pack.per_gpu for one in loaded.experiments if one.resources.pack), default=1)
     pool = make_pool(cores, options.jobs_per_gpu or shared)
     place = Workplace(experiments, repository, site, Local(pool), run, python, settle=5.0, backoff=0.0)
     place.room, place.analysis = pool.room, options.analysis.absolute()
     place.current_code = options.code == "current"
     return place
-
-
-def _in_slots(loaded: Round) -> list[Experiment]:
-    """The experiments as this machine runs them: what goes into an allocation elsewhere has a slot to itself."""
-    return [replace(one, resources=one.resources.in_a_slot()) for one in loaded.experiments]
 
 
 @contextmanager

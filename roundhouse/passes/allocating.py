@@ -26,12 +26,15 @@ class Allocating:
     submitter: Submitter
     clock: Clock
 
+    def __post_init__(self) -> None:
+        self.place, self.report = self.submitter.place, self.submitter.report
+
     def allocate(self, like: Resources, rows: Sequence[Row], room: int, full: str) -> tuple[int, list[Row]]:
         """See to it that there are allocations for experiments that ask for the same; they wait for a slot in one.
 
         Returns the room that is left, and how these experiments stand.
         """
-        folder = self.submitter.place.experiments / rows[0].experiment.round
+        folder = self.place.experiments / rows[0].experiment.round
         found = packing.alive(folder, self.submitter.seen, self.clock.now, self.clock.settle)
         living = [(allocation, job) for allocation, job in found if allocation.resources == like]
         queues = packing.queues(rows, living)
@@ -56,17 +59,15 @@ class Allocating:
             room -= 1
             if not self.submitter.act:
                 made.append("an allocation that would be submitted")
-                self.submitter.report.foreseen.append(
+                self.report.foreseen.append(
                     Foreseen("allocation", rows, like, lambda: self._allocation_script(rows[0], like))
                 )
                 continue
             try:
-                answer = submit(self.submitter.place, self._allocation(rows[0], like))
+                answer = submit(self.place, self._allocation(rows[0], like))
             except OSError as error:
                 name = rows[0].experiment.round
-                self.submitter.report.trouble.append(
-                    f"an allocation of round {name} was not submitted in order: {error}"
-                )
+                self.report.trouble.append(f"an allocation of round {name} was not submitted in order: {error}")
                 break
             if isinstance(answer, Refused) and not answer.later:
                 why = f"its allocation was refused: {answer.why}"
@@ -78,12 +79,12 @@ class Allocating:
             made.append(
                 f"allocation {answer.job_id}" if isinstance(answer, Submitted) else f"to be looked up: {answer.why}"
             )
-            self.submitter.report.done.append((rows[0].experiment, Action(Verb.SUBMIT, State.PENDING, made[-1])))
+            self.report.done.append((rows[0].experiment, Action(Verb.SUBMIT, State.PENDING, made[-1])))
         return room, made, Action(Verb.NOTHING, State.PENDING, full, Cause.LIMIT)
 
     def _tell_of_other_code(self, queues: Sequence[packing.Queue]) -> None:
         """Where the present code is asked for: which allocations that are there will start something with another."""
-        if not self.submitter.place.current_code:
+        if not self.place.current_code:
             return
         others = {
             job.id if job else allocation.name: None
@@ -92,7 +93,7 @@ class Allocating:
             if any(allocation.code_of(row) != self.submitter.code(row) for row in queue.rows)
         }
         if others:
-            self.submitter.report.notes.append(
+            self.report.notes.append(
                 f"Allocations that keep to the code they were submitted with, whatever they take: {', '.join(others)}. "
                 "For the present code: delete these jobs, and then pass again with --code current"
             )
@@ -101,10 +102,10 @@ class Allocating:
         """One more allocation. It runs the code that an experiment would which has never run."""
         assert isinstance(self.submitter.seen.identity, Identity)
         code = self.submitter.code(replace(row, record=Record(row.record.directory)))
-        return self.submitter.place.allocation(row.experiment.round, like, self.submitter.seen.identity, code)
+        return self.place.allocation(row.experiment.round, like, self.submitter.seen.identity, code)
 
     def _allocation_script(self, row: Row, like: Resources) -> str:
-        return self.submitter.place.allocation_script(self._allocation(row, like))
+        return self.place.allocation_script(self._allocation(row, like))
 
 
 def submit(place: Workplace, allocation: packing.Allocation) -> SubmitAnswer:

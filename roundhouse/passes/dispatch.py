@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from roundhouse.records.archive import Archive, make_directory
 from roundhouse.records.attempt import Record
 from roundhouse.records.logs import last_words
 from roundhouse.records.marks import mark
-from roundhouse.schedulers.base import Identity, Job
+from roundhouse.schedulers.base import Job
 from roundhouse.views import view
 
 _HOPELESS = (State.FAILED, State.CANCELLED, State.BLOCKED, State.PRUNED)
@@ -153,13 +153,10 @@ class Desk:
     clock: Clock
     report: Report
     act: bool
-    here: Mapping[str, str] | None = None  # which scheduler answers, if it does
 
     def __post_init__(self) -> None:
         self.readiness = Readiness(self.place.repository, self.place.site)
         self.retry = self.place.site.retry.written()
-        if isinstance(self.seen.identity, Identity):
-            self.here = asdict(self.seen.identity)
 
     def settle(self, experiment: Experiment, rec: Record, rows: Mapping[str, Row], act: bool) -> Row:
         """Decide and act, as long as one action leads on to another; a submission is left for later."""
@@ -170,7 +167,7 @@ class Desk:
         expected = hash_to_expect(experiment, rec)
         for _ in range(3):
             answer = answer_for(rec.newest, before, self.seen)
-            action = decide(rec, answer, inputs, self.clock, expected, self.here, retry)
+            action = decide(rec, answer, inputs, self.clock, expected, self.seen.here, retry)
             if not act or action.verb in (Verb.NOTHING, Verb.SUBMIT) or not self._carry_out(experiment, rec, action):
                 break
             self.report.done.append((experiment, action))

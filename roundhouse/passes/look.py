@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -36,6 +36,11 @@ class Look:
         if isinstance(self.jobs, QueryFailed):
             return 0
         return sum(job.state is not JobState.ENDED for job in self.jobs.jobs)
+
+    @cached_property
+    def here(self) -> Mapping[str, str] | None:
+        """The scheduler that answered, as job.json names one; None if none did."""
+        return None if isinstance(self.identity, QueryFailed) else asdict(self.identity)
 
     @property
     def trouble(self) -> str:
@@ -74,11 +79,10 @@ def answer_for(attempt: Attempt | None, before: Attempt | None, seen: Look) -> A
     for part in (seen.jobs, seen.identity):
         if isinstance(part, QueryFailed):
             return part
-    assert isinstance(seen.jobs, Jobs) and isinstance(seen.identity, Identity)
-    here = asdict(seen.identity)
-    if not attempt.opened.ran_at(here):
+    assert isinstance(seen.jobs, Jobs) and seen.here is not None
+    if not attempt.opened.ran_at(seen.here):
         return QueryFailed(f"its job belongs to {attempt.opened.home}: run the pass there")
-    if attempt.opened.scheduler.get("boot", "") != here["boot"]:
+    if attempt.opened.scheduler.get("boot", "") != seen.here["boot"]:
         return Unknown()  # this very machine has been started anew since
     if before is None or before.number != attempt.number or before.job_id not in (None, attempt.job_id):
         return QueryFailed("the attempt is newer than the scheduler's answer; the next pass will tell")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 from roundhouse.causes import Cause
 from roundhouse.decisions.plan import Action, Clock, State, Verb
@@ -45,7 +45,7 @@ class Submissions:
             yield from self._allocate([row for row in waiting if row.experiment.resources.pack is not None])
             waiting = [row for row in waiting if row.experiment.resources.pack is None]
             if waiting:
-                self._throttles = throttles(self.rows, asdict(self.submitter.seen.identity), self._at_once)
+                self._throttles = throttles(self.rows, self.submitter.seen.here or {}, self._at_once)
         here = self.place.room() if self.place.room is not None and waiting else None
         refused = []
         while waiting and self._room > 0:

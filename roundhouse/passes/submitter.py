@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from roundhouse.passes.report import Report
 from roundhouse.passes.workplace import Workplace
 from roundhouse.records import record, shared_job
 from roundhouse.records.attempt import Opened
-from roundhouse.schedulers.base import Identity, Refused, SubmitAnswer, Submitted, task_id
+from roundhouse.schedulers.base import Refused, SubmitAnswer, Submitted, task_id
 
 _FASTER = Action(Verb.NOTHING, State.SUBMITTING, "another runner was faster")
 _AT_ONCE = 16  # attempts of an array that are opened side by side: each waits for the disk several times
@@ -79,10 +79,10 @@ class Submitter:
         self, row: Row, token: str, asked: Resources, shared: str | None = None, index: int | None = None
     ) -> bool:
         experiment, directory, number = row.experiment, row.record.directory, row.record.next_number
-        assert isinstance(self.seen.identity, Identity) and row.inputs.pinned is not None
+        assert self.seen.here is not None and row.inputs.pinned is not None
         opened = Opened(
             token,
-            asdict(self.seen.identity),
+            self.seen.here,
             experiment.config_hash(),
             row.inputs.pinned,
             shared=shared,
