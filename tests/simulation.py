@@ -28,6 +28,7 @@ from roundhouse.schedulers.base import (
     JobState,
     QueryFailed,
     Refused,
+    Scope,
     Submitted,
     Unclear,
 )
@@ -259,9 +260,9 @@ class World:
         if outcome == "refused":
             return Refused("no such queue")
         if outcome == "limit" or (outcome == "limit for arrays" and len(jobs) > 1):
-            return Refused("too many jobs", later=True)
+            return Refused("too many jobs", later=True, scope=Scope.ALL)
         if outcome == "too large" and len(jobs) > 1:
-            return Refused("too many tasks", later=True, too_large=True)
+            return Refused("too many tasks", later=True, scope=Scope.SIZE)
         if outcome == "lost":
             return Unclear("no answer")
         self.next_id += 1

@@ -27,6 +27,7 @@ from roundhouse.schedulers.base import (
     JobState,
     QueryFailed,
     Refused,
+    Scope,
     Submitted,
     Unclear,
 )
@@ -416,7 +417,7 @@ def test_an_array_beyond_the_size_of_server_or_queue_is_refused_for_that(
     assert PBS(USER).array_limit(fake_pbs.run, None) == 3
     answer = PBS(USER).submit(fake_pbs.run, script("rhlarge", tasks=4), "rhlarge")
     assert isinstance(answer, Refused)
-    assert (answer.later, answer.too_large) == (True, True)
+    assert (answer.later, answer.scope) == (True, Scope.SIZE)
     assert submitted(fake_pbs, script("rhsmall", tasks=3))
 
 
@@ -425,5 +426,5 @@ def test_the_limit_on_jobs_counts_each_task(fake_pbs: FakePBS, script: Script) -
     submitted(fake_pbs, script("rhtwo", tasks=2))
     answer = PBS(USER).submit(fake_pbs.run, script("rhmore", tasks=2), "rhmore")
     assert isinstance(answer, Refused)
-    assert (answer.later, answer.too_large) == (True, False)
+    assert (answer.later, answer.scope) == (True, Scope.ALL)
     assert submitted(fake_pbs, script("rhone"))

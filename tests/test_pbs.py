@@ -16,6 +16,7 @@ from roundhouse.schedulers.base import (
     Output,
     QueryFailed,
     Refused,
+    Scope,
     Submitted,
     Unclear,
     array_id,
@@ -192,7 +193,7 @@ def test_a_limit_means_later(code: int, stderr: str) -> None:
 def test_an_array_that_is_too_large_may_be_accepted_in_parts() -> None:
     answer = read_submission(said(3, "", "qsub: Array job exceeds server or queue size limit"))
     assert isinstance(answer, Refused)
-    assert answer.later and answer.too_large
+    assert answer.later and answer.scope is Scope.SIZE
 
 
 SERVER = "Server: pbsnode\n    server_state = Active\n    default_queue = workq\n"

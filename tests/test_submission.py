@@ -23,12 +23,12 @@ from roundhouse.passes.submitter import manifest
 from roundhouse.passes.workplace import Workplace
 from roundhouse.records import record, shared_job
 from roundhouse.records.attempt import Opened
-from roundhouse.schedulers.base import Identity, Job, Jobs, JobState, Refused, SubmitAnswer, Submitted
+from roundhouse.schedulers.base import Identity, Job, Jobs, JobState, Refused, Scope, SubmitAnswer, Submitted
 from roundhouse.site import Site
 
 REPOSITORY = Path(__file__).parent.parent
-TOO_LARGE = Refused("Array job exceeds server or queue size limit", later=True, too_large=True)
-TOO_MANY = Refused("would exceed complex's per-user limit", later=True)
+TOO_LARGE = Refused("Array job exceeds server or queue size limit", later=True, scope=Scope.SIZE)
+TOO_MANY = Refused("would exceed complex's per-user limit", later=True, scope=Scope.ALL)
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Refusing:
         manifest = script.parent / shared_job.MANIFEST
         tasks = len(manifest.read_text().splitlines()) if manifest.exists() else 1
         self.asked.append(tasks)
-        if tasks + (0 if self.refusal.too_large else self.jobs) > self.most:
+        if tasks + (0 if self.refusal.scope is Scope.SIZE else self.jobs) > self.most:
             return self.refusal
         self.jobs += tasks
         return Submitted(str(len(self.asked)))
@@ -238,7 +238,7 @@ def test_after_a_limit_nothing_is_tried_until_the_user_has_fewer_jobs_or_10_minu
 
 FOUR = Resources(array=True, max_running=4, mem_mb=100)
 FULL = "max_running: 4 of its kind are taken; a later pass submits it"
-WILLING = Refused("never said", later=True)
+WILLING = Refused("never said", later=True, scope=Scope.ALL)
 
 
 def test_what_is_requeued_waits_while_an_older_array_runs_as_much_as_there_may_be(tmp_path: Path) -> None:

@@ -31,11 +31,18 @@ class Look:
         return found
 
     @cached_property
+    def alive_by_id(self) -> dict[str, Job]:
+        """The live jobs by ID, whatever they are called."""
+        if isinstance(self.jobs, QueryFailed):
+            return {}
+        return {job.id: job for job in self.jobs.jobs if job.state is not JobState.ENDED}
+
+    @cached_property
     def live(self) -> int:
         """How many live jobs the user has, of any round and of none."""
         if isinstance(self.jobs, QueryFailed):
             return 0
-        return sum(job.state is not JobState.ENDED for job in self.jobs.jobs)
+        return sum(job.state is not JobState.ENDED for job in self.jobs.jobs) + len(self.jobs.unreadable)
 
     @cached_property
     def here(self) -> Mapping[str, str] | None:
@@ -91,7 +98,22 @@ def answer_for(attempt: Attempt | None, before: Attempt | None, seen: Look) -> A
     # By name and ID: IDs are used again after a reset of the scheduler.
     name = attempt.opened.token if seen.within else attempt.opened.job_name
     called = seen.named.get((name, attempt.opened.index), ())
-    return next((job for job in called if attempt.job_id in (None, job.id)), Unknown())
+    for job in called:
+        if attempt.job_id in (None, job.id):
+            return job
+    return _not_found(attempt, name, seen)
+
+
+def _not_found(attempt: Attempt, name: str, seen: Look) -> Answer:
+    """What it means that no job has both the name and the ID of the attempt's job: often, that it is not known."""
+    assert isinstance(seen.jobs, Jobs)
+    renamed = seen.alive_by_id.get(attempt.job_id or "")
+    if renamed is not None and not seen.within:
+        # It may be this job under another name, or another job that was given the same ID.
+        return QueryFailed(f"job {renamed.id} is alive, but is called {renamed.name!r} instead of {name!r}")
+    if row := seen.jobs.unreadable_row_of(attempt.job_id, name):
+        return QueryFailed(f"a row of the scheduler's answer cannot be read, and may be about its job: {row[:200]!r}")
+    return Unknown()
 
 
 def stale_jobs(before: Iterable[Record], now: Iterable[Record], seen: Look) -> list[str]:

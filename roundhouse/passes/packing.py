@@ -89,7 +89,10 @@ def alive(round_directory: Path, seen: Look, now: float, settle: float) -> Itera
     for name in files.list_names(round_directory / shared_job.FOLDER):
         directory = shared_job.directory_of(round_directory, name)
         jobs = [job for job in seen.named.get((name, None), ()) if job.state is not JobState.ENDED]
-        if not jobs and shared_job.read_id(str(directory)) is not None:
+        job_id = shared_job.read_id(str(directory))
+        if not jobs and job_id in seen.alive_by_id:  # alive under another name
+            jobs = [seen.alive_by_id[job_id]]
+        if not jobs and job_id is not None:
             continue
         allocation = read(directory)
         if allocation is None or not (jobs or now - allocation.at < settle):

@@ -15,7 +15,7 @@ from roundhouse.passes.allocating import Allocating
 from roundhouse.passes.report import Foreseen
 from roundhouse.passes.submitter import Submitter
 from roundhouse.records import record, shared_job
-from roundhouse.schedulers.base import Refused
+from roundhouse.schedulers.base import Refused, Scope
 from roundhouse.words import counted
 
 SLOT_AWAITED = Action(Verb.NOTHING, State.PENDING, "waits for a slot of this machine", Cause.LIMIT)
@@ -85,7 +85,7 @@ class Submissions:
         if isinstance(answer, Refused) and at_once is not None:
             self._throttles[batch[0].experiment.resources].give_back(len(batch), at_once)
         if isinstance(answer, Refused) and answer.later:
-            if answer.too_large:
+            if answer.scope is Scope.SIZE:
                 self._room += len(batch)
             else:
                 self._room, self._full = len(batch) - 1, f"limit reached: {answer.why}"

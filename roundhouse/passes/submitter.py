@@ -21,7 +21,7 @@ from roundhouse.passes.report import Report
 from roundhouse.passes.workplace import Workplace
 from roundhouse.records import record, shared_job
 from roundhouse.records.attempt import Opened
-from roundhouse.schedulers.base import Refused, SubmitAnswer, Submitted, task_id
+from roundhouse.schedulers.base import Refused, Scope, SubmitAnswer, Submitted, task_id
 
 _FASTER = Action(Verb.NOTHING, State.SUBMITTING, "another runner was faster")
 _AT_ONCE = 16  # attempts of an array that are opened side by side: each waits for the disk several times
@@ -103,7 +103,7 @@ class Submitter:
             return Action(Verb.SUBMIT, State.IN_PROGRESS, row.action.reason, job_id=job_id)
         if isinstance(answer, Refused):
             cause = Cause.LIMIT if answer.later else Cause.REFUSED
-            most = None if answer.too_large else self.live + jobs - 1
+            most = None if answer.scope is Scope.SIZE else self.live + jobs - 1
             record.void(row.record.directory, number, cause, answer.why, jobs=most)
             if not answer.later:
                 self.refused[row.resources] = f"not tried: a job with the same resources was refused ({answer.why})"

@@ -82,16 +82,26 @@ def array_id(job_id: str) -> str:
 class Jobs:
     """The scheduler answered: every live job of this user, and what it remembers of the ended ones asked for.
 
-    A job that was asked for and is not here is *not known to the scheduler*.
+    A job that was asked for and is not here is *not known to the scheduler*, unless one of the `unreadable` rows may
+    describe it: rows of the answer that could not be parsed, as they were printed. The state of such a job is unknown.
     """
 
     jobs: tuple[Job, ...]
+    unreadable: tuple[str, ...] = ()
 
     def by_name(self) -> dict[str, list[Job]]:
         found: dict[str, list[Job]] = {}
         for job in self.jobs:
             found.setdefault(job.name, []).append(job)
         return found
+
+    def unreadable_row_of(self, job_id: str | None, name: str) -> str:
+        """The unreadable row that may describe this job; empty if none can. A row begins with its job's number."""
+        for row in self.unreadable:
+            number = re.match(r"\s*(\d+)", row)
+            if name in row or number is None or job_id is None or re.match(rf"{number[1]}(?!\d)", job_id):
+                return row
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +126,29 @@ class Submitted:
     job_id: str
 
 
+class Scope(str, Enum):
+    """What a refusal is about, and so what else would be refused for the same reason."""
+
+    SIZE = "size"  # the number of tasks: a smaller array may be accepted at once
+    REQUEST = "request"  # this resource request: others that ask for the same would be refused as well
+    QUEUE = "queue"  # every job for the same queue
+    ALL = "all"  # every job that this user submits here
+
+    def __str__(self) -> str:
+        return self.value
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A definite no: the job does not exist and never will. `later`: a limit, not a mistake.
+    """A definite no: the job does not exist and never will. `later`: the same submission may be accepted later.
 
-    `too_large`: of the size of an array; one of fewer tasks may be accepted at once.
+    A refusal that is not `later` and is about a queue, or about everything, is a mistake in the site file or the
+    account: it says nothing about the experiment. `why` holds the scheduler's own words.
     """
 
     why: str
     later: bool = False
-    too_large: bool = False
+    scope: Scope = Scope.REQUEST
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from roundhouse.schedulers.base import (
     QueryFailed,
     Refused,
     Run,
+    Scope,
     SubmitAnswer,
     Submitted,
     Unclear,
@@ -44,7 +45,9 @@ class Local:
             started = self.pool.start(script, name, need)
         except OSError as error:
             return Unclear(f"bash could not be started: {error}")
-        return Submitted(name) if started else Refused("all slots of this machine are taken", later=True)
+        if not started:
+            return Refused("all slots of the local machine are in use", later=True, scope=Scope.ALL)
+        return Submitted(name)
 
     def query(self, run: Run, ids: Collection[str], names: Collection[str]) -> Jobs | QueryFailed:
         self.pool.reap()

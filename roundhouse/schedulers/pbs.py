@@ -18,6 +18,7 @@ from roundhouse.schedulers.base import (
     QueryFailed,
     Refused,
     Run,
+    Scope,
     SubmitAnswer,
     Submitted,
     Unclear,
@@ -131,9 +132,9 @@ def read_submission(answer: Output) -> SubmitAnswer:
     if answer.code == 0 and accepted:
         return Submitted(accepted[0])
     if answer.code and TOO_LARGE.search(answer.stderr):
-        return Refused(answer.complaint, later=True, too_large=True)
+        return Refused(answer.complaint, later=True, scope=Scope.SIZE)
     if answer.code and LIMITED.search(answer.stderr):
-        return Refused(answer.complaint, later=True)
+        return Refused(answer.complaint, later=True, scope=Scope.ALL)
     return Refused(answer.complaint) if answer.code and REFUSED.search(answer.stderr) else Unclear(answer.complaint)
 
 

@@ -18,6 +18,7 @@ from roundhouse.schedulers.base import (
     QueryFailed,
     Refused,
     Run,
+    Scope,
     SubmitAnswer,
     Submitted,
     Unclear,
@@ -145,11 +146,11 @@ def refusal(said: str, complaint: str) -> Refused | Unclear:
     """
     verdict = said.rpartition("Batch job submission failed:")[2]
     if re.search(r"\w+SubmitJobs?\w*Limit", said) and LIMITED.search(verdict):
-        return Refused(complaint, later=True)
+        return Refused(complaint, later=True, scope=Scope.ALL)
     if "PerJobLimit" in said and LIMITED.search(verdict):
         return Refused(complaint)
     if LIMITED.search(verdict):
-        return Refused(complaint, later=True)
+        return Refused(complaint, later=True, scope=Scope.ALL)
     return Refused(complaint) if REFUSED.search(verdict) else Unclear(complaint)
 
 
