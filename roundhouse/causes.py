@@ -18,8 +18,9 @@ class Cause(str, Enum):
     ERROR = "error"
     UNKNOWN = "unknown"
     UNCLAIMED = "unclaimed"  # submitted, or about to be, and no job ever started
-    REFUSED = "refused"  # the scheduler said no, definitely
-    LIMIT = "limit"  # the scheduler said: not now
+    REFUSED = "refused"  # the scheduler definitely refused this request
+    SITE = "site"  # the scheduler refuses every such job: the queue or the account is wrong, not the experiment
+    LIMIT = "limit"  # the scheduler refused for now
     CANCELLED = "cancelled"  # by the user
     RUNG = "rung"  # paused, to be compared with its group
     PRUNED = "pruned"  # a mark, no run: others of its group were better

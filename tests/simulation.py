@@ -159,6 +159,7 @@ class World:
         self.submits: dict[str, int] = {}  # by token
         self.submitted: dict[Path, set[str]] = {}  # tokens by attempt directory
         self.late_starts: list[Path] = []  # attempts that were over when a job claimed them
+        self.hasty: list[Path] = []  # attempts that were submitted before the verdict on the attempt before them
         self.writers: dict[tuple[Path, int], set[str]] = {}
         self.faults = Faults()
         self.takeover = False
@@ -256,6 +257,8 @@ class World:
             if job.read_manifest():
                 place = record.attempt_directory(job.directory, job.number)
                 self.submitted.setdefault(place, set()).add(name)
+                if self._verdict_is_due(job.directory, job.number - 1):
+                    self.hasty.append(place)
         outcome = self.outcome
         if outcome == "refused":
             return Refused("no such queue")
@@ -273,6 +276,21 @@ class World:
         self._step()  # a runner may die between the scheduler's acceptance and its own note of it
         job_id = jobs[0].id.partition("_")[0]
         return Unclear("timed out") if outcome in ("unclear", "late") else Submitted(job_id)
+
+    def _verdict_is_due(self, directory: Path, number: int) -> bool:
+        """Whether an attempt ended by a guess a short while ago, and the scheduler can still say why."""
+        place = record.attempt_directory(directory, number)
+        result = self._real["read_bytes"](place / record.RESULT) or b""
+        ended = self._real["modified"](place / record.RESULT)
+        if b'"guess": true' not in result or ended is None or self.now - ended > 180 or self._has_verdict(place):
+            return False
+        named = {
+            job.id: job for job in self.jobs if self._knows(job) and (job.directory, job.number) == (directory, number)
+        }
+        return bool(named)
+
+    def _has_verdict(self, place: Path) -> bool:
+        return self._real["read_bytes"](place / record.VERDICT) is not None
 
     def _jobs_of(self, script: Path, name: str) -> list[SimulatedJob]:
         """The job that a script asks for, or the tasks of the array; what tasks run they learn from the manifest."""
@@ -418,13 +436,18 @@ class World:
         if process.alive and not process.stopped and process.steps is not None:
             next(process.steps, None)
 
-    def finish(self, process: Process, cause: Cause) -> None:
-        """The shell writes the result and the job ends."""
-        if process.holds is not None:
+    def finish(self, process: Process, cause: Cause, verdict: Cause | None = None) -> None:
+        """The shell writes the result and the job ends; with a `verdict`, by a guess that the scheduler may correct."""
+        if process.holds is not None and verdict is None:
             record.close(process.job.directory, process.holds, cause, "")
+        elif process.holds is not None:
+            value = {"version": 1, "nonce": process.uid, "cause": str(cause), "guess": True, "at": self.now}
+            files.create_exclusive(self.place(process) / record.RESULT, value)
         self._leave(process)
         if process.job.state is JobState.RUNNING:
             process.job.state = JobState.ENDED
+        if verdict is not None:
+            process.job.cause = verdict
 
     def _leave(self, process: Process) -> None:
         process.alive = False

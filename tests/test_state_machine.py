@@ -23,7 +23,7 @@ from simulation import HOME, Crash, Faults, Process, Thread, World
 
 from roundhouse import files
 from roundhouse.causes import Cause
-from roundhouse.decisions.plan import State
+from roundhouse.decisions.plan import Action, State, Verb
 from roundhouse.decisions.row import Row
 from roundhouse.experiment import Experiment, Resources
 from roundhouse.passes import dispatch, orders
@@ -31,8 +31,8 @@ from roundhouse.passes.report import Report
 from roundhouse.passes.submitter import Submitter
 from roundhouse.passes.workplace import Workplace
 from roundhouse.records import record, shared_job
-from roundhouse.records.attempt import Record
-from roundhouse.schedulers.base import Identity, JobState
+from roundhouse.records.attempt import Attempt, Record
+from roundhouse.schedulers.base import Identity, Job, JobState
 from roundhouse.site import Site
 
 TEACHER = Experiment("r", "teacher", "t/0", "s", {"lr": 0.1})
@@ -69,6 +69,7 @@ class Rounds(RuleBasedStateMachine):
         self.place.array_script = lambda *given: str(given[4])  # type: ignore[method-assign]
         self.passes: list[Thread] = []
         self.completed: dict[Path, int] = {}
+        self.verdicts: dict[Path, bytes] = {}
         type(self).mutate(self)
 
     @initialize(
@@ -119,7 +120,7 @@ class Rounds(RuleBasedStateMachine):
     def a_good_pass(self) -> None:
         self.look_and_act()
 
-    @rule(hide=st.sets(st.sampled_from([record.CLAIM, record.RESULT, record.JOB, shared_job.JOB_ID])))
+    @rule(hide=st.sets(st.sampled_from([record.CLAIM, record.RESULT, record.VERDICT, record.JOB, shared_job.JOB_ID])))
     def a_pass(self, hide: set[str]) -> None:
         self.under(Faults(hide=frozenset(hide)), self.look_and_act)
 
@@ -258,6 +259,26 @@ class Rounds(RuleBasedStateMachine):
             self.world.finish(process, cause)
 
     @precondition(lambda self: self.living())
+    @rule(
+        data=st.data(),
+        guess=st.sampled_from([Cause.ERROR, Cause.WALLTIME, Cause.PREEMPTED]),
+        verdict=st.sampled_from([Cause.MEMORY, Cause.NODE, Cause.DELETED]),
+        queued=st.booleans(),
+        late_runner=st.none() | st.integers(1, 30),
+    )
+    def a_job_is_ended_from_outside(
+        self, data: st.DataObject, guess: Cause, verdict: Cause, queued: bool, late_runner: int | None
+    ) -> None:
+        """Its shell writes a guess; the scheduler knows why, or queues the job again. Two runners may ask it why."""
+        process = data.draw(st.sampled_from(self.living()))
+        if not process.stopped:
+            self.world.finish(process, guess, verdict)
+            if queued and not any(other.job is process.job for other in self.living()):
+                process.job.state, process.job.cause = JobState.QUEUED, None
+            if late_runner:
+                self.race(late_runner, self.world.outcome)
+
+    @precondition(lambda self: self.living())
     @rule(data=st.data(), stopped=st.booleans())
     def a_job_is_frozen_or_thawed(self, data: st.DataObject, stopped: bool) -> None:
         process = data.draw(st.sampled_from(self.living()))
@@ -329,6 +350,24 @@ class Rounds(RuleBasedStateMachine):
             if done:
                 self.completed[directory] = done[0]
 
+    def a_verdict_is_a_reason_and_no_more(self, known: Known) -> None:
+        """It corrects the guess of an attempt that is closed, never completes one, and never changes."""
+        for directory, rec in known.items():
+            for attempt in rec.attempts:
+                verdict = attempt.verdict
+                if verdict is None:
+                    continue
+                assert attempt.result is not None, f"{directory}: attempt {attempt.number} is open, with a verdict"
+                assert attempt.result.guess, f"{directory}: attempt {attempt.number} was no guess"
+                assert attempt.cause is verdict.cause and attempt.cause is not Cause.COMPLETED
+                if not rec.folded:
+                    path = record.attempt_directory(directory, attempt.number) / record.VERDICT
+                    before = self.verdicts.setdefault(path, path.read_bytes())
+                    assert before == path.read_bytes(), f"{directory}: the verdict on attempt {attempt.number} changed"
+
+    def no_attempt_is_submitted_before_the_verdict(self, known: Known) -> None:
+        assert not self.world.hasty, f"{self.world.hasty}: submitted before the verdict on the attempt before"
+
     held: tuple[Callable[[Any, Known], None], ...] = (
         one_attempt_is_open,
         one_writer_per_directory,
@@ -338,6 +377,8 @@ class Rounds(RuleBasedStateMachine):
         absence_is_no_evidence,
         nothing_runs_twice_at_once,
         completed_is_final_and_unique,
+        a_verdict_is_a_reason_and_no_more,
+        no_attempt_is_submitted_before_the_verdict,
     )
 
     def teardown(self) -> None:
@@ -463,6 +504,40 @@ def task_for_array(machine: Any) -> None:
     machine.undo.append(lambda: setattr(shared_job, "array_id", real))
 
 
+def verdict_on_open_attempts(machine: Any) -> None:
+    """A verdict is recorded as soon as the job has ended, whether its attempt is closed by a guess or not."""
+    real = dispatch.decide
+
+    def decide(rec: Record, answer: Any, *rest: Any) -> Action:
+        newest = rec.newest
+        if newest and not newest.closed and isinstance(answer, Job) and answer.state is JobState.ENDED and answer.cause:
+            return Action(Verb.VERDICT, State.PENDING, "", answer.cause)
+        return real(rec, answer, *rest)
+
+    dispatch.decide = decide
+    machine.undo.append(lambda: setattr(dispatch, "decide", real))
+
+
+def verdict_replaced(machine: Any) -> None:
+    """A later verdict replaces the first."""
+    bent = files.create_exclusive
+
+    def create(path: Path, value: Any) -> bool:
+        if path.name != record.VERDICT:
+            return bool(bent(path, value))
+        files.replace(path, files.dump(value))
+        return True
+
+    files.create_exclusive = create
+
+
+def no_wait_for_the_verdict(machine: Any) -> None:
+    """The next attempt is opened at once, whatever the scheduler has to say."""
+    real = Attempt.awaits_verdict
+    Attempt.awaits_verdict = property(lambda self: False)  # type: ignore[method-assign, assignment]
+    machine.undo.append(lambda: setattr(Attempt, "awaits_verdict", real))
+
+
 @pytest.mark.parametrize(
     ("machine", "weaken", "told"),
     [
@@ -471,6 +546,9 @@ def task_for_array(machine: Any) -> None:
         (Rounds, shared_open, "was submitted 2 times"),
         (Arrays, every_task_runs, "was submitted 2 times"),
         (Arrays, task_for_array, "looks for job"),
+        (Rounds, verdict_on_open_attempts, "is open, with a verdict|no end in sight"),
+        (Rounds, verdict_replaced, "the verdict on attempt . changed"),
+        (Rounds, no_wait_for_the_verdict, "submitted before the verdict"),
     ],
 )
 def test_a_weaker_protocol_is_found_out(machine: type[Rounds], weaken: Callable[[Any], None], told: str) -> None:

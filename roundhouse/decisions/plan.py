@@ -15,7 +15,8 @@ from roundhouse.decisions.retry import RetryPolicy, exhausted
 from roundhouse.records.attempt import Attempt, Record
 from roundhouse.schedulers.base import Job, JobState, QueryFailed
 
-SILENT_AFTER = 1800.0  # seconds without a sign of life before a running job is spoken of
+SILENT_AFTER = 1800.0  # seconds without a heartbeat before a running job is reported
+VERDICT_WITHIN = 180.0  # seconds that a scheduler has to say why a job ended, before it is run again without that
 _AS_PLANNED = {Cause.RETRY, Cause.LIMIT, Cause.RUNG}
 _DEFAULT = RetryPolicy()
 
@@ -45,6 +46,7 @@ class Verb(Enum):
     MARK_GONE = "mark gone"
     UNMARK_GONE = "unmark gone"
     CLOSE = "close"  # write the result that the job can no longer write
+    VERDICT = "record verdict"  # write why the job ended, as the scheduler says
     KILL = "kill"  # delete the job of an attempt that is to be cancelled
     SUBMIT = "submit"
     PRUNE = "prune"  # leave it behind: what paused with it was better
@@ -129,6 +131,8 @@ def decide(
         return _ended(attempt, answer, clock)
     if elsewhere := _elsewhere(record, here):
         return _nothing(State.BLOCKED, elsewhere)
+    if attempt is not None and attempt.awaits_verdict and (action := _verdict(attempt, answer, clock)):
+        return action
     return _next_attempt(record, inputs, config_hash, retry)
 
 
@@ -160,9 +164,10 @@ def _unseen(attempt: Attempt, answer: Answer, clock: Clock) -> Action:
     if isinstance(answer, Job):
         return Action(Verb.ADOPT, State.IN_PROGRESS, f"found ended job {answer.id} by its name", job_id=answer.id)
     age = clock.now - attempt.opened.at
+    said = f". The answer to its submission: {attempt.opened.answer}" if attempt.opened.answer else ""
     if age > clock.settle:
-        return Action(Verb.VOID, State.PENDING, f"no job was seen within {clock.settle:.0f} s", Cause.UNCLAIMED)
-    return _nothing(State.SUBMITTING, f"not seen by the scheduler yet ({age:.0f} s)")
+        return Action(Verb.VOID, State.PENDING, f"no job was seen within {clock.settle:.0f} s{said}", Cause.UNCLAIMED)
+    return _nothing(State.SUBMITTING, f"not seen by the scheduler yet ({age:.0f} s){said}")
 
 
 def _ended(attempt: Attempt, answer: Answer, clock: Clock) -> Action:
@@ -182,6 +187,26 @@ def _ended(attempt: Attempt, answer: Answer, clock: Clock) -> Action:
     if attempt.claim is None:
         return _close(attempt, Cause.UNCLAIMED, f"{told}, and never started; {job.words if job else ''}".rstrip("; "))
     return _close(attempt, Cause.UNKNOWN, f"{told}, and left no result")
+
+
+def _verdict(attempt: Attempt, answer: Answer, clock: Clock) -> Action | None:
+    """Closed by a guess: what its scheduler says of it, or None if there is nothing to wait for any longer.
+
+    Any answer but that the job is unknown may still become a verdict: it may end only now.
+    """
+    cause = attempt.cause or Cause.UNKNOWN
+    if isinstance(answer, Job) and answer.state is JobState.ENDED:
+        found = answer.cause or cause
+        if attempt.opened.packed and found is Cause.WALLTIME:
+            found = cause  # the walltime is that of the allocation, not of the experiment
+        why = f"job {answer.id}: {answer.words}" if found is not cause else attempt.why
+        return Action(Verb.VERDICT, State.PENDING, why, found)
+    if isinstance(answer, Job) and answer.state is not JobState.RUNNING:
+        return Action(Verb.VERDICT, State.PENDING, f"the scheduler queued job {answer.id} again", Cause.PREEMPTED)
+    waited = clock.now - (attempt.result_at or 0.0)
+    if isinstance(answer, Unknown) or waited > VERDICT_WITHIN:
+        return None
+    return _nothing(State.PENDING, f"{attempt.why}; waiting for the scheduler to say why job {attempt.job_id} ended")
 
 
 def _close(attempt: Attempt, cause: Cause, why: str) -> Action:

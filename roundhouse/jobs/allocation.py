@@ -297,7 +297,7 @@ def prepare(directory: Path, job_id: str, started: float) -> Agent:
     site = load_site(allocation.site, repository / "sites", "").model_copy(update=_DONE)
     slots = Slots(_pool(allocation, loaded.experiments, repository), allocation.identity, job_id)
     place = Workplace(experiments, repository, site, slots, _no_command, site.python or sys.executable)
-    place.current_code = allocation.current_code
+    place.packed, place.current_code = True, allocation.current_code
     if allocation.code is not None:
         place.copies.present[allocation.round] = allocation.code
     wanted = sorted(loaded.experiments, key=lambda one: -one.priority)

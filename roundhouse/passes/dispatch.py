@@ -200,6 +200,8 @@ class Desk:
                 record.void(directory, number, cause, action.reason)
             elif action.verb is Verb.CLOSE:
                 record.close(directory, number, cause, action.reason)
+            elif action.verb is Verb.VERDICT:
+                record.write_verdict(directory, number, cause, action.reason)
             elif action.verb is Verb.MARK_GONE:
                 record.mark_gone(directory, number)
             elif action.verb is Verb.UNMARK_GONE:

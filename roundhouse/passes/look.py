@@ -62,7 +62,7 @@ NOT_ASKED = Look(QueryFailed("not asked"), QueryFailed("not asked"))
 
 
 def look(scheduler: Scheduler, run: Run, records: Sequence[Record]) -> Look:
-    """Ask once, about all live jobs of this user and about those of the records' open attempts that are its own.
+    """Ask once, about all live jobs of this user and about the jobs of this scheduler that decisions depend on.
 
     Those of another scheduler mean nothing to it: Slurm takes the token of a local job for a mistake, and says no more.
     """
@@ -71,7 +71,7 @@ def look(scheduler: Scheduler, run: Run, records: Sequence[Record]) -> Look:
     if isinstance(identity, QueryFailed):
         return Look(identity, identity, time.monotonic() - began)
     here = asdict(identity)
-    newest = [rec.newest for rec in records if rec.newest and not rec.newest.closed]
+    newest = [rec.newest for rec in records if rec.newest and _is_asked_about(rec.newest)]
     attempts = [attempt for attempt in newest if attempt.opened.ran_at(here)]
     ids = {attempt.job_id for attempt in attempts if attempt.job_id}
     names = {attempt.opened.job_name for attempt in attempts}
@@ -81,7 +81,7 @@ def look(scheduler: Scheduler, run: Run, records: Sequence[Record]) -> Look:
 
 def answer_for(attempt: Attempt | None, before: Attempt | None, seen: Look) -> Answer:
     """What `seen` says of the attempt's job. `before` is the attempt as it was read before the scheduler was asked."""
-    if attempt is None or attempt.closed:
+    if attempt is None or not _is_asked_about(attempt):
         return Unknown()
     for part in (seen.jobs, seen.identity):
         if isinstance(part, QueryFailed):
@@ -102,6 +102,11 @@ def answer_for(attempt: Attempt | None, before: Attempt | None, seen: Look) -> A
         if attempt.job_id in (None, job.id):
             return job
     return _not_found(attempt, name, seen)
+
+
+def _is_asked_about(attempt: Attempt) -> bool:
+    """Whether an answer about its job can change anything: how it stands, or why it ended."""
+    return not attempt.closed or attempt.awaits_verdict
 
 
 def _not_found(attempt: Attempt, name: str, seen: Look) -> Answer:

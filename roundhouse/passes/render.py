@@ -66,6 +66,7 @@ def render(
     array: Mapping[str, Any] | None = None,
     body: str = "body.sh.j2",
     late: bool = False,
+    packed: bool = False,
     copy: Path | None = None,
     **context: Any,
 ) -> str:
@@ -74,7 +75,7 @@ def render(
 
     try:
         return env.get_template(f"{kind}.sh.j2").render(
-            job_id=_job_id(kind), array=array, body=body, late=late, copy=copy, **context
+            job_id=_job_id(kind), array=array, body=body, late=late, packed=packed, copy=copy, kind=kind, **context
         )
     except TemplateError as error:
         raise RoundhouseError(f"templates/{kind}.sh.j2 cannot be rendered: {error}") from None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from roundhouse.causes import Cause
-from roundhouse.decisions.plan import Clock, State
+from roundhouse.decisions.plan import VERDICT_WITHIN, Clock, State
 from roundhouse.decisions.row import Row, goes_on
 from roundhouse.errors import RoundhouseError
 from roundhouse.passes.report import Report
@@ -175,6 +175,8 @@ def moments(rows: Sequence[Row], clock: Clock) -> Iterator[float]:
                 yield (newest.progress_at or newest.claim.at) + expected.usual - clock.now
         elif row.action.state is State.SUBMITTING:
             yield newest.opened.at + clock.settle - clock.now
+        elif newest.awaits_verdict:
+            yield (newest.result_at or clock.now) + VERDICT_WITHIN - clock.now
         elif newest.cause is Cause.LIMIT and newest.claim is not None:
             yield newest.claim.at + clock.limit_backoff - clock.now
 

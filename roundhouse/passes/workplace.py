@@ -40,6 +40,7 @@ class Workplace:
     room: Callable[[], Room] | None = None  # what is free on this machine now
     rounds: Path | None = None  # where round files lie; rounds/ of the repository, if nobody says
     analysis: Path | None = None  # where archived rounds lie; analysis/ of the repository, if nobody says
+    packed: bool = False  # jobs start in the slots of an allocation
     late: bool = False  # jobs have less than the walltime, since they start late in an allocation
     current_code: bool = False  # what ran a copy of the code goes on with the present code
     only: str | None = None  # what an allocation may take, as a glob
@@ -76,6 +77,7 @@ class Workplace:
             number=number,
             token=token,
             late=self.late,
+            packed=self.packed,
             copy=self._copy(experiment.round, code),
         )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from roundhouse.causes import Cause
+from roundhouse.schedulers.base import Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Opened:
     resources: Mapping[str, Any] = field(default_factory=dict)
     code: str | None = None  # the copy of the code that it runs; None: the checkout as it is
     pause_at: int | None = None
+    answer: str = ""  # what the scheduler said to the submission, where that did not settle whether there is a job
 
     @property
     def packed(self) -> bool:
@@ -75,11 +77,15 @@ class Claim:
     at: float = 0.0
     started: float = 0.0
     jobs: int | None = None  # for a void by a limit: the user may have no more than so many jobs
+    scope: Scope = Scope.ALL  # for a void by a limit: what it holds back
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """result.json: the attempt is over. `final` means that another try cannot help."""
+    """result.json: the attempt is over. `final` means that another try cannot help.
+
+    `guess`: the job was ended from outside, and its shell did not learn why; the scheduler may know better.
+    """
 
     cause: Cause
     why: str = ""
@@ -87,6 +93,15 @@ class Result:
     signals: tuple[str, ...] = ()
     at: float = 0.0
     final: bool = False
+    guess: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """verdict.json: why the job ended, as its scheduler says. It replaces the cause of a result that is a guess."""
+
+    cause: Cause
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +136,8 @@ class Attempt:
     progress_at: float | None = None
     gone_at: float | None = None
     cancel: bool = False
+    verdict: Verdict | None = None
+    result_at: float | None = None
 
     @property
     def void(self) -> bool:
@@ -131,17 +148,22 @@ class Attempt:
         return self.result is not None or self.void
 
     @property
+    def awaits_verdict(self) -> bool:
+        """Whether only the scheduler can say why it ended, and has not been asked yet."""
+        return self.result is not None and self.result.guess and self.verdict is None
+
+    @property
     def cause(self) -> Cause | None:
-        """Why it ended; None while it is open. A result outweighs a claim."""
+        """Why it ended; None while it is open. A result outweighs a claim, and a verdict a guess."""
         if self.result is not None:
-            return self.result.cause
+            return self.verdict.cause if self.result.guess and self.verdict else self.result.cause
         return self.claim.cause if self.void and self.claim else None
 
     @property
     def why(self) -> str:
         """The words that go with the cause; empty if there are none, or it is open."""
         if self.result is not None:
-            return self.result.why
+            return self.verdict.why if self.result.guess and self.verdict else self.result.why
         return self.claim.why if self.claim else ""
 
     @property

@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from roundhouse.causes import Cause
-from roundhouse.records.attempt import Claim, Opened, Progress, Result
+from roundhouse.records.attempt import Claim, Opened, Progress, Result, Verdict
+from roundhouse.schedulers.base import Scope
+
+# What a job's shell can only guess, and what its scheduler may say instead. None of them completes anything.
+GUESSES = {Cause.PREEMPTED, Cause.WALLTIME, Cause.UNKNOWN, Cause.ERROR}
+VERDICTS = GUESSES | {Cause.MEMORY, Cause.NODE, Cause.DELETED}
 
 NONSENSE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)  # from values of other types
 
@@ -15,7 +20,7 @@ NONSENSE = (KeyError, TypeError, ValueError, AttributeError, IndexError, Overflo
 def opened(value: Mapping[str, Any], at: float) -> Opened:
     token, scheduler, config_hash, inputs = value["token"], value["scheduler"], value["config_hash"], value["inputs"]
     job_id, mark, shared, index, code = (value.get(key) for key in ("job_id", "mark", "shared", "array_index", "code"))
-    resources, pause_at = value.get("resources") or {}, value.get("pause_at")
+    resources, pause_at, answer = value.get("resources") or {}, value.get("pause_at"), value.get("answer") or ""
     if not (
         isinstance(token, str)
         and isinstance(scheduler, dict)
@@ -27,10 +32,13 @@ def opened(value: Mapping[str, Any], at: float) -> Opened:
         and isinstance(resources, dict)
         and isinstance(code, (str, type(None)))
         and isinstance(pause_at, (int, type(None)))
+        and isinstance(answer, str)
     ):
         raise TypeError("a field of another type")
     cause = Cause(mark) if mark else None
-    return Opened(token, scheduler, config_hash, inputs, job_id, at, cause, shared, index, resources, code, pause_at)
+    return Opened(
+        token, scheduler, config_hash, inputs, job_id, at, cause, shared, index, resources, code, pause_at, answer
+    )
 
 
 def claim(value: Mapping[str, Any] | None, at: float = 0.0) -> Claim | None:
@@ -49,20 +57,32 @@ def claim(value: Mapping[str, Any] | None, at: float = 0.0) -> Claim | None:
         at=at,
         started=float(value.get("at", 0.0)),
         jobs=jobs,
+        scope=Scope(value.get("scope") or Scope.ALL),
     )
 
 
 def result(value: Mapping[str, Any] | None) -> Result | None:
     if value is None:
         return None
+    cause = Cause(value["cause"])
     return Result(
-        cause=Cause(value["cause"]),
+        cause=cause,
         why=str(value.get("why", "")),
         exit_code=value.get("exit_code"),
         signals=tuple(value.get("signals", ())),
         at=float(value.get("at", 0.0)),
         final=bool(value.get("final", False)),
+        guess=bool(value.get("guess", False)) and cause in GUESSES,
     )
+
+
+def verdict(value: Mapping[str, Any] | None) -> Verdict | None:
+    if value is None:
+        return None
+    cause = Cause(value["cause"])
+    if cause not in VERDICTS:
+        raise ValueError(f"{cause} is no cause that a scheduler can give")
+    return Verdict(cause, str(value.get("why", "")))
 
 
 def progress(value: Any) -> Progress | None:

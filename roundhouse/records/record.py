@@ -6,6 +6,8 @@ An attempt is a log of three files, each created exclusively, once, and never un
     claim.json   start: one job holds the attempt, alone; or it is void, and no job may ever start in it
     result.json  close: how it ended
 
+A fourth, verdict.json, is created in the same way where the job was ended from outside: why, as the scheduler says.
+
 The functions here carry no policy: what to do is decided in `plan`, and done by `dispatch` and by the job itself.
 """
 
@@ -28,12 +30,12 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment, hash_of
 from roundhouse.records import fields, shared_job
 from roundhouse.records.attempt import Attempt, Claim, Opened, Progress, Record
-from roundhouse.schedulers.base import task_id
+from roundhouse.schedulers.base import Scope, task_id
 
 VERSION = 1
 
 ATTEMPTS, CONFIG, STATUS, HISTORY = "attempts", "config.yaml", "status.json", "history.json"
-JOB, CLAIM, RESULT = "job.json", "claim.json", "result.json"
+JOB, CLAIM, RESULT, VERDICT = "job.json", "claim.json", "result.json", "verdict.json"
 PROGRESS, ENVIRONMENT, GONE, CANCEL = "progress.json", "environment.json", "gone", "cancel"
 SCRIPT, LOG, SCHEDULER_LOG = "job.sh", "out.log", "scheduler.log"
 OUTPUTS = ("metrics.json", "best.pth", "outputs.npz")  # linked from the experiment's directory once it is completed
@@ -119,6 +121,7 @@ def _read_attempt(place: Path, number: int, names: set[str]) -> Attempt:
         opened = _with_job_id(fields.opened(job, opened_at), place)
         claim = _read_claim(place) if CLAIM in names else None
         result = fields.result(_read_json(place, RESULT)) if RESULT in names else None
+        verdict = fields.verdict(_read_json(place, VERDICT)) if VERDICT in names else None
     except fields.NONSENSE as error:
         raise _Damaged(f"holds a value that makes no sense ({error})") from None
     return Attempt(
@@ -130,6 +133,8 @@ def _read_attempt(place: Path, number: int, names: set[str]) -> Attempt:
         progress_at=files.modified(place / PROGRESS) if PROGRESS in names else None,
         gone_at=files.modified(place / GONE) if GONE in names else None,
         cancel=CANCEL in names,
+        verdict=verdict,
+        result_at=files.modified(place / RESULT) if result is not None and result.guess else None,
     )
 
 
@@ -137,8 +142,11 @@ def _with_job_id(opened: Opened, place: Path) -> Opened:
     """An attempt of a job that runs several finds the job's ID beside that job's script, where it stands once."""
     if opened.job_id is not None or opened.shared is None:
         return opened
-    known = shared_job.read_id(os.path.normpath(place.parent.parent / opened.shared))
-    return replace(opened, job_id=task_id(known, opened.index)) if known else opened
+    shared = os.path.normpath(place.parent.parent / opened.shared)
+    known = shared_job.read_id(shared)
+    if known:
+        return replace(opened, job_id=task_id(known, opened.index))
+    return replace(opened, answer=shared_job.read_answer(Path(shared)))
 
 
 def _read_claim(place: Path) -> Claim | None:
@@ -164,6 +172,7 @@ def _from_history(directory: Path, history: Mapping[str, Any]) -> Record:
                 claim=fields.claim(entry["claim"]),
                 result=fields.result(entry["result"]),
                 progress=fields.progress(entry["progress"]),
+                verdict=fields.verdict(entry.get("verdict")),
             )
             for entry in history["attempts"]
         )
@@ -215,6 +224,7 @@ def open_attempt(directory: Path, number: int, opened: Opened, below: Path | Non
         "inputs": dict(opened.inputs),
         "mark": str(opened.mark) if opened.mark else None,
         "pause_at": opened.pause_at,
+        "answer": "",
         **({"resources": dict(opened.resources)} if opened.resources else {}),
         **({"code": opened.code} if opened.code else {}),
     }
@@ -251,8 +261,31 @@ def record_job_id(directory: Path, number: int, job_id: str) -> None:
         files.replace(path, files.dump({**value, "job_id": job_id}))
 
 
-def void(directory: Path, number: int, cause: Cause, why: str, jobs: int | None = None) -> bool:
-    """Take the attempt's claim so that no job may ever start in it. False: a job, or another runner, was first."""
+def record_answer(directory: Path, number: int, answer: str) -> None:
+    """Add to job.json what the scheduler said to the submission. Losing this write loses nothing but the words."""
+    path = attempt_directory(directory, number) / JOB
+    try:
+        value = _parse(files.read_bytes(path) or b"")
+    except _Damaged:
+        return
+    if value.get("shared"):
+        shared_job.write_answer(directory / value["shared"], answer)
+    elif "token" in value:
+        files.replace(path, files.dump({**value, "answer": answer}))
+
+
+def void(
+    directory: Path,
+    number: int,
+    cause: Cause,
+    why: str,
+    jobs: int | None = None,
+    scope: Scope = Scope.ALL,
+) -> bool:
+    """Take the attempt's claim so that no job may ever start in it. False: a job, or another runner, was first.
+
+    After a refusal for now, `jobs` is how many jobs there may be at most, and `scope` what the refusal is about.
+    """
     value = {
         "version": VERSION,
         "nonce": uuid.uuid4().hex,
@@ -262,6 +295,7 @@ def void(directory: Path, number: int, cause: Cause, why: str, jobs: int | None 
         "by": f"{os.uname().nodename}:{os.getpid()}",
         "at": time.time(),
         "jobs": jobs,
+        "scope": str(scope),
     }
     return _create(attempt_directory(directory, number) / CLAIM, value)
 
@@ -277,6 +311,19 @@ def close(directory: Path, number: int, cause: Cause, why: str) -> bool:
         "at": time.time(),
     }
     return _create(attempt_directory(directory, number) / RESULT, value)
+
+
+def write_verdict(directory: Path, number: int, cause: Cause, why: str) -> bool:
+    """Add the scheduler's verdict to an attempt that is closed by a guess. False: another runner was first."""
+    value = {
+        "version": VERSION,
+        "nonce": uuid.uuid4().hex,
+        "cause": str(cause),
+        "why": why,
+        "by": f"runner {os.uname().nodename}:{os.getpid()}",
+        "at": time.time(),
+    }
+    return _create(attempt_directory(directory, number) / VERDICT, value)
 
 
 def _create(path: Path, value: Mapping[str, Any]) -> bool:
@@ -384,8 +431,8 @@ def link_outputs(record: Record) -> None:
 def fold(record: Record) -> None:
     """Fold a completed experiment's small files into history.json. Safe to repeat, and to be killed in.
 
-    The names job.json, claim.json and result.json stay taken for ever, as further names of history.json (which cost
-    no inode): a runner that is late, or a job, still loses the link that it tries for.
+    The names job.json, claim.json, result.json and verdict.json stay in use, as further names of history.json (which
+    cost no inode): a runner that is late, or a job, still loses the link that it tries for.
     """
     directory, path = record.directory, record.directory / HISTORY
     if record.completed is None or record.damage:
@@ -399,7 +446,7 @@ def fold(record: Record) -> None:
     for attempt in record.attempts:
         place = attempt_directory(directory, attempt.number)
         try:
-            for name in set(files.list_names(place)) & {JOB, CLAIM, RESULT}:
+            for name in set(files.list_names(place)) & {JOB, CLAIM, RESULT, VERDICT}:
                 files.replace_by_link(place / name, path)
         except FileNotFoundError:
             continue  # another runner folds the same at this moment, and has swept away our draft
@@ -416,6 +463,7 @@ def _history_entry(directory: Path, attempt: Attempt) -> dict[str, Any]:
         ("job", JOB),
         ("claim", CLAIM),
         ("result", RESULT),
+        ("verdict", VERDICT),
         ("progress", PROGRESS),
         ("environment", ENVIRONMENT),
     ):

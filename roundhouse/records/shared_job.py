@@ -9,7 +9,7 @@ from roundhouse import files
 from roundhouse.schedulers.base import array_id
 
 FOLDER = ".jobs"  # in the round's directory; no experiment's path begins with a dot
-SCRIPT, MANIFEST, JOB_ID, AT_ONCE = "job.sh", "manifest", "job_id", "at_once"
+SCRIPT, MANIFEST, JOB_ID, AT_ONCE, ANSWER = "job.sh", "manifest", "job_id", "at_once", "answer"
 
 _known: dict[str, str] = {}  # directory -> ID, which stays once it is written
 
@@ -43,6 +43,16 @@ def read_id(directory: str) -> str | None:
             return None
         _known[directory] = raw.decode(errors="replace").strip()
     return _known[directory]
+
+
+def write_answer(directory: Path, answer: str) -> None:
+    """Write down what the scheduler said to the submission, where that did not settle whether there is a job."""
+    files.replace(directory / ANSWER, answer.encode(errors="replace"))
+
+
+def read_answer(directory: Path) -> str:
+    """What the scheduler said to the submission; empty if that was clear."""
+    return (files.read_bytes(directory / ANSWER) or b"").decode(errors="replace")
 
 
 def write_at_once(directory: Path, tasks: int) -> None:

@@ -52,7 +52,7 @@ def status_of(row: Row) -> dict[str, Any]:
             "number": one.number,
             "job_id": one.job_id,
             "cause": str(one.cause) if one.cause else None,
-            "why": _why(one),
+            "why": one.why,
             "code": one.opened.code,
         }
         for one in row.record.attempts
@@ -95,12 +95,6 @@ def _progress(rec: Record) -> Any:
     if rec.completed:
         return rec.completed.progress
     return next((one.progress for one in reversed(rec.attempts) if one.progress), None)
-
-
-def _why(attempt: Attempt) -> str:
-    if attempt.result is not None:
-        return attempt.result.why
-    return attempt.claim.why if attempt.claim else ""
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -261,7 +255,7 @@ def choices(rows: Sequence[Row]) -> list[str]:
 
 def _told(attempt: Attempt) -> str:
     if attempt.opened.mark is not None:
-        return f"a mark, no run: {attempt.opened.mark} ({_why(attempt)})"
+        return f"a mark, no run: {attempt.opened.mark} ({attempt.why})"
     scheduler: Mapping[str, str] = attempt.opened.scheduler
     parts = [f"job {attempt.job_id or '(none known)'} of {scheduler.get('kind')} on {scheduler.get('server')}"]
     if changed := asked.changed(attempt.opened.resources):
@@ -273,9 +267,13 @@ def _told(attempt: Attempt) -> str:
     if attempt.gone_at is not None and not attempt.closed:
         parts.append("not seen at the last look")
     if attempt.closed:
-        parts.append(f"ended: {attempt.cause}{' (' + _why(attempt) + ')' if _why(attempt) else ''}")
+        parts.append(f"ended: {attempt.cause}{' (' + attempt.why + ')' if attempt.why else ''}")
+        if attempt.result and attempt.result.cause is not attempt.cause:
+            parts.append(f"the job itself recorded {attempt.result.cause} ({attempt.result.why})")
     else:
         parts.append("open")
+        if attempt.opened.answer and attempt.job_id is None:
+            parts.append(f"the answer to its submission: {attempt.opened.answer}")
     return "; ".join(parts)
 
 
