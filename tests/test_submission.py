@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from roundhouse.causes import Cause
 from roundhouse.decisions.plan import State, Verb
+from roundhouse.decisions.retry import RetryPolicy, exhausted
 from roundhouse.decisions.row import Row
 from roundhouse.decisions.throttle import Throttle
 from roundhouse.experiment import Experiment, Pack, Resources
@@ -23,8 +24,19 @@ from roundhouse.passes.submitter import manifest
 from roundhouse.passes.workplace import Workplace
 from roundhouse.records import record, shared_job
 from roundhouse.records.attempt import Opened
-from roundhouse.schedulers.base import Identity, Job, Jobs, JobState, Refused, Scope, SubmitAnswer, Submitted
+from roundhouse.schedulers.base import (
+    Identity,
+    Job,
+    Jobs,
+    JobState,
+    Refused,
+    Scope,
+    SubmitAnswer,
+    Submitted,
+    Unclear,
+)
 from roundhouse.site import Site
+from roundhouse.views import view
 
 REPOSITORY = Path(__file__).parent.parent
 TOO_LARGE = Refused("Array job exceeds server or queue size limit", later=True, scope=Scope.SIZE)
@@ -238,6 +250,102 @@ def test_after_a_limit_nothing_is_tried_until_the_user_has_fewer_jobs_or_10_minu
 
 FOUR = Resources(array=True, max_running=4, mem_mb=100)
 FULL = "max_running: 4 of its kind are taken; a later pass submits it"
+FOR_THESE = Refused("QOSMaxCpuPerUserLimit", later=True, scope=Scope.REQUEST)
+CLOSED = Refused("Queue is not enabled", later=True, scope=Scope.QUEUE)
+UNKNOWN_QUEUE = Refused("Unknown queue", scope=Scope.QUEUE)
+NO_ACCOUNT = Refused("Invalid account", scope=Scope.ALL)
+
+
+@dataclass
+class Choosy(Refusing):
+    """A scheduler that refuses jobs whose script holds a word, and takes all others."""
+
+    word: str = ""
+
+    def submit(self, run: Any, script: Path, name: str, need: Any = None) -> SubmitAnswer:
+        self.asked.append(1)
+        return self.refusal if self.word in script.read_text() else Submitted(str(len(self.asked)))
+
+
+def choosy(tmp_path: Path, refusal: Refused, word: str) -> Desk:
+    """Three experiments that ask for 3 cores, one for 4 cores in the same queue, and one in the queue `other`."""
+    more = [
+        Experiment("r", "e", "four", "s", {"n": "four"}, Resources(ncpus=4, queue="main")),
+        Experiment("r", "e", "other", "s", {"n": "other"}, Resources(queue="other")),
+    ]
+    return Desk(tmp_path, Choosy(0, refusal, word=word), 3, Resources(ncpus=3, queue="main"), more)
+
+
+IN_PROGRESS, PENDING, BLOCKED = "in_progress", "pending", "blocked"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "word", "states", "asked"),
+    [
+        (FOR_THESE, "cpus-per-task=3", [PENDING, PENDING, PENDING, IN_PROGRESS, IN_PROGRESS], 3),
+        (CLOSED, "partition=main", [PENDING, PENDING, PENDING, PENDING, IN_PROGRESS], 2),
+        (UNKNOWN_QUEUE, "partition=main", [BLOCKED, BLOCKED, BLOCKED, BLOCKED, IN_PROGRESS], 2),
+        (NO_ACCOUNT, "", [BLOCKED] * 5, 1),
+    ],
+)
+def test_a_refusal_holds_back_what_it_is_about_and_nothing_else(
+    refusal: Refused, word: str, states: list[str], asked: int, tmp_path: Path
+) -> None:
+    desk = choosy(tmp_path, refusal, word)
+    rows = desk.rows()
+    assert [str(row.action.state) for row in rows] == states
+    assert len(desk.scheduler.asked) == asked
+    assert all(refusal.why in row.action.reason for row in rows if row.action.state is not State.IN_PROGRESS)
+    assert exhausted(record.read(desk.directory(0)).attempts, RetryPolicy()) == ""
+    assert desk.causes(0) == [str(Cause.LIMIT if refusal.later else Cause.SITE)]
+
+
+@pytest.mark.parametrize("refusal", [UNKNOWN_QUEUE, NO_ACCOUNT])
+def test_a_refusal_of_every_job_is_one_message_and_costs_no_try(refusal: Refused, tmp_path: Path) -> None:
+    desk = choosy(tmp_path, refusal, "partition=main")
+    for _ in range(5):
+        rows = desk.rows()
+        messages = view.refusals(rows)
+        assert len(messages) == 1 and refusal.why in messages[0] and "site file" in messages[0]
+    choosy_no_more = Choosy(0, refusal, word="never")
+    desk.scheduler = choosy_no_more
+    assert set(desk.look_and_act()) == {IN_PROGRESS}
+
+
+@pytest.mark.parametrize("refusal", [FOR_THESE, CLOSED])
+def test_what_was_refused_for_now_is_tried_again_after_a_while_and_costs_no_try(
+    refusal: Refused, tmp_path: Path
+) -> None:
+    desk = choosy(tmp_path, refusal, "partition=main")
+    desk.look_and_act()
+    asked = len(desk.scheduler.asked)
+    desk.look_and_act()
+    assert len(desk.scheduler.asked) == asked, "what was refused a moment ago is not tried"
+    make_older(tmp_path, 700)
+    desk.scheduler = Choosy(0, refusal, word="never")
+    assert set(desk.look_and_act()) == {IN_PROGRESS}
+
+
+def make_older(folder: Path, seconds: float) -> None:
+    """All files of the records were written so much earlier."""
+    for path in folder.rglob("*.json"):
+        os.utime(path, (path.stat().st_mtime - seconds,) * 2)
+
+
+def test_the_words_of_an_unclear_answer_are_kept_until_the_attempt_is_given_up(tmp_path: Path) -> None:
+    for folder, resources in (("one", Resources()), ("array", Resources(array=True))):
+        desk = Desk(tmp_path / folder, Refusing(0, TOO_MANY), 2, resources)
+        said = "sbatch (exit 1): sbatch: error: Socket timed out on send/recv operation"
+        desk.scheduler.submit = lambda *_, said=said: Unclear(said)  # type: ignore[method-assign, misc]
+        assert all(said in row.action.reason for row in desk.rows())
+        (waiting, _) = desk.rows()
+        assert waiting.action.state is State.SUBMITTING and said in waiting.action.reason
+        assert said in view.story(waiting)
+        make_older(tmp_path, 700)
+        given_up = desk.rows(limit=0)[0].record.newest
+        assert given_up is not None and given_up.cause is Cause.UNCLAIMED and said in given_up.why
+
+
 WILLING = Refused("never said", later=True, scope=Scope.ALL)
 
 

@@ -20,7 +20,7 @@ class Row:
     action: Action
     inputs: Inputs
     job_state: str | None = None
-    refusal: str = ""  # why the study's check will not let it start
+    refusal: str = ""  # why it cannot start: what its study's check says, or what the scheduler says of every job
     retry: RetryPolicy = RetryPolicy()
 
     @property
@@ -31,7 +31,7 @@ class Row:
     @property
     def shown(self) -> Attempt | None:
         """The attempt to speak of: the completed one, else the newest that is more than a mark."""
-        runs = [one for one in self.record.runs if one.cause is not Cause.LIMIT]
+        runs = [one for one in self.record.runs if one.cause not in (Cause.LIMIT, Cause.SITE)]
         return self.record.completed or (runs[-1] if runs else None)
 
 

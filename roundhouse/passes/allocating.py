@@ -11,12 +11,13 @@ from roundhouse.decisions.plan import Action, Clock, State, Verb
 from roundhouse.decisions.row import Row
 from roundhouse.experiment import Resources
 from roundhouse.passes import packing
+from roundhouse.passes.refusals import cause_of, held_back, reason_of
 from roundhouse.passes.report import Foreseen
 from roundhouse.passes.submitter import Submitter
 from roundhouse.passes.workplace import Workplace
 from roundhouse.records import shared_job
 from roundhouse.records.attempt import Record
-from roundhouse.schedulers.base import Identity, Refused, SubmitAnswer, Submitted
+from roundhouse.schedulers.base import Identity, Refused, Scope, SubmitAnswer, Submitted
 
 
 @dataclass
@@ -56,6 +57,8 @@ class Allocating:
         """
         made: list[str] = []
         for _ in range(min(wanted, room)):
+            if refused := self.submitter.refusals.of(like):
+                return room, made, held_back(rows[0], refused).action
             room -= 1
             if not self.submitter.act:
                 made.append("an allocation that would be submitted")
@@ -69,12 +72,18 @@ class Allocating:
                 name = rows[0].experiment.round
                 self.report.trouble.append(f"an allocation of round {name} was not submitted in order: {error}")
                 break
-            if isinstance(answer, Refused) and not answer.later:
-                why = f"its allocation was refused: {answer.why}"
-                return room + 1, made, Action(Verb.NOTHING, State.BLOCKED, why)
             if isinstance(answer, Refused):
-                room, full = 0, f"limit reached: {answer.why}"
-                break
+                self.submitter.refusals.add(like, answer)
+                why, limit = reason_of(answer), answer.later
+                if limit and answer.scope is Scope.ALL:
+                    room, full = 0, why
+                    break
+                state = State.PENDING if limit else State.BLOCKED
+                return (
+                    room + 1,
+                    made,
+                    Action(Verb.NOTHING, state, f"its allocation was refused: {why}", cause_of(answer)),
+                )
             self.submitter.live += isinstance(answer, Submitted)
             made.append(
                 f"allocation {answer.job_id}" if isinstance(answer, Submitted) else f"to be looked up: {answer.why}"

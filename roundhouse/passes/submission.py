@@ -12,9 +12,11 @@ from roundhouse.decisions.throttle import Throttle, throttles
 from roundhouse.experiment import Resources
 from roundhouse.passes import packing
 from roundhouse.passes.allocating import Allocating
+from roundhouse.passes.refusals import blocked, cause_of, held_back, reason_of
 from roundhouse.passes.report import Foreseen
 from roundhouse.passes.submitter import Submitter
 from roundhouse.records import record, shared_job
+from roundhouse.records.attempt import Claim
 from roundhouse.schedulers.base import Refused, Scope
 from roundhouse.words import counted
 
@@ -47,15 +49,15 @@ class Submissions:
             if waiting:
                 self._throttles = throttles(self.rows, self.submitter.seen.here or {}, self._at_once)
         here = self.place.room() if self.place.room is not None and waiting else None
-        refused = []
+        refusals = self.submitter.refusals
         while waiting and self._room > 0:
-            if waiting[0].resources in self.submitter.refused:
-                refused.append(waiting.pop(0))
+            if refused := refusals.of(waiting[0].resources):
+                yield held_back(waiting.pop(0), refused)
             elif here is not None and not here.take(waiting[0].resources):
                 yield replace(waiting.pop(0), action=SLOT_AWAITED)
-            elif held_back := self._held_back(waiting):
-                yield from held_back
-                waiting = [row for row in waiting if row.experiment.resources != held_back[0].experiment.resources]
+            elif throttled := self._throttled(waiting):
+                yield from throttled
+                waiting = [row for row in waiting if row.experiment.resources != throttled[0].experiment.resources]
             else:
                 batch, at_once = self._batch(waiting)
                 taken = {id(row) for row in batch}
@@ -63,9 +65,11 @@ class Submissions:
                 settled, again = self._submit(batch, at_once)
                 yield from settled
                 waiting = again + waiting
-        for row in refused + waiting:
-            why = self.submitter.refused.get(row.resources, self._full)
-            yield replace(row, action=Action(Verb.NOTHING, State.PENDING, why, Cause.LIMIT))
+        for row in waiting:
+            if refused := refusals.of(row.resources):
+                yield held_back(row, refused)
+            else:
+                yield replace(row, action=Action(Verb.NOTHING, State.PENDING, self._full, Cause.LIMIT))
 
     def _allocate(self, packed: Sequence[Row]) -> Iterator[Row]:
         """See to allocations for what wants a slot in one; yields how each stands."""
@@ -85,12 +89,14 @@ class Submissions:
         if isinstance(answer, Refused) and at_once is not None:
             self._throttles[batch[0].experiment.resources].give_back(len(batch), at_once)
         if isinstance(answer, Refused) and answer.later:
-            if answer.scope is Scope.SIZE:
-                self._room += len(batch)
+            if answer.scope is Scope.ALL:
+                self._room, self._full = len(batch) - 1, reason_of(answer)
             else:
-                self._room, self._full = len(batch) - 1, f"limit reached: {answer.why}"
-            if len(batch) > 1:  # a smaller one may be accepted
+                self._room += len(batch)
+            if len(batch) > 1 and answer.scope in (Scope.SIZE, Scope.ALL):  # a smaller one may be accepted
                 again = self._to_smaller_arrays(batch)
+        if isinstance(answer, Refused) and cause_of(answer) is Cause.SITE:
+            return [replace(blocked(row, answer), record=record.read(row.record.directory)) for row in batch], []
         left = {row.experiment.path for row in again}
         settled = [
             replace(row, action=action, record=record.read(row.record.directory))
@@ -108,18 +114,21 @@ class Submissions:
             self._room, self._full = limit, f"{told} in this pass"
         if most is not None and most - live < self._room:
             self._room, self._full = most - live, f"limit reached: {counted(most, 'job')} at once"
-        for jobs, why in self._ceilings(rows):
-            if jobs - live < self._room:
-                self._room, self._full = jobs - live, f"limit reached: {why}"
+        for row, claim in self._recent_limits(rows):
+            if claim.jobs is None:
+                if row.action.verb is Verb.SUBMIT:
+                    self.submitter.refusals.add(row.resources, Refused(claim.why, later=True, scope=claim.scope))
+            elif claim.jobs - live < self._room:
+                self._room, self._full = claim.jobs - live, f"limit reached: {claim.why}"
 
-    def _ceilings(self, rows: Sequence[Row]) -> Iterator[tuple[int, str]]:
-        """What is known of the user's limits from submissions that were refused a short while ago."""
+    def _recent_limits(self, rows: Sequence[Row]) -> Iterator[tuple[Row, Claim]]:
+        """The attempts that the scheduler refused for now, a short while ago."""
         for row in rows:
             for attempt in row.record.attempts[-1:] if row.record.folded else row.record.attempts:
                 claim = attempt.claim
-                if attempt.cause is Cause.LIMIT and claim is not None and claim.jobs is not None:
+                if attempt.cause is Cause.LIMIT and claim is not None:
                     if self.clock.now - claim.at < self.clock.limit_backoff:
-                        yield claim.jobs, claim.why
+                        yield row, claim
 
     def _batch(self, waiting: Sequence[Row]) -> tuple[Sequence[Row], int | None]:
         """What goes as the next job: the most important one; with `array`, as many as there may be of its resources.
@@ -144,7 +153,7 @@ class Submissions:
     def _at_once(self, round_name: str, array: str) -> int | None:
         return shared_job.read_at_once(shared_job.directory_of(self.place.experiments / round_name, array))
 
-    def _held_back(self, waiting: Sequence[Row]) -> list[Row]:
+    def _throttled(self, waiting: Sequence[Row]) -> list[Row]:
         """All that wait for the same resources as the first, if `max_running` leaves no place for them."""
         said = waiting[0].experiment.resources
         throttle = self._throttles.get(said)

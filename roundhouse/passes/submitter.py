@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from roundhouse.decisions.retry import request
 from roundhouse.decisions.row import Row
 from roundhouse.experiment import Resources
 from roundhouse.passes.look import Look
+from roundhouse.passes.refusals import Refusals, cause_of, reason_of
 from roundhouse.passes.report import Report
 from roundhouse.passes.workplace import Workplace
 from roundhouse.records import record, shared_job
@@ -35,10 +36,10 @@ class Submitter:
     seen: Look
     report: Report
     act: bool = True
-    refused: dict[Resources, str] = field(default_factory=dict)  # what is to be said to others that ask for the same
 
     def __post_init__(self) -> None:
         self.live = self.seen.live
+        self.refusals = Refusals(self.place.site.queue)
 
     def code(self, row: Row) -> str | None:
         """The copy of the code that it is to run; it is made, if it is not there yet."""
@@ -102,12 +103,13 @@ class Submitter:
             job_id = task_id(answer.job_id, index)
             return Action(Verb.SUBMIT, State.IN_PROGRESS, row.action.reason, job_id=job_id)
         if isinstance(answer, Refused):
-            cause = Cause.LIMIT if answer.later else Cause.REFUSED
-            most = None if answer.scope is Scope.SIZE else self.live + jobs - 1
-            record.void(row.record.directory, number, cause, answer.why, jobs=most)
-            if not answer.later:
-                self.refused[row.resources] = f"not tried: a job with the same resources was refused ({answer.why})"
-            return Action(Verb.SUBMIT, State.PENDING, f"{'limit reached: ' * answer.later}{answer.why}", cause)
+            cause = cause_of(answer)
+            most = self.live + jobs - 1 if answer.later and answer.scope is Scope.ALL else None
+            record.void(row.record.directory, number, cause, answer.why, jobs=most, scope=answer.scope)
+            self.refusals.add(row.resources, answer)
+            state = State.BLOCKED if cause is Cause.SITE else State.PENDING
+            return Action(Verb.SUBMIT, state, reason_of(answer), cause)
+        record.record_answer(row.record.directory, number, answer.why)
         return Action(Verb.SUBMIT, State.SUBMITTING, f"no clear answer, to be looked up: {answer.why}")
 
     def array(self, batch: Sequence[Row], at_once: int | None) -> tuple[SubmitAnswer | None, list[Action]]:

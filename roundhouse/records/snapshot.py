@@ -89,7 +89,7 @@ class Copies:
 def kept(record: Record) -> str | None:
     """The code that a further attempt goes on with: that of the newest run which a scheduler had accepted."""
     for attempt in reversed(record.runs):
-        if not (attempt.void and attempt.cause in (Cause.LIMIT, Cause.REFUSED, Cause.CANCELLED)):
+        if not (attempt.void and attempt.cause in (Cause.LIMIT, Cause.REFUSED, Cause.SITE, Cause.CANCELLED)):
             return attempt.opened.code
     return None
 

@@ -128,12 +128,12 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def _reasons(rows: Sequence[Row]) -> list[str]:
-    """Why each stands as it does. What many wait for alike is told once, for rows below each other.
+    """Why each has its state. A reason that rows below each other share is shown once.
 
-    What needs a person is told in full of each.
+    A reason that needs a person is shown in full for each, unless it stands below the table too.
     """
     alike = (State.PENDING, State.SUBMITTING, State.IN_PROGRESS)
-    waiting = [row.action.reason if row.action.state in alike else "" for row in rows]
+    waiting = [row.action.reason if row.action.state in alike or row.refusal else "" for row in rows]
     return [
         "(as above)" if len(reason) > LONG and reason == above else row.action.reason
         for row, above, reason in zip(rows, ["", *waiting], waiting, strict=False)
