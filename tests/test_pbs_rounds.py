@@ -125,7 +125,9 @@ def test_a_job_that_was_deleted_by_somebody_resumes_from_its_checkpoint(
     start(rounds, "a")
     fake_pbs.run(["qdel", only_job(fake_pbs)])
     rounds.pass_until(lambda: accepted(fake_pbs) == 2, "it is submitted again")
-    assert rounds.record("a").attempts[0].cause is Cause.PREEMPTED
+    first = rounds.record("a").attempts[0]
+    assert first.result is not None and first.result.cause is Cause.PREEMPTED, "all that its shell could know"
+    assert first.cause is Cause.DELETED, "the scheduler's verdict"
     complete(rounds, fake_pbs, "a", submissions=2)
     assert rounds.begun("a") == [0, 3]
 

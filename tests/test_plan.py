@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from roundhouse.causes import Cause
 from roundhouse.decisions.plan import Action, Answer, Clock, Inputs, State, Unknown, Verb, decide
 from roundhouse.decisions.retry import HARD_LIMIT, SOFT_LIMIT
-from roundhouse.records.attempt import Attempt, Claim, Opened, Progress, Record, Result
+from roundhouse.records.attempt import Attempt, Claim, Opened, Progress, Record, Result, Verdict
 from roundhouse.schedulers.base import Job, JobState, QueryFailed
 
 NOW = 100_000.0
@@ -62,6 +62,57 @@ def decided(
 
 def outcome(action: Action) -> tuple[Verb, State]:
     return action.verb, action.state
+
+
+# ------------------------------------------------------------------------------------------------------- verdicts
+
+PREEMPTED_GUESS = Attempt(
+    0, OPENED, HELD, Result(Cause.PREEMPTED, "stopped by TERM", 75, ("TERM",), guess=True), result_at=NOW - 30
+)
+
+
+@pytest.mark.parametrize("cause", [Cause.MEMORY, Cause.WALLTIME, Cause.NODE, Cause.DELETED])
+def test_the_schedulers_verdict_on_a_guess_is_recorded_before_anything_else(cause: Cause) -> None:
+    action = decided([PREEMPTED_GUESS], job(JobState.ENDED, "finished: exceeded resource mem", cause))
+    assert (outcome(action), action.cause) == ((Verb.VERDICT, State.PENDING), cause)
+    assert action.reason == "job 7: finished: exceeded resource mem"
+
+
+def test_a_scheduler_that_gives_no_cause_confirms_the_guess() -> None:
+    action = decided([PREEMPTED_GUESS], job(JobState.ENDED, "finished"))
+    assert (action.verb, action.cause, action.reason) == (Verb.VERDICT, Cause.PREEMPTED, "stopped by TERM")
+
+
+def test_a_job_that_is_queued_again_was_preempted() -> None:
+    guess = replace(PREEMPTED_GUESS, result=Result(Cause.WALLTIME, guess=True))
+    for state in (JobState.QUEUED, JobState.BLOCKED):
+        assert decided([guess], job(state)).cause is Cause.PREEMPTED
+
+
+def test_the_next_attempt_waits_for_the_verdict_but_not_for_ever() -> None:
+    for answer in (RUNNING, DOWN):
+        waiting = decided([PREEMPTED_GUESS], answer)
+        assert outcome(waiting) == (Verb.NOTHING, State.PENDING) and "waiting for the scheduler" in waiting.reason
+        assert decided([replace(PREEMPTED_GUESS, result_at=NOW - 181)], answer).verb is Verb.SUBMIT
+    assert decided([PREEMPTED_GUESS], Unknown()).verb is Verb.SUBMIT, "a scheduler without history says no more"
+
+
+def test_a_verdict_changes_the_cause_and_nothing_else() -> None:
+    guess = replace(PREEMPTED_GUESS, verdict=Verdict(Cause.MEMORY, "job 7: exceeded resource mem"))
+    assert guess.closed and (guess.cause, guess.why) == (Cause.MEMORY, "job 7: exceeded resource mem")
+    again = decided([guess], Unknown())
+    assert again.verb is Verb.SUBMIT and "memory (job 7: exceeded resource mem)" in again.reason
+    failed = decided([guess, guess], Unknown())
+    assert (failed.state, failed.cause) == (State.FAILED, Cause.MEMORY)
+    certain = replace(guess, result=Result(Cause.ERROR))
+    assert certain.cause is Cause.ERROR, "what the job knows for certain stands"
+
+
+def test_the_walltime_of_an_allocation_is_no_verdict_on_what_ran_in_it() -> None:
+    packed = replace(PREEMPTED_GUESS, opened=replace(OPENED, shared="../.jobs/rhallocation"))
+    ended_late = job(JobState.ENDED, "finished: exceeded resource walltime", Cause.WALLTIME)
+    assert decided([packed], ended_late).cause is Cause.PREEMPTED
+    assert decided([packed], job(JobState.ENDED, "", Cause.MEMORY)).cause is Cause.MEMORY
 
 
 # -------------------------------------------------------------------------------------------- 1, 2, 3: leave it alone

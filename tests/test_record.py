@@ -56,7 +56,11 @@ def completed(directory: Path, *earlier: Cause) -> Path:
             assert record.void(directory, number, cause, "no job", jobs=3)
         else:
             write(place, record.CLAIM, {**CLAIM, "nonce": str(number)})
-            assert record.close(directory, number, cause, "gone")
+            if cause is Cause.PREEMPTED:  # as far as the job knew
+                write(place, record.RESULT, {**RESULT, "cause": str(cause), "guess": True})
+                assert record.write_verdict(directory, number, Cause.MEMORY, "exceeded resource mem")
+            else:
+                assert record.close(directory, number, cause, "gone")
     place = open_one(directory, len(earlier) + 1)
     for name, value in ((record.CLAIM, CLAIM), (record.RESULT, RESULT), (record.PROGRESS, PROGRESS)):
         write(place, name, value)
@@ -69,7 +73,12 @@ def timeless(rec: Record) -> list[Attempt]:
     """The attempts, without the times of files, which folding does not keep."""
     return [
         replace(
-            one, progress_at=None, gone_at=None, cancel=False, claim=replace(one.claim, at=0.0) if one.claim else None
+            one,
+            progress_at=None,
+            gone_at=None,
+            result_at=None,
+            cancel=False,
+            claim=replace(one.claim, at=0.0) if one.claim else None,
         )
         for one in rec.attempts
     ]
@@ -466,7 +475,8 @@ def test_folding_that_is_killed_at_any_step_loses_nothing(tmp_path: Path, monkey
         assert last.folded
         assert timeless(last) == timeless(before)
         names = {path.name for path in directory.rglob("*") if path.is_file() and not path.name.startswith(".draft-")}
-        assert names == {"history.json", "job.json", "claim.json", "result.json", "out.log", "metrics.json", "best.pth"}
+        kept = {"history.json", "job.json", "claim.json", "result.json", "verdict.json"}
+        assert names == kept | {"out.log", "metrics.json", "best.pth"}
         if ended:
             break
     assert step > 20
@@ -495,15 +505,53 @@ def test_what_is_late_finds_every_name_of_a_folded_experiment_taken(tmp_path: Pa
     completed(tmp_path, Cause.PREEMPTED)
     record.fold(record.read(tmp_path))
     history = (tmp_path / record.HISTORY).read_bytes()
+    assert not record.write_verdict(tmp_path, 1, Cause.NODE, "")
     for number in (1, 2):
         assert not record.open_attempt(tmp_path, number, OPENED)
         assert not record.void(tmp_path, number, Cause.CANCELLED, "")
         assert not record.close(tmp_path, number, Cause.ERROR, "")
+        record.record_answer(tmp_path, number, "late")
         record.record_job_id(tmp_path, number, "8")
     assert (tmp_path / record.HISTORY).read_bytes() == history
     rec = record.read(tmp_path)
     assert rec.completed is not None
     assert rec.completed.number == 2
+
+
+def guessed(directory: Path) -> Path:
+    """An attempt whose shell knows only that it was told to stop."""
+    place = open_one(directory)
+    write(place, record.CLAIM, CLAIM)
+    write(place, record.RESULT, {**RESULT, "cause": "preempted", "why": "stopped by TERM", "guess": True})
+    return place
+
+
+def test_a_verdict_is_created_once_and_gives_a_guess_its_cause(tmp_path: Path) -> None:
+    guessed(tmp_path)
+    newest = record.read(tmp_path).newest
+    assert newest is not None and newest.awaits_verdict and newest.cause is Cause.PREEMPTED
+    assert record.write_verdict(tmp_path, 1, Cause.MEMORY, "job 23: exceeded resource mem")
+    assert not record.write_verdict(tmp_path, 1, Cause.NODE, "")
+    newest = record.read(tmp_path).newest
+    assert newest is not None and newest.closed and not newest.awaits_verdict
+    assert (newest.cause, newest.why) == (Cause.MEMORY, "job 23: exceeded resource mem")
+    assert newest.result is not None and newest.result.cause is Cause.PREEMPTED
+
+
+@pytest.mark.parametrize("verdict", ["completed", "cancelled", "rung", "retry", "nonsense"])
+def test_no_verdict_completes_or_cancels(tmp_path: Path, verdict: str) -> None:
+    place = guessed(tmp_path)
+    write(place, record.VERDICT, {"version": 1, "nonce": "n", "cause": verdict})
+    assert "makes no sense" in record.read(tmp_path).damage
+
+
+@pytest.mark.parametrize("cause", ["completed", "cancelled", "memory", "input", "rung"])
+def test_what_a_job_knows_for_certain_is_no_guess(tmp_path: Path, cause: str) -> None:
+    place = guessed(tmp_path)
+    write(place, record.RESULT, {**RESULT, "cause": cause, "guess": True})
+    record.write_verdict(tmp_path, 1, Cause.NODE, "")
+    newest = record.read(tmp_path).newest
+    assert newest is not None and newest.cause is Cause(cause)
 
 
 def test_folding_keeps_the_newest_files_few_and_the_story_whole(tmp_path: Path) -> None:

@@ -328,6 +328,50 @@ def test_a_signal_to_the_shell_reaches_python_and_tells_the_cause(
     assert (result.cause, result.exit_code, result.signals) == (cause, code, (name,))
 
 
+@pytest.mark.parametrize(
+    ("signals", "walltime", "code", "cause", "guess"),
+    [
+        ("TERM", 3600, 75, Cause.PREEMPTED, True),  # PBS kills for memory so: first SIGTERM, then SIGKILL
+        ("TERM", 3600, 143, Cause.PREEMPTED, True),
+        ("TERM", 3600, 1, Cause.ERROR, True),
+        ("TERM", 60, 75, Cause.WALLTIME, True),  # by the clock alone
+        ("", 3600, 137, Cause.UNKNOWN, True),
+        ("TERM", 3600, 137, Cause.UNKNOWN, True),
+        ("USR2", 3600, 75, Cause.WALLTIME, False),  # the header asked for this signal
+        ("INT", 3600, 75, Cause.PREEMPTED, False),
+        ("TERM", 3600, 71, Cause.MEMORY, False),
+        ("TERM", 3600, 76, Cause.WALLTIME, False),  # Python stopped by itself
+        ("TERM", 3600, 77, Cause.ERROR, False),
+        ("TERM", 3600, 0, Cause.COMPLETED, False),
+        ("", 3600, 75, Cause.PREEMPTED, False),
+        ("", 3600, 76, Cause.WALLTIME, False),
+        ("", 3600, 1, Cause.ERROR, False),
+    ],
+)
+def test_a_result_says_whether_its_cause_is_a_guess(
+    bench: Bench, signals: str, walltime: int, code: int, cause: Cause, guess: bool
+) -> None:
+    bench.kind, bench.resources = "pbs", Resources(walltime_s=walltime)
+    bench.train(f"trap 'exit {code}' TERM\n{GOING}" + ("while :; do sleep 0.05; done" if signals else f"exit {code}"))
+    bench.open()
+    shell = bench.start()
+    if signals:
+        wait_for(bench.running(), "train.py runs")
+        shell.send_signal(getattr(signal, f"SIG{signals}"))
+    shell.communicate(timeout=60)
+    assert (bench.result().cause, bench.result().guess) == (cause, guess)
+
+
+def test_on_the_local_machine_no_cause_is_a_guess(bench: Bench) -> None:
+    bench.train(f"trap 'exit 75' TERM\n{GOING}while :; do sleep 0.05; done")
+    bench.open()
+    shell = bench.start()
+    wait_for(bench.running(), "train.py runs")
+    shell.terminate()
+    shell.communicate(timeout=60)
+    assert (bench.result().cause, bench.result().guess) == (Cause.PREEMPTED, False)
+
+
 def test_python_may_take_its_time_after_a_signal_and_several_are_remembered(bench: Bench) -> None:
     bench.train(f'trap "touch asked" TERM\n{GOING}while [ ! -e go ]; do sleep 0.05; done; exit 75')
     bench.open()
