@@ -53,7 +53,7 @@ test-oldest: .venv-oldest/.installed
 
 .venv-oldest/.installed: setup.cfg pyproject.toml
 	$(OLDEST_PYTHON) -m venv --clear .venv-oldest
-	sed -En 's/^(requires = \[")?\s*([[:alnum:]-]+)>=([0-9.]+)("\])?$$/\2==\3/p' setup.cfg pyproject.toml > .venv-oldest/oldest.txt
+	sed -En 's/^(requires = \[")?\s*([[:alnum:]-]+)>=([0-9.]+).*/\2==\3/p' setup.cfg pyproject.toml > .venv-oldest/oldest.txt
 	.venv-oldest/bin/python $(PIP_INSTALL) --constraint constraints.txt --upgrade pip
 	.venv-oldest/bin/python $(PIP_INSTALL) --constraint .venv-oldest/oldest.txt setuptools
 	.venv-oldest/bin/python $(PIP_INSTALL) --constraint .venv-oldest/oldest.txt --no-build-isolation --editable '.[test]'
