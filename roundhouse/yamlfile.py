@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
@@ -25,6 +26,7 @@ else:
     _FastestLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Location = Sequence[str | int]
+DEEPEST = 50  # levels of mappings and lists; versions of PyYAML and of Python differ in what they can read
 _TAG = "tag:yaml.org,2002:"
 _MERGE = _TAG + "merge"
 
@@ -87,6 +89,7 @@ def read_yaml(path: Path) -> YamlFile:
     """
     try:
         text = path.read_text(encoding="utf-8")
+        _check_depth(path, text, _FastestLoader)
         root = _compose(text)
         builder = _Builder(path)
         data = builder.build(root) if root else None
@@ -95,11 +98,12 @@ def read_yaml(path: Path) -> YamlFile:
     except UnicodeDecodeError as error:
         raise RoundhouseError(f"{path}: is not UTF-8 text (byte {error.start})") from None
     except yaml.MarkedYAMLError as error:
+        # The parser written in C reads ahead, and newer versions of it have a limit there. The one in Python has none.
+        with suppress(yaml.YAMLError):
+            _check_depth(path, text, yaml.SafeLoader)
         raise RoundhouseError(_syntax_error(path, text, error)) from None
     except yaml.YAMLError as error:
         raise RoundhouseError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise RoundhouseError(f"{path}: is nested too deeply") from None
     if root is None:
         raise RoundhouseError(f"{path}: is empty")
     if not isinstance(root, yaml.MappingNode):
@@ -122,6 +126,15 @@ for _name, _pattern, _first in (
     ("merge", r"<<", "<"),
 ):
     _Loader.add_implicit_resolver(_TAG + _name, re.compile(f"(?:{_pattern})$"), list(_first))
+
+
+def _check_depth(path: Path, text: str, loader: type[yaml.SafeLoader]) -> None:
+    """RoundhouseError if values are nested more than DEEPEST levels deep: what builds them would recurse so deep."""
+    depth = 0
+    for event in yaml.parse(text, Loader=loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise RoundhouseError(f"{path}:{_line(event)}: values are nested more than {DEEPEST} levels deep")
 
 
 def _compose(text: str) -> yaml.Node | None:
@@ -224,8 +237,9 @@ class _Builder:
         return number if math.isfinite(number) else self._wrong(node, f"{text} is not a finite number")
 
 
-def _line(node: yaml.Node) -> int:
-    return int(node.start_mark.line) + 1
+def _line(part: Any) -> int:
+    """Where a node or an event begins; from 1."""
+    return int(part.start_mark.line) + 1
 
 
 def _short(tag: str) -> str:
@@ -255,12 +269,21 @@ def _child(node: yaml.Node, part: str | int) -> tuple[yaml.Node, int] | None:
     return next((found for source in sources if (found := _child(source, part))), None)
 
 
-_WORDS = {
-    "a valid dictionary": "a mapping",
-    "a valid string": "text",
-    "a valid list": "a list",
-    "a valid integer": "a whole number",
-    "a valid number": "a number",
+# What a value should be, by pydantic's name of the error: its messages differ between its versions.
+_TYPES = {
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "model_type": "a mapping",
+    "string_type": "text",
+}
+_LIMITS = {
+    "greater_than": ("gt", "greater than"),
+    "greater_than_equal": ("ge", "greater than or equal to"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "less than or equal to"),
 }
 
 
@@ -275,18 +298,27 @@ def _explain(detail: ErrorDetails, model: type[BaseModel]) -> tuple[Location, st
         return location[:-1], f"{'.'.join(map(str, location[:-1])) or 'the file'} needs the key {location[-1]!r}"
     if detail["type"] == "value_error":
         return location, f"{where}: {detail['ctx']['error']}"
-    said = detail["msg"].removeprefix("Input ")
-    for theirs, ours in _WORDS.items():
-        said = said.replace(theirs, ours)
-    said = re.sub(r" or instance of \w+", "", said)  # a class of ours, which is nothing that a person can write
     given = repr(detail["input"])
-    return location, f"{where} {said}, not {given if len(given) <= 60 else given[:57] + '...'}"
+    return location, f"{where} {_should(detail)}, not {given if len(given) <= 60 else given[:57] + '...'}"
+
+
+def _should(detail: ErrorDetails) -> str:
+    kind = detail["type"]
+    if kind in _TYPES:
+        return f"should be {_TYPES[kind]}"
+    if kind in _LIMITS:
+        key, words = _LIMITS[kind]
+        return f"should be {words} {detail['ctx'][key]:g}"
+    if kind == "literal_error":
+        return f"should be {detail['ctx']['expected']}"
+    return detail["msg"].removeprefix("Input ")
 
 
 def _keys_at(annotation: Any, location: Location) -> list[str]:
     """The keys that a model knows at a place inside it."""
     for arm in _arms(annotation):
-        if isinstance(arm, type) and issubclass(arm, BaseModel):
+        # Python 3.10 takes list[str] for a type, and issubclass refuses it.
+        if get_origin(arm) is None and isinstance(arm, type) and issubclass(arm, BaseModel):
             fields = {field.alias or name: field.annotation for name, field in arm.model_fields.items()}
             if not location:
                 return list(fields)

@@ -270,9 +270,9 @@ def test_a_misspelt_method_is_told_before_the_teacher_that_it_waits_for_has_begu
         ("def check(config, data):\n    return config['widht']", "check.py, line 2: KeyError: 'widht'"),
         ("from studies.s import help\ndef check(config, data):\n    help.me()", "help.py, line 2: ValueError: never"),
         ("def check(config, data)\n    pass", "check.py: SyntaxError: "),
-        ("import no_such_module", "check.py, line 1: ModuleNotFoundError: No module named 'no_such_module'"),
-        ("def chekc(config, data): pass", "has no attribute 'check'"),
-        ("def check(config): pass", "check.py: TypeError: check() takes 1 positional argument"),
+        ("import no_such_module", "check.py, line 1: ModuleNotFoundError: "),
+        ("def chekc(config, data): pass", "check.py: AttributeError: "),
+        ("def check(config): pass", "check.py: TypeError: "),
         ("import sys\ndef check(config, data):\n    sys.exit('enough')", "check.py, line 3: SystemExit: enough"),
     ],
 )

@@ -30,6 +30,7 @@ from roundhouse.roundfile.schema import (
     memory_mebibytes,
     walltime_seconds,
 )
+from roundhouse.yamlfile import DEEPEST, read_yaml
 
 ROOT = Path(__file__).parents[1]
 
@@ -377,7 +378,7 @@ MISTAKES = {
             after: {a: 5}                  #! a mapping, not 5
             command: "a | b"               #! needs a shell
             priority: true                 #! neither
-          c: {path: c, command: "a 'b"}    #! No closing quotation
+          c: {path: c, command: "a 'b"}    #! cannot be split into words
           d: {path: d, command: []}        #! is empty
           e: {path: e, command: [x, 5]}    #! should be text
           f: {path: f, command: 3}         #! should be text or a list, not 3
@@ -633,9 +634,26 @@ def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path: Path) -> None:
         (tmp_path / "x.yaml").write_bytes(content)
         with pytest.raises(RoundhouseError, match=message):
             load_round("x", tmp_path)
-    (tmp_path / "x.yaml").write_text("a: " + "[" * 3000 + "]" * 3000)
-    with pytest.raises(RoundhouseError, match="nested too deeply"):
-        load_round("x", tmp_path)
+
+
+NESTED = pytest.mark.parametrize(("opened", "closed"), [("- ", ""), ("[", "]")], ids=["block", "flow"])
+
+
+@NESTED
+@pytest.mark.parametrize("depth", [DEEPEST, 150, 3_000, 100_000])
+def test_nesting_beyond_the_limit_is_reported_with_its_line(
+    tmp_path: Path, opened: str, closed: str, depth: int
+) -> None:
+    (tmp_path / "x.yaml").write_text(f"a: 1\nb:\n  {opened * depth}{closed * depth}")
+    with pytest.raises(RoundhouseError, match=f"x.yaml:3: values are nested more than {DEEPEST} levels deep"):
+        read_yaml(tmp_path / "x.yaml")
+
+
+@NESTED
+def test_nesting_up_to_the_limit_is_read(tmp_path: Path, opened: str, closed: str) -> None:
+    depth = DEEPEST - 1  # the mapping is a level, too
+    (tmp_path / "x.yaml").write_text(f"b:\n  {opened * depth}{closed * depth}")
+    assert str(read_yaml(tmp_path / "x.yaml").data["b"]).count("[") == depth
 
 
 @pytest.mark.parametrize("name", ["charly", "Charlie", "charlie.yaml", "../charlie", "rounds/charlie"])

@@ -273,7 +273,7 @@ def test_noise_of_the_shell_before_the_json_is_passed_over(server: SshServer, as
         ("print('no rows')", 5, "told no JSON, but 'no rows'"),
         ("pass", 5, "told no JSON, but 'nothing'"),
         ("sys.exit('one\\ntwo\\x1b[31m \\n\\n')", 5, "runner.py on cluster failed (exit 1): two?[31m"),
-        ("import nowhere_at_all", 5, "failed (exit 1): ModuleNotFoundError: No module named 'nowhere_at_all'"),
+        ("import nowhere_at_all", 5, "failed (exit 1): ModuleNotFoundError: "),
         ("print('runner.py: no such round', file=sys.stderr); sys.exit(2)", 2, "runner.py on cluster: no such round"),
         ("print('runner.py: disk: full', file=sys.stderr); sys.exit(5)", 5, "failed (exit 5): disk: full"),
         ("os.kill(os.getpid(), 9)", 5, "runner.py on cluster was killed there"),

@@ -89,7 +89,7 @@ fetch_data() {
 
 make_environment() {
     [ -z "${PYTHON:-}" ] && [ ! -x .venv/bin/python ] || return 0
-    command -v make >/dev/null || fail "there is no make: python3 -m venv .venv && .venv/bin/pip install -e ."
+    command -v make >/dev/null || fail "there is no make: python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e ."
     make install || fail "make install did not succeed: see above, then call this again"
 }
 
