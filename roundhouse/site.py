@@ -24,10 +24,16 @@ def _word(text: str) -> str:
 
 def _directive(text: str) -> str:
     if text.startswith("#"):
-        raise ValueError(f"{text!r}: leave out the prefix, write the options alone, such as --account=lab")
+        raise ValueError(f"{text!r}: leave out the prefix, write the options alone, such as --constraint=a100")
     if not text.strip() or not text.isprintable():
         raise ValueError(f"{text!r} must be one line of text")
     return text
+
+
+def _umask(text: str) -> str:
+    if not re.fullmatch(r"0?[0-7]{2}", text):
+        raise ValueError(f"{text!r} is no umask: write the digits for group and others, quoted, such as '027'")
+    return text[-2:].zfill(3)
 
 
 def _shell_line(text: str) -> str:
@@ -51,6 +57,7 @@ def _variable_value(value: Any) -> str:
 
 
 Word = Annotated[str, AfterValidator(_word)]
+Umask = Annotated[str, AfterValidator(_umask)]
 Directive = Annotated[str, AfterValidator(_directive)]
 ShellLine = Annotated[str, AfterValidator(_shell_line)]
 VariableName = Annotated[str, AfterValidator(_variable_name)]
@@ -85,6 +92,9 @@ class Site(StrictModel):
         default=None, description="Interpreter of the jobs, instead of the runner's own; with ~ and $VARIABLES"
     )
     retry: Retry = Field(default=Retry(), description="How often an experiment is tried again; a round's own wins")
+    umask: Umask | None = Field(
+        default=None, description="Which rights files do not give to group and others; as the project's folder, if left out"
+    )
     data: str | None = Field(default=None, description="Folder of data sets; absolute, with ~ and $VARIABLES")
 
 

@@ -67,6 +67,7 @@ def render(
     body: str = "body.sh.j2",
     late: bool = False,
     copy: Path | None = None,
+    umask: str | None = None,
     **context: Any,
 ) -> str:
     """The job script of one attempt, of the `array` that has many, or of another `body`, for a kind of scheduler."""
@@ -74,7 +75,7 @@ def render(
 
     try:
         return env.get_template(f"{kind}.sh.j2").render(
-            job_id=_job_id(kind), array=array, body=body, late=late, copy=copy, **context
+            job_id=_job_id(kind), array=array, body=body, late=late, copy=copy, umask=umask, **context
         )
     except TemplateError as error:
         raise RoundhouseError(f"templates/{kind}.sh.j2 cannot be rendered: {error}") from None

@@ -121,6 +121,7 @@ class Workplace:
             log=log,
             resources=resources,
             site=self.site,
+            umask=self.site.umask,
             repository=self.repository.absolute(),
             python=self.python,
             margin=min(STOP_BEFORE, resources.walltime_s // 10),
