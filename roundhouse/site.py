@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
+from roundhouse import directives
 from roundhouse.errors import RoundhouseError
 from roundhouse.names import named_file, named_files
 from roundhouse.roundfile.schema import Retry
@@ -93,7 +95,8 @@ class Site(StrictModel):
     )
     retry: Retry = Field(default=Retry(), description="How often an experiment is tried again; a round's own wins")
     umask: Umask | None = Field(
-        default=None, description="Which rights files do not give to group and others; as the project's folder, if left out"
+        default=None,
+        description="Which rights files do not give to group and others; as the project's folder, if left out",
     )
     data: str | None = Field(default=None, description="Folder of data sets; absolute, with ~ and $VARIABLES")
 
@@ -132,8 +135,19 @@ def _read_here(path: Path) -> Site:
         elif key == "data" and place and not os.path.isabs(place):
             file.problem((key,), f"data: {written!r} must be absolute, because jobs start elsewhere")
         places[key] = place or None
+    kind = _kind(site)
+    for number, line in enumerate(site.directives if kind else ()):
+        for why in directives.refused(line, kind, site.project is not None):
+            file.problem(("directives", number), f"directives: {why}")
     file.check()
     return site.model_copy(update=places)
+
+
+def _kind(site: Site) -> str:
+    """Whose options the directives are: those of the site's scheduler, or of the one that is installed here, if any."""
+    if site.scheduler != "auto":
+        return site.scheduler if site.scheduler != "local" else ""
+    return next((kind for kind, command in (("slurm", "sbatch"), ("pbs", "qsub")) if shutil.which(command)), "")
 
 
 def _is_at(site: Site, hostname: str) -> bool:
