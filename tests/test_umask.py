@@ -12,11 +12,11 @@ from cluster_helpers import ClusterRounds, pbs_rounds
 from fake_pbs import FakePBS
 from hypothesis import given
 from hypothesis import strategies as st
-from rounds_for_tests import Rounds
+from rounds_for_tests import Bench, Rounds
 
 from roundhouse.errors import RoundhouseError
 from roundhouse.files import make_shared_directory, umask_for
-from roundhouse.site import load_site
+from roundhouse.site import Site, load_site
 
 GROUP = 54321  # of nobody
 WRITES = "mkdir results; echo x > results/x; umask > shell.umask; sleep 0.1"
@@ -102,6 +102,17 @@ def test_a_site_file_may_say_the_umask(tmp_path: Path, written: str, expected: s
             load_site("x", tmp_path, "h")
     else:
         assert load_site("x", tmp_path, "h").umask == expected
+
+
+def test_a_job_whose_login_shell_sets_another_umask_follows_the_site_as_well(bench: Bench) -> None:
+    """As /etc/profile on a node may do, whatever the scheduler was asked for."""
+    bench.site = Site(umask="027")
+    bench.train('cd "$1" && umask > shell.umask')
+    bench.open()
+    bench.start(umask=0o077).communicate(timeout=60)
+    assert (bench.directory / "shell.umask").read_text() == "0027\n"
+    written = [bench.place() / name for name in ("claim.json", "out.log", "result.json")]
+    assert {f"{stat.S_IMODE(path.stat().st_mode):o}" for path in written} == {"640"}
 
 
 # ---------------------------------------------------------------------------------------------------- whole rounds
