@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 
 RESOURCES = "under `resources` in the round file"
 WALLTIME = f"write `walltime` {RESOURCES}"
@@ -72,10 +73,14 @@ def refused(line: str, kind: str, project: bool) -> Iterator[str]:
     `project`: whether the site file names one already.
     """
     try:
-        words = shlex.split(line, comments=True)
+        words = shlex.split(line)
     except ValueError:
-        yield f"{line!r} has a quote without an end"
-        return
+        try:
+            words = shlex.split(re.sub(r"(^|\s)#.*", "", line))  # the quote may be in a comment
+        except ValueError:
+            yield f"{line!r} has a quote without an end"
+            return
+    words = [*takewhile(lambda word: not word.startswith("#"), words)]
     for written, what, instead in _owned(words, kind, project):
         yield f"{written!r} sets {what}, which is for Roundhouse to set: {instead}"
 

@@ -192,8 +192,8 @@ def make_shared_directory(path: Path) -> None:
 def umask_for(directory: Path, present: int) -> int:
     """The umask with which files in `directory` can be used by those who can use the directory itself.
 
-    It is never stricter than `present`, and others than the group are never given the right to write. Where there is
-    no such directory yet, the nearest one above it counts.
+    It is never stricter than `present`, and only the group is ever given the right to write. Where there is no such
+    directory yet, the nearest one above it counts.
     """
     while not directory.is_dir():
         directory = directory.parent

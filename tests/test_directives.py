@@ -24,7 +24,8 @@ OWNED_OF_SLURM = {
     "--clusters=other": "SLURM_CLUSTERS", "-M other": "SLURM_CLUSTERS", "--cluster=x": "SLURM_CLUSTERS",
     "--wait": "--watch", "-W": "--watch", "--hold": "held", "-H": "held", "--ho": "held",
     "--signal=B:TERM@60": "2 minutes", "--sig=TERM": "2 minutes", "--dependency=singleton": "completed",
-    "-d afterok:1": "completed", "--partition=gpu": "queue", "-pgpu": "queue", "--test-only": "submitted",
+    "-d afterok:1": "completed", "--comment=a#b -t 5": "walltime", "--partition=gpu": "queue",
+    "-pgpu": "queue", "--test-only": "submitted",
     "--constraint=a100 --time=5": "walltime", "-C a100 -t 5": "walltime", "'--time=5'": "walltime",
     '-t "5"': "walltime",
 }  # fmt: skip
@@ -32,8 +33,9 @@ FREE_OF_SLURM = [
     "--constraint=a100", "-C a100", "--gres=gpu:a100:1", "--qos=long", "-q long", "--mail-type=NONE", "--export=ALL",
     "--no-requeue", "--requeue", "--mem-per-cpu=4G", "--nodelist=node1", "-w time", "--exclude=n1", "-x n1",
     "--account=lab", "-A lab", "--reservation=x", "--begin=now+1hour", "--comment='-t 5 --time'", "-k", "-koff -s",
-    "--nice -5", "--wait-all-nodes=1", "--exclusive", "-C a100 # --time=5", "--tmp=10G", "--cpus-per-gpu=4",
-    "--threads-per-core=1",
+    "--nice -5", "--wait-all-nodes=1", "--exclusive", "-C a100 # --time=5", "-C a100 # it's",
+    "--tmp=10G", "--cpus-per-gpu=4",
+ "--threads-per-core=1",
 ]  # fmt: skip
 OWNED_OF_PBS = {
     "-N mine": "found again", "-Nmine": "found again", "-J 0-3": "array", "-t 0-3": "array", "-o /tmp/x": "log",
