@@ -123,11 +123,14 @@ def test_each_is_an_error_with_its_line_and_the_key_to_use(tmp_path: Path) -> No
     )
     with pytest.raises(RoundhouseError) as raised:
         load_site("x", tmp_path, "h")
-    told = str(raised.value).splitlines()
-    assert [line.split(": ")[0].rpartition(":")[2] for line in told] == ["5", "5", "6"]
-    assert "'--time=1:00:00' sets --time, which is for Roundhouse to set: write `walltime` under `resources`" in told[0]
-    assert "'-J mine' sets --job-name" in told[1]
-    assert "'-A other' sets --account, which is for Roundhouse to set: write `project` in the site file" in told[2]
+    messages = str(raised.value).splitlines()
+    assert [line.split(": ")[0].rpartition(":")[2] for line in messages] == ["5", "5", "6"]
+    assert (
+        "'--time=1:00:00' sets --time, which is for Roundhouse to set: write `walltime` under `resources`"
+        in messages[0]
+    )
+    assert "'-J mine' sets --job-name" in messages[1]
+    assert "'-A other' sets --account, which is for Roundhouse to set: write `project` in the site file" in messages[2]
 
 
 @pytest.mark.parametrize(

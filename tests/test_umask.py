@@ -18,7 +18,7 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.files import make_shared_directory, umask_for
 from roundhouse.site import Site, load_site
 
-GROUP = 54321  # of nobody
+GROUP = 54321  # which has no members
 WRITES = "mkdir results; echo x > results/x; umask > shell.umask; sleep 0.1"
 
 
@@ -164,8 +164,8 @@ def test_the_umask_of_the_site_file_wins(fake_pbs: FakePBS, tmp_path: Path) -> N
         rounds.folder.chmod(0o755)
         rounds.write({"all": {"path": "a", "command": ["bash", "-c", f"cd {{directory}}; {WRITES}"]}})
         rounds.pass_until_done()
-        (told,) = rounds.experiments.rglob("shell.umask")
-        assert told.read_text().strip() == "0037"
+        (umask,) = rounds.experiments.rglob("shell.umask")
+        assert umask.read_text().strip() == "0037"
         assert unreadable(rounds.experiments / "r", 0o040) == []
         assert not [name for name, mode in modes(rounds.experiments / "r").items() if mode & 0o037]
 
