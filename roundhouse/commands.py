@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import getpass
 import json
 import os
 import socket
@@ -19,9 +18,11 @@ from typing import TextIO
 
 from roundhouse.decisions.plan import State
 from roundhouse.decisions.row import goes_on
+from roundhouse.environ import user_name, without_effect
 from roundhouse.errors import RoundhouseError
 from roundhouse.execute import runner as command_runner
 from roundhouse.experiment import Experiment
+from roundhouse.files import umask_for
 from roundhouse.names import nearest
 from roundhouse.passes import dispatch, orders
 from roundhouse.passes.report import Report
@@ -30,7 +31,7 @@ from roundhouse.records import record
 from roundhouse.records.archive import Archive, make_directory, refuse_archived
 from roundhouse.round import Round, json_schema, load_round
 from roundhouse.schedulers.local import Local
-from roundhouse.site import load_site
+from roundhouse.site import Site, load_site
 from roundhouse.views import outlook, view
 
 DONE, USAGE, WORK_REMAINS, FAILED, TROUBLE, INTERRUPTED = 0, 2, 3, 4, 5, 130
@@ -75,6 +76,7 @@ def run(options: argparse.Namespace, repository: Path) -> int:
     loaded = load_round(options.round, options.rounds)
     put_away = Archive.of(loaded.name, options.experiments.absolute(), options.analysis.absolute())
     if options.archive:
+        _set_umask(_site(options, repository), put_away.folder)
         return _archive(put_away, loaded, options.force)
     only = _chooser(loaded, options.only)
     if put_away.there and (options.why or options.status):
@@ -156,16 +158,30 @@ def _chooser(loaded: Round, glob: str | None) -> Only:
     return lambda experiment: fnmatchcase(experiment.path, glob)
 
 
+def _site(options: argparse.Namespace, repository: Path) -> Site:
+    return load_site(options.site, repository / "sites", socket.gethostname())
+
+
+def _set_umask(site: Site, directory: Path) -> Site:
+    """Set the umask of this process: the site's, else that for `directory`. Returns the site with it, for its jobs."""
+    mask = int(site.umask, 8) if site.umask else umask_for(directory, os.umask(0o077))
+    os.umask(mask)
+    return site.model_copy(update={"umask": f"{mask:03o}"})
+
+
 def _workplace(options: argparse.Namespace, repository: Path, loaded: Round) -> Workplace:
     from roundhouse.machine.pool import make_pool
     from roundhouse.schedulers.detect import detect
 
-    site = load_site(options.site, repository / "sites", socket.gethostname())
+    site = _set_umask(_site(options, repository), options.experiments.absolute())
     run = command_runner(site.command_limit)
     kind = options.scheduler if options.scheduler not in (None, "auto") else site.scheduler
     if kind == "cluster" and site.scheduler in ("slurm", "pbs"):
         kind = site.scheduler
-    scheduler, remark = detect(kind, getpass.getuser(), run)
+    scheduler, remark = detect(kind, user_name(), run)
+    if scheduler is not None and scheduler.kind == "slurm":
+        for message in without_effect(os.environ, {key for key in Site.model_fields if getattr(site, key)}):
+            print(f"runner.py: {message}", file=sys.stderr)
     if remark:
         print(f"runner.py: {remark}; running on this machine", file=sys.stderr)
     experiments, python = options.experiments.absolute(), site.python or sys.executable

@@ -7,11 +7,15 @@ import signal
 import subprocess
 from collections.abc import Sequence
 
+from roundhouse.environ import for_scheduler
 from roundhouse.schedulers.base import Output, Run
 
 
 def runner(limit: float) -> Run:
-    """A function that runs one command for at most `limit` seconds and never raises for what became of it."""
+    """A function that runs one command for at most `limit` seconds and never raises for what became of it.
+
+    The command has the environment of this process without what would steer it; see `environ.for_scheduler`.
+    """
 
     def run(argv: Sequence[str]) -> Output:
         words = tuple(argv)
@@ -21,9 +25,11 @@ def runner(limit: float) -> Run:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
+                env=for_scheduler(os.environ),
                 text=True,
+                encoding="utf-8",
                 errors="replace",
-                start_new_session=True,  # Ctrl-C at the terminal must not tear a submission in half
+                start_new_session=True,  # Ctrl-C at the terminal must not interrupt a submission
             )
         except OSError as error:
             return Output(words, None, "", f"cannot be started: {error.strerror}")

@@ -8,8 +8,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +171,33 @@ def make_directory(path: Path) -> None:
     """Make one directory; that it exists is fine, that its parent does not is FileNotFoundError."""
     path.mkdir(exist_ok=True)
     sync_directory(path.parent)
+
+
+def make_shared_directory(path: Path) -> None:
+    """Make a directory, and those above it; a new one gets the group of the one that holds it, for all below as well.
+
+    A directory with the set-group-ID bit hands its group on by itself; here that is done for one without.
+    """
+    if path.is_dir():
+        return
+    make_shared_directory(path.parent)
+    make_directory(path)
+    group = path.parent.stat().st_gid
+    if path.stat().st_gid != group:
+        with suppress(OSError):  # the user is not in that group, or the file system has no groups
+            os.chown(path, -1, group)
+            path.chmod(path.stat().st_mode | stat.S_ISGID)
+
+
+def umask_for(directory: Path, present: int) -> int:
+    """The umask with which files in `directory` can be used by those who can use the directory itself.
+
+    It is never stricter than `present`, and only the group is ever given the right to write. Where there is no such
+    directory yet, the nearest one above it counts.
+    """
+    while not directory.is_dir():
+        directory = directory.parent
+    return present & ~(directory.stat().st_mode & 0o775)
 
 
 def server_time(directory: Path) -> float:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
+from roundhouse import directives
 from roundhouse.errors import RoundhouseError
 from roundhouse.names import named_file, named_files
 from roundhouse.roundfile.schema import Retry
@@ -24,10 +26,16 @@ def _word(text: str) -> str:
 
 def _directive(text: str) -> str:
     if text.startswith("#"):
-        raise ValueError(f"{text!r}: leave out the prefix, write the options alone, such as --account=lab")
+        raise ValueError(f"{text!r}: leave out the prefix, write the options alone, such as --constraint=a100")
     if not text.strip() or not text.isprintable():
         raise ValueError(f"{text!r} must be one line of text")
     return text
+
+
+def _umask(text: str) -> str:
+    if not re.fullmatch(r"0?[0-7]{2}", text):
+        raise ValueError(f"{text!r} is no umask: write the digits for group and others, quoted, such as '027'")
+    return text[-2:].zfill(3)
 
 
 def _shell_line(text: str) -> str:
@@ -51,6 +59,7 @@ def _variable_value(value: Any) -> str:
 
 
 Word = Annotated[str, AfterValidator(_word)]
+Umask = Annotated[str, AfterValidator(_umask)]
 Directive = Annotated[str, AfterValidator(_directive)]
 ShellLine = Annotated[str, AfterValidator(_shell_line)]
 VariableName = Annotated[str, AfterValidator(_variable_name)]
@@ -85,6 +94,10 @@ class Site(StrictModel):
         default=None, description="Interpreter of the jobs, instead of the runner's own; with ~ and $VARIABLES"
     )
     retry: Retry = Field(default=Retry(), description="How often an experiment is tried again; a round's own wins")
+    umask: Umask | None = Field(
+        default=None,
+        description="Which rights files do not give to group and others; as the project's folder, if left out",
+    )
     data: str | None = Field(default=None, description="Folder of data sets; absolute, with ~ and $VARIABLES")
 
 
@@ -122,8 +135,19 @@ def _read_here(path: Path) -> Site:
         elif key == "data" and place and not os.path.isabs(place):
             file.problem((key,), f"data: {written!r} must be absolute, because jobs start elsewhere")
         places[key] = place or None
+    kind = _kind(site)
+    for number, line in enumerate(site.directives if kind else ()):
+        for why in directives.refused(line, kind, site.project is not None):
+            file.problem(("directives", number), f"directives: {why}")
     file.check()
     return site.model_copy(update=places)
+
+
+def _kind(site: Site) -> str:
+    """Whose options the directives are: those of the site's scheduler, or of the one that is installed here, if any."""
+    if site.scheduler != "auto":
+        return site.scheduler if site.scheduler != "local" else ""
+    return next((kind for kind, command in (("slurm", "sbatch"), ("pbs", "qsub")) if shutil.which(command)), "")
 
 
 def _is_at(site: Site, hostname: str) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from shipped_rounds import unpack
 
 import runner
-from roundhouse import causes, commands
+from roundhouse import causes, commands, directives
 from roundhouse.decisions import plan
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -21,6 +21,11 @@ PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
 NAMES = [str(page.relative_to(REPOSITORY)) for page in PAGES]
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 OTHER_OPTIONS = {
+    *(f"--{name}" for name in directives.SLURM),
+    "--gres",
+    "--qos",
+    "--reservation",
+    "--exclusive",
     "--export",
     "--constraint",
     "--account",
@@ -71,6 +76,16 @@ def test_every_option_of_the_runner_that_is_named_exists(page: Path) -> None:
         named += re.findall(r"`(--[a-z-]+)[ `]", line)
         unknown = set(named) - options_of_the_parser() - OTHER_OPTIONS
         assert not unknown, f"{page.name}: {line}"
+
+
+def test_the_table_of_directives_that_belong_to_roundhouse_is_that_of_the_code() -> None:
+    slurm, pbs, _ = zip(*rows_under("Directives", "docs/site_file.md"), strict=True)
+    named = set(re.findall(r"`--([\w-]+)`", " ".join(slurm)))
+    assert named == {*directives.SLURM, "account"}
+    letters = set(re.findall(r"`-(\w)`", " ".join(pbs)))
+    assert letters == {*directives.PBS, "P"}
+    listed = set(re.findall(r"`-[lW] (\w+)`", " ".join(pbs)))
+    assert listed == {*directives.PBS_RESOURCES, *directives.PBS_ATTRIBUTES}
 
 
 def test_every_option_of_the_runner_is_explained() -> None:

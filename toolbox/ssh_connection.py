@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import getpass
 import glob
 import hashlib
 import logging
@@ -22,6 +21,7 @@ from typing import Any
 
 import paramiko  # type: ignore[import-untyped]
 
+from roundhouse.environ import user_name
 from roundhouse.errors import RoundhouseError
 
 PATIENCE = 15.0  # seconds for each step of a connection
@@ -122,7 +122,7 @@ def _hop(config: paramiko.SSHConfig, target: str) -> tuple[Hop, str]:
         name,
         host,
         number,
-        user or said.get("user") or getpass.getuser(),
+        user or said.get("user") or user_name(),
         tuple(Path(key).expanduser() for key in keys),
         said.get("identitiesonly", "no").lower() == "yes",
         tuple(known),

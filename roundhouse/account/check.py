@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import configparser
-import getpass
 import importlib.metadata
 import importlib.util
 import os
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roundhouse.account.gpu_support import Build, capability_of, driver_too_old, misfit, models_in, read_build
+from roundhouse.environ import user_name
 from roundhouse.errors import RoundhouseError
 from roundhouse.execute import runner as command_runner
 from roundhouse.files import create_exclusive
@@ -93,7 +93,7 @@ class Account:
 
     @cached_property
     def detected(self) -> tuple[Scheduler | None, str]:
-        return detect(self.site.scheduler, getpass.getuser(), self.run)
+        return detect(self.site.scheduler, user_name(), self.run)
 
     @cached_property
     def build(self) -> Build | None:

@@ -22,6 +22,9 @@ JOB_ID_VARIABLES = {
     "local": "ROUNDHOUSE_JOB_ID",
 }
 
+# What only some jobs have: an array, a slot of an allocation, less than their whole walltime, a copy of the code.
+_OPTIONAL: Mapping[str, Any] = {"array": None, "packed": False, "late": False, "copy": None}
+
 
 def _job_id(kind: str) -> str:
     """What a shell makes the job's own ID of."""
@@ -60,22 +63,16 @@ def environment(templates: Path) -> Environment:
     return env
 
 
-def render(
-    env: Environment,
-    kind: str,
-    array: Mapping[str, Any] | None = None,
-    body: str = "body.sh.j2",
-    late: bool = False,
-    packed: bool = False,
-    copy: Path | None = None,
-    **context: Any,
-) -> str:
-    """The job script of one attempt, of the `array` that has many, or of another `body`, for a kind of scheduler."""
+def render(env: Environment, kind: str, body: str = "body.sh.j2", **context: Any) -> str:
+    """The job script of one attempt, of an array that has many, or of another `body`, for a kind of scheduler.
+
+    Of the values in `context`, those in `_OPTIONAL` may be left out.
+    """
     from jinja2 import TemplateError
 
     try:
         return env.get_template(f"{kind}.sh.j2").render(
-            job_id=_job_id(kind), array=array, body=body, late=late, packed=packed, copy=copy, kind=kind, **context
+            {**_OPTIONAL, **context}, kind=kind, body=body, job_id=_job_id(kind)
         )
     except TemplateError as error:
         raise RoundhouseError(f"templates/{kind}.sh.j2 cannot be rendered: {error}") from None

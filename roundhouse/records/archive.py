@@ -45,8 +45,8 @@ def refuse_archived(archive: Archive) -> None:
 def make_directory(archive: Archive) -> None:
     """Make the round's directory, which nothing else makes. RoundhouseError if the round was archived."""
     refuse_archived(archive)
-    archive.source.parent.mkdir(parents=True, exist_ok=True)
-    files.make_directory(archive.source)
+    files.make_shared_directory(archive.source)
+    files.sync_directory(archive.source.parent)  # also if another runner has made it just now
     if archive.there:  # it was archived just now: what we made is an empty directory
         archive.source.rmdir()
         refuse_archived(archive)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import signal
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from roundhouse.environ import user_name
 from roundhouse.experiment import Resources
 from roundhouse.machine import pool
 from roundhouse.schedulers.base import (
@@ -36,7 +36,7 @@ class Local:
         self.pool = slots
 
     def identity(self, run: Run) -> Identity | QueryFailed:
-        return Identity("local", f"{os.uname().nodename}/{_machine_id()}", getpass.getuser(), _boot_id())
+        return Identity("local", f"{os.uname().nodename}/{_machine_id()}", user_name(), _boot_id())
 
     def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
         if why := self.pool.layout.refusal(need):

@@ -217,7 +217,7 @@ def supervise(server, job_id):
             kill(pid, signal.SIGKILL)
         server.update(job_id, job_state="E", substate=51)
         with contextlib.suppress(OSError):
-            shutil.copyfile(server.path(f"spool/{job_id}.OU"), job["output"])
+            shutil.copy(server.path(f"spool/{job_id}.OU"), job["output"])
         server.end(job_id, **ended)
         return
 
@@ -283,7 +283,8 @@ def start(server, job_id, job):
     if child == 0:
         try:
             os.setsid()
-            output = os.open(server.path(f"spool/{job_id}.OU"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            os.umask(job["umask"])
+            output = os.open(server.path(f"spool/{job_id}.OU"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.chdir(environment["HOME"])

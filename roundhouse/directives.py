@@ -1,0 +1,126 @@
+"""The lines that a site adds to a job's header, and which options of the scheduler they must leave to Roundhouse.
+
+Such a line comes after Roundhouse's own, so it would win: a job under another name is never found again, one in another
+cluster is never seen. All else is the site's to say.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from itertools import takewhile
+
+RESOURCES = "under `resources` in the round file"
+WALLTIME = f"write `walltime` {RESOURCES}"
+LOG = "job logs are in the record; there is no other place for them"
+NAME = "it is how a job is found again; leave it out"
+ARRAY = f"write `array` {RESOURCES}"
+QUEUE = f"write `queue` in the site file, or {RESOURCES}"
+PROJECT = "write `project` in the site file"
+DEPENDENCY = "Roundhouse submits a job only once all that it depends on is completed; leave it out"
+HOLD = "a held job never starts; to submit nothing, make no pass"
+WAIT = "a pass does not wait for jobs; use --watch, or leave it out"
+CLUSTER = "set SLURM_CLUSTERS in the shell that runs Roundhouse, so that all commands ask the same cluster"
+SIGNAL = "a job is warned 2 minutes before its walltime; leave it out"
+NO_JOB = "no job would be submitted that can be found again; leave it out"
+
+# What belongs to Roundhouse: for Slurm the long name, the short one, and what to do instead.
+SLURM: Mapping[str, tuple[str, str]] = {
+    "array": ("a", ARRAY),
+    "clusters": ("M", CLUSTER),
+    "dependency": ("d", DEPENDENCY),
+    "error": ("e", LOG),
+    "hold": ("H", HOLD),
+    "job-name": ("J", NAME),
+    "open-mode": ("", LOG),
+    "output": ("o", LOG),
+    "partition": ("p", QUEUE),
+    "signal": ("", SIGNAL),
+    "test-only": ("", NO_JOB),
+    "time": ("t", WALLTIME),
+    "time-min": ("", WALLTIME),
+    "wait": ("W", WAIT),
+}
+PBS: Mapping[str, str] = {
+    "I": NO_JOB,
+    "J": ARRAY,
+    "N": NAME,
+    "S": "jobs are scripts for bash; leave it out",
+    "e": LOG,
+    "h": HOLD,
+    "j": LOG,
+    "k": LOG,
+    "o": LOG,
+    "q": QUEUE,
+    "r": "Roundhouse copes with restarts, and arrays must allow them; leave it out",
+    "t": ARRAY,
+    "z": NO_JOB,
+}
+PBS_RESOURCES = {"walltime": WALLTIME}
+PBS_ATTRIBUTES = {"depend": DEPENDENCY, "block": WAIT, "umask": "write `umask` in the site file", "interactive": NO_JOB}
+
+# The short options that no value follows: any other takes the rest of its word, or the next one, but
+# for -k and -s of Slurm, whose value, if any, stands in the same word.
+SLURM_FLAGS = "hHOQuvVW"
+SLURM_OPTIONAL = "ks"
+PBS_FLAGS = "fhInVXxzG"
+
+
+def refused(line: str, kind: str, project: bool) -> Iterator[str]:
+    """What is wrong with one line, for a scheduler of this kind (slurm, or pbs for PBS and Torque).
+
+    `project`: whether the site file names one already.
+    """
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        try:
+            words = shlex.split(re.sub(r"(^|\s)#.*", "", line))  # the quote may be in a comment
+        except ValueError:
+            yield f"{line!r} has a quote without an end"
+            return
+    words = [*takewhile(lambda word: not word.startswith("#"), words)]
+    for written, what, instead in _owned(words, kind, project):
+        yield f"{written!r} sets {what}, which is for Roundhouse to set: {instead}"
+
+
+def _owned(words: list[str], kind: str, project: bool) -> Iterator[tuple[str, str, str]]:
+    """(the option as written, what it is, what to do instead) of each that belongs to Roundhouse."""
+    slurm = kind == "slurm"
+    names = {**SLURM, **({"account": ("A", PROJECT)} if project else {})}
+    letters = {**PBS, **({"P": PROJECT} if project else {})}
+    short = {one: (f"--{name}", why) for name, (one, why) in names.items() if one}
+    short = short if slurm else {one: (f"-{one}", why) for one, why in letters.items()}
+    rest = iter(words)
+    for word in rest:
+        if slurm and word.startswith("--"):
+            # Slurm accepts any abbreviation of a name. Of two that it may stand for, the message names the first.
+            meant = sorted(name for name in names if word != "--" and name.startswith(word[2:].partition("=")[0]))
+            yield from ((word, f"--{name}", names[name][1]) for name in meant[:1])
+        elif word.startswith("-"):
+            for letter, value in _short(word, SLURM_FLAGS if slurm else PBS_FLAGS, rest):
+                written = word if value is None or word.endswith(value) else f"{word} {value}"
+                if letter in short:
+                    yield written, *short[letter]
+                elif not slurm and letter in "lW":
+                    yield from ((written, *found) for found in _listed(letter, value or ""))
+
+
+def _short(word: str, flags: str, rest: Iterator[str]) -> Iterator[tuple[str, str | None]]:
+    """(letter, value) of -t5, -t 5 and -Ht5."""
+    for place, letter in enumerate(word[1:], 2):
+        if letter in flags:
+            yield letter, None
+            continue
+        optional = flags is SLURM_FLAGS and letter in SLURM_OPTIONAL
+        yield letter, word[place:] or ("" if optional else next(rest, ""))
+        return
+
+
+def _listed(letter: str, value: str) -> Iterator[tuple[str, str]]:
+    """What of -l walltime=1,place=excl, or of -W depend=afterok:1, belongs to Roundhouse."""
+    own = PBS_RESOURCES if letter == "l" else PBS_ATTRIBUTES
+    for name in re.findall(r"(?:^|,)\s*(\w+)\s*(?=[=,]|$)", value):
+        if name in own:
+            yield f"-{letter} {name}", own[name]

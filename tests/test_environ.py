@@ -1,0 +1,319 @@
+"""Variables of the user's shell: which of them scheduler commands and jobs see, and who the user is."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster import SlurmCluster, wait_until
+from cluster_helpers import ClusterRounds, pbs_rounds
+from fake_pbs import FakePBS
+from hypothesis import given
+from hypothesis import strategies as st
+from rounds_for_tests import REPOSITORY, Bench
+
+from roundhouse.environ import for_scheduler, steers, user_name, without_effect
+from roundhouse.execute import runner
+from roundhouse.experiment import Resources
+from roundhouse.passes import render
+from roundhouse.schedulers.base import Jobs, Submitted
+from roundhouse.schedulers.slurm import Slurm
+from roundhouse.site import Site
+
+# What selects a cluster or an installation, or proves who the user is, for Slurm, PBS and Torque.
+SELECT = [
+    "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_SACK_SOCKET", "PBS_CONF_FILE",
+    "PBS_DEFAULT", "PBS_SERVER", "PBS_EXEC", "PBS_HOME", "PBS_PRIMARY", "PBS_SECONDARY", "PBS_LEAF_NAME",
+    "PBS_LEAF_ROUTERS", "PBS_BATCH_SERVICE_PORT", "PBS_BATCH_SERVICE_PORT_DIS", "PBS_AUTH_METHOD", "PBS_TMPDIR",
+    "PBS_PUBLIC_HOST_NAME", "PBS_ENCRYPT_METHOD", "PBSAPITIMEOUT", "KRB5CCNAME", "MUNGE_SOCKET",
+    "PATH", "HOME", "LD_LIBRARY_PATH", "TZ", "FAKE_PBS", "ROUNDHOUSE_DATA",
+]  # fmt: skip
+STEER = [
+    "SBATCH_TIMELIMIT", "SBATCH_CLUSTERS", "SBATCH_EXPORT", "SALLOC_PARTITION", "SQUEUE_STATES", "SACCT_FORMAT",
+    "SCANCEL_STATE", "SCONTROL_FEDERATION", "SINFO_FORMAT", "SLURM_JOB_ID", "SLURM_JOBID", "SLURM_MEM_PER_CPU",
+    "SLURM_NTASKS", "SLURM_CPU_BIND", "SLURM_TIMELIMIT", "SLURM_PARTITION", "SLURM_EXPORT_ENV", "SLURM_UMASK",
+    "SLURM_BITSTR_LEN", "SLURM_TIME_FORMAT", "SLURM_HINT", "SLURM_DEBUG_FLAGS", "SLURM_EXIT_ERROR", "SLURMD_DEBUG",
+    "SLURM_WORKING_CLUSTER", "PBS_DPREFIX", "PBS_O_WORKDIR", "PBS_JOBID", "PBS_JOBNAME", "PBS_JOBCOOKIE",
+    "PBS_ARRAY_INDEX", "PBS_ARRAY_ID", "PBS_ARRAYID", "PBS_NODEFILE", "PBS_QUEUE", "PBS_ENVIRONMENT", "PBSDEBUG",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SELECT)
+def test_what_selects_the_cluster_stays(name: str) -> None:
+    assert for_scheduler({name: "x"})[name] == "x"
+
+
+@pytest.mark.parametrize("name", STEER)
+def test_what_steers_a_command_is_removed(name: str) -> None:
+    assert name not in for_scheduler({name: "x"})
+
+
+NAMES = st.one_of(
+    st.sampled_from([*SELECT, *STEER, "LANG", "LC_ALL", "LC_CTYPE", "LC_TIME", "LANGUAGE"]),
+    st.builds(
+        "{}_{}".format, st.sampled_from(["SBATCH", "SLURM", "SQUEUE", "SACCT", "PBS", "PBS_O"]), st.text("ABCDE_")
+    ),
+    st.text("ABCDE_", min_size=1),
+)
+
+
+@given(st.dictionaries(NAMES, st.text(min_size=1)))
+def test_all_that_remains_is_as_it_was_and_steers_nothing(environ: dict[str, str]) -> None:
+    cleaned = for_scheduler(environ)
+    assert not [name for name in cleaned if steers(name)]
+    language = {"LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LC_TIME", "LC_NUMERIC"}
+    kept = {name: value for name, value in environ.items() if not steers(name) and name not in language}
+    assert {name: value for name, value in cleaned.items() if name not in language} == kept
+    assert for_scheduler(cleaned) == cleaned
+
+
+@pytest.mark.parametrize("shell", [{"LC_ALL": "fr_FR.UTF-8"}, {"LANG": "fr_FR.UTF-8"}, {"LC_CTYPE": "fr_FR.UTF-8"}])
+def test_messages_are_english_and_letters_stay_what_they_are(shell: dict[str, str]) -> None:
+    cleaned = for_scheduler({**shell, "LANGUAGE": "fr"})
+    assert (cleaned["LC_MESSAGES"], cleaned["LC_TIME"], cleaned["LC_CTYPE"]) == ("C", "C", "fr_FR.UTF-8")
+    assert not cleaned.keys() & {"LC_ALL", "LANGUAGE"}
+
+
+def test_each_command_is_given_the_cleaned_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
+    monkeypatch.setenv("SLURM_CONF", "/etc/x é")
+    said = runner(60)(["env"]).stdout
+    assert "SLURM_CONF=/etc/x é\n" in said
+    assert "SBATCH" not in said
+
+
+def test_a_variable_that_a_user_may_rely_on_is_named_unless_the_site_file_says_it() -> None:
+    shell = {"SBATCH_ACCOUNT": "lab", "SBATCH_QOS": "long", "SBATCH_WAIT": "1"}
+    (message,) = without_effect(shell, {"directives"})
+    assert "SBATCH_ACCOUNT is set in this shell, but has no effect" in message
+    assert "write 'project'" in message
+    assert without_effect(shell, {"directives", "project"}) == []
+
+
+# ------------------------------------------------------------------------------------------------------------ the user
+
+
+def test_the_user_is_who_the_process_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "somebody")
+    assert user_name() == pwd.getpwuid(os.getuid()).pw_name
+
+
+def test_a_user_without_an_entry_in_passwd_is_a_number() -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can run a process as another user")
+    code = "import os; from roundhouse.environ import user_name; os.setuid(54321); print(user_name())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True, text=True)
+    assert done.stdout == "54321\n"
+
+
+def test_nothing_asks_the_environment_who_the_user_is() -> None:
+    sources = [path for folder in ("roundhouse", "toolbox") for path in (REPOSITORY / folder).rglob("*.py")]
+    assert not [path for path in sources if re.search(r"\bgetpass\.getuser\b|\bgetlogin\b|LOGNAME", path.read_text())
+                and path.name != "environ.py"]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------- with a real Slurm
+
+USER = user_name()
+
+
+@pytest.fixture
+def shell(slurm_cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The environment of this process is that of a shell on the private cluster; set what is wrong with it."""
+    for name in os.environ.keys() - slurm_cluster.env.keys():
+        monkeypatch.delenv(name)
+    for name, value in slurm_cluster.env.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+@pytest.fixture
+def job(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[Path]:
+    """A script with our header that writes its environment beside itself."""
+    templates = tmp_path / "templates"
+    templates.mkdir()
+    shutil.copy(REPOSITORY / "templates" / "slurm.sh.j2", templates)
+    (templates / "body.sh.j2").write_text(
+        f"env > {tmp_path}/env.new; mv {tmp_path}/env.new {tmp_path}/env; sleep 600\n"
+    )
+    script = tmp_path / "job.sh"
+    script.write_text(
+        render.render(
+            render.environment(templates), "slurm", name="rhenviron", log=f"{tmp_path}/log", site=Site(),
+            resources=Resources(mem_mb=100, walltime_s=600),
+        )
+    )  # fmt: skip
+    yield script
+    slurm_cluster.clear()
+
+
+def submitted(script: Path) -> str:
+    answer = Slurm(USER).submit(runner(60), script, "rhenviron")
+    assert isinstance(answer, Submitted), answer
+    return answer.job_id
+
+
+@pytest.mark.cluster
+def test_sbatch_variables_do_not_win_over_the_header(
+    slurm_cluster: SlurmCluster, shell: pytest.MonkeyPatch, job: Path, tmp_path: Path
+) -> None:
+    wrong = {
+        "TIMELIMIT": "3", "PARTITION": "short", "ARRAY_INX": "0-3", "JOB_NAME": "mine", "WAIT": "1", "EXPORT": "ALL",
+        "OUTPUT": f"{tmp_path}/elsewhere", "MEM_PER_CPU": "50", "OPEN_MODE": "truncate", "SIGNAL": "KILL@10",
+    }  # fmt: skip
+    for name, value in wrong.items():
+        shell.setenv(f"SBATCH_{name}", value)
+    shell.setenv("OF_THE_SHELL", "x")
+    began = time.monotonic()
+    job_id = submitted(job)
+    assert time.monotonic() - began < 60, "it does not wait for the job"
+    shown = slurm_cluster.run(["scontrol", "show", "job", job_id]).stdout
+    for expected in (
+        "JobName=rhenviron",
+        "TimeLimit=00:10:00",
+        "Partition=main",
+        f"StdOut={tmp_path}/log",
+        "MinMemoryNode=100M",
+    ):
+        assert expected in shown
+    assert "ArrayJobId" not in shown
+    wait_until((tmp_path / "env").exists, "the job has begun")
+    assert "OF_THE_SHELL" not in (tmp_path / "env").read_text()
+
+
+@pytest.mark.cluster
+def test_squeue_variables_hide_no_job(shell: pytest.MonkeyPatch, job: Path) -> None:
+    wrong = {
+        "STATES": "SUSPENDED", "PARTITION": "short", "USERS": "nobody", "FORMAT": "%j", "FORMAT2": "JobID", "SORT": "i",
+        "NAMES": "other", "ACCOUNT": "other", "QOS": "other", "LICENSES": "other",
+    }  # fmt: skip
+    for name, value in wrong.items():
+        shell.setenv(f"SQUEUE_{name}", value)
+    shell.setenv("SLURM_TIME_FORMAT", "relative")
+    shell.setenv("SLURM_BITSTR_LEN", "1")
+    job_id = submitted(job)
+    answer = Slurm(USER).query(runner(60), {job_id}, {"rhenviron"})
+    assert isinstance(answer, Jobs)
+    assert [one.state for one in answer.jobs if one.id == job_id and one.name == "rhenviron"]
+
+
+@pytest.mark.cluster
+def test_scancel_variables_spare_no_job(slurm_cluster: SlurmCluster, shell: pytest.MonkeyPatch, job: Path) -> None:
+    for name, value in {"STATE": "SUSPENDED", "PARTITION": "short", "NAME": "other", "INTERACTIVE": "1"}.items():
+        shell.setenv(f"SCANCEL_{name}", value)
+    job_id = submitted(job)
+    assert Slurm(USER).cancel(runner(60), [job_id]) == []
+    wait_until(lambda: slurm_cluster.job_states().get(job_id) in ("CANCELLED", "COMPLETING"), "the job is deleted")
+
+
+@pytest.mark.cluster
+def test_a_job_has_nothing_of_the_job_in_which_the_runner_runs(
+    slurm_cluster: SlurmCluster, shell: pytest.MonkeyPatch, job: Path, tmp_path: Path
+) -> None:
+    """`sbatch` hands on all SLURM_* of its environment, --export=NONE or not."""
+    outer = {
+        "SLURM_JOB_ID": "999999", "SLURM_JOBID": "999999", "SLURM_NTASKS": "64", "SLURM_NPROCS": "64",
+        "SLURM_CPUS_PER_TASK": "9", "SLURM_MEM_PER_CPU": "50", "SLURM_MEM_PER_GPU": "50",
+        "SLURM_CPU_BIND": "mask_cpu:0x8",
+        "SLURM_NTASKS_PER_NODE": "8", "SLURM_TIMELIMIT": "1", "SLURM_PARTITION": "short", "SLURM_ARRAY_TASK_ID": "7",
+        "SLURM_EXPORT_ENV": "NONE", "SLURM_STEP_ID": "3", "SLURM_PROCID": "5", "SLURM_HINT": "nomultithread",
+    }  # fmt: skip
+    for name, value in outer.items():
+        shell.setenv(name, value)
+    job_id = submitted(job)
+    wait_until((tmp_path / "env").exists, "the job has begun")
+    seen = dict(line.partition("=")[::2] for line in (tmp_path / "env").read_text().splitlines())
+    expected = {"SLURM_JOB_ID": job_id, "SLURM_NTASKS": "1", "SLURM_CPUS_PER_TASK": "1", "SLURM_MEM_PER_NODE": "100"}
+    assert {name: seen.get(name) for name in expected} == expected
+    gone = {"SLURM_MEM_PER_CPU", "SLURM_MEM_PER_GPU", "SLURM_CPU_BIND", "SLURM_NTASKS_PER_NODE", "SLURM_ARRAY_TASK_ID"}
+    assert not seen.keys() & {*gone, "SLURM_TIMELIMIT", "SLURM_PARTITION", "SLURM_STEP_ID", "SLURM_HINT"}
+
+
+@pytest.mark.cluster
+def test_an_inner_srun_works_where_the_runner_itself_runs_in_a_job(
+    slurm_cluster: SlurmCluster, slurm: ClusterRounds
+) -> None:
+    """Experiments on the local machine inherit the job's variables, and their record is not confused by them."""
+    slurm.write({"all": {"path": "a", "command": ["bash", "-c", f"srun --overlap -n1 env > {slurm.notes}/env"]}})
+    words = " ".join(map(shlex.quote, slurm.argv("--round", "r", "--scheduler", "local")))
+    script = slurm.folder / "outer.sh"
+    script.write_text(
+        f"#!/bin/bash\n#SBATCH --array=3\n#SBATCH --mem=200\n#SBATCH --output={slurm.folder}/outer.log\n"
+        "export SLURM_MEM_PER_CPU=50 SLURM_CPU_BIND=mask_cpu:0x800000 SLURM_EXPORT_ENV=NONE\n"
+        f"{words}\n"
+    )
+    env = {**slurm.env, **slurm_cluster.env, **slurm.extra}
+    subprocess.run(["sbatch", script], env=env, check=True, capture_output=True)
+    log = slurm.folder / "outer.log"
+    wait_until(lambda: log.exists() and "1 experiment" in log.read_text(), "the round ends", 60)
+    newest = slurm.record("a").newest
+    assert newest is not None
+    assert newest.job_id == newest.opened.token, "the job is one of this machine, whatever SLURM_JOB_ID says"
+    seen = dict(line.partition("=")[::2] for line in slurm.lines("env"))
+    assert seen["SLURM_ARRAY_TASK_ID"] == "3"
+    assert seen["ROUNDHOUSE_ATTEMPT"] == "1"
+    assert "SLURM_MEM_PER_CPU" not in seen
+
+
+# ------------------------------------------------------------------------------------------------ PBS and Torque
+
+
+def test_another_prefix_of_directives_in_the_shell_changes_no_job(fake_pbs: FakePBS, tmp_path: Path) -> None:
+    with pbs_rounds(fake_pbs, tmp_path) as rounds:
+        rounds.extra |= {"PBS_DPREFIX": "#LAB", "PBS_JOBID": "9.outer", "PBS_ARRAY_INDEX": "7"}
+        rounds.write({"all": {"path": "a", "command": ["true"]}})
+        rounds.pass_until_done()
+        (job,) = fake_pbs.jobs().values()
+        newest = rounds.record("a").newest
+        assert newest is not None
+        assert job["Job_Name"] == newest.opened.token
+
+
+@pytest.mark.cluster
+def test_sbatch_variables_do_not_reach_a_job_through_qsub(slurm_cluster: SlurmCluster, torque: ClusterRounds) -> None:
+    torque.extra |= {"SBATCH_TIMELIMIT": "3", "SBATCH_JOB_NAME": "mine", "SLURM_MEM_PER_CPU": "50"}
+    torque.write_steps("a")
+    torque.call()
+    torque.wait_for_step_3("a")
+    newest = torque.record("a").newest
+    assert newest is not None
+    shown = slurm_cluster.run(["scontrol", "show", "job", str(newest.job_id)]).stdout
+    assert "TimeLimit=01:00:00" in shown
+    assert f"JobName={newest.opened.token}" in shown
+
+
+# ----------------------------------------------------------------------------------------------- inside a job
+
+
+def test_a_job_script_removes_what_an_inner_srun_would_take_for_options(bench: Bench) -> None:
+    bench.train("env")
+    bench.open()
+    bench.extra |= {
+        "SLURM_JOB_ID": "7", "SLURM_CPU_BIND": "x", "SLURM_CPU_BIND_LIST": "x", "SLURM_MEM_BIND_TYPE": "x",
+        "SLURM_MEM_PER_NODE": "100", "SLURM_MEM_PER_CPU": "50", "SLURM_MEM_PER_GPU": "50", "SLURM_EXPORT_ENV": "NONE",
+        "SLURM_NTASKS": "4", "SLURM_JOB_NODELIST": "n[1-2]",
+    }  # fmt: skip
+    assert bench.run()[0] == 0
+    seen = dict(line.partition("=")[::2] for line in bench.log().splitlines() if line.startswith("SLURM_"))
+    assert seen == {
+        "SLURM_JOB_ID": "7", "SLURM_MEM_PER_NODE": "100", "SLURM_EXPORT_ENV": "ALL", "SLURM_NTASKS": "4",
+        "SLURM_JOB_NODELIST": "n[1-2]",
+    }  # fmt: skip
+
+
+def test_memory_that_a_job_was_given_by_core_stays(bench: Bench) -> None:
+    bench.train("env")
+    bench.open()
+    bench.extra |= {"SLURM_JOB_ID": "7", "SLURM_MEM_PER_CPU": "50"}
+    assert bench.run()[0] == 0
+    assert "SLURM_MEM_PER_CPU=50\n" in bench.log()
