@@ -161,12 +161,12 @@ class Job:
     def trains(self, epochs: int = 2) -> Callable[[], bool]:
         return lambda: (progress := self.attempt.progress) is not None and progress.epoch >= epochs
 
-    def session(self) -> list[psutil.Process]:
-        """Its living processes: shell, attendant, training."""
+    def processes(self) -> list[psutil.Process]:
+        """Its living processes, which write its logs: shell, attendant, training."""
         found = []
         for one in self.agent.processes():
-            with suppress(ProcessLookupError):
-                if os.getsid(one.pid) == self.shell:
+            with suppress(OSError):
+                if Path(os.readlink(f"/proc/{one.pid}/fd/1")).parent == self.place:
                     found.append(one)
         return found
 
@@ -192,8 +192,8 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
 
 
 def python_of(job: Job) -> psutil.Process:
-    """What trains: it leads no session and is no leader of its group."""
-    (found,) = [one for one in job.session() if os.getpgid(one.pid) not in (job.shell, one.pid)]
+    """What trains: it is in the group of another process, that part of the shell which waits for it."""
+    (found,) = [one for one in job.processes() if os.getpgid(one.pid) not in (job.shell, one.pid)]
     return found
 
 
@@ -300,7 +300,7 @@ def test_a_training_that_fails_ends_with_the_same_code_and_words(
     assert job.told() == (cause, code, ())
     assert told in job.log
     assert "preload.py" not in job.log, "a traceback tells of the training alone"
-    assert not job.session()
+    assert not job.processes()
 
 
 def test_a_training_that_is_asked_to_stop_does_at_a_safe_point_and_goes_on_bit_for_bit(agent: Agent) -> None:
@@ -330,7 +330,7 @@ def test_a_signal_at_any_moment_is_heard(agent: Agent) -> None:
     for job, asked in jobs:
         wait_for(ended_if_asked_again(job, asked + STOP_AGAIN), "it ends")
         job.end()
-        assert not job.session(), "nothing is left of it"
+        assert not job.processes(), "nothing is left of it"
         if job.attempt.claim is not None:
             assert job.told()[0] is Cause.PREEMPTED
             assert job.told()[1] in (75, 143)
@@ -342,7 +342,7 @@ def test_a_training_whose_attendant_is_killed_dies_and_counts_as_killed(agent: A
     attendant_of(job).kill()
     assert job.end() == 137
     assert job.told() == (Cause.UNKNOWN, 137, ())
-    assert not job.session()
+    assert not job.processes()
 
 
 def test_a_training_whose_shell_is_killed_dies(agent: Agent) -> None:
@@ -350,7 +350,7 @@ def test_a_training_whose_shell_is_killed_dies(agent: Agent) -> None:
     wait_for(job.trains(), "it trains")
     os.kill(job.shell, signal.SIGKILL)
     assert job.end() == -signal.SIGKILL
-    wait_for(lambda: not [one for one in job.session() if one.name() != "bash"], "attendant and training are gone")
+    wait_for(lambda: not [one for one in job.processes() if one.name() != "bash"], "attendant and training are gone")
     assert job.attempt.result is None
 
 
@@ -363,18 +363,23 @@ def test_a_job_whose_claim_is_anothers_leaves_nothing_behind(agent: Agent) -> No
     agent.process.stdin.flush()
     job.shell, job.token = int(agent.wait_until("started rhother")), "rhother"
     assert job.end() == 0
-    wait_for(lambda: not job.session(), "shell and attendant are gone")
+    wait_for(lambda: not job.processes(), "shell and attendant are gone")
     assert job.attempt.result is None
 
 
-def test_jobs_run_on_when_the_agent_is_killed(tmp_path: Path) -> None:
-    for agent in begin(tmp_path):
-        job = agent.job(epochs=30, do="time.sleep(0.02)").start()
-        wait_for(job.trains(), "it trains")
+@pytest.mark.parametrize("study", ["tiny", "-"])
+def test_jobs_stay_in_the_session_of_the_agent_and_end_when_it_is_killed(tmp_path: Path, study: str) -> None:
+    """PBS measures and kills a job by its session."""
+    for agent in begin(tmp_path, study):
+        training, command = agent.job(epochs=LONG).start(), agent.command("exec sleep 1000").start()
+        wait_for(training.trains(), "it trains")
+        wait_for(lambda job=command: "sleep" in [one.name() for one in job.processes()], "the command runs")
+        for job in (training, command):
+            assert {os.getsid(one.pid) for one in job.processes()} == {os.getsid(agent.process.pid)}
+            assert os.getpgid(job.shell) == job.shell
         agent.process.kill()
-        wait_for(lambda job=job: job.attempt.result is not None, "it ends by itself")
-        assert job.final_hash()
-        wait_for(lambda job=job: not job.session(), "nothing is left of it")
+        wait_for(lambda jobs=(training, command): not any(job.processes() for job in jobs), "nothing is left of them")
+        assert (training.attempt.result, command.attempt.result) == (None, None)
 
 
 # ------------------------------------------------------------------------------------------------ the plain way
