@@ -22,6 +22,7 @@ from rounds_for_tests import REPOSITORY, Marked, wait_for
 
 from roundhouse.causes import Cause
 from roundhouse.experiment import Experiment
+from roundhouse.machine import pool
 from roundhouse.passes.foreground import STOP_AGAIN
 from roundhouse.passes.workplace import Workplace
 from roundhouse.records import record
@@ -315,6 +316,27 @@ def test_a_training_that_is_asked_to_stop_does_at_a_safe_point_and_goes_on_bit_f
     job.run()
     assert "going on after epoch" in job.log
     assert job.final_hash() == straight.final_hash()
+
+
+def test_a_signal_to_every_process_of_a_job_stops_it_as_one_to_its_shell_does(agent: Agent) -> None:
+    """PBS signals them all, and then the agent passes the signal on as well."""
+    job = agent.job(epochs=LONG).start()
+    wait_for(job.trains(5), "it trains")
+    for process in job.processes():
+        process.terminate()
+    os.kill(job.shell, signal.SIGTERM)
+    assert job.end() == 75
+    assert job.told() == (Cause.PREEMPTED, 75, ("TERM",))
+
+
+def test_a_training_that_takes_too_long_to_stop_is_killed_and_its_shell_writes_that_down(agent: Agent) -> None:
+    job = agent.job(epochs=LONG, do="print('begins', flush=True); time.sleep(1000)").start()
+    wait_for(lambda: "begins" in job.log, "it trains")
+    os.kill(job.shell, signal.SIGTERM)
+    os.kill(job.shell, pool.KILL_TRAINING)
+    assert job.end() == 137
+    assert job.told() == (Cause.PREEMPTED, 137, ("TERM",))
+    assert not job.processes()
 
 
 def test_a_signal_at_any_moment_is_heard(agent: Agent) -> None:

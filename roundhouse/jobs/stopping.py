@@ -4,8 +4,8 @@ All numbers follow from what a scheduler does after its first signal:
 
 - PBS and Torque send SIGTERM, and SIGKILL `kill_delay` later (10 s by default). When the agent has ended, they kill
   what is left at once.
-- Slurm sends USR2 120 s before the end of the walltime, as templates/slurm.sh.j2 requests; otherwise SIGTERM, and SIGKILL
-  `KillWait` later (30 s by default).
+- Slurm sends USR2 120 s before the end of the walltime, as templates/slurm.sh.j2 requests; otherwise SIGTERM, and
+  SIGKILL `KillWait` later (30 s by default).
 
 Within that time the agent passes the signal on, waits, kills the trainings that still run, waits until the job shells
 have written their results, and records the state of the experiments.

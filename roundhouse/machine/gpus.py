@@ -87,7 +87,8 @@ def named_by_scheduler(environ: Mapping[str, str]) -> dict[str, list[str]]:
 def explain(count: int, gpus: Sequence[str], source: str, there: int) -> str:
     """What was chosen, for the job's log."""
     if not gpus:
-        return f"{count} GPUs were requested (ngpus), but nvidia-smi lists none: CUDA_VISIBLE_DEVICES stays unset"
+        some = f"{count} GPU{'s' * (count > 1)} requested (ngpus)"
+        return f"{some}, but nvidia-smi lists none: CUDA_VISIBLE_DEVICES stays unset"
     here = f" of the {there} on this node" if there else ""
     chosen = f"CUDA_VISIBLE_DEVICES was not set: this job uses GPU {', '.join(gpus)}{here}, chosen by {source}"
     if len(gpus) < count:
