@@ -198,13 +198,13 @@ def python_of(job: Job) -> psutil.Process:
     return found
 
 
-def ended_if_asked_again(job: Job, again: float) -> Callable[[], bool]:
-    """Bash itself may lose a signal that comes while it reads the script."""
+def ended_if_asked_again(job: Job, again: float, number: int = signal.SIGTERM) -> Callable[[], bool]:
+    """Bash itself may lose a signal that comes while it reads the script, or soon after another signal."""
 
     def ended() -> bool:
         if time.monotonic() > again:
             with suppress(ProcessLookupError):
-                os.kill(job.shell, signal.SIGTERM)
+                os.kill(job.shell, number)
         return not Path(f"/proc/{job.shell}").exists()
 
     return ended
@@ -331,9 +331,9 @@ def test_a_signal_to_every_process_of_a_job_stops_it_as_one_to_its_shell_does(ag
 
 def test_a_training_that_takes_too_long_to_stop_is_killed_and_its_shell_writes_that_down(agent: Agent) -> None:
     job = agent.job(epochs=LONG, do="print('begins', flush=True); time.sleep(1000)").start()
-    wait_for(lambda: "begins" in job.log, "it trains")
+    wait_for(lambda: (job.place / record.LOG).exists() and "begins" in job.log, "it trains")
     os.kill(job.shell, signal.SIGTERM)
-    os.kill(job.shell, pool.KILL_TRAINING)
+    wait_for(ended_if_asked_again(job, 0, pool.KILL_TRAINING), "it ends")
     assert job.end() == 137
     assert job.told() == (Cause.PREEMPTED, 137, ("TERM",))
     assert not job.processes()

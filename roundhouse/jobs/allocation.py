@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -272,18 +272,15 @@ class Agent:
 
         PBS has sent the signal to all of them already; other schedulers to this process alone.
         """
-        self.slots.pool.stop(number)
-        self._wait_until(lambda: self._kill_at)
-        killed = time.monotonic()
-        self.slots.pool.kill_training()
-        self._wait_until(lambda: killed + RESULT)
-        self.slots.pool.kill()
-
-    def _wait_until(self, moment: Callable[[], float]) -> None:
-        """Until nothing runs, or it is that time; a signal may bring it closer."""
-        while self.slots.pool.running and time.monotonic() < moment():
+        pool, again = self.slots.pool, 0.0
+        pool.stop(number)
+        while pool.running and (now := time.monotonic()) < self._kill_at + RESULT:
+            if now > max(self._kill_at, again):  # again and again: bash may miss a signal that follows another closely
+                pool.kill_training()
+                again = now + RESULT / 5
             time.sleep(LOOK_EVERY)
-            self.slots.pool.reap()
+            pool.reap()
+        pool.kill()
 
     def _stop(self) -> None:
         assert self.told is not None

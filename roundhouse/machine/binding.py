@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import signal
 import sys
-import termios
-from contextlib import suppress
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)  # loaded here, since it is called between fork and exec
@@ -31,19 +28,10 @@ def die_with(parent: int) -> None:
         os._exit(127)
 
 
-def lead_group() -> None:
-    """Lead a new process group, but stay in the session: PBS measures and kills a job by its session.
+def bind(parent: int) -> None:
+    """What a child of an allocation's agent does first: lead a process group, and die with the agent.
 
-    A terminal is given up, if there is one: bash stops itself when `set -m` finds it in the background of a terminal.
+    It stays in the agent's session, since PBS measures and kills a job by its session.
     """
     os.setpgid(0, 0)
-    with suppress(OSError):  # there is no terminal
-        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
-        fcntl.ioctl(terminal, termios.TIOCNOTTY)
-        os.close(terminal)
-
-
-def bind(parent: int) -> None:
-    """What a child of an allocation's agent does first."""
-    lead_group()
     die_with(parent)
