@@ -18,7 +18,7 @@ def main(repository: Path, study: str) -> None:
     from roundhouse.jobs.preload import preload
     from roundhouse.machine import pool
 
-    launch = pool.launch if study == "-" else preload(repository, [study], 1)
+    launch = pool.launch_bound if study == "-" else preload(repository, [study], 1)
     print("ready", flush=True)
     os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)  # what leaks may be seen
     children: dict[str, pool.Child] = {}

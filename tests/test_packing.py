@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -23,9 +25,11 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 from roundhouse.causes import Cause
 from roundhouse.decisions import selection
 from roundhouse.decisions.row import Row
+from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment, Pack, Resources
 from roundhouse.jobs import allocation
 from roundhouse.jobs.allocation import Agent
+from roundhouse.machine.pool import SLOT, TOKEN
 from roundhouse.passes import dispatch, packing
 from roundhouse.passes.packing import Allocation
 from roundhouse.passes.report import Report
@@ -331,6 +335,80 @@ def test_an_agent_that_fills_a_slot_does_not_read_again_what_is_over(
     agent.run()
     assert [packed.causes(name) for name in ("b1", "b2", "b3")] == [["completed"]] * 3
     assert reads.count(packed.directory("over")) == 3  # as it starts, as it looks around, and once more at its end
+
+
+@contextmanager
+def holding(agent: Agent) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that this allocation did not start, in the first of its slots."""
+    environ = {TOKEN: "rhstray", SLOT: f"{agent.allocation.name} cpu/0", "PATH": os.environ["PATH"]}
+    process = subprocess.Popen(["sleep", "1000"], env=environ)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_an_agent_whose_slots_are_held_by_others_says_so_waits_and_ends_with_that_reason(
+    packed: Packed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(allocation, "LOOK_AROUND", 0.05)
+    monkeypatch.setattr(allocation, "HELD_FOR", 0.3)
+    agent = packed.agent({"all": group("a", "true")}, 1)
+    with holding(agent) as stray:
+        agent.run()
+        holder = f"process {stray.pid} of job rhstray"
+    assert packed.causes("a") == []
+    assert holder in agent.end
+    assert capsys.readouterr().out.count(holder) == 1
+
+
+def test_an_agent_takes_a_slot_as_soon_as_others_have_left_it(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocation, "LOOK_AROUND", 0.05)
+    agent = packed.agent({"all": group("a", "true")}, 1)
+    with holding(agent) as stray, packed.at_work(agent):
+        wait_for(lambda: agent.held_by, "it waits")
+        stray.kill()
+        wait_for(lambda: packed.causes("a") == ["completed"], "it runs")
+
+
+def test_an_agent_goes_on_in_the_slots_that_are_free_and_needs_none_for_what_is_over(
+    packed: Packed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agent = packed.agent({"all": group("{name}", "true", grid={"name": ["a", "b"]})}, 2)
+    with holding(agent) as stray:
+        agent.run()
+    assert [packed.causes(name) for name in "ab"] == [["completed"]] * 2
+    assert agent.end == "nothing is left to take"
+    assert f"process {stray.pid} of job rhstray" in capsys.readouterr().out
+
+
+def test_an_agent_says_whether_it_ends_for_a_signal_or_for_lack_of_time(packed: Packed) -> None:
+    agent = packed.agent({"all": group("a", "true")}, 1)
+    agent.ends = time.monotonic() + 1
+    agent.run()
+    assert packed.causes("a") == []
+    assert agent.end == "too little of its walltime is left to start another experiment"
+    agent.hear(signal.SIGTERM, None)
+    assert agent.end == "it was stopped by SIGTERM"
+
+
+def test_an_agent_that_fails_lets_what_runs_save_its_place(
+    packed: Packed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    agent = packed.agent(
+        {"all": group("a", f"sh -c 'trap \"exit 75\" TERM; touch {tmp_path}/runs; sleep 1000 & wait'")}, 1
+    )
+    monkeypatch.setattr(allocation, "prepare", lambda *_: agent)
+    monkeypatch.setattr(allocation, "SIGNALS", ())
+
+    def fails() -> None:
+        wait_for((tmp_path / "runs").exists, "it runs")
+        raise RoundhouseError("the record is gone")
+
+    monkeypatch.setattr(agent, "_stop_cancelled", fails)
+    assert allocation.main(["", str(tmp_path), "7"]) == 1
+    assert packed.causes("a") == ["preempted"]
 
 
 def test_an_agent_for_the_present_code_runs_it_whatever_has_run_before(packed: Packed) -> None:

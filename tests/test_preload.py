@@ -22,6 +22,7 @@ from rounds_for_tests import REPOSITORY, Marked, wait_for
 
 from roundhouse.causes import Cause
 from roundhouse.experiment import Experiment
+from roundhouse.machine import pool
 from roundhouse.passes.foreground import STOP_AGAIN
 from roundhouse.passes.workplace import Workplace
 from roundhouse.records import record
@@ -161,12 +162,12 @@ class Job:
     def trains(self, epochs: int = 2) -> Callable[[], bool]:
         return lambda: (progress := self.attempt.progress) is not None and progress.epoch >= epochs
 
-    def session(self) -> list[psutil.Process]:
-        """Its living processes: shell, attendant, training."""
+    def processes(self) -> list[psutil.Process]:
+        """Its living processes, which write its logs: shell, attendant, training."""
         found = []
         for one in self.agent.processes():
-            with suppress(ProcessLookupError):
-                if os.getsid(one.pid) == self.shell:
+            with suppress(OSError):
+                if Path(os.readlink(f"/proc/{one.pid}/fd/1")).parent == self.place:
                     found.append(one)
         return found
 
@@ -192,18 +193,18 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
 
 
 def python_of(job: Job) -> psutil.Process:
-    """What trains: it leads no session and is no leader of its group."""
-    (found,) = [one for one in job.session() if os.getpgid(one.pid) not in (job.shell, one.pid)]
+    """What trains: it is in the group of another process, that part of the shell which waits for it."""
+    (found,) = [one for one in job.processes() if os.getpgid(one.pid) not in (job.shell, one.pid)]
     return found
 
 
-def ended_if_asked_again(job: Job, again: float) -> Callable[[], bool]:
-    """Bash itself may lose a signal that comes while it reads the script."""
+def ended_if_asked_again(job: Job, again: float, number: int = signal.SIGTERM) -> Callable[[], bool]:
+    """Bash itself may lose a signal that comes while it reads the script, or soon after another signal."""
 
     def ended() -> bool:
         if time.monotonic() > again:
             with suppress(ProcessLookupError):
-                os.kill(job.shell, signal.SIGTERM)
+                os.kill(job.shell, number)
         return not Path(f"/proc/{job.shell}").exists()
 
     return ended
@@ -300,7 +301,7 @@ def test_a_training_that_fails_ends_with_the_same_code_and_words(
     assert job.told() == (cause, code, ())
     assert told in job.log
     assert "preload.py" not in job.log, "a traceback tells of the training alone"
-    assert not job.session()
+    assert not job.processes()
 
 
 def test_a_training_that_is_asked_to_stop_does_at_a_safe_point_and_goes_on_bit_for_bit(agent: Agent) -> None:
@@ -317,6 +318,27 @@ def test_a_training_that_is_asked_to_stop_does_at_a_safe_point_and_goes_on_bit_f
     assert job.final_hash() == straight.final_hash()
 
 
+def test_a_signal_to_every_process_of_a_job_stops_it_as_one_to_its_shell_does(agent: Agent) -> None:
+    """PBS signals them all, and then the agent passes the signal on as well."""
+    job = agent.job(epochs=LONG).start()
+    wait_for(job.trains(5), "it trains")
+    for process in job.processes():
+        process.terminate()
+    os.kill(job.shell, signal.SIGTERM)
+    assert job.end() == 75
+    assert job.told() == (Cause.PREEMPTED, 75, ("TERM",))
+
+
+def test_a_training_that_takes_too_long_to_stop_is_killed_and_its_shell_writes_that_down(agent: Agent) -> None:
+    job = agent.job(epochs=LONG, do="print('begins', flush=True); time.sleep(1000)").start()
+    wait_for(lambda: (job.place / record.LOG).exists() and "begins" in job.log, "it trains")
+    os.kill(job.shell, signal.SIGTERM)
+    wait_for(ended_if_asked_again(job, 0, pool.KILL_TRAINING), "it ends")
+    assert job.end() == 137
+    assert job.told() == (Cause.PREEMPTED, 137, ("TERM",))
+    assert not job.processes()
+
+
 def test_a_signal_at_any_moment_is_heard(agent: Agent) -> None:
     chance = random.Random(1)
     jobs = []
@@ -330,7 +352,7 @@ def test_a_signal_at_any_moment_is_heard(agent: Agent) -> None:
     for job, asked in jobs:
         wait_for(ended_if_asked_again(job, asked + STOP_AGAIN), "it ends")
         job.end()
-        assert not job.session(), "nothing is left of it"
+        assert not job.processes(), "nothing is left of it"
         if job.attempt.claim is not None:
             assert job.told()[0] is Cause.PREEMPTED
             assert job.told()[1] in (75, 143)
@@ -342,7 +364,7 @@ def test_a_training_whose_attendant_is_killed_dies_and_counts_as_killed(agent: A
     attendant_of(job).kill()
     assert job.end() == 137
     assert job.told() == (Cause.UNKNOWN, 137, ())
-    assert not job.session()
+    assert not job.processes()
 
 
 def test_a_training_whose_shell_is_killed_dies(agent: Agent) -> None:
@@ -350,7 +372,7 @@ def test_a_training_whose_shell_is_killed_dies(agent: Agent) -> None:
     wait_for(job.trains(), "it trains")
     os.kill(job.shell, signal.SIGKILL)
     assert job.end() == -signal.SIGKILL
-    wait_for(lambda: not [one for one in job.session() if one.name() != "bash"], "attendant and training are gone")
+    wait_for(lambda: not [one for one in job.processes() if one.name() != "bash"], "attendant and training are gone")
     assert job.attempt.result is None
 
 
@@ -363,18 +385,23 @@ def test_a_job_whose_claim_is_anothers_leaves_nothing_behind(agent: Agent) -> No
     agent.process.stdin.flush()
     job.shell, job.token = int(agent.wait_until("started rhother")), "rhother"
     assert job.end() == 0
-    wait_for(lambda: not job.session(), "shell and attendant are gone")
+    wait_for(lambda: not job.processes(), "shell and attendant are gone")
     assert job.attempt.result is None
 
 
-def test_jobs_run_on_when_the_agent_is_killed(tmp_path: Path) -> None:
-    for agent in begin(tmp_path):
-        job = agent.job(epochs=30, do="time.sleep(0.02)").start()
-        wait_for(job.trains(), "it trains")
+@pytest.mark.parametrize("study", ["tiny", "-"])
+def test_jobs_stay_in_the_session_of_the_agent_and_end_when_it_is_killed(tmp_path: Path, study: str) -> None:
+    """PBS measures and kills a job by its session."""
+    for agent in begin(tmp_path, study):
+        training, command = agent.job(epochs=LONG).start(), agent.command("exec sleep 1000").start()
+        wait_for(training.trains(), "it trains")
+        wait_for(lambda job=command: "sleep" in [one.name() for one in job.processes()], "the command runs")
+        for job in (training, command):
+            assert {os.getsid(one.pid) for one in job.processes()} == {os.getsid(agent.process.pid)}
+            assert os.getpgid(job.shell) == job.shell
         agent.process.kill()
-        wait_for(lambda job=job: job.attempt.result is not None, "it ends by itself")
-        assert job.final_hash()
-        wait_for(lambda job=job: not job.session(), "nothing is left of it")
+        wait_for(lambda jobs=(training, command): not any(job.processes() for job in jobs), "nothing is left of them")
+        assert (training.attempt.result, command.attempt.result) == (None, None)
 
 
 # ------------------------------------------------------------------------------------------------ the plain way

@@ -23,6 +23,7 @@ from rounds_for_tests import REPOSITORY, Bench, fake_command, fill, small_disk, 
 from roundhouse.causes import Cause
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Resources
+from roundhouse.machine.pool import KILL_TRAINING
 from roundhouse.passes import render
 from roundhouse.records import record
 from roundhouse.site import Site
@@ -387,6 +388,49 @@ def test_python_may_take_its_time_after_a_signal_and_several_are_remembered(benc
     shell.communicate(timeout=60)
     assert (bench.result().cause, bench.result().exit_code) == (Cause.PREEMPTED, 75)
     assert bench.result().signals == ("INT", "TERM", "HUP")
+
+
+def test_a_signal_that_comes_twice_is_recorded_once(bench: Bench) -> None:
+    bench.train(f"trap 'echo asked >> asked' TERM\n{GOING}while [ ! -e go ]; do sleep 0.05; done; exit 75")
+    bench.open()
+    shell = bench.start()
+    wait_for(bench.running(), "train.py runs")
+    asked = bench.repository / "asked"
+    for times in (1, 2):
+        shell.send_signal(signal.SIGTERM)
+        wait_for(lambda times=times: asked.exists() and len(asked.read_text().splitlines()) == times, "it is passed on")
+    (bench.repository / "go").touch()
+    shell.communicate(timeout=60)
+    assert bench.result().signals == ("TERM",)
+
+
+@pytest.mark.parametrize(
+    ("program", "code"),
+    [("trap '' TERM", 137), ("trap 'exit 75' TERM; (trap '' TERM; while :; do sleep 0.05; done) &", 75)],
+)
+@pytest.mark.parametrize("walltime", [3600, 60])
+def test_what_does_not_stop_in_time_is_killed_by_its_shell_which_writes_the_result(
+    bench: Bench, program: str, code: int, walltime: int
+) -> None:
+    """Also what Python has left behind, while the shell waits for it at its own end."""
+    bench.resources = Resources(walltime_s=walltime)
+    bench.train(f"{program}\n{GOING}while :; do sleep 0.05; done")
+    bench.open()
+    shell = bench.start()
+    wait_for(bench.running(), "train.py runs")
+    group = bench.python_of(shell).pid
+    shell.send_signal(signal.SIGTERM)
+    if code == 75:
+        wait_for(lambda: not psutil.pid_exists(group), "Python has ended")
+
+    def ended() -> bool:
+        shell.send_signal(KILL_TRAINING)  # bash may miss one that follows another closely
+        return shell.poll() is not None
+
+    wait_for(ended, "the shell has ended")
+    cause = Cause.PREEMPTED if walltime == 3600 else Cause.WALLTIME
+    assert (bench.result().cause, bench.result().exit_code, bench.result().signals) == (cause, code, ("TERM",))
+    assert [one for one in bench.processes() if os.getpgid(one.pid) == group] == []
 
 
 def test_a_python_that_ends_as_its_shell_hears_a_signal_is_stopped_and_no_error(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from roundhouse.decisions.row import Row
 from roundhouse.decisions.selection import Selections
 from roundhouse.errors import RoundhouseError
 from roundhouse.experiment import Experiment, Resources
+from roundhouse.jobs.stopping import RESULT, seconds_to_save
 from roundhouse.machine.pool import Pool, make_pool
 from roundhouse.passes import packing
 from roundhouse.passes.dispatch import Desk
@@ -40,7 +41,7 @@ from roundhouse.schedulers.slots import Slots
 LOOK_EVERY = 0.02  # seconds between looks at what runs
 LISTEN_EVERY = 2.0  # seconds between looks for what is to be cancelled
 LOOK_AROUND = 10.0  # seconds between looks at everything, while slots are free
-KILL_AFTER = 60.0  # seconds that jobs have to save their place, once they were told to
+HELD_FOR = 180.0  # seconds to wait for other processes to leave the slots; a training whose attempt was closed needs 60
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 
@@ -67,10 +68,14 @@ class Agent:
     experiments: Sequence[Experiment]
     ends: float
     told: int | None = None  # the signal that ends it
+    held_by: str = ""  # the processes of others that hold all slots, while experiments wait for one
     _running: dict[str, Attempt] = field(default_factory=dict)  # by path
     _cancelled: set[str] = field(default_factory=set)  # tokens of what was told to stop
     _completed: dict[str, Row] = field(default_factory=dict)  # which stay so
     _passed_over: set[str] = field(default_factory=set)  # nothing that ends here changes how they stand
+    _kill_at: float = float("inf")  # when what still trains is killed, by the monotonic clock
+    _held_since: float = 0.0
+    _holders: set[str] = field(default_factory=set)  # tokens of other processes that were reported
 
     def __post_init__(self) -> None:
         self._by_path = {one.path: one for one in self.experiments}
@@ -98,13 +103,14 @@ class Agent:
             time.sleep(LOOK_EVERY)
 
     def _look_around(self) -> bool:
-        """Settle what has ended, and take what there is. False: nothing runs, and there is nothing to take.
+        """Settle what has ended, and take what there is. False: nothing runs, and nothing can be taken.
 
         What can wait is written down only then: until something is taken, a slot is idle.
         """
         try:
             around = _Around(self._desk(), dict(self._completed))
             self._settle_running(around)
+            self._report_holders()
             try:
                 taken = self._fill(around) if self.has_time() else 0
             finally:
@@ -112,11 +118,25 @@ class Agent:
         except OSError as error:  # a disk that is full may have room in a while, and what runs must not suffer for it
             print(f"roundhouse: {error.filename or 'the system'}: {error.strerror or error}", flush=True)
             return self.has_time() or bool(self.slots.pool.running)
-        return bool(taken or self._running or self.slots.pool.running)
+        waits = bool(self.held_by) and time.monotonic() < self._held_since + HELD_FOR and self.has_time()
+        return bool(taken or self._running or self.slots.pool.running or waits)
 
     def hear(self, number: int, frame: FrameType | None) -> None:
         """A signal: the walltime is near, or the scheduler wants the job to go."""
         self.told = number
+        kind = self.allocation.identity.kind
+        self._kill_at = min(self._kill_at, time.monotonic() + seconds_to_save(kind, number))
+
+    @property
+    def end(self) -> str:
+        """Why it ends, once `run` has returned."""
+        if self.told is not None:
+            return f"it was stopped by {signal.Signals(self.told).name}"
+        if not self.has_time():
+            return "too little of its walltime is left to start another experiment"
+        if self.held_by:
+            return f"other processes hold its slots: {self.held_by}. End them, then call runner.py again"
+        return "nothing is left to take"
 
     # ------------------------------------------------------------------------------------------ taking
 
@@ -128,10 +148,12 @@ class Agent:
     def _fill(self, around: _Around) -> int:
         """Start the most important experiments that can start, while slots are free. Returns how many."""
         room, taken = self.slots.room, 0
+        held = bool(self.slots.holders) and not self._running and not room.has(self._need)
+        self.held_by, before = "", self.held_by
         if room.has(self._need) and any(one.halving for one in self._mine):
             self._judge(around)
         for experiment in self._mine:
-            if not room.has(self._need):
+            if self.told is not None or not (held or room.has(self._need)):
                 break
             if any(experiment.path in those for those in (self._completed, self._running, self._passed_over)):
                 continue
@@ -139,10 +161,22 @@ class Agent:
             if row.action.state is not State.PENDING:
                 self._passed_over.add(experiment.path)
             fits = packing.asked_for(row) == self.allocation.resources
+            if held and fits and row.action.verb is Verb.SUBMIT:
+                self.held_by = "; ".join(_processes(*holder) for holder in self.slots.holders.items())
+                self._held_since = self._held_since if before else time.monotonic()
+                break
             if fits and row.action.verb is Verb.SUBMIT and self._start(row, around):
                 room.take(self._need)
                 taken += 1
         return taken
+
+    def _report_holders(self) -> None:
+        """Name once each job that has processes in a slot, but that this allocation does not run, or no longer."""
+        mine = {attempt.opened.token for attempt in self._running.values()}
+        for token, pids in self.slots.holders.items():
+            if token not in mine | self._holders:
+                self._holders.add(token)
+                print(f"roundhouse: a slot is held: {_processes(token, pids)}, which does not run here", flush=True)
 
     def _judge(self, around: _Around) -> None:
         """Who goes on from a rung, and who is pruned; for that, all of them must be looked at."""
@@ -233,16 +267,24 @@ class Agent:
                 if not record.void(rec.directory, newest.number, Cause.PREEMPTED, why):
                     record.close(rec.directory, newest.number, Cause.PREEMPTED, why)
 
-    def _stop(self) -> None:
-        """Pass the signal on, and wait until all have saved their place."""
-        assert self.told is not None
-        pool = self.slots.pool
-        pool.stop(self.told)
-        until = time.monotonic() + KILL_AFTER
-        while pool.running and time.monotonic() < until:
+    def end_slots(self, number: int) -> None:
+        """Pass a signal on, and wait until all have saved their place; kill what has not, and wait for the results.
+
+        PBS has sent the signal to all of them already; other schedulers to this process alone.
+        """
+        pool, again = self.slots.pool, 0.0
+        pool.stop(number)
+        while pool.running and (now := time.monotonic()) < self._kill_at + RESULT:
+            if now > max(self._kill_at, again):  # again and again: bash may miss a signal that follows another closely
+                pool.kill_training()
+                again = now + RESULT / 5
             time.sleep(LOOK_EVERY)
             pool.reap()
         pool.kill()
+
+    def _stop(self) -> None:
+        assert self.told is not None
+        self.end_slots(self.told)
         around = _Around(self._desk(), dict(self._completed))
         self._settle_running(around)
         self._write_down(around)
@@ -251,6 +293,10 @@ class Agent:
 def _may_take(allocation: Allocation, experiment: Experiment) -> bool:
     """Whether an experiment is one of those that an allocation was submitted for, whatever it needs by now."""
     return experiment.resources.pack == allocation.pack and allocation.takes(experiment.path)
+
+
+def _processes(token: str, pids: Sequence[int]) -> str:
+    return f"{'processes' if len(pids) > 1 else 'process'} {', '.join(map(str, pids))} of job {token}"
 
 
 def _tell(report: Report) -> None:
@@ -265,18 +311,19 @@ def main(argv: list[str]) -> int:
     """`python -m roundhouse.jobs.allocation DIRECTORY JOB_ID`, as job scripts of allocations do."""
     started = time.monotonic()
     directory, job_id = Path(argv[1]), argv[2]
+    agent = None
     try:
         agent = prepare(directory, job_id, started)
         for number in SIGNALS:
             signal.signal(number, agent.hear)
         agent.run()
     except (RoundhouseError, OSError) as error:
-        print(f"roundhouse: {error}", file=sys.stderr)
+        print(f"roundhouse: {error}", file=sys.stderr, flush=True)
+        if agent is not None:  # what runs would be killed as this process ends
+            agent.hear(signal.SIGTERM, None)
+            agent.end_slots(signal.SIGTERM)
         return 1
-    print(
-        "roundhouse: the allocation ends: " + ("it was told to" if agent.told else "nothing is left to take"),
-        flush=True,
-    )
+    print(f"roundhouse: the allocation ends: {agent.end}", flush=True)
     return 0
 
 
@@ -313,12 +360,12 @@ def _no_command(argv: Sequence[str]) -> Output:
 
 def _pool(allocation: Allocation, experiments: Sequence[Experiment], repository: Path) -> Pool:
     from roundhouse.jobs.preload import preload
-    from roundhouse.machine.pool import launch
+    from roundhouse.machine.pool import launch_bound
 
     pack, resources = allocation.pack, allocation.resources
     studies = {one.study for one in experiments if _may_take(allocation, one) and one.study is not None}
     threads = max(1, resources.ncpus // pack.slots)
-    start = preload(repository, sorted(studies), threads) if studies else launch
+    start = preload(repository, sorted(studies), threads) if studies else launch_bound
     return make_pool(
         per_gpu=pack.per_gpu, slots=pack.slots, cores=resources.ncpus, home=f"{allocation.name} ", launch=start
     )

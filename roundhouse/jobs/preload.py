@@ -3,7 +3,8 @@
 The agent of an allocation loads what a training needs, and forks the shell of each job; beside the shell, as its child,
 it forks an *attendant*. When the shell comes to start Python, it tells the attendant through a socket what train.py
 would have found (templates/body.sh.j2, `hand_over`). The attendant forks the Python that trains, in the process group
-that the shell waits for, and tells how that ended. Death goes one way: shell, attendant, training.
+that the shell waits for, and reports how that ended. If one dies, so do those after it: agent, shell, attendant,
+training.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, Any, NoReturn, TextIO
 
-from roundhouse.jobs.worker import die_with_parent
 from roundhouse.machine import pool
+from roundhouse.machine.binding import bind, die_with
 
 CHANNEL = "ROUNDHOUSE_PRELOADED"  # the number of the shell's end of the socket
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -68,24 +69,27 @@ class Preloaded:
     def __call__(self, script: Path, environ: Mapping[str, str], log: IO[bytes]) -> pool.Child:
         sys.stdout.flush()
         sys.stderr.flush()
+        agent = os.getpid()
         # No handler of ours may run in the child.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             pid = os.fork()
             if pid == 0:
                 try:
-                    self._become_shell(script, environ, log)
+                    self._become_shell(agent, script, environ, log)
                 finally:
                     os._exit(CANNOT_START)
         except OSError as error:
             _say(f"{script} starts a Python of its own: {error}")
-            return pool.launch(script, environ, log)
+            return pool.launch_bound(script, environ, log)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with suppress(OSError):  # the child does the same; whichever comes first, `Pool.kill` finds the group
+            os.setpgid(pid, pid)
         return Forked(pid)
 
-    def _become_shell(self, script: Path, environ: Mapping[str, str], log: IO[bytes]) -> NoReturn:
-        os.setsid()
+    def _become_shell(self, agent: int, script: Path, environ: Mapping[str, str], log: IO[bytes]) -> NoReturn:
+        bind(agent)
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             signal.signal(number, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -112,7 +116,7 @@ class Preloaded:
 
     def _attend(self, channel: socket.socket, shell: int) -> None:
         """Wait for the shell's word, fork the training, tell its end. If that fails, the shell finds no answer."""
-        _die_with(shell)
+        die_with(shell)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -127,7 +131,7 @@ class Preloaded:
         if child == 0:
             code = CANNOT_START
             try:
-                _die_with(attendant)
+                die_with(attendant)
                 _take_place(channel, order)
                 _set_threads(self.threads)
                 code = _run(self.train.main, [order.program, order.directory])
@@ -159,7 +163,7 @@ def preload(repository: Path, studies: Collection[str], threads: int) -> pool.La
             raise RuntimeError(f"{', '.join(studies)}: to load it touches the GPU; that must wait for build()")
     except Exception as error:  # a study's code may fail in any way as it is loaded; its job then tells of it
         _say(f"each job starts a Python of its own: {' '.join(str(error).split()) or type(error).__name__}")
-        return pool.launch
+        return pool.launch_bound
     finally:
         for name in os.environ.keys() - environ.keys():
             del os.environ[name]  # what libraries set for themselves is not for the commands of others
@@ -209,12 +213,6 @@ def _read_order(channel: socket.socket) -> _Order | None:
         directory=os.fsdecode(directory),
         environ={name: value for name, _, value in variables if name != b"_"},  # that names the program that told them
     )
-
-
-def _die_with(parent: int) -> None:
-    die_with_parent()
-    if os.getppid() != parent:  # it died before
-        os._exit(CANNOT_START)
 
 
 def _take_place(channel: socket.socket, order: _Order) -> None:

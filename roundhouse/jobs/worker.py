@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import platform
@@ -14,6 +13,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,12 +21,12 @@ from typing import Any
 from roundhouse import files
 from roundhouse.causes import EXIT_INPUT, EXIT_INPUT_CHANGED, EXIT_NOT_MINE
 from roundhouse.errors import RoundhouseError
+from roundhouse.machine.binding import die_with, die_with_parent
 from roundhouse.records import record
 from roundhouse.records.attempt import Attempt
 from roundhouse.records.snapshot import code_state
 
 SIGN_OF_LIFE = 60.0  # seconds between two
-_PR_SET_PDEATHSIG = 1
 _TREE = Path(__file__).parents[2]  # the code that runs
 
 
@@ -148,12 +148,6 @@ def _asked_to_stop(work: Work, received: int, frame: FrameType | None) -> None:
         work.child.terminate()
 
 
-def die_with_parent() -> None:
-    """Have the system kill this process when the one that started it dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def _die_with_the_shell() -> None:
     """Without the job's shell nobody would write down how it ended, and nobody could pass a signal on."""
     die_with_parent()
@@ -243,7 +237,7 @@ def run_command(work: Work) -> int:
     print(f"roundhouse: attempt {work.number} runs {told}", flush=True)
     try:
         # It stays in this process group: the job's shell signals, and waits for, the group as a whole.
-        work.child = subprocess.Popen(words, env=environ, preexec_fn=die_with_parent)
+        work.child = subprocess.Popen(words, env=environ, preexec_fn=partial(die_with, os.getpid()))
     except OSError as error:
         raise RoundhouseError(
             f"{words[0]} cannot be started: {error.strerror}. The command comes from the round file"

@@ -1,6 +1,7 @@
-"""Slots on this machine, and the job scripts that run in them. Which are taken is read from the processes.
+"""Slots on the local machine, and the job scripts that run in them. Which are taken is read from the processes.
 
-Nothing is remembered between calls: a pool that was killed leaves its jobs running, and the next one finds them.
+Nothing is remembered between calls. On the local machine, a pool that was killed leaves its jobs running, and the next
+one finds them; in an allocation, jobs end with their pool.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Protocol
 
 from roundhouse.experiment import Resources
+from roundhouse.machine.binding import bind
+from roundhouse.machine.gpus import find_gpus
 from roundhouse.machine.slots import BETWEEN, Layout, Room, Slot
 
 TOKEN, SLOT, JOB_ID = "ROUNDHOUSE_TOKEN", "ROUNDHOUSE_SLOT", "ROUNDHOUSE_JOB_ID"
+KILL_TRAINING = signal.SIGALRM  # has a job's shell kill what it runs, and write the result (templates/body.sh.j2)
 
 
 class Child(Protocol):
@@ -47,6 +52,13 @@ def launch(script: Path, environ: Mapping[str, str], log: IO[bytes]) -> Child:
     )
 
 
+def launch_bound(script: Path, environ: Mapping[str, str], log: IO[bytes]) -> Child:
+    """Start a job script that stays in this process's session, and dies when this thread does: for allocations."""
+    first = partial(bind, os.getpid())
+    command = ["bash", str(script)]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, preexec_fn=first)
+
+
 def make_pool(
     ncpus: int = 1,
     per_gpu: int = 1,
@@ -64,19 +76,6 @@ def make_pool(
     cores = cores or len(os.sched_getaffinity(0))
     layout = Layout(tuple(find_gpus()), per_gpu, slots or max(1, cores // ncpus), cores, slots, home)
     return Pool(layout, launch)
-
-
-def find_gpus(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """The GPUs that may be used: those in CUDA_VISIBLE_DEVICES if it is set, else all that the driver lists."""
-    if "CUDA_VISIBLE_DEVICES" in environ:
-        listed = [name.strip() for name in environ["CUDA_VISIBLE_DEVICES"].split(",")]
-        return [name for name in listed if name and name != "-1"]
-    try:
-        query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-        done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return [line.strip() for line in done.stdout.splitlines() if line.strip().isdigit()] if done.returncode == 0 else []
 
 
 @dataclass
@@ -118,6 +117,15 @@ class Pool:
         others = {place for _, slot in jobs.values() for place in slot.split(BETWEEN)}
         return others.union(*(slot.places for _, slot in self._started.values()))
 
+    def holders(self, jobs: Mapping[str, tuple[list[int], str]]) -> dict[str, list[int]]:
+        """The processes, by token, of jobs that are in a place of this pool, but that it does not run."""
+        own = self.layout.places
+        return {
+            token: pids
+            for token, (pids, slot) in jobs.items()
+            if token not in self._started and not own.isdisjoint(slot.split(BETWEEN))
+        }
+
     def reap(self) -> bool:
         """Collect children that have ended; True if there were any."""
         before = len(self._started)
@@ -134,6 +142,10 @@ class Pool:
         for token, (child, _) in self._started.items():
             if tokens is None or token in tokens:
                 child.send_signal(number)
+
+    def kill_training(self) -> None:
+        """Have each shell kill what it runs; the shell itself lives on, to write the result."""
+        self.stop(KILL_TRAINING)
 
     def kill(self) -> None:
         """Make them stop at once. What a shell has started dies with it."""

@@ -43,6 +43,12 @@ class Layout:
     most: int | None = None
     home: str = ""
 
+    @property
+    def places(self) -> frozenset[str]:
+        """The names of all places that there are."""
+        gpus = (place for gpu in self.gpus for place in (self._whole(gpu), *self._shares(gpu)))
+        return frozenset((*self._cpu_places(), *gpus))
+
     def refusal(self, need: Resources) -> str:
         """Why such a job can never run here; empty if it can."""
         if need.ngpus <= max(1, len(self.gpus)):
@@ -89,8 +95,7 @@ class Layout:
     def _weight(self, taken: Iterable[str]) -> int:
         """How many of `most` are used up by this allocation's own jobs."""
         whole = {self._whole(gpu) for gpu in self.gpus}
-        own = {*whole, *self._cpu_places(), *(place for gpu in self.gpus for place in self._shares(gpu))}
-        return sum(self.per_gpu if place in whole else 1 for place in taken if place in own)
+        return sum(self.per_gpu if place in whole else 1 for place in self.places.intersection(taken))
 
     def _cpu_places(self) -> list[str]:
         return [f"{self.home}cpu/{number}" for number in range(self.cpu_slots)]

@@ -28,7 +28,9 @@ class Slots(Local):
     def __init__(self, slots: pool.Pool, outside: Identity, job_id: str) -> None:
         super().__init__(slots)
         self._outside, self._job_id = outside, job_id
-        self.room = Room(slots.layout, set())  # what was free when it was last asked what runs
+        # As of the last query: what was free, and the processes, by token, that hold places but were not started here.
+        self.room = Room(slots.layout, set())
+        self.holders: dict[str, list[int]] = {}
 
     def identity(self, run: Run) -> Identity | QueryFailed:
         return self._outside
@@ -41,5 +43,6 @@ class Slots(Local):
         self.pool.reap()
         live = pool.live()
         self.room = Room(self.pool.layout, self.pool.places_taken(live))
+        self.holders = self.pool.holders(live)
         running = self.pool.running.union(live)
         return Jobs(tuple(Job(self._job_id, token, JobState.RUNNING) for token in running))
