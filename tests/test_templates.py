@@ -337,7 +337,7 @@ def test_a_signal_to_the_shell_reaches_python_and_tells_the_cause(
         ("TERM", 3600, 1, Cause.ERROR, True),
         ("TERM", 60, 75, Cause.WALLTIME, True),  # by the clock alone
         ("", 3600, 137, Cause.UNKNOWN, True),
-        ("TERM", 3600, 137, Cause.UNKNOWN, True),
+        ("TERM", 3600, 137, Cause.PREEMPTED, True),
         ("USR2", 3600, 75, Cause.WALLTIME, False),  # the header asked for this signal
         ("INT", 3600, 75, Cause.PREEMPTED, False),
         ("TERM", 3600, 71, Cause.MEMORY, False),
