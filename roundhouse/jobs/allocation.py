@@ -176,7 +176,8 @@ class Agent:
         for token, pids in self.slots.holders.items():
             if token not in mine | self._holders:
                 self._holders.add(token)
-                print(f"roundhouse: a slot is held: {_processes(token, pids)}, which does not run here", flush=True)
+                held = f"a slot is held by {_processes(token, pids)}, which this allocation does not run"
+                print(f"roundhouse: {held}. It can be used when they have ended", flush=True)
 
     def _judge(self, around: _Around) -> None:
         """Who goes on from a rung, and who is pruned; for that, all of them must be looked at."""
