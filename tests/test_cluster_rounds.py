@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import signal
 from collections.abc import Callable
 
@@ -320,6 +321,13 @@ def test_foreign_jobs_of_all_kinds_and_words_on_stderr_do_no_harm(
     assert any("+" in job_id for job_id in jobs())
     ours = len(jobs())
     slurm.extra["LD_PRELOAD"] = "/nowhere/libsite.so"  # each command then begins with an error of the loader
+    wrappers = slurm.folder / "wrappers"
+    wrappers.mkdir()
+    for command in ("sbatch", "squeue", "scontrol", "sacct", "scancel"):
+        real = shutil.which(command, path=slurm.extra["PATH"])
+        (wrappers / command).write_text(f'#!/bin/sh\necho "{command}-wrapper: error: no quota" >&2\nexec {real} "$@"\n')
+        (wrappers / command).chmod(0o755)
+    slurm.extra["PATH"] = f"{wrappers}:{slurm.extra['PATH']}"
     slurm.write_steps("a")
     assert slurm.call().returncode == WORK_REMAINS
     slurm.wait_for_step_3("a")

@@ -104,7 +104,7 @@ def _complains(answer: Output, command: str) -> bool:
     squeue exits with 0 for a user that it does not know. Words of others on stderr do no harm: those of preloaded
     libraries and of wrappers.
     """
-    errors = rf"^(?:\S*/)?(?:{command}[\w.-]*: (?:error|fatal)|slurm\w* error): (.*)$"
+    errors = rf"^(?:\S*/)?(?:{command}(?:\.\w+)?: (?:error|fatal)|slurm\w* error): (.*)$"
     return any(not _HARMLESS.search(said) for said in re.findall(errors, answer.stderr, re.MULTILINE))
 
 
@@ -135,7 +135,7 @@ def read_cancel(answer: Output) -> list[str]:
     """Complaints of scancel; that a job is gone already is none, and words of others are none beside its own."""
     if answer.code == 0:
         return []
-    own = re.findall(r"^(?:\S*/)?scancel[\w.-]*: .*$", answer.stderr, re.MULTILINE)
+    own = re.findall(r"^(?:\S*/)?scancel(?:\.\w+)?: .*$", answer.stderr, re.MULTILINE)
     if answer.code is None or not own:
         return [answer.complaint]
     return [line for line in own if not _GONE.search(line)]

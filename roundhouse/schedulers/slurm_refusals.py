@@ -94,7 +94,7 @@ def refusal(answer: Output) -> Refused | Unclear:
     reports an answer of the controller, only that counts: lines before it may be about tries that failed. The text of a
     site's filter comes with the verdict "Unspecified error", and is a refusal of this request.
     """
-    own = re.findall(r"^\s*(?:\S*/)?sbatch[\w.-]*: .*$", answer.stderr, re.MULTILINE)
+    own = re.findall(r"^\s*(?:\S*/)?sbatch(?:\.\w+)?: .*$", answer.stderr, re.MULTILINE)
     verdicts = [line.partition("submission failed:")[2].strip() for line in own if "submission failed:" in line]
     text = "\n".join([line for line in own if re.search("error|fatal", line)] if verdicts else own)
     why = replace(answer, stderr=text or answer.stderr).complaint
