@@ -317,6 +317,7 @@ def test_foreign_jobs_of_all_kinds_and_words_on_stderr_do_no_harm(
     foreign.write_text("#!/bin/sh\n#SBATCH -o /dev/null\n#SBATCH --hold\n#SBATCH hetjob\n#SBATCH -n1\nsleep 600\n")
     assert slurm_cluster.run(["sbatch", "-J", "two\nlines|and a bar", str(foreign)]).code == 0
     foreign.write_text("#!/bin/sh\nsleep 600\n")
+    assert slurm_cluster.run(["sbatch", "-H", "-o/dev/null", "-J", "caf\udce9", str(foreign)]).code == 0  # no UTF-8
     assert slurm_cluster.run(["sbatch", "-H", "-o/dev/null", "--array=0-5%2", str(foreign)]).code == 0
     assert any("+" in job_id for job_id in jobs())
     ours = len(jobs())

@@ -205,6 +205,14 @@ def test_words_of_others_beside_the_queue_do_no_harm(name: str) -> None:
     assert read_queue(Output(answer.argv, 0, answer.stdout, CHATTER)) == read_queue(answer)
 
 
+def test_the_words_of_a_failed_query_are_those_of_the_command() -> None:
+    down = transcript(SLURM, "squeue_controller_down")
+    answer = read_queue(Output(down.argv, 1, "", CHATTER * 3 + down.stderr))
+    assert isinstance(answer, QueryFailed)
+    assert answer.why.endswith("slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
+    assert "ld.so" not in answer.why
+
+
 def test_words_of_others_beside_history_do_no_harm() -> None:
     answer = transcript(SLURM, "sacct_names_and_arrays")
     assert read_history(Output(answer.argv, 0, answer.stdout, CHATTER)) == read_history(answer)

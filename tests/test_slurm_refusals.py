@@ -185,6 +185,12 @@ def test_one_try_of_several_that_may_have_been_accepted_is_enough_to_leave_it_op
     assert isinstance(read_submission(said(1, "", tries)), Unclear)
 
 
+def test_an_error_without_a_name_after_one_of_the_connection_leaves_it_open() -> None:
+    lost = "slurm_receive_msg: Socket timed out on send/recv operation"
+    assert isinstance(read_submission(failed("Unspecified error", lost)), Unclear)
+    assert isinstance(read_submission(failed("Unspecified error", "Your licence timed out")), Refused)
+
+
 # ------------------------------------------------------------------------------------------------ refusals
 
 

@@ -31,6 +31,7 @@ from roundhouse.schedulers.slurm_answers import (
     read_queue,
     read_submission,
 )
+from roundhouse.schedulers.slurm_refusals import complaint
 
 QUEUE = ("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%r|%j")
 HISTORY = ("sacct", "-n", "-P", "-X", "-o", "JobID,State,JobName")
@@ -58,7 +59,7 @@ class Slurm:
         answer = run(["scontrol", "show", "config"])
         name = re.search(r"^ClusterName\s*=\s*(\S+)", answer.stdout, re.MULTILINE)
         if answer.code != 0 or name is None:
-            return QueryFailed(answer.complaint)
+            return QueryFailed(complaint(answer, "scontrol"))
         self.cluster = name[1]
         return Identity(self.kind, name[1], self.user)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from roundhouse.causes import Cause
 from roundhouse.schedulers.base import Job, Jobs, JobState, Output, QueryFailed, SubmitAnswer, Submitted, Unclear
-from roundhouse.schedulers.slurm_refusals import hopeless, refusal
+from roundhouse.schedulers.slurm_refusals import complaint, hopeless, own_lines, refusal
 
 # The states of a job that is over, and the cause where the state alone shows it. Any other word means alive.
 ENDED: Mapping[str, Cause | None] = {
@@ -48,7 +48,7 @@ def read_submission(answer: Output) -> SubmitAnswer:
     if answer.code == 0 and accepted:
         return Submitted(accepted[1])
     failed = answer.code is not None and (0 < answer.code <= 128 or answer.code == 255)
-    return refusal(answer) if failed and not accepted else Unclear(answer.complaint)
+    return refusal(answer) if failed and not accepted else Unclear(complaint(answer, "sbatch"))
 
 
 def cluster_of(answer: Output) -> str:
@@ -64,7 +64,7 @@ def _accepted(answer: Output) -> re.Match[str] | None:
 def read_queue(answer: Output) -> Jobs | QueryFailed:
     """The rows that squeue printed. Those that cannot be read are handed on; they never hide the others."""
     if answer.code != 0 or _complains(answer, "squeue"):
-        return QueryFailed(answer.complaint)
+        return QueryFailed(complaint(answer, "squeue"))
     jobs: list[Job] = []
     unreadable: list[str] = []
     for line, cut in _lines(answer.stdout):
@@ -86,7 +86,7 @@ def read_history(answer: Output) -> Jobs | QueryFailed:
     So a row that cannot be read is no more than a job without history.
     """
     if answer.code != 0 or _complains(answer, "sacct"):
-        return QueryFailed(answer.complaint)
+        return QueryFailed(complaint(answer, "sacct"))
     rows = [_HISTORY_ROW.fullmatch(line) for line, _ in _lines(answer.stdout)]
     ended = [row for row in rows if row and row[2] in ENDED]
     return Jobs(tuple(job_of(job_id, row[2], row[3]) for row in ended for job_id in job_ids(row[1])[0]))
@@ -104,8 +104,8 @@ def _complains(answer: Output, command: str) -> bool:
     squeue exits with 0 for a user that it does not know. Words of others on stderr do no harm: those of preloaded
     libraries and of wrappers.
     """
-    errors = rf"^(?:\S*/)?(?:{command}(?:\.\w+)?: (?:error|fatal)|slurm\w* error): (.*)$"
-    return any(not _HARMLESS.search(said) for said in re.findall(errors, answer.stderr, re.MULTILINE))
+    errors = [line for line in own_lines(answer.stderr, command) if re.match(r"\S+:? (error|fatal): ", line)]
+    return any(not _HARMLESS.search(line) for line in errors)
 
 
 def job_ids(printed: str) -> tuple[list[str], bool]:
@@ -135,7 +135,7 @@ def read_cancel(answer: Output) -> list[str]:
     """Complaints of scancel; that a job is gone already is none, and words of others are none beside its own."""
     if answer.code == 0:
         return []
-    own = re.findall(r"^(?:\S*/)?scancel(?:\.\w+)?: .*$", answer.stderr, re.MULTILINE)
+    own = own_lines(answer.stderr, "scancel")
     if answer.code is None or not own:
         return [answer.complaint]
     return [line for line in own if not _GONE.search(line)]

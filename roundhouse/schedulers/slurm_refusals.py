@@ -87,6 +87,16 @@ def hopeless(reason: str) -> bool:
     return limit_of(reason) is Limit.REQUEST or _HOPELESS.fullmatch(reason) is not None
 
 
+def own_lines(stderr: str, command: str) -> list[str]:
+    """The lines on stderr that a command of Slurm wrote itself; others are of preloaded libraries and of wrappers."""
+    return re.findall(rf"^\s*(?:\S*/)?(?:{command}(?:\.\w+)?: |slurm\w* error: ).*$", stderr, re.MULTILINE)
+
+
+def complaint(answer: Output, command: str) -> str:
+    """One line for a person, of the command's own words where there are any."""
+    return replace(answer, stderr="\n".join(own_lines(answer.stderr, command)) or answer.stderr).complaint
+
+
 def refusal(answer: Output) -> Refused | Unclear:
     """What a failed submission means, from the lines that sbatch itself wrote to stderr.
 
@@ -94,11 +104,14 @@ def refusal(answer: Output) -> Refused | Unclear:
     reports an answer of the controller, only that counts: lines before it may be about tries that failed. The text of a
     site's filter comes with the verdict "Unspecified error", and is a refusal of this request.
     """
-    own = re.findall(r"^\s*(?:\S*/)?sbatch(?:\.\w+)?: .*$", answer.stderr, re.MULTILINE)
+    own = own_lines(answer.stderr, "sbatch")
     verdicts = [line.partition("submission failed:")[2].strip() for line in own if "submission failed:" in line]
     text = "\n".join([line for line in own if re.search("error|fatal", line)] if verdicts else own)
     why = replace(answer, stderr=text or answer.stderr).complaint
-    if not own or any(_COMMUNICATION.search(said) or said in _SYSTEM_ERRORS for said in verdicts or own):
+    doubts = list(verdicts or own)
+    if "Unspecified error" in verdicts:  # Slurm's functions may have reported the cause before
+        doubts += [line for line in own if re.search(r"error: slurm_\w+: ", line)]
+    if not own or any(_COMMUNICATION.search(said) or said in _SYSTEM_ERRORS for said in doubts):
         return Unclear(why)
     later, scope = _meaning(verdicts[-1] if verdicts else text, text)
     return Refused(why, later, scope)
