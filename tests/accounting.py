@@ -98,6 +98,15 @@ def start_daemon(cluster: SlurmCluster, port: int, database_port: int) -> None:
     cluster.wait_for(lambda: listens(port), "slurmdbd")
 
 
+def limit_query_range(cluster: SlurmCluster, longest: str) -> None:
+    """From now on slurmdbd refuses queries over a longer range of dates, but for those of its own user."""
+    configuration = cluster.folder / "slurmdbd.conf"
+    configuration.write_text(f"{configuration.read_text()}MaxQueryTimeRange={longest}\n")
+    cluster.stop("slurmdbd")
+    cluster.start("slurmdbd", "-D")
+    cluster.wait_for(lambda: manage(cluster, "list", "cluster"), "slurmdbd")
+
+
 def listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)

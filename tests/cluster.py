@@ -72,8 +72,9 @@ def run_command(argv: Sequence[str], env: dict[str, str], timeout: float = 60) -
     """One command, as the scheduler classes want it to be run."""
     try:
         done = subprocess.run(
-            list(argv), check=False, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
-        )
+            list(argv), check=False, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            errors="replace", timeout=timeout,
+        )  # fmt: skip
     except FileNotFoundError:
         return Output(tuple(argv), None, "", "cannot be started: No such file or directory")
     except subprocess.TimeoutExpired:

@@ -303,7 +303,7 @@ class World:
             for index in tasks
         ]
 
-    def query(self, run: Any, ids: Iterable[str], names: Iterable[str]) -> Jobs | QueryFailed:
+    def query(self, run: Any, ids: Iterable[str], names: Iterable[str], since: Any = None) -> Jobs | QueryFailed:
         self._step()
         if self.query_fails:
             return QueryFailed("the server is down")

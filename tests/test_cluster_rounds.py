@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import signal
 from collections.abc import Callable
 
@@ -278,3 +279,62 @@ def test_a_group_is_pruned_and_another_goes_on_with_the_best_of_it(rounds: Clust
     assert rounds.states() == {"s/3": "pruned", "s/1": "completed", "s/2": "pruned", "best": "completed"}
     assert rounds.causes("s/1") == ["rung", "completed"]
     assert rounds.causes("s/2") == ["rung", "pruned"]
+
+
+def test_jobs_that_are_renamed_are_not_given_up_and_complete_once(
+    slurm: ClusterRounds, slurm_cluster: SlurmCluster, jobs: Jobs
+) -> None:
+    names = ("running", "queued")
+    slurm.write_steps(*names, priority="{'running': 1, 'queued': 0}[name]", resources={"ncpus": 8})
+    slurm.call()
+    slurm.wait_for_step_3("running")
+    ids = {name: slurm.view(name)["job_id"] for name in names}
+    assert [jobs()[ids[name]] for name in names] == ["RUNNING", "PENDING"]
+    for job_id in ids.values():
+        renamed = slurm_cluster.run(["scontrol", "update", f"JobId={job_id}", "JobName=by_the_site"])
+        assert renamed.code == 0, renamed.complaint
+    for _ in range(2):
+        assert slurm.call().returncode == WORK_REMAINS
+        for name in names:
+            slurm.let_time_pass(name)
+    for name in names:
+        assert slurm.state(name) == "in_progress"
+        assert "is called 'by_the_site'" in slurm.view(name)["reason"]
+        assert not (slurm.attempt(name) / "gone").exists()
+        assert not first_attempt(slurm, name).closed
+    slurm.release(*names)
+    slurm.pass_until_done()
+    for name in names:
+        assert slurm.begun(name) == [0]
+        assert len(slurm.record(name).attempts) == 1
+    assert len(jobs()) == 2
+
+
+def test_foreign_jobs_of_all_kinds_and_words_on_stderr_do_no_harm(
+    slurm: ClusterRounds, slurm_cluster: SlurmCluster, jobs: Jobs
+) -> None:
+    foreign = slurm.folder / "foreign.sh"
+    foreign.write_text("#!/bin/sh\n#SBATCH -o /dev/null\n#SBATCH --hold\n#SBATCH hetjob\n#SBATCH -n1\nsleep 600\n")
+    assert slurm_cluster.run(["sbatch", "-J", "two\nlines|and a bar", str(foreign)]).code == 0
+    foreign.write_text("#!/bin/sh\nsleep 600\n")
+    assert slurm_cluster.run(["sbatch", "-H", "-o/dev/null", "-J", "caf\udce9", str(foreign)]).code == 0  # no UTF-8
+    assert slurm_cluster.run(["sbatch", "-H", "-o/dev/null", "--array=0-5%2", str(foreign)]).code == 0
+    assert any("+" in job_id for job_id in jobs())
+    ours = len(jobs())
+    slurm.extra["LD_PRELOAD"] = "/nowhere/libsite.so"  # each command then begins with an error of the loader
+    wrappers = slurm.folder / "wrappers"
+    wrappers.mkdir()
+    for command in ("sbatch", "squeue", "scontrol", "sacct", "scancel"):
+        real = shutil.which(command, path=slurm.extra["PATH"])
+        (wrappers / command).write_text(f'#!/bin/sh\necho "{command}-wrapper: error: no quota" >&2\nexec {real} "$@"\n')
+        (wrappers / command).chmod(0o755)
+    slurm.extra["PATH"] = f"{wrappers}:{slurm.extra['PATH']}"
+    slurm.write_steps("a")
+    assert slurm.call().returncode == WORK_REMAINS
+    slurm.wait_for_step_3("a")
+    assert slurm.call().returncode == WORK_REMAINS
+    assert slurm.state("a") == "in_progress"
+    slurm.release("a")
+    slurm.pass_until_done()
+    assert slurm.begun("a") == [0]
+    assert len(jobs()) == ours + 1

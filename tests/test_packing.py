@@ -105,7 +105,7 @@ class Listing:
     def identity(self, run: Any) -> Identity:
         return HERE
 
-    def query(self, run: Any, ids: Any, names: Any) -> Jobs:
+    def query(self, run: Any, ids: Any, names: Any, since: Any = None) -> Jobs:
         return Jobs(tuple(self.jobs))
 
     def array_limit(self, run: Any, queue: str | None) -> int:

@@ -61,7 +61,7 @@ class Refusing:
     def identity(self, run: Any) -> Identity:
         return Identity("slurm", "here", "me")
 
-    def query(self, run: Any, ids: Any, names: Any) -> Jobs:
+    def query(self, run: Any, ids: Any, names: Any, since: Any = None) -> Jobs:
         return Jobs(tuple(Job(str(number), f"another{number}", JobState.RUNNING) for number in range(self.live)))
 
     def array_limit(self, run: Any, queue: str | None) -> int:

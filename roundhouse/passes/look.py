@@ -75,7 +75,7 @@ def look(scheduler: Scheduler, run: Run, records: Sequence[Record]) -> Look:
     attempts = [attempt for attempt in newest if attempt.opened.ran_at(here)]
     ids = {attempt.job_id for attempt in attempts if attempt.job_id}
     names = {attempt.opened.job_name for attempt in attempts}
-    jobs = scheduler.query(run, ids, names)
+    jobs = scheduler.query(run, ids, names, min((attempt.opened.at for attempt in attempts), default=None))
     return Look(jobs, identity, time.monotonic() - began)
 
 

@@ -98,7 +98,7 @@ class Jobs:
     def unreadable_row_of(self, job_id: str | None, name: str) -> str:
         """The unreadable row that may describe this job; empty if none can. A row begins with its job's number."""
         for row in self.unreadable:
-            number = re.match(r"\s*(\d+)", row)
+            number = re.match(r"\s*(\d+)[|_+.\[]", row)  # in a row that was cut within it, it is not the whole number
             if name in row or number is None or job_id is None or re.match(rf"{number[1]}(?!\d)", job_id):
                 return row
         return ""
@@ -175,8 +175,13 @@ class Scheduler(Protocol):
         """Submit a rendered script. Its header holds resources, name and log already; this machine looks at `need`."""
         ...
 
-    def query(self, run: Run, ids: Collection[str], names: Collection[str]) -> Jobs | QueryFailed:
-        """All live jobs of this user; of `ids` and `names` also what is remembered of their end."""
+    def query(
+        self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None
+    ) -> Jobs | QueryFailed:
+        """All live jobs of this user; of `ids` and `names` also what is remembered of their end.
+
+        `since`: none of them was submitted before this time, in seconds since 1970.
+        """
         ...
 
     def array_limit(self, run: Run, queue: str | None) -> int:

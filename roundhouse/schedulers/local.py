@@ -49,7 +49,9 @@ class Local:
             return Refused("all slots of the local machine are in use", later=True, scope=Scope.ALL)
         return Submitted(name)
 
-    def query(self, run: Run, ids: Collection[str], names: Collection[str]) -> Jobs | QueryFailed:
+    def query(
+        self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None
+    ) -> Jobs | QueryFailed:
         self.pool.reap()
         running = self.pool.running.union(pool.live())
         return Jobs(tuple(Job(token, token, JobState.RUNNING) for token in running))

@@ -101,7 +101,9 @@ class PBS:
     def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
         return read_submission(run(["qsub", str(script)]))
 
-    def query(self, run: Run, ids: Collection[str], names: Collection[str]) -> Jobs | QueryFailed:
+    def query(
+        self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None
+    ) -> Jobs | QueryFailed:
         live = read_selection(run(["qselect", "-u", self.user]))
         if isinstance(live, QueryFailed):
             return live

@@ -39,7 +39,9 @@ class Slots(Local):
         answer = super().submit(run, script, name, need)
         return Submitted(self._job_id) if isinstance(answer, Submitted) else answer
 
-    def query(self, run: Run, ids: Collection[str], names: Collection[str]) -> Jobs | QueryFailed:
+    def query(
+        self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None
+    ) -> Jobs | QueryFailed:
         self.pool.reap()
         live = pool.live()
         self.room = Room(self.pool.layout, self.pool.places_taken(live))

@@ -1,19 +1,18 @@
-"""Slurm: how to ask it, and how to read what it says."""
+"""Slurm: how to ask it. `slurm_answers` reads what it prints, `slurm_refusals` what it says of failed submissions."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+import time
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from roundhouse.causes import Cause
 from roundhouse.experiment import Resources
 from roundhouse.schedulers.base import (
     ONE_CORE,
     Identity,
-    Job,
     Jobs,
-    JobState,
     Output,
     QueryFailed,
     Refused,
@@ -24,56 +23,25 @@ from roundhouse.schedulers.base import (
     Unclear,
     in_batches,
 )
-
-# The states of a job that is over, and the cause where the state alone tells it. Any other word means alive.
-ENDED: Mapping[str, Cause | None] = {
-    "COMPLETED": None,
-    "FAILED": None,
-    "CANCELLED": Cause.DELETED,
-    "TIMEOUT": Cause.WALLTIME,
-    "DEADLINE": Cause.WALLTIME,
-    "OUT_OF_MEMORY": Cause.MEMORY,
-    "NODE_FAIL": Cause.NODE,
-    "BOOT_FAIL": Cause.NODE,
-    "PREEMPTED": Cause.PREEMPTED,
-    "REVOKED": None,
-}
-WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "RESV_DEL_HOLD", "REQUEUE_HOLD", "SPECIAL_EXIT"}
-HELD = {"RESV_DEL_HOLD", "REQUEUE_HOLD", "SPECIAL_EXIT"}
-
-# Reasons that no waiting resolves: somebody must release the job, change it, or change the cluster.
-NEVER = re.compile(
-    r"JobHeld(User|Admin)|JobHoldMaxRequeue|.*requeued_held|BadConstraints|DependencyNeverSatisfied"
-    r"|Partition(Config|TimeLimit|NodeLimit)|Invalid(Account|QOS)|(Account|QOS)NotAllowed|ReservationDeleted"
-    r"|(QOS|Assoc)Max\w*Per(Job|Node)(Limit)?|QOSMin\w*|MaxMemPerLimit"
+from roundhouse.schedulers.slurm_answers import (
+    cluster_of,
+    read_array_limit,
+    read_cancel,
+    read_history,
+    read_queue,
+    read_submission,
 )
+from roundhouse.schedulers.slurm_refusals import complaint
 
-# What is said of a submission that was turned down for good. All else that fails may have been accepted.
-REFUSED = re.compile(
-    r"invalid (partition|account|qos|feature|generic resource|node name|wckey|user|job constraint|license"
-    r"|trackable|gres specification|--[\w-]+ specification|directive found)"
-    r"|no partition specified|not permitted to use this partition|nodes not in this partition"
-    r"|more processors requested than permitted|more tasks than available processors"
-    r"|(node|task|cpu) count specification invalid|is not a valid node count|job size specification needs"
-    r"|requested (node|partition) configuration (is )?not available|memory required by task is not available"
-    r"|time limit (is invalid|specification required)|reservation is invalid|access denied to requested reservation"
-    r"|requested gres option unsupported|operation not supported|pathname .* too long|access/permission denied"
-    r"|unrecognized option|option requires an argument|batch script (is empty|contains)|not look like a batch script"
-    r"|unable to open file",
-    re.IGNORECASE,
-)
-# Likewise, but it will be accepted once there is room.
-LIMITED = re.compile(
-    r"job violates accounting/qos policy|resource temporarily unavailable|unable to create job record"
-    r"|qos usage threshold|partition not available \(inactive",
-    re.IGNORECASE,
-)
-GONE = re.compile(r"invalid job id specified|already (completing|completed|finished)", re.IGNORECASE)
-NO_HISTORY = re.compile(r"accounting storage is disabled|No such file or directory|command not found", re.IGNORECASE)
-
-# The name comes last: it may hold any character.
 QUEUE = ("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%r|%j")
-HISTORY = ("sacct", "-n", "-P", "-X", "-S", "now-30days", "-o", "JobID,State,JobName")
+HISTORY = ("sacct", "-n", "-P", "-X", "-o", "JobID,State,JobName")
+
+DAY = 86400
+MARGIN = 3600.0  # seconds by which history is asked from before the oldest attempt: clocks differ
+NARROWINGS = 8  # 30 days become less than 3 hours
+
+# A site may limit the range of dates of a query (MaxQueryTimeRange of slurmdbd). It then refuses names, not IDs.
+TOO_WIDE = re.compile(r"too wide of a date range", re.IGNORECASE)
 
 
 class Slurm:
@@ -84,18 +52,47 @@ class Slurm:
 
     def __init__(self, user: str) -> None:
         self.user = user
+        self.cluster = ""  # the name of the cluster that answers, once it has been asked
+        self.widest = math.inf  # seconds: the longest range of dates in which accounting may look for names
 
     def identity(self, run: Run) -> Identity | QueryFailed:
         answer = run(["scontrol", "show", "config"])
         name = re.search(r"^ClusterName\s*=\s*(\S+)", answer.stdout, re.MULTILINE)
         if answer.code != 0 or name is None:
-            return QueryFailed(answer.complaint)
+            return QueryFailed(complaint(answer, "scontrol"))
+        self.cluster = name[1]
         return Identity(self.kind, name[1], self.user)
 
     def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
-        return read_submission(run(["sbatch", "--parsable", str(script)]))
+        answer = run(["sbatch", "--parsable", str(script)])
+        verdict, cluster = read_submission(answer), cluster_of(answer)
+        return self._on_cluster(run, verdict, cluster) if isinstance(verdict, Submitted) and cluster else verdict
 
-    def query(self, run: Run, ids: Collection[str], names: Collection[str]) -> Jobs | QueryFailed:
+    def _on_cluster(self, run: Run, accepted: Submitted, cluster: str) -> SubmitAnswer:
+        """What it means that sbatch named the cluster that accepted the job (`4711;cluster`): it may be another one.
+
+        Another cluster's job is never in the answers of this one, so its ID must not be recorded: it would be judged
+        gone while it waits or runs, and the experiment submitted again. The job is cancelled there, which makes the
+        submission a refusal. If it cannot be cancelled it may still start, so the answer is unclear: the attempt is
+        closed by taking its claim, and a job that starts later ends at once.
+        """
+        if not self.cluster:
+            self.identity(run)
+        if cluster.lower() == self.cluster.lower():
+            return accepted
+        where = f"sbatch: job {accepted.job_id} was accepted by cluster {cluster!r}"
+        if not self.cluster:
+            return Unclear(f"{where}, and scontrol did not answer which cluster this is")
+        cancel = ["scancel", f"--clusters={cluster}", accepted.job_id]
+        where += f", but this pass works with cluster {self.cluster!r}"
+        if complaints := read_cancel(run(cancel)):
+            return Unclear(f"{where}; it could not be cancelled there, do it by: {' '.join(cancel)} ({complaints[0]})")
+        remedy = f"remove the choice of a cluster from the site file, or set SLURM_CLUSTERS={cluster}"
+        return Refused(f"{where}; it was cancelled there; {remedy}", scope=Scope.ALL)
+
+    def query(
+        self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None
+    ) -> Jobs | QueryFailed:
         listed = read_queue(run([*QUEUE, "-u", self.user]))
         if isinstance(listed, QueryFailed):
             return listed
@@ -103,14 +100,26 @@ class Slurm:
         lost = [f"--jobs={','.join(some)}" for some in in_batches(set(ids) - {job.id for job in jobs}, 500)]
         lost += [f"--name={','.join(some)}" for some in in_batches(set(names) - {job.name for job in jobs}, 500)]
         for which in lost:
-            answer = run([*HISTORY, f"--user={self.user}", which])
-            if answer.code != 0 and NO_HISTORY.search(answer.stderr):
-                break
-            past = read_history(answer)
+            past = self._history(run, which, since)
             if isinstance(past, QueryFailed):
                 return past
+            if past is None:
+                break
             jobs += past.jobs
-        return Jobs(tuple(jobs))
+        return Jobs(tuple(jobs), listed.unreadable)
+
+    def _history(self, run: Run, which: str, since: float | None) -> Jobs | QueryFailed | None:
+        """What accounting knows of the end of jobs, from `since` on; None if it keeps no history, or shows none."""
+        seconds = 30 * DAY if since is None else max(0.0, time.time() - since) + MARGIN
+        if which.startswith("--name="):
+            seconds = min(seconds, self.widest)
+        for _ in range(NARROWINGS + 1):
+            answer = run([*HISTORY, "-S", f"now-{seconds:.0f}seconds", f"--user={self.user}", which])
+            if not TOO_WIDE.search(answer.stderr):
+                return None if no_history(answer) else read_history(answer)
+            seconds /= 2
+            self.widest = seconds
+        return None
 
     def array_limit(self, run: Run, queue: str | None) -> int:
         return read_array_limit(run(["scontrol", "show", "config"]))
@@ -119,73 +128,7 @@ class Slurm:
         return [line for some in in_batches(ids, 500) for line in read_cancel(run(["scancel", *some]))]
 
 
-def read_array_limit(answer: Output) -> int:
-    """The most tasks of an array: MaxArraySize counts the index 0, and max_array_tasks may allow fewer still.
-
-    Without an answer, 1: the jobs are then submitted one by one.
-    """
-    size = re.search(r"^MaxArraySize\s*=\s*(\d+)", answer.stdout, re.MULTILINE)
-    if answer.code != 0 or size is None:
-        return 1
-    tasks = re.search(r"\bmax_array_tasks=(\d+)", answer.stdout)
-    return max(1, min(int(size[1]), int(tasks[1]) if tasks else int(size[1])))
-
-
-def read_submission(answer: Output) -> SubmitAnswer:
-    """What sbatch said: `123` or `123;cluster`, or why not."""
-    accepted = re.search(r"^(\d+)(;\S*)?$", answer.stdout.strip().rpartition("\n")[2])
-    if answer.code == 0 and accepted:
-        return Submitted(accepted[1])
-    return refusal(answer.stderr, answer.complaint) if answer.code else Unclear(answer.complaint)
-
-
-def refusal(said: str, complaint: str) -> Refused | Unclear:
-    """Whether a failed submission was definitely not accepted, from what sbatch said.
-
-    Only the controller's own verdict counts where there is one: lines before it may tell of tries that failed.
-    """
-    verdict = said.rpartition("Batch job submission failed:")[2]
-    if re.search(r"\w+SubmitJobs?\w*Limit", said) and LIMITED.search(verdict):
-        return Refused(complaint, later=True, scope=Scope.ALL)
-    if "PerJobLimit" in said and LIMITED.search(verdict):
-        return Refused(complaint)
-    if LIMITED.search(verdict):
-        return Refused(complaint, later=True, scope=Scope.ALL)
-    return Refused(complaint) if REFUSED.search(verdict) else Unclear(complaint)
-
-
-def read_queue(answer: Output) -> Jobs | QueryFailed:
-    """What squeue said. It exits 0 even where it complains, so a complaint counts as a failure too."""
-    if answer.code != 0 or "error" in answer.stderr:
-        return QueryFailed(answer.complaint)
-    rows = re.findall(r"^(\d[\w\[\]]*)\|([A-Z_]+)\|([^|\n]*)\|(.*)$", answer.stdout, re.MULTILINE)
-    if answer.stdout.strip() and not re.match(r"\d[\w\[\]]*\|[A-Z_]+\|", answer.stdout):
-        return QueryFailed(answer.complaint)
-    return Jobs(tuple(job_of(job_id, state, name, reason) for job_id, state, reason, name in rows))
-
-
-def read_history(answer: Output) -> Jobs | QueryFailed:
-    """The ended jobs that sacct told of. Which jobs are alive is squeue's to say: accounting may lag for ever."""
-    if answer.code != 0 or "error" in answer.stderr:
-        return QueryFailed(answer.complaint)
-    rows = [line.split("|", 2) for line in answer.stdout.splitlines() if line.count("|") >= 2]
-    return Jobs(tuple(job_of(job_id, state, name) for job_id, state, name in rows if state.split()[0] in ENDED))
-
-
-def job_of(job_id: str, state: str, name: str, reason: str = "") -> Job:
-    """A job from Slurm's words; `state` may be as long as `CANCELLED by 1000`."""
-    word = state.split()[0]
-    words = f"{word} ({reason})" if reason not in ("", "None") else word
-    if word in ENDED:
-        return Job(job_id, name, JobState.ENDED, words, ENDED[word])
-    if word in HELD or (word == "PENDING" and NEVER.fullmatch(reason.replace(" ", "_"))):
-        return Job(job_id, name, JobState.BLOCKED, words)
-    return Job(job_id, name, JobState.QUEUED if word in WAITING else JobState.RUNNING, words)
-
-
-def read_cancel(answer: Output) -> list[str]:
-    """Complaints of scancel; that a job is gone already is none."""
-    lines = [line.strip() for line in answer.stderr.splitlines() if line.strip()]
-    if answer.code in (0, None) or not lines:
-        return [] if answer.code == 0 else [answer.complaint]
-    return [line for line in lines if not GONE.search(line)]
+def no_history(answer: Output) -> bool:
+    """Whether there is no accounting here: the command is missing, or the cluster has none."""
+    missing = answer.code is None and answer.stderr.startswith("cannot be started: No such file")
+    return missing or answer.code == 127 or "accounting storage is disabled" in answer.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from roundhouse.causes import Cause
 from roundhouse.experiment import Resources
-from roundhouse.schedulers import pbs, slurm
+from roundhouse.schedulers import pbs, slurm, slurm_answers, slurm_refusals
 from roundhouse.schedulers.base import (
     ONE_CORE,
     Identity,
@@ -65,7 +65,9 @@ class Torque:
         options = ["-j", "oe", "-o", log[1]] if log and PLAIN.fullmatch(log[1]) else []
         return read_submission(run(["qsub", *options, str(script)]))
 
-    def query(self, run: Run, ids: Collection[str], names: Collection[str]) -> Jobs | QueryFailed:
+    def query(
+        self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None
+    ) -> Jobs | QueryFailed:
         jobs = read_status(answer := run(["qstat", "-f"]), self.user)
         if isinstance(jobs, QueryFailed):
             return jobs
@@ -103,7 +105,7 @@ def read_submission(answer: Output) -> SubmitAnswer:
     verdict = pbs.read_submission(answer)
     if isinstance(verdict, Unclear) and answer.code and "sbatch" in answer.stdout:
         said = answer.stdout.rpartition("and the output was:")[2].strip().strip("'")
-        return slurm.refusal(said, replace(answer, stdout=said).complaint)
+        return slurm_refusals.refusal(replace(answer, stdout="", stderr=said))
     return verdict
 
 
@@ -121,13 +123,7 @@ def slurm_tasks(jobs: Jobs, run: Run) -> Jobs | QueryFailed:
 def read_tasks(answer: Output) -> dict[str, list[str]]:
     """Job ID -> the tasks that the job stands for, such as 12_3, from `scontrol show job`."""
     told = re.findall(r"^JobId=(\d+) ArrayJobId=(\d+) ArrayTaskId=([\d,-]+)", answer.stdout, re.MULTILINE)
-    return {job: [f"{array}_{index}" for index in indices(ranges)] for job, array, ranges in told}
-
-
-def indices(ranges: str) -> list[int]:
-    """0, 2, 3 from "0,2-3"."""
-    ends = [part.partition("-") for part in ranges.split(",") if part]
-    return [index for first, _, last in ends for index in range(int(first), int(last or first) + 1)]
+    return {job: slurm_answers.job_ids(f"{array}_[{ranges}]")[0] for job, array, ranges in told}
 
 
 def read_status(answer: Output, user: str) -> Jobs | QueryFailed:
