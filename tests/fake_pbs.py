@@ -62,6 +62,18 @@ class FakePBS:
         """The server starts the job again; as a zombie, its first processes live on."""
         self.server.rerun(job_id, zombie=zombie)
 
+    def exceed_memory(self, job_id: str) -> None:
+        """The node kills the running job for its memory: SIGTERM, then SIGKILL, and the verdict -27."""
+        self.server.exceed_memory(job_id)
+
+    def hold(self, job_id: str) -> None:
+        """As `qhold`: a queued job becomes held; of an array, only the parent's state shows it."""
+        self.server.hold(job_id)
+
+    def release(self, job_id: str) -> None:
+        """As `qrls`."""
+        self.server.release(job_id)
+
     def shut_down(self) -> None:
         self.turn(stopped=True)
         jobs = self.jobs().values()

@@ -93,6 +93,10 @@ def the_job(fake: FakePBS, job_id: str) -> Job | None:
     return next((job for job in answer.jobs if job.id == job_id), None)
 
 
+def read_text(name: str) -> str:
+    return (Path(__file__).parent / "data" / REAL / f"{name}.txt").read_text()
+
+
 def shape(text: str) -> list[str]:
     """The text without what differs from job to job."""
     return [re.sub(r"\d+", "N", line) for line in text.splitlines()]
@@ -209,12 +213,8 @@ def test_a_job_beyond_its_walltime_is_terminated_then_killed(fake_pbs: FakePBS, 
     assert known is not None
     assert known.cause is Cause.WALLTIME
     log = (tmp_path / "rhwall.log").read_text()
-    assert shape(transcript_text("walltime_job_output"))[0].split(" N ")[0] in log
+    assert shape(read_text("walltime_job_output"))[0].split(" N ")[0] in log
     assert "not yet" in log
-
-
-def transcript_text(name: str) -> str:
-    return (Path(__file__).parent / "data" / REAL / f"{name}.txt").read_text()
 
 
 def test_a_job_is_found_by_its_name_alive_or_ended(fake_pbs: FakePBS, script: Script) -> None:
@@ -300,6 +300,19 @@ def test_a_job_that_can_never_run_is_blocked_with_the_words_of_the_scheduler(fak
 def test_a_held_job_is_blocked(fake_pbs: FakePBS, script: Script) -> None:
     job_id = fake_pbs.run(["qsub", "-h", str(script("rhheld"))]).stdout.strip()
     assert the_job(fake_pbs, job_id).state is BLOCKED  # type: ignore[union-attr]
+
+
+def test_a_job_beyond_its_memory_is_killed_as_by_the_real_one(fake_pbs: FakePBS, script: Script) -> None:
+    job_id = submitted(fake_pbs, script("rhbig", "sleep 600"))
+    wait_until(lambda: "session" in fake_pbs.jobs()[job_id], "the job has started")
+    fake_pbs.exceed_memory(job_id)
+    fake_pbs.wait_for_state(job_id, "F")
+    real = from_text(read_text("qstat_x_f_mem_exceeded"))["23.pbsnode"]
+    ours = from_text(fake_pbs.run(["qstat", "-x", "-f", job_id]).stdout)[job_id]
+    for key in ("job_state", "substate", "Exit_status", "run_count"):
+        assert ours[key] == real[key], key
+    assert ours["comment"].endswith(" and exceeded resource mem")
+    assert the_job(fake_pbs, job_id).cause is Cause.MEMORY  # type: ignore[union-attr]
 
 
 def test_a_crashed_node_leaves_no_trace_of_its_job(fake_pbs: FakePBS, script: Script, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ SUBMISSIONS: dict[str, Submitted | type] = {
 DELETIONS = ["qdel_finished", "qdel_queued", "qdel_running", "qdel_unknown"]
 OTHERS = {
     "qselect_by_name", "qstat_finished_without_x", "qstat_table_array_tasks", "qstat_table_running",
-    "qstat_unknown_id", "qstat_version", "server_down", "walltime_job_output",
+    "qstat_unknown_id", "qstat_version", "server_down", "walltime_job_output", "qstat_x_f_mem_exceeded",
 }  # fmt: skip
 
 

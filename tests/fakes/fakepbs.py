@@ -142,6 +142,28 @@ class Server:
         """The server starts the job again under its ID; as a zombie, its old processes live on."""
         self.update(job_id, order="abandon" if zombie else "rerun")
 
+    def exceed_memory(self, job_id):
+        """The node finds that a running job uses more memory than it asked for, and kills it."""
+        self.update(job_id, order="exceed_memory")
+
+    def hold(self, job_id):
+        """As qhold. The queued tasks of a held array stay in state Q; their Hold_Types shows it."""
+        with self.change() as state:
+            comment = f"Job held by {state['jobs'][job_id]['user']} on {time.ctime()}"
+            state["jobs"][job_id].update(job_state="H", substate=20, Hold_Types="u", comment=comment)
+            for task in state["jobs"].values():
+                if task.get("array") == job_id and task["job_state"] == "Q":
+                    task.update(Hold_Types="u", comment=comment)
+
+    def release(self, job_id):
+        """As qrls."""
+        with self.change() as state:
+            tasks = [one for one in state["jobs"].values() if one.get("array") == job_id]
+            begun = any(one["job_state"] != "Q" for one in tasks)
+            state["jobs"][job_id].update(job_state="B" if begun else "Q", substate=70 if begun else 10, Hold_Types="n")
+            for task in tasks:
+                task.update(Hold_Types="n")
+
 
 def counts(jobs):
     """How many jobs live; of an array, how many tasks."""
@@ -223,6 +245,7 @@ def wait_for_start(server, job_id):
                 break
             elif (
                 job["job_state"] == "Q"
+                and job["Hold_Types"] == "n"
                 and not server.knob("stopped")
                 and running < server.knob("running")
                 and parent["job_state"] == "F"
@@ -298,6 +321,13 @@ def watch(server, job_id, child, job):
         if deadline is None and order == "delete":
             verdict = {"substate": 91, "Exit_status": 271}
             verdict["comment"] = f"{job['comment']} and terminated by {job['user']}@{SERVER}"
+            over = True
+        elif deadline is None and order == "exceed_memory":
+            verdict = {
+                "substate": 93,
+                "Exit_status": -27,
+                "comment": f"{job['comment']} and exceeded resource mem",
+            }
             over = True
         elif deadline is None and now > job["started"] + limit + server.knob("late"):
             verdict = {
