@@ -32,10 +32,8 @@ from roundhouse.schedulers.base import (
     Unclear,
 )
 from roundhouse.schedulers.detect import detect
-from roundhouse.schedulers.pbs import (
-    PBS,
-    from_text,
-)
+from roundhouse.schedulers.pbs import PBS
+from roundhouse.schedulers.pbs_answers import blocks_of
 
 REAL = "pbs_transcripts"
 USER = getpass.getuser()
@@ -145,8 +143,8 @@ def test_the_fake_tells_a_dropped_dependency_as_the_real_one(fake_pbs: FakePBS, 
     job_id = fake.stdout.strip()
     assert fake.code == 0
     text = fake_pbs.run(["qstat", "-xf", job_id]).stdout
-    real = from_text(transcript(REAL, "qstat_xf_dependency_dropped").stdout)["18.pbsnode"]
-    ours = from_text(text)[job_id]
+    real = blocks_of(transcript(REAL, "qstat_xf_dependency_dropped").stdout)["18.pbsnode"]
+    ours = blocks_of(text)[job_id]
     for key in ("job_state", "substate", "depend", "Hold_Types"):
         assert ours[key] == real[key]
     assert "Exit_status" not in ours
@@ -307,8 +305,8 @@ def test_a_job_beyond_its_memory_is_killed_as_by_the_real_one(fake_pbs: FakePBS,
     wait_until(lambda: "session" in fake_pbs.jobs()[job_id], "the job has started")
     fake_pbs.exceed_memory(job_id)
     fake_pbs.wait_for_state(job_id, "F")
-    real = from_text(read_text("qstat_x_f_mem_exceeded"))["23.pbsnode"]
-    ours = from_text(fake_pbs.run(["qstat", "-x", "-f", job_id]).stdout)[job_id]
+    real = blocks_of(read_text("qstat_x_f_mem_exceeded"))["23.pbsnode"]
+    ours = blocks_of(fake_pbs.run(["qstat", "-x", "-f", job_id]).stdout)[job_id]
     for key in ("job_state", "substate", "Exit_status", "run_count"):
         assert ours[key] == real[key], key
     assert ours["comment"].endswith(" and exceeded resource mem")

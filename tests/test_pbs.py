@@ -21,15 +21,9 @@ from roundhouse.schedulers.base import (
     Unclear,
     array_id,
 )
-from roundhouse.schedulers.pbs import (
-    PBS,
-    from_text,
-    job_of,
-    read_delete,
-    read_selection,
-    read_status,
-    read_submission,
-)
+from roundhouse.schedulers.pbs import PBS
+from roundhouse.schedulers.pbs_answers import blocks_of, job_of, read_delete, read_selection, read_status
+from roundhouse.schedulers.pbs_qsub import read_submission
 
 REAL = "pbs_transcripts"
 USER = getpass.getuser()
@@ -277,7 +271,7 @@ def test_a_job_is_judged_by_its_state_alone(attributes: dict[str, str], state: J
 
 
 def test_long_values_of_the_text_form_are_put_together() -> None:
-    jobs = from_text(transcript(REAL, "qstat_xf_dependency_dropped").stdout)
+    jobs = blocks_of(transcript(REAL, "qstat_xf_dependency_dropped").stdout)
     attributes = jobs["18.pbsnode"]
     assert attributes["Variable_List"].startswith("PBS_O_HOME=/home/hpc,PBS_O_LANG=C.UTF-8,")
     assert attributes["Variable_List"].endswith("PBS_O_QUEUE=workq,PBS_O_HOST=pbsnode")
@@ -286,7 +280,7 @@ def test_long_values_of_the_text_form_are_put_together() -> None:
 
 def test_a_variable_of_many_lines_cannot_pass_for_an_attribute() -> None:
     text = "Job Id: 1.head\n    job_state = R\n    Variable_List = A=one\n    job_state = F\n    substate = 42\n\n"
-    [attributes] = from_text(text).values()
+    [attributes] = blocks_of(text).values()
     assert (attributes["job_state"], attributes["substate"]) == ("R", "42")
 
 

@@ -28,7 +28,7 @@ from roundhouse.schedulers.base import (
     Unclear,
 )
 from roundhouse.schedulers.detect import detect
-from roundhouse.schedulers.pbs import read_delete
+from roundhouse.schedulers.pbs_answers import read_delete
 from roundhouse.schedulers.torque import Torque, read_status, read_submission
 
 TORQUE = "torque_transcripts"
@@ -157,7 +157,10 @@ def test_that_a_job_is_gone_already_is_no_complaint(name: str, complaints: int) 
 
 
 def test_a_path_that_qsub_would_tear_apart_is_refused(tmp_path: Path) -> None:
-    answer = Torque(USER).submit(replay({}), tmp_path / "my experiments" / "job.sh", "rhx")
+    script = tmp_path / "my experiments" / "job.sh"
+    script.parent.mkdir()
+    script.touch()
+    answer = Torque(USER).submit(replay({}), script, "rhx")
     assert isinstance(answer, Refused)
     assert "my experiments" in answer.why
 
