@@ -143,7 +143,7 @@ def test_tasks_are_killed_one_by_one_and_each_resumes_by_itself(fake_pbs: FakePB
     rounds.give_up("node")
     rounds.pass_until(lambda: all(len(rounds.begun(name)) == 2 for name in names[1:]), "four go on")
     assert rounds.causes("whole") == ["None"]
-    assert [rounds.causes(name)[0] for name in names[1:]] == ["preempted", "unknown", "unknown", "unknown"]
+    assert [rounds.causes(name)[0] for name in names[1:]] == ["preempted", "node", "unknown", "unknown"]
     assert [rounds.begun(name) for name in names] == [[0], *[[0, 3]] * 4]
     complete(rounds, *names)
 

@@ -39,7 +39,7 @@ from roundhouse.schedulers.pbs_answers import (
 )
 
 AT_A_TIME = 20  # IDs in one command. qstat opens a connection for each, from one of the 511 reserved ports of the host
-ONE_BY_ONE = 100  # jobs that have left the queue and are asked for in one query
+ONE_BY_ONE = 100  # jobs that have left the queue, and names, that are asked for in one query
 DELETIONS = 3  # times that cancel deletes what is still queued
 LISTED = 10  # jobs or ranges of tasks that a complaint names
 
@@ -95,7 +95,7 @@ class PBS:
             # One that runs takes its time to end, and must not be signalled twice.
             left = [one for one in left if one in queued or one not in named]
             if times == DELETIONS or not left:
-                return [*complaints, *inquiry.unread(), *still_queued(queued)]
+                return [*complaints, *inquiry.unread(wanted), *still_queued(queued)]
             for words in pbs_qdel.commands(left, inquiry.jobs):
                 complaints |= dict.fromkeys(read_delete(run(["qdel", *words])))
             named |= {*left} - queued
@@ -129,7 +129,7 @@ class PBS:
             return answer
         why = (
             f"qsub accepted the job as {answer.job_id}, and then it was rejected by the destinations of routing queue "
-            f"{queue or 'of the server'} ({', '.join(destinations)}): {known.complaint}"
+            f"{queue or '(the default one)'} ({', '.join(destinations)}): {known.complaint}"
         )
         return Refused(why, scope=Scope.REQUEST)
 
@@ -160,7 +160,6 @@ class Inquiry:
     run: Run
     user: str
     history: bool = True  # whether the server keeps what it knows of jobs that have ended
-    one_by_one: int = ONE_BY_ONE  # how many jobs that have left the queue may still be asked for
     jobs: dict[str, Attributes] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
 
@@ -169,27 +168,23 @@ class Inquiry:
         self._ask_for({*self._select()})
 
     def ask_for_others(self, ids: Collection[str]) -> None:
-        """Those of these jobs that have not been told of yet: most have ended.
+        """Those of these jobs that are not known yet: most have ended.
 
         There may be more than can be asked for one by one. The state of the others is unknown until a later query.
         """
         others = sorted({*ids} - {*self.jobs})
-        now, later = others[: self.one_by_one], others[self.one_by_one :]
-        self.one_by_one -= len(now)
-        self.unreadable += [f"{one} has left the queue, and is asked for in a later pass" for one in later]
-        self._ask_by_id(now)
+        self._ask_by_id(others[:ONE_BY_ONE])
+        self.unreadable += [
+            f"{one} has left the queue, and is asked for in a later pass" for one in others[ONE_BY_ONE:]
+        ]
 
     def look_up(self, names: Collection[str]) -> None:
         """Jobs of these names that have ended, if no job of that name is known yet."""
-        told = {job["Job_Name"] for job in self.jobs.values()}
-        for name in sorted({*names} - told):
-            if not self.history:
-                return
-            if self.one_by_one <= 0:
-                self.unreadable.append(f"0 a job called {name} is looked for in a later pass")
-                continue
-            self.one_by_one -= 1
-            self.ask_for_others({*self._select(name)})
+        unknown = sorted({*names} - {job["Job_Name"] for job in self.jobs.values()})
+        for name in unknown[:ONE_BY_ONE]:
+            if self.history:
+                self._ask_by_id({*self._select(name)} - {*self.jobs})
+        self.unreadable += [f"0 a job called {name} is looked for in a later pass" for name in unknown[ONE_BY_ONE:]]
 
     def alive(self, wanted: Collection[str]) -> list[str]:
         """Those of these jobs and tasks that have not ended."""
@@ -200,9 +195,11 @@ class Inquiry:
         alive = [one for one in sorted(wanted) if one in self.jobs]
         return [one for one in alive if self.jobs[one]["job_state"] not in {*ENDED, "E"}]
 
-    def unread(self) -> list[str]:
-        """The complaint about jobs that could not be deleted, since what qstat said of them cannot be read."""
-        return [f"not deleted, for qstat's answer about it cannot be read: {row}" for row in self.unreadable]
+    def unread(self, wanted: Iterable[str]) -> list[str]:
+        """Complaints about those of these jobs that are not known since a part of qstat's answer cannot be read."""
+        rows = Jobs((), tuple(self.unreadable))
+        about = {rows.unreadable_row_of(one, f"job {one}") for one in wanted if one not in self.jobs}
+        return [f"not deleted, as qstat's answer cannot be read: {row}" for row in sorted(about - {""})]
 
     def _select(self, name: str | None = None) -> list[str]:
         """The user's live jobs; or all of this name, those that have ended too."""

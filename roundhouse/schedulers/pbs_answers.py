@@ -60,7 +60,7 @@ class Listing:
 def blocks_of(text: str, heading: str = "Job Id:") -> dict[str, Attributes]:
     """Name -> attributes, from `qstat -f`. PBS continues long values on lines that begin with a tab."""
     found: dict[str, Attributes] = {}
-    for block in re.split(rf"^{heading}\s*", text, flags=re.MULTILINE)[1:]:
+    for block in re.split(rf"^{heading}[ \t]*", text, flags=re.MULTILINE)[1:]:
         name, _, body = block.partition("\n")
         if body.startswith(" "):
             body = body.replace("\n\t", "")
@@ -79,7 +79,7 @@ def parse_listing(text: str) -> Listing:
             jobs[job_id] = attributes
         else:
             known = ", ".join(f"{key} = {value}" for key, value in [*attributes.items()][:3])
-            unreadable.append(f"{job_id} {known}".strip()[:200])
+            unreadable.append(f"{job_id} {known}".strip()[:200] or "a job without an ID")
     return Listing(jobs, tuple(unreadable))
 
 
