@@ -192,8 +192,7 @@ def check_array(fake_pbs: FakePBS, job_id: str, name: str, options: list[str]) -
 def test_a_job_runs_and_its_output_is_there_when_it_has_ended(
     fake_pbs: FakePBS, script: Script, tmp_path: Path
 ) -> None:
-    log = tmp_path / "my experiments" / "scheduler.log"
-    log.parent.mkdir()
+    log = tmp_path / "scheduler.log"
     job_id = submitted(fake_pbs, script("rhok", "echo I am $PBS_JOBID; exit 7", log=log))
     fake_pbs.wait_for_state(job_id, "F")
     assert log.read_text() == f"I am {job_id}\n"

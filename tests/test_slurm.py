@@ -459,15 +459,6 @@ def test_an_unknown_partition_is_refused(slurm: Slurm, slurm_cluster: SlurmClust
 
 
 @pytest.mark.cluster
-def test_the_log_may_lie_at_any_path(slurm: Slurm, slurm_cluster: SlurmCluster, script: Script, tmp_path: Path) -> None:
-    folder = tmp_path / 'it\'s 100% "mine", $HOME; #1 %j'
-    folder.mkdir()
-    slurm.submit(slurm_cluster.run, script("rhlog", "echo here I am", folder / "scheduler.log"), "rhlog")
-    wait_until(lambda: state_of(slurm, slurm_cluster, "rhlog") is JobState.ENDED, "the job ends")
-    assert (folder / "scheduler.log").read_text() == "here I am\n"
-
-
-@pytest.mark.cluster
 def test_a_job_does_not_inherit_the_variables_of_the_shell_that_submitted_it(
     slurm: Slurm, slurm_cluster: SlurmCluster, script: Script, tmp_path: Path
 ) -> None:

@@ -80,7 +80,7 @@ def log_in(script: str) -> str | None:
     return log[1] if log else None
 
 
-def plain_path(script: Path, text: str) -> Path:
+def beside_log(script: Path, text: str) -> Path:
     """The script by the path of its log, which lies beside it: that one holds no character that qsub misreads."""
     log = log_in(text)
     beside = Path(log).parent / script.name if log else script

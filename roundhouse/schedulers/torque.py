@@ -80,7 +80,7 @@ class Torque:
 
     def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
         text = script.read_text(encoding="utf-8", errors="replace")
-        path, log = str(pbs_qsub.plain_path(script, text)), pbs_qsub.log_in(text)
+        path, log = str(pbs_qsub.beside_log(script, text)), pbs_qsub.log_in(text)
         if not PLAIN.fullmatch(path):
             return Refused(f"{path}: qsub of Torque takes no paths but of letters, digits and @+=:,./-_")
         # Slurm's qsub gives sbatch a log path of its own unless -o names one, and that would override the header's.
