@@ -497,7 +497,7 @@ def test_what_is_still_queued_after_qdel_is_reported(fake_pbs: FakePBS, script: 
         return Output(tuple(argv), 0, "", "") if argv[0] == "qdel" else fake_pbs.run(argv)
 
     complaints = PBS(USER).cancel(run, [array.replace("[]", f"[{index}]") for index in (0, 1, 3)])
-    assert complaints == ["still queued after 3 times qdel: 1[0-1].pbsnode, 1[3].pbsnode"]
+    assert complaints == ["still queued after 3 calls of qdel: 1[0-1].pbsnode, 1[3].pbsnode"]
 
 
 def test_a_running_job_is_signalled_once(fake_pbs: FakePBS, script: Script, tmp_path: Path) -> None:

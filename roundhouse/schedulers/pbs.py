@@ -106,9 +106,9 @@ class PBS:
         found: dict[str, Attributes] = {}
         unknown = [queue]
         while unknown:
-            told = read_queues(run(["qstat", "-Q", "-f", *unknown]))
-            asked, found = {*unknown, *found}, found | told
-            unknown = sorted({one for queue in told.values() for one in destinations_of(queue)} - asked)
+            listed = read_queues(run(["qstat", "-Q", "-f", *unknown]))
+            asked, found = {*unknown, *found}, found | listed
+            unknown = sorted({one for queue in listed.values() for one in destinations_of(queue)} - asked)
         return found
 
     def _routed(self, run: Run, answer: Submitted, queue: str | None) -> SubmitAnswer:
@@ -120,7 +120,7 @@ class PBS:
             name = queue or _default_queue(run(["qstat", "-B", "-f"]).stdout)
             queues = self._queues(run, name) if name else {}
             if name in queues:
-                self._destinations[queue] = [one for told in queues.values() for one in destinations_of(told)]
+                self._destinations[queue] = [one for known in queues.values() for one in destinations_of(known)]
         destinations = self._destinations.get(queue, [])
         if not destinations or any("@" in one for one in destinations):  # one on another server would not be seen here
             return answer
@@ -146,7 +146,7 @@ def still_queued(ids: Collection[str]) -> list[str]:
         arrays.setdefault(array_id(one), []).append(one)
     parts = [part for tasks in arrays.values() for part in pbs_qdel.ranges(tasks) or tasks]
     more = f" and {len(parts) - LISTED} more" if len(parts) > LISTED else ""
-    return [f"still queued after {DELETIONS} times qdel: {', '.join(parts[:LISTED])}{more}"] if parts else []
+    return [f"still queued after {DELETIONS} calls of qdel: {', '.join(parts[:LISTED])}{more}"] if parts else []
 
 
 class NoAnswer(Exception):

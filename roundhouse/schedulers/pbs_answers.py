@@ -11,7 +11,7 @@ from roundhouse.schedulers.base import Job, Jobs, JobState, Output, QueryFailed
 
 Attributes = Mapping[str, str]  # of one job or queue, as qstat -f names them
 
-ARRAY_SIZE = 10_000  # the limit of an OpenPBS server on which nobody has set one
+ARRAY_SIZE = 10_000  # the limit of an OpenPBS server that has none of its own
 JOB_ID = re.compile(r"\d+(\[\d*\])?(\.\S+)?")
 
 # Exit codes are PBS's error numbers modulo 256.
@@ -91,9 +91,9 @@ def read_listing(answer: Output, asked: Collection[str]) -> Listing | QueryFaile
     2672), and for a server that is down as well.
     """
     listing = parse_listing(answer.stdout)
-    told = {stem(job_id) for job_id in listing.jobs}
-    told |= {stem(word) for line in answer.stderr.splitlines() if GONE.search(line) for word in line.split()}
-    missing = [one for one in asked if stem(one) not in told and not _may_be_in(listing.unreadable, one)]
+    known = {stem(job_id) for job_id in listing.jobs}
+    known |= {stem(word) for line in answer.stderr.splitlines() if GONE.search(line) for word in line.split()}
+    missing = [one for one in asked if stem(one) not in known and not _may_be_in(listing.unreadable, one)]
     return QueryFailed(answer.complaint) if answer.code not in ANSWERED or missing else listing
 
 
@@ -109,7 +109,7 @@ def stem(job_id: str) -> str:
 
 
 def read_status(answer: Output, asked: Collection[str]) -> Jobs | QueryFailed:
-    """The jobs that `qstat -x -f` told of, where the server keeps history."""
+    """The jobs that `qstat -x -f` printed, where the server keeps history."""
     listing = read_listing(answer, asked)
     return listing if isinstance(listing, QueryFailed) else jobs_of(listing.jobs, listing.unreadable)
 
@@ -187,8 +187,8 @@ def read_array_limit(server: Output, queues: Iterable[Attributes] = ()) -> int:
     if server.code != 0:
         return 1
     own = re.search(r"^\s*max_array_size = (\d+)", server.stdout, re.MULTILINE)
-    told = [queue.get("max_array_size", "") for queue in queues]
-    return min([int(own[1]) if own else ARRAY_SIZE, *(int(size) for size in told if size.isdigit())])
+    others = [queue.get("max_array_size", "") for queue in queues]
+    return min([int(own[1]) if own else ARRAY_SIZE, *(int(size) for size in others if size.isdigit())])
 
 
 def read_delete(answer: Output) -> list[str]:

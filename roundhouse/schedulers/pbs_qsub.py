@@ -1,4 +1,4 @@
-"""What qsub of OpenPBS and PBS Pro answers, and what a job script tells qsub. Pure functions.
+"""What qsub of OpenPBS and PBS Pro answers, and what a job script asks qsub for. Pure functions.
 
 A refusal is recognised by qsub's exit code, which is PBS's error number modulo 256 (pbs_error.h): wording differs
 between versions, and a site's hooks say what they like.

@@ -1,4 +1,4 @@
-"""Torque, and what takes its manners: how to ask it, and how to read what it says."""
+"""Torque, and what has its commands (Slurm's qsub, qstat and qdel): how to ask it, and how to read its answers."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Torque:
 
 
 def read_array_limit(answer: Output) -> int:
-    """The most tasks of an array, which the server tells only if somebody has set it. Without an answer, 1."""
+    """The most tasks of an array, which the server prints only if it has been set. Without an answer, 1."""
     if answer.code != 0:
         return 1
     size = re.search(r"^set server max_job_array_size = (\d+)", answer.stdout, re.MULTILINE)
@@ -134,7 +134,7 @@ def read_submission(answer: Output) -> SubmitAnswer:
 
 
 def slurm_tasks(jobs: Jobs, run: Run) -> Jobs | QueryFailed:
-    """The jobs that Slurm's qstat told of, those of arrays by task: which they are, only scontrol knows."""
+    """The jobs that Slurm's qstat listed, those of arrays by task: which they are, only scontrol knows."""
     if not jobs.jobs:
         return jobs
     answer = run(SHOW)
@@ -147,8 +147,8 @@ def slurm_tasks(jobs: Jobs, run: Run) -> Jobs | QueryFailed:
 
 def read_tasks(answer: Output) -> dict[str, list[str]]:
     """Job ID -> the tasks that the job stands for, such as 12_3, from `scontrol show job`."""
-    told = re.findall(r"^JobId=(\d+) ArrayJobId=(\d+) ArrayTaskId=([\d,-]+)", answer.stdout, re.MULTILINE)
-    return {job: [f"{array}_{index}" for index in indices(ranges)] for job, array, ranges in told}
+    found = re.findall(r"^JobId=(\d+) ArrayJobId=(\d+) ArrayTaskId=([\d,-]+)", answer.stdout, re.MULTILINE)
+    return {job: [f"{array}_{index}" for index in indices(ranges)] for job, array, ranges in found}
 
 
 def indices(ranges: str) -> list[int]:
@@ -158,9 +158,9 @@ def indices(ranges: str) -> list[int]:
 
 
 def read_status(answer: Output, user: str) -> Jobs | QueryFailed:
-    """The user's own jobs among all that `qstat -f` told of: the live, and the ended while the server keeps them."""
+    """The user's own jobs among all that `qstat -f` listed: the live, and the ended while the server keeps them."""
     listing = pbs_answers.parse_listing(answer.stdout)
-    # An error may exit with 0 and be told by words on stderr alone. The dynamic linker's are none of qstat's.
+    # An error may exit with 0, with words on stderr alone. Those of the dynamic linker are not qstat's.
     said = [line for line in answer.stderr.splitlines() if line.strip() and "ld.so:" not in line]
     nothing = not answer.stdout.strip() and not said
     answered = answer.code == 0 and (listing.jobs or listing.unreadable or nothing)
