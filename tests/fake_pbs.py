@@ -39,6 +39,15 @@ class FakePBS:
         new.write_text(json.dumps(knobs))
         new.replace(self.folder / "knobs.json")
 
+    @property
+    def crashed(self) -> bool:
+        """Whether a qdel has crashed the server, as it may crash a real one."""
+        return (self.folder / "crashed").exists()
+
+    def commands(self) -> list[list[str]]:
+        """All commands that were called, in order."""
+        return [line.split() for line in (self.folder / "commands").read_text().splitlines()]
+
     def run(self, argv: Sequence[str]) -> Output:
         return run_command(argv, self.env, self.limit)
 
@@ -102,3 +111,4 @@ def fake_pbs(tmp_path: Path) -> Iterator[FakePBS]:
         yield fake
     finally:
         fake.shut_down()
+    assert not fake.crashed, "a qdel has crashed the server"

@@ -143,7 +143,7 @@ def test_tasks_are_killed_one_by_one_and_each_resumes_by_itself(fake_pbs: FakePB
     rounds.give_up("node")
     rounds.pass_until(lambda: all(len(rounds.begun(name)) == 2 for name in names[1:]), "four go on")
     assert rounds.causes("whole") == ["None"]
-    assert [rounds.causes(name)[0] for name in names[1:]] == ["deleted", "unknown", "unknown", "unknown"]
+    assert [rounds.causes(name)[0] for name in names[1:]] == ["deleted", "node", "unknown", "unknown"]
     assert [rounds.begun(name) for name in names] == [[0], *[[0, 3]] * 4]
     complete(rounds, *names)
 
@@ -300,6 +300,39 @@ def test_a_queued_task_whose_attempt_is_over_is_deleted_on_sight_without_the_oth
     fake_pbs.turn()
     complete(rounds, "a", "b")
     assert rounds.begun("a") == rounds.begun("b") == [0]
+
+
+def test_cancelling_several_arrays_and_single_jobs_deletes_all_of_them(
+    fake_pbs: FakePBS, rounds: ClusterRounds
+) -> None:
+    fake_pbs.turn(stopped=True, max_array_size=12)
+    names = [f"e{number}" for number in range(25)]
+    write(rounds, *names)
+    rounds.call()
+    assert tasks(fake_pbs) == [12, 12]
+    kept = names[3]
+    done = rounds.call("--cancel", "--only", "e[0124-9]*")
+    assert (done.returncode, done.stderr) == (DONE, "")
+    left = {one for one, job in fake_pbs.jobs().items() if job["job_state"] == "Q" and "[]" not in one}
+    assert left == {rounds.view(kept)["job_id"]}
+    assert not fake_pbs.crashed
+
+
+def test_queued_tasks_of_several_arrays_whose_attempts_are_over_are_deleted_in_one_pass(
+    fake_pbs: FakePBS, rounds: ClusterRounds
+) -> None:
+    fake_pbs.turn(stopped=True, max_array_size=4)
+    names = [f"e{number}" for number in range(9)]
+    write(rounds, *names)
+    rounds.call()
+    over = ("e0", "e2", "e5", "e7", "e8")
+    ids = {rounds.view(name)["job_id"] for name in names if name not in over}
+    for name in over:
+        record.void(rounds.directory(name), 1, Cause.UNCLAIMED, "as if no job had been seen")
+    rounds.call("--limit", "0")
+    left = {one for one, job in fake_pbs.jobs().items() if job["job_state"] == "Q" and "[]" not in one}
+    assert left == ids
+    assert not fake_pbs.crashed
 
 
 def test_a_server_that_is_down_costs_no_task_anything(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:

@@ -7,14 +7,14 @@ import json
 import re
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from cluster import wait_until
-from fake_pbs import FakePBS
+from fake_pbs import FakePBS, make_fake_pbs
 from transcripts import transcript, transcripts
 
 from roundhouse.causes import Cause
@@ -25,6 +25,7 @@ from roundhouse.schedulers.base import (
     Job,
     Jobs,
     JobState,
+    Output,
     QueryFailed,
     Refused,
     Scope,
@@ -32,10 +33,8 @@ from roundhouse.schedulers.base import (
     Unclear,
 )
 from roundhouse.schedulers.detect import detect
-from roundhouse.schedulers.pbs import (
-    PBS,
-    from_text,
-)
+from roundhouse.schedulers.pbs import PBS
+from roundhouse.schedulers.pbs_answers import blocks_of
 
 REAL = "pbs_transcripts"
 USER = getpass.getuser()
@@ -145,8 +144,8 @@ def test_the_fake_tells_a_dropped_dependency_as_the_real_one(fake_pbs: FakePBS, 
     job_id = fake.stdout.strip()
     assert fake.code == 0
     text = fake_pbs.run(["qstat", "-xf", job_id]).stdout
-    real = from_text(transcript(REAL, "qstat_xf_dependency_dropped").stdout)["18.pbsnode"]
-    ours = from_text(text)[job_id]
+    real = blocks_of(transcript(REAL, "qstat_xf_dependency_dropped").stdout)["18.pbsnode"]
+    ours = blocks_of(text)[job_id]
     for key in ("job_state", "substate", "depend", "Hold_Types"):
         assert ours[key] == real[key]
     assert "Exit_status" not in ours
@@ -193,8 +192,7 @@ def check_array(fake_pbs: FakePBS, job_id: str, name: str, options: list[str]) -
 def test_a_job_runs_and_its_output_is_there_when_it_has_ended(
     fake_pbs: FakePBS, script: Script, tmp_path: Path
 ) -> None:
-    log = tmp_path / "my experiments" / "scheduler.log"
-    log.parent.mkdir()
+    log = tmp_path / "scheduler.log"
     job_id = submitted(fake_pbs, script("rhok", "echo I am $PBS_JOBID; exit 7", log=log))
     fake_pbs.wait_for_state(job_id, "F")
     assert log.read_text() == f"I am {job_id}\n"
@@ -307,8 +305,8 @@ def test_a_job_beyond_its_memory_is_killed_as_by_the_real_one(fake_pbs: FakePBS,
     wait_until(lambda: "session" in fake_pbs.jobs()[job_id], "the job has started")
     fake_pbs.exceed_memory(job_id)
     fake_pbs.wait_for_state(job_id, "F")
-    real = from_text(read_text("qstat_x_f_mem_exceeded"))["23.pbsnode"]
-    ours = from_text(fake_pbs.run(["qstat", "-x", "-f", job_id]).stdout)[job_id]
+    real = blocks_of(read_text("qstat_x_f_mem_exceeded"))["23.pbsnode"]
+    ours = blocks_of(fake_pbs.run(["qstat", "-x", "-f", job_id]).stdout)[job_id]
     for key in ("job_state", "substate", "Exit_status", "run_count"):
         assert ours[key] == real[key], key
     assert ours["comment"].endswith(" and exceeded resource mem")
@@ -395,7 +393,7 @@ def test_a_task_is_deleted_without_the_others_and_the_array_with_all(fake_pbs: F
     fake_pbs.wait_for_state("1[2].pbsnode", "R")
     known = tasks_of(fake_pbs, job_id)
     assert [known[index].state for index in range(4)] == [JobState.RUNNING, ENDED, JobState.RUNNING, ENDED]
-    assert (known[1].cause, known[3].cause) == (Cause.DELETED, None)  # of one that never ran, PBS keeps no verdict
+    assert (known[1].cause, known[3].cause) == (Cause.DELETED, Cause.DELETED)
     fake_pbs.run(["qdel", job_id])
     fake_pbs.wait_for_state(job_id, "F")
     assert {job.state for job in tasks_of(fake_pbs, job_id).values()} == {ENDED}
@@ -441,3 +439,195 @@ def test_the_limit_on_jobs_counts_each_task(fake_pbs: FakePBS, script: Script) -
     assert isinstance(answer, Refused)
     assert (answer.later, answer.scope) == (True, Scope.ALL)
     assert submitted(fake_pbs, script("rhone"))
+
+
+# Deleting many jobs
+
+
+@pytest.mark.parametrize("wanted", [range(12), range(1, 12), (3, 7, 10), (0, 2, 4, 6, 8, 10, 11)])
+def test_queued_tasks_are_deleted_whichever_they_are_and_no_others(
+    wanted: range | tuple[int, ...], fake_pbs: FakePBS, script: Script
+) -> None:
+    fake_pbs.turn(stopped=True)
+    array, other = submitted(fake_pbs, script("rharray", tasks=12)), submitted(fake_pbs, script("rhother", tasks=3))
+    alone = submitted(fake_pbs, script("rhalone"))
+    ids = [array.replace("[]", f"[{index}]") for index in wanted] + [other.replace("[]", "[1]"), alone]
+    assert PBS(USER).cancel(fake_pbs.run, ids[::-1]) == []
+    states = {one: job["job_state"] for one, job in fake_pbs.jobs().items() if "[]" not in one}
+    assert {one for one, state in states.items() if state == "Q"} == states.keys() - {*ids}
+    assert not fake_pbs.crashed
+
+
+def test_a_qdel_of_queued_tasks_with_other_jobs_crashes_the_server_for_ever(tmp_path: Path, script: Script) -> None:
+    fake = make_fake_pbs(tmp_path)
+    fake.turn(stopped=True)
+    array, alone = submitted(fake, script("rharray", tasks=2)), submitted(fake, script("rhalone"))
+    assert fake.run(["qdel", alone, array.replace("[]", "[0]")]).code == 0
+    assert fake.crashed and fake.run(["qstat"]).code == 255
+    fake.shut_down()
+
+
+@pytest.mark.parametrize(
+    ("words", "left"),
+    [
+        (["[3]", "[7]", "[10]"], "0-2,4-6,8-11"),
+        (["[10]", "[3]", "[7]"], "0-2,4-9,11"),
+        (["[3]", "[7-9]"], "0-2,4-6,10-11"),
+        (["[1-3]", "[5-6]", "[8-9]"], "0,4,7-11"),
+        (["[0-11]"], "-"),
+        ([f"[{index}]" for index in range(12)], "-"),
+    ],
+)
+def test_the_fake_deletes_of_separate_ranges_the_first_two_as_the_real_one(
+    words: list[str], left: str, fake_pbs: FakePBS, script: Script
+) -> None:
+    """The numbers are those of the transcript qdel_lists_of_queued_tasks."""
+    fake_pbs.turn(stopped=True)
+    array = submitted(fake_pbs, script("rharray", tasks=12))
+    assert fake_pbs.run(["qdel", *(array.replace("[]", word) for word in words)]).code == 0
+    told = blocks_of(fake_pbs.run(["qstat", "-x", "-f", array]).stdout)[array]
+    assert told["array_indices_remaining"] == left
+
+
+def test_what_is_still_queued_after_qdel_is_reported(fake_pbs: FakePBS, script: Script) -> None:
+    fake_pbs.turn(running=1)
+    alone = submitted(fake_pbs, script("rhalone"))
+    fake_pbs.wait_for_state(alone, "R")
+    array, deletions = submitted(fake_pbs, script("rharray", tasks=4)), []
+
+    def run(argv: Sequence[str]) -> Output:
+        if argv[0] != "qdel":
+            return fake_pbs.run(argv)
+        deletions.append(argv[1:])
+        return Output(tuple(argv), 0, "", "")
+
+    complaints = PBS(USER).cancel(run, [alone, *(array.replace("[]", f"[{index}]") for index in (0, 1, 3))])
+    assert complaints == ["still queued after 3 calls of qdel: 2[0-1].pbsnode, 2[3].pbsnode"]
+    assert [words[0] for words in deletions].count(alone) == 1, "what runs must not be signalled again"
+
+
+def test_a_running_job_is_signalled_once(fake_pbs: FakePBS, script: Script, tmp_path: Path) -> None:
+    fake_pbs.turn(kill_delay=60)
+    body = f"trap 'echo TERM >> {tmp_path}/signals' TERM; touch {tmp_path}/started; while :; do sleep 0.1; done"
+    job_id = submitted(fake_pbs, script("rhslow", body))
+    wait_until((tmp_path / "started").exists, "the job has started")
+    assert PBS(USER).cancel(fake_pbs.run, [job_id]) == []
+    assert PBS(USER).cancel(fake_pbs.run, [job_id]) == []  # as a later pass does, while the job lives
+    deletions = [words for words in fake_pbs.commands() if words[0] == "qdel"]
+    assert deletions == [["qdel", job_id], ["qdel", job_id]]
+
+
+# The state of many jobs
+
+
+def test_many_jobs_are_known_from_few_connections(fake_pbs: FakePBS, script: Script) -> None:
+    fake_pbs.turn(stopped=True)
+    ids = [submitted(fake_pbs, script(f"rh{number}")) for number in range(30)]
+    fake_pbs.run(["qdel", ids[0]])
+    fake_pbs.wait_for_state(ids[0], "F")
+    before = len(fake_pbs.commands())
+    known = PBS(USER).query(fake_pbs.run, ids, {f"rh{number}" for number in range(30)})
+    assert told(known) == {one: f"rh{number}" for number, one in enumerate(ids)}
+    asked = fake_pbs.commands()[before:]
+    assert asked == [["qselect", "-u", USER], ["qstat", "-f"], ["qstat", "-x", "-f", ids[0]]]
+
+
+def test_of_very_many_jobs_that_are_gone_some_are_asked_for_later(fake_pbs: FakePBS) -> None:
+    ids = [f"{number}.pbsnode" for number in range(1000, 1300)]
+    answer = PBS(USER).query(fake_pbs.run, ids, {"rhunclear"})
+    assert isinstance(answer, Jobs) and not answer.jobs
+    unknown = [one for one in ids if answer.unreadable_row_of(one, "rhx")]
+    assert unknown == ids[100:]  # no job among these is taken for gone
+    qselect, *qstats, by_name = fake_pbs.commands()
+    assert [qselect[0], *(words[0] for words in qstats), by_name[0]] == ["qselect", *["qstat"] * 5, "qselect"]
+    assert max(map(len, qstats)) < 25
+
+
+def test_of_very_many_names_some_are_looked_up_later(fake_pbs: FakePBS) -> None:
+    names = [f"rh{number}" for number in range(1000, 1103)]
+    answer = PBS(USER).query(fake_pbs.run, (), names)
+    assert isinstance(answer, Jobs)
+    assert [name for name in names if answer.unreadable_row_of("1.pbsnode", name)] == names[100:]
+    assert len(fake_pbs.commands()) == 101
+
+
+def test_a_running_task_that_its_array_does_not_list_is_known_by_its_own_id(fake_pbs: FakePBS, script: Script) -> None:
+    fake_pbs.turn(running=1)
+    array = submitted(fake_pbs, script("rharray", tasks=3))
+    fake_pbs.wait_for_state("1[0].pbsnode", "R")
+    fake_pbs.turn(running=1, tasks_missing=True)
+    assert "1[0].pbsnode" not in fake_pbs.run(["qstat", "-x", "-t", "-f", array]).stdout
+    known = PBS(USER).query(fake_pbs.run, {"1[0].pbsnode", "1[1].pbsnode"}, {"rharray"})
+    assert isinstance(known, Jobs)
+    assert {job.index: job.state for job in known.jobs}[0] is JobState.RUNNING
+    assert PBS(USER).cancel(fake_pbs.run, ["1[0].pbsnode"]) == []
+    fake_pbs.wait_for_state("1[0].pbsnode", "X")
+
+
+def test_a_held_array_is_blocked_and_its_running_tasks_are_not(fake_pbs: FakePBS, script: Script) -> None:
+    fake_pbs.turn(running=1)
+    array = submitted(fake_pbs, script("rharray", tasks=3))
+    fake_pbs.wait_for_state("1[0].pbsnode", "R")
+    fake_pbs.hold(array)
+    known = tasks_of(fake_pbs, array)
+    assert [known[index].state for index in range(3)] == [JobState.RUNNING, BLOCKED, BLOCKED]
+    assert "held" in known[1].words
+    fake_pbs.release(array)
+    assert tasks_of(fake_pbs, array)[1].state is JobState.QUEUED
+
+
+def test_words_of_a_library_beside_each_answer_do_no_harm(fake_pbs: FakePBS, script: Script) -> None:
+    fake_pbs.turn(chatter="ERROR: ld.so: object 'libx.so' from LD_PRELOAD cannot be preloaded: ignored.", stopped=True)
+    pbs, job_id = PBS(USER), submitted(fake_pbs, script("rhlong"))
+    assert pbs.identity(fake_pbs.run) == Identity("pbs", "pbsnode", USER)
+    assert pbs.array_limit(fake_pbs.run, None) == 10_000
+    assert told(pbs.query(fake_pbs.run, {job_id, "99.pbsnode"}, {"rhlong", "rhnever"})) == {job_id: "rhlong"}
+    assert pbs.cancel(fake_pbs.run, [job_id, "99.pbsnode"]) == []
+    assert pbs.query(fake_pbs.run, (), ()) == Jobs(())
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("knobs", "expected"),
+    [
+        ({"hook": "no hours left in project x"}, Refused("qsub (exit 32): qsub: no hours left in project x")),
+        ({"disabled": ["workq"]}, Refused("qsub (exit 173): qsub: Queue is not enabled", True, Scope.QUEUE)),
+        ({"queues": ["other"]}, Refused("qsub (exit 170): qsub: Unknown queue", False, Scope.QUEUE)),
+    ],
+)
+def test_a_refusal_holds_the_schedulers_words_and_what_it_is_about(
+    knobs: dict[str, Any], expected: Refused, fake_pbs: FakePBS, script: Script
+) -> None:
+    fake_pbs.turn(**knobs)
+    assert PBS(USER).submit(fake_pbs.run, script("rhx"), "rhx") == expected
+
+
+def test_a_routing_queue_allows_what_its_destinations_allow(fake_pbs: FakePBS, script: Script) -> None:
+    pbs = PBS(USER)
+    fake_pbs.turn(routes={"route": ["workq"]}, queue_array_size=3)
+    assert pbs.array_limit(fake_pbs.run, "route") == 3
+    assert isinstance(pbs.submit(fake_pbs.run, script("rhsmall", tasks=3, queue="route"), "rhsmall"), Submitted)
+    assert isinstance(pbs.submit(fake_pbs.run, script("rhone", queue="route"), "rhone"), Submitted)
+    answer = pbs.submit(fake_pbs.run, script("rhlarge", tasks=4, queue="route"), "rhlarge")
+    assert isinstance(answer, Refused)
+    assert (answer.later, answer.scope) == (False, Scope.REQUEST)
+    assert "3[].pbsnode" in answer.why and "routing queue route" in answer.why and "Unknown Job Id" in answer.why
+
+
+def test_a_job_that_may_have_gone_to_another_server_is_not_taken_for_rejected(
+    fake_pbs: FakePBS, script: Script
+) -> None:
+    fake_pbs.turn(routes={"route": ["workq", "workq@elsewhere"]}, queue_array_size=3)
+    large = script("rhlarge", tasks=4, queue="route")
+    assert PBS(USER).submit(fake_pbs.run, large, "rhlarge") == Submitted("1[].pbsnode")
+
+
+def test_the_queue_of_each_job_is_asked_for_once(fake_pbs: FakePBS, script: Script) -> None:
+    pbs = PBS(USER)
+    for name in ("rha", "rhb"):
+        assert isinstance(pbs.submit(fake_pbs.run, script(name), name), Submitted)
+    assert [words[:2] for words in fake_pbs.commands()] == [
+        ["qsub", fake_pbs.commands()[0][1]], ["qstat", "-B"], ["qstat", "-Q"], ["qsub", fake_pbs.commands()[3][1]],
+    ]  # fmt: skip

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import getpass
 import json
+import re
 from pathlib import Path
 
 import pytest
-from transcripts import replay, transcript, transcripts
+from hypothesis import given
+from hypothesis import strategies as st
+from transcripts import read_transcript, replay, transcript, transcripts
 
 from roundhouse.causes import Cause
 from roundhouse.schedulers.base import (
@@ -21,15 +24,9 @@ from roundhouse.schedulers.base import (
     Unclear,
     array_id,
 )
-from roundhouse.schedulers.pbs import (
-    PBS,
-    from_text,
-    job_of,
-    read_delete,
-    read_selection,
-    read_status,
-    read_submission,
-)
+from roundhouse.schedulers.pbs import PBS
+from roundhouse.schedulers.pbs_answers import blocks_of, job_of, read_delete, read_selection, read_status
+from roundhouse.schedulers.pbs_qsub import read_submission
 
 REAL = "pbs_transcripts"
 USER = getpass.getuser()
@@ -67,14 +64,62 @@ SUBMISSIONS: dict[str, Submitted | type] = {
     "qsub_exit_7": Submitted("13.pbsnode"),
     "qsub_too_many_cpus_is_accepted": Submitted("20.pbsnode"),
     "qsub_bad_walltime": Refused,
+    "qsub_hook_exception": Refused,
+    "qsub_rejected_by_hook": Refused,
+    "qsub_o_path_with_one_quote": Refused,
+    "qsub_o_path_with_umlaut": Refused,
     "qsub_name_too_long": Refused,
     "qsub_name_with_slash": Refused,
     "qsub_unknown_queue": Refused,
 }
-DELETIONS = ["qdel_finished", "qdel_queued", "qdel_running", "qdel_unknown"]
+DELETIONS = ["qdel_finished", "qdel_of_array_finished_task", "qdel_queued", "qdel_running", "qdel_unknown"]
 OTHERS = {
+    "history_off", "qdel_kills_server", "qdel_lists_of_queued_tasks", "qdel_three_queued_tasks_deletes_two",
     "qselect_by_name", "qstat_finished_without_x", "qstat_table_array_tasks", "qstat_table_running",
-    "qstat_unknown_id", "qstat_version", "server_down", "walltime_job_output", "qstat_x_f_mem_exceeded",
+    "qstat_unknown_id", "qstat_version", "qsub_limits_and_refusals", "server_down", "server_down_2",
+    "server_starting", "walltime_job_output",
+}  # fmt: skip
+
+# What `qstat -f` printed in transcripts without a command line: number or task -> state, cause.
+QUEUED_TASK, RUNNING_TASK, HELD_TASK = (QUEUED, None), (RUNNING, None), (BLOCKED, None)
+ENDED_TASK, DELETED_TASK, NODE_FAILED = (ENDED, None), (ENDED, Cause.DELETED), (ENDED, Cause.NODE)
+LISTINGS: dict[str, dict[str, tuple[JobState, Cause | None]]] = {
+    "qdel_force_mom_dead": {"11433": DELETED_TASK},
+    "qdel_one_queued_task": {f"11471[{n}]": DELETED_TASK if n == 2 else QUEUED_TASK for n in range(4)},
+    "qdel_whole_queued_array": {f"11471[{n}]": DELETED_TASK for n in range(4)},
+    "qhold_array": {f"11472[{n}]": DELETED_TASK if n in (1, 3) else HELD_TASK for n in range(6)},
+    "qstat_x_f_mem_exceeded": {"23": (ENDED, Cause.MEMORY)},
+    "qstat_x_f_one_task_after_qterm_immediate": {"11437[0]": RUNNING_TASK},
+    "qstat_x_f_rerun_etc": {"19": ENDED_TASK, "24": ENDED_TASK, "17": DELETED_TASK, "16": DELETED_TASK},
+    "qstat_x_f_t_all_queued_tasks_deleted_one_by_one": {f"11431[{n}]": DELETED_TASK for n in range(3)},
+    "qstat_x_f_t_array_after_server_restart": {
+        **{f"11[{n}]": ENDED_TASK for n in (1, 2, 4)},
+        **{f"11[{n}]": DELETED_TASK for n in (0, 3)},
+        **{f"11[{n}]": RUNNING_TASK for n in (5, 6)},
+    },
+    "qstat_x_f_t_array_begun_then_held": {f"11407[{n}]": HELD_TASK if n else RUNNING_TASK for n in range(5)},
+    "qstat_x_f_t_array_deleted": {f"12[{n}]": DELETED_TASK for n in range(5)},
+    "qstat_x_f_t_array_held_and_rerun": {f"11405[{n}]": ENDED_TASK if n == 1 else RUNNING_TASK for n in range(5)},
+    "qstat_x_f_t_array_held_before_begin": {f"11408[{n}]": HELD_TASK for n in range(3)},
+    "qstat_x_f_t_array_mid": {
+        f"5[{n}]": (ENDED_TASK, RUNNING_TASK, QUEUED_TASK)[n // 2] for n in range(6)
+    },
+    "qstat_x_f_t_array_never_fits": {f"11410[{n}]": HELD_TASK for n in range(3)},
+    "qstat_x_f_t_array_rejected_by_route": {},
+    "qstat_x_f_t_array_running": {f"5[{n}]": RUNNING_TASK if n < 2 else QUEUED_TASK for n in range(6)},
+    "qstat_x_f_t_node_down_requeued": {
+        **{f"11[{n}]": ENDED_TASK for n in (1, 2, 4, 5)},
+        **{f"11[{n}]": DELETED_TASK for n in (0, 3)},
+        **{f"32[{n}]": NODE_FAILED for n in (0, 1)},
+        **dict.fromkeys(("11[6]", "32[2]", "32[3]", "29", "18", "33"), QUEUED_TASK),
+    },
+    "qstat_x_f_t_tasks_deleted": {
+        **{f"11[{n}]": RUNNING_TASK for n in (0, 1)},
+        **{f"11[{n}]": QUEUED_TASK for n in (2, 4, 5, 6)},
+        **{f"12[{n}]": RUNNING_TASK for n in (0, 1)},
+        **dict.fromkeys(("11[3]", "12[2]", "12[3]", "12[4]"), DELETED_TASK),
+    },
+    "qstat_x_t_f_array_after_qterm_immediate": {"11437[2]": QUEUED_TASK, "11438": ENDED_TASK},
 }  # fmt: skip
 
 
@@ -94,7 +139,7 @@ def told(answer: Jobs | QueryFailed) -> dict[str, tuple[str, JobState, Cause | N
 
 def test_every_transcript_is_used() -> None:
     files = {path.stem for path in (Path(__file__).parent / "data" / REAL).glob("*.txt")}
-    assert files == STATUS.keys() | SUBMISSIONS.keys() | set(DELETIONS) | OTHERS
+    assert files == STATUS.keys() | LISTINGS.keys() | SUBMISSIONS.keys() | set(DELETIONS) | OTHERS
 
 
 def as_text(document: str) -> str:
@@ -128,6 +173,50 @@ def test_a_document_that_tells_of_the_first_job_alone_is_no_answer() -> None:
     assert isinstance(read_status(text, asked_in(answer)), QueryFailed)
 
 
+def listing(name: str) -> str:
+    """What `qstat -f` printed in a transcript, without the command line and the exit code."""
+    text = (Path(__file__).parent / "data" / REAL / f"{name}.txt").read_text()
+    return (
+        re.split(r"^\[", text[text.find("Job Id:") :], maxsplit=1, flags=re.MULTILINE)[0] if "Job Id:" in text else ""
+    )
+
+
+@pytest.mark.parametrize("name", sorted(LISTINGS))
+def test_what_a_real_qstat_listed_is_what_is_known(name: str) -> None:
+    answer = read_status(said(0, listing(name)), [])
+    assert isinstance(answer, Jobs) and not answer.unreadable
+    assert {job.id.removesuffix(".pbsnode"): (job.state, job.cause) for job in answer.jobs} == LISTINGS[name]
+
+
+def test_without_history_a_task_that_has_ended_may_have_run() -> None:
+    jobs = blocks_of(listing("qdel_one_queued_task"))
+    assert job_of("11471[2].pbsnode", jobs["11471[2].pbsnode"], history=False).cause is None
+
+
+@given(st.sampled_from(sorted(LISTINGS)), st.data())
+def test_a_mangled_answer_never_hides_a_job(name: str, data: st.DataObject) -> None:
+    """Whatever lines are lost, cut or replaced: a job is known, or in a row that cannot be read, or it is no answer."""
+    lines = listing(name).splitlines(keepends=True)
+    asked = [job_id for job_id in blocks_of("".join(lines)) if "[]" not in job_id]
+    for index in data.draw(st.sets(st.integers(0, max(len(lines) - 1, 0)), max_size=12)) if lines else ():
+        lines[index] = data.draw(
+            st.sampled_from(["", "\n", lines[index][:9], "site: be nice\n", "Job Id:\n", "\x00\n"])
+        )
+    answer = read_status(said(0, "".join(lines)), asked)
+    if isinstance(answer, Jobs):
+        known = {job.id for job in answer.jobs}
+        assert all(one in known or answer.unreadable_row_of(one, "no name") for one in asked)
+
+
+def test_a_row_that_cannot_be_read_leaves_the_others_known() -> None:
+    text = "Job Id: 12.head\n    Job_Name = rhx\n    job_state = R\n\nJob Id: 13.head\n    queue = workq\n\n"
+    answer = read_status(said(0, text), ["12.head", "13.head"])
+    assert told(answer) == {"12.head": ("rhx", RUNNING, None)}
+    assert isinstance(answer, Jobs)
+    assert answer.unreadable == ("13.head queue = workq",)
+    assert answer.unreadable_row_of("13.head", "rhy") and not answer.unreadable_row_of("14.head", "rhy")
+
+
 @pytest.mark.parametrize("name", ["qstat_unknown_id", "qstat_finished_without_x"])
 def test_a_job_said_to_be_unknown_or_finished_is_not_known(name: str) -> None:
     answer = transcript(REAL, name)
@@ -140,8 +229,9 @@ def test_a_submission_is_read_as_what_it_was(name: str) -> None:
     if isinstance(expected, Submitted):
         assert answer == expected
     else:
-        assert type(answer) is expected
-        assert not getattr(answer, "later", False)
+        assert isinstance(answer, Refused)
+        assert answer.scope is Scope.QUEUE if name == "qsub_unknown_queue" else answer.scope is Scope.REQUEST
+        assert answer.later == (name == "qsub_hook_exception")
 
 
 def test_a_server_that_is_down_answers_nothing_though_it_prints_valid_json() -> None:
@@ -173,27 +263,82 @@ def test_a_table_instead_of_ids_is_a_failed_query(name: str) -> None:
     assert isinstance(read_selection(transcript(REAL, name)), QueryFailed)
 
 
-@pytest.mark.parametrize(
-    ("code", "stderr"),
-    [
-        (38, "qsub: would exceed complex's per-user limit of jobs in 'Q' state"),
-        (39, "qsub: would exceed queue workq's per-user limit on resource ncpus"),
-        (198, "qsub: Maximum number of jobs already in queue"),
-        (38, "qsub: Maximum number of jobs already in complex"),
-        (38, "qsub: Maximum number of jobs for user me already in queue workq"),
-        (38, "qsub: Maximum number of jobs in 'Q' state for project p already in complex"),
-    ],
+REFUSALS: dict[int, tuple[bool, Scope]] = {
+    3: (True, Scope.SIZE),
+    38: (True, Scope.ALL),
+    39: (True, Scope.REQUEST),
+    198: (True, Scope.QUEUE),
+    173: (True, Scope.QUEUE),
+    159: (False, Scope.QUEUE),
+    170: (False, Scope.QUEUE),
+    174: (False, Scope.QUEUE),
+    189: (False, Scope.ALL),
+    **dict.fromkeys((1, 2, 166, 187, 188), (False, Scope.REQUEST)),
+}
+SUBMITTED_OR_REFUSED = re.findall(
+    r"^### (.*)\n((?:.*\n)*?)# (?:Refused|Submitted|Unclear)",
+    (Path(__file__).parent / "data" / REAL / "qsub_limits_and_refusals.txt").read_text(),
+    re.MULTILINE,
 )
-def test_a_limit_means_later(code: int, stderr: str) -> None:
-    answer = read_submission(said(code, "", stderr))
-    assert isinstance(answer, Refused)
-    assert answer.later
 
 
-def test_an_array_that_is_too_large_may_be_accepted_in_parts() -> None:
-    answer = read_submission(said(3, "", "qsub: Array job exceeds server or queue size limit"))
+@pytest.mark.parametrize(("what", "text"), SUBMITTED_OR_REFUSED, ids=[what for what, _ in SUBMITTED_OR_REFUSED])
+def test_each_answer_of_a_real_qsub_is_read_as_what_it_is(what: str, text: str) -> None:
+    [said] = read_transcript(text)
+    answer = read_submission(said)
+    if said.code == 0:
+        assert answer == Submitted(said.stdout.strip())
+    elif said.code == 160:  # the server named behind @ was not reached
+        assert isinstance(answer, Unclear)
+    else:
+        assert isinstance(answer, Refused) and said.code is not None
+        expected = REFUSALS[said.code]
+        if what.startswith("queue max_queued ") or what in ("queue array of 10", QUEUE_THRESHOLD):
+            expected = (True, Scope.QUEUE)
+        elif what == "project bad":
+            expected = (False, Scope.ALL)
+        assert (answer.later, answer.scope) == expected
+        assert said.stderr.splitlines()[0].strip() in answer.why
+
+
+QUEUE_THRESHOLD = "queue queued_jobs_threshold o:PBS_ALL, job 2"
+
+
+def test_all_answers_of_the_real_qsub_are_tried() -> None:
+    assert len(SUBMITTED_OR_REFUSED) == 52
+
+
+def test_the_words_of_a_sites_hook_are_kept() -> None:
+    answer = read_submission(transcript(REAL, "qsub_rejected_by_hook"))
     assert isinstance(answer, Refused)
-    assert answer.later and answer.scope is Scope.SIZE
+    words = "Your job must request a project that has hours left (project x has used 100%)"
+    assert answer.why.startswith(f"qsub (exit 32): qsub: {words}")
+
+
+NOISE = "ERROR: ld.so: object 'libsite.so' from LD_PRELOAD cannot be preloaded: ignored.\nsite: be nice\n"
+
+
+def test_words_of_a_wrapper_or_a_library_beside_an_answer_do_no_harm() -> None:
+    assert read_submission(said(0, "project x: 12 hours left\n12.head\n", NOISE)) == Submitted("12.head")
+    refused = read_submission(said(170, "", f"{NOISE}qsub: Unknown queue\n"))
+    assert refused == Refused("qsub (exit 170): qsub: Unknown queue", scope=Scope.QUEUE)
+    assert read_selection(said(0, "12.head\n13[].head\n", NOISE)) == ["12.head", "13[].head"]
+    assert read_selection(said(0, "", NOISE)) == []
+    assert read_delete(said(35, "", f"{NOISE}qdel: Job has finished 12.head\n")) == []
+    assert read_delete(said(159, "", f"{NOISE}qdel: Unauthorized Request 12.head\n")) == [
+        "qdel: Unauthorized Request 12.head"
+    ]
+    listing = "Job Id: 12.head\n    Job_Name = rhx\n    job_state = R\n\n"
+    known = read_status(said(153, listing, f"{NOISE}qstat: Unknown Job Id 13.head\n"), ["12.head", "13.head"])
+    assert told(known) == {"12.head": ("rhx", RUNNING, None)}
+
+
+def test_a_complaint_of_qselect_itself_is_no_empty_queue() -> None:
+    assert isinstance(read_selection(said(0, "", "qselect: Unknown error")), QueryFailed)
+
+
+def test_a_code_of_a_refusal_from_something_that_is_not_qsub_is_unclear() -> None:
+    assert isinstance(read_submission(said(170, "", "the wrapper of this site has failed")), Unclear)
 
 
 SERVER = "Server: pbsnode\n    server_state = Active\n    default_queue = workq\n"
@@ -277,7 +422,7 @@ def test_a_job_is_judged_by_its_state_alone(attributes: dict[str, str], state: J
 
 
 def test_long_values_of_the_text_form_are_put_together() -> None:
-    jobs = from_text(transcript(REAL, "qstat_xf_dependency_dropped").stdout)
+    jobs = blocks_of(transcript(REAL, "qstat_xf_dependency_dropped").stdout)
     attributes = jobs["18.pbsnode"]
     assert attributes["Variable_List"].startswith("PBS_O_HOME=/home/hpc,PBS_O_LANG=C.UTF-8,")
     assert attributes["Variable_List"].endswith("PBS_O_QUEUE=workq,PBS_O_HOST=pbsnode")
@@ -286,7 +431,7 @@ def test_long_values_of_the_text_form_are_put_together() -> None:
 
 def test_a_variable_of_many_lines_cannot_pass_for_an_attribute() -> None:
     text = "Job Id: 1.head\n    job_state = R\n    Variable_List = A=one\n    job_state = F\n    substate = 42\n\n"
-    [attributes] = from_text(text).values()
+    [attributes] = blocks_of(text).values()
     assert (attributes["job_state"], attributes["substate"]) == ("R", "42")
 
 

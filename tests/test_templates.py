@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -677,10 +678,23 @@ def test_a_value_in_a_header_stays_in_its_line(value: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "local"])
-@pytest.mark.parametrize("name", ["with\nline break", "with\rreturn", "with\x00nul"])
-def test_a_folder_that_would_break_a_header_is_refused(bench: Bench, kind: str, name: str) -> None:
+@pytest.mark.parametrize("name", ["with\nline break", "with\rreturn", "größe 'x' \"y\" %j"])
+def test_a_folder_that_would_break_a_header_is_reached_by_a_link(
+    bench: Bench, kind: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     bench.kind, bench.path = kind, name
-    with pytest.raises(RoundhouseError, match="control character|NUL"):
+    (link,) = re.findall(
+        r"^#(?:PBS -o |SBATCH --output=)(.*)/attempts/1/scheduler\.log$", bench.script().read_text(), re.M
+    )
+    assert re.fullmatch(r"[\w./-]+", link, re.ASCII)
+    assert Path(link).readlink() == bench.directory
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "local"])
+def test_a_folder_that_no_shell_can_name_is_refused(bench: Bench, kind: str) -> None:
+    bench.kind, bench.path = kind, "with\x00nul"
+    with pytest.raises(RoundhouseError, match="NUL"):
         bench.script()
 
 

@@ -24,11 +24,12 @@ from roundhouse.schedulers.base import (
     Output,
     QueryFailed,
     Refused,
+    Scope,
     Submitted,
     Unclear,
 )
 from roundhouse.schedulers.detect import detect
-from roundhouse.schedulers.pbs import read_delete
+from roundhouse.schedulers.pbs_answers import read_delete
 from roundhouse.schedulers.torque import Torque, read_status, read_submission
 
 TORQUE = "torque_transcripts"
@@ -142,6 +143,37 @@ def test_a_refusal_by_slurm_is_told_in_its_words_however_long_the_command_was() 
     assert "Requested node configuration is not available" in read.why
 
 
+@pytest.mark.parametrize(
+    ("words", "later", "scope"),
+    [
+        ("Unknown queue MSG=cannot locate queue", False, Scope.QUEUE),
+        ("Queue is not enabled MSG=queue is disabled", True, Scope.QUEUE),
+        ("Unauthorized Request MSG=group ACL is not satisfied", False, Scope.ALL),
+        ("Invalid account", False, Scope.ALL),
+        ("Maximum number of jobs already in queue MSG=total", True, Scope.ALL),
+        ("Job exceeds queue resource limits MSG=cannot satisfy queue max walltime requirement", False, Scope.REQUEST),
+    ],
+)
+def test_what_a_refusal_is_about_is_read_from_its_words(words: str, later: bool, scope: Scope) -> None:
+    answer = read_submission(said(170, "", f"qsub: submit error ({words})"))
+    assert isinstance(answer, Refused)
+    assert (answer.later, answer.scope) == (later, scope)
+
+
+def test_words_of_the_dynamic_linker_beside_an_answer_do_no_harm() -> None:
+    noise = "ERROR: ld.so: object 'libsite.so' from LD_PRELOAD cannot be preloaded: ignored.\n"
+    assert read_status(said(0, "", noise), "ann") == Jobs(())
+    assert read_status(said(0, REAL_TORQUE, noise), "ann") == read_status(said(0, REAL_TORQUE), "ann")
+    assert read_submission(said(0, "4321.head.example.org\n", noise)) == Submitted("4321.head.example.org")
+
+
+def test_a_row_that_cannot_be_read_leaves_the_others_known() -> None:
+    answer = read_status(said(0, REAL_TORQUE.replace("    Job_Name = rhcba9876543210\n", "")), "ann")
+    assert isinstance(answer, Jobs)
+    assert [job.id for job in answer.jobs] == ["4321.head.example.org"]
+    assert answer.unreadable_row_of("4322.head.example.org", "rhcba9876543210")
+
+
 def test_a_full_queue_means_later() -> None:
     answer = read_submission(said(198, "", "qsub: submit error (Maximum number of jobs already in queue MSG=total)"))
     assert isinstance(answer, Refused)
@@ -157,7 +189,10 @@ def test_that_a_job_is_gone_already_is_no_complaint(name: str, complaints: int) 
 
 
 def test_a_path_that_qsub_would_tear_apart_is_refused(tmp_path: Path) -> None:
-    answer = Torque(USER).submit(replay({}), tmp_path / "my experiments" / "job.sh", "rhx")
+    script = tmp_path / "my experiments" / "job.sh"
+    script.parent.mkdir()
+    script.touch()
+    answer = Torque(USER).submit(replay({}), script, "rhx")
     assert isinstance(answer, Refused)
     assert "my experiments" in answer.why
 

@@ -74,7 +74,8 @@ def look(scheduler: Scheduler, run: Run, records: Sequence[Record]) -> Look:
     newest = [rec.newest for rec in records if rec.newest and _is_asked_about(rec.newest)]
     attempts = [attempt for attempt in newest if attempt.opened.ran_at(here)]
     ids = {attempt.job_id for attempt in attempts if attempt.job_id}
-    names = {attempt.opened.job_name for attempt in attempts}
+    # By name only where no ID is recorded: PBS looks each name up over a connection of its own.
+    names = {attempt.opened.job_name for attempt in attempts if not attempt.job_id}
     jobs = scheduler.query(run, ids, names, min((attempt.opened.at for attempt in attempts), default=None))
     return Look(jobs, identity, time.monotonic() - began)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from roundhouse.experiment import Experiment, Resources
 from roundhouse.passes import render
 from roundhouse.passes.packing import Allocation
+from roundhouse.passes.plain_path import plain_path
 from roundhouse.records import record, shared_job
 from roundhouse.records.snapshot import Copies
 from roundhouse.schedulers.base import Identity, Run, Scheduler
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from roundhouse.machine.slots import Room
     from roundhouse.site import Site
 
+NO_LOG = "/dev/null"  # where no path would do; templates know it. What the run itself prints is in out.log all the same
 STOP_BEFORE = 60  # seconds before the walltime at which training stops by itself; a tenth of it, if that is less
 
 
@@ -68,11 +70,10 @@ class Workplace:
         `code`: the hash of the copy that it runs, instead of the checkout.
         """
         directory = self.directory(experiment).absolute()
-        log = record.attempt_directory(directory, number) / record.SCHEDULER_LOG
         return self._render(
             resources or experiment.resources,
             token,
-            str(log),
+            record.attempt_directory(directory, number) / record.SCHEDULER_LOG,
             directory=directory,
             number=number,
             token=token,
@@ -88,7 +89,7 @@ class Workplace:
         round_directory = Path(f"{self.experiments}/{round_name}").absolute()
         shared = shared_job.directory_of(round_directory, name)
         array = {"round": round_directory, "shared": shared, "tasks": tasks, "at_once": at_once}
-        return self._render(like, name, str(shared / "log"), array=array, copy=self._copy(round_name, code))
+        return self._render(like, name, shared / "log", array=array, copy=self._copy(round_name, code))
 
     def _copy(self, round_name: str, code: str | None) -> Path | None:
         return self.copies.path(round_name, code) if code else None
@@ -107,20 +108,20 @@ class Workplace:
         return self._render(
             allocation.resources,
             allocation.name,
-            str(shared / "log"),
+            shared / "log",
             body="allocation.sh.j2",
             shared=shared,
             copy=self._copy(allocation.round, allocation.code),
         )
 
-    def _render(self, resources: Resources, name: str, log: str, **more: Any) -> str:
+    def _render(self, resources: Resources, name: str, log: Path, **more: Any) -> str:
         if self._templates is None:
             self._templates = render.environment(self.repository / "templates")
         return render.render(
             self._templates,
             self.scheduler.kind,
             name=name,
-            log=log,
+            log=str((log if self.scheduler.kind == "local" else plain_path(log)) or NO_LOG),
             resources=resources,
             site=self.site,
             repository=self.repository.absolute(),

@@ -1,85 +1,47 @@
-"""OpenPBS and PBS Pro: how to ask them, and how to read what they say."""
+"""OpenPBS and PBS Pro: which commands to run, in which order. How to read what they print is in `pbs_answers`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from roundhouse.causes import Cause
 from roundhouse.experiment import Resources
+from roundhouse.schedulers import pbs_qdel, pbs_qsub
 from roundhouse.schedulers.base import (
     ONE_CORE,
     Identity,
-    Job,
     Jobs,
-    JobState,
-    Output,
     QueryFailed,
     Refused,
     Run,
     Scope,
     SubmitAnswer,
     Submitted,
-    Unclear,
     array_id,
     in_batches,
 )
-
-Attributes = Mapping[str, str]  # one job's, as qstat -f names them
-
-ARRAY_SIZE = 10_000  # OpenPBS's own limit
-
-# Exit codes are PBS's error numbers modulo 256.
-UNKNOWN, FINISHED = 153, 35
-ANSWERED = {0, UNKNOWN, FINISHED}  # other jobs asked for in the same breath are told of all the same
-NO_HISTORY = re.compile(r"job[ _]history", re.IGNORECASE)
-
-ENDED = {"F", "X", "C"}  # C is Torque's
-STATES = {
-    "Q": "queued", "W": "waiting", "T": "in transit", "M": "moved", "H": "held", "R": "running", "B": "array begun",
-    "S": "suspended", "U": "suspended", "E": "ending", "F": "finished", "X": "finished", "C": "completed",
-}  # fmt: skip
-NOT_STARTED = {"Q", "W", "T", "M"}
-
-# Exit_status below 0 is PBS's own verdict (pbs_job.h: JOB_EXEC_...).
-VERDICTS = {
-    -29: Cause.WALLTIME,
-    -28: Cause.WALLTIME,  # CPU time: a limit of time as well
-    -27: Cause.MEMORY,
-    -26: Cause.MEMORY,
-    -20: Cause.NODE,
-    -18: Cause.PREEMPTED,
-    -14: Cause.PREEMPTED,
-    -11: Cause.PREEMPTED,
-    -6: Cause.NODE,
-    -5: Cause.NODE,
-    -4: Cause.NODE,
-}
-LIMITS = {"walltime": Cause.WALLTIME, "cput": Cause.WALLTIME, "mem": Cause.MEMORY, "vmem": Cause.MEMORY}
-DELETED = "91"  # the substate of a job that somebody deleted
-
-# What is said of a submission that was turned down for good, by PBS or Torque. All else may have been accepted.
-REFUSED = re.compile(
-    r"^qsub: (submit error \()?(unknown (queue|resource)|illegal|job name is too long|queue is not enabled"
-    r"|access to queue is denied|unauthorized request|access from host not allowed|bad [ug]id for job execution"
-    r"|job (violates|exceeds) queue|resource limit exceeds|no default queue|job rejected by all possible"
-    r"|invalid (account|credential|request|job dependency|option)|undefined attribute|cannot set attribute"
-    r"|resource invalid in|node\(s\) specification|attribute value is out of range|.*cannot be used with \"?select"
-    r"|.*script file|.*no such file|jobscript size)",
-    re.IGNORECASE | re.MULTILINE,
+from roundhouse.schedulers.pbs_answers import (
+    ENDED,
+    NO_HISTORY,
+    UNKNOWN,
+    Attributes,
+    destinations_of,
+    jobs_of,
+    parse_listing,
+    read_array_limit,
+    read_delete,
+    read_listing,
+    read_queues,
+    read_selection,
+    stem,
 )
-# Likewise, but it will be accepted once there is room.
-LIMITED = re.compile(
-    r"^qsub: (submit error \()?(.*would exceed|maximum number of jobs .*already in)", re.IGNORECASE | re.MULTILINE
-)
-# Likewise, but an array of fewer tasks is accepted: a queue may allow less than its server.
-TOO_LARGE = re.compile(r"^qsub: array job exceeds server or queue size limit", re.IGNORECASE | re.MULTILINE)
-GONE = re.compile(
-    r"job has finished|unknown job id|request invalid for (state of job|finished array subjob)"
-    r"|delete already in progress",
-    re.IGNORECASE,
-)
+
+AT_A_TIME = 20  # IDs in one command. qstat opens a connection for each, from one of the 511 reserved ports of the host
+ONE_BY_ONE = 100  # jobs that have left the queue, and names, that are asked for in one query
+DELETIONS = 3  # times that cancel deletes what is still queued
+LISTED = 10  # jobs or ranges of tasks that a complaint names
 
 
 class PBS:
@@ -90,6 +52,7 @@ class PBS:
 
     def __init__(self, user: str) -> None:
         self.user = user
+        self._destinations: dict[str | None, list[str]] = {}  # of each queue that was asked for
 
     def identity(self, run: Run) -> Identity | QueryFailed:
         answer = run(["qstat", "-B", "-f"])
@@ -99,137 +62,180 @@ class PBS:
         return Identity(self.kind, server[1], self.user)
 
     def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
-        return read_submission(run(["qsub", str(script)]))
+        text = script.read_text(encoding="utf-8", errors="replace")
+        answer = pbs_qsub.read_submission(run(["qsub", str(pbs_qsub.beside_log(script, text))]))
+        return self._routed(run, answer, pbs_qsub.queue_in(text)) if isinstance(answer, Submitted) else answer
 
     def query(
         self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None
     ) -> Jobs | QueryFailed:
-        live = read_selection(run(["qselect", "-u", self.user]))
-        if isinstance(live, QueryFailed):
-            return live
-        known = status(run, {*live, *(array_id(one) for one in ids)})
-        if isinstance(known, QueryFailed):
-            return known
-        for name in sorted({*names} - {job.name for job in known.jobs}):
-            ended = read_selection(run(["qselect", "-x", "-u", self.user, "-N", name]))
-            past = ended if isinstance(ended, QueryFailed) else status(run, map(array_id, ended))
-            if isinstance(past, QueryFailed):
-                return past
-            known = Jobs(known.jobs + past.jobs)
-        return known
+        inquiry = Inquiry(run, self.user)
+        try:
+            inquiry.ask_for_live()
+            inquiry.ask_for_others({array_id(one) for one in ids})
+            # After `qterm -t immediate`, running tasks are missing from their array, but known by their own IDs.
+            inquiry.ask_for_others({one for one in ids if array_id(one) in inquiry.jobs})
+            inquiry.look_up(names)
+        except NoAnswer as failure:
+            return QueryFailed(str(failure))
+        return jobs_of(inquiry.jobs, inquiry.unreadable, inquiry.history)
 
     def array_limit(self, run: Run, queue: str | None) -> int:
         server = run(["qstat", "-B", "-f"])
-        default = re.search(r"^\s*default_queue = (\S+)", server.stdout, re.MULTILINE)
-        queue = queue or (default[1] if default else None)
-        return read_array_limit(server, run(["qstat", "-Q", "-f", queue]) if queue else None)
+        queue = queue or _default_queue(server.stdout)
+        return read_array_limit(server, self._queues(run, queue).values() if queue and server.code == 0 else ())
 
     def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:
-        return [line for some in in_batches(ids, 500) for line in read_delete(run(["qdel", *some]))]
+        wanted, named, complaints = {*ids}, set[str](), dict[str, None]()
+        for times in range(DELETIONS + 1):
+            inquiry = Inquiry(run, self.user)
+            try:
+                left = inquiry.alive(wanted)
+            except NoAnswer as failure:
+                return [*complaints, str(failure)]
+            queued = {one for one in left if inquiry.jobs[one]["job_state"] in pbs_qdel.WAITING}
+            # One that runs takes its time to end, and must not be signalled twice.
+            left = [one for one in left if one in queued or one not in named]
+            if times == DELETIONS or not left:
+                return [*complaints, *inquiry.unread(wanted), *still_queued(queued)]
+            for words in pbs_qdel.commands(left, inquiry.jobs):
+                complaints |= dict.fromkeys(read_delete(run(["qdel", *words])))
+            named |= {*left} - queued
+            if not queued:  # only queued jobs are left out by qdel without a word
+                break
+        return [*complaints, *inquiry.unread(wanted)]
+
+    def _queues(self, run: Run, queue: str) -> Mapping[str, Attributes]:
+        """The queue, and if it is a routing queue all that a job may be handed on to."""
+        found: dict[str, Attributes] = {}
+        unknown = [queue]
+        while unknown:
+            listed = read_queues(run(["qstat", "-Q", "-f", *unknown]))
+            asked, found = {*unknown, *found}, found | listed
+            unknown = sorted({one for queue in listed.values() for one in destinations_of(queue)} - asked)
+        return found
+
+    def _routed(self, run: Run, answer: Submitted, queue: str | None) -> SubmitAnswer:
+        """The answer, unless the job went to a routing queue whose destinations have rejected it at once.
+
+        qsub prints an ID all the same, and the server does not know the job any more, not even in its history.
+        """
+        if queue not in self._destinations:
+            name = queue or _default_queue(run(["qstat", "-B", "-f"]).stdout)
+            queues = self._queues(run, name) if name else {}
+            if name in queues:
+                self._destinations[queue] = [one for known in queues.values() for one in destinations_of(known)]
+        destinations = self._destinations.get(queue, [])
+        if not destinations or any("@" in one for one in destinations):  # one on another server would not be seen here
+            return answer
+        known = run(["qstat", "-x", "-f", answer.job_id])
+        if known.code != UNKNOWN or NO_HISTORY.search(known.stderr) or known.stdout.strip():
+            return answer
+        why = (
+            f"qsub accepted the job as {answer.job_id}, and then it was rejected by the destinations of routing queue "
+            f"{queue or '(the default one)'} ({', '.join(destinations)}): {known.complaint}"
+        )
+        return Refused(why, scope=Scope.REQUEST)
 
 
-def read_submission(answer: Output) -> SubmitAnswer:
-    """What qsub said: an ID alone on its last line, or why not."""
-    accepted = re.search(r"^\d+(\[\])?(\.\S+)?$", answer.stdout.strip().rpartition("\n")[2])
-    if answer.code == 0 and accepted:
-        return Submitted(accepted[0])
-    if answer.code and TOO_LARGE.search(answer.stderr):
-        return Refused(answer.complaint, later=True, scope=Scope.SIZE)
-    if answer.code and LIMITED.search(answer.stderr):
-        return Refused(answer.complaint, later=True, scope=Scope.ALL)
-    return Refused(answer.complaint) if answer.code and REFUSED.search(answer.stderr) else Unclear(answer.complaint)
+def _default_queue(server: str) -> str | None:
+    default = re.search(r"^\s*default_queue = (\S+)", server, re.MULTILINE)
+    return default[1] if default else None
 
 
-def read_array_limit(server: Output, queue: Output | None = None) -> int:
-    """The most tasks of an array, which server and queue tell only if somebody has set it. Without an answer, 1."""
-    if server.code != 0:
-        return 1
-    told = (re.search(r"^\s*max_array_size = (\d+)", one.stdout, re.MULTILINE) for one in (server, queue) if one)
-    sizes = [int(size[1]) if size else ARRAY_SIZE for size in told]
-    return min(sizes)
+def still_queued(ids: Collection[str]) -> list[str]:
+    """The complaint about queued jobs that are there after all deletions; none if there are no such jobs."""
+    arrays: dict[str, list[str]] = {}
+    for one in sorted(ids):
+        arrays.setdefault(array_id(one), []).append(one)
+    parts = [part for tasks in arrays.values() for part in pbs_qdel.ranges(tasks) or tasks]
+    more = f" and {len(parts) - LISTED} more" if len(parts) > LISTED else ""
+    return [f"still queued after {DELETIONS} calls of qdel: {', '.join(parts[:LISTED])}{more}"] if parts else []
 
 
-def read_selection(answer: Output) -> list[str] | QueryFailed:
-    """The IDs that qselect printed. A server without history has none to select from."""
-    if NO_HISTORY.search(answer.stderr):
-        return []
-    ids = answer.stdout.split()
-    if answer.code != 0 or answer.stderr.strip() or not all(re.fullmatch(r"\d+(\[\d*\])?(\.\S+)?", one) for one in ids):
-        return QueryFailed(answer.complaint)
-    return ids
+class NoAnswer(Exception):
+    """A command gave no answer, or none to rely on."""
 
 
-def status(run: Run, ids: Iterable[str]) -> Jobs | QueryFailed:
-    """What the server says of each of these jobs, from its history where it keeps one."""
-    jobs: list[Job] = []
-    for some in in_batches(ids, 500):
-        tasks = ["-t"] if any("[]" in one for one in some) else []
-        answer = run(["qstat", "-x", *tasks, "-f", *some])
-        if NO_HISTORY.search(answer.stderr) or (answer.code == 0 and not answer.stdout.strip()):
-            answer = run(["qstat", *tasks, "-f", *some])
-        found = read_status(answer, some)
-        if isinstance(found, QueryFailed):
-            return found
-        jobs += found.jobs
-    return Jobs(tuple(jobs))
+@dataclass
+class Inquiry:
+    """The questions of one query, and what was answered."""
 
+    run: Run
+    user: str
+    history: bool = True  # whether the server keeps what it knows of jobs that have ended
+    jobs: dict[str, Attributes] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
 
-def read_status(answer: Output, asked: Collection[str]) -> Jobs | QueryFailed:
-    """What `qstat -f` said of the jobs asked for.
+    def ask_for_live(self) -> None:
+        """All jobs of the user that have not ended, arrays with their tasks."""
+        self._ask_for({*self._select()})
 
-    It is an answer only if each of them is there, or is said to be unknown or finished. That is more than can be had
-    with `-F json`, which OpenPBS 23.06 prints for the first of several jobs alone (its issue 2672), and for a server
-    that is down as well.
-    """
-    jobs = from_text(answer.stdout)
-    told = {_stem(job_id) for job_id in jobs}
-    told |= {_stem(word) for line in answer.stderr.splitlines() if GONE.search(line) for word in line.split()}
-    if answer.code not in ANSWERED or not {_stem(job_id) for job_id in asked} <= told:
-        return QueryFailed(answer.complaint)
-    return Jobs(tuple(job_of(job_id, attributes) for job_id, attributes in jobs.items() if "[]" not in job_id))
+    def ask_for_others(self, ids: Collection[str]) -> None:
+        """Those of these jobs that are not known yet: most have ended.
 
+        There may be more than can be asked for one by one. The state of the others is unknown until a later query.
+        """
+        others = sorted({*ids} - {*self.jobs})
+        self._ask_by_id(others[:ONE_BY_ONE])
+        self.unreadable += [
+            f"{one} has left the queue, and is asked for in a later pass" for one in others[ONE_BY_ONE:]
+        ]
 
-def _stem(job_id: str) -> str:
-    return job_id.partition(".")[0]
+    def look_up(self, names: Collection[str]) -> None:
+        """Jobs of these names that have ended, if no job of that name is known yet."""
+        unknown = sorted({*names} - {job["Job_Name"] for job in self.jobs.values()})
+        for name in unknown[:ONE_BY_ONE]:
+            if self.history:
+                self._ask_by_id({*self._select(name)} - {*self.jobs})
+        self.unreadable += [f"0 a job called {name} is looked for in a later pass" for name in unknown[ONE_BY_ONE:]]
 
+    def alive(self, wanted: Collection[str]) -> list[str]:
+        """Those of these jobs and tasks that have not ended."""
+        live = {stem(one) for one in self._select()}
+        wanted = {one for one in wanted if stem(array_id(one)) in live}
+        self._ask_for({array_id(one) for one in wanted})
+        self._ask_by_id({one for one in wanted if array_id(one) in self.jobs} - {*self.jobs})
+        alive = [one for one in sorted(wanted) if one in self.jobs]
+        return [one for one in alive if self.jobs[one]["job_state"] not in {*ENDED, "E"}]
 
-def from_text(text: str) -> dict[str, Attributes]:
-    """Job ID -> attributes, from `qstat -f`. PBS continues long values on lines that begin with a tab."""
-    jobs: dict[str, Attributes] = {}
-    for block in re.split(r"^Job Id:\s*", text, flags=re.MULTILINE)[1:]:
-        job_id, _, body = block.partition("\n")
-        if body.startswith(" "):
-            body = body.replace("\n\t", "")
-        # The first of a name counts: what looks like another is a line of a variable's value.
-        pairs = re.findall(r"^\s+([\w.]+) = (.*)$", body, re.MULTILINE)
-        jobs[job_id.strip()] = dict(reversed(pairs))
-    return jobs
+    def unread(self, wanted: Iterable[str]) -> list[str]:
+        """Complaints about those of these jobs that are not known since a part of qstat's answer cannot be read."""
+        rows = Jobs((), tuple(self.unreadable))
+        about = {rows.unreadable_row_of(one, f"job {one}") for one in wanted if one not in self.jobs}
+        return [f"not deleted, as qstat's answer cannot be read: {row}" for row in sorted(about - {""})]
 
+    def _select(self, name: str | None = None) -> list[str]:
+        """The user's live jobs; or all of this name, those that have ended too."""
+        answer = self.run(
+            ["qselect", "-u", self.user] if name is None else ["qselect", "-x", "-u", self.user, "-N", name]
+        )
+        self.history = self.history and not NO_HISTORY.search(answer.stderr)
+        ids = read_selection(answer)
+        if isinstance(ids, QueryFailed):
+            raise NoAnswer(ids.why)
+        return ids
 
-def job_of(job_id: str, attributes: Attributes, verdicts: Mapping[int, Cause] = VERDICTS) -> Job:
-    """A job from its attributes; `verdicts` gives meaning to an exit status below 0."""
-    name, letter, comment = (attributes.get(key, "") for key in ("Job_Name", "job_state", "comment"))
-    words = ": ".join(part for part in (STATES.get(letter, f"state {letter}"), comment) if part)
-    if letter in ENDED:
-        return Job(job_id, name, JobState.ENDED, words, cause_of(attributes, verdicts))
-    if letter == "H" or "can never run" in comment.lower():
-        return Job(job_id, name, JobState.BLOCKED, words)
-    return Job(job_id, name, JobState.QUEUED if letter in NOT_STARTED else JobState.RUNNING, words)
+    def _ask_for(self, live: Collection[str]) -> None:
+        """Live jobs. Many plain ones are read from the list of all jobs of the server, which is one connection."""
+        plain = {one for one in live if "[" not in one}
+        if len(plain) > AT_A_TIME:
+            answer = self.run(["qstat", "-f"])
+            if answer.code != 0:
+                raise NoAnswer(answer.complaint)
+            everyones = parse_listing(answer.stdout).jobs
+            self.jobs |= {one: job for one, job in everyones.items() if one in plain}
+        self._ask_by_id({*live} - {*self.jobs})
 
-
-def cause_of(attributes: Attributes, verdicts: Mapping[int, Cause]) -> Cause | None:
-    """The scheduler's own verdict on an ended job, if it gave a clear one. An exit code of the script is none."""
-    status = attributes.get("Exit_status") or attributes.get("exit_status", "")
-    verdict = verdicts.get(int(status)) if re.fullmatch(r"-\d+", status) else None
-    exceeded = re.search(r"exceeded resource (\w+)", attributes.get("comment", ""))
-    if verdict is None and exceeded:
-        verdict = LIMITS.get(exceeded[1])
-    return verdict or (Cause.DELETED if attributes.get("substate") == DELETED else None)
-
-
-def read_delete(answer: Output) -> list[str]:
-    """Complaints of qdel; that a job is gone already is none."""
-    lines = [line.strip() for line in f"{answer.stdout}\n{answer.stderr}".splitlines() if line.strip()]
-    if answer.code is None or answer.code < 0:
-        return [answer.complaint]
-    return [line for line in lines if not GONE.search(line)] if answer.code else []
+    def _ask_by_id(self, ids: Iterable[str]) -> None:
+        for some in in_batches(ids, AT_A_TIME):
+            tasks = ["-t"] if any("[]" in one for one in some) else []
+            answer = self.run(["qstat", "-x", *tasks, "-f", *some] if self.history else ["qstat", *tasks, "-f", *some])
+            if self.history and (NO_HISTORY.search(answer.stderr) or (answer.code == 0 and not answer.stdout.strip())):
+                self.history = False
+                answer = self.run(["qstat", *tasks, "-f", *some])
+            listing = read_listing(answer, some)
+            if isinstance(listing, QueryFailed):
+                raise NoAnswer(listing.why)
+            self.jobs |= listing.jobs
+            self.unreadable += listing.unreadable

@@ -19,7 +19,7 @@ import time
 
 SERVER = "pbsnode"
 LIVE = ("Q", "R", "E", "H", "B")
-UNKNOWN, FINISHED, TOO_LARGE, FINISHED_TASK = 153, 35, 3, 55
+UNKNOWN, FINISHED, TOO_LARGE, FINISHED_TASK, HOOK, NOT_ENABLED = 153, 35, 3, 55, 32, 173
 
 KNOBS = {
     "down": False,  # no command reaches the server
@@ -32,6 +32,11 @@ KNOBS = {
     "ncpus": 16,  # what the largest node has
     "max_jobs": None,  # qsub refuses more live jobs than these
     "queues": ["workq"],
+    "disabled": [],  # queues that are not enabled
+    "routes": {},  # routing queue -> its destinations; it accepts all, and what they reject is gone at once
+    "hook": None,  # what a site's hook says to each submission, which it refuses
+    "chatter": "",  # a line on stderr beside each answer, as from a library that cannot be preloaded
+    "tasks_missing": False,  # running tasks are missing from their array, as after `qterm -t immediate`
     "max_array_size": None,  # most tasks of an array, as the server has it
     "queue_array_size": None,  # and the queue
     "late": 0,  # seconds by which a walltime is noticed too late
@@ -121,6 +126,7 @@ class Server:
         array = task["array"]
         tasks = [one for one in jobs.values() if one.get("array") == array]
         if all(one["job_state"] == "X" for one in tasks):
+            jobs[array]["substate"] = 91 if jobs[array].get("order") == "delete" else 92
             for job_id in [one for one, job in jobs.items() if array in (one, job.get("array"))]:
                 if self.knob("history"):
                     jobs[job_id]["job_state"] = "F"
@@ -128,11 +134,11 @@ class Server:
                     del jobs[job_id]
 
     def crash(self, job_id):
-        """The node dies: nothing of the job is left, and the server has forgotten it; of a task, how it ended."""
+        """The node dies: nothing of the job is left, and the server has forgotten it; of a task it says why."""
         with self.change() as state:
             job = state["jobs"][job_id]
             if "array" in job:
-                self.expire(state["jobs"], job)
+                self.expire(state["jobs"], job, {"substate": 91, "Exit_status": -20})
             else:
                 del state["jobs"][job_id]
         for pid in (job.get("supervisor"), *in_session(job.get("session"))):
@@ -351,8 +357,12 @@ def watch(server, job_id, child, job):
 
 def reached(command, server, code, *, json_too=False):
     """Exit as a command does that cannot reach its server, unless it can."""
+    with open(server.path("commands"), "a") as log:
+        log.write(" ".join([command, *sys.argv[1:]]) + "\n")
     time.sleep(server.knob("hang"))
-    if server.knob("down"):
+    if server.knob("chatter"):
+        print(server.knob("chatter"), file=sys.stderr)
+    if server.knob("down") or os.path.exists(server.path("crashed")):
         if json_too:
             print(document({}))
         if command == "qdel":

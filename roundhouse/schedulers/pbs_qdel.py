@@ -1,0 +1,75 @@
+"""Which qdel commands delete a set of PBS jobs. Pure functions.
+
+OpenPBS 23.06 crashes when one command names a queued task of an array together with anything else, and of more than
+two separate ranges of queued tasks it deletes the first two without a word. What it does in order: plain jobs and
+whole arrays (`A[]`), many in a command; tasks, one contiguous range of one array (`A[3-17]`) in a command.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from roundhouse.schedulers.base import array_id, in_batches
+from roundhouse.schedulers.pbs_answers import ENDED, NOT_STARTED, Attributes
+
+TOGETHER = 20  # plain jobs and whole arrays in a command
+TASK = re.compile(r"(\d+)\[(\d+)\](.*)")
+WAITING = NOT_STARTED | {"H"}
+
+
+def commands(wanted: Collection[str], jobs: Mapping[str, Attributes]) -> list[list[str]]:
+    """The arguments of each qdel that deletes the jobs `wanted`, all of them alive.
+
+    `jobs` holds them, and of each array of which a task is wanted the array itself and all its tasks. What is queued
+    comes first: it could start in the place of something that runs.
+    """
+    together, queued, running = [one for one in wanted if not TASK.fullmatch(one)], [], []
+    for array in sorted({array_id(one) for one in wanted if TASK.fullmatch(one)}):
+        tasks = {one: attributes for one, attributes in jobs.items() if array_id(one) == array and one != array}
+        chosen = [one for one in wanted if one in tasks]
+        if _is_whole(jobs.get(array, {}), tasks, chosen):
+            together.append(array)
+            continue
+        waiting = [one for one in chosen if tasks[one].get("job_state") in WAITING]
+        queued += ranges(waiting)
+        running += ranges([one for one in chosen if one not in set(waiting)])
+    return [*in_batches(together, TOGETHER), *([one] for one in (*queued, *running))]
+
+
+def _is_whole(array: Attributes, tasks: Mapping[str, Attributes], chosen: Collection[str]) -> bool:
+    """Whether to delete the array is to delete the chosen tasks and nothing else: they are all that has not ended.
+
+    Those that are ending are left alone by qdel anyway. A server that was stopped while tasks ran may not list all.
+    """
+    alive = {one for one, attributes in tasks.items() if attributes.get("job_state") not in {*ENDED, "E"}}
+    return len(tasks) == _count(array.get("array_indices_submitted", "")) and alive <= {*chosen}
+
+
+def _count(indices: str) -> int | None:
+    """How many indices "0,2-5" names; None for what is written in other ways."""
+    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", indices):
+        return None
+    ends = [part.partition("-") for part in indices.split(",")]
+    return sum(int(last or first) - int(first) + 1 for first, _, last in ends)
+
+
+def ranges(tasks: Sequence[str]) -> list[str]:
+    """Tasks of one array as contiguous ranges, such as 15[3-17].server and 15[20].server."""
+    matches = [match for one in tasks if (match := TASK.fullmatch(one))]
+    if not matches:
+        return []
+    number, server = matches[0][1], matches[0][3]
+    parts = _contiguous(sorted(int(match[2]) for match in matches))
+    return [
+        f"{number}[{first}-{last}]{server}" if last > first else f"{number}[{first}]{server}" for first, last in parts
+    ]
+
+
+def _contiguous(indices: Sequence[int]) -> Iterator[tuple[int, int]]:
+    first = None
+    for index, following in zip(indices, [*indices[1:], None], strict=True):
+        first = index if first is None else first
+        if following != index + 1:
+            yield first, index
+            first = None
