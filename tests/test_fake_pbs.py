@@ -35,6 +35,7 @@ from roundhouse.schedulers.base import (
 from roundhouse.schedulers.detect import detect
 from roundhouse.schedulers.pbs import PBS
 from roundhouse.schedulers.pbs_answers import blocks_of
+from roundhouse.site import Site
 
 REAL = "pbs_transcripts"
 USER = getpass.getuser()
@@ -67,7 +68,7 @@ def script(tmp_path: Path) -> Script:
         **asked: Any,
     ) -> Path:
         (templates / "body.sh.j2").write_text("{% raw %}" + body + "\n{% endraw %}")
-        site = SimpleNamespace(queue=None, project=None, directives=[])
+        site = Site()
         text = render.render(
             render.environment(templates), "pbs", name=name, log=str(log or tmp_path / f"{name}.log"),
             resources=Resources(walltime_s=walltime_s, **asked), site=site,

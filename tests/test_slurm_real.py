@@ -8,7 +8,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from accounting import account, limit_query_range
@@ -19,6 +18,7 @@ from roundhouse.experiment import Resources
 from roundhouse.passes import render
 from roundhouse.schedulers.base import Identity, Jobs, JobState, Output, QueryFailed, Refused, Scope, Submitted, Unclear
 from roundhouse.schedulers.slurm import Slurm
+from roundhouse.site import Site
 
 pytestmark = pytest.mark.cluster
 USER = getpass.getuser()
@@ -35,7 +35,7 @@ def script(tmp_path: Path) -> Script:
 
     def write(name: str, body: str, log: Path | None = None, queue: str | None = None) -> Path:
         (templates / "body.sh.j2").write_text("{% raw %}" + body + "\n{% endraw %}")
-        site = SimpleNamespace(queue=None, project=None, directives=[])
+        site = Site()
         path = tmp_path / f"{name}.sh"
         resources = Resources(ncpus=1, mem_mb=100, walltime_s=600, queue=queue)
         text = render.render(

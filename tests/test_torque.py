@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from cluster import SlurmCluster, wait_until
@@ -31,6 +30,7 @@ from roundhouse.schedulers.base import (
 from roundhouse.schedulers.detect import detect
 from roundhouse.schedulers.pbs_answers import read_delete
 from roundhouse.schedulers.torque import Torque, read_status, read_submission
+from roundhouse.site import Site
 
 TORQUE = "torque_transcripts"
 USER = getpass.getuser()
@@ -251,7 +251,7 @@ def test_a_job_is_seen_by_its_name_from_submission_to_cancellation(
     shutil.copy(Path(__file__).parent.parent / "templates" / "torque.sh.j2", templates)
     (templates / "body.sh.j2").write_text("echo I run as $PBS_JOBID\nsleep 600\n")
     script = tmp_path / "job.sh"
-    site = SimpleNamespace(queue="main", project=None, directives=[])
+    site = Site(queue="main")
     environment = render.environment(templates)
     script.write_text(
         render.render(environment, "torque", name="rhtorque", log=str(log), resources=Resources(ncpus=2), site=site)

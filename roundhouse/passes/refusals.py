@@ -11,8 +11,8 @@ from roundhouse.experiment import Resources
 from roundhouse.schedulers.base import Refused, Scope
 
 _FIX = {
-    Scope.QUEUE: "Correct `queue` in the round file's resources or in the site file",
-    Scope.ALL: "Correct the account, the queue or the directives in the site file, or ask the cluster's support",
+    Scope.QUEUE: "Correct `queue` in the round file's resources or the site file, or `project` in the site file",
+    Scope.ALL: "Correct `project`, `queue` or `directives` in the site file, or ask the cluster's support",
 }
 _FOR_NOW = {Scope.QUEUE: "its queue takes no jobs now", Scope.REQUEST: "limit reached for these resources"}
 
