@@ -42,7 +42,7 @@ class Look:
         """How many live jobs the user has, of any round and of none."""
         if isinstance(self.jobs, QueryFailed):
             return 0
-        return sum(job.state is not JobState.ENDED for job in self.jobs.jobs) + len(self.jobs.unreadable)
+        return sum(job.state is not JobState.ENDED for job in self.jobs.jobs)
 
     @cached_property
     def here(self) -> Mapping[str, str] | None:
@@ -118,7 +118,7 @@ def _not_found(attempt: Attempt, name: str, seen: Look) -> Answer:
         # It may be this job under another name, or another job that was given the same ID.
         return QueryFailed(f"job {renamed.id} is alive, but is called {renamed.name!r} instead of {name!r}")
     if row := seen.jobs.unreadable_row_of(attempt.job_id, name):
-        return QueryFailed(f"a row of the scheduler's answer cannot be read, and may be about its job: {row[:200]!r}")
+        return QueryFailed(f"the scheduler's answer leaves the state of its job open: {row[:200]!r}")
     return Unknown()
 
 
