@@ -692,7 +692,10 @@ def test_a_folder_that_would_break_a_header_is_reached_by_a_link(
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "local"])
-def test_a_folder_that_no_shell_can_name_is_refused(bench: Bench, kind: str) -> None:
+def test_a_folder_that_no_shell_can_name_is_refused(
+    bench: Bench, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     bench.kind, bench.path = kind, "with\x00nul"
     with pytest.raises(RoundhouseError, match="NUL"):
         bench.script()
