@@ -38,10 +38,10 @@ def said(code: int | None, stdout: str = "", stderr: str = "") -> Output:
 def test_a_limit_of_slurm_stands_in_the_table_and_nothing_is_tried_again_while_it_is_waited_for(
     rounds: Rounds,
 ) -> None:
-    told = "sbatch: error: QOSMaxSubmitJobPerUserLimit\\nsbatch: error: Batch job submission failed: Job violates "
-    told += "accounting/QOS policy (job submit limit, user's size and/or time limits)"
+    words = "sbatch: error: QOSMaxSubmitJobPerUserLimit\\nsbatch: error: Batch job submission failed: Job violates "
+    words += "accounting/QOS policy (job submit limit, user's size and/or time limits)"
     tried = rounds.notes / "tried"
-    refuse = f'[ "$1" = --version ] && exit; echo >> {tried}; printf "{told}\\n" >&2; exit 1'
+    refuse = f'[ "$1" = --version ] && exit; echo >> {tried}; printf "{words}\\n" >&2; exit 1'
     rounds.extra["PATH"] = fake_command(rounds.folder, "sbatch", refuse)
     fake_command(rounds.folder, "squeue", ":")
     fake_command(rounds.folder, "scontrol", "echo 'ClusterName             = far'")
