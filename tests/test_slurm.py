@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
@@ -14,7 +13,6 @@ from rounds_for_tests import Rounds, fake_command, finish, wait_for
 from transcripts import replay, transcript
 
 from roundhouse.causes import Cause
-from roundhouse.errors import RoundhouseError
 from roundhouse.schedulers.base import (
     Job,
     Jobs,
@@ -22,7 +20,6 @@ from roundhouse.schedulers.base import (
     Output,
     QueryFailed,
 )
-from roundhouse.schedulers.detect import detect
 from roundhouse.schedulers.slurm import NARROWINGS, Slurm
 from roundhouse.schedulers.slurm_answers import job_ids, job_of, read_cancel, read_history, read_queue
 
@@ -38,10 +35,10 @@ def said(code: int | None, stdout: str = "", stderr: str = "") -> Output:
 def test_a_limit_of_slurm_stands_in_the_table_and_nothing_is_tried_again_while_it_is_waited_for(
     rounds: Rounds,
 ) -> None:
-    told = "sbatch: error: QOSMaxSubmitJobPerUserLimit\\nsbatch: error: Batch job submission failed: Job violates "
-    told += "accounting/QOS policy (job submit limit, user's size and/or time limits)"
+    words = "sbatch: error: QOSMaxSubmitJobPerUserLimit\\nsbatch: error: Batch job submission failed: Job violates "
+    words += "accounting/QOS policy (job submit limit, user's size and/or time limits)"
     tried = rounds.notes / "tried"
-    refuse = f'[ "$1" = --version ] && exit; echo >> {tried}; printf "{told}\\n" >&2; exit 1'
+    refuse = f'[ "$1" = --version ] && exit; echo >> {tried}; printf "{words}\\n" >&2; exit 1'
     rounds.extra["PATH"] = fake_command(rounds.folder, "sbatch", refuse)
     fake_command(rounds.folder, "squeue", ":")
     fake_command(rounds.folder, "scontrol", "echo 'ClusterName             = far'")
@@ -461,58 +458,3 @@ def test_words_of_others_beside_scancel_are_no_complaints() -> None:
 def test_a_controller_that_is_down_has_no_identity() -> None:
     run = replay({"scontrol": transcript(SLURM, "scontrol_controller_down")})
     assert isinstance(Slurm(USER).identity(run), QueryFailed)
-
-
-def commands_on_path(folder: Path, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    for name in names:
-        (folder / name).write_text("#!/bin/sh\n")
-        (folder / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder))
-
-
-def test_sbatch_without_a_cluster_leaves_the_work_to_this_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    commands_on_path(tmp_path, monkeypatch, "sbatch")
-    run = replay({"sbatch --version": transcript(SLURM, "sbatch_no_cluster")})
-    scheduler, remark = detect("auto", USER, run)
-    assert scheduler is None
-    assert "no cluster is configured" in remark
-    with pytest.raises(RoundhouseError, match="no cluster is configured"):
-        detect("slurm", USER, run)
-    with pytest.raises(RoundhouseError, match="no cluster here: .*Nothing was run on this machine"):
-        detect("cluster", USER, run)
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        said(None, "", "gave no answer within 60 s."),
-        said(1, "", "sbatch: fatal: Unable to process configuration file"),
-        said(1, "", "sbatch: error: _fetch_child: failed to fetch remote configs: Unable to contact slurm controller\n"
-                    "sbatch: fatal: Could not establish a configuration source"),
-    ],
-)  # fmt: skip
-def test_a_cluster_that_does_not_answer_stays_the_scheduler(
-    answer: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    commands_on_path(tmp_path, monkeypatch, "sbatch")
-    scheduler, _ = detect("auto", USER, replay({"sbatch --version": answer}))
-    assert isinstance(scheduler, Slurm)
-
-
-def test_a_machine_without_commands_is_its_own_scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    commands_on_path(tmp_path, monkeypatch)
-    assert detect("auto", USER, replay({})) == (None, "")
-    assert detect("local", USER, replay({})) == (None, "")
-    with pytest.raises(RoundhouseError, match="neither sbatch nor qsub"):
-        detect("cluster", USER, replay({}))
-
-
-@pytest.mark.parametrize(("kind", "command"), [("slurm", "sbatch"), ("pbs", "qsub")])
-def test_a_scheduler_asked_for_must_be_here(
-    kind: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    commands_on_path(tmp_path, monkeypatch)
-    with pytest.raises(RoundhouseError, match=f"no command '{command}'"):
-        detect(kind, USER, replay({}))

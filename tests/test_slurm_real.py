@@ -68,9 +68,9 @@ def test_a_job_is_seen_by_its_name_from_submission_to_cancellation(
     wait_until(lambda: state_of(slurm, slurm_cluster, "rhlong") is JobState.RUNNING, "the job runs")
     assert slurm.cancel(slurm_cluster.run, [answer.job_id]) == []
     wait_until(lambda: state_of(slurm, slurm_cluster, "rhlong") is JobState.ENDED, "the job ends")
-    told = slurm.query(slurm_cluster.run, {answer.job_id}, set())
-    assert isinstance(told, Jobs)
-    assert [job.cause for job in told.jobs if job.id == answer.job_id] == [Cause.DELETED]
+    answered = slurm.query(slurm_cluster.run, {answer.job_id}, set())
+    assert isinstance(answered, Jobs)
+    assert [job.cause for job in answered.jobs if job.id == answer.job_id] == [Cause.DELETED]
     assert slurm.cancel(slurm_cluster.run, [answer.job_id, "424242"]) == []
 
 
