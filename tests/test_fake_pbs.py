@@ -537,7 +537,7 @@ def test_of_very_many_jobs_that_are_gone_some_are_asked_for_later(fake_pbs: Fake
     ids = [f"{number}.pbsnode" for number in range(1000, 1300)]
     answer = PBS(USER).query(fake_pbs.run, ids, {"rhunclear"})
     assert isinstance(answer, Jobs) and not answer.jobs
-    unknown = [one for one in ids if answer.unreadable_row_of(one, "rhx")]
+    unknown = [one for one in ids if answer.left_open(one, "rhx")]
     assert unknown == ids[100:]  # no job among these is taken for gone
     qselect, *qstats, by_name = fake_pbs.commands()
     assert [qselect[0], *(words[0] for words in qstats), by_name[0]] == ["qselect", *["qstat"] * 5, "qselect"]
@@ -548,7 +548,7 @@ def test_of_very_many_names_some_are_looked_up_later(fake_pbs: FakePBS) -> None:
     names = [f"rh{number}" for number in range(1000, 1103)]
     answer = PBS(USER).query(fake_pbs.run, (), names)
     assert isinstance(answer, Jobs)
-    assert [name for name in names if answer.unreadable_row_of("1.pbsnode", name)] == names[100:]
+    assert [name for name in names if answer.left_open("1.pbsnode", name)] == names[100:]
     assert len(fake_pbs.commands()) == 101
 
 

@@ -117,8 +117,8 @@ def _not_found(attempt: Attempt, name: str, seen: Look) -> Answer:
     if renamed is not None and not seen.within:
         # It may be this job under another name, or another job that was given the same ID.
         return QueryFailed(f"job {renamed.id} is alive, but is called {renamed.name!r} instead of {name!r}")
-    if row := seen.jobs.unreadable_row_of(attempt.job_id, name):
-        return QueryFailed(f"the scheduler's answer leaves the state of its job open: {row[:200]!r}")
+    if why := seen.jobs.left_open(attempt.job_id, name):
+        return QueryFailed(why)
     return Unknown()
 
 

@@ -82,12 +82,14 @@ def array_id(job_id: str) -> str:
 class Jobs:
     """The scheduler answered: every live job of this user, and what it remembers of the ended ones asked for.
 
-    A job that was asked for and is not here is *not known to the scheduler*, unless one of the `unreadable` rows may
-    describe it: rows of the answer that could not be parsed, as they were printed. The state of such a job is unknown.
+    A job that was asked for and is not here is *not known to the scheduler*, with two exceptions, for which its state is
+    open: one of the `unreadable` rows may describe it (rows of the answer that could not be parsed, as they were
+    printed), or it is one of those that are asked for `later`, by ID or by name, as there were too many.
     """
 
     jobs: tuple[Job, ...]
     unreadable: tuple[str, ...] = ()
+    later: frozenset[str] = frozenset()
 
     def by_name(self) -> dict[str, list[Job]]:
         found: dict[str, list[Job]] = {}
@@ -102,6 +104,13 @@ class Jobs:
             if name in row or number is None or job_id is None or re.match(rf"{number[1]}(?!\d)", job_id):
                 return row
         return ""
+
+    def left_open(self, job_id: str | None, name: str) -> str:
+        """Why the state of a job that is not among `jobs` is open; empty if it is not known to the scheduler."""
+        if self.later & {job_id, array_id(job_id or ""), name}:
+            return "there are many jobs to ask about, and this one is asked about in a later pass"
+        row = self.unreadable_row_of(job_id, name)
+        return f"a row of the scheduler's answer that cannot be read may be about its job: {row[:200]!r}" if row else ""
 
 
 @dataclass(frozen=True, slots=True)

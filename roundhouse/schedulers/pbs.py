@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from roundhouse.experiment import Resources
@@ -78,7 +78,7 @@ class PBS:
             inquiry.look_up(names)
         except NoAnswer as failure:
             return QueryFailed(str(failure))
-        return jobs_of(inquiry.jobs, inquiry.unreadable, inquiry.history)
+        return replace(jobs_of(inquiry.jobs, inquiry.unreadable, inquiry.history), later=frozenset(inquiry.later))
 
     def array_limit(self, run: Run, queue: str | None) -> int:
         server = run(["qstat", "-B", "-f"])
@@ -166,21 +166,17 @@ class Inquiry:
     history: bool = True  # whether the server keeps what it knows of jobs that have ended
     jobs: dict[str, Attributes] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
+    later: set[str] = field(default_factory=set)  # IDs and names that a later query asks for
 
     def ask_for_live(self) -> None:
         """All jobs of the user that have not ended, arrays with their tasks."""
         self._ask_for({*self._select()})
 
     def ask_for_others(self, ids: Collection[str]) -> None:
-        """Those of these jobs that are not known yet: most have ended.
-
-        There may be more than can be asked for one by one. The state of the others is unknown until a later query.
-        """
+        """Those of these jobs that are not known yet: most have ended. There may be more than can be asked for now."""
         others = sorted({*ids} - {*self.jobs})
         self._ask_by_id(others[:ONE_BY_ONE])
-        self.unreadable += [
-            f"{one} has left the queue, and is asked for in a later pass" for one in others[ONE_BY_ONE:]
-        ]
+        self.later |= {*others[ONE_BY_ONE:]}
 
     def look_up(self, names: Collection[str]) -> None:
         """Jobs of these names that have ended, if no job of that name is known yet."""
@@ -188,7 +184,7 @@ class Inquiry:
         for name in unknown[:ONE_BY_ONE]:
             if self.history:
                 self._ask_by_id({*self._select(name)} - {*self.jobs})
-        self.unreadable += [f"0 a job called {name} is looked for in a later pass" for name in unknown[ONE_BY_ONE:]]
+        self.later |= {*unknown[ONE_BY_ONE:]}
 
     def alive(self, wanted: Collection[str]) -> list[str]:
         """Those of these jobs and tasks that have not ended."""
