@@ -82,7 +82,7 @@ def array_id(job_id: str) -> str:
 class Jobs:
     """The scheduler answered: every live job of this user, and what it remembers of the ended ones asked for.
 
-    A job that was asked for and is not here is *not known to the scheduler*. Its state is open instead in two cases: one
+    A job that was asked for and is not here is *not known to the scheduler*. Its state is open in two cases: one
     of the `unreadable` rows may describe it (rows of the answer that could not be parsed, as they were printed), or it
     is among those that a later query asks for, since there were too many (`later`: their IDs and names).
     """
