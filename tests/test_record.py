@@ -519,7 +519,7 @@ def test_what_is_late_finds_every_name_of_a_folded_experiment_taken(tmp_path: Pa
 
 
 def guessed(directory: Path) -> Path:
-    """An attempt whose shell knows only that it was told to stop."""
+    """An attempt whose shell knows only that a signal came."""
     place = open_one(directory)
     write(place, record.CLAIM, CLAIM)
     write(place, record.RESULT, {**RESULT, "cause": "preempted", "why": "stopped by TERM", "guess": True})

@@ -286,35 +286,22 @@ def void(
 
     After a refusal for now, `jobs` is how many jobs there may be at most, and `scope` what the refusal is about.
     """
-    value = {
-        "version": VERSION,
-        "nonce": uuid.uuid4().hex,
-        "void": True,
-        "cause": str(cause),
-        "why": why,
-        "by": f"{os.uname().nodename}:{os.getpid()}",
-        "at": time.time(),
-        "jobs": jobs,
-        "scope": str(scope),
-    }
-    return _create(attempt_directory(directory, number) / CLAIM, value)
+    value = {"void": True, "jobs": jobs, "scope": str(scope)}
+    return _create(attempt_directory(directory, number) / CLAIM, cause, why, value)
 
 
 def close(directory: Path, number: int, cause: Cause, why: str) -> bool:
     """Close an attempt whose job can no longer do it. False: its result was there first."""
-    value = {
-        "version": VERSION,
-        "nonce": uuid.uuid4().hex,
-        "cause": str(cause),
-        "why": why,
-        "by": f"runner {os.uname().nodename}:{os.getpid()}",
-        "at": time.time(),
-    }
-    return _create(attempt_directory(directory, number) / RESULT, value)
+    return _create(attempt_directory(directory, number) / RESULT, cause, why)
 
 
 def write_verdict(directory: Path, number: int, cause: Cause, why: str) -> bool:
     """Add the scheduler's verdict to an attempt that is closed by a guess. False: another runner was first."""
+    return _create(attempt_directory(directory, number) / VERDICT, cause, why)
+
+
+def _create(path: Path, cause: Cause, why: str, more: Mapping[str, Any] | None = None) -> bool:
+    """Create a file by which a runner ends an attempt, or says why it ended. False: it was there first."""
     value = {
         "version": VERSION,
         "nonce": uuid.uuid4().hex,
@@ -322,11 +309,8 @@ def write_verdict(directory: Path, number: int, cause: Cause, why: str) -> bool:
         "why": why,
         "by": f"runner {os.uname().nodename}:{os.getpid()}",
         "at": time.time(),
+        **(more or {}),
     }
-    return _create(attempt_directory(directory, number) / VERDICT, value)
-
-
-def _create(path: Path, value: Mapping[str, Any]) -> bool:
     try:
         return files.create_exclusive(path, value)
     except (FileNotFoundError, NotADirectoryError):
