@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from roundhouse.causes import Cause
 from roundhouse.decisions.plan import State, Verb
 from roundhouse.decisions.retry import RetryPolicy, exhausted
-from roundhouse.decisions.row import Row
+from roundhouse.decisions.row import Row, goes_on
 from roundhouse.decisions.throttle import Throttle
 from roundhouse.experiment import Experiment, Pack, Resources
 from roundhouse.passes import dispatch
@@ -310,6 +310,13 @@ def test_a_refusal_of_every_job_is_one_message_and_costs_no_try(refusal: Refused
     choosy_no_more = Choosy(0, refusal, word="never")
     desk.scheduler = choosy_no_more
     assert set(desk.look_and_act()) == {IN_PROGRESS}
+
+
+def test_what_waits_for_an_experiment_that_cannot_be_submitted_does_not_wait_for_ever(tmp_path: Path) -> None:
+    student = Experiment("r", "s", "s/0", "s", {}, Resources(queue="main"), after={"e": ("e/0",)})
+    rows = Desk(tmp_path, Choosy(0, UNKNOWN_QUEUE), 1, Resources(queue="main"), [student]).rows()
+    assert [goes_on(row) for row in rows] == [False, False]
+    assert "waits for e/0, which is blocked" in rows[1].action.reason
 
 
 @pytest.mark.parametrize("refusal", [FOR_THESE, CLOSED])

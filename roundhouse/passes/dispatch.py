@@ -68,10 +68,7 @@ def run_pass(
     verdicts = halving.judged(rows)
     for path, row in verdicts.items():
         rows[path] = desk.prune(row) if act and only(row.experiment) and row.action.verb is Verb.PRUNE else row
-    selections = Selections(rows)
-    for experiment in waiting_for(verdicts, experiments, rows):
-        again = selections.resolve(experiment)
-        rows[experiment.path] = desk.settle(again, rows[experiment.path].record, rows, act=False)
+    desk.settle_again(verdicts, experiments, rows)
     if act:
         stale = stale_jobs(records, (row.record for row in rows.values()), seen)
         for name in {experiment.round for experiment in experiments}:
@@ -80,8 +77,11 @@ def run_pass(
             report.trouble += place.scheduler.cancel(place.run, stale)
     chosen = [experiment.path for experiment in experiments if only(experiment)]
     submissions = Submissions(Submitter(place, seen, report, act), clock, rows.values())
+    refused = []
     for row in submissions.submit([rows[path] for path in chosen], limit):
         rows[row.experiment.path] = row
+        refused += [row.experiment.path] if row.action.cause is Cause.SITE else []
+    desk.settle_again(refused, experiments, rows)
     if act:
         for path in chosen:
             desk.refresh(rows[path])
@@ -187,6 +187,13 @@ class Desk:
             action = replace(action, reason=action.reason + last_words(rec))
         job = answer if isinstance(answer, Job) else None
         return Row(experiment, rec, action, inputs, job.state.value if job else None, refusal, retry)
+
+    def settle_again(self, paths: Iterable[str], experiments: Sequence[Experiment], rows: dict[str, Row]) -> None:
+        """Decide anew about what waits for these, whose state has changed since."""
+        selections = Selections(rows)
+        for experiment in waiting_for(paths, experiments, rows):
+            again = selections.resolve(experiment)
+            rows[experiment.path] = self.settle(again, rows[experiment.path].record, rows, act=False)
 
     def _carry_out(self, experiment: Experiment, rec: Record, action: Action) -> bool:
         """One step of the protocol. That another was faster is fine: the record, read again, tells."""
