@@ -238,7 +238,7 @@ def attempts_of(entry: Entry) -> list[dict[str, Any]]:
                 "server": one.opened.scheduler.get("server"),
                 "host": claim.host or None,
                 "cause": one.cause,
-                "why": (result.why if result else claim.why) or None,
+                "why": one.why or None,
                 "started": None if claim.void else moment(claim.started),
                 "ended": moment(result.at if result else claim.started if claim.void else None),
             }

@@ -23,6 +23,7 @@ HOLD = "a held job never starts; to submit nothing, make no pass"
 WAIT = "a pass does not wait for jobs; use --watch, or leave it out"
 CLUSTER = "set SLURM_CLUSTERS in the shell that runs Roundhouse, so that all commands ask the same cluster"
 SIGNAL = "a job is warned 2 minutes before its walltime; leave it out"
+USER = "jobs run as you, and are found by your name; leave it out"
 NO_JOB = "no job would be submitted that can be found again; leave it out"
 
 # What belongs to Roundhouse: for Slurm the long name, the short one, and what to do instead.
@@ -31,6 +32,7 @@ SLURM: Mapping[str, tuple[str, str]] = {
     "clusters": ("M", CLUSTER),
     "dependency": ("d", DEPENDENCY),
     "error": ("e", LOG),
+    "gid": ("", USER),
     "hold": ("H", HOLD),
     "job-name": ("J", NAME),
     "open-mode": ("", LOG),
@@ -40,12 +42,15 @@ SLURM: Mapping[str, tuple[str, str]] = {
     "test-only": ("", NO_JOB),
     "time": ("t", WALLTIME),
     "time-min": ("", WALLTIME),
+    "uid": ("", USER),
     "wait": ("W", WAIT),
+    "wrap": ("", NO_JOB),
 }
 PBS: Mapping[str, str] = {
     "I": NO_JOB,
     "J": ARRAY,
     "N": NAME,
+    "R": LOG,
     "S": "jobs are scripts for bash; leave it out",
     "e": LOG,
     "h": HOLD,
@@ -55,6 +60,7 @@ PBS: Mapping[str, str] = {
     "q": QUEUE,
     "r": "Roundhouse copes with restarts, and arrays must allow them; leave it out",
     "t": ARRAY,
+    "u": USER,
     "z": NO_JOB,
 }
 PBS_RESOURCES = {"walltime": WALLTIME}
@@ -94,7 +100,9 @@ def _owned(words: list[str], kind: str, project: bool) -> Iterator[tuple[str, st
     short = short if slurm else {one: (f"-{one}", why) for one, why in letters.items()}
     rest = iter(words)
     for word in rest:
-        if slurm and word.startswith("--"):
+        if slurm and word in ("hetjob", "packjob"):
+            yield word, "a second component", "an experiment is one job on one node; leave it out"
+        elif slurm and word.startswith("--"):
             # Slurm accepts any abbreviation of a name. Of two that it may stand for, the message names the first.
             meant = sorted(name for name in names if word != "--" and name.startswith(word[2:].partition("=")[0]))
             yield from ((word, f"--{name}", names[name][1]) for name in meant[:1])

@@ -27,7 +27,7 @@ OWNED_OF_SLURM = {
     "-d afterok:1": "completed", "--comment=a#b -t 5": "walltime", "--partition=gpu": "queue",
     "-pgpu": "queue", "--test-only": "submitted",
     "--constraint=a100 --time=5": "walltime", "-C a100 -t 5": "walltime", "'--time=5'": "walltime",
-    '-t "5"': "walltime",
+    '-t "5"': "walltime", "--uid=other": "your name", "--wrap=true": "submitted", "hetjob": "one job",
 }  # fmt: skip
 FREE_OF_SLURM = [
     "--constraint=a100", "-C a100", "--gres=gpu:a100:1", "--qos=long", "-q long", "--mail-type=NONE", "--export=ALL",
@@ -44,12 +44,12 @@ OWNED_OF_PBS = {
     "-z": "submitted", "-I": "submitted", "-l walltime=1:00:00": "walltime", "-lwalltime=5": "walltime",
     "-l place=excl,walltime=5": "walltime", "-W depend=afterok:1": "completed", "-Wdepend=afterok:1": "completed",
     "-W block=true": "--watch", "-W umask=077": "umask", "-W group_list=lab,depend=after:1": "completed",
-    "-m n -N mine": "found again", "-Vh": "held",
+    "-m n -N mine": "found again", "-Vh": "held", "-u other": "your name", "-R oe": "log",
 }  # fmt: skip
 FREE_OF_PBS = [
     "-m n", "-M me@x.org", "-l place=excl", "-l select=1:ncpus=4:gpu_type=a100", "-l mem=4gb,pmem=1gb", "-p 10",
     "-P lab", "-A lab", "-W group_list=lab", "-V", "-v A=1", "-a 1200", "-c n", "-W x=walltime", "-l software=walltime",
-    "-u me", "-m n # -N mine",
+    "-m n # -N mine",
 ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from roundhouse.schedulers.base import (
     array_id,
 )
 from roundhouse.schedulers.pbs import PBS
-from roundhouse.schedulers.pbs_answers import blocks_of, job_of, read_delete, read_selection, read_status
+from roundhouse.schedulers.pbs_answers import blocks_of, job_of, jobs_of, read_delete, read_listing, read_selection
 from roundhouse.schedulers.pbs_qsub import read_submission
 
 REAL = "pbs_transcripts"
@@ -111,7 +112,8 @@ LISTINGS: dict[str, dict[str, tuple[JobState, Cause | None]]] = {
         **{f"11[{n}]": ENDED_TASK for n in (1, 2, 4, 5)},
         **{f"11[{n}]": DELETED_TASK for n in (0, 3)},
         **{f"32[{n}]": NODE_FAILED for n in (0, 1)},
-        **dict.fromkeys(("11[6]", "32[2]", "32[3]", "29", "18", "33"), QUEUED_TASK),
+        **dict.fromkeys(("11[6]", "32[2]", "32[3]", "18"), QUEUED_TASK),
+        **dict.fromkeys(("29", "33"), (QUEUED, Cause.NODE)),  # queued again, after their node had failed
     },
     "qstat_x_f_t_tasks_deleted": {
         **{f"11[{n}]": RUNNING_TASK for n in (0, 1)},
@@ -121,6 +123,12 @@ LISTINGS: dict[str, dict[str, tuple[JobState, Cause | None]]] = {
     },
     "qstat_x_t_f_array_after_qterm_immediate": {"11437[2]": QUEUED_TASK, "11438": ENDED_TASK},
 }  # fmt: skip
+
+
+def read_status(answer: Output, asked: Collection[str]) -> Jobs | QueryFailed:
+    """The jobs in an answer of `qstat -x -f`, where the server keeps history."""
+    listing = read_listing(answer, asked)
+    return listing if isinstance(listing, QueryFailed) else jobs_of(listing.jobs, listing.unreadable)
 
 
 def said(code: int | None, stdout: str = "", stderr: str = "") -> Output:

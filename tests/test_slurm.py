@@ -327,7 +327,7 @@ def test_history_is_asked_only_for_what_the_queue_does_not_show() -> None:
         return Output(tuple(argv), 0, rows, "")
 
     slurm = Slurm(USER)
-    assert slurm.query(run, {"7"}, {"rha"}) == Jobs((Job("7", "rha", JobState.RUNNING, "RUNNING"),))
+    assert slurm.query(run, {"7"}, {"rha"}) == Jobs((Job("7", "rha", JobState.RUNNING, "RUNNING"),), history=True)
     assert [argv[0] for argv in asked] == ["squeue"]
     answer = slurm.query(run, {"5", "7"}, {"rha", "rhb"})
     assert isinstance(answer, Jobs)
@@ -355,7 +355,7 @@ def test_tasks_that_were_cancelled_while_they_were_pending_have_ended_one_by_one
 def test_an_ended_job_that_was_asked_for_is_kept_under_its_new_name() -> None:
     run = replay({"squeue": transcript(SLURM, "squeue_nothing"), "sacct": said(0, "5|COMPLETED|renamed\n")})
     answer = Slurm(USER).query(run, {"5"}, set())
-    assert answer == Jobs((Job("5", "renamed", JobState.ENDED, "COMPLETED"),))
+    assert answer == Jobs((Job("5", "renamed", JobState.ENDED, "COMPLETED"),), history=True)
 
 
 def test_history_is_asked_from_the_oldest_attempt_on() -> None:
@@ -366,7 +366,7 @@ def test_history_is_asked_from_the_oldest_attempt_on() -> None:
             starts.append(int(argv[argv.index("-S") + 1].removeprefix("now-").removesuffix("seconds")))
         return Output(tuple(argv), 0, "", "")
 
-    assert Slurm(USER).query(run, {"5"}, {"rha"}, time.time() - 7200) == Jobs(())
+    assert Slurm(USER).query(run, {"5"}, {"rha"}, time.time() - 7200) == Jobs((), history=True)
     assert all(7200 < start < 7200 + 2 * 3600 for start in starts)
     assert len(starts) == 2
 

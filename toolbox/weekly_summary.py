@@ -206,9 +206,8 @@ def events_of(entry: Entry) -> list[Event]:
             told.append(Event(one.claim.started, "begun"))
         if one.closed:
             at = one.result.at if one.result else opened_at(one) if one.claim is None else one.claim.started
-            why = one.result.why if one.result else one.claim.why if one.claim else ""
             kind = _ending(entry, one, attempts[:number])
-            told += [Event(at, kind, str(one.cause), why)] if kind else []
+            told += [Event(at, kind, str(one.cause), one.why)] if kind else []
         before = one if run else before
     return told
 

@@ -138,8 +138,7 @@ def _attempt(attempt: Attempt) -> list[str]:
         became = str(attempt.cause or "ended")
     else:
         became = "running" if claim else "queued"
-    why = attempt.result.why if attempt.result else (claim.why if claim else "")
-    return [str(attempt.number), became, why, claim.host if claim else "", _started(claim) if claim else ""]
+    return [str(attempt.number), became, attempt.why, claim.host if claim else "", _started(claim) if claim else ""]
 
 
 def _started(claim: Claim) -> str:

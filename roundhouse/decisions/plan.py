@@ -64,7 +64,12 @@ class Action:
 # What the scheduler said of the newest attempt's job.
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The scheduler that has the job answered, later than the record was read, and knows no such job."""
+    """The scheduler that has the job answered, later than the record was read, and knows no such job.
+
+    `history`: it keeps what it knows of jobs that have ended, so it may still say why the job ended.
+    """
+
+    history: bool = False
 
 
 Answer = Job | Unknown | QueryFailed
@@ -202,9 +207,10 @@ def _verdict(attempt: Attempt, answer: Answer, clock: Clock) -> Action | None:
         why = f"job {answer.id}: {answer.words}" if found is not cause else attempt.why
         return Action(Verb.VERDICT, State.PENDING, why, found)
     if isinstance(answer, Job) and answer.state is not JobState.RUNNING:
-        return Action(Verb.VERDICT, State.PENDING, f"the scheduler queued job {answer.id} again", Cause.PREEMPTED)
+        why = f"the scheduler queued job {answer.id} again"
+        return Action(Verb.VERDICT, State.PENDING, why, answer.cause or Cause.PREEMPTED)
     waited = clock.now - (attempt.result_at or 0.0)
-    if isinstance(answer, Unknown) or waited > VERDICT_WITHIN:
+    if waited > VERDICT_WITHIN or (isinstance(answer, Unknown) and not answer.history):
         return None
     return _nothing(State.PENDING, f"{attempt.why}; waiting for the scheduler to say why job {attempt.job_id} ended")
 

@@ -108,7 +108,9 @@ def _counts_as(attempt: Attempt) -> Cause | None:
     """The cause whose tries an attempt uses up, if it uses up any."""
     cause = attempt.cause
     if cause is Cause.WALLTIME and not stuck(attempt):
-        cause = Cause.PREEMPTED  # a program that does not tell its epochs may well get on with each
+        cause = Cause.PREEMPTED  # a program that does not report its epochs may well make progress
+    if cause is Cause.MEMORY and attempt.opened.packed and attempt.verdict:
+        cause = Cause.PREEMPTED  # the memory of the allocation ran out, and which experiment used it is not known
     return None if cause in SOFT and (_gained(attempt) or _interrupted(attempt)) else cause
 
 

@@ -11,7 +11,7 @@ from roundhouse.decisions.plan import Action, Clock, State, Verb
 from roundhouse.decisions.row import Row
 from roundhouse.experiment import Resources
 from roundhouse.passes import packing
-from roundhouse.passes.refusals import cause_of, held_back, reason_of
+from roundhouse.passes.refusals import blocked, cause_of, held_back, reason_of
 from roundhouse.passes.report import Foreseen
 from roundhouse.passes.submitter import Submitter
 from roundhouse.passes.workplace import Workplace
@@ -46,7 +46,10 @@ class Allocating:
             full += ", and the allocations that live were submitted with --only"
         room, more, otherwise = self._submit_allocations(rows, like, wanted, room, full)
         self._tell_of_other_code(queues)
-        return room, [row for queue in queues for row in queue.stand(more, otherwise)]
+        stand = [row for queue in queues for row in queue.stand(more, otherwise)]
+        if otherwise.cause is Cause.SITE and (refused := self.submitter.refusals.of(like)):
+            stand = [blocked(row, refused) if row.action is otherwise else row for row in stand]
+        return room, stand
 
     def _submit_allocations(
         self, rows: Sequence[Row], like: Resources, wanted: int, room: int, full: str
@@ -74,16 +77,12 @@ class Allocating:
                 break
             if isinstance(answer, Refused):
                 self.submitter.refusals.add(like, answer)
-                why, limit = reason_of(answer), answer.later
-                if limit and answer.scope is Scope.ALL:
-                    room, full = 0, why
+                if answer.later and answer.scope is Scope.ALL:
+                    room, full = 0, reason_of(answer)
                     break
-                state = State.PENDING if limit else State.BLOCKED
-                return (
-                    room + 1,
-                    made,
-                    Action(Verb.NOTHING, state, f"its allocation was refused: {why}", cause_of(answer)),
-                )
+                state = State.PENDING if answer.later else State.BLOCKED
+                why = f"its allocation was refused: {reason_of(answer)}"
+                return room + 1, made, Action(Verb.NOTHING, state, why, cause_of(answer))
             self.submitter.live += isinstance(answer, Submitted)
             made.append(
                 f"allocation {answer.job_id}" if isinstance(answer, Submitted) else f"to be looked up: {answer.why}"

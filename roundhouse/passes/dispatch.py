@@ -73,8 +73,8 @@ def run_pass(
         stale = stale_jobs(records, (row.record for row in rows.values()), seen)
         for name in {experiment.round for experiment in experiments}:
             stale += packing.useless(place.experiments / name, rows.values(), seen)
-        if stale and not seen.trouble:
-            report.trouble += place.scheduler.cancel(place.run, stale)
+        if (stale or desk.to_delete) and not seen.trouble:
+            report.trouble += place.scheduler.cancel(place.run, [*stale, *desk.to_delete])
     chosen = [experiment.path for experiment in experiments if only(experiment)]
     submissions = Submissions(Submitter(place, seen, report, act), clock, rows.values())
     refused = []
@@ -157,6 +157,7 @@ class Desk:
     def __post_init__(self) -> None:
         self.readiness = Readiness(self.place.repository, self.place.site)
         self.retry = self.place.site.retry.written()
+        self.to_delete: list[str] = []  # IDs of jobs whose experiments are to be cancelled
 
     def settle(self, experiment: Experiment, rec: Record, rows: Mapping[str, Row], act: bool) -> Row:
         """Decide and act, as long as one action leads on to another; a submission is left for later."""
@@ -214,7 +215,7 @@ class Desk:
             elif action.verb is Verb.UNMARK_GONE:
                 record.unmark_gone(directory, number)
             elif action.verb is Verb.KILL and action.job_id:
-                self.report.trouble += self.place.scheduler.cancel(self.place.run, [action.job_id])
+                self.to_delete.append(action.job_id)
         except OSError as error:
             self.report.trouble.append(f"{experiment.path}: could not {action.verb.value}: {error}")
             return False

@@ -99,10 +99,10 @@ def answer_for(attempt: Attempt | None, before: Attempt | None, seen: Look) -> A
     # By name and ID: IDs are used again after a reset of the scheduler.
     name = attempt.opened.token if seen.within else attempt.opened.job_name
     called = seen.named.get((name, attempt.opened.index), ())
-    for job in called:
-        if attempt.job_id in (None, job.id):
-            return job
-    return _not_found(attempt, name, seen)
+    job = next((job for job in called if attempt.job_id in (None, job.id)), None)
+    if attempt.closed and not before.closed and (job is None or job.state is not JobState.ENDED):
+        return QueryFailed("the attempt ended after the scheduler's answer; the next pass asks again")
+    return job or _not_found(attempt, name, seen)
 
 
 def _is_asked_about(attempt: Attempt) -> bool:
@@ -119,7 +119,7 @@ def _not_found(attempt: Attempt, name: str, seen: Look) -> Answer:
         return QueryFailed(f"job {renamed.id} is alive, but is called {renamed.name!r} instead of {name!r}")
     if why := seen.jobs.left_open(attempt.job_id, name):
         return QueryFailed(why)
-    return Unknown()
+    return Unknown(seen.jobs.history)
 
 
 def stale_jobs(before: Iterable[Record], now: Iterable[Record], seen: Look) -> list[str]:

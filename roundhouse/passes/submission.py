@@ -17,7 +17,7 @@ from roundhouse.passes.report import Foreseen
 from roundhouse.passes.submitter import Submitter
 from roundhouse.records import record, shared_job
 from roundhouse.records.attempt import Claim
-from roundhouse.schedulers.base import Refused, Scope
+from roundhouse.schedulers.base import Refused, Scope, Submitted
 from roundhouse.words import counted
 
 SLOT_AWAITED = Action(Verb.NOTHING, State.PENDING, "waits for a slot of this machine", Cause.LIMIT)
@@ -34,6 +34,7 @@ class Submissions:
     _sizes: dict[str | None, int] = field(default_factory=dict)  # most tasks of an array, by queue
     _room: int = 0
     _full: str = ""
+    _accepted: bool = False  # whether a job was accepted in this pass
 
     def __post_init__(self) -> None:
         self.place = self.submitter.place
@@ -85,6 +86,7 @@ class Submissions:
             self.submitter.report.foreseen.append(self._foreseen(batch, at_once))
             return [], []
         answer, actions = self.submitter.array(batch, at_once) if len(batch) > 1 else self.submitter.one(batch[0])
+        self._accepted = self._accepted or isinstance(answer, Submitted)
         again: list[Row] = []
         if isinstance(answer, Refused) and at_once is not None:
             self._throttles[batch[0].experiment.resources].give_back(len(batch), at_once)
@@ -93,7 +95,7 @@ class Submissions:
                 self._room, self._full = len(batch) - 1, reason_of(answer)
             else:
                 self._room += len(batch)
-            if len(batch) > 1 and answer.scope in (Scope.SIZE, Scope.ALL):  # a smaller one may be accepted
+            if len(batch) > 1 and answer.splits:
                 again = self._to_smaller_arrays(batch)
         if isinstance(answer, Refused) and cause_of(answer) is Cause.SITE:
             return [replace(blocked(row, answer), record=record.read(row.record.directory)) for row in batch], []
@@ -136,8 +138,10 @@ class Submissions:
         With `max_running`, also how many of them may run at a time.
         """
         first, like, said = waiting[0], waiting[0].resources, waiting[0].experiment.resources
-        throttle = self._throttles.get(said)
-        if not like.array:
+        throttle, newest = self._throttles.get(said), first.record.newest
+        # After a refusal of every job, a single one finds out whether the site file was corrected.
+        probe = newest is not None and newest.cause is Cause.SITE and not self._accepted
+        if not like.array or probe:
             return waiting[:1], None
         kind = [row for row in waiting[: self._room] if throttle is None or row.experiment.resources == said]
         may = throttle.share(len(kind)) if throttle else len(kind)

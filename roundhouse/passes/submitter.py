@@ -103,10 +103,13 @@ class Submitter:
             job_id = task_id(answer.job_id, index)
             return Action(Verb.SUBMIT, State.IN_PROGRESS, row.action.reason, job_id=job_id)
         if isinstance(answer, Refused):
-            cause = cause_of(answer)
-            most = self.live + jobs - 1 if answer.later and answer.scope is Scope.ALL else None
-            record.void(row.record.directory, number, cause, answer.why, jobs=most, scope=answer.scope)
-            self.refusals.add(row.resources, answer)
+            cause, scope = cause_of(answer), answer.scope
+            most = self.live + jobs - 1 if answer.later and scope is Scope.ALL else None
+            if jobs > 1 and answer.splits and scope is not Scope.ALL:
+                scope = Scope.SIZE  # of so many tasks; fewer are tried at once
+            else:
+                self.refusals.add(row.resources, answer)
+            record.void(row.record.directory, number, cause, answer.why, jobs=most, scope=scope)
             state = State.BLOCKED if cause is Cause.SITE else State.PENDING
             return Action(Verb.SUBMIT, state, reason_of(answer), cause)
         record.record_answer(row.record.directory, number, answer.why)

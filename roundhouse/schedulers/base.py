@@ -48,7 +48,10 @@ class JobState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job as the scheduler tells it: `words` are its own, `cause` its verdict on an ended job, if a clear one."""
+    """One job as the scheduler shows it: `words` are its own, `cause` its verdict on an end, if it gave a clear one.
+
+    A job that is queued again may have one too, on the end of its last run.
+    """
 
     id: str
     name: str
@@ -90,6 +93,7 @@ class Jobs:
     jobs: tuple[Job, ...]
     unreadable: tuple[str, ...] = ()
     later: frozenset[str] = frozenset()
+    history: bool = False  # whether the scheduler keeps what it knows of jobs that have ended
 
     def by_name(self) -> dict[str, list[Job]]:
         found: dict[str, list[Job]] = {}
@@ -98,10 +102,17 @@ class Jobs:
         return found
 
     def unreadable_row_of(self, job_id: str | None, name: str) -> str:
-        """The unreadable row that may describe this job; empty if none can. A row begins with its job's number."""
+        """The unreadable row that may describe this job; empty if none can.
+
+        A row begins with its job's number, and one of Slurm ends with the name after the third bar, unless it was cut.
+        """
         for row in self.unreadable:
-            number = re.match(r"\s*(\d+)[|_+.\[]", row)  # in a row that was cut within it, it is not the whole number
-            if name in row or number is None or job_id is None or re.match(rf"{number[1]}(?!\d)", job_id):
+            number = re.match(r"\s*(\d+)[|_+.\[]", row)
+            last = row.rpartition("|")[2] if row.count("|") > 2 else ""
+            if name in row or (number and job_id and re.match(rf"{number[1]}(?!\d)", job_id)):
+                return row
+            of_another = last != "" and not name.startswith(last)
+            if (number is None or job_id is None) and not of_another:
                 return row
         return ""
 
@@ -158,6 +169,12 @@ class Refused:
     why: str
     later: bool = False
     scope: Scope = Scope.REQUEST
+    counts_tasks: bool = False  # each task of an array counts towards the limit that was reached
+
+    @property
+    def splits(self) -> bool:
+        """Whether an array of fewer tasks may be accepted at once."""
+        return self.later and (self.counts_tasks or self.scope in (Scope.SIZE, Scope.ALL))
 
 
 @dataclass(frozen=True, slots=True)

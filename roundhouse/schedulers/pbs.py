@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -78,7 +79,8 @@ class PBS:
             inquiry.look_up(names)
         except NoAnswer as failure:
             return QueryFailed(str(failure))
-        return replace(jobs_of(inquiry.jobs, inquiry.unreadable, inquiry.history), later=frozenset(inquiry.later))
+        known = jobs_of(inquiry.jobs, inquiry.unreadable, inquiry.history)
+        return replace(known, later=frozenset(inquiry.later), history=inquiry.history)
 
     def array_limit(self, run: Run, queue: str | None) -> int:
         server = run(["qstat", "-B", "-f"])
@@ -101,7 +103,7 @@ class PBS:
             for words in pbs_qdel.commands(left, inquiry.jobs):
                 complaints |= dict.fromkeys(read_delete(run(["qdel", *words])))
             named |= {*left} - queued
-            if not queued:  # only queued jobs are left out by qdel without a word
+            if not queued:  # qdel leaves out only queued jobs without a message
                 break
         return [*complaints, *inquiry.unread(wanted)]
 
@@ -136,6 +138,11 @@ class PBS:
             f"{queue or '(the default one)'} ({', '.join(destinations)}): {known.complaint}"
         )
         return Refused(why, scope=Scope.REQUEST)
+
+
+def _some_first(words: Collection[str]) -> list[str]:
+    """In an order that differs each time, so that none is left for later again and again."""
+    return random.sample(sorted(words), len(words))
 
 
 def _default_queue(server: str) -> str | None:
@@ -174,13 +181,13 @@ class Inquiry:
 
     def ask_for_others(self, ids: Collection[str]) -> None:
         """Those of these jobs that are not known yet: most have ended. There may be more than can be asked for now."""
-        others = sorted({*ids} - {*self.jobs})
+        others = _some_first({*ids} - {*self.jobs})
         self._ask_by_id(others[:ONE_BY_ONE])
         self.later |= {*others[ONE_BY_ONE:]}
 
     def look_up(self, names: Collection[str]) -> None:
         """Jobs of these names that have ended, if no job of that name is known yet."""
-        unknown = sorted({*names} - {job["Job_Name"] for job in self.jobs.values()})
+        unknown = _some_first({*names} - {job["Job_Name"] for job in self.jobs.values()})
         for name in unknown[:ONE_BY_ONE]:
             if self.history:
                 self._ask_by_id({*self._select(name)} - {*self.jobs})
@@ -192,7 +199,8 @@ class Inquiry:
         wanted = {one for one in wanted if stem(array_id(one)) in live}
         self._ask_for({array_id(one) for one in wanted})
         self._ask_by_id({one for one in wanted if array_id(one) in self.jobs} - {*self.jobs})
-        alive = [one for one in sorted(wanted) if one in self.jobs]
+        stems = {stem(one) for one in wanted}  # a record may name the server in another way
+        alive = [one for one in sorted(self.jobs) if stem(one) in stems]
         return [one for one in alive if self.jobs[one]["job_state"] not in {*ENDED, "E"}]
 
     def unread(self, wanted: Iterable[str]) -> list[str]:

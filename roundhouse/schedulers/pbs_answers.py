@@ -108,12 +108,6 @@ def stem(job_id: str) -> str:
     return job_id.partition(".")[0]
 
 
-def read_status(answer: Output, asked: Collection[str]) -> Jobs | QueryFailed:
-    """The jobs that `qstat -x -f` printed, where the server keeps history."""
-    listing = read_listing(answer, asked)
-    return listing if isinstance(listing, QueryFailed) else jobs_of(listing.jobs, listing.unreadable)
-
-
 def jobs_of(jobs: Mapping[str, Attributes], unreadable: Sequence[str] = (), history: bool = True) -> Jobs:
     """The jobs, and the tasks of arrays, without the arrays as a whole."""
     own = (job_of(job_id, one, history=history) for job_id, one in jobs.items() if "[]" not in job_id)
@@ -134,7 +128,9 @@ def job_of(job_id: str, attributes: Attributes, verdicts: Mapping[int, Cause] = 
     held = letter == "H" or (letter in NOT_STARTED and attributes.get("Hold_Types", "n") not in ("n", ""))
     if held or "can never run" in comment.lower():
         return Job(job_id, name, JobState.BLOCKED, words)
-    return Job(job_id, name, JobState.QUEUED if letter in NOT_STARTED else JobState.RUNNING, words)
+    if letter in NOT_STARTED:  # with an exit status if it has run before
+        return Job(job_id, name, JobState.QUEUED, words, cause_of(attributes, verdicts))
+    return Job(job_id, name, JobState.RUNNING, words)
 
 
 def cause_of(attributes: Attributes, verdicts: Mapping[int, Cause]) -> Cause | None:

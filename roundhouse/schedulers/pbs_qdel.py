@@ -1,7 +1,7 @@
 """Which qdel commands delete a set of PBS jobs. Pure functions.
 
 OpenPBS 23.06 crashes when one command names a queued task of an array together with anything else, and of more than
-two separate ranges of queued tasks it deletes the first two without a word. What it does in order: plain jobs and
+two separate ranges of queued tasks it deletes the first two, without a message. What it does in order: plain jobs and
 whole arrays (`A[]`), many in a command; tasks, one contiguous range of one array (`A[3-17]`) in a command.
 """
 

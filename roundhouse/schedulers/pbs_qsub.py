@@ -1,4 +1,4 @@
-"""What qsub of OpenPBS and PBS Pro answers, and what a job script asks qsub for. Pure functions.
+"""What qsub of OpenPBS and PBS Pro is given, and what it answers.
 
 A refusal is recognised by qsub's exit code, which is PBS's error number modulo 256 (pbs_error.h): wording differs
 between versions, and a site's hooks say what they like.
@@ -12,34 +12,35 @@ from pathlib import Path
 
 from roundhouse.schedulers.base import Output, Refused, Scope, SubmitAnswer, Submitted, Unclear
 
-LATER, NEVER = True, False
-
-# Definite refusals. Any other code may come with a job that was accepted: 162 and 255, no connection, are among those.
+# Definite refusals, and what they are about. Any other code may come with a job that was accepted: 162 and 255, no
+# connection, are among those.
 REFUSALS = {
-    1: (NEVER, Scope.REQUEST),  # qsub itself could not read the script or its header
-    2: (NEVER, Scope.REQUEST),  # an option that qsub does not take
-    3: (LATER, Scope.SIZE),  # 15107: more tasks than server or queue allow
-    32: (NEVER, Scope.REQUEST),  # 15136: refused by a hook of the site
-    38: (LATER, Scope.ALL),  # 15142: number of jobs, of a user, group, project or altogether
-    39: (LATER, Scope.REQUEST),  # 15143: sum of a resource over all jobs; one that asks for less may be accepted
-    154: (NEVER, Scope.REQUEST),  # undefined attribute
-    155: (NEVER, Scope.REQUEST),  # read-only attribute
-    156: (NEVER, Scope.REQUEST),  # invalid request
-    159: (NEVER, Scope.QUEUE),  # unauthorised: access lists of queue or server
-    166: (NEVER, Scope.REQUEST),  # illegal value
-    170: (NEVER, Scope.QUEUE),  # unknown queue
-    171: (NEVER, Scope.ALL),  # invalid credential
-    173: (LATER, Scope.QUEUE),  # queue not enabled: PBS's own router tries again as well
-    174: (NEVER, Scope.QUEUE),  # no access to the queue
-    175: (NEVER, Scope.ALL),  # the user is unknown to the server
-    187: (NEVER, Scope.REQUEST),  # unknown resource
-    188: (NEVER, Scope.REQUEST),  # more than queue or server allow
-    189: (NEVER, Scope.ALL),  # no default queue
-    191: (NEVER, Scope.REQUEST),  # rejected by all destinations of a routing queue
-    197: (NEVER, Scope.ALL),  # the group is unknown to the server
-    198: (LATER, Scope.QUEUE),  # 15046: number of jobs in the queue
-    201: (NEVER, Scope.ALL),  # invalid account
+    1: Scope.REQUEST,  # qsub itself could not read the script or its header
+    2: Scope.REQUEST,  # an option that qsub does not take
+    3: Scope.SIZE,  # 15107: more tasks than server or queue allow
+    32: Scope.REQUEST,  # 15136: refused by a hook of the site
+    38: Scope.ALL,  # 15142: number of jobs, of a user, group, project or altogether
+    39: Scope.REQUEST,  # 15143: sum of a resource over all jobs; one that asks for less may be accepted
+    154: Scope.REQUEST,  # undefined attribute
+    155: Scope.REQUEST,  # read-only attribute
+    156: Scope.REQUEST,  # invalid request
+    159: Scope.QUEUE,  # unauthorised: access lists of queue or server
+    166: Scope.REQUEST,  # illegal value
+    170: Scope.QUEUE,  # unknown queue
+    171: Scope.ALL,  # invalid credential
+    173: Scope.QUEUE,  # queue not enabled: PBS's own router tries again as well
+    174: Scope.QUEUE,  # no access to the queue
+    175: Scope.ALL,  # the user is unknown to the server
+    187: Scope.REQUEST,  # unknown resource
+    188: Scope.REQUEST,  # more than queue or server allow
+    189: Scope.ALL,  # no default queue
+    191: Scope.REQUEST,  # rejected by all destinations of a routing queue
+    197: Scope.ALL,  # the group is unknown to the server
+    198: Scope.QUEUE,  # 15046: number of jobs in the queue
+    201: Scope.ALL,  # invalid account
 }
+LATER = {3, 38, 39, 173, 198}  # those that pass by themselves
+COUNT_TASKS = {3, 38, 39, 198}  # of these, those for which each task of an array counts
 
 
 def read_submission(answer: Output) -> SubmitAnswer:
@@ -52,20 +53,19 @@ def read_submission(answer: Output) -> SubmitAnswer:
     said = re.search(r"^qsub: (.*?)(?=^usage:|\Z)", answer.stderr, re.MULTILINE | re.DOTALL)
     if said is None or answer.code not in REFUSALS:
         return Unclear(answer.complaint)
-    later, scope = _more_closely(answer.code, said[1])
-    return Refused(replace(answer, stderr=said[0]).complaint, later, scope)
+    scope = _scope_of(answer.code, said[1])
+    # A hook that failed itself has not judged the job.
+    later = answer.code in LATER or (answer.code == 32 and "encountered an exception" in said[1])
+    return Refused(replace(answer, stderr=said[0]).complaint, later, scope, answer.code in COUNT_TASKS)
 
 
-def _more_closely(code: int, said: str) -> tuple[bool, Scope]:
-    """What a refusal is about, where the code alone leaves that open."""
-    later, scope = REFUSALS[code]
+def _scope_of(code: int, said: str) -> Scope:
+    """What a refusal is about; in two cases the code alone leaves that open."""
     if code == 38 and re.search(r"\bqueue \S", said):
-        scope = Scope.QUEUE
-    elif code == 166 and said.strip().endswith("value project"):
-        scope = Scope.ALL
-    elif code == 32 and "encountered an exception" in said:
-        later = LATER  # the hook itself failed: it has not judged the job
-    return later, scope
+        return Scope.QUEUE
+    if code == 166 and said.strip().endswith("value project"):
+        return Scope.ALL
+    return REFUSALS[code]
 
 
 def queue_in(script: str) -> str | None:

@@ -104,9 +104,9 @@ class Slurm:
             if isinstance(past, QueryFailed):
                 return past
             if past is None:
-                break
+                return Jobs(tuple(jobs), listed.unreadable)
             jobs += past.jobs
-        return Jobs(tuple(jobs), listed.unreadable)
+        return Jobs(tuple(jobs), listed.unreadable, history=True)
 
     def _history(self, run: Run, which: str, since: float | None) -> Jobs | QueryFailed | None:
         """What accounting knows of the end of jobs, from `since` on; None if it keeps no history, or shows none."""

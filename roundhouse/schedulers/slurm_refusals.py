@@ -111,7 +111,8 @@ def refusal(answer: Output) -> Refused | Unclear:
     doubts = list(verdicts or own)
     if "Unspecified error" in verdicts:  # Slurm's functions may have reported the cause before
         doubts += [line for line in own if re.search(r"error: slurm_\w+: ", line)]
-    if not own or any(_COMMUNICATION.search(said) or said in _SYSTEM_ERRORS for said in doubts):
+    not_run = answer.code in (126, 127)  # a shell's: a wrapper of the site failed
+    if not own or not_run or any(_COMMUNICATION.search(said) or said in _SYSTEM_ERRORS for said in doubts):
         return Unclear(why)
     later, scope = _meaning(verdicts[-1] if verdicts else text, text)
     return Refused(why, later, scope)
