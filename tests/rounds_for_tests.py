@@ -42,11 +42,14 @@ def wait_for(happened: Callable[[], object], what: str, seconds: float = PATIENC
 
 
 def snapshot(directory: Path) -> dict[str, tuple[int, str]]:
-    """Everything in a directory: when each file changed last, and the hash of what it holds."""
+    """Everything in a directory: when each file changed last, and the hash of what it holds.
+
+    Locks are left out: some versions of filelock set their time anew, or delete them.
+    """
     return {
         str(path.relative_to(directory)): (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
         for path in sorted(directory.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.suffix != ".lock"
     }
 
 

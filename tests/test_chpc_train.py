@@ -614,7 +614,7 @@ def test_cron_says_nothing_and_logs_the_same(checkout: Checkout, cluster: Cluste
         ("print('runner.py: no round\\n', file=sys.stderr); sys.exit(2)", "failed: no round", TROUBLE),
         ("print('squeue: \\33[2Jdown', file=sys.stderr); sys.exit(5)",
          "failed: scheduler or disk failed there, nothing is lost: squeue: [2Jdown", TROUBLE),
-        ("1 / 0", "failed: ended with 1: ZeroDivisionError: division by zero", TROUBLE),
+        ("1 / 0", "failed: ended with 1: ZeroDivisionError: ", TROUBLE),
         ("print('runner.py: round r was archived: so', file=sys.stderr); sys.exit(2)",
          "ok: archived on the cluster: take it out of ROUNDS", FINE),
         ("os.kill(os.getpid(), 9)", "failed: ended with 137", TROUBLE),

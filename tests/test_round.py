@@ -579,17 +579,17 @@ MISTAKES = {
         defaults: {dataset: x, n: 0}
         resources:
           when:
-            - {if: "datset == 'x'", ncpus: 2}     #! 'datset' is undefined: did you mean 'dataset'?
+            - {if: "datset == 'x'", ncpus: 2}     #! did you mean 'dataset'?
             - {if: "dataset =", ncpus: 2}         #! is no expression
-            - {if: "n.real.x.y", ncpus: 2}        #! has no attribute 'x'
-            - {if: "range(3)", ncpus: 2}          #! 'range' is undefined
-            - {if: "dataset < n", ncpus: 2}       #! not supported
-            - {if: "n.__class__.mro()", ncpus: 2} #! unsafe
-            - {if: "n | nofilter", ncpus: 2}      #! No filter named 'nofilter'
+            - {if: "n.real.x.y", ncpus: 2}        #! 'n.real.x.y':
+            - {if: "range(3)", ncpus: 2}          #! 'range(3)':
+            - {if: "dataset < n", ncpus: 2}       #! 'dataset < n':
+            - {if: "n.__class__.mro()", ncpus: 2} #! 'n.__class__.mro()':
+            - {if: "n | nofilter", ncpus: 2}      #! is no expression:
         priority: "dataset"                       #! must give a number, not 'x'
         experiments:
           a: {path: a}
-          b: {path: b, priority: "1 / n"}         #! division by zero
+          b: {path: b, priority: "1 / n"}         #! '1 / n':
           c: {path: c, priority: "n == 0"}        #! must give a number, not True
     """,
     "a path without quotes": """\
