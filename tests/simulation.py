@@ -160,6 +160,7 @@ class World:
         self.submitted: dict[Path, set[str]] = {}  # tokens by attempt directory
         self.late_starts: list[Path] = []  # attempts that were over when a job claimed them
         self.hasty: list[Path] = []  # attempts that were submitted before the verdict on the attempt before them
+        self.verdicts: dict[Path, Cause] = {}  # the only verdict on an attempt that its scheduler has for it, if known
         self.writers: dict[tuple[Path, int], set[str]] = {}
         self.faults = Faults()
         self.takeover = False
@@ -318,8 +319,15 @@ class World:
                 for process in self.processes:
                     if process.job is job and process.alive and not process.stopped:
                         self.finish(process, Cause.CANCELLED if self._cancelled(process) else Cause.PREEMPTED)
+                self.reconsider(job)
                 job.state, job.cause = JobState.ENDED, Cause.DELETED
         return []
+
+    def reconsider(self, job: SimulatedJob) -> None:
+        """The scheduler no longer says only one thing about how the attempts of this job ended."""
+        for process in self.processes:
+            if process.job is job and process.holds is not None:
+                self.verdicts.pop(self.place(process), None)
 
     def _cancelled(self, process: Process) -> bool:
         return process.holds is not None and (self.place(process) / record.CANCEL).exists()
@@ -343,6 +351,7 @@ class World:
 
     def start(self, job: SimulatedJob) -> Process:
         """The scheduler starts a queued job: for the first time, or again."""
+        self.reconsider(job)
         job.state = JobState.RUNNING
         process = Process(job)
         process.steps = self._life(process)
@@ -438,6 +447,8 @@ class World:
 
     def finish(self, process: Process, cause: Cause, verdict: Cause | None = None) -> None:
         """The shell writes the result and the job ends; with a `verdict`, by a guess that the scheduler may correct."""
+        if process.holds is not None and verdict is not None and process.job.state is JobState.RUNNING:
+            self.verdicts[self.place(process)] = verdict
         if process.holds is not None and verdict is None:
             record.close(process.job.directory, process.holds, cause, "")
         elif process.holds is not None:

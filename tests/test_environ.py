@@ -19,7 +19,7 @@ from cluster_helpers import ClusterRounds, pbs_rounds
 from fake_pbs import FakePBS
 from hypothesis import given
 from hypothesis import strategies as st
-from rounds_for_tests import REPOSITORY, Bench
+from rounds_for_tests import REPOSITORY, Bench, Rounds
 
 from roundhouse.environ import for_scheduler, steers, user_name, without_effect
 from roundhouse.execute import runner
@@ -114,6 +114,18 @@ def test_a_user_without_an_entry_in_passwd_is_a_number() -> None:
     code = "import os; from roundhouse.environ import user_name; os.setuid(54321); print(user_name())"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True, text=True)
     assert done.stdout == "54321\n"
+
+
+def test_a_round_runs_for_a_user_without_an_entry_in_passwd(rounds: Rounds) -> None:
+    """Every process of the round finds no entry for its user."""
+    (rounds.folder / "sitecustomize.py").write_text(
+        "import pwd\n\ndef getpwuid(uid):\n    raise KeyError(uid)\n\npwd.getpwuid = getpwuid\n"
+    )
+    rounds.extra = {"PYTHONPATH": str(rounds.folder), "USER": "somebody", "LOGNAME": "somebody"}
+    rounds.write({"all": {"path": "a", "command": ["true"]}})
+    done = rounds.call()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rounds.record("a").attempts[0].opened.scheduler["user"] == str(os.getuid())
 
 
 def test_nothing_asks_the_environment_who_the_user_is() -> None:

@@ -37,8 +37,9 @@ from roundhouse.passes.workplace import Workplace
 from roundhouse.records import record, shared_job
 from roundhouse.records.attempt import Opened
 from roundhouse.round import load_round
-from roundhouse.schedulers.base import Identity, Job, Jobs, JobState, SubmitAnswer, Submitted
+from roundhouse.schedulers.base import Identity, Job, Jobs, JobState, Refused, Scope, SubmitAnswer, Submitted
 from roundhouse.site import Site
+from roundhouse.views import view
 
 HERE = Identity("slurm", "here", "me")
 PACKED = Resources(pack=Pack(slots=2))
@@ -101,6 +102,7 @@ class Listing:
     jobs: list[Job] = field(default_factory=list)
     kind: str = "slurm"
     grace: float = 180.0
+    refusal: Refused | None = None
 
     def identity(self, run: Any) -> Identity:
         return HERE
@@ -112,6 +114,8 @@ class Listing:
         return 100
 
     def submit(self, run: Any, script: Path, name: str, need: Any = None) -> SubmitAnswer:
+        if self.refusal:
+            return self.refusal
         self.jobs.append(Job(str(len(self.jobs) + 1), name, JobState.QUEUED))
         return Submitted(self.jobs[-1].id)
 
@@ -178,6 +182,17 @@ def test_where_no_more_allocations_may_live_it_is_told_why_one_that_lives_will_n
     assert told["a1"] == "waits for a slot in allocation 1, queued"
     assert told["b1"] == "limit reached: max_running: 1, and the allocations that live were submitted with --only"
     assert passes.submitted() == ["a*"]
+
+
+def test_a_queue_that_allocations_cannot_use_is_one_message(tmp_path: Path) -> None:
+    passes = Passes(tmp_path, ("a1", "a2", "b1"))
+    passes.scheduler.refusal = Refused("Unknown queue", scope=Scope.QUEUE)
+    rows = passes.make().rows
+    assert {str(row.action.state) for row in rows} == {"blocked"}
+    (message,) = view.refusals(rows)
+    assert "Unknown queue" in message and "site file" in message
+    passes.scheduler.refusal = None
+    assert {str(row.action.state) for row in passes.make().rows} == {"pending"}
 
 
 def test_an_allocation_that_has_not_started_is_deleted_once_nothing_that_it_takes_is_left(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from roundhouse.causes import Cause
 from roundhouse.decisions.plan import Action, Answer, Clock, Inputs, State, Unknown, Verb, decide
-from roundhouse.decisions.retry import HARD_LIMIT, SOFT_LIMIT
+from roundhouse.decisions.retry import HARD_LIMIT, SOFT_LIMIT, RetryPolicy, next_resources, request
+from roundhouse.experiment import Pack, Resources
 from roundhouse.records.attempt import Attempt, Claim, Opened, Progress, Record, Result, Verdict
 from roundhouse.schedulers.base import Job, JobState, QueryFailed
 
@@ -87,6 +88,7 @@ def test_a_job_that_is_queued_again_was_preempted() -> None:
     guess = replace(PREEMPTED_GUESS, result=Result(Cause.WALLTIME, guess=True))
     for state in (JobState.QUEUED, JobState.BLOCKED):
         assert decided([guess], job(state)).cause is Cause.PREEMPTED
+        assert decided([guess], job(state, cause=Cause.NODE)).cause is Cause.NODE
 
 
 def test_the_next_attempt_waits_for_the_verdict_but_not_for_ever() -> None:
@@ -95,6 +97,9 @@ def test_the_next_attempt_waits_for_the_verdict_but_not_for_ever() -> None:
         assert outcome(waiting) == (Verb.NOTHING, State.PENDING) and "waiting for the scheduler" in waiting.reason
         assert decided([replace(PREEMPTED_GUESS, result_at=NOW - 181)], answer).verb is Verb.SUBMIT
     assert decided([PREEMPTED_GUESS], Unknown()).verb is Verb.SUBMIT, "a scheduler without history says no more"
+    assert decided([PREEMPTED_GUESS], Unknown(history=True)).verb is Verb.NOTHING, "its history may be late"
+    late = replace(PREEMPTED_GUESS, result_at=NOW - 181)
+    assert decided([late], Unknown(history=True)).verb is Verb.SUBMIT
 
 
 def test_a_verdict_changes_the_cause_and_nothing_else() -> None:
@@ -113,6 +118,14 @@ def test_the_walltime_of_an_allocation_is_no_verdict_on_what_ran_in_it() -> None
     ended_late = job(JobState.ENDED, "finished: exceeded resource walltime", Cause.WALLTIME)
     assert decided([packed], ended_late).cause is Cause.PREEMPTED
     assert decided([packed], job(JobState.ENDED, "", Cause.MEMORY)).cause is Cause.MEMORY
+
+
+def test_the_memory_of_an_allocation_is_no_fault_of_one_experiment_but_the_next_asks_for_more() -> None:
+    said = Resources(mem_mb=1000, pack=Pack(slots=4))
+    opened = replace(OPENED, shared="../.jobs/rhallocation", resources=request(Resources(), said))
+    short = replace(PREEMPTED_GUESS, opened=opened, verdict=Verdict(Cause.MEMORY), progress=Progress(5, 9, 4))
+    assert decided([short] * 5, Unknown()).verb is Verb.SUBMIT
+    assert next_resources(said, [short], RetryPolicy()).mem_mb == 2000
 
 
 # -------------------------------------------------------------------------------------------- 1, 2, 3: leave it alone

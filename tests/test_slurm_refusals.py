@@ -171,6 +171,8 @@ def test_after_an_error_of_the_connection_the_job_may_exist(verdict: str) -> Non
         said(143, "", "sbatch: error: Batch job submission failed: Invalid partition name specified"),
         said(1, "", ""),
         said(1, "", "lab-wrapper: invalid partition specified"),
+        said(127, "", "/usr/bin/sbatch: line 3: /opt/slurm/bin/sbatch: No such file or directory"),
+        said(126, "", "/usr/bin/sbatch: line 3: /opt/slurm/bin/sbatch: Permission denied"),
         said(1, "", "sbatch: error: _fetch_child: failed to fetch remote configs: Unable to contact slurm controller"),
     ],
 )

@@ -27,6 +27,7 @@ from roundhouse.decisions.plan import Action, State, Verb
 from roundhouse.decisions.row import Row
 from roundhouse.experiment import Experiment, Resources
 from roundhouse.passes import dispatch, orders
+from roundhouse.passes.look import Look
 from roundhouse.passes.report import Report
 from roundhouse.passes.submitter import Submitter
 from roundhouse.passes.workplace import Workplace
@@ -217,6 +218,7 @@ class Rounds(RuleBasedStateMachine):
                 process.stopped = process.ever_stopped = True
             else:
                 self.world.vanish(process, None)
+        self.world.reconsider(job)
         job.state, job.cause = JobState.QUEUED, None
         if steps:
             self.run_job(job, steps)
@@ -274,9 +276,27 @@ class Rounds(RuleBasedStateMachine):
         if not process.stopped:
             self.world.finish(process, guess, verdict)
             if queued and not any(other.job is process.job for other in self.living()):
+                self.world.reconsider(process.job)
                 process.job.state, process.job.cause = JobState.QUEUED, None
             if late_runner:
                 self.race(late_runner, self.world.outcome)
+
+    @precondition(lambda self: self.queued())
+    @rule(data=st.data(), pause=STEPS, verdict=st.sampled_from([Cause.MEMORY, Cause.NODE]))
+    def a_job_runs_and_is_ended_while_a_pass_is_under_way(
+        self, data: st.DataObject, pause: int, verdict: Cause
+    ) -> None:
+        """What the scheduler said of it before it started says nothing about its end."""
+        thread = Thread(self.look_and_act, pause)
+        thread.proceed()
+        if queued := self.queued():
+            process = self.world.start(data.draw(st.sampled_from(queued)))
+            for _ in range(3):
+                self.world.step(process)
+            if process.alive and process.holds is not None:
+                self.world.finish(process, Cause.PREEMPTED, verdict)
+        while not thread.finished:
+            thread.proceed()
 
     @precondition(lambda self: self.living())
     @rule(data=st.data(), stopped=st.booleans())
@@ -365,6 +385,14 @@ class Rounds(RuleBasedStateMachine):
                     before = self.verdicts.setdefault(path, path.read_bytes())
                     assert before == path.read_bytes(), f"{directory}: the verdict on attempt {attempt.number} changed"
 
+    def a_verdict_is_what_the_scheduler_says(self, known: Known) -> None:
+        for directory, rec in known.items():
+            for attempt in rec.attempts:
+                place = record.attempt_directory(directory, attempt.number)
+                if attempt.verdict is not None and place in self.world.verdicts:
+                    said = self.world.verdicts[place]
+                    assert attempt.verdict.cause is said, f"{place}: {attempt.verdict} though the scheduler says {said}"
+
     def no_attempt_is_submitted_before_the_verdict(self, known: Known) -> None:
         assert not self.world.hasty, f"{self.world.hasty}: submitted before the verdict on the attempt before"
 
@@ -378,6 +406,7 @@ class Rounds(RuleBasedStateMachine):
         nothing_runs_twice_at_once,
         completed_is_final_and_unique,
         a_verdict_is_a_reason_and_no_more,
+        a_verdict_is_what_the_scheduler_says,
         no_attempt_is_submitted_before_the_verdict,
     )
 
@@ -465,7 +494,7 @@ def no_void(machine: Any) -> None:
     """A runner gives up an attempt that it saw no job for without taking its claim."""
     real = record.void
 
-    def void(directory: Path, number: int, cause: Cause, why: str, jobs: int | None = None) -> bool:
+    def void(directory: Path, number: int, cause: Cause, why: str, **more: Any) -> bool:
         give_up = record.close if cause is Cause.UNCLAIMED else real
         return give_up(directory, number, cause, why)
 
@@ -531,6 +560,17 @@ def verdict_replaced(machine: Any) -> None:
     files.create_exclusive = create
 
 
+def answers_of_before(machine: Any) -> None:
+    """An answer counts for an attempt that has ended since."""
+    real = dispatch.answer_for
+
+    def answer_for(attempt: Attempt | None, before: Attempt | None, seen: Look) -> Any:
+        return real(attempt, attempt if before and attempt and before.number == attempt.number else before, seen)
+
+    dispatch.answer_for = answer_for
+    machine.undo.append(lambda: setattr(dispatch, "answer_for", real))
+
+
 def no_wait_for_the_verdict(machine: Any) -> None:
     """The next attempt is opened at once, whatever the scheduler has to say."""
     real = Attempt.awaits_verdict
@@ -549,6 +589,7 @@ def no_wait_for_the_verdict(machine: Any) -> None:
         (Rounds, verdict_on_open_attempts, "is open, with a verdict|no end in sight"),
         (Rounds, verdict_replaced, "the verdict on attempt . changed"),
         (Rounds, no_wait_for_the_verdict, "submitted before the verdict"),
+        (Rounds, answers_of_before, "though the scheduler says|submitted before the verdict"),
     ],
 )
 def test_a_weaker_protocol_is_found_out(machine: type[Rounds], weaken: Callable[[Any], None], told: str) -> None:

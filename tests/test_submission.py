@@ -312,6 +312,30 @@ def test_a_refusal_of_every_job_is_one_message_and_costs_no_try(refusal: Refused
     assert set(desk.look_and_act()) == {IN_PROGRESS}
 
 
+@pytest.mark.parametrize("scope", [Scope.QUEUE, Scope.REQUEST])
+def test_an_array_beyond_a_limit_that_counts_tasks_is_submitted_in_smaller_ones(scope: Scope, tmp_path: Path) -> None:
+    limit = Refused("would exceed queue main's per-user limit", later=True, scope=scope, counts_tasks=True)
+    desk = Desk(tmp_path, Refusing(10, limit), 30, Resources(array=True, queue="main"))
+    states = desk.look_and_act()
+    assert states.count("in_progress") == 10 and states.count("pending") == 20
+    assert desk.scheduler.asked[:3] == [30, 15, 7]
+    asked = len(desk.scheduler.asked)
+    desk.look_and_act()
+    assert len(desk.scheduler.asked) == asked, "the last refusal, of a single job, holds back the others for a while"
+
+
+def test_after_a_refusal_of_every_job_a_single_one_finds_out_whether_the_site_file_was_corrected(
+    tmp_path: Path,
+) -> None:
+    desk = Desk(tmp_path, Choosy(0, UNKNOWN_QUEUE), 8, Resources(array=True, queue="main"))
+    for _ in range(4):
+        assert set(desk.look_and_act()) == {BLOCKED}
+    assert [len(desk.causes(number)) for number in range(8)] == [4, *[1] * 7]
+    desk.scheduler = Refusing(100, UNKNOWN_QUEUE)
+    assert set(desk.look_and_act()) == {IN_PROGRESS}
+    assert desk.scheduler.asked == [1, 7]
+
+
 def test_what_waits_for_an_experiment_that_cannot_be_submitted_does_not_wait_for_ever(tmp_path: Path) -> None:
     student = Experiment("r", "s", "s/0", "s", {}, Resources(queue="main"), after={"e": ("e/0",)})
     rows = Desk(tmp_path, Choosy(0, UNKNOWN_QUEUE), 1, Resources(queue="main"), [student]).rows()

@@ -22,6 +22,7 @@ from roundhouse.schedulers.base import (
     Submitted,
     array_id,
     in_batches,
+    task_id,
 )
 from roundhouse.schedulers.pbs_answers import (
     ENDED,
@@ -140,6 +141,12 @@ class PBS:
         return Refused(why, scope=Scope.REQUEST)
 
 
+def _as_listed(job_id: str, listed: str) -> str:
+    """A job's ID, or a task's, with the server named as in `listed`, the ID of the job or of the task's array."""
+    index = re.search(r"\[(\d+)\]", job_id)
+    return task_id(listed, int(index[1]) if index else None)
+
+
 def _some_first(words: Collection[str]) -> list[str]:
     """In an order that differs each time, so that none is left for later again and again."""
     return random.sample(sorted(words), len(words))
@@ -194,13 +201,12 @@ class Inquiry:
         self.later |= {*unknown[ONE_BY_ONE:]}
 
     def alive(self, wanted: Collection[str]) -> list[str]:
-        """Those of these jobs and tasks that have not ended."""
-        live = {stem(one) for one in self._select()}
-        wanted = {one for one in wanted if stem(array_id(one)) in live}
+        """Those of these jobs and tasks that have not ended, by their IDs as the server writes them."""
+        live = {stem(one): one for one in self._select()}
+        wanted = {_as_listed(one, live[number]) for one in wanted if (number := stem(array_id(one))) in live}
         self._ask_for({array_id(one) for one in wanted})
         self._ask_by_id({one for one in wanted if array_id(one) in self.jobs} - {*self.jobs})
-        stems = {stem(one) for one in wanted}  # a record may name the server in another way
-        alive = [one for one in sorted(self.jobs) if stem(one) in stems]
+        alive = [one for one in sorted(wanted) if one in self.jobs]
         return [one for one in alive if self.jobs[one]["job_state"] not in {*ENDED, "E"}]
 
     def unread(self, wanted: Iterable[str]) -> list[str]:
