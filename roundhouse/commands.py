@@ -18,7 +18,7 @@ from typing import TextIO
 
 from roundhouse.decisions.plan import State
 from roundhouse.decisions.row import goes_on
-from roundhouse.environ import user_name, without_effect
+from roundhouse.environ import without_effect
 from roundhouse.errors import RoundhouseError
 from roundhouse.execute import runner as command_runner
 from roundhouse.experiment import Experiment
@@ -32,6 +32,7 @@ from roundhouse.records.archive import Archive, make_directory, refuse_archived
 from roundhouse.round import Round, json_schema, load_round
 from roundhouse.schedulers.local import Local
 from roundhouse.site import Site, load_site
+from roundhouse.user import user_name
 from roundhouse.views import outlook, view
 
 DONE, USAGE, WORK_REMAINS, FAILED, TROUBLE, INTERRUPTED = 0, 2, 3, 4, 5, 130

@@ -1,4 +1,4 @@
-"""Who the user is, and which variables of the user's shell the scheduler's commands are given.
+"""Which variables of the user's shell the scheduler's commands are given.
 
 Slurm and PBS read options from variables, and these win over the header of a job script or filter what a query shows.
 A pass must work in the same way from any shell, from cron and from inside a job, so they are removed.
@@ -6,8 +6,6 @@ A pass must work in the same way from any shell, from cron and from inside a job
 
 from __future__ import annotations
 
-import os
-import pwd
 import re
 from collections.abc import Collection, Mapping
 
@@ -35,14 +33,6 @@ _INSTEAD = {
     "SBATCH_RESERVATION": "directives",
     "SBATCH_CONSTRAINT": "directives",
 }
-
-
-def user_name() -> str:
-    """The name of the user that this process runs as, whatever USER and LOGNAME say; without one, the number."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
 
 
 def for_scheduler(environ: Mapping[str, str]) -> dict[str, str]:

@@ -159,7 +159,7 @@ class World:
         self.submits: dict[str, int] = {}  # by token
         self.submitted: dict[Path, set[str]] = {}  # tokens by attempt directory
         self.late_starts: list[Path] = []  # attempts that were over when a job claimed them
-        self.hasty: list[Path] = []  # attempts that were submitted before the verdict on the attempt before them
+        self.early: list[Path] = []  # attempts that were submitted before the verdict on the attempt before them
         self.verdicts: dict[Path, Cause] = {}  # the only verdict on an attempt that its scheduler has for it, if known
         self.writers: dict[tuple[Path, int], set[str]] = {}
         self.faults = Faults()
@@ -259,7 +259,7 @@ class World:
                 place = record.attempt_directory(job.directory, job.number)
                 self.submitted.setdefault(place, set()).add(name)
                 if self._verdict_is_due(job.directory, job.number - 1):
-                    self.hasty.append(place)
+                    self.early.append(place)
         outcome = self.outcome
         if outcome == "refused":
             return Refused("no such queue")

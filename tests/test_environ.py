@@ -21,13 +21,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rounds_for_tests import REPOSITORY, Bench, Rounds
 
-from roundhouse.environ import for_scheduler, steers, user_name, without_effect
+from roundhouse.environ import for_scheduler, steers, without_effect
 from roundhouse.execute import runner
 from roundhouse.experiment import Resources
 from roundhouse.passes import render
 from roundhouse.schedulers.base import Jobs, Submitted
 from roundhouse.schedulers.slurm import Slurm
 from roundhouse.site import Site
+from roundhouse.user import user_name
 
 # What selects a cluster or an installation, or proves who the user is, for Slurm, PBS and Torque.
 SELECT = [
@@ -111,7 +112,7 @@ def test_the_user_is_who_the_process_is(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_user_without_an_entry_in_passwd_is_a_number() -> None:
     if os.getuid() != 0:
         pytest.skip("only root can run a process as another user")
-    code = "import os; from roundhouse.environ import user_name; os.setuid(54321); print(user_name())"
+    code = "import os; from roundhouse.user import user_name; os.setuid(54321); print(user_name())"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True, text=True)
     assert done.stdout == "54321\n"
 

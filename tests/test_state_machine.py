@@ -394,7 +394,7 @@ class Rounds(RuleBasedStateMachine):
                     assert attempt.verdict.cause is said, f"{place}: {attempt.verdict} though the scheduler says {said}"
 
     def no_attempt_is_submitted_before_the_verdict(self, known: Known) -> None:
-        assert not self.world.hasty, f"{self.world.hasty}: submitted before the verdict on the attempt before"
+        assert not self.world.early, f"{self.world.early}: submitted before the verdict on the attempt before"
 
     held: tuple[Callable[[Any, Known], None], ...] = (
         one_attempt_is_open,

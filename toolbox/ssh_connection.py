@@ -21,8 +21,8 @@ from typing import Any
 
 import paramiko  # type: ignore[import-untyped]
 
-from roundhouse.environ import user_name
 from roundhouse.errors import RoundhouseError
+from roundhouse.user import user_name
 
 PATIENCE = 15.0  # seconds for each step of a connection
 MOST_JUMPS = 8

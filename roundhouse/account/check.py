@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roundhouse.account.gpu_support import Build, capability_of, driver_too_old, misfit, models_in, read_build
-from roundhouse.environ import user_name
 from roundhouse.errors import RoundhouseError
 from roundhouse.execute import runner as command_runner
 from roundhouse.files import create_exclusive
 from roundhouse.names import named_files, nearest
 from roundhouse.schedulers.base import Jobs, QueryFailed, Run, Scheduler
 from roundhouse.schedulers.detect import detect
+from roundhouse.user import user_name
 
 if TYPE_CHECKING:
     from roundhouse.site import Site

@@ -7,7 +7,6 @@ import signal
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from roundhouse.environ import user_name
 from roundhouse.experiment import Resources
 from roundhouse.machine import pool
 from roundhouse.schedulers.base import (
@@ -24,6 +23,7 @@ from roundhouse.schedulers.base import (
     Submitted,
     Unclear,
 )
+from roundhouse.user import user_name
 
 
 class Local:
