@@ -284,19 +284,32 @@ def test_what_the_server_refuses_for_its_limits_is_submitted_as_soon_as_there_is
     assert [rounds.lines(name).count("end") for name in names] == [1] * 4
 
 
-def test_a_queue_that_does_not_exist_is_tried_twice_and_is_then_a_failure(
+def test_a_queue_that_does_not_exist_is_one_message_and_costs_no_try(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
+    rounds.write_steps("a", "b", resources={"queue": "nowhere"})
+    for _ in range(3):
+        done = rounds.call()
+        assert done.returncode == FAILED
+        assert done.stderr.count("Unknown queue") == 1
+    assert rounds.states() == {"a": "pending", "b": "pending"}
+    assert rounds.record("b").attempts == ()  # it goes to the same queue, so it was not tried
+    rounds.write_steps("a", "b")
+    assert rounds.call().returncode == WORK_REMAINS
+    assert accepted(fake_pbs) == 2
+
+
+def test_what_a_hook_of_the_site_refuses_is_tried_twice_and_is_then_a_failure(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
-    rounds.write_steps("a", "b", resources={"queue": "nowhere"})
+    fake_pbs.turn(hook="project x has used 100% of its hours")
+    rounds.write_steps("a", "b")
     done = rounds.call()
     assert done.returncode == WORK_REMAINS
-    assert "Unknown queue" in rounds.view("a")["reason"]
-    assert len(rounds.record("a").attempts) == 1
+    assert "project x has used 100%" in rounds.view("a")["reason"]
     assert rounds.record("b").attempts == ()  # it asks for the same, so it was not tried
     rounds.pass_until(lambda: rounds.call().returncode == FAILED, "both have failed")
     assert rounds.states() == {"a": "failed", "b": "failed"}
     assert [str(attempt.cause) for attempt in rounds.record("a").attempts] == ["refused", "refused"]
-    assert "Unknown queue" in rounds.view("a")["reason"]
+    assert "project x has used 100%" in rounds.call("--why", "a").stdout
     assert accepted(fake_pbs) == 0
 
 
