@@ -21,6 +21,7 @@ from synthetic_rounds import unsynced, write_experiment, write_mixed
 from analysis import plot_experiments as plots
 from analysis.gallery import Gallery, Picture
 from analysis.rounds import Place
+from roundhouse import files
 from roundhouse.causes import Cause
 from roundhouse.records import record
 from roundhouse.records.attempt import Opened
@@ -323,7 +324,7 @@ def write_commands(studio: Studio, left: dict[str, dict[str, Any]]) -> None:
         opened = Opened(record.new_token(), {"kind": "local"}, experiment.config_hash(), {})
         assert record.open_attempt(directory, 1, opened)
         record.write_config(directory, experiment)
-        record._create(directory / "attempts/1/claim.json", {"version": 1, "nonce": "n", "at": 1.0})
+        assert files.create_exclusive(directory / "attempts/1/claim.json", {"version": 1, "nonce": "n", "at": 1.0})
         record.close(directory, 1, Cause.COMPLETED, "")
         (directory / "attempts/1/metrics.json").write_text(json.dumps(left[experiment.path]))
 

@@ -192,9 +192,9 @@ def test_a_range_of_dates_that_the_site_does_not_allow_is_narrowed(accounted: Sl
         return answer
 
     slurm = Slurm("nobody")
-    assert slurm.query(as_nobody, {"424242"}, set()) == Jobs(())
+    assert slurm.query(as_nobody, {"424242"}, set()) == Jobs((), history=True)
     assert refused == []
-    assert slurm.query(as_nobody, set(), {"rhnever"}, time.time() - 20 * 86400) == Jobs(())
+    assert slurm.query(as_nobody, set(), {"rhnever"}, time.time() - 20 * 86400) == Jobs((), history=True)
     assert len(refused) == 7
-    assert slurm.query(as_nobody, set(), {"rhnever"}, time.time() - 20 * 86400) == Jobs(())
+    assert slurm.query(as_nobody, set(), {"rhnever"}, time.time() - 20 * 86400) == Jobs((), history=True)
     assert len(refused) == 7
