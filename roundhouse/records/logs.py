@@ -40,14 +40,8 @@ def _scheduler_log(directory: Path, number: int) -> list[str]:
         folded = [one["job"] for one in value.get("attempts", ()) if one["number"] == number]
         opened = folded[0] if folded else value
         return _end(directory / opened["shared"] / f"log.{int(opened['array_index'])}")
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-    ):  # it is no task, or its job.json is damaged
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        # It is no task, or its job.json is damaged.
         return []
 
 
