@@ -67,7 +67,7 @@ class Agent:
     slots: Slots
     experiments: Sequence[Experiment]
     ends: float
-    told: int | None = None  # the signal that ends it
+    stop_signal: int | None = None  # the signal that ends it
     held_by: str = ""  # the processes of others that hold all slots, while experiments wait for one
     _running: dict[str, Attempt] = field(default_factory=dict)  # by path
     _cancelled: set[str] = field(default_factory=set)  # tokens of what was told to stop
@@ -97,7 +97,7 @@ class Agent:
             if time.monotonic() >= listen:
                 listen = time.monotonic() + LISTEN_EVERY
                 self._stop_cancelled()
-            if self.told is not None:
+            if self.stop_signal is not None:
                 self._stop()
                 return
             time.sleep(LOOK_EVERY)
@@ -123,15 +123,15 @@ class Agent:
 
     def hear(self, number: int, frame: FrameType | None) -> None:
         """A signal: the walltime is near, or the scheduler wants the job to go."""
-        self.told = number
+        self.stop_signal = number
         kind = self.allocation.identity.kind
         self._kill_at = min(self._kill_at, time.monotonic() + seconds_to_save(kind, number))
 
     @property
     def end(self) -> str:
         """Why it ends, once `run` has returned."""
-        if self.told is not None:
-            return f"it was stopped by {signal.Signals(self.told).name}"
+        if self.stop_signal is not None:
+            return f"it was stopped by {signal.Signals(self.stop_signal).name}"
         if not self.has_time():
             return "too little of its walltime is left to start another experiment"
         if self.held_by:
@@ -143,7 +143,7 @@ class Agent:
     def has_time(self) -> bool:
         """Whether an experiment that starts now could get anywhere: a tenth of the walltime, or 5 minutes, is left."""
         left = self.ends - time.monotonic()
-        return self.told is None and left > min(300.0, self.allocation.resources.walltime_s / 10)
+        return self.stop_signal is None and left > min(300.0, self.allocation.resources.walltime_s / 10)
 
     def _fill(self, around: _Around) -> int:
         """Start the most important experiments that can start, while slots are free. Returns how many."""
@@ -153,7 +153,7 @@ class Agent:
         if room.has(self._need) and any(one.halving for one in self._mine):
             self._judge(around)
         for experiment in self._mine:
-            if self.told is not None or not (held or room.has(self._need)):
+            if self.stop_signal is not None or not (held or room.has(self._need)):
                 break
             if any(experiment.path in those for those in (self._completed, self._running, self._passed_over)):
                 continue
@@ -284,8 +284,8 @@ class Agent:
         pool.kill()
 
     def _stop(self) -> None:
-        assert self.told is not None
-        self.end_slots(self.told)
+        assert self.stop_signal is not None
+        self.end_slots(self.stop_signal)
         around = _Around(self._desk(), dict(self._completed))
         self._settle_running(around)
         self._write_down(around)

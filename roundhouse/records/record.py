@@ -246,32 +246,31 @@ def _make_directories(directory: Path, below: Path | None) -> None:
 
 
 def record_job_id(directory: Path, number: int, job_id: str) -> None:
-    """Complete job.json with the job's ID. Losing this write loses nothing: the job is found again by its name.
-
-    The ID of a job that several attempts share is written once, for all of them.
-    """
-    path = attempt_directory(directory, number) / JOB
-    try:
-        value = _parse(files.read_bytes(path) or b"")
-    except _Damaged:
-        return
-    if value.get("shared"):
-        shared_job.write_id(directory / value["shared"], job_id)
-    elif "token" in value:  # otherwise the attempt has been folded, and its history is final
-        files.replace(path, files.dump({**value, "job_id": job_id}))
+    """Complete job.json with the job's ID. Losing this write loses nothing: the job is found again by its name."""
+    shared = _complete(directory, number, "job_id", job_id)
+    if shared is not None:
+        shared_job.write_id(shared, job_id)
 
 
 def record_answer(directory: Path, number: int, answer: str) -> None:
     """Add to job.json what the scheduler said to the submission. Losing this write loses nothing but the words."""
+    shared = _complete(directory, number, "answer", answer)
+    if shared is not None:
+        shared_job.write_answer(shared, answer)
+
+
+def _complete(directory: Path, number: int, key: str, text: str) -> Path | None:
+    """Complete job.json; or return the directory of a job that several attempts share, which says it once for all."""
     path = attempt_directory(directory, number) / JOB
     try:
         value = _parse(files.read_bytes(path) or b"")
     except _Damaged:
-        return
+        return None
     if value.get("shared"):
-        shared_job.write_answer(directory / value["shared"], answer)
-    elif "token" in value:
-        files.replace(path, files.dump({**value, "answer": answer}))
+        return directory / str(value["shared"])
+    if "token" in value:  # otherwise the attempt has been folded, and its history is final
+        files.replace(path, files.dump({**value, key: text}))
+    return None
 
 
 def void(
