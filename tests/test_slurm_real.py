@@ -163,9 +163,13 @@ def test_a_job_that_another_cluster_accepted_is_cancelled(accounted: SlurmCluste
     answer = slurm.submit(accounted.run, naming(script("rhfar", "sleep 600"), accounted.folder.name), "rhfar")
     assert isinstance(answer, Refused)
     assert answer.scope is Scope.ALL
-    past = slurm.query(accounted.run, set(), {"rhfar"}, time.time() - 60)
-    assert isinstance(past, Jobs)
-    assert [job.cause for job in past.jobs if job.name == "rhfar"] == [Cause.DELETED]
+
+    def causes() -> list[Cause | None]:
+        past = slurm.query(accounted.run, set(), {"rhfar"}, time.time() - 60)
+        assert isinstance(past, Jobs)
+        return [job.cause for job in past.jobs if job.name == "rhfar"]
+
+    wait_until(lambda: causes() == [Cause.DELETED], "the job is cancelled")
 
 
 def test_a_cluster_that_is_not_known_is_a_mistake_of_the_site(accounted: SlurmCluster, script: Script) -> None:
