@@ -447,7 +447,8 @@ class World:
 
     def finish(self, process: Process, cause: Cause, verdict: Cause | None = None) -> None:
         """The shell writes the result and the job ends; with a `verdict`, by a guess that the scheduler may correct."""
-        if process.holds is not None and verdict is not None and process.job.state is JobState.RUNNING:
+        runs = process.job.state is JobState.RUNNING  # otherwise it is a zombie, and its job is another matter
+        if process.holds is not None and verdict is not None and runs:
             self.verdicts[self.place(process)] = verdict
         if process.holds is not None and verdict is None:
             record.close(process.job.directory, process.holds, cause, "")
@@ -457,7 +458,7 @@ class World:
         self._leave(process)
         if process.job.state is JobState.RUNNING:
             process.job.state = JobState.ENDED
-        if verdict is not None:
+        if verdict is not None and runs:
             process.job.cause = verdict
 
     def _leave(self, process: Process) -> None:
@@ -468,8 +469,11 @@ class World:
 
     def vanish(self, process: Process, cause: Cause | None) -> None:
         """Killed without a word."""
+        runs = process.job.state is JobState.RUNNING
         self._leave(process)
-        process.job.cause = cause
+        if runs:
+            self.reconsider(process.job)
+            process.job.cause = cause
 
     def advance(self, seconds: float) -> None:
         """Time passes; every minute each job that can gives a sign of life, and leaves if its attempt is over."""
