@@ -197,7 +197,7 @@ def _ended(attempt: Attempt, answer: Answer, clock: Clock) -> Action:
 def _verdict(attempt: Attempt, answer: Answer, clock: Clock) -> Action | None:
     """Closed by a guess: what its scheduler says of it, or None if there is nothing to wait for any longer.
 
-    Any answer but that the job is unknown may still become a verdict: it may end only now.
+    A job that still runs may end only now, a history may be late, and a failed query may succeed in the next pass.
     """
     cause = attempt.cause or Cause.UNKNOWN
     if isinstance(answer, Job) and answer.state is JobState.ENDED:

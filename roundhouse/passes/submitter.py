@@ -22,7 +22,7 @@ from roundhouse.passes.report import Report
 from roundhouse.passes.workplace import Workplace
 from roundhouse.records import record, shared_job
 from roundhouse.records.attempt import Opened
-from roundhouse.schedulers.base import Refused, Scope, SubmitAnswer, Submitted, task_id
+from roundhouse.schedulers.base import Refused, Scope, SubmitAnswer, Submitted, Unclear, task_id
 
 _FASTER = Action(Verb.NOTHING, State.SUBMITTING, "another runner was faster")
 _AT_ONCE = 16  # attempts of an array that are opened side by side: each waits for the disk several times
@@ -65,6 +65,8 @@ class Submitter:
             answer = self.place.scheduler.submit(self.place.run, path, token, asked)
             if isinstance(answer, Submitted) and shared is None:
                 record.record_job_id(directory, number, answer.job_id)
+            elif isinstance(answer, Unclear) and shared is None:
+                record.record_answer(directory, number, answer.why)
             action = self._record(row, number, answer, 1)
         except OSError as error:
             self.report.trouble.append(f"{experiment.path}: attempt {number} was not submitted in order: {error}")
@@ -112,7 +114,6 @@ class Submitter:
             record.void(row.record.directory, number, cause, answer.why, jobs=most, scope=scope)
             state = State.BLOCKED if cause is Cause.SITE else State.PENDING
             return Action(Verb.SUBMIT, state, reason_of(answer), cause)
-        record.record_answer(row.record.directory, number, answer.why)
         return Action(Verb.SUBMIT, State.SUBMITTING, f"no clear answer, to be looked up: {answer.why}")
 
     def array(self, batch: Sequence[Row], at_once: int | None) -> tuple[SubmitAnswer | None, list[Action]]:
@@ -135,6 +136,8 @@ class Submitter:
             answer = self.place.scheduler.submit(self.place.run, shared / shared_job.SCRIPT, name)
             if isinstance(answer, Submitted):
                 shared_job.write_id(shared, answer.job_id)
+            elif isinstance(answer, Unclear):
+                shared_job.write_answer(shared, answer.why)
             actions = [
                 self._record(row, row.record.next_number, answer, len(batch), index) if tokens[index] else _FASTER
                 for index, row in enumerate(batch)

@@ -149,7 +149,7 @@ class Attempt:
 
     @property
     def awaits_verdict(self) -> bool:
-        """Whether only the scheduler can say why it ended, and has not been asked yet."""
+        """Whether only the scheduler can say why it ended, and its answer is not recorded yet."""
         return self.result is not None and self.result.guess and self.verdict is None
 
     @property

@@ -254,9 +254,7 @@ def record_job_id(directory: Path, number: int, job_id: str) -> None:
 
 def record_answer(directory: Path, number: int, answer: str) -> None:
     """Add to job.json what the scheduler said to the submission. Losing this write loses nothing but the words."""
-    shared = _complete(directory, number, "answer", answer)
-    if shared is not None:
-        shared_job.write_answer(shared, answer)
+    _complete(directory, number, "answer", answer)
 
 
 def _complete(directory: Path, number: int, key: str, text: str) -> Path | None:
