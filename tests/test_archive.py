@@ -173,7 +173,7 @@ def mixed(tmp_path: Path) -> tuple[Archive, Round]:
     loaded = load_round("mixed", rounds)
     archive = Archive.of("mixed", experiments, tmp_path / "analysis")
     places = {one.path: archive.source / one.path for one in loaded.experiments}
-    for row in offline.rows(loaded.experiments, places).values():
+    for row in offline.statuses(loaded.experiments, places).values():
         rec = row.record
         if rec.damage:
             (rec.directory / record.HISTORY).unlink()

@@ -23,11 +23,12 @@ from simulation import HOME, Crash, Faults, Process, Thread, World
 
 from roundhouse import files
 from roundhouse.config.site import Site
-from roundhouse.engine import one_pass, user_actions
+from roundhouse.engine import one_pass, reconcile, user_actions
 from roundhouse.engine.context import PassContext
 from roundhouse.engine.report import PassReport
 from roundhouse.engine.scheduler_snapshot import SchedulerSnapshot
 from roundhouse.engine.submit_job import Submitter
+from roundhouse.model import evaluate
 from roundhouse.model.answers import Identity, Job, JobState
 from roundhouse.model.attempt import Attempt, Record
 from roundhouse.model.causes import Cause
@@ -535,7 +536,7 @@ def task_for_array(machine: Any) -> None:
 
 def verdict_on_open_attempts(machine: Any) -> None:
     """A verdict is recorded as soon as the job has ended, whether its attempt is closed by a guess or not."""
-    real = one_pass.decide
+    real = evaluate.decide
 
     def decide(rec: Record, answer: Any, *rest: Any) -> Action:
         newest = rec.newest
@@ -543,8 +544,8 @@ def verdict_on_open_attempts(machine: Any) -> None:
             return Action(Verb.VERDICT, State.PENDING, "", answer.cause)
         return real(rec, answer, *rest)
 
-    one_pass.decide = decide
-    machine.undo.append(lambda: setattr(one_pass, "decide", real))
+    evaluate.decide = decide
+    machine.undo.append(lambda: setattr(evaluate, "decide", real))
 
 
 def verdict_replaced(machine: Any) -> None:
@@ -562,13 +563,13 @@ def verdict_replaced(machine: Any) -> None:
 
 def answers_of_before(machine: Any) -> None:
     """An answer counts for an attempt that has ended since."""
-    real = one_pass.answer_for
+    real = reconcile.answer_for
 
     def answer_for(attempt: Attempt | None, before: Attempt | None, seen: SchedulerSnapshot) -> Any:
         return real(attempt, attempt if before and attempt and before.number == attempt.number else before, seen)
 
-    one_pass.answer_for = answer_for
-    machine.undo.append(lambda: setattr(one_pass, "answer_for", real))
+    reconcile.answer_for = answer_for
+    machine.undo.append(lambda: setattr(reconcile, "answer_for", real))
 
 
 def no_wait_for_the_verdict(machine: Any) -> None:

@@ -18,7 +18,7 @@ from rounds_for_tests import REPOSITORY, Rounds, snapshot
 
 import studies
 from roundhouse.config.site import Site
-from roundhouse.engine.study_check import Readiness
+from roundhouse.engine.study_check import StudyChecks
 from roundhouse.model.experiment import Experiment
 
 DONE, WORK_REMAINS, FAILED = 0, 3, 4
@@ -310,7 +310,7 @@ def ask(rounds: Repository, monkeypatch: pytest.MonkeyPatch) -> Ask:
     for name in ("studies.s", "studies.s.check"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     importlib.invalidate_caches()
-    readiness = Readiness(rounds.root, Site(data=str(rounds.data)))
+    readiness = StudyChecks(rounds.root, Site(data=str(rounds.data)))
 
     def ask(study: str | None = "s", **config: Any) -> str:
         return readiness.refusal(Experiment("r", "e", "e", study, config))
@@ -352,7 +352,7 @@ def test_a_command_has_no_study_to_ask(rounds: Repository, ask: Ask) -> None:
 
 def test_without_a_data_folder_the_study_is_told_so(rounds: Repository, ask: Ask) -> None:
     (rounds.root / "studies/s/check.py").write_text("def check(config, data):\n    assert data is None\n")
-    assert Readiness(rounds.root, Site()).refusal(Experiment("r", "e", "e", "s", {})) == ""
+    assert StudyChecks(rounds.root, Site()).refusal(Experiment("r", "e", "e", "s", {})) == ""
     assert "AssertionError" in ask()
 
 

@@ -353,7 +353,7 @@ def _look_back(put_away: Archive, loaded: Round, only: Only, options: argparse.N
     from roundhouse.engine import offline
 
     places = {one.path: put_away.records / one.path for one in loaded.experiments}
-    rows = [row for row in offline.rows(loaded.experiments, places).values() if options.why or only(row.experiment)]
+    rows = [row for row in offline.statuses(loaded.experiments, places).values() if options.why or only(row.experiment)]
     print(f"runner.py: round {loaded.name} was archived, into {put_away.folder}", file=sys.stderr)
     if options.why:
         return _why(PassReport(rows), loaded, put_away.records, options.why)

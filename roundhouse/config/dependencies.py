@@ -8,9 +8,9 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from roundhouse.config.round_schema import Group
-from roundhouse.config.templates import parse_template
 from roundhouse.config.yaml_file import YamlFile
 from roundhouse.names import nearest
+from roundhouse.placeholders import parse_template
 
 Located = Sequence[tuple[str, Mapping[str, Any]]]  # (path, config) of a group's experiments
 Waiting = dict[str, tuple[str, ...]]  # group: the paths in it that an experiment waits for

@@ -8,14 +8,14 @@ from functools import cache
 from typing import Any, TypeVar
 
 from roundhouse.config.dependencies import waits_of
+from roundhouse.config.expressions import Expression
 from roundhouse.config.grid import rows_of
 from roundhouse.config.paths import ancestors_among, path_fault
 from roundhouse.config.round_schema import Group, ResourceRequests, RoundFile
 from roundhouse.config.selecting import base_of, check_selections, halving_of, not_yet_known, selections_of
-from roundhouse.config.sweeps import printable
-from roundhouse.config.templates import Expression, any_text, fill_words, parse_template
 from roundhouse.config.yaml_file import Location, YamlFile
 from roundhouse.model.experiment import Experiment, Resources
+from roundhouse.placeholders import any_text, fill_words, parse_template, printable
 
 Configs = Sequence[Mapping[str, Any]]
 Column = TypeVar("Column")

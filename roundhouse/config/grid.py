@@ -13,12 +13,12 @@ from roundhouse.config.sweeps import (
     draw_axis,
     focus_axis,
     grid_axes,
-    name_of,
     product_of,
     subset_axis,
 )
 from roundhouse.config.yaml_file import YamlFile
 from roundhouse.names import nearest
+from roundhouse.placeholders import name_of
 
 KINDS = ("focus", "grid", "zip", "combinations", "random")  # in the order of keys in a combination
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from roundhouse.config.expand import expand
+from roundhouse.config.named_files import named_file
 from roundhouse.config.round_schema import RoundFile
 from roundhouse.config.yaml_file import YamlFile, read_yaml
 from roundhouse.model.experiment import Experiment
-from roundhouse.names import named_file, nearest
+from roundhouse.names import nearest
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from roundhouse.config.round_schema import Group, RoundFile
-from roundhouse.config.templates import parse_template
 from roundhouse.config.yaml_file import YamlFile
 from roundhouse.formatting import counted
 from roundhouse.model.experiment import SEED, Halving, Selection, setting_of
 from roundhouse.names import nearest
+from roundhouse.placeholders import parse_template
 
 Names = Sequence[Mapping[str, Any]]  # of each experiment of a group: its config, and what may be named besides
 

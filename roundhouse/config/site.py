@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from roundhouse.config import directives
+from roundhouse.config.named_files import named_file, named_files
 from roundhouse.config.round_schema import Retry
 from roundhouse.config.yaml_file import StrictModel, YamlFile, read_yaml
 from roundhouse.errors import RoundhouseError
-from roundhouse.names import named_file, named_files
 
 
 def _word(text: str) -> str:

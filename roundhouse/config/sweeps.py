@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from itertools import combinations, product
 from typing import Any
 
 from roundhouse.config.round_schema import Focus, Subsets, Values
-from roundhouse.config.templates import any_text, plain_text
 from roundhouse.config.yaml_file import YamlFile
 from roundhouse.names import nearest
+from roundhouse.placeholders import NO_ITEMS, any_text, plain_text
 
 MOST = 1_000_000  # combinations in one group
-NO_ITEMS = "none"  # how the empty subset is written
 BITS = 256  # of SHA-256
 # Decimal arithmetic is rounded correctly everywhere, logarithms too; that of floats depends on the machine.
 _EXACT = Context(prec=40, rounding=ROUND_HALF_EVEN)
@@ -38,19 +37,6 @@ class Section:
         """Note a mistake; `where` counts from the group."""
         self.is_sound = False
         self.file.problem(("experiments", self.name, *where), message)
-
-
-def printable(config: Mapping[str, Any], subsets: Collection[str]) -> Mapping[str, Any]:
-    """The config with KEY_name for each key of `combinations`: its items joined by +."""
-    if not subsets:
-        return config
-    chosen = {key: config[key] for key in subsets if isinstance(config.get(key), list)}
-    return {**config, **{name_of(key): "+".join(map(any_text, chosen[key])) or NO_ITEMS for key in chosen}}
-
-
-def name_of(key: str) -> str:
-    """What paths call the value of a key of `combinations`."""
-    return f"{key}_name"
 
 
 def product_of(section: Section, where: Sequence[str | int], axes: Sequence[Sequence[Row]]) -> list[Row]:

@@ -76,7 +76,7 @@ def read(directory: Path) -> Allocation | None:
         return None
 
 
-def asked_for(row: ExperimentStatus) -> Resources:
+def required_resources(row: ExperimentStatus) -> Resources:
     """What an allocation must have for an experiment: what the round file says, or more, after it was short of it."""
     return replace(row.resources, exclude=(), accumulate=1)
 
@@ -177,5 +177,5 @@ def by_resources(rows: Sequence[ExperimentStatus]) -> dict[Resources, list[Exper
     """Rows by what an allocation must have for them, in their order."""
     found: dict[Resources, list[ExperimentStatus]] = {}
     for row in rows:
-        found.setdefault(asked_for(row), []).append(row)
+        found.setdefault(required_resources(row), []).append(row)
     return found

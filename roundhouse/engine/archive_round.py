@@ -65,7 +65,7 @@ def put_away(archive: Archive, loaded: Round, force: bool) -> list[str]:
 
 def _rows(loaded: Round, directory: Path) -> list[ExperimentStatus]:
     places = {one.path: directory / one.path for one in loaded.experiments}
-    return list(offline.rows(loaded.experiments, places).values())
+    return list(offline.statuses(loaded.experiments, places).values())
 
 
 def _refuse_open(rows: Iterable[ExperimentStatus]) -> None:

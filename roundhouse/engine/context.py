@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from roundhouse.engine import job_script
 from roundhouse.engine.allocations import Allocation
 from roundhouse.engine.log_path import plain_path
+from roundhouse.model import walltime
 from roundhouse.model.answers import Identity
 from roundhouse.model.experiment import Experiment, Resources
 from roundhouse.schedulers.base import Run, Scheduler
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from roundhouse.config.site import Site
     from roundhouse.machine.slots import Room
 
-NO_LOG = "/dev/null"  # where no path would do; templates know it. What the run itself prints is in out.log all the same
-STOP_BEFORE = 60  # seconds before the walltime at which training stops by itself; a tenth of it, if that is less
+NO_LOG = "/dev/null"  # for a path that no scheduler accepts; templates test for it. The run itself prints to out.log
 
 
 @dataclass
@@ -127,6 +127,6 @@ class PassContext:
             site=self.site,
             repository=self.repository.absolute(),
             python=self.python,
-            margin=min(STOP_BEFORE, resources.walltime_s // 10),
+            margin=walltime.margin(resources.walltime_s),
             **more,
         )

@@ -48,7 +48,7 @@ class Submissions:
             yield from self._allocate([row for row in waiting if row.experiment.resources.pack is not None])
             waiting = [row for row in waiting if row.experiment.resources.pack is None]
             if waiting:
-                self._throttles = throttles(self.rows, self.submitter.seen.here or {}, self._at_once)
+                self._throttles = throttles(self.rows, self.submitter.seen.scheduler or {}, self._at_once)
         here = self.place.room() if self.place.room is not None and waiting else None
         refusals = self.submitter.refusals
         while waiting and self._room > 0:

@@ -82,10 +82,10 @@ class Submitter:
         self, row: ExperimentStatus, token: str, asked: Resources, shared: str | None = None, index: int | None = None
     ) -> bool:
         experiment, directory, number = row.experiment, row.record.directory, row.record.next_number
-        assert self.seen.here is not None and row.inputs.pinned is not None
+        assert self.seen.scheduler is not None and row.inputs.pinned is not None
         opened = Opened(
             token,
-            self.seen.here,
+            self.seen.scheduler,
             experiment.config_hash(),
             row.inputs.pinned,
             shared=shared,
