@@ -160,7 +160,7 @@ class Passes:
 
 
 def reasons(report: PassReport) -> dict[str, str]:
-    return {row.experiment.path: row.action.reason for row in report.rows}
+    return {row.experiment.path: row.action.reason for row in report.statuses}
 
 
 def test_what_an_allocation_for_others_will_not_take_gets_one_of_its_own_in_a_later_pass(tmp_path: Path) -> None:
@@ -182,19 +182,19 @@ def test_where_no_more_allocations_may_live_it_is_told_why_one_that_lives_will_n
     passes.make("a*")
     told = reasons(passes.make())
     assert told["a1"] == "waits for a slot in allocation 1, queued"
-    assert told["b1"] == "limit reached: max_running: 1, and the allocations that live were submitted with --only"
+    assert told["b1"] == "limit reached: max_running: 1, and the existing allocations were submitted with --only"
     assert passes.submitted() == ["a*"]
 
 
 def test_a_queue_that_allocations_cannot_use_is_one_message(tmp_path: Path) -> None:
     passes = Passes(tmp_path, ("a1", "a2", "b1"))
     passes.scheduler.refusal = Refused("Unknown queue", scope=Scope.QUEUE)
-    rows = passes.make().rows
+    rows = passes.make().statuses
     assert {str(row.action.state) for row in rows} == {"blocked"}
     (message,) = tables.refusals(rows)
     assert "Unknown queue" in message and "site file" in message
     passes.scheduler.refusal = None
-    assert {str(row.action.state) for row in passes.make().rows} == {"pending"}
+    assert {str(row.action.state) for row in passes.make().statuses} == {"pending"}
 
 
 def test_an_allocation_that_has_not_started_is_deleted_once_nothing_that_it_takes_is_left(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_allocations_that_run_other_code_are_told_of_where_the_present_code_is_a
     assert passes.make(code="old", current=True).notes == []
     assert passes.make(code="new").notes == []
     (told,) = passes.make(code="new", current=True).notes
-    assert "keep to the code they were submitted with, whatever they take: 1." in told
+    assert "keep the code they were submitted with: 1." in told
     passes.scheduler.cancel(None, ["1"])
     assert passes.make(code="new", current=True).notes == []
     assert passes.make(code="new", current=True).notes == []

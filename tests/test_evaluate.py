@@ -85,7 +85,7 @@ def test_a_record_that_changes_while_the_scheduler_is_queried_is_read_again(open
     context, one, directory, cluster = opened
     cluster.jobs = (Job("7", "rhtoken", JobState.ENDED),)
     cluster.meanwhile = lambda: record.close(directory, 1, Cause.COMPLETED, "")
-    (status,) = run_pass(context, [one], limit=0).rows
+    (status,) = run_pass(context, [one], limit=0).statuses
     assert status.action.state is State.COMPLETED
     assert not (record.attempt_directory(directory, 1) / record.GONE).exists()
 
@@ -96,7 +96,7 @@ def test_a_job_is_deleted_once_in_a_pass_and_reported_once(opened: Any) -> None:
     report = run_pass(context, [one], limit=0)
     assert cluster.deleted == ["7"]
     assert [action.verb for _, action in report.done] == [Verb.KILL]
-    assert (report.rows[0].action.state, report.rows[0].action.reason) == (State.IN_PROGRESS, "being cancelled")
+    assert (report.statuses[0].action.state, report.statuses[0].action.reason) == (State.IN_PROGRESS, "being cancelled")
 
 
 def test_what_a_step_changes_counts_for_its_dependents_in_the_same_pass(opened: Any) -> None:
@@ -105,7 +105,7 @@ def test_what_a_step_changes_counts_for_its_dependents_in_the_same_pass(opened: 
     cluster.jobs = ()
     record.request_cancel(directory, 1)
     assert record.void(directory, 1, Cause.CANCELLED, "by the user")
-    _, status = run_pass(context, [one, student], limit=0).rows
+    _, status = run_pass(context, [one, student], limit=0).statuses
     assert status.action.reason == "waits for a, which is cancelled: by the user"
     assert status.inputs.hopeless
 
@@ -114,7 +114,7 @@ def test_without_act_no_step_is_carried_out(opened: Any) -> None:
     context, one, directory, cluster = opened
     cluster.jobs = ()
     before = sorted(path.name for path in record.attempt_directory(directory, 1).iterdir())
-    (status,) = run_pass(context, [one], act=False).rows
+    (status,) = run_pass(context, [one], act=False).statuses
     assert status.action.verb is Verb.MARK_GONE
     assert sorted(path.name for path in record.attempt_directory(directory, 1).iterdir()) == before
 

@@ -284,7 +284,7 @@ def test_half_of_a_round_is_pruned_at_each_rung_and_what_is_chosen_from_it_is_of
     assert rounds.call("--retry").returncode == 0
     assert {path: rounds.causes(path) for path in states} == before, "--retry alone takes no pruning back"
 
-    assert "s/4/0: to be tried again" in rounds.call("--retry", "--only", "s/4/0").stdout
+    assert "s/4/0: will be retried" in rounds.call("--retry", "--only", "s/4/0").stdout
     assert rounds.causes("s/4/0") == ["rung", "pruned", "retry", "completed"]
 
     place = Place(rounds.experiments, rounds.rounds, rounds.analysis)

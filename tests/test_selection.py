@@ -252,7 +252,7 @@ def test_a_metric_that_nobody_tells_stops_the_choice_and_is_named(rounds: Rounds
     best = rounds.status()["b/1/0"]
     assert best["reason"] == "s/3/0 of group sweep does not report the metric 'los': did you mean 'loss'?"
     assert (best["state"], best["goes_on"]) == ("blocked", False)
-    assert "to be tried again" not in rounds.call("--retry", "--limit", "0").stdout
+    assert "will be retried" not in rounds.call("--retry", "--limit", "0").stdout
     rounds.write(stages())
     assert rounds.call("--limit", "0").returncode == 3
     assert rounds.states()["b/1/0"] == "pending", "it goes on once the round file is mended"

@@ -101,13 +101,13 @@ class Rounds(RuleBasedStateMachine):
         return one_pass.run_pass(self.place, self.experiments)
 
     def order(self, name: str) -> None:
-        rows = one_pass.run_pass(self.place, self.experiments, act=False).rows
+        rows = one_pass.run_pass(self.place, self.experiments, act=False).statuses
         if name == "cancel":
             user_actions.cancel(self.place, rows)
         elif name == "retry":
             user_actions.retry(rows)
         else:
-            user_actions.put_away(rows)
+            user_actions.mark_archived(rows)
 
     def under(self, faults: Faults, work: Callable[[], Any]) -> None:
         self.world.faults = faults
@@ -160,7 +160,7 @@ class Rounds(RuleBasedStateMachine):
     def a_halted_pass_goes_on(self) -> None:
         self.passes.pop(0).proceed()
 
-    @rule(seldom=st.integers(0, 5), name=st.sampled_from(["cancel", "retry", "put away"]), crash=st.none() | STEPS)
+    @rule(seldom=st.integers(0, 5), name=st.sampled_from(["cancel", "retry", "archive"]), crash=st.none() | STEPS)
     def an_order(self, seldom: int, name: str, crash: int | None) -> None:
         if name != "retry" and seldom:
             return  # a round that is cancelled early shows nothing of what may happen later
@@ -435,9 +435,9 @@ class Rounds(RuleBasedStateMachine):
                 self.passes.pop().proceed()
             world.identity = ELSEWHERE if turn % 2 else HOME  # a pass on either cluster, in turn
             report = self.look_and_act()
-            states = {row.experiment.path: row.action for row in report.rows}
-            elsewhere = any("its jobs belong to" in row.action.reason for row in report.rows)
-            if all(row.action.state in OVER or row.inputs.hopeless for row in report.rows) and not elsewhere:
+            states = {row.experiment.path: row.action for row in report.statuses}
+            elsewhere = any("its jobs belong to" in row.action.reason for row in report.statuses)
+            if all(row.action.state in OVER or row.inputs.hopeless for row in report.statuses) and not elsewhere:
                 break
             world.advance(700)
             for job in self.queued():

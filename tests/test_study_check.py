@@ -179,7 +179,7 @@ def test_a_retry_leaves_alone_what_is_refused(rounds: Repository) -> None:
     rounds.study(check=None)
     rounds.write({"e": seeds("e", config={"lr": "fast"})})
     assert rounds.call().returncode == FAILED
-    assert rounds.call("--retry", "--limit", "0").stdout.startswith("e/0: to be tried again")
+    assert rounds.call("--retry", "--limit", "0").stdout.startswith("e/0: will be retried")
     rounds.study()
     attempts = rounds.causes("e/0")
     assert attempts == ["error", "error", "retry"]

@@ -54,10 +54,12 @@ def run_pass(
     changed = {one.experiment.path: one for one in submissions.submit([statuses[path] for path in chosen], limit)}
     evaluation = Evaluation(experiments, reconciler.evidence, statuses | changed)
     evaluation.update_dependents([path for path, one in changed.items() if one.action.cause is Cause.SITE])
-    report.rows = [evaluation.statuses[path] for path in chosen]
-    for status in report.rows if act else ():
+    report.statuses = [evaluation.statuses[path] for path in chosen]
+    for status in report.statuses if act else ():
         reconciler.refresh(status)
-    report.trouble += [f"{one.experiment.path}: {one.record.damage}" for one in report.rows if not one.record.readable]
+    report.trouble += [
+        f"{one.experiment.path}: {one.record.damage}" for one in report.statuses if not one.record.readable
+    ]
     return report
 
 

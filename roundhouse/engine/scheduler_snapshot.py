@@ -90,7 +90,7 @@ def answer_for(attempt: Attempt | None, before: Attempt | None, snapshot: Schedu
             return part
     assert isinstance(snapshot.jobs, Jobs) and snapshot.scheduler is not None
     if not attempt.opened.ran_at(snapshot.scheduler):
-        return QueryFailed(f"its job belongs to {attempt.opened.home}: run the pass there")
+        return QueryFailed(f"its job belongs to {attempt.opened.scheduler_text}: run the pass there")
     if attempt.opened.scheduler.get("boot", "") != snapshot.scheduler["boot"]:
         return Unknown()  # the host has been rebooted since
     if before is None or before.number != attempt.number or before.job_id not in (None, attempt.job_id):

@@ -255,7 +255,7 @@ def _elsewhere(record: Record, scheduler: Mapping[str, str] | None) -> str:
         return ""
     if last.opened.ran_at(scheduler):
         return ""
-    return f"its jobs belong to {last.opened.home}: run the pass there. To continue here permanently: --retry"
+    return f"its jobs belong to {last.opened.scheduler_text}: run the pass there. To continue here permanently: --retry"
 
 
 def _next_attempt(record: Record, inputs: Inputs, config_hash: str, retry: RetryPolicy) -> Action:
