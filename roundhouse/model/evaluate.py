@@ -95,7 +95,8 @@ class Evaluation:
         """The status of each experiment, with the comparisons at rungs."""
         for path in self._experiments:
             self.status(path)
-        compared = compare_at_rungs(self.statuses, self._evidence.metrics)
+        in_order = {path: self.statuses[path] for path in self._experiments}
+        compared = compare_at_rungs(in_order, self._evidence.metrics)
         self.statuses |= compared
         self.update_dependents(compared)
         return {path: self.statuses[path] for path in self._experiments}
