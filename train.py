@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a job runs: one experiment, from the attempt that its shell has claimed. `python train.py DIRECTORY`.
 
-The exit codes are those of `roundhouse.causes`; the job's shell turns them into the attempt's result.
+The exit codes are those of `roundhouse.model.causes`; the job's shell turns them into the attempt's result.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roundhouse import causes
 from roundhouse.errors import RoundhouseError
 from roundhouse.jobs import worker
+from roundhouse.model import causes
 
 if TYPE_CHECKING:
     from roundhouse.training.loop import Progress

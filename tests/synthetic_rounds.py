@@ -2,7 +2,7 @@
 
     python tests/synthetic_rounds.py FOLDER [--epochs 150] [--examples 1000] [--seed 0]
 
-writes FOLDER/experiments/charlie and FOLDER/experiments/control. Records are made by `roundhouse.records`, outputs
+writes FOLDER/experiments/charlie and FOLDER/experiments/control. Records are made by `roundhouse.store`, outputs
 by a model in which all that an analysis may find is put there on purpose, by a `Plan`. Weights are words, not weights.
 """
 
@@ -32,15 +32,15 @@ if str(REPOSITORY) not in sys.path:
     sys.path.insert(0, str(REPOSITORY))
 
 from roundhouse import files  # noqa: E402
-from roundhouse.causes import EXIT_COMPLETED, EXIT_ERROR, EXIT_STOPPED, EXIT_WALLTIME, Cause  # noqa: E402
-from roundhouse.decisions.plan import Clock, Inputs, decide  # noqa: E402
-from roundhouse.decisions.row import Row  # noqa: E402
-from roundhouse.experiment import Experiment  # noqa: E402
-from roundhouse.records import record  # noqa: E402
-from roundhouse.records.attempt import Opened  # noqa: E402
-from roundhouse.round import load_round  # noqa: E402
-from roundhouse.schedulers.base import Job, JobState  # noqa: E402
-from roundhouse.views import view  # noqa: E402
+from roundhouse.config.round import load_round  # noqa: E402
+from roundhouse.model.answers import Job, JobState  # noqa: E402
+from roundhouse.model.attempt import Opened  # noqa: E402
+from roundhouse.model.causes import EXIT_COMPLETED, EXIT_ERROR, EXIT_STOPPED, EXIT_WALLTIME, Cause  # noqa: E402
+from roundhouse.model.experiment import Experiment  # noqa: E402
+from roundhouse.model.plan import Clock, Inputs, decide  # noqa: E402
+from roundhouse.model.status import ExperimentStatus  # noqa: E402
+from roundhouse.store import record  # noqa: E402
+from roundhouse.views import tables  # noqa: E402
 
 Array = NDArray[Any]
 ByAlpha = Mapping[str, Mapping[float, float]]  # method -> alpha -> value; 0 where nothing is said
@@ -448,7 +448,9 @@ class _Job:
         answer, inputs = Job(self.id, rec.newest.opened.token, state), Inputs(pinned(self.experiment))
         clock = Clock(time.time(), 0.0, 0.0)
         action = decide(rec, answer, inputs, clock, self.experiment.config_hash(), here=SCHEDULER)
-        record.write_status(self.directory, view.status_of(Row(self.experiment, rec, action, inputs, state.value)))
+        record.write_status(
+            self.directory, tables.status_of(ExperimentStatus(self.experiment, rec, action, inputs, state.value))
+        )
 
 
 def _line(row: Mapping[str, Any], total: int) -> str:

@@ -16,13 +16,13 @@ import psutil
 import pytest
 from rounds_for_tests import REPOSITORY, Bench, snapshot, wait_for
 
-from roundhouse.causes import EXIT_INPUT, EXIT_INPUT_CHANGED, EXIT_NOT_MINE, Cause
 from roundhouse.errors import RoundhouseError
-from roundhouse.experiment import Experiment
 from roundhouse.jobs import worker
-from roundhouse.records import record
-from roundhouse.records.attempt import Opened
-from roundhouse.records.logs import last_words
+from roundhouse.model.attempt import Opened
+from roundhouse.model.causes import EXIT_INPUT, EXIT_INPUT_CHANGED, EXIT_NOT_MINE, Cause
+from roundhouse.model.experiment import Experiment
+from roundhouse.store import record
+from roundhouse.store.logs import last_words
 
 TEACHER = Experiment("r", "teacher", "t/0", None, {}, command=("true",))
 STUDENT = Experiment("r", "student", "deep/er/s", None, {"lr": 0.1}, after={"teacher": ("t/0",)}, command=("true",))

@@ -19,12 +19,12 @@ from types import FrameType
 from typing import Any
 
 from roundhouse import files
-from roundhouse.causes import EXIT_INPUT, EXIT_INPUT_CHANGED, EXIT_NOT_MINE
 from roundhouse.errors import RoundhouseError
 from roundhouse.machine.binding import die_with, die_with_parent
-from roundhouse.records import record
-from roundhouse.records.attempt import Attempt
-from roundhouse.records.snapshot import code_state
+from roundhouse.model.attempt import Attempt
+from roundhouse.model.causes import EXIT_INPUT, EXIT_INPUT_CHANGED, EXIT_NOT_MINE
+from roundhouse.store import record
+from roundhouse.store.code_copy import code_state
 
 SIGN_OF_LIFE = 60.0  # seconds between two
 _TREE = Path(__file__).parents[2]  # the code that runs
