@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -69,6 +70,14 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), f"{page.name} links to {link}"
         assert not anchor or anchor in anchors(target), f"{page.name} links to {link}, and there is no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_imports_in_python_examples_exist(page: Path) -> None:
+    for code in fenced(page, "python"):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith(("roundhouse", "analysis")):
+                exec(ast.unparse(node), {})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
