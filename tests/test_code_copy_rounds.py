@@ -320,7 +320,7 @@ def test_a_study_is_resumed_with_the_code_that_it_began_with(here: ClusterRounds
     assert finish(runner)[0] == 130
     (here.repository / "studies/distillation/task.py").write_text("raise RuntimeError('edited')\n")
     assert here.call().returncode == DONE
-    assert "going on after epoch" in log(here, 2)
+    assert "resumed after epoch" in log(here, 2)
     copy = code_copy.copy_of(here.experiments / "r", str(code_of(here, "e", 2)))
     assert str(copy) in log(here, 2)
 
