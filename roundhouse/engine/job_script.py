@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import walltime
 from roundhouse.model import walltime as walltime_end
+from roundhouse.model.exit_codes import ENDINGS, ExitCode
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -25,7 +26,9 @@ JOB_ID_VARIABLES = {
 
 # What only some jobs have: an array, a slot of an allocation, less than their whole walltime, a copy of the code.
 _OPTIONAL: Mapping[str, Any] = {"array": None, "packed": False, "late": False, "copy": None}
-_WALLTIME: Mapping[str, int] = {
+_CONSTANTS: Mapping[str, Any] = {
+    "exit_code": ExitCode,
+    "endings": ENDINGS,
     "signal_before_end": walltime_end.SIGNAL_BEFORE_END,
     "signal_from": walltime_end.SIGNAL_FROM,
     "time_is_up": walltime_end.TIME_IS_UP,
@@ -78,7 +81,12 @@ def render(env: Environment, kind: str, body: str = "body.sh.j2", **context: Any
 
     try:
         return env.get_template(f"{kind}.sh.j2").render(
-            {**_OPTIONAL, **_WALLTIME, **context}, kind=kind, body=body, job_id=_job_id(kind)
+            {**_OPTIONAL, **_WALLTIME, **context},
+            kind=kind,
+            body=body,
+            job_id=_job_id(kind),
+            exit_code=ExitCode,
+            endings=ENDINGS,
         )
     except TemplateError as error:
         raise RoundhouseError(f"templates/{kind}.sh.j2 cannot be rendered: {error}") from None

@@ -1,4 +1,4 @@
-"""Why attempts end: the causes, and the exit codes by which train.py reports them to the job's shell."""
+"""Why attempts end."""
 
 from __future__ import annotations
 
@@ -39,17 +39,3 @@ class Cause(str, Enum):
     def not_submitted(self) -> bool:
         """The scheduler refused the job for a reason that does not concern the experiment."""
         return self in (Cause.LIMIT, Cause.SITE)
-
-
-# Exit codes of train.py. The job's shell turns them into causes; any other code is an error,
-# and the shell decides the cause of a death by signal from the signals that it received itself.
-EXIT_COMPLETED = 0
-EXIT_ERROR = 1
-EXIT_NOT_MINE = 70  # the claim is not, or no longer, this job's: exit without a trace
-EXIT_MEMORY = 71
-EXIT_INPUT = 72
-EXIT_GPU_MEMORY = 73  # the GPU's: more memory for the job would not help
-EXIT_STOPPED = 75  # stopped at a safe point on request; a later attempt continues from the checkpoint
-EXIT_WALLTIME = 76  # stopped itself because no further epoch fits into the walltime
-EXIT_INPUT_CHANGED = 77  # an input is not the one that the first attempt recorded: no retry can help
-EXIT_RUNG = 78  # paused at the epoch of its rung, with a checkpoint; it may continue or be pruned
