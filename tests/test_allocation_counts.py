@@ -29,8 +29,9 @@ from roundhouse.engine.allocations import Allocation
 from roundhouse.engine.context import PassContext
 from roundhouse.engine.report import PassReport
 from roundhouse.errors import RoundhouseError
+from roundhouse.jobs import agent as agent_module
 from roundhouse.jobs import allocation
-from roundhouse.jobs.allocation import Agent
+from roundhouse.jobs.agent import Agent
 from roundhouse.machine.pool import SLOT, TOKEN
 from roundhouse.model import selection
 from roundhouse.model.answers import Identity, Job, Jobs, JobState, Refused, Scope, SubmitAnswer, Submitted
@@ -348,7 +349,7 @@ def test_an_agent_that_fills_a_slot_does_not_read_again_what_is_over(
     reads: list[Path] = []
     real = record.read
     monkeypatch.setattr(record, "read", lambda directory: (reads.append(directory), real(directory))[1])
-    monkeypatch.setattr(allocation, "EVALUATE_EVERY", 1000.0)
+    monkeypatch.setattr(agent_module, "EVALUATE_EVERY", 1000.0)
     agent.run()
     assert [packed.causes(name) for name in ("b1", "b2", "b3")] == [["completed"]] * 3
     assert reads.count(packed.directory("over")) == 3  # as it starts, as it looks around, and once more at its end
@@ -369,7 +370,7 @@ def holding(agent: Agent) -> Iterator[subprocess.Popen[bytes]]:
 def test_an_agent_whose_slots_are_held_by_others_says_so_waits_and_ends_with_that_reason(
     packed: Packed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(allocation, "EVALUATE_EVERY", 0.05)
+    monkeypatch.setattr(agent_module, "EVALUATE_EVERY", 0.05)
     monkeypatch.setattr(allocation, "HELD_FOR", 0.3)
     agent = packed.agent({"all": group("a", "true")}, 1)
     with holding(agent) as stray:
@@ -381,7 +382,7 @@ def test_an_agent_whose_slots_are_held_by_others_says_so_waits_and_ends_with_tha
 
 
 def test_an_agent_takes_a_slot_as_soon_as_others_have_left_it(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocation, "EVALUATE_EVERY", 0.05)
+    monkeypatch.setattr(agent_module, "EVALUATE_EVERY", 0.05)
     agent = packed.agent({"all": group("a", "true")}, 1)
     with holding(agent) as stray, packed.at_work(agent):
         wait_for(lambda: agent.held_by, "it waits")

@@ -1,6 +1,6 @@
 """Allocations: scheduler jobs that run many experiments, each in a slot, as the login node sees them.
 
-Which experiments an allocation runs is not decided when it is submitted: its agent (`roundhouse.jobs.allocation`)
+Which experiments an allocation runs is not decided when it is submitted: its agent (`roundhouse.jobs.agent`)
 takes the one of the highest priority whenever a slot is free, by opening its next attempt, as any runner would.
 """
 

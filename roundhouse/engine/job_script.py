@@ -81,12 +81,7 @@ def render(env: Environment, kind: str, body: str = "body.sh.j2", **context: Any
 
     try:
         return env.get_template(f"{kind}.sh.j2").render(
-            {**_OPTIONAL, **_WALLTIME, **context},
-            kind=kind,
-            body=body,
-            job_id=_job_id(kind),
-            exit_code=ExitCode,
-            endings=ENDINGS,
+            {**_OPTIONAL, **_CONSTANTS, **context}, kind=kind, body=body, job_id=_job_id(kind)
         )
     except TemplateError as error:
         raise RoundhouseError(f"templates/{kind}.sh.j2 cannot be rendered: {error}") from None
