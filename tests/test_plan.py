@@ -167,12 +167,12 @@ def test_damage_waits_for_a_person() -> None:
 
 def test_a_record_keeps_to_the_scheduler_that_it_ran_on_until_retry() -> None:
     here = {**HOME, "server": "another cluster"}
-    action = decided([ended(Cause.PREEMPTED)], Unknown(), here=here)
+    action = decided([ended(Cause.PREEMPTED)], Unknown(), scheduler=here)
     assert outcome(action) == (Verb.NOTHING, State.BLOCKED)
     assert "slurm on cluster, user me: run the pass there" in action.reason
-    assert decided([ended(Cause.PREEMPTED)], Unknown(), here={**HOME, "boot": "since"}).verb is Verb.SUBMIT
-    assert decided([ended(Cause.PREEMPTED), ended(Cause.RETRY)], Unknown(), here=here).verb is Verb.SUBMIT
-    assert decided([], Unknown(), here=here).verb is Verb.SUBMIT
+    assert decided([ended(Cause.PREEMPTED)], Unknown(), scheduler={**HOME, "boot": "since"}).verb is Verb.SUBMIT
+    assert decided([ended(Cause.PREEMPTED), ended(Cause.RETRY)], Unknown(), scheduler=here).verb is Verb.SUBMIT
+    assert decided([], Unknown(), scheduler=here).verb is Verb.SUBMIT
 
 
 # ------------------------------------------------------------------------------------------------ 4: its job is alive
@@ -428,3 +428,21 @@ def test_what_has_failed_stays_failed_whatever_is_added_but_a_retry(attempts: li
     if decided(attempts).state is State.FAILED:
         assert decided([*attempts, ended(more)]).state is State.FAILED
         assert decided([*attempts, ended(Cause.RETRY)]).verb is Verb.SUBMIT
+
+
+@pytest.mark.parametrize(
+    ("state", "properties"),
+    [
+        (State.PENDING, set()),
+        (State.SUBMITTING, {"active"}),
+        (State.IN_PROGRESS, {"active"}),
+        (State.BLOCKED, {"needs_user", "never_completes"}),
+        (State.COMPLETED, {"final", "ended_well"}),
+        (State.FAILED, {"final", "needs_user", "never_completes"}),
+        (State.CANCELLED, {"final", "needs_user", "never_completes"}),
+        (State.PRUNED, {"final", "ended_well", "never_completes"}),
+    ],
+)
+def test_the_properties_of_each_state(state: State, properties: set[str]) -> None:
+    names = [name for name, value in vars(State).items() if isinstance(value, property) and not name.startswith("_")]
+    assert {name for name in names if getattr(state, name)} == properties

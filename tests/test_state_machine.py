@@ -1,4 +1,4 @@
-"""The five invariants hold whatever runners, jobs, scheduler and files do, and fail where the protocol is weakened."""
+"""The five invariants hold whatever runners, jobs, scheduler and files do, and fail if the protocol is weakened."""
 
 from __future__ import annotations
 
@@ -42,7 +42,6 @@ STUDENT = Experiment("r", "student", "s/0", "s", {"lr": 0.2}, after={"teacher": 
 TASK = Resources(array=True, max_running=1)
 TASKS = [Experiment("r", name, f"{name}/0", "s", {}, TASK) for name in "ab"]
 TASKS.append(Experiment("r", "c", "c/0", "s", {}, TASK, after={"a": ("a/0",)}))
-OVER = {State.COMPLETED, State.FAILED, State.CANCELLED, State.BLOCKED, State.PRUNED}
 ELSEWHERE = Identity("slurm", "elsewhere", "me")
 STEPS = st.integers(1, 60)
 Known = Mapping[Path, Record]  # by the experiment's directory
@@ -54,7 +53,7 @@ def memory_folder() -> Path:
 
 
 class Rounds(RuleBasedStateMachine):
-    """Two experiments, one waiting for the other, and everything that can happen to them."""
+    """Two experiments, one depending on the other, and everything that can happen to them."""
 
     experiments = (TEACHER, STUDENT)
     outcomes = ("accepted", "accepted", "unclear", "late", "lost", "refused", "limit")
@@ -114,7 +113,7 @@ class Rounds(RuleBasedStateMachine):
         try:
             work()
         except (Crash, OSError):
-            pass  # the process is gone, or an order told its user that the disk is full
+            pass  # the process is gone, or a user action reported that the disk is full
         finally:
             self.world.faults = Faults()
 
@@ -163,7 +162,7 @@ class Rounds(RuleBasedStateMachine):
     @rule(seldom=st.integers(0, 5), name=st.sampled_from(["cancel", "retry", "archive"]), crash=st.none() | STEPS)
     def an_order(self, seldom: int, name: str, crash: int | None) -> None:
         if name != "retry" and seldom:
-            return  # a round that is cancelled early shows nothing of what may happen later
+            return  # a round that is cancelled early does not reach later states
         self.under(Faults(crash_at=crash), lambda: self.order(name))
 
     @rule(damage=st.sampled_from(["delete", "truncate", "roll back"]))
@@ -272,7 +271,7 @@ class Rounds(RuleBasedStateMachine):
     def a_job_is_ended_from_outside(
         self, data: st.DataObject, guess: Cause, verdict: Cause, queued: bool, late_runner: int | None
     ) -> None:
-        """Its shell writes a guess; the scheduler knows why, or queues the job again. Two runners may ask it why."""
+        """Its shell writes a guess; the scheduler knows why, or queues the job again. Two runners may query it."""
         process = data.draw(st.sampled_from(self.living()))
         if not process.stopped:
             self.world.finish(process, guess, verdict)
@@ -287,7 +286,7 @@ class Rounds(RuleBasedStateMachine):
     def a_job_runs_and_is_ended_while_a_pass_is_under_way(
         self, data: st.DataObject, pause: int, verdict: Cause
     ) -> None:
-        """What the scheduler said of it before it started says nothing about its end."""
+        """The scheduler's answer from before it started is no evidence about its end."""
         thread = Thread(self.look_and_act, pause)
         thread.proceed()
         if queued := self.queued():
@@ -309,12 +308,12 @@ class Rounds(RuleBasedStateMachine):
     # ------------------------------------------------------------------------------------------ invariants
 
     def known(self) -> Known:
-        """What the records of all experiments say now."""
+        """The records of all experiments now."""
         return {place: record.read(place) for place in map(self.place.directory, self.experiments)}
 
     @invariant()
     def all_invariants_hold(self) -> None:
-        """Of records that are read once for all of them, since reading is most of their time."""
+        """With records that are read once for all invariants, since reading takes most of the time."""
         known = self.known()
         for holds in self.held:
             holds(self, known)
@@ -351,7 +350,7 @@ class Rounds(RuleBasedStateMachine):
         assert not self.world.late_starts
 
     def absence_is_no_evidence(self, known: Known) -> None:
-        """No job that gives signs of life, and never froze, was given up by a runner."""
+        """No job whose heartbeats continue, and that never froze, was given up by a runner."""
         for process in self.living():
             if process.reporting and not process.ever_stopped:
                 attempts = known[process.job.directory].attempts
@@ -423,8 +422,11 @@ class Rounds(RuleBasedStateMachine):
             self.world.unbend()
             shutil.rmtree(self.root, ignore_errors=True)
 
+    def has_ended(self, status: ExperimentStatus) -> bool:
+        return status.action.state.final or status.action.state.needs_user or status.inputs.hopeless
+
     def everything_ends(self) -> None:
-        """From here on nothing fails any more: then every experiment comes to an end, and says which."""
+        """From now on nothing fails: then every experiment reaches an end, and reports which."""
         world = self.world
         world.query_fails, world.outcome = False, "accepted"
         for process in self.living():
@@ -437,7 +439,13 @@ class Rounds(RuleBasedStateMachine):
             report = self.look_and_act()
             states = {row.experiment.path: row.action for row in report.statuses}
             elsewhere = any("its jobs belong to" in row.action.reason for row in report.statuses)
-            if all(row.action.state in OVER or row.inputs.hopeless for row in report.statuses) and not elsewhere:
+            if (
+                all(
+                    row.action.state.final or row.action.state.needs_user or row.inputs.hopeless
+                    for row in report.statuses
+                )
+                and not elsewhere
+            ):
                 break
             world.advance(700)
             for job in self.queued():
@@ -449,14 +457,14 @@ class Rounds(RuleBasedStateMachine):
             self.one_attempt_is_open(known)
             self.one_writer_per_directory(known)
         else:
-            raise AssertionError(f"no end in sight: {states}")
+            raise AssertionError(f"no end is reached: {states}")
         known = self.known()
         self.completed_is_final_and_unique(known)
         self.one_submit_per_token(known)
 
 
 class Arrays(Rounds):
-    """Three experiments that go as tasks of arrays, as far as they may go at once."""
+    """Three experiments that are submitted as tasks of arrays, as far as the limits allow."""
 
     experiments = tuple(TASKS)
     outcomes = (*Rounds.outcomes, "limit for arrays", "too large", "too large")
@@ -587,7 +595,7 @@ def no_wait_for_the_verdict(machine: Any) -> None:
         (Rounds, shared_open, "was submitted 2 times"),
         (Arrays, every_task_runs, "was submitted 2 times"),
         (Arrays, task_for_array, "looks for job"),
-        (Rounds, verdict_on_open_attempts, "is open, with a verdict|no end in sight"),
+        (Rounds, verdict_on_open_attempts, "is open, with a verdict|no end is reached"),
         (Rounds, verdict_replaced, "the verdict on attempt . changed"),
         (Rounds, no_wait_for_the_verdict, "submitted before the verdict"),
         (Rounds, answers_of_before, "though the scheduler says|submitted before the verdict"),

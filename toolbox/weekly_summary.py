@@ -247,7 +247,7 @@ def standing(entry: Entry, moment: float) -> str:
     """How an experiment stood at a moment, in a word."""
     attempts = attempts_until(entry, moment)
     state = state_after(entry, attempts)
-    if state in (State.IN_PROGRESS, State.SUBMITTING):
+    if state.active:
         return "running" if attempts and attempts[-1].claim else "queued"
     return {State.PENDING: "waiting"}.get(state, str(state))
 
