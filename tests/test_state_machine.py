@@ -65,9 +65,9 @@ class Rounds(RuleBasedStateMachine):
         self.world = World(self.root)
         self.world.bend()
         self.undo: list[Callable[[], None]] = []
-        self.place = PassContext(self.root, self.root, Site(), self.world.scheduler(), lambda argv: None, "py")
-        self.place.script = lambda *_: "#!/bin/bash\n"  # type: ignore[method-assign]
-        self.place.array_script = lambda *given: str(given[4])  # type: ignore[method-assign]
+        self.context = PassContext(self.root, self.root, Site(), self.world.scheduler(), lambda argv: None, "py")
+        self.context.script = lambda *_: "#!/bin/bash\n"  # type: ignore[method-assign]
+        self.context.array_script = lambda *given: str(given[4])  # type: ignore[method-assign]
         self.passes: list[Thread] = []
         self.completed: dict[Path, int] = {}
         self.verdicts: dict[Path, bytes] = {}
@@ -87,26 +87,26 @@ class Rounds(RuleBasedStateMachine):
         if begun and late_runner:
             self.race(late_runner, data.draw(st.sampled_from(self.outcomes)))
         elif begun:
-            self.look_and_act()
+            self.run_pass()
         if begun >= 2 and self.queued():
             self.run_job(self.queued()[0], 8 if begun == 3 else 2)
-            self.look_and_act()
+            self.run_pass()
         self.world.outcome = "accepted"
 
     # ------------------------------------------------------------------------------------------ runners
 
-    def look_and_act(self) -> PassReport:
+    def run_pass(self) -> PassReport:
         job_group._known.clear()  # each pass is made by another process
-        return one_pass.run_pass(self.place, self.experiments)
+        return one_pass.run_pass(self.context, self.experiments)
 
-    def order(self, name: str) -> None:
-        rows = one_pass.run_pass(self.place, self.experiments, act=False).statuses
+    def user_action(self, name: str) -> None:
+        statuses = one_pass.run_pass(self.context, self.experiments, act=False).statuses
         if name == "cancel":
-            user_actions.cancel(self.place, rows)
+            user_actions.cancel(self.context, statuses)
         elif name == "retry":
-            user_actions.retry(rows)
+            user_actions.retry(statuses)
         else:
-            user_actions.mark_archived(rows)
+            user_actions.mark_archived(statuses)
 
     def under(self, faults: Faults, work: Callable[[], Any]) -> None:
         self.world.faults = faults
@@ -119,24 +119,24 @@ class Rounds(RuleBasedStateMachine):
 
     @rule()
     def a_good_pass(self) -> None:
-        self.look_and_act()
+        self.run_pass()
 
     @rule(hide=st.sets(st.sampled_from([record.CLAIM, record.RESULT, record.VERDICT, record.JOB, job_group.JOB_ID])))
     def a_pass(self, hide: set[str]) -> None:
-        self.under(Faults(hide=frozenset(hide)), self.look_and_act)
+        self.under(Faults(hide=frozenset(hide)), self.run_pass)
 
     @rule(at=STEPS)
     def a_pass_that_crashes(self, at: int) -> None:
-        self.under(Faults(crash_at=at), self.look_and_act)
+        self.under(Faults(crash_at=at), self.run_pass)
 
     @rule(at=st.integers(1, 8))
     def a_pass_on_a_full_disk(self, at: int) -> None:
-        self.under(Faults(full_at=at), self.look_and_act)
+        self.under(Faults(full_at=at), self.run_pass)
 
     @precondition(lambda self: len(self.passes) < 3)
     @rule(pause=STEPS)
     def a_pass_that_halts_midway(self, pause: int) -> None:
-        thread = Thread(self.look_and_act, pause)
+        thread = Thread(self.run_pass, pause)
         thread.proceed()
         if not thread.finished:
             self.passes.append(thread)
@@ -147,9 +147,9 @@ class Rounds(RuleBasedStateMachine):
 
     def race(self, pause: int, outcome: str) -> None:
         """One runner halts while another makes its whole pass, and then finds this outcome of what it submits."""
-        thread = Thread(self.look_and_act, pause)
+        thread = Thread(self.run_pass, pause)
         thread.proceed()
-        self.look_and_act()
+        self.run_pass()
         self.world.outcome = outcome
         while not thread.finished:
             thread.proceed()
@@ -160,10 +160,10 @@ class Rounds(RuleBasedStateMachine):
         self.passes.pop(0).proceed()
 
     @rule(seldom=st.integers(0, 5), name=st.sampled_from(["cancel", "retry", "archive"]), crash=st.none() | STEPS)
-    def an_order(self, seldom: int, name: str, crash: int | None) -> None:
+    def an_action_of_the_user(self, seldom: int, name: str, crash: int | None) -> None:
         if name != "retry" and seldom:
             return  # a round that is cancelled early does not reach later states
-        self.under(Faults(crash_at=crash), lambda: self.order(name))
+        self.under(Faults(crash_at=crash), lambda: self.user_action(name))
 
     @rule(damage=st.sampled_from(["delete", "truncate", "roll back"]))
     def status_files_are_lost(self, damage: str) -> None:
@@ -287,7 +287,7 @@ class Rounds(RuleBasedStateMachine):
         self, data: st.DataObject, pause: int, verdict: Cause
     ) -> None:
         """The scheduler's answer from before it started is no evidence about its end."""
-        thread = Thread(self.look_and_act, pause)
+        thread = Thread(self.run_pass, pause)
         thread.proceed()
         if queued := self.queued():
             process = self.world.start(data.draw(st.sampled_from(queued)))
@@ -309,7 +309,7 @@ class Rounds(RuleBasedStateMachine):
 
     def known(self) -> Known:
         """The records of all experiments now."""
-        return {place: record.read(place) for place in map(self.place.directory, self.experiments)}
+        return {place: record.read(place) for place in map(self.context.directory, self.experiments)}
 
     @invariant()
     def all_invariants_hold(self) -> None:
@@ -436,16 +436,10 @@ class Rounds(RuleBasedStateMachine):
             while self.passes:
                 self.passes.pop().proceed()
             world.identity = ELSEWHERE if turn % 2 else HOME  # a pass on either cluster, in turn
-            report = self.look_and_act()
-            states = {row.experiment.path: row.action for row in report.statuses}
-            elsewhere = any("its jobs belong to" in row.action.reason for row in report.statuses)
-            if (
-                all(
-                    row.action.state.final or row.action.state.needs_user or row.inputs.hopeless
-                    for row in report.statuses
-                )
-                and not elsewhere
-            ):
+            report = self.run_pass()
+            states = {status.experiment.path: status.action for status in report.statuses}
+            elsewhere = any("its jobs belong to" in status.action.reason for status in report.statuses)
+            if all(map(self.has_ended, report.statuses)) and not elsewhere:
                 break
             world.advance(700)
             for job in self.queued():
