@@ -19,7 +19,7 @@ from roundhouse.model.plan import Action, Answer, Clock, Inputs, State, Unknown,
 from roundhouse.model.retry import HARD_LIMIT, SOFT_LIMIT, RetryPolicy, next_resources, request
 
 NOW = 100_000.0
-CLOCK = Clock(NOW, grace=180.0, settle=120.0)
+CLOCK = Clock(NOW, grace=180.0, submission_delay=120.0)
 HOME = {"kind": "slurm", "server": "cluster", "user": "me", "boot": ""}
 OPENED = Opened("rhtoken", HOME, "hash", {}, job_id="7", at=NOW - 5000)
 HELD = Claim(job_id="7", nonce="n", at=NOW - 4000)

@@ -61,10 +61,10 @@ def _rows(loaded: Round, directory: Path) -> list[ExperimentStatus]:
 
 def _refuse_open(statuses: Iterable[ExperimentStatus]) -> None:
     open_ones = [status for status in statuses if status.record.newest is not None and not status.record.newest.closed]
-    damaged = [status for status in statuses if status.record.damage]
-    if damaged:
+    unreadable = [status for status in statuses if status.record.damage]
+    if unreadable:
         raise RoundhouseError(
-            f"{damaged[0].experiment.path}: {damaged[0].record.damage}: it is unknown whether it still runs. "
+            f"{unreadable[0].experiment.path}: {unreadable[0].record.damage}: it is unknown whether it still runs. "
             "Restore the file, --retry it if it was never completed, or remove its directory"
         )
     if open_ones:
@@ -82,11 +82,11 @@ def _check_file_systems(archive: Archive) -> None:
 
 
 def _apart(archive: Archive) -> RoundhouseError:
-    beside = archive.source.resolve().parent.parent / archive.folder.name
+    target = archive.source.resolve().parent.parent / archive.folder.name
     return RoundhouseError(
         f"{archive.source} and {archive.folder} are on different file systems, between which a directory cannot be "
         f"moved as a whole. Make the second a link into the first, and try again: rmdir {archive.folder}; "
-        f"mkdir {beside}; ln -s {beside} {archive.folder}"
+        f"mkdir {target}; ln -s {target} {archive.folder}"
     )
 
 
