@@ -80,7 +80,7 @@ query_host() {
     case $code in
         0) ;;
         3) fail "$HOST has no folder $folder that can be entered: see REMOTE in $settings_file" ;;
-        5) fail "$folder on $HOST is no checkout of Roundhouse: there is no runner.py in it. See REMOTE in $settings_file" ;;
+        5) fail "$folder on $HOST is no checkout of Roundhouse, it has no runner.py: see REMOTE in $settings_file" ;;
         4) fail "$HOST has no rsync: install it there, or load its module in the startup file of the shell there" ;;
         *)
             error "$(explain_ssh "$scratch/errors")"
@@ -152,8 +152,9 @@ place() {
     while IFS= read -r -d '' file; do
         name=${file#"$from"/}
         target=$to/$round/$name
-        if { [ -d "$target" ] && [ ! -L "$target" ]; } ||
-            { [ -e "$target" ] || [ -L "$target" ]; } && ! newer "$file" "$target" && ! same "$file" "$target"; then
+        if { [ -d "$target" ] && [ ! -L "$target" ]; } || {
+            { [ -e "$target" ] || [ -L "$target" ]; } && ! newer "$file" "$target" && ! same "$file" "$target"
+        }; then
             kept+=("$name")
             rm -f -- "$file"
         else

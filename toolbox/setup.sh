@@ -11,9 +11,9 @@ usage: toolbox/setup.sh --data NAME... [--to FOLDER] [--site NAME] [--check]
        toolbox/setup.sh [--site NAME] [--check]
 
 Without --data: creates .venv with `make install` if there is none, then checks Python, packages, PyTorch, site,
-scheduler, queue, GPUs, experiments/ (files, locks, space) and the data sets of all rounds. Each check prints a line: ok,
-missing (nothing runs without it) or warning, with what to do. It does not load PyTorch, submits no job, and needs no
-network.
+scheduler, queue, GPUs, experiments/ (files, locks, space) and the data sets of all rounds. Each check prints a line:
+ok, missing (nothing runs without it) or warning, with what to do. It does not load PyTorch, submits no job, and needs
+no network.
 
   --data NAME...  fetch and verify data sets: cifar10, cifar100, svhn, tinyimagenet, digits
   --to FOLDER     the data folder; default: that of the site, otherwise data/ of the repository
