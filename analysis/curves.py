@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from analysis.rounds import Entry, Metrics, measured, metrics_of
 from analysis.style import BASELINE, COLOURS, LINES
-from roundhouse.words import counted
+from roundhouse.formatting import counted
 
 Floats = NDArray[np.float64]
 

@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from analysis.curves import FEW, LETTERS, WIDE, Band, Course, Drawn, label, percent, plain
 from analysis.rounds import Entry, Metrics, labels, metrics_of, varying_keys
 from analysis.style import BASELINE, COLOURS, LINES, MARKERS, legend_below, panels
-from roundhouse.decisions.plan import State
+from roundhouse.model.plan import State
 
 Shown = tuple[Entry, tuple[Entry, ...]]  # an experiment, and its baseline
 

@@ -21,7 +21,7 @@ from analysis.processes import in_processes
 from analysis.rounds import Entry, Metrics, Place, RoundRecords, find_rounds, measured, read_round
 from analysis.script import add_folders, carry_out, place_from
 from roundhouse.errors import RoundhouseError
-from roundhouse.words import counted
+from roundhouse.formatting import counted
 
 EPILOG = """\
 Figures go to analysis/experiment_NAME/plots, each with its data as CSV, and with an index, gallery.json. Formats that

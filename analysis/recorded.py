@@ -18,11 +18,11 @@ from typing import Any
 from analysis.frames import moment
 from analysis.rounds import RoundRecords
 from analysis.standing import Known, counts, known_of, use
-from roundhouse.decisions.plan import State
-from roundhouse.experiment import Resources
-from roundhouse.records import record
-from roundhouse.records.attempt import Attempt
-from roundhouse.words import counted, walltime
+from roundhouse.formatting import counted, walltime
+from roundhouse.model.attempt import Attempt
+from roundhouse.model.experiment import Resources
+from roundhouse.model.plan import State
+from roundhouse.store import record
 
 NOT_RECORDED = "not recorded"
 NAMED = 12  # names or values told one by one; more are counted

@@ -13,7 +13,7 @@ from typing import Any
 
 from analysis.comparison import SHOWN_BELOW, holds_up, smallest_p
 from analysis.rounds import Entry, Metrics, RoundRecords, metrics_of, varying_keys
-from roundhouse.words import counted
+from roundhouse.formatting import counted
 
 LARGEST = 1e100  # beyond it no mean can be trusted, nor any square be taken
 Block = tuple[str, str]  # data set and seed

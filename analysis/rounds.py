@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from roundhouse import files
-from roundhouse.decisions.plan import State
-from roundhouse.decisions.row import Row
+from roundhouse.config.round import load_round
+from roundhouse.engine import offline
 from roundhouse.errors import RoundhouseError
-from roundhouse.experiment import SEED, Experiment
+from roundhouse.model.attempt import Attempt
+from roundhouse.model.experiment import SEED, Experiment
+from roundhouse.model.plan import State
+from roundhouse.model.status import ExperimentStatus
 from roundhouse.names import is_name, nearest
-from roundhouse.passes import offline
-from roundhouse.records import record
-from roundhouse.records.attempt import Attempt
-from roundhouse.round import load_round
+from roundhouse.store import record
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BOOKKEEPING = frozenset(
@@ -74,7 +74,7 @@ class Metrics:
 class Entry:
     """One experiment of a round. `metrics_file`, `outputs_file`: those of the attempt to speak of, if it has any."""
 
-    row: Row
+    row: ExperimentStatus
     metrics_file: Path | None
     outputs_file: Path | None
 
@@ -214,7 +214,7 @@ def read_round(name: str, place: Place | None = None) -> RoundRecords:
     return RoundRecords(name, directory, file, entries, baselines, tuple(problems))
 
 
-def newest_file(row: Row, name: str) -> Path | None:
+def newest_file(row: ExperimentStatus, name: str) -> Path | None:
     """The file of this name of the completed attempt; else of the newest attempt that has one; else None."""
     attempts: Sequence[Attempt] = [row.record.completed] if row.record.completed else row.record.attempts[::-1]
     paths = (record.attempt_directory(row.record.directory, one.number) / name for one in attempts)

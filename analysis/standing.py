@@ -12,12 +12,12 @@ from typing import Any
 
 from analysis.frames import spans_of
 from analysis.rounds import Entry, Metrics, RoundRecords, labels, metrics_of
-from roundhouse.causes import Cause
-from roundhouse.decisions.plan import State
-from roundhouse.records import logs
-from roundhouse.records.attempt import Progress
-from roundhouse.views import outlook
-from roundhouse.views.outlook import Work
+from roundhouse.model.attempt import Progress
+from roundhouse.model.causes import Cause
+from roundhouse.model.plan import State
+from roundhouse.store import logs
+from roundhouse.views import eta
+from roundhouse.views.eta import Work
 
 STOPPED = (State.FAILED, State.BLOCKED, State.CANCELLED)  # what waits for a person
 ORDER = (
@@ -56,12 +56,12 @@ class Known:
     @property
     def running(self) -> bool:
         """Whether a job holds its newest attempt; one that is only queued does not run."""
-        return outlook.is_running(self.entry.row)
+        return eta.is_running(self.entry.row)
 
     @cached_property
     def progress(self) -> Progress | None:
         """The furthest that an attempt has come, the newest first that told how far it is to go."""
-        return outlook.progress_of(self.entry.row.record)
+        return eta.progress_of(self.entry.row.record)
 
     @property
     def done(self) -> int:
@@ -116,7 +116,7 @@ class Use:
 
 def use(known: Sequence[Known], resources_known: bool = True) -> Use:
     """Hours of all runs times GPUs; times CPU cores if no experiment asks for a GPU; else plain, of jobs."""
-    unit, weights = outlook.weights_of([_work(one) for one in known])
+    unit, weights = eta.weights_of([_work(one) for one in known])
     if not resources_known:
         unit, weights = "job-hours", dict.fromkeys(weights, 1)
     hours = sum(one.seconds * weights[one.entry.path] for one in known) / 3600
@@ -144,13 +144,13 @@ def prospect(known: Sequence[Known]) -> Prospect:
     An experiment's own seconds per epoch count for its epochs to come; without them, the median of completed ones of
     its group and data set, else of its group. What failed, is blocked or was cancelled does not count.
     """
-    found = outlook.outlook([_work(one) for one in known])
+    found = eta.outlook([_work(one) for one in known])
     return Prospect(found.end.usual if found.end else None, found.ahead, found.running, found.uncounted, found.basis)
 
 
 def _work(one: Known) -> Work:
     """As the record tells it, but for what its metrics tell better. Those of another group are nothing like it."""
-    work = outlook.work_of(one.entry.row)
+    work = eta.work_of(one.entry.row)
     return work._replace(pace=one.pace, done=one.done, planned=one.planned, like=work.like[:2])
 
 

@@ -36,11 +36,11 @@ from analysis.gallery import csv_of, write_bytes
 from analysis.results import Line, Results, contests, verdict, winners
 from analysis.rounds import Entry, RoundRecords, newest_file, read_round, varying_keys
 from analysis.script import add_folders, carry_out, place_from
-from roundhouse.causes import Cause
-from roundhouse.decisions.plan import State
-from roundhouse.records import logs
-from roundhouse.records.attempt import Claim
-from roundhouse.views.view import as_dict
+from roundhouse.model.attempt import Claim
+from roundhouse.model.causes import Cause
+from roundhouse.model.plan import State
+from roundhouse.store import logs
+from roundhouse.views.tables import as_dict
 
 VERSION = 1
 STOPPED = (State.FAILED, State.BLOCKED, State.CANCELLED)

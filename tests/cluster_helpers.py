@@ -23,7 +23,7 @@ from fake_pbs import FakePBS
 from fakes import fakepbs
 from rounds_for_tests import MARK, PATIENCE, REPOSITORY, Rounds, wait_for
 
-from roundhouse.records import record
+from roundhouse.store import record
 
 DONE, WORK_REMAINS, FAILED, TROUBLE = 0, 3, 4, 5  # exit codes of runner.py
 

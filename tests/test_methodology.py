@@ -23,11 +23,11 @@ from analysis import methodology
 from analysis.methodology import in_markdown, latex, markdown
 from analysis.recorded import Facts, sections
 from analysis.rounds import Place, read_round
-from roundhouse.causes import Cause
-from roundhouse.experiment import Experiment
-from roundhouse.records import record
-from roundhouse.records.attempt import Opened
-from roundhouse.round import load_round
+from roundhouse.config.round import load_round
+from roundhouse.model.attempt import Opened
+from roundhouse.model.causes import Cause
+from roundhouse.model.experiment import Experiment
+from roundhouse.store import record
 
 FAILED = "digits/fitnets/alpha_0.25/ResNet20_to_ResNet8/0"
 REQUEUED = "digits/logit/alpha_0.5/ResNet20_to_ResNet8/0"

@@ -15,7 +15,7 @@ from analysis.distillation.effects import DISTILLED, SAME_ALPHA
 from analysis.distillation.material import Drawn, Material, Table, gains, half_width, say_nothing, shared_legend
 from analysis.distillation.measures import MEASURES, Measure
 from analysis.distillation.runs import Setting
-from roundhouse.words import counted
+from roundhouse.formatting import counted
 
 ALPHA = "alpha, share of the distillation term"
 

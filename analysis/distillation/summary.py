@@ -9,7 +9,7 @@ from analysis.distillation.effects import DISTILLED, MORE_ALPHA, SAME_ALPHA, SHR
 from analysis.distillation.material import Material
 from analysis.distillation.measures import MEASURES, Measure
 from analysis.distillation.runs import CONTROL, PLAIN, TEACHER, Setting
-from roundhouse.words import counted
+from roundhouse.formatting import counted
 
 _ANSWER = {
     DISTILLED: "against the {baseline}",

@@ -20,9 +20,9 @@ from markupsafe import Markup
 
 from analysis.page.rows import amount, is_share, table
 from analysis.standing import LOGS, Changes, Failure, Known, Leaders, Prospect, Spread, Use
-from roundhouse.decisions.plan import State
-from roundhouse.views.outlook import duration
-from roundhouse.words import counted, date_and_time
+from roundhouse.formatting import counted, date_and_time
+from roundhouse.model.plan import State
+from roundhouse.views.eta import duration
 
 HERE = Path(__file__).parent
 SYMBOLS = {
