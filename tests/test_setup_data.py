@@ -1,4 +1,4 @@
-"""`toolbox/setup.sh --data` and what it calls: fetched from a real server, verified, prepared, or an error with help."""
+"""`toolbox/setup.sh --data` and what it calls: data sets are fetched from a real server, verified and prepared."""
 
 from __future__ import annotations
 
