@@ -22,7 +22,7 @@ from small_data_sets import NAMES, Published, publish
 from studies.distillation import fetch, sources
 from studies.distillation.data import load
 
-NOWHERE = "http://127.0.0.1:1"  # a port on which nobody listens
+NOWHERE = "http://127.0.0.1:1"  # a port on which nothing listens
 
 
 class Server(ThreadingHTTPServer):
@@ -33,7 +33,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
         self.folder = folder
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.most: int | None = None
         self.damage = False
 
@@ -46,7 +46,7 @@ class Handler(SimpleHTTPRequestHandler):
     server: Server
 
     def copyfile(self, source, outputfile) -> None:  # type: ignore[no-untyped-def]
-        self.server.asked.append(self.path)
+        self.server.requests.append(self.path)
         data = source.read()[: self.server.most]
         outputfile.write(b"?" + data[1:] if self.server.damage else data)
 
@@ -121,10 +121,10 @@ def test_a_data_set_is_fetched_verified_and_ready_to_train_with(
 
 def test_fetching_again_fetches_nothing_and_touches_nothing(small: Published, folder: Path, server: Server) -> None:
     run(small.name, "--to", folder)
-    before, asked = contents(folder), len(server.asked)
+    before, requests = contents(folder), len(server.requests)
     assert run(small.name, "--to", folder) == 0
     assert contents(folder) == before
-    assert len(server.asked) == asked
+    assert len(server.requests) == requests
 
 
 def test_several_data_sets_are_fetched_at_once(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +139,7 @@ def test_a_download_that_was_copied_by_hand_is_used_and_not_fetched(
 ) -> None:
     lay_down(small, folder)
     assert run(small.name, "--to", folder) == 0
-    assert server.asked == []
+    assert server.requests == []
     load(small.name, folder, validation_images=1)
 
 
@@ -186,7 +186,7 @@ def test_a_corrupt_file_is_replaced_and_the_valid_ones_are_left_unchanged(
 ) -> None:
     run(small.name, "--to", folder)
     before = contents(folder)
-    server.asked.clear()
+    server.requests.clear()
     broken = sources.SOURCES[small.name].files[0].path
     damage(folder / broken)
     assert run(small.name, "--to", folder) == 0
@@ -194,7 +194,7 @@ def test_a_corrupt_file_is_replaced_and_the_valid_ones_are_left_unchanged(
     assert after[broken][2] == before[broken][2]
     others = set(before) - {broken, f"{broken}.sha256"}
     assert {path: after[path] for path in others} == {path: before[path] for path in others}
-    assert set(server.asked) == ({f"/{broken}"} if small.name == "svhn" else set()), "the rest comes from archives"
+    assert set(server.requests) == ({f"/{broken}"} if small.name == "svhn" else set()), "the rest comes from archives"
 
 
 def test_a_check_reports_what_is_wrong_and_changes_nothing(
@@ -206,10 +206,10 @@ def test_a_check_reports_what_is_wrong_and_changes_nothing(
     run(small.name, "--to", folder)
     assert run("--check", small.name, "--to", folder) == 0
     damage(folder / sources.SOURCES[small.name].files[0].path)
-    before, asked = contents(folder), len(server.asked)
+    before, requests = contents(folder), len(server.requests)
     assert run("--check", small.name, "--to", folder) == 1
     assert "is damaged" in capsys.readouterr().err
-    assert (contents(folder), len(server.asked)) == (before, asked)
+    assert (contents(folder), len(server.requests)) == (before, requests)
 
 
 def test_a_decoded_data_set_no_longer_needs_its_archive(
@@ -218,9 +218,9 @@ def test_a_decoded_data_set_no_longer_needs_its_archive(
     publish("tinyimagenet", server.folder, monkeypatch, server.address)
     run("tinyimagenet", "--to", folder)
     (folder / "tiny-imagenet-200.zip").unlink()
-    server.asked.clear()
+    server.requests.clear()
     assert run("tinyimagenet", "--to", folder) == 0
-    assert server.asked == []
+    assert server.requests == []
 
 
 def test_the_digest_of_decoded_images_is_one_that_sha256sum_reads(

@@ -109,11 +109,11 @@ def test_a_table_shows_what_needs_attention_first_and_counts_the_rest(server: Ss
 
 def test_json_has_counts_and_the_rows_as_the_runner_printed_them(server: SshServer, ask: Asked) -> None:
     code, out, _ = ask("--json")
-    told = json.loads(out)
+    content = json.loads(out)
     assert code == 3
-    assert (told["round"], told["host"]) == ("r", "cluster")
-    assert told["experiments"] == ROWS
-    assert told["counts"] == {"completed": 1, "in_progress": 1, "failed": 1, "pending": 1}
+    assert (content["round"], content["host"]) == ("r", "cluster")
+    assert content["experiments"] == ROWS
+    assert content["counts"] == {"completed": 1, "in_progress": 1, "failed": 1, "pending": 1}
 
 
 def test_one_call_is_one_connection(server: SshServer, ask: Asked) -> None:
@@ -235,8 +235,8 @@ def test_since_is_when_an_experiment_ended_or_began_or_was_opened(server: SshSer
     write(there / "experiments/r/1/attempts/1", "claim.json", at=NOW + 20)
     code, out, err = ask("--json")
     assert (code, err) == (3, "")
-    told = {row["path"]: (row["state"], row["since"]) for row in json.loads(out)["experiments"]}
-    assert told == {
+    found = {row["path"]: (row["state"], row["since"]) for row in json.loads(out)["experiments"]}
+    assert found == {
         "0": ("completed", NOW + 100),
         "1": ("in_progress", NOW + 20),
         "2": ("in_progress", NOW),
@@ -268,7 +268,7 @@ def test_output_of_the_shell_before_the_json_is_ignored(server: SshServer, ask: 
 
 
 @pytest.mark.parametrize(
-    ("program", "code", "told"),
+    ("program", "code", "message"),
     [
         ("print('no rows')", 5, "printed no JSON, but 'no rows'"),
         ("pass", 5, "printed no JSON, but 'nothing'"),
@@ -280,12 +280,12 @@ def test_output_of_the_shell_before_the_json_is_ignored(server: SshServer, ask: 
     ],
 )
 def test_a_runner_that_fails_there_is_one_line_with_its_last_error(
-    server: SshServer, ask: Asked, there: Path, program: str, code: int, told: str
+    server: SshServer, ask: Asked, there: Path, program: str, code: int, message: str
 ) -> None:
     answer(there, program)
     seen, line = ask.line()
     assert seen == code
-    assert told in line
+    assert message in line
 
 
 def test_a_command_that_hangs_is_stopped_on_both_sides(server: SshServer, ask: Asked, there: Path) -> None:
