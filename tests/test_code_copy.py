@@ -366,9 +366,9 @@ def test_runners_that_make_one_copy_at_once_have_the_same(code: Path, copies: Pa
 
 def test_a_maker_that_is_killed_leaves_no_half_copy_behind(code: Path, copies: Path) -> None:
     die = (
-        "import os, signal, sys; from pathlib import Path; from roundhouse.store import snapshot;"
+        "import os, signal, sys; from pathlib import Path; from roundhouse.store import code_copy;"
         "os.rename = lambda *names: os.kill(os.getpid(), signal.SIGKILL);"
-        "snapshot.take(Path(sys.argv[1]), Path(sys.argv[2]))"
+        "code_copy.take(Path(sys.argv[1]), Path(sys.argv[2]))"
     )
     done = subprocess.run([sys.executable, "-c", die, str(code), str(copies)], cwd=REPOSITORY, check=False)
     assert done.returncode == -9
