@@ -1,4 +1,4 @@
-"""Records written by released versions: every file is still understood, and a half-finished round continues.
+"""Records written by earlier versions: every file is still understood, and a half-finished round continues.
 
 `data/records_X_Y/README.md` lists what the records of version X.Y contain, and how they were made.
 """
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from rounds_for_tests import MARK, Rounds, snapshot
 from roundhouse.schedulers.user import user_name
 
 VERSIONS = sorted((Path(__file__).parent / "data").glob("records_*"))
-ROUND, COPIED, ARCHIVED = "half", "copied", "home"  # on Slurm, half-finished; with copies of the code; local, archived
+ROUND, COPIED, ARCHIVED = "half", "copied", "home"  # half-finished; with code copies; local, archived
 BASE, CLUSTER, CPUS = "/tmp/rh01", "oldcluster", 16  # where the records were made; what the scheduler was called
 
 Status = Mapping[str, Any]
@@ -132,6 +133,14 @@ def test_status_equals_that_of_the_old_version_and_changes_nothing(data: Path, r
 def test_offline_status_equals_that_of_the_old_version(data: Path, rounds: ClusterRounds) -> None:
     archived_by_hand(rounds)
     assert_same(status(rounds), expected(data, "status_offline"))
+
+
+def test_modules_that_stored_job_scripts_start_still_exist(rounds: ClusterRounds) -> None:
+    scripts = [path.read_text() for path in rounds.experiments.rglob("job.sh")]
+    started = {module for script in scripts for module in re.findall(r"-m (roundhouse\.[\w.]+)", script)}
+    # Only scripts that request GPUs have the second. Without it, a job on PBS would use every GPU of its node.
+    assert started == {"roundhouse.jobs.allocation"}
+    assert all(find_spec(module) for module in {*started, "roundhouse.machine.gpus"})
 
 
 def test_the_archived_round_is_shown(data: Path, rounds: ClusterRounds) -> None:
