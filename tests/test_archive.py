@@ -263,9 +263,11 @@ def test_a_job_that_starts_while_the_round_moves_brings_it_back_and_runs_on(
 @settings(max_examples=20, deadline=None)
 @given(text=st.text(min_size=0, max_size=40))
 def test_the_readme_stands_whatever_settings_are_called(text: str) -> None:
-    from roundhouse.views.results import Setting
+    from roundhouse.views.results import SettingResults
 
-    lines = archive_round._table([Setting(f"a|{text}".replace("\n", " ").replace("\r", " "), 1, {"loss": [1.0]})])
+    lines = archive_round._table(
+        [SettingResults(f"a|{text}".replace("\n", " ").replace("\r", " "), 1, {"loss": [1.0]})]
+    )
     assert len(lines) == 5
     assert lines[-1].count("|") - lines[-1].count("\\|") >= 4
 

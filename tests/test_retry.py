@@ -24,7 +24,8 @@ from roundhouse.model.experiment import Experiment, Resources
 from roundhouse.model.retry import Growth, RetryPolicy, exhausted, next_resources, policy_of, request
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import record
-from roundhouse.views import resource_format, tables
+from roundhouse.views import resource_format
+from roundhouse.views.explanation import explain
 
 SAID = Resources(ncpus=2, mem_mb=8192, walltime_s=3600)
 DEFAULT = RetryPolicy()
@@ -300,7 +301,7 @@ def test_what_a_job_asks_for_is_in_its_record(tmp_path: Path) -> None:
 def test_nonsense_in_the_record_stops_nobody(resources: dict[str, Any]) -> None:
     attempt = replace(MEMORY, opened=replace(MEMORY.opened, resources=resources))
     assert following(attempt).mem_mb in (8192, 16384)
-    assert isinstance(resource_format.changed(resources), str)
+    assert isinstance(resource_format.changes(resources), str)
 
 
 # ----------------------------------------------------------------------------------------------------- in words
@@ -311,7 +312,7 @@ def story(*attempts: Attempt, policy: RetryPolicy = DEFAULT, said: Resources = S
     rec = Record(Path("/nowhere"), numbered, next_number=len(attempts) + 1)
     action = plan.decide(rec, plan.Unknown(), plan.Inputs({}), plan.Clock(0, 0, 0), "hash", retry=policy)
     row = ExperimentStatus(Experiment("r", "e", "e", None, {}, said), rec, action, plan.Inputs({}), retry=policy)
-    return tables.story(row).splitlines()
+    return explain(row).splitlines()
 
 
 def notes(*attempts: Attempt, policy: RetryPolicy = DEFAULT, said: Resources = SAID) -> Sequence[str]:
@@ -322,7 +323,7 @@ def notes(*attempts: Attempt, policy: RetryPolicy = DEFAULT, said: Resources = S
 def test_why_tells_the_policy() -> None:
     assert (
         "  retries   error 2, memory 2 (memory x 2 each), walltime 2 (without a new epoch, time x 2 each), unknown 2, "
-        "unclaimed 2, refused 2; in a row without a new epoch: preempted 20, node 20 (kept away from), deleted 20, "
+        "unclaimed 2, refused 2; in a row without a new epoch: preempted 20, node 20 (excluded), deleted 20, "
         "input 20"
     ) in story()
     policy = replace(DEFAULT, memory=Growth(1.5, 128 * 1024), walltime=Growth(1.0), exclude=False, accumulate=True)
@@ -335,8 +336,8 @@ def test_why_tells_the_policy() -> None:
 def test_why_tells_what_each_attempt_asked_for_if_it_is_not_what_the_round_file_says() -> None:
     grown = replace(SAID, mem_mb=16384, walltime_s=14400, exclude=("node17",))
     lines = [line for line in story(MEMORY, ended(Cause.PREEMPTED, got=grown)) if line.startswith("  attempt")]
-    assert "asked for" not in lines[0]
-    assert "; asked for 16 GB, 4:00:00; keeps away from node17; started on" in lines[1]
+    assert "requested" not in lines[0]
+    assert "; requested 16 GB, 4:00:00; excludes node17; started on" in lines[1]
     cut = ended(Cause.PREEMPTED, got=replace(SAID, accumulate=4))
     assert "; computes a batch in 4 times as many parts; started on" in "\n".join(story(cut))
 
