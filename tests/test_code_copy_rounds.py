@@ -346,7 +346,7 @@ def test_without_snapshot_nothing_is_copied_and_code_current_makes_no_sense(here
     here.write({"e": {"path": "e", "command": ["true"]}})
     done = here.call("--code", "current")
     assert done.returncode == USAGE
-    assert "does not say snapshot: true" in done.stderr
+    assert "has no `snapshot: true`" in done.stderr
     assert here.call().returncode == DONE
     assert not (here.experiments / "r" / code_copy.COPIES).exists()
     assert "code" not in json.loads((here.directory("e") / record.HISTORY).read_text())["attempts"][0]["job"]

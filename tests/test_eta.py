@@ -38,8 +38,8 @@ def running(path: str, left: int = 0, pace: float | None = None, **more: Any) ->
 
 
 def work(path: str, group: str = "g", dataset: str = "", **more: Any) -> Workload:
-    plain = Workload(path, ahead=True, running=False, completed=False, seconds=0.0, runs=0, done=0, planned=None, pace=None,
-                 gpus=0, cores=1, like=((group, dataset), (group,), ()))  # fmt: skip
+    plain = Workload(path, ahead=True, running=False, completed=False, seconds=0.0, runs=0, done=0, planned=None,
+                     pace=None, gpus=0, cores=1, like=((group, dataset), (group,), ()))  # fmt: skip
     return plain._replace(**more)
 
 

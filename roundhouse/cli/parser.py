@@ -42,7 +42,8 @@ def parse(argv: list[str] | None, repository: Path) -> argparse.Namespace:
     options.verb = next((verb for verb in VERBS if getattr(options, verb)), PASS)
     for name, verbs in VALID_WITH.items():
         if getattr(options, name) not in (None, False) and options.verb not in verbs:
-            valid = " or ".join("a pass" if verb == PASS else _option(verb) for verb in verbs)
+            names = ["a pass" if verb == PASS else _option(verb) for verb in verbs]
+            valid = " or ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
             given = "" if options.verb == PASS else f" (got {_option(options.verb)})"
             parser.error(f"{_option(name)} is only valid with {valid}{given}")
     if not options.round and options.verb != "schema":
