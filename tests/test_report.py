@@ -555,7 +555,7 @@ def test_a_round_in_which_nothing_has_begun_has_a_report(tmp_path: Path) -> None
         page, problems = report.report("mixed", place, tmp_path / "elsewhere")
     assert page == tmp_path / "elsewhere" / "index.html"
     assert problems == []
-    assert "nothing runs" in page.read_text(encoding="utf-8")
+    assert "no experiment is running" in page.read_text(encoding="utf-8")
 
 
 def test_every_snapshot_survives_its_file(mixed: Reported) -> None:
