@@ -19,7 +19,8 @@ from roundhouse.config.site import load_site
 from roundhouse.errors import RoundhouseError
 from roundhouse.model import plan
 from roundhouse.model.attempt import Attempt, Claim, Opened, Progress, Record, Result
-from roundhouse.model.causes import EXIT_GPU_MEMORY, EXIT_MEMORY, Cause
+from roundhouse.model.causes import Cause
+from roundhouse.model.exit_codes import ExitCode
 from roundhouse.model.experiment import Experiment, Resources
 from roundhouse.model.retry import Growth, RetryPolicy, exhausted, next_resources, policy_of, request
 from roundhouse.model.status import ExperimentStatus
@@ -52,8 +53,8 @@ def ended(
     return Attempt(0, opened, Claim(nonce="n", host=host), Result(cause, "the reason", code), progress)
 
 
-MEMORY, STUCK = ended(Cause.MEMORY, code=EXIT_MEMORY), ended(Cause.WALLTIME)
-GPU_MEMORY, NODE = ended(Cause.MEMORY, code=EXIT_GPU_MEMORY), ended(Cause.NODE)
+MEMORY, STUCK = ended(Cause.MEMORY, code=ExitCode.MEMORY), ended(Cause.WALLTIME)
+GPU_MEMORY, NODE = ended(Cause.MEMORY, code=ExitCode.GPU_MEMORY), ended(Cause.NODE)
 ERROR, RETRY, REFUSED = ended(Cause.ERROR), ended(Cause.RETRY), ended(Cause.REFUSED)
 
 

@@ -365,7 +365,8 @@ def test_the_example_in_the_documentation_works_as_it_stands(rounds: Repository)
     refusal = "cannot start: unknown config key 'widht': did you mean 'width'? known are epochs, lr, width"
     assert rounds.call("--dry-run").stderr.splitlines() == [f"bad/0 {refusal}"]
     rounds.data.rmdir()
-    assert f"good/0 cannot start: there is no folder {rounds.data}: make it" in rounds.call("--dry-run").stderr
+    missing = f"good/0 cannot start: data directory {rounds.data} does not exist: create it"
+    assert missing in rounds.call("--dry-run").stderr
 
 
 # ------------------------------------------------------------------------------------------- the study distillation

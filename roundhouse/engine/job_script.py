@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import walltime
+from roundhouse.model.exit_codes import ENDINGS, ExitCode
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -72,7 +73,7 @@ def render(env: Environment, kind: str, body: str = "body.sh.j2", **context: Any
 
     try:
         return env.get_template(f"{kind}.sh.j2").render(
-            {**_OPTIONAL, **context}, kind=kind, body=body, job_id=_job_id(kind)
+            {**_OPTIONAL, **context}, kind=kind, body=body, job_id=_job_id(kind), exit_code=ExitCode, endings=ENDINGS
         )
     except TemplateError as error:
         raise RoundhouseError(f"templates/{kind}.sh.j2 cannot be rendered: {error}") from None

@@ -1,4 +1,4 @@
-"""Why attempts end: the causes, and the exit codes by which train.py tells them to the job's shell."""
+"""Why attempts end."""
 
 from __future__ import annotations
 
@@ -29,17 +29,3 @@ class Cause(str, Enum):
 
     def __str__(self) -> str:
         return self.value
-
-
-# Exit codes of train.py. The job's shell turns them into causes; any other code is an error,
-# and a death by signal is judged by the shell from the signals that it saw itself.
-EXIT_COMPLETED = 0
-EXIT_ERROR = 1
-EXIT_NOT_MINE = 70  # the claim is not, or no longer, this job's: leave without a trace
-EXIT_MEMORY = 71
-EXIT_INPUT = 72
-EXIT_GPU_MEMORY = 73  # the GPU's: more memory for the job would not help
-EXIT_STOPPED = 75  # asked to stop, stopped at a safe point; a later attempt goes on from the checkpoint
-EXIT_WALLTIME = 76  # stopped itself because no further epoch fits into the walltime
-EXIT_INPUT_CHANGED = 77  # an input is not the one that the first attempt recorded: no retry will mend it
-EXIT_RUNG = 78  # paused at the epoch that it was told, with a checkpoint; it may go on, or be pruned
