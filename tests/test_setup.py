@@ -17,8 +17,12 @@ import pytest
 from cluster import SlurmCluster
 from rounds_for_tests import REPOSITORY, fake_command, small_disk, snapshot
 
-from roundhouse.doctor import checks as look
+from roundhouse.doctor import filesystem
 from roundhouse.doctor import gpu_support as gpus
+from roundhouse.doctor.account import Account, Finding
+from roundhouse.doctor.cluster import check_partition, check_pbs_queue
+from roundhouse.doctor.environment import check_packages
+from roundhouse.doctor.gpus import check_driver, check_models
 from roundhouse.schedulers.base import Output, Run
 
 NEW = gpus.Build("2.15.0", "13.2", ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"))
@@ -95,10 +99,10 @@ def test_a_good_account_is_reported_line_by_line_and_nothing_is_changed(reposito
     assert (done.returncode, done.stderr) == (0, "")
     assert {line.split()[0] for line in done.stdout.splitlines()} <= {"ok", "warning"}
     assert lines(done, "site")[0].startswith("ok here, for ")
-    assert lines(done, "scheduler") == ["warning none here: rounds run on this machine itself"]
-    assert lines(done, "experiments") == ["ok can be written; a file is created by one alone, through hard links"]
-    assert lines(done, "locks") == ["ok a lock in experiments/ keeps another process of this host out"]
-    assert lines(done, "rounds") == ["ok all experiments can start in quickstart: their data sets are there"]
+    assert lines(done, "scheduler") == ["warning none found: rounds run on the local machine"]
+    assert lines(done, "experiments") == ["ok can be written; files are created exclusively, by hard links"]
+    assert lines(done, "locks") == ["ok a lock in experiments/ excludes other processes of this host"]
+    assert lines(done, "rounds") == ["ok all experiments can start in quickstart; their data sets were found"]
     assert lines(done, "packages")[0].startswith("ok ")
     assert (snapshot(repository), sorted(map(str, repository.rglob("*")))) == before
 
@@ -117,7 +121,7 @@ def test_without_an_environment_the_checks_run_that_need_no_package(repository: 
     assert lines(done, "environment")[0].startswith(f"missing there is no {repository}/.venv: run toolbox/setup.sh")
     assert "torch is not installed" in lines(done, "packages")[0]
     assert lines(done, "experiments")[0].startswith("ok ")
-    assert lines(done, "site")[0].startswith("warning cannot be looked at before the packages are there")
+    assert lines(done, "site")[0].startswith("warning not checked, since packages are missing")
     assert not (repository / ".venv").exists()
 
 
@@ -176,9 +180,9 @@ def test_a_missing_folder_is_reported_and_not_created(repository: Path) -> None:
     (repository / "experiments").rmdir()
     done = run_setup(repository, "--check")
     assert done.returncode == 1
-    assert lines(done, "experiments")[0].startswith(f"missing {repository}/experiments is not there")
+    assert lines(done, "experiments")[0].startswith(f"missing {repository}/experiments does not exist")
     (repository / "experiments").symlink_to("/nowhere")
-    assert "leads nowhere" in lines(run_setup(repository, "--check"), "experiments")[0]
+    assert "is a link to nothing" in lines(run_setup(repository, "--check"), "experiments")[0]
 
 
 def test_a_site_may_be_named_and_a_missing_one_is_reported_once(repository: Path) -> None:
@@ -229,7 +233,7 @@ def test_a_cluster_that_answers_and_its_partition_are_reported(repository: Path,
     name = slurm_cluster.folder.name
     assert lines(done, "scheduler")[0].startswith(f"ok slurm on {name} answers; you have ")
     assert lines(done, "queue") == ["ok partition main is up"]
-    assert lines(done, "GPUs") == ["warning main offers none, as sinfo tells it: a job that asks for one is refused"]
+    assert lines(done, "GPUs") == ["warning sinfo lists none for main: a job that requests one is refused"]
 
     site.write_text('hosts: ["*"]\nqueue: mian\n')
     done = run_setup(repository, "--check", **env)
@@ -298,8 +302,8 @@ def test_gpus_of_the_partition_are_compared_with_pytorch(repository: Path, tmp_p
     assert done.returncode == 0, done.stdout
     assert lines(done, "PyTorch") == ["ok 2.15.0+cu132, for CUDA 13.2, with code for sm_75 sm_80 sm_90"]
     assert lines(done, "queue") == ["ok partition gpu is up"]
-    unnamed, a100, v100 = sorted(lines(done, "GPUs"), key=lambda line: ("of " not in line[:11], "v100" in line))
-    assert unnamed.startswith("warning of GPUs without a model's name in gpu cannot be told from here")
+    unnamed, a100, v100 = sorted(lines(done, "GPUs"), key=lambda line: ("not known" not in line, "v100" in line))
+    assert unnamed.startswith("warning it is not known whether PyTorch supports GPUs without a model name in gpu.")
     assert a100 == "ok gpu offers a100, which this PyTorch has code for"
     assert v100.startswith("warning PyTorch 2.15.0+cu132 has no code for v100 (compute capability 7.0)")
 
@@ -329,7 +333,7 @@ def says(stdout: str, code: int = 0, stderr: str = "") -> Run:
         (says("Queue: gpu\n    enabled = True\n    started = True\n"), "ok", "gpu is enabled and started"),
         (says("Queue: gpu\n    enabled = True\n    started = False\n"), "warning", "started is False"),
         (says("", 170, "qstat: Unknown queue gpu"), "missing", "there is no queue 'gpu'"),
-        (says("", 255, "cannot connect"), "warning", "cannot be told: qstat (exit 255): cannot connect"),
+        (says("", 255, "cannot connect"), "warning", "is not known: qstat (exit 255): cannot connect"),
     ],
 )
 def test_a_pbs_queue_is_reported(answer: Run, verdict: str, text: str) -> None:
@@ -445,12 +449,12 @@ def test_a_package_that_is_too_old_or_missing_is_named(tmp_path: Path) -> None:
     assert "yaml" not in line.text.lower()
 
 
-def account(tmp_path: Path) -> look.Account:
+def account(tmp_path: Path) -> Account:
     (tmp_path / "experiments").mkdir()
-    return look.Account(tmp_path, None)
+    return Account(tmp_path, None)
 
 
-def verdicts(found: Iterator[look.Finding]) -> dict[str, str]:
+def verdicts(found: Iterator[Finding]) -> dict[str, str]:
     return {one.what: one.verdict for one in found}
 
 
@@ -461,7 +465,7 @@ def test_without_hard_links_files_are_still_created_exclusively(
         raise OSError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", link)
-    found = list(look.look_at_files(account(tmp_path)))
+    found = list(filesystem.check_files(account(tmp_path)))
     assert (found[0].verdict, "O_EXCL, which is enough" in found[0].text) == ("warning", True)
     assert os.listdir(tmp_path / "experiments") == []
 
@@ -469,8 +473,8 @@ def test_without_hard_links_files_are_still_created_exclusively(
 def test_a_file_system_on_which_two_can_create_one_file_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(look, "create_exclusive", lambda path, value: True)
-    assert verdicts(look.look_at_files(account(tmp_path)))["experiments"] == "missing"
+    monkeypatch.setattr(filesystem, "create_exclusive", lambda path, value: True)
+    assert verdicts(filesystem.check_files(account(tmp_path)))["experiments"] == "missing"
 
 
 def test_a_lock_without_effect_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -487,4 +491,4 @@ def test_little_space_or_few_inodes_are_a_warning(
 ) -> None:
     disk = SimpleNamespace(f_bavail=gigabytes * 2**18, f_frsize=4096, f_files=files, f_favail=inodes)
     monkeypatch.setattr(os, "statvfs", lambda place: disk)
-    assert verdicts(look.look_at_space(account(tmp_path))) == {"space": verdict}
+    assert verdicts(filesystem.check_space(account(tmp_path))) == {"space": verdict}
