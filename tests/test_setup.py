@@ -72,12 +72,12 @@ def lines(done: subprocess.CompletedProcess[str], what: str) -> list[str]:
 def test_help_names_options_and_exit_codes(repository: Path) -> None:
     done = run_setup(repository, "--help")
     assert done.returncode == 0
-    for text in ("--check", "--site NAME", "--data NAME", "\n  0  ", "\n  1  ", "\n  2  "):
-        assert text in done.stdout
+    for reported in ("--check", "--site NAME", "--data NAME", "\n  0  ", "\n  1  ", "\n  2  "):
+        assert reported in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "reported"),
     [
         (["--chek"], "unknown option --chek"),
         (["here"], "unknown option here"),
@@ -86,10 +86,10 @@ def test_help_names_options_and_exit_codes(repository: Path) -> None:
         (["--check", "--site", ""], "--site needs a name"),
     ],
 )
-def test_wrong_options_are_refused(repository: Path, options: list[str], message: str) -> None:
+def test_wrong_options_are_refused(repository: Path, options: list[str], reported: str) -> None:
     done = run_setup(repository, *options)
     assert done.returncode == 2
-    assert message in done.stderr
+    assert reported in done.stderr
     assert done.stdout == ""
 
 
@@ -114,7 +114,7 @@ def test_pytorch_is_reported_but_not_loaded() -> None:
     assert " PyTorch: 2" in done.stdout
 
 
-def test_without_an_environment_the_checks_run_that_need_no_package(repository: Path, tmp_path: Path) -> None:
+def test_without_an_environment_only_checks_without_packages_run(repository: Path, tmp_path: Path) -> None:
     path = fake_command(tmp_path, "python3", f'exec {sys.executable} -SE "$@"')
     done = run_setup(repository, "--check", own=False, path=path)
     assert (done.returncode, done.stderr) == (1, "")
@@ -147,7 +147,7 @@ def test_a_missing_environment_is_created_and_an_existing_one_is_left(repository
     assert (tmp_path / "made").read_text() == "install\n"
 
 
-def test_an_environment_that_cannot_be_created_is_reported(repository: Path, tmp_path: Path) -> None:
+def test_an_environment_that_cannot_be_made_is_reported(repository: Path, tmp_path: Path) -> None:
     done = run_setup(repository, own=False, path=fake_command(tmp_path, "make", "echo no network >&2; exit 2"))
     assert done.returncode == 2
     assert done.stderr.endswith("make install failed: see above, fix it, and call this again\n")
@@ -157,8 +157,8 @@ def test_a_folder_that_cannot_be_written_is_reported(repository: Path) -> None:
     with read_only(repository / "experiments"):
         done = run_setup(repository, "--check")
     assert done.returncode == 1
-    (line,) = lines(done, "experiments")
-    assert line.startswith(f"missing {repository}/experiments cannot be written: ")
+    (reported,) = lines(done, "experiments")
+    assert reported.startswith(f"missing {repository}/experiments cannot be written: ")
 
 
 @contextmanager
@@ -176,7 +176,7 @@ def read_only(folder: Path) -> Iterator[None]:
         yield
 
 
-def test_a_missing_folder_is_reported_and_not_created(repository: Path) -> None:
+def test_a_folder_that_is_not_there_is_reported_and_not_made(repository: Path) -> None:
     (repository / "experiments").rmdir()
     done = run_setup(repository, "--check")
     assert done.returncode == 1
@@ -185,7 +185,7 @@ def test_a_missing_folder_is_reported_and_not_created(repository: Path) -> None:
     assert "is a link to nothing" in lines(run_setup(repository, "--check"), "experiments")[0]
 
 
-def test_a_site_may_be_named_and_a_missing_one_is_reported_once(repository: Path) -> None:
+def test_a_site_may_be_named_and_one_that_is_not_there_is_reported_once(repository: Path) -> None:
     (repository / "sites/other.yaml").write_text("scheduler: local\npython: /nowhere/python\n")
     done = run_setup(repository, "--check", "--site", "other")
     assert done.returncode == 0
@@ -208,16 +208,16 @@ def test_a_data_set_that_a_round_needs_is_named_with_the_rounds_that_need_it(rep
         shutil.copy(REPOSITORY / f"rounds/{name}.yaml", repository / "rounds")
     done = run_setup(repository, "--check")
     assert done.returncode == 0, "other rounds can run"
-    found = lines(done, "rounds")
-    assert found[0].startswith("ok all experiments can start in quickstart")
-    (svhn,) = [line for line in found if "'svhn'" in line]
+    reported = lines(done, "rounds")
+    assert reported[0].startswith("ok all experiments can start in quickstart")
+    (svhn,) = [line for line in reported if "'svhn'" in line]
     assert svhn.startswith("warning in charlie, control: ") and "toolbox/setup.sh --data svhn" in svhn
 
 
 def test_a_round_file_with_a_mistake_is_reported(repository: Path) -> None:
     (repository / "rounds/wrong.yaml").write_text("round: other\n")
-    (line,) = [line for line in lines(run_setup(repository, "--check"), "rounds") if "in wrong: " in line]
-    assert line.startswith("warning ")
+    (reported,) = [line for line in lines(run_setup(repository, "--check"), "rounds") if "in wrong: " in line]
+    assert reported.startswith("warning ")
 
 
 # ---------------------------------------------------------------------------------------------- schedulers
@@ -269,7 +269,7 @@ def test_a_cluster_that_does_not_answer_is_reported(
     assert lines(done, "scheduler")[0].startswith("missing slurm does not answer: ")
 
 
-def test_a_scheduler_of_the_site_that_is_not_installed_is_reported(repository: Path, tmp_path: Path) -> None:
+def test_a_scheduler_that_the_site_names_and_is_not_here_is_reported(repository: Path, tmp_path: Path) -> None:
     (repository / "sites/here.yaml").write_text('hosts: ["*"]\nscheduler: pbs\n')
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -296,8 +296,8 @@ def test_gpus_of_the_partition_are_compared_with_pytorch(repository: Path, tmp_p
     (package / "__init__.py").write_text("raise SystemExit('loaded')")
     (package / "version.py").write_text("__version__ = '2.15.0+cu132'\ncuda: str | None = '13.2'\nhip = None\n")
     (package / "lib/libtorch_python.so").write_bytes(b"\x7fELF\0sm_75 sm_80 sm_90\0more")
-    gres = "cpu*|up|idle|(null)\ngpu|up|mix|gpu:v100:4(S:0-1)\ngpu|up|alloc|gpu:a100:2,nvme:1\ngpu|up|down*|gpu:2"
-    path = slurm_that_prints(tmp_path, gres)
+    reported = "cpu*|up|idle|(null)\ngpu|up|mix|gpu:v100:4(S:0-1)\ngpu|up|alloc|gpu:a100:2,nvme:1\ngpu|up|down*|gpu:2"
+    path = slurm_that_prints(tmp_path, reported)
     done = run_setup(repository, "--check", path=path, PYTHONPATH=str(package.parent))
     assert done.returncode == 0, done.stdout
     assert lines(done, "PyTorch") == ["ok 2.15.0+cu132, for CUDA 13.2, with code for sm_75 sm_80 sm_90"]
@@ -309,13 +309,12 @@ def test_gpus_of_the_partition_are_compared_with_pytorch(repository: Path, tmp_p
 
 
 def test_a_partition_without_a_node_in_service_is_reported() -> None:
-    (line,) = look.look_at_partition(says("gpu*|up|drain|gpu:4\ngpu*|up|down*|gpu:4\n"), None)
-    assert (line.verdict, line.text) == ("warning", "no node of partition gpu is in service now")
+    found = check_partition(says("gpu*|up|drain|gpu:4\ngpu*|up|down*|gpu:4\n"), None)
+    assert (found.verdict, found.text) == ("warning", "no node of partition gpu is in service now")
 
 
 def test_a_sinfo_that_fails_is_reported() -> None:
-    (line,) = look.look_at_partition(says("", 1), "gpu")
-    assert line.verdict == "warning"
+    assert check_partition(says("", 1), "gpu").verdict == "warning"
 
 
 def says(stdout: str, code: int = 0, stderr: str = "") -> Run:
@@ -337,7 +336,7 @@ def says(stdout: str, code: int = 0, stderr: str = "") -> Run:
     ],
 )
 def test_a_pbs_queue_is_reported(answer: Run, verdict: str, text: str) -> None:
-    found = look.look_at_pbs_queue(answer, "gpu")
+    found = check_pbs_queue(answer, "gpu")
     assert found.verdict == verdict
     assert text in found.text
 
@@ -394,7 +393,7 @@ def test_code_runs_on_gpus_of_its_own_generation_and_later_within_it(
     assert gpus.runs_on(architectures, capability) is runs
 
 
-def test_an_unknown_model_or_build_is_no_mismatch() -> None:
+def test_what_is_not_known_is_no_misfit() -> None:
     assert gpus.misfit(NEW, "v100")
     for build, model in ((OLD, "v100"), (NEW, "some_gpu"), (CPU, "v100"), (gpus.Build("2.5", "12.1", ()), "v100")):
         assert gpus.misfit(build, model) == ""
@@ -422,18 +421,18 @@ def test_the_installed_build_is_what_pytorch_itself_says() -> None:
 def test_gpus_of_this_host_are_compared_with_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", fake_command(tmp_path, "nvidia-smi", ":"))
     smi = says("Tesla V100-SXM2-32GB, 535.1\nTesla V100-SXM2-32GB, 535.1\n")
-    (line,) = look.look_at_driver(smi, NEW)
-    assert (line.verdict, "needs driver 580 or later, not 535.1" in line.text) == ("warning", True)
-    (line,) = look.look_at_driver(smi, OLD)
-    assert (line.verdict, line.text) == ("ok", "Tesla V100-SXM2-32GB, driver 535.1")
-    (line,) = look.look_at_driver(says("", 9, "couldn't communicate with the NVIDIA driver"), NEW)
-    assert (line.verdict, "communicate" in line.text) == ("warning", True)
+    (reported,) = check_driver(smi, NEW)
+    assert (reported.verdict, "needs driver 580 or later, not 535.1" in reported.text) == ("warning", True)
+    (reported,) = check_driver(smi, OLD)
+    assert (reported.verdict, reported.text) == ("ok", "Tesla V100-SXM2-32GB, driver 535.1")
+    (reported,) = check_driver(says("", 9, "couldn't communicate with the NVIDIA driver"), NEW)
+    assert (reported.verdict, "communicate" in reported.text) == ("warning", True)
 
 
-def test_unknown_models_of_gpus_are_reported() -> None:
-    (line,) = look.look_at_models(NEW, [], "")
-    assert line.verdict == "warning"
-    assert "which ones there are cannot be told from here" in line.text and "sm_75" in line.text
+def test_unknown_models_are_reported() -> None:
+    (reported,) = check_models(NEW, [], "")
+    assert reported.verdict == "warning"
+    assert "not known whether PyTorch supports those of the nodes" in reported.text and "sm_75" in reported.text
 
 
 # ---------------------------------------------------------------------------------------------- packages, files, room
@@ -442,11 +441,11 @@ def test_unknown_models_of_gpus_are_reported() -> None:
 def test_a_package_that_is_too_old_or_missing_is_named(tmp_path: Path) -> None:
     wanted = "[options]\ninstall_requires =\n    numpy>=99.1\n    no-such-package>=1.0\n    pyyaml>=6.0\n"
     (tmp_path / "setup.cfg").write_text(wanted)
-    (line,) = look.look_at_packages(look.Account(tmp_path, None))
-    assert line.verdict == "missing"
-    assert "numpy is " in line.text and "and must be 99.1 or later" in line.text
-    assert "no-such-package is not installed" in line.text
-    assert "yaml" not in line.text.lower()
+    (reported,) = check_packages(Account(tmp_path, None))
+    assert reported.verdict == "missing"
+    assert "numpy is " in reported.text and "and must be 99.1 or later" in reported.text
+    assert "no-such-package is not installed" in reported.text
+    assert "yaml" not in reported.text.lower()
 
 
 def account(tmp_path: Path) -> Account:
@@ -477,9 +476,9 @@ def test_a_file_system_on_which_two_can_create_one_file_is_reported(
     assert verdicts(filesystem.check_files(account(tmp_path)))["experiments"] == "missing"
 
 
-def test_a_lock_without_effect_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(look, "SECOND", "pass")
-    assert verdicts(look.look_at_files(account(tmp_path)))["locks"] == "warning"
+def test_a_lock_that_excludes_nobody_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filesystem, "SECOND", "pass")
+    assert verdicts(filesystem.check_files(account(tmp_path)))["locks"] == "warning"
 
 
 @pytest.mark.parametrize(
