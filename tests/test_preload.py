@@ -70,7 +70,7 @@ class Agent(Marked):
         (self.root / "studies/tiny/__init__.py").write_text(STUDY)
         self.process = subprocess.Popen(
             [sys.executable, REPOSITORY / "tests" / "agent_for_tests.py", self.root, self.study],
-            env={**self.env, "PYTHONPATH": str(REPOSITORY / "tests")},
+            env={**self.env, "PYTHONPATH": str(REPOSITORY / "tests"), "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=(self.folder / "agent.log").open("ab"),
