@@ -251,7 +251,9 @@ def test_an_epoch_that_is_stopped_midway_disturbs_no_later_one() -> None:
     dataset = letters(40)
     expected = batches(DeviceFeed(dataset, 4, CPU), epoch=1)
     with worker_feed(dataset, 4) as source:
-        one = Context(Stage("train", 5), 0, 0, Precision("fp32", CPU), halted=iter([None, None, "a signal"]).__next__)
+        one = Context(
+            Stage("train", 5), 0, 0, Precision("fp32", CPU), stop_reason=iter([None, None, "a signal"]).__next__
+        )
         with pytest.raises(Stopped):
             for _ in one.batches(source.epoch(one)):
                 pass
