@@ -37,7 +37,7 @@ def test_sbatch_without_a_cluster_leaves_the_work_to_this_machine(
     assert "no cluster is configured" in remark
     with pytest.raises(RoundhouseError, match="no cluster is configured"):
         detect("slurm", USER, run)
-    with pytest.raises(RoundhouseError, match="no cluster here: .*Nothing was run on this machine"):
+    with pytest.raises(RoundhouseError, match="no cluster on this host: .*Nothing was run on the local machine"):
         detect("cluster", USER, run)
 
 

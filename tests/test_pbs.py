@@ -385,8 +385,8 @@ def test_a_task_names_its_array_whatever_the_server_is_called(task: str, array: 
     "answer",
     [
         said(183, "", "qsub: Batch protocol error"),
-        said(None, "", "gave no answer within 60 s."),
-        said(None, "12.pbsnode\n", "gave no answer within 60 s."),
+        said(None, "", "no answer within 60 s."),
+        said(None, "12.pbsnode\n", "no answer within 60 s."),
         said(255, "", "qsub: End of File"),
         said(1, "", "something that nobody has seen before"),
         said(0, "", ""),

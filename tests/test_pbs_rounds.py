@@ -352,7 +352,7 @@ def test_a_job_accepted_after_the_time_limit_of_qsub_is_adopted(fake_pbs: FakePB
         lambda: rounds.call("--site", "impatient").returncode == WORK_REMAINS and rounds.record("a").attempts,
         "qsub was called",
     )
-    assert "gave no answer within 3 s" in rounds.view("a")["reason"]
+    assert "no answer within 3 s" in rounds.view("a")["reason"]
     fake_pbs.turn()
     assert rounds.call().returncode == WORK_REMAINS
     rounds.wait_for_step_3("a")

@@ -279,7 +279,7 @@ def test_a_scheduler_that_the_site_names_and_is_not_here_is_told(repository: Pat
         (tools / name).symlink_to(str(shutil.which(name)))
     done = run_setup(repository, "--check", path=str(tools))
     assert done.returncode == 1
-    assert lines(done, "scheduler")[0].startswith("missing no pbs here: there is no command 'qsub'")
+    assert lines(done, "scheduler")[0].startswith("missing no pbs on this host: there is no command 'qsub'")
 
 
 def slurm_that_says(folder: Path, sinfo: str) -> str:

@@ -412,7 +412,7 @@ def test_without_accounting_the_queue_alone_answers(sacct: Output) -> None:
     [
         transcript(SLURM, "sacct_daemon_down"),
         transcript(SLURM, "sacct_munge_down"),  # it says "No such file or directory"
-        said(None, "", "gave no answer within 60 s."),
+        said(None, "", "no answer within 60 s."),
         said(0, "", "sacct: error: Problem talking to the database: Connection refused"),
     ],
 )

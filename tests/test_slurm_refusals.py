@@ -162,8 +162,8 @@ def test_after_an_error_of_the_connection_the_job_may_exist(verdict: str) -> Non
 @pytest.mark.parametrize(
     "answer",
     [
-        said(None, "", "gave no answer within 60 s."),
-        said(None, "", "gave no answer within 60 s. sbatch: error: Slurm temporarily unable to accept job, retrying"),
+        said(None, "", "no answer within 60 s."),
+        said(None, "", "no answer within 60 s. sbatch: error: Slurm temporarily unable to accept job, retrying"),
         said(1, "", "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying.\n"),
         said(0, "no number"),
         said(137, "123\n"),

@@ -98,7 +98,7 @@ def test_an_empty_queue_is_an_answer_though_it_exits_153() -> None:
     [
         transcript(TORQUE, "qstat_controller_down"),
         said(153, "", "qstat: cannot connect to server head (errno=111) Connection refused"),
-        said(None, "", "gave no answer within 60 s."),
+        said(None, "", "no answer within 60 s."),
         said(0, "qstat is closed for maintenance\n"),
         said(0, "", "Communication failure"),
     ],
@@ -117,7 +117,7 @@ def test_a_queue_that_was_not_told_is_a_failed_query(answer: Output) -> None:
         (said(170, "", "qsub: submit error (Unknown queue MSG=cannot locate queue)"), Refused),
         (transcript(TORQUE, "qsub_controller_down"), Unclear),
         (said(1, "", "qsub: submit error (Pbs Server is currently too busy to service this request)"), Unclear),
-        (said(None, "", "gave no answer within 60 s."), Unclear),
+        (said(None, "", "no answer within 60 s."), Unclear),
     ],
 )
 def test_a_submission_is_read_as_what_it_was(answer: Output, expected: Submitted | type) -> None:

@@ -20,7 +20,7 @@ from typing import IO
 
 from roundhouse.machine.gpus import find_gpus
 from roundhouse.machine.parent_death import start_group
-from roundhouse.machine.slots import BETWEEN, Layout, Room, Slot
+from roundhouse.machine.slots import SEPARATOR, Layout, Room, Slot
 from roundhouse.model.experiment import Resources
 
 TOKEN, SLOT, JOB_ID = "ROUNDHOUSE_TOKEN", "ROUNDHOUSE_SLOT", "ROUNDHOUSE_JOB_ID"
@@ -98,7 +98,7 @@ class Pool:
 
         Jobs that this pool has started count from the start: a forked process shows its token only after exec.
         """
-        others = {place for _, slot in jobs.values() for place in slot.split(BETWEEN)}
+        others = {place for _, slot in jobs.values() for place in slot.split(SEPARATOR)}
         return others.union(*(slot.places for _, slot in self._started.values()))
 
     def holders(self, jobs: Mapping[str, tuple[list[int], str]]) -> dict[str, list[int]]:
@@ -107,7 +107,7 @@ class Pool:
         return {
             token: pids
             for token, (pids, slot) in jobs.items()
-            if token not in self._started and not own.isdisjoint(slot.split(BETWEEN))
+            if token not in self._started and not own.isdisjoint(slot.split(SEPARATOR))
         }
 
     def reap(self) -> bool:
