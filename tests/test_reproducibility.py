@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roundhouse.errors import RoundhouseError
+from roundhouse.gpu_kernels import has_kernels
 from roundhouse.settings import Settings, split_config
 from roundhouse.training import Context, Stage, choose, read_options
-from roundhouse.training.precision import Precision, choose_device, choose_precision, has_kernels
+from roundhouse.training.precision import Precision, choose_device, choose_precision
 from roundhouse.training.reproducibility import (
     derive_seed,
     differences,

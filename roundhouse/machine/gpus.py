@@ -26,7 +26,7 @@ def find_gpus(environ: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def _query_driver(query: str) -> list[list[str]]:
-    """The values that nvidia-smi prints, one row for each GPU; empty if it is missing or fails. `query`: index first."""
+    """The values that nvidia-smi prints, a row for each GPU, its index first; empty if it is missing or fails."""
     try:
         command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
@@ -42,9 +42,9 @@ def _query_driver(query: str) -> list[list[str]]:
 def choose(count: int, named: Mapping[str, Sequence[str]], free: Mapping[str, int], turn: int) -> tuple[list[str], str]:
     """At most `count` GPUs, and the source of the choice.
 
-    They come from the first list in `named` whose GPUs the driver all lists; otherwise they are those with the most free
-    memory. `free`: index -> free memory in MiB, empty if the driver does not answer. Among GPUs with equal free memory
-    `turn` decides, so that jobs that start on a node at the same time do not all choose the same GPU.
+    They are from the first list in `named` whose GPUs the driver all lists; otherwise those with the most free memory.
+    `free`: index -> free memory in MiB, empty if the driver does not answer. Among GPUs with equal free memory `turn`
+    decides, so that jobs that start on a node at the same time do not all choose the same GPU.
     """
     for source, gpus in named.items():
         if gpus and (not free or free.keys() >= set(gpus)):

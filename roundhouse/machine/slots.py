@@ -1,4 +1,4 @@
-"""Which part of a machine a job gets: a share of a GPU, whole GPUs, or CPU cores. Pure: computed from what is in use."""
+"""Which part of a machine a job gets: a share of a GPU, whole GPUs, or CPU cores. Pure functions of what is in use."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from roundhouse.errors import RoundhouseError
+from roundhouse.gpu_kernels import has_kernels
 from roundhouse.options import choose
 from roundhouse.settings import PRECISIONS
 
@@ -69,26 +70,3 @@ def choose_device(name: str) -> torch.device:
             "(V100: the cu126 one), or use another node"
         )
     return device
-
-
-def has_kernels(capability: tuple[int, int], architectures: list[str]) -> bool:
-    """Whether a build for `architectures` (sm_80, compute_90, sm_90a) runs on a GPU of this capability.
-
-    Binary code runs on GPUs with the same major version and an equal or higher minor version, PTX (compute_) on all
-    equal or higher versions, architecture-specific code (sm_90a) on exactly that version.
-    """
-    for architecture in architectures:
-        kind, _, number = architecture.partition("_")
-        digits = number.rstrip("af")
-        if not digits.isdigit():
-            continue
-        built = (int(digits[:-1]), int(digits[-1]))
-        if number == digits + "a":
-            fits = built == capability
-        elif kind == "compute":
-            fits = built <= capability
-        else:
-            fits = built[0] == capability[0] and built[1] <= capability[1]
-        if fits:
-            return True
-    return False
