@@ -386,7 +386,7 @@ def test_models_are_read_from_generic_resources(gres: str, models: list[str]) ->
         (NEW.architectures, (8, 9), True),
         (("sm_86",), (8, 0), False),
         (("sm_80",), (9, 0), False),
-        (("sm_90a",), (9, 0), False),
+        (("sm_90a",), (9, 0), True),
         (OLD.architectures, (10, 0), True),
         (NEW.architectures, (12, 0), True),
     ],

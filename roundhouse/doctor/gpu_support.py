@@ -77,7 +77,9 @@ def models_in(gres: str) -> list[str]:
 def misfit(build: Build, model: str) -> str:
     """Why this build cannot use a GPU of this model; empty if it can, or if that cannot be told."""
     capability = capability_of(model)
-    if build.cuda is None or not build.architectures or capability is None or has_kernels(capability, build.architectures):
+    if build.cuda is None or not build.architectures or capability is None:
+        return ""
+    if has_kernels(capability, build.architectures):
         return ""
     return (
         f"PyTorch {build.version} has no code for {model} (compute capability {capability[0]}.{capability[1]}), "
