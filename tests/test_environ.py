@@ -26,7 +26,7 @@ from roundhouse.engine import job_script
 from roundhouse.model.answers import Jobs, Submitted
 from roundhouse.model.experiment import Resources
 from roundhouse.schedulers.command import runner
-from roundhouse.schedulers.environment import for_scheduler, steers, without_effect
+from roundhouse.schedulers.environment import changes_commands, for_scheduler, without_effect
 from roundhouse.schedulers.slurm import Slurm
 from roundhouse.schedulers.user import user_name
 
@@ -70,9 +70,9 @@ NAMES = st.one_of(
 @given(st.dictionaries(NAMES, st.text(min_size=1)))
 def test_all_that_remains_is_as_it_was_and_steers_nothing(environ: dict[str, str]) -> None:
     cleaned = for_scheduler(environ)
-    assert not [name for name in cleaned if steers(name)]
+    assert not [name for name in cleaned if changes_commands(name)]
     language = {"LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LC_TIME", "LC_NUMERIC"}
-    kept = {name: value for name, value in environ.items() if not steers(name) and name not in language}
+    kept = {name: value for name, value in environ.items() if not changes_commands(name) and name not in language}
     assert {name: value for name, value in cleaned.items() if name not in language} == kept
     assert for_scheduler(cleaned) == cleaned
 
@@ -96,7 +96,7 @@ def test_a_variable_that_a_user_may_rely_on_is_named_unless_the_site_file_says_i
     shell = {"SBATCH_ACCOUNT": "lab", "SBATCH_QOS": "long", "SBATCH_WAIT": "1"}
     (message,) = without_effect(shell, {"directives"})
     assert "SBATCH_ACCOUNT is set in this shell, but has no effect" in message
-    assert "write 'project'" in message
+    assert "set 'project'" in message
     assert without_effect(shell, {"directives", "project"}) == []
 
 

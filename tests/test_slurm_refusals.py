@@ -12,7 +12,7 @@ from roundhouse.model.answers import JobState, Refused, Scope, Submitted, Unclea
 from roundhouse.schedulers.base import Output
 from roundhouse.schedulers.slurm import Slurm
 from roundhouse.schedulers.slurm_answers import job_of, read_submission
-from roundhouse.schedulers.slurm_refusals import LIMITS, Limit, hopeless, limit_of, refusal
+from roundhouse.schedulers.slurm_refusals import LIMITS, Limit, is_permanent, limit_of, refusal
 
 SLURM = "slurm_transcripts"
 POLICY = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
@@ -251,7 +251,7 @@ def test_every_reason_has_one_meaning_in_any_case_of_letters(change: type[str]) 
     assert len(list(reasons())) > 190
     for name, word in reasons():
         limit = limit_of(change(word))
-        assert hopeless(change(word)) is (name in ("REQUEST", "HOPELESS")), word
+        assert is_permanent(change(word)) is (name in ("REQUEST", "HOPELESS")), word
         assert (limit.name if limit else None) == (name if name in Limit.__members__ else None), word
 
 
