@@ -306,7 +306,7 @@ def test_a_commands_own_end_tells_the_cause(bench: Bench, script: str, cause: Ca
     bench.run()
     assert (bench.result().cause, bench.result().exit_code, bench.result().final) == (cause, code, False)
     assert f"roundhouse: attempt 1 runs sh -c 'true\\n{script}'\n" in bench.log()
-    assert last_words(record.read(bench.directory)) == ". Its last words: no disk" * script.startswith("echo")
+    assert last_words(record.read(bench.directory)) == ". Last log line: no disk" * script.startswith("echo")
 
 
 def test_a_command_is_told_its_directory_its_inputs_and_where_it_was_before(bench: Bench) -> None:
