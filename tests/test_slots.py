@@ -87,10 +87,10 @@ def test_threads_are_never_more_than_the_cores_unless_each_job_has_one(layout: L
 
 
 @given(layouts, st.lists(needs, min_size=1, max_size=20), st.data())
-def test_every_job_starts_in_the_end_whatever_else_is_submitted(
+def test_every_job_starts_eventually_whatever_else_is_submitted(
     layout: Layout, jobs: list[Resources], data: st.DataObject
 ) -> None:
-    """One pass after the other; in each some jobs end, and small ones keep coming behind."""
+    """Simulated passes: in each, some jobs end and new small jobs are submitted."""
     waiting = [need for need in jobs if not layout.refusal(need)]
     running = fill(layout, data.draw(st.lists(needs, max_size=10)))
     first = len(waiting)
@@ -111,18 +111,18 @@ def test_every_job_starts_in_the_end_whatever_else_is_submitted(
     raise AssertionError(f"still waiting: {waiting[:first]}")
 
 
-def test_jobs_are_spread_over_the_gpus_and_share_them_only_then() -> None:
+def test_jobs_are_spread_over_the_gpus_before_they_share_them() -> None:
     layout = Layout(("0", "1"), 2, 1, 8)
     assert [slot.gpus for slot in fill(layout, [Resources(ngpus=1)] * 5)] == [("0",), ("1",), ("0",), ("1",)]
 
 
-def test_a_gpu_that_another_runner_shares_among_more_is_not_taken_whole() -> None:
+def test_a_gpu_with_jobs_of_a_runner_with_a_larger_per_gpu_is_not_used_whole() -> None:
     layout = Layout(("0", "1"), 1, 1, 8)
     assert layout.choose(Resources(ngpus=2), {"gpu 1/5"}) is None
     assert layout.choose(Resources(ngpus=1), {"gpu 0"}) == Slot(("gpu 1/0",), ("1",), 4)
 
 
-def test_a_large_job_that_waits_holds_back_the_small_ones_behind_it_but_not_those_that_need_no_gpu() -> None:
+def test_a_waiting_large_job_blocks_later_small_ones_except_those_without_a_gpu() -> None:
     room = Room(Layout(("0", "1"), 1, 1, 8), {"gpu 0/0"})
     assert [room.take(Resources(ngpus=count)) for count in (2, 1, 0, 0)] == [False, False, True, False]
     room = Room(Layout(("0", "1"), 1, 2, 8, most=2), {"gpu 0/0"})
@@ -136,7 +136,7 @@ def test_the_cores_are_divided_among_the_slots() -> None:
     ] == [4, 4, 8, 8]  # fmt: skip
 
 
-def test_two_allocations_on_one_node_do_not_take_each_others_places() -> None:
+def test_two_allocations_on_one_node_do_not_use_each_others_places() -> None:
     first, second = (Layout((), 1, 1, 8, 1, home=f"{job} ") for job in (7, 8))
     slot = first.choose(Resources(), set())
     assert slot is not None
