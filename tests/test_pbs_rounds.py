@@ -220,9 +220,7 @@ def test_a_job_restarted_by_the_server_opens_the_next_attempt_itself(fake_pbs: F
     assert rounds.begun("a") == [0, 3]
 
 
-def test_a_restarted_job_runs_alone_despite_its_first_processes(
-    fake_pbs: FakePBS, rounds: ClusterRounds
-) -> None:
+def test_a_restarted_job_runs_alone_despite_its_first_processes(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     start(rounds, "a")
     orphans = rounds.family("a")
     fake_pbs.rerun(only_job(fake_pbs), zombie=True)
@@ -424,13 +422,13 @@ def test_a_queued_job_whose_attempt_is_closed_is_deleted(fake_pbs: FakePBS, roun
     complete(rounds, fake_pbs, "a", submissions=2)
 
 
-# ---------------------------------------------------------------------------------------------- orphaned jobs and accidents
+# ---------------------------------------------------------------------------------------------- orphans and accidents
 
 
 def test_an_orphaned_job_that_continues_changes_nothing(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     start(rounds, "a")
     orphans = rounds.family("a")
-# ---------------------------------------------------------------------------------------------- orphans and accidents
+    for process in orphans:
         process.send_signal(signal.SIGSTOP)
     forget(fake_pbs, "1.pbsnode")
     rounds.give_up("a")
@@ -492,9 +490,7 @@ def test_a_job_whose_shell_is_killed_dies_and_resumes(fake_pbs: FakePBS, rounds:
     assert rounds.begun("a") == [0, 3]
 
 
-def test_a_killed_train_py_kills_its_command_and_resumes(
-    fake_pbs: FakePBS, rounds: ClusterRounds
-) -> None:
+def test_a_killed_train_py_kills_its_command_and_resumes(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     start(rounds, "a")
     shell, train, command = rounds.family("a")
     train.kill()
