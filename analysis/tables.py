@@ -40,7 +40,7 @@ from roundhouse.model.attempt import Claim
 from roundhouse.model.causes import Cause
 from roundhouse.model.plan import State
 from roundhouse.store import logs
-from roundhouse.views.tables import as_dict
+from roundhouse.views.status_json import as_dict
 
 VERSION = 1
 STOPPED = (State.FAILED, State.BLOCKED, State.CANCELLED)

@@ -44,7 +44,7 @@ def test_sbatch_without_a_cluster_leaves_the_work_to_this_machine(
 @pytest.mark.parametrize(
     "answer",
     [
-        said(None, "", "gave no answer within 60 s."),
+        said(None, "", "no answer within 60 s."),
         said(1, "", "sbatch: fatal: Unable to process configuration file"),
         said(1, "", "sbatch: error: _fetch_child: failed to fetch remote configs: Unable to contact slurm controller\n"
                     "sbatch: fatal: Could not establish a configuration source"),

@@ -473,7 +473,7 @@ def test_jobs_go_on_when_the_runner_is_killed_and_the_next_one_waits_for_them(ro
     assert [row["job_state"] for row in rounds.status("--only", "[01]").values()] == ["running"] * 2
     third = rounds.call()
     assert third.returncode == WORK_REMAINS
-    assert "another runner is at work on round r" in third.stderr
+    assert "another process works on round r " in third.stderr
     say_go(rounds)
     assert finish(second)[0] == DONE
     assert [rounds.lines(f"e{seed}") for seed in range(3)] == [["run"]] * 3

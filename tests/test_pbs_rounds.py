@@ -445,7 +445,7 @@ def test_an_orphaned_job_that_continues_changes_nothing(fake_pbs: FakePBS, round
     assert {name: data for name, data in after.items() if name != log} == {
         name: data for name, data in before.items() if name != log
     }
-    assert "attempt 1 was closed by a runner; leaving" in (rounds.directory("a") / log).read_text()
+    assert "attempt 1 was closed by a runner; this job exits" in (rounds.directory("a") / log).read_text()
     assert rounds.call().returncode == DONE
 
 
