@@ -179,7 +179,7 @@ def test_a_job_that_needs_more_gpus_than_there_are_is_refused_and_the_others_run
     done = rounds.call()
     assert done.returncode == FAILED
     assert rounds.states() == {"l": "failed", "s": "completed"}
-    assert "it asks for 3 GPUs, and here 2 may be used" in rounds.status()["l"]["reason"]
+    assert "it requests 3 GPUs, but 2 can be used on this host" in rounds.status()["l"]["reason"]
 
 
 def test_a_job_that_asks_for_no_gpu_sees_none_and_waits_for_none(

@@ -23,6 +23,7 @@ from roundhouse.doctor.account import Account, Finding
 from roundhouse.doctor.cluster import check_partition, check_pbs_queue
 from roundhouse.doctor.environment import check_packages
 from roundhouse.doctor.gpus import check_driver, check_models
+from roundhouse.gpu_kernels import has_kernels
 from roundhouse.schedulers.base import Output, Run
 
 NEW = gpus.Build("2.15.0", "13.2", ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"))
@@ -277,7 +278,7 @@ def test_a_scheduler_that_the_site_names_and_is_not_here_is_reported(repository:
         (tools / name).symlink_to(str(shutil.which(name)))
     done = run_setup(repository, "--check", path=str(tools))
     assert done.returncode == 1
-    assert lines(done, "scheduler")[0].startswith("missing no pbs here: there is no command 'qsub'")
+    assert lines(done, "scheduler")[0].startswith("missing no pbs on this host: there is no command 'qsub'")
 
 
 def slurm_that_prints(folder: Path, sinfo: str) -> str:
@@ -382,7 +383,7 @@ def test_models_are_read_from_generic_resources(gres: str, models: list[str]) ->
         (NEW.architectures, (8, 9), True),
         (("sm_86",), (8, 0), False),
         (("sm_80",), (9, 0), False),
-        (("sm_90a",), (9, 0), False),
+        (("sm_90a",), (9, 0), True),
         (OLD.architectures, (10, 0), True),
         (NEW.architectures, (12, 0), True),
     ],
@@ -390,7 +391,7 @@ def test_models_are_read_from_generic_resources(gres: str, models: list[str]) ->
 def test_code_runs_on_gpus_of_its_own_generation_and_later_within_it(
     architectures: tuple[str, ...], capability: tuple[int, int], runs: bool
 ) -> None:
-    assert gpus.runs_on(architectures, capability) is runs
+    assert has_kernels(capability, architectures) is runs
 
 
 def test_what_is_not_known_is_no_misfit() -> None:

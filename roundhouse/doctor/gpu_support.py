@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from roundhouse.gpu_kernels import has_kernels
+
 # Compute capabilities by model, from NVIDIA's list "CUDA GPU Compute Capability".
 CAPABILITIES = {
     "k20": (3, 5), "k40": (3, 5), "k80": (3, 7), "p4": (6, 1), "p40": (6, 1), "p100": (6, 0), "1080": (6, 1),
@@ -57,17 +59,6 @@ def _architectures(package: Path) -> tuple[str, ...]:
         return ()
 
 
-def runs_on(architectures: tuple[str, ...], capability: Capability) -> bool:
-    """Whether code for these runs on such a GPU: sm_86 on 8.6 and 8.9, not on 8.0 or 9.0; compute_80, from 8.0 on."""
-    for one in architectures:
-        parts = re.fullmatch(r"(sm|compute)_(\d+)(\d)", one)
-        if parts:
-            built = (int(parts[2]), int(parts[3]))
-            if built <= capability and (parts[1] == "compute" or built[0] == capability[0]):
-                return True
-    return False
-
-
 def capability_of(model: str) -> Capability | None:
     """The compute capability of a GPU as clusters name it, such as tesla_v100-sxm2-32gb; None where it is unknown."""
     before = "(?:^|[^a-z0-9]|tesla|geforce|gtx|rtx|quadro|nvidia)"
@@ -86,7 +77,9 @@ def models_in(gres: str) -> list[str]:
 def misfit(build: Build, model: str) -> str:
     """Why this build cannot use a GPU of this model; empty if it can, or if that is not known."""
     capability = capability_of(model)
-    if build.cuda is None or not build.architectures or capability is None or runs_on(build.architectures, capability):
+    if build.cuda is None or not build.architectures or capability is None:
+        return ""
+    if has_kernels(capability, build.architectures):
         return ""
     return (
         f"PyTorch {build.version} has no code for {model} (compute capability {capability[0]}.{capability[1]}), "
