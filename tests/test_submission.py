@@ -301,7 +301,7 @@ def test_a_refusal_of_every_job_is_one_message_and_costs_no_try(refusal: Refused
         rows = passes.rows()
         messages = tables.refusals(rows)
         assert len(messages) == 1 and refusal.why in messages[0] and "site file" in messages[0]
-    choosy_no_more = Choosy(0, refusal, word="never")
+    choosy_no_more = Choosy(0, refusal, word="in no script")
     passes.scheduler = choosy_no_more
     assert set(passes.look_and_act()) == {IN_PROGRESS}
 
@@ -347,7 +347,7 @@ def test_what_was_refused_for_now_is_tried_again_after_a_while_and_costs_no_try(
     passes.look_and_act()
     assert len(passes.scheduler.asked) == asked, "what was refused a moment ago is not tried"
     make_older(tmp_path, 700)
-    passes.scheduler = Choosy(0, refusal, word="never")
+    passes.scheduler = Choosy(0, refusal, word="in no script")
     assert set(passes.look_and_act()) == {IN_PROGRESS}
 
 
