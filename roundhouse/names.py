@@ -17,6 +17,11 @@ def is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def is_identifier(name: str) -> bool:
+    """Whether a config key or a study can have this name: ASCII letters, digits and _, no digit first."""
+    return name.isidentifier() and name.isascii()
+
+
 def nearest(name: str, known: Iterable[str], most: int = MOST) -> str:
     """The end of a message about an unknown name: `did you mean 'grid'?`, or `most` names where none is near."""
     from difflib import get_close_matches

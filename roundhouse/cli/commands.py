@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TextIO
@@ -86,6 +86,7 @@ def run(options: argparse.Namespace, repository: Path) -> int:
     _check_studies(loaded, repository)
     _check_code(options, loaded)
     place = _workplace(options, repository, loaded)
+    loaded = loaded.at(place.site.retry)
     if isinstance(place.scheduler, Local):
         # What goes into an allocation elsewhere has a slot to itself here.
         slots = [replace(one, resources=one.resources.in_a_slot()) for one in loaded.experiments]
@@ -169,7 +170,7 @@ def _set_umask(site: Site, directory: Path) -> Site:
     """Set the umask of this process: the site's, else that for `directory`. Returns the site with it, for its jobs."""
     mask = int(site.umask, 8) if site.umask else umask_for(directory, os.umask(0o077))
     os.umask(mask)
-    return site.model_copy(update={"umask": f"{mask:03o}"})
+    return replace(site, umask=f"{mask:03o}")
 
 
 def _workplace(options: argparse.Namespace, repository: Path, loaded: Round) -> PassContext:
@@ -183,7 +184,7 @@ def _workplace(options: argparse.Namespace, repository: Path, loaded: Round) -> 
         kind = site.scheduler
     scheduler, remark = detect(kind, user_name(), run)
     if scheduler is not None and scheduler.kind == "slurm":
-        for message in without_effect(os.environ, {key for key in Site.model_fields if getattr(site, key)}):
+        for message in without_effect(os.environ, {one.name for one in fields(site) if getattr(site, one.name)}):
             print(f"runner.py: {message}", file=sys.stderr)
     if remark:
         print(f"runner.py: {remark}; running on this machine", file=sys.stderr)
@@ -255,7 +256,7 @@ def _watch(place: PassContext, loaded: Round, options: argparse.Namespace) -> in
     from roundhouse.engine.watch import Latest, NoPass, Passed, Watch, say
 
     def read() -> Round:
-        found = load_round(options.round, options.rounds)
+        found = load_round(options.round, options.rounds).at(place.site.retry)
         _check_studies(found, place.repository)
         _chooser(found, options.only)
         return found

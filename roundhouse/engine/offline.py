@@ -13,7 +13,6 @@ from roundhouse.model.attempt import Record
 from roundhouse.model.experiment import Experiment
 from roundhouse.model.halving import judged
 from roundhouse.model.plan import Clock, State, decide
-from roundhouse.model.retry import policy_of
 from roundhouse.model.selection import Selections
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import record
@@ -42,7 +41,7 @@ def rows(experiments: Sequence[Experiment], directories: Mapping[str, Path]) -> 
 
 
 def _row(experiment: Experiment, rec: Record, made: Mapping[str, ExperimentStatus], clock: Clock) -> ExperimentStatus:
-    inputs, retry = inputs_of(experiment, made), policy_of(experiment.retry)
+    inputs, retry = inputs_of(experiment, made), experiment.retry
     action = decide(rec, _NOT_ASKED, inputs, clock, hash_to_expect(experiment, rec), retry=retry)
     if rec.newest is not None and not rec.newest.closed:
         action = replace(action, reason="")

@@ -23,7 +23,6 @@ from roundhouse.model.attempt import Record
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment
 from roundhouse.model.plan import Action, Clock, Inputs, State, Verb, decide
-from roundhouse.model.retry import policy_of
 from roundhouse.model.selection import Selections
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import record
@@ -156,7 +155,6 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.readiness = Readiness(self.place.repository, self.place.site)
-        self.retry = self.place.site.retry.written()
         self.to_delete: list[str] = []  # IDs of jobs whose experiments are to be cancelled
 
     def settle(
@@ -166,7 +164,7 @@ class Desk:
         before = rec.newest
         if before is not None and not before.closed:
             rec = record.read(rec.directory)  # what is judged must not be older than the scheduler's answer
-        inputs, retry = inputs_of(experiment, rows), policy_of(self.retry, experiment.retry)
+        inputs, retry = inputs_of(experiment, rows), experiment.retry
         expected = hash_to_expect(experiment, rec)
         for _ in range(3):
             answer = answer_for(rec.newest, before, self.seen)

@@ -1,68 +1,20 @@
-"""How often an experiment is tried again, and what its next job asks for: pure functions of how its attempts ended."""
+"""Whether there is another attempt, and what its job requests: pure functions of how the earlier attempts ended."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from roundhouse.model.attempt import Attempt
 from roundhouse.model.causes import EXIT_GPU_MEMORY, Cause
 from roundhouse.model.experiment import Resources
+from roundhouse.model.retry_policy import HARD, SOFT, RetryPolicy
 
-HARD_LIMIT = 2  # tries that ended by the experiment's own fault
-SOFT_LIMIT = 20  # tries in a row that ended by somebody else's fault, without one new epoch
-
-HARD = (Cause.ERROR, Cause.MEMORY, Cause.WALLTIME, Cause.UNKNOWN, Cause.UNCLAIMED, Cause.REFUSED)
-SOFT = (Cause.PREEMPTED, Cause.NODE, Cause.DELETED, Cause.INPUT)
-_TRIES: Mapping[Cause, int] = {**dict.fromkeys(HARD, HARD_LIMIT), **dict.fromkeys(SOFT, SOFT_LIMIT)}
 GROWING = ("mem_mb", "walltime_s")
-_EXCLUDING = ("slurm",)  # schedulers whose jobs can say which nodes to keep away from
-
-Written = tuple[tuple[str, str, Any], ...]
-"""What a file says under `retry`: (cause, key, value), such as ("memory", "factor", 1.5)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Growth:
-    """Each next job asks for `factor` times as much as the one before, up to `most` (MiB, or seconds), if not None."""
-
-    factor: float = 2.0
-    most: int | None = None
-
-    def of(self, value: int, times: int) -> int:
-        """`value`, grown so many times, rounded up; never less than `value` itself."""
-        grown = math.ceil(value * self.factor**times)
-        return max(value, grown if self.most is None else min(grown, self.most))
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How many attempts may end by each cause, and what changes for the next. `Cause.WALLTIME`: without a new epoch."""
-
-    tries: Mapping[Cause, int] = field(default_factory=lambda: _TRIES)
-    memory: Growth = Growth()
-    walltime: Growth = Growth()
-    exclude: bool = True  # keep away from nodes that failed
-    accumulate: bool = False  # after the GPU's memory ran out: batches in twice as many parts
-
-
-@lru_cache
-def policy_of(*written: Written) -> RetryPolicy:
-    """The policy that files lead to: the site's and then the round's, of which the last that says something wins."""
-    said = {(cause, key): value for layer in written for cause, key, value in layer}
-    tries = {Cause(cause): value for (cause, key), value in said.items() if key == "tries"}
-    memory, walltime = (
-        Growth(**{key: value for (of, key), value in said.items() if of == cause and key in ("factor", "most")})
-        for cause in ("memory", "walltime")
-    )
-    exclude, accumulate = said.get(("node", "exclude"), True), said.get(("memory", "accumulate"), False)
-    return RetryPolicy({**_TRIES, **tries}, memory, walltime, exclude, accumulate)
-
+_EXCLUDING = ("slurm",)  # schedulers whose jobs can name nodes that they must not run on
 
 # ------------------------------------------------------------------------------------------------- how often
 
@@ -92,7 +44,7 @@ def _times(ends: Counter[Cause]) -> str:
 
 def _used_up(ends: Counter[Cause], policy: RetryPolicy) -> bool:
     """Each cause counts by itself, and all together to the most that one of them allows."""
-    allowed = {cause: policy.tries[cause] for cause in ends}
+    allowed = {cause: policy.limit(cause) for cause in ends}
     return any(ends[cause] >= limit for cause, limit in allowed.items()) or (
         bool(ends) and ends.total() >= max(allowed.values())
     )
@@ -140,16 +92,16 @@ def next_resources(resources: Resources, attempts: Sequence[Attempt], policy: Re
     counted = since_retry(attempts)
     if not counted:
         return resources
-    tries, mem_mb, seconds = policy.tries, resources.mem_mb, resources.walltime_s
+    mem_mb, seconds = resources.mem_mb, resources.walltime_s
     short = sum(job_memory_ran_out(one) and _said(one, "mem_mb", mem_mb) for one in counted)
     late = sum(stuck(one) and _said(one, "walltime_s", seconds) for one in counted)
-    splits = sum(map(gpu_memory_ran_out, counted)) if policy.accumulate else 0
+    splits = sum(map(gpu_memory_ran_out, counted)) if policy.memory.accumulate else 0
     return replace(
         resources,
-        mem_mb=None if mem_mb is None else policy.memory.of(mem_mb, min(short, tries[Cause.MEMORY])),
-        walltime_s=policy.walltime.of(seconds, min(late, tries[Cause.WALLTIME])),
-        exclude=tuple(sorted(_failed_nodes(counted))) if policy.exclude else (),
-        accumulate=2 ** min(splits, tries[Cause.MEMORY]),
+        mem_mb=None if mem_mb is None else policy.memory.of(mem_mb, min(short, policy.memory.tries)),
+        walltime_s=policy.walltime.of(seconds, min(late, policy.walltime.tries)),
+        exclude=tuple(sorted(_failed_nodes(counted))) if policy.node.exclude else (),
+        accumulate=2 ** min(splits, policy.memory.tries),
     )
 
 

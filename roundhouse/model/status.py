@@ -8,7 +8,8 @@ from roundhouse.model.attempt import Attempt, Record
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment, Resources
 from roundhouse.model.plan import Action, Inputs, State
-from roundhouse.model.retry import RetryPolicy, next_resources
+from roundhouse.model.retry import next_resources
+from roundhouse.model.retry_policy import RetryPolicy
 
 
 @dataclass(frozen=True, slots=True)

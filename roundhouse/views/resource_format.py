@@ -12,10 +12,6 @@ from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Resources
 from roundhouse.model.retry import (
     GROWING,
-    HARD,
-    SOFT,
-    Growth,
-    RetryPolicy,
     can_exclude,
     gpu_memory_ran_out,
     job_memory_ran_out,
@@ -24,6 +20,7 @@ from roundhouse.model.retry import (
     since_retry,
     stuck,
 )
+from roundhouse.model.retry_policy import HARD, SOFT, Growth, RetryPolicy
 
 
 def job(asked: Resources) -> str:
@@ -73,13 +70,14 @@ def _besides(exclude: Sequence[str], accumulate: int) -> str:
 def policy(retry: RetryPolicy) -> str:
     """The policy in a line."""
     beside = {
-        Cause.MEMORY: _growth(retry.memory, "memory", _memory) + "; GPU: half the batch at once" * retry.accumulate,
+        Cause.MEMORY: _growth(retry.memory, "memory", _memory)
+        + "; GPU: half the batch at once" * retry.memory.accumulate,
         Cause.WALLTIME: "without a new epoch" + _growth(retry.walltime, ", time", walltime),
-        Cause.NODE: "kept away from" if retry.exclude else "",
+        Cause.NODE: "kept away from" if retry.node.exclude else "",
     }
     told = {
-        cause: f"{cause} {tries}{f' ({beside[cause]})' if beside.get(cause) else ''}"
-        for cause, tries in retry.tries.items()
+        cause: f"{cause} {retry.limit(cause)}{f' ({beside[cause]})' if beside.get(cause) else ''}"
+        for cause in (*HARD, *SOFT)
     }
     hard, soft = (", ".join(told[cause] for cause in group) for group in (HARD, SOFT))
     return f"{hard}; in a row without a new epoch: {soft}"
@@ -99,7 +97,7 @@ def remarks(resources: Resources, attempts: Sequence[Attempt], retry: RetryPolic
             told.append("memory ran out, and the round file asks for no mem: there is nothing to multiply")
         elif asked.mem_mb is not None and asked.mem_mb >= (retry.memory.most or math.inf):
             told.append(f"it asks for no more memory than {_memory(asked.mem_mb)}, the most that `retry` allows")
-    if any(map(gpu_memory_ran_out, tries)) and not retry.accumulate:
+    if any(map(gpu_memory_ran_out, tries)) and not retry.memory.accumulate:
         told.append(
             "the GPU's memory ran out, and more memory for the job would not help: take a smaller batch, or "
             "`retry: {memory: {accumulate: true}}`"
@@ -107,7 +105,7 @@ def remarks(resources: Resources, attempts: Sequence[Attempt], retry: RetryPolic
     if any(map(stuck, tries)) and asked.walltime_s >= (retry.walltime.most or math.inf):
         told.append(f"it asks for no more time than {walltime(asked.walltime_s)}, the most that `retry` allows")
     failed = [one for one in tries if one.cause is Cause.NODE and node_of(one) not in ("", *asked.exclude)]
-    if failed and retry.exclude:
+    if failed and retry.node.exclude:
         nodes = ", ".join(sorted({node_of(one) for one in failed}))
         why = "a job was refused since" if all(map(can_exclude, failed)) else "its scheduler cannot be told to"
         told.append(f"{nodes} failed, and it does not keep away from there: {why}")
