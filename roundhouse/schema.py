@@ -6,6 +6,7 @@ A field is written with `key`. Its type says what a file may hold, without any c
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ Location = tuple[str | int, ...]
 Report = Callable[[Location, str], None]
 Model = TypeVar("Model")
 
-_TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_TYPES = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
 _JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 _LIMITS: Mapping[str, tuple[Callable[[Any, Any], bool], str]] = {
     "minimum": (operator.ge, "greater than or equal to"),
@@ -79,9 +80,12 @@ def key(
     return field(default=default, default_factory=factory, metadata={"description": description, "name": name})
 
 
-def read(model: type[Model], data: Any, report: Report) -> Model:
-    """`data` as `model`. Each mistake is reported with its location; then what is returned is not usable."""
-    value: Model = _Reader(report).value(model, data, ())
+def read(model: type[Model], data: Any, report: Report, at: Location = ()) -> Model:
+    """`data` as `model`. Each mistake is reported with its location; what is returned then is not usable.
+
+    `at`: the location of `data` itself.
+    """
+    value: Model = _Reader(report).value(model, data, at)
     return value
 
 
@@ -141,14 +145,14 @@ class _Reader:
             *others, last = map(repr, arms)
             raise _Unfit(f"{', '.join(others)} or {last}", value)
         if origin in (list, tuple):
-            if not isinstance(value, list):
+            if not isinstance(value, (list, tuple)):
                 raise _Unfit("a list", value)
             return origin(self.value(arms[0], item, (*at, number)) for number, item in enumerate(value))
         if origin in (dict, Mapping):
             return self._mapping(arms, value, at)
         if kind is float and type(value) is int and abs(value) < 2**1023:
             return float(value)
-        if type(value) is not kind:
+        if type(value) is not kind or (kind is float and not math.isfinite(value)):
             raise _Unfit(_TYPES[kind], value)
         return value
 
@@ -195,11 +199,7 @@ def _required(one: dataclasses.Field[Any]) -> bool:
 def keys_of(kind: type) -> Mapping[str, tuple[dataclasses.Field[Any], Any]]:
     """The keys of a dataclass in files: each with its field and its type."""
     hints = get_type_hints(kind, include_extras=True)
-    return {
-        one.metadata["name"] or one.name: (one, hints[one.name])
-        for one in dataclasses.fields(kind)
-        if "name" in one.metadata
-    }
+    return {one.metadata.get("name") or one.name: (one, hints[one.name]) for one in dataclasses.fields(kind)}
 
 
 def json_schema(model: type) -> dict[str, Any]:
