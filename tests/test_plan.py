@@ -16,7 +16,8 @@ from roundhouse.model.attempt import Attempt, Claim, Opened, Progress, Record, R
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Pack, Resources
 from roundhouse.model.plan import Action, Answer, Clock, Inputs, State, Unknown, Verb, decide
-from roundhouse.model.retry import HARD_LIMIT, SOFT_LIMIT, RetryPolicy, next_resources, request
+from roundhouse.model.retry import next_resources, request
+from roundhouse.model.retry_policy import HARD_LIMIT, SOFT_LIMIT, RetryPolicy
 
 NOW = 100_000.0
 CLOCK = Clock(NOW, grace=180.0, settle=120.0)

@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 from rounds_for_tests import REPOSITORY
 
 from roundhouse.config.round import load_round
-from roundhouse.config.round_schema import MoreMemory, MoreTime, OtherNode, Retry
 from roundhouse.config.site import load_site
 from roundhouse.errors import RoundhouseError
 from roundhouse.model import plan
 from roundhouse.model.attempt import Attempt, Claim, Opened, Progress, Record, Result
 from roundhouse.model.causes import EXIT_GPU_MEMORY, EXIT_MEMORY, Cause
 from roundhouse.model.experiment import Experiment, Resources
-from roundhouse.model.retry import Growth, RetryPolicy, exhausted, next_resources, policy_of, request
+from roundhouse.model.retry import exhausted, next_resources, request
+from roundhouse.model.retry_policy import HARD, SOFT, MemoryRetry, NodeRetry, RetryPolicy, WalltimeRetry
 from roundhouse.model.status import ExperimentStatus
+from roundhouse.schema import keys_of
 from roundhouse.store import record
 from roundhouse.views import resource_format, tables
 
@@ -64,7 +65,10 @@ def following(*attempts: Attempt, policy: RetryPolicy = DEFAULT, said: Resources
 
 
 def tries(**numbers: int) -> RetryPolicy:
-    return policy_of(tuple((cause, "tries", number) for cause, number in numbers.items()))
+    growing = ("memory", "walltime", "node")
+    return DEFAULT.updated(
+        {cause: {"tries": number} if cause in growing else number for cause, number in numbers.items()}
+    )
 
 
 @pytest.mark.parametrize("cause", [Cause.ERROR, Cause.MEMORY, Cause.UNKNOWN, Cause.REFUSED, Cause.WALLTIME, Cause.NODE])
@@ -123,7 +127,7 @@ def test_time_grows_after_a_walltime_without_an_epoch_and_after_nothing_else() -
 
 
 def test_growth_ends_at_the_most_and_never_below_what_the_round_file_says() -> None:
-    policy = replace(DEFAULT, memory=Growth(1.5, 10_000), walltime=Growth(3, 1800))
+    policy = replace(DEFAULT, memory=MemoryRetry(factor=1.5, most=10_000), walltime=WalltimeRetry(factor=3, most=1800))
     assert following(MEMORY, policy=policy).mem_mb == 10_000
     assert following(STUCK, policy=policy).walltime_s == 3600
 
@@ -147,7 +151,7 @@ def test_after_retry_it_asks_for_what_the_round_file_says() -> None:
 def test_nodes_that_failed_are_kept_away_from() -> None:
     other = ended(Cause.NODE, host="node2")
     assert following(NODE, other, NODE).exclude == ("node1", "node2")
-    assert following(NODE, policy=replace(DEFAULT, exclude=False)).exclude == ()
+    assert following(NODE, policy=replace(DEFAULT, node=NodeRetry(exclude=False))).exclude == ()
     assert following(ended(Cause.PREEMPTED)).exclude == ()
 
 
@@ -170,7 +174,7 @@ def test_pbs_is_not_asked_for_what_it_cannot_do() -> None:
 
 
 def test_a_batch_is_cut_after_the_gpus_memory_ran_out_if_the_policy_says_so() -> None:
-    policy = replace(tries(memory=4), accumulate=True)
+    policy = replace(DEFAULT, memory=MemoryRetry(tries=4, accumulate=True))
     assert [following(*[GPU_MEMORY] * count, policy=policy).accumulate for count in range(4)] == [1, 2, 4, 8]
     assert following(MEMORY, STUCK, policy=policy).accumulate == 1
     assert following(GPU_MEMORY).accumulate == 1
@@ -180,7 +184,7 @@ def test_a_batch_is_cut_after_the_gpus_memory_ran_out_if_the_policy_says_so() ->
 def test_nothing_ever_shrinks_below_the_round_file_or_grows_above_the_most(
     attempts: list[Attempt], factor: float, most: int | None
 ) -> None:
-    policy = replace(tries(memory=100, walltime=100), memory=Growth(factor, most), walltime=Growth(factor, most))
+    policy = replace(DEFAULT, memory=MemoryRetry(100, factor, most), walltime=WalltimeRetry(100, factor, most))
     found = following(*attempts, policy=policy)
     assert found.mem_mb is not None
     for value, said in ((found.mem_mb, 8192), (found.walltime_s, 3600)):
@@ -199,14 +203,15 @@ def write(folder: Path, retry: str) -> Path:
 
 def policy_in(folder: Path, retry: str, site: str = "{}") -> RetryPolicy:
     (folder / "s.yaml").write_text(f"retry: {site}\n")
-    (experiment,) = load_round("r", write(folder, retry)).experiments
-    return policy_of(load_site("s", folder, "host").retry.written(), experiment.retry)
+    (experiment,) = load_round("r", write(folder, retry)).at(load_site("s", folder, "host").retry).experiments
+    return experiment.retry
 
 
-def test_without_a_word_the_policy_is_the_default(tmp_path: Path) -> None:
+def test_the_policy_that_is_not_written_is_the_default(tmp_path: Path) -> None:
     assert policy_in(tmp_path, "{}") == DEFAULT
-    assert DEFAULT.tries[Cause.ERROR] == DEFAULT.tries[Cause.WALLTIME] == 2
-    assert DEFAULT.tries[Cause.NODE] == 20
+    assert DEFAULT.limit(Cause.ERROR) == DEFAULT.limit(Cause.WALLTIME) == 2
+    assert DEFAULT.limit(Cause.NODE) == 20
+    assert {cause.value for cause in (*HARD, *SOFT)} == keys_of(RetryPolicy).keys()
 
 
 def test_a_policy_is_read_from_the_round_file(tmp_path: Path) -> None:
@@ -215,9 +220,12 @@ def test_a_policy_is_read_from_the_round_file(tmp_path: Path) -> None:
         "{error: 3, memory: {tries: 4, factor: 1.5, most: 128gb, accumulate: true}, input: 5, "
         'walltime: {factor: 3, most: "48:00:00"}, node: {tries: 6, exclude: false}}',
     )
-    numbers = {Cause.ERROR: 3, Cause.MEMORY: 4, Cause.INPUT: 5, Cause.NODE: 6}
     assert policy == RetryPolicy(
-        {**DEFAULT.tries, **numbers}, Growth(1.5, 128 * 1024), Growth(3, 48 * 3600), exclude=False, accumulate=True
+        error=3,
+        memory=MemoryRetry(4, 1.5, 128 * 1024, accumulate=True),
+        walltime=WalltimeRetry(factor=3, most=48 * 3600),
+        node=NodeRetry(6, exclude=False),
+        input=5,
     )
 
 
@@ -228,27 +236,25 @@ def test_the_most_may_be_what_is_asked_for_at_first(tmp_path: Path) -> None:
 
 def test_a_number_alone_is_the_tries(tmp_path: Path) -> None:
     policy = policy_in(tmp_path, "{memory: 3, walltime: 4, node: 5}")
-    assert [policy.tries[cause] for cause in (Cause.MEMORY, Cause.WALLTIME, Cause.NODE)] == [3, 4, 5]
-    assert policy.memory == DEFAULT.memory
+    assert (policy.memory, policy.walltime, policy.node) == (MemoryRetry(3), WalltimeRetry(4), NodeRetry(5))
 
 
 def test_the_round_wins_over_the_site_key_by_key(tmp_path: Path) -> None:
     site = "{error: 5, memory: {tries: 6, most: 64gb}, node: {exclude: false}}"
     policy = policy_in(tmp_path, "{memory: {factor: 3, most: null}, error: 1}", site)
-    assert (policy.tries[Cause.ERROR], policy.tries[Cause.MEMORY]) == (1, 6)
-    assert (policy.memory, policy.exclude) == (Growth(3, None), False)
+    assert (policy.error, policy.memory, policy.node) == (1, MemoryRetry(6, 3, None), NodeRetry(exclude=False))
 
 
 @pytest.mark.parametrize(
-    ("retry", "told"),
+    ("retry", "message"),
     [
         ("{eror: 2}", "r.yaml:2: unknown key 'retry.eror': did you mean 'error'?"),
         ("{memory: {facter: 2}}", "r.yaml:2: unknown key 'retry.memory.facter': did you mean 'factor'?"),
         ("{error: 0}", "r.yaml:2: retry.error should be greater than or equal to 1, not 0"),
         ("{error: twice}", "r.yaml:2: retry.error should be a whole number, not 'twice'"),
         ("{memory: {factor: 0.5}}", "r.yaml:2: retry.memory.factor should be greater than or equal to 1, not 0.5"),
-        ("{memory: {most: much}}", "r.yaml:2: retry.memory.most: 'much' is no amount of memory"),
-        ("{walltime: {most: long}}", "r.yaml:2: retry.walltime.most: 'long' is no walltime"),
+        ("{memory: {most: much}}", "r.yaml:2: retry.memory.most: 'much' is not an amount of memory"),
+        ("{walltime: {most: long}}", "r.yaml:2: retry.walltime.most: 'long' is not a walltime"),
         ("{error: {tries: 2}}", "r.yaml:2: retry.error should be a whole number"),
         (
             "{memory: {most: 1gb}}\nresources: {mem: 2gb}",
@@ -256,24 +262,24 @@ def test_the_round_wins_over_the_site_key_by_key(tmp_path: Path) -> None:
         ),
         (
             "{walltime: {most: 3599}}",
-            "r.yaml:2: retry.walltime: most is less than the walltime that group 'a' asks for",
+            "r.yaml:2: retry.walltime: most is less than the walltime that group 'a' requests",
         ),
     ],
 )
-def test_mistakes_are_told_with_their_line(tmp_path: Path, retry: str, told: str) -> None:
+def test_mistakes_are_reported_with_their_line(tmp_path: Path, retry: str, message: str) -> None:
     with pytest.raises(RoundhouseError) as raised:
         load_round("r", write(tmp_path, retry))
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
-@pytest.mark.parametrize("model", [Retry, MoreMemory, MoreTime, OtherNode])
-def test_the_reference_names_every_key(model: type[Retry | MoreMemory | MoreTime | OtherNode]) -> None:
+@pytest.mark.parametrize("model", [RetryPolicy, MemoryRetry, WalltimeRetry, NodeRetry])
+def test_the_reference_names_every_key(model: type) -> None:
     section = (REPOSITORY / "docs/round_file.md").read_text().partition("## Retry")[2].partition("\n## ")[0]
     table = "".join(line for line in section.splitlines(keepends=True) if line.startswith("| `"))
-    assert set(model.model_fields) <= set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]*)`", table))))
+    assert keys_of(model).keys() <= set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]*)`", table))))
 
 
-def test_a_mistake_in_a_site_file_is_told_likewise(tmp_path: Path) -> None:
+def test_a_mistake_in_a_site_file_is_reported_equally(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text("scheduler: slurm\nretry:\n  node: {exlude: true}\n")
     with pytest.raises(RoundhouseError, match=r"s.yaml:3: unknown key 'retry.node.exlude': did you mean 'exclude'"):
         load_site("s", tmp_path, "host")
@@ -325,7 +331,8 @@ def test_why_tells_the_policy() -> None:
         "unclaimed 2, refused 2; in a row without a new epoch: preempted 20, node 20 (kept away from), deleted 20, "
         "input 20"
     ) in story()
-    policy = replace(DEFAULT, memory=Growth(1.5, 128 * 1024), walltime=Growth(1.0), exclude=False, accumulate=True)
+    memory = MemoryRetry(factor=1.5, most=128 * 1024, accumulate=True)
+    policy = replace(DEFAULT, memory=memory, walltime=WalltimeRetry(factor=1.0), node=NodeRetry(exclude=False))
     (told,) = [line for line in story(policy=policy) if line.startswith("  retries")]
     assert "memory 2 (memory x 1.5 each, at most 128 GB; GPU: half the batch at once)" in told
     assert "walltime 2 (without a new epoch)," in told
@@ -352,11 +359,11 @@ def test_why_tells_what_cannot_be_helped_by_asking_for_more() -> None:
     assert notes(MEMORY, said=replace(SAID, mem_mb=None)) == [
         "memory ran out, and the round file asks for no mem: there is nothing to multiply"
     ]
-    small = replace(DEFAULT, memory=Growth(2, 9216), walltime=Growth(2, 5400))
+    small = replace(DEFAULT, memory=MemoryRetry(most=9216), walltime=WalltimeRetry(most=5400))
     assert notes(MEMORY, policy=small) == ["it asks for no more memory than 9 GB, the most that `retry` allows"]
     assert notes(STUCK, policy=small) == ["it asks for no more time than 1:30:00, the most that `retry` allows"]
     assert notes(NODE, REFUSED) == ["node1 failed, and it does not keep away from there: a job was refused since"]
     (told,) = notes(GPU_MEMORY)
     assert told.startswith("the GPU's memory ran out, and more memory for the job would not help")
     assert notes(GPU_MEMORY, GPU_MEMORY) == [told], "when it has failed, too"
-    assert notes(GPU_MEMORY, policy=replace(DEFAULT, accumulate=True)) == []
+    assert notes(GPU_MEMORY, policy=replace(DEFAULT, memory=MemoryRetry(accumulate=True))) == []
