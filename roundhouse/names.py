@@ -1,4 +1,4 @@
-"""Names that people type: which are legal, which files they mean, and the nearest one that exists."""
+"""Names that the user types: which are legal, and the nearest one that exists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*", re.ASCII)
 
 
 def is_name(name: str) -> bool:
-    """Whether a round, group or site may be called so: letters, digits, - and _, with no - in front."""
+    """Whether a round, group or site can have this name: letters, digits, - and _, no - first."""
     return _NAME.fullmatch(name) is not None
 
 
@@ -23,7 +23,7 @@ def is_identifier(name: str) -> bool:
 
 
 def nearest(name: str, known: Iterable[str], most: int = MOST) -> str:
-    """The end of a message about an unknown name: `did you mean 'grid'?`, or `most` names where none is near."""
+    """The end of a message about an unknown name: `did you mean 'grid'?`, or up to `most` names if none is near."""
     from difflib import get_close_matches
 
     by_lower = {one.lower(): one for one in known}
@@ -31,8 +31,8 @@ def nearest(name: str, known: Iterable[str], most: int = MOST) -> str:
     if close:
         return f"did you mean {by_lower[close[0]]!r}?"
     named = sorted(by_lower.values())
-    told = ", ".join(named[:most]) + (f", and {len(named) - most} more" if len(named) > most else "")
-    return f"there {'is' if len(named) == 1 else 'are'} {told or 'none'}"
+    listed = ", ".join(named[:most]) + (f", and {len(named) - most} more" if len(named) > most else "")
+    return f"there {'is' if len(named) == 1 else 'are'} {listed or 'none'}"
 
 
 def named_files(folder: Path) -> list[Path]:

@@ -83,7 +83,7 @@ def test_a_job_gets_no_more_memory_than_the_most_and_then_its_tries_are_used_up(
     assert slurm.causes("a") == ["memory"] * 3
     assert asked(slurm, "mem_mb") == [100, 150, 150]
     told = why(slurm)
-    assert "failed 3 times, at last by memory: memory ran out" in told
+    assert "failed 3 times; last cause: memory: memory ran out" in told
     assert "asks for no more memory than 150 MB, the most that `retry` allows" in told
 
 

@@ -471,7 +471,7 @@ MISTAKES = {
           h: {path: "h\\\\x"}                       #! backslash
           i: {path: "i\\nx"}                       #! control character
           j: {path: "j\\0x"}                       #! control character
-          k: {path: "k/attempts/x"}               #! 'attempts', which is a name in every experiment's record
+          k: {path: "k/attempts/x"}               #! 'attempts', which is a file name of the record
           l: {path: "l "}                         #! begins or ends with a space
           m: {path: ""}                           #! empty component
           n:

@@ -324,7 +324,7 @@ def test_the_check_sees_the_config_without_the_keys_of_the_loop(rounds: Reposito
 
 
 def test_a_mistake_in_a_key_of_the_loop_is_told_without_asking_the_study(rounds: Repository, ask: Ask) -> None:
-    assert ask(lr=0.1, patience=0) == "config key 'patience' is 0; it must be above 0, or null for no limit"
+    assert ask(lr=0.1, patience=0) == "config key 'patience' is 0; it must be > 0, or null for no limit"
     assert rounds.asked() == []
 
 
