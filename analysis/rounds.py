@@ -206,7 +206,7 @@ def read_round(name: str, place: Place | None = None) -> RoundRecords:
         problems.append(f"no round file, so only experiments with a record are known, and no baselines: {error}")
         file = None
         experiments = list(_recorded(name, directory, problems))
-    rows = offline.rows(experiments, {one.path: directory / one.path for one in experiments})
+    rows = offline.statuses(experiments, {one.path: directory / one.path for one in experiments})
     problems += [f"{path}: {row.record.damage}" for path, row in rows.items() if row.record.damage]
     entries = tuple(
         Entry(row, newest_file(row, "metrics.json"), newest_file(row, "outputs.npz")) for row in rows.values()

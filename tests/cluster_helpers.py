@@ -60,7 +60,7 @@ PASSES = """\
 import contextlib, json, sys, time
 sys.path.insert(0, {repository!r})
 import runner
-from roundhouse import commands
+from roundhouse.cli import commands
 if {unlocked}:
     commands._lock = lambda *_: contextlib.nullcontext()
 codes = []

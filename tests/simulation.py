@@ -18,7 +18,7 @@ from typing import Any
 
 from roundhouse import files
 from roundhouse.engine import submit_job
-from roundhouse.jobs import worker
+from roundhouse.jobs import heartbeat
 from roundhouse.model.answers import Identity, Job, Jobs, JobState, QueryFailed, Refused, Scope, Submitted, Unclear
 from roundhouse.model.causes import Cause
 from roundhouse.store import job_group, record
@@ -368,7 +368,7 @@ class World:
         self.writers.setdefault((job.directory, number), set()).add(process.uid)
         yield
         for epoch in range(1, 4):
-            if worker.over(self._work(process)):
+            if heartbeat.why_over(self._work(process)):
                 self._leave(process)
                 return
             process.reporting = True
@@ -472,7 +472,7 @@ class World:
             self.now = min(end, self.now + 60)
             for process in self.processes:
                 if process.alive and not process.stopped and process.reporting:
-                    verdict = worker.over(self._work(process))
+                    verdict = heartbeat.why_over(self._work(process))
                     if verdict == "cancelled":
                         self.finish(process, Cause.CANCELLED)
                     elif verdict:

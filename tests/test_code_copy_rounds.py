@@ -232,10 +232,8 @@ def test_a_copy_that_is_lost_blocks_what_has_run_with_it_and_nothing_else(here: 
     edit(here, "new")
     done = here.call()
     assert done.returncode == FAILED
-    told = (
-        f"a cannot start: {copy}, the code that it has run with, is not there, or not all of it. Restore it, or go on"
-    )
-    assert f"{told} with the present code: --code current" in done.stderr
+    missing = f"{copy}, the copy of the code that it ran with, is missing or incomplete."
+    assert f"a cannot start: {missing} Restore it, or use the present code: --code current" in done.stderr
     assert here.states() == {"a": "blocked", "b": "completed"}
     assert (here.lines("a"), here.lines("b")) == (["old"], ["new"])
     assert here.call("--dry-run").stdout.count("blocked") == 2
@@ -244,7 +242,7 @@ def test_a_copy_that_is_lost_blocks_what_has_run_with_it_and_nothing_else(here: 
     assert here.states()["a"] == "blocked", "a file of it is gone"
     assert here.call("--code", "current").returncode == DONE
     assert here.lines("a") == ["old", "new"]
-    assert "(its copy is not here)" not in here.call("--why", "a").stdout
+    assert "(its copy is missing)" not in here.call("--why", "a").stdout
 
 
 def test_what_is_installed_or_on_the_path_does_not_lead_back_to_the_checkout(here: ClusterRounds) -> None:
@@ -320,7 +318,7 @@ def test_a_study_is_resumed_with_the_code_that_it_began_with(here: ClusterRounds
     assert finish(runner)[0] == 130
     (here.repository / "studies/distillation/task.py").write_text("raise RuntimeError('edited')\n")
     assert here.call().returncode == DONE
-    assert "going on after epoch" in log(here, 2)
+    assert "resumed after epoch" in log(here, 2)
     copy = code_copy.copy_of(here.experiments / "r", str(code_of(here, "e", 2)))
     assert str(copy) in log(here, 2)
 
@@ -373,7 +371,7 @@ def test_a_round_that_begins_to_want_copies_goes_on_with_one(here: ClusterRounds
     here.release("a")
     assert here.call().returncode == DONE
     assert (code_of(here, "a", 1), code_of(here, "a", 2)) == (None, copies(here).pop())
-    assert "changed from the checkout as it was to" in here.call("--why", "a").stdout
+    assert "changed from the checkout at that time to" in here.call("--why", "a").stdout
 
 
 def test_a_dry_run_shows_the_copy_and_makes_none(here: ClusterRounds) -> None:

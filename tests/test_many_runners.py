@@ -49,7 +49,7 @@ def test_nothing_is_judged_or_submitted_in_50_passes_while_the_server_is_down(
     codes = finish_passes(rounds.passing(49))
     last = rounds.call()
     assert [*codes, last.returncode] == [TROUBLE] * 50
-    assert "the scheduler cannot be asked, so nothing is judged or submitted: qstat (exit 255)" in last.stderr
+    assert "the scheduler could not be queried, so nothing was changed: qstat (exit 255)" in last.stderr
     assert accepted(fake_pbs) == 2
     assert {name: len(rounds.record(name).attempts) for name in ("running", "queued", "unsubmitted")} == {
         "running": 1,

@@ -649,7 +649,7 @@ def test_a_cancel_while_the_server_is_down_is_carried_out_once_it_is_back(
     fake_pbs.turn(down=True, running=1)
     done = rounds.call("--cancel")
     assert done.returncode == TROUBLE
-    assert "the scheduler cannot be asked" in done.stderr
+    assert "the scheduler could not be queried" in done.stderr
     fake_pbs.turn(running=1)
     rounds.call()
     fake_pbs.wait_for_state("2.pbsnode", "F")

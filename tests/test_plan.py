@@ -154,7 +154,7 @@ def test_what_the_user_put_away_stays_until_retry(cause: Cause) -> None:
 def test_without_an_answer_of_its_scheduler_nothing_is_concluded() -> None:
     old = Attempt(0, replace(OPENED, at=0.0), HELD, progress_at=1.0, gone_at=2.0, cancel=True)
     action = decided([old], DOWN)
-    assert (outcome(action), action.reason) == ((Verb.NOTHING, State.IN_PROGRESS), "cannot tell: the server is down")
+    assert (outcome(action), action.reason) == ((Verb.NOTHING, State.IN_PROGRESS), "state unknown: the server is down")
     nameless = Attempt(0, replace(OPENED, at=0.0, job_id=None))
     assert outcome(decided([nameless], DOWN)) == (Verb.NOTHING, State.SUBMITTING)
 
@@ -195,7 +195,7 @@ def test_a_job_that_runs_without_a_sign_of_life_is_spoken_of_and_left_alone() ->
     for seconds, told in ((1700, False), (1860, True)):
         action = decided([Attempt(0, OPENED, HELD, progress_at=NOW - seconds)], RUNNING)
         assert outcome(action) == (Verb.NOTHING, State.IN_PROGRESS)
-        assert ("no sign of life for 31 min" in action.reason) is told
+        assert ("last heartbeat was 31 min ago" in action.reason) is told
     fresh = Attempt(0, OPENED, replace(HELD, at=NOW - 10))
     assert decided([fresh], RUNNING).reason == "", "it has only just started"
 
@@ -258,7 +258,7 @@ def test_a_job_that_is_gone_is_missed_for_a_while_before_its_attempt_is_closed(a
 def test_a_job_that_is_gone_and_gives_signs_of_life_is_not_closed() -> None:
     attempt = Attempt(0, OPENED, HELD, progress_at=NOW - 10, gone_at=NOW - 9999)
     action = decided([attempt], Unknown())
-    assert (action.verb, "signs of life" in action.reason) == (Verb.MARK_GONE, True)
+    assert (action.verb, "heartbeats continue" in action.reason) == (Verb.MARK_GONE, True)
 
 
 def test_an_attempt_that_no_job_started_in_is_closed_by_taking_its_claim() -> None:
@@ -286,7 +286,7 @@ def test_a_fault_of_its_own_is_tried_twice(cause: Cause) -> None:
     one = ended(cause, "the reason")
     again = decided([one])
     assert outcome(again) == (Verb.SUBMIT, State.PENDING)
-    assert again.reason == f"again after: {cause} (the reason)"
+    assert again.reason == f"retry after: {cause} (the reason)"
     failed = decided([one] * HARD_LIMIT)
     assert outcome(failed) == (Verb.NOTHING, State.FAILED)
     assert failed.reason == f"failed 2 times; last cause: {cause}: the reason"

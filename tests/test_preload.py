@@ -314,7 +314,7 @@ def test_a_training_that_is_asked_to_stop_does_at_a_safe_point_and_goes_on_bit_f
     assert job.told() == (Cause.PREEMPTED, 75, ("TERM",))
     assert (job.place / "checkpoint.pth").exists()
     job.run()
-    assert "going on after epoch" in job.log
+    assert "resumed after epoch" in job.log
     assert job.final_hash() == straight.final_hash()
 
 
@@ -438,7 +438,7 @@ def test_an_experiment_of_other_code_starts_its_own_python(agent: Agent, tmp_pat
         other.process, theirs = agent.process, other.process
         other.said = agent.said
         job.run()
-        assert "does not take this attempt; starting another" in job.log
+        assert "does not accept this attempt; starting a new one" in job.log
         assert job.told()[0] is Cause.COMPLETED
     finally:
         theirs.kill()

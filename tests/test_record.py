@@ -308,8 +308,8 @@ def test_gone_and_cancel_are_marks_of_an_attempt(tmp_path: Path) -> None:
         (b"[1]", "does not hold a JSON object"),
         (b'{"version": 99}', "has version 99; this Roundhouse reads version 1"),
         (b"{}", "has version None"),
-        (b'{"version": 1}', "makes no sense"),
-        (b'{"version": 1, "nonce": "n", "cause": "bad luck", "token": 1}', "makes no sense"),
+        (b'{"version": 1}', "invalid value"),
+        (b'{"version": 1, "nonce": "n", "cause": "bad luck", "token": 1}', "invalid value"),
     ],
 )
 def test_damage_of_the_newest_attempt_is_named_and_of_an_older_one_noted(
@@ -324,7 +324,7 @@ def test_damage_of_the_newest_attempt_is_named_and_of_an_older_one_noted(
         assert rec.completed.claim is not None
         assert not rec.completed.claim.void
         return
-    assert rec.damage.startswith(f"attempts/1/{name}" if told != "makes no sense" else "attempts/1/")
+    assert rec.damage.startswith(f"attempts/1/{name}" if told != "invalid value" else "attempts/1/")
     assert told in rec.damage
     assert (rec.completed, rec.next_number) == (None, 2)
     open_one(tmp_path, 2)
@@ -542,7 +542,7 @@ def test_a_verdict_is_created_once_and_gives_a_guess_its_cause(tmp_path: Path) -
 def test_no_verdict_completes_or_cancels(tmp_path: Path, verdict: str) -> None:
     place = guessed(tmp_path)
     write(place, record.VERDICT, {"version": 1, "nonce": "n", "cause": verdict})
-    assert "makes no sense" in record.read(tmp_path).damage
+    assert "invalid value" in record.read(tmp_path).damage
 
 
 @pytest.mark.parametrize("cause", ["completed", "cancelled", "memory", "input", "rung"])
@@ -703,7 +703,7 @@ def test_a_config_that_was_written_is_read_as_the_same_experiment(
 
 
 def test_a_directory_without_a_config_is_no_experiment(tmp_path: Path) -> None:
-    with pytest.raises(RoundhouseError, match="is no experiment. Experiments are made by runner.py"):
+    with pytest.raises(RoundhouseError, match="is not an experiment. runner.py creates experiments"):
         record.read_config(tmp_path)
 
 

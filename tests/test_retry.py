@@ -18,7 +18,8 @@ from roundhouse.config.site import load_site
 from roundhouse.errors import RoundhouseError
 from roundhouse.model import plan
 from roundhouse.model.attempt import Attempt, Claim, Opened, Progress, Record, Result
-from roundhouse.model.causes import EXIT_GPU_MEMORY, EXIT_MEMORY, Cause
+from roundhouse.model.causes import Cause
+from roundhouse.model.exit_codes import ExitCode
 from roundhouse.model.experiment import Experiment, Resources
 from roundhouse.model.retry import exhausted, next_resources, request
 from roundhouse.model.retry_policy import HARD, SOFT, MemoryRetry, NodeRetry, RetryPolicy, WalltimeRetry
@@ -52,8 +53,8 @@ def ended(
     return Attempt(0, opened, Claim(nonce="n", host=host), Result(cause, "the reason", code), progress)
 
 
-MEMORY, STUCK = ended(Cause.MEMORY, code=EXIT_MEMORY), ended(Cause.WALLTIME)
-GPU_MEMORY, NODE = ended(Cause.MEMORY, code=EXIT_GPU_MEMORY), ended(Cause.NODE)
+MEMORY, STUCK = ended(Cause.MEMORY, code=ExitCode.MEMORY), ended(Cause.WALLTIME)
+GPU_MEMORY, NODE = ended(Cause.MEMORY, code=ExitCode.GPU_MEMORY), ended(Cause.NODE)
 ERROR, RETRY, REFUSED = ended(Cause.ERROR), ended(Cause.RETRY), ended(Cause.REFUSED)
 
 
@@ -316,7 +317,7 @@ def story(*attempts: Attempt, policy: RetryPolicy = DEFAULT, said: Resources = S
     numbered = tuple(replace(one, number=number) for number, one in enumerate(attempts, 1))
     rec = Record(Path("/nowhere"), numbered, next_number=len(attempts) + 1)
     action = plan.decide(rec, plan.Unknown(), plan.Inputs({}), plan.Clock(0, 0, 0), "hash", retry=policy)
-    row = ExperimentStatus(Experiment("r", "e", "e", None, {}, said), rec, action, plan.Inputs({}), retry=policy)
+    row = ExperimentStatus(Experiment("r", "e", "e", None, {}, said, retry=policy), rec, action, plan.Inputs({}))
     return tables.story(row).splitlines()
 
 

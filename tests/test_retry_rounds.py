@@ -64,7 +64,7 @@ def test_a_job_gets_more_memory_until_it_has_enough(slurm: ClusterRounds) -> Non
     assert slurm.call().returncode == WORK_REMAINS
     wait_for(closes(slurm, 1), "the first job ends")
     told = why(slurm)
-    assert "again after: memory (memory ran out)" in told
+    assert "retry after: memory (memory ran out)" in told
     assert "memory 4 (memory x 2 each, at most 1 GB)" in told
     assert "next      asks for 1 core, 200 MB, 1:00:00\n" in told
     slurm.pass_until_done()

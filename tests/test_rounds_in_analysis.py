@@ -284,7 +284,7 @@ def test_of_several_attempts_the_newest_with_metrics_is_read(made: tuple[Place, 
 def test_offline_an_open_attempt_is_in_progress_and_dependents_wait(made: tuple[Place, Made]) -> None:
     experiments = load_round_file("mixed", made[0].rounds).experiments
     directories = {one.path: made[0].experiments / "mixed" / one.path for one in experiments}
-    told = offline.rows(experiments[::-1], directories)
+    told = offline.statuses(experiments[::-1], directories)
     assert list(told) == [one.path for one in experiments[::-1]]
     assert {path: str(row.action.state) for path, row in told.items()} == {
         path: STATES[state] for path, state in made[1].items()

@@ -201,9 +201,9 @@ def test_a_dry_run_tells_what_would_happen_and_shows_the_scripts(rounds: Rounds,
 def test_a_dry_run_on_a_full_machine_counts_what_would_follow(rounds: Rounds, call: Call) -> None:
     rounds.write({"e": {"path": "e/{n}", "grid": {"n": list(range(5))}, "command": "true", "resources": {"ngpus": 1}}})
     lines = call("--dry-run")[1].splitlines()
-    assert sum(line.endswith("waits for a slot of this machine") for line in lines) == 3
+    assert sum(line.endswith("waits for a slot on the local machine") for line in lines) == 3
     told = "2 single jobs would be submitted through local (site default)"
-    assert lines[-1].startswith(f"{told}, and 3 more would follow as slots come free. Scripts: ")
+    assert lines[-1].startswith(f"{told}, and 3 more would follow as slots become free. Scripts: ")
     assert f"{told}, and 1 more would" in call("--dry-run", "--limit", "3")[1]
     assert f"{told}. Scripts" in call("--dry-run", "--limit", "2")[1]
 

@@ -239,7 +239,7 @@ def test_a_run_that_failed_keeps_the_choice_open_and_says_so(rounds: Rounds) -> 
     assert rounds.call().returncode == 4
     best = rounds.status()["b/1/0"]
     assert (best["state"], best["goes_on"]) == ("pending", False)
-    assert best["reason"].startswith("waits for 2 of 6 of group sweep, and 2 will not complete by themselves (s/1/0 is")
+    assert best["reason"].startswith("waits for 2 of 6 of group sweep, and 2 will not complete automatically (s/1/0 is")
     groups["sweep"]["exclude"] = [{"lr": 1}]
     rounds.write(groups)
     assert rounds.call().returncode == 0
@@ -250,9 +250,9 @@ def test_a_metric_that_nobody_tells_stops_the_choice_and_is_named(rounds: Rounds
     rounds.write(stages(metric="los"))
     assert rounds.call().returncode == 4
     best = rounds.status()["b/1/0"]
-    assert best["reason"] == "s/3/0 of group sweep tells no metric 'los': did you mean 'loss'?"
+    assert best["reason"] == "s/3/0 of group sweep does not report the metric 'los': did you mean 'loss'?"
     assert (best["state"], best["goes_on"]) == ("blocked", False)
-    assert "to be tried again" not in rounds.call("--retry", "--limit", "0").stdout
+    assert "will be retried" not in rounds.call("--retry", "--limit", "0").stdout
     rounds.write(stages())
     assert rounds.call("--limit", "0").returncode == 3
     assert rounds.states()["b/1/0"] == "pending", "it goes on once the round file is mended"

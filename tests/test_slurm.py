@@ -68,7 +68,7 @@ def test_jobs_of_this_machine_are_no_matter_of_slurm_and_those_to_be_cancelled_s
         assert "its job belongs to local on" in done.stdout
     done = rounds.call("--cancel", "--only", "1", *slurm)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "1: attempt 1 marked to stop, but its job not signalled" in done.stdout
+    assert "1: attempt 1 marked to stop, but its job was not signalled" in done.stdout
     assert "(--scheduler local): run the pass there" in done.stdout
     wait_for(lambda: rounds.causes("1") == ["cancelled"], "the job saw the mark")
     (rounds.notes / "go").touch()

@@ -23,11 +23,12 @@ from simulation import HOME, Crash, Faults, Process, Thread, World
 
 from roundhouse import files
 from roundhouse.config.site import Site
-from roundhouse.engine import one_pass, user_actions
+from roundhouse.engine import one_pass, reconcile, user_actions
 from roundhouse.engine.context import PassContext
 from roundhouse.engine.report import PassReport
 from roundhouse.engine.scheduler_snapshot import SchedulerSnapshot
 from roundhouse.engine.submit_job import Submitter
+from roundhouse.model import evaluate
 from roundhouse.model.answers import Identity, Job, JobState
 from roundhouse.model.attempt import Attempt, Record
 from roundhouse.model.causes import Cause
@@ -100,13 +101,13 @@ class Rounds(RuleBasedStateMachine):
         return one_pass.run_pass(self.place, self.experiments)
 
     def order(self, name: str) -> None:
-        rows = one_pass.run_pass(self.place, self.experiments, act=False).rows
+        rows = one_pass.run_pass(self.place, self.experiments, act=False).statuses
         if name == "cancel":
             user_actions.cancel(self.place, rows)
         elif name == "retry":
             user_actions.retry(rows)
         else:
-            user_actions.put_away(rows)
+            user_actions.mark_archived(rows)
 
     def under(self, faults: Faults, work: Callable[[], Any]) -> None:
         self.world.faults = faults
@@ -159,7 +160,7 @@ class Rounds(RuleBasedStateMachine):
     def a_halted_pass_goes_on(self) -> None:
         self.passes.pop(0).proceed()
 
-    @rule(seldom=st.integers(0, 5), name=st.sampled_from(["cancel", "retry", "put away"]), crash=st.none() | STEPS)
+    @rule(seldom=st.integers(0, 5), name=st.sampled_from(["cancel", "retry", "archive"]), crash=st.none() | STEPS)
     def an_order(self, seldom: int, name: str, crash: int | None) -> None:
         if name != "retry" and seldom:
             return  # a round that is cancelled early shows nothing of what may happen later
@@ -434,9 +435,9 @@ class Rounds(RuleBasedStateMachine):
                 self.passes.pop().proceed()
             world.identity = ELSEWHERE if turn % 2 else HOME  # a pass on either cluster, in turn
             report = self.look_and_act()
-            states = {row.experiment.path: row.action for row in report.rows}
-            elsewhere = any("its jobs belong to" in row.action.reason for row in report.rows)
-            if all(row.action.state in OVER or row.inputs.hopeless for row in report.rows) and not elsewhere:
+            states = {row.experiment.path: row.action for row in report.statuses}
+            elsewhere = any("its jobs belong to" in row.action.reason for row in report.statuses)
+            if all(row.action.state in OVER or row.inputs.hopeless for row in report.statuses) and not elsewhere:
                 break
             world.advance(700)
             for job in self.queued():
@@ -535,7 +536,7 @@ def task_for_array(machine: Any) -> None:
 
 def verdict_on_open_attempts(machine: Any) -> None:
     """A verdict is recorded as soon as the job has ended, whether its attempt is closed by a guess or not."""
-    real = one_pass.decide
+    real = evaluate.decide
 
     def decide(rec: Record, answer: Any, *rest: Any) -> Action:
         newest = rec.newest
@@ -543,8 +544,8 @@ def verdict_on_open_attempts(machine: Any) -> None:
             return Action(Verb.VERDICT, State.PENDING, "", answer.cause)
         return real(rec, answer, *rest)
 
-    one_pass.decide = decide
-    machine.undo.append(lambda: setattr(one_pass, "decide", real))
+    evaluate.decide = decide
+    machine.undo.append(lambda: setattr(evaluate, "decide", real))
 
 
 def verdict_replaced(machine: Any) -> None:
@@ -562,13 +563,13 @@ def verdict_replaced(machine: Any) -> None:
 
 def answers_of_before(machine: Any) -> None:
     """An answer counts for an attempt that has ended since."""
-    real = one_pass.answer_for
+    real = reconcile.answer_for
 
     def answer_for(attempt: Attempt | None, before: Attempt | None, seen: SchedulerSnapshot) -> Any:
         return real(attempt, attempt if before and attempt and before.number == attempt.number else before, seen)
 
-    one_pass.answer_for = answer_for
-    machine.undo.append(lambda: setattr(one_pass, "answer_for", real))
+    reconcile.answer_for = answer_for
+    machine.undo.append(lambda: setattr(reconcile, "answer_for", real))
 
 
 def no_wait_for_the_verdict(machine: Any) -> None:

@@ -18,7 +18,7 @@ from rounds_for_tests import REPOSITORY, Rounds, snapshot
 
 import studies
 from roundhouse.config.site import Site
-from roundhouse.engine.study_check import Readiness
+from roundhouse.engine.study_check import StudyChecks
 from roundhouse.model.experiment import Experiment
 
 DONE, WORK_REMAINS, FAILED = 0, 3, 4
@@ -179,7 +179,7 @@ def test_a_retry_leaves_alone_what_is_refused(rounds: Repository) -> None:
     rounds.study(check=None)
     rounds.write({"e": seeds("e", config={"lr": "fast"})})
     assert rounds.call().returncode == FAILED
-    assert rounds.call("--retry", "--limit", "0").stdout.startswith("e/0: to be tried again")
+    assert rounds.call("--retry", "--limit", "0").stdout.startswith("e/0: will be retried")
     rounds.study()
     attempts = rounds.causes("e/0")
     assert attempts == ["error", "error", "retry"]
@@ -310,7 +310,7 @@ def ask(rounds: Repository, monkeypatch: pytest.MonkeyPatch) -> Ask:
     for name in ("studies.s", "studies.s.check"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     importlib.invalidate_caches()
-    readiness = Readiness(rounds.root, Site(data=str(rounds.data)))
+    readiness = StudyChecks(rounds.root, Site(data=str(rounds.data)))
 
     def ask(study: str | None = "s", **config: Any) -> str:
         return readiness.refusal(Experiment("r", "e", "e", study, config))
@@ -352,7 +352,7 @@ def test_a_command_has_no_study_to_ask(rounds: Repository, ask: Ask) -> None:
 
 def test_without_a_data_folder_the_study_is_told_so(rounds: Repository, ask: Ask) -> None:
     (rounds.root / "studies/s/check.py").write_text("def check(config, data):\n    assert data is None\n")
-    assert Readiness(rounds.root, Site()).refusal(Experiment("r", "e", "e", "s", {})) == ""
+    assert StudyChecks(rounds.root, Site()).refusal(Experiment("r", "e", "e", "s", {})) == ""
     assert "AssertionError" in ask()
 
 
@@ -365,7 +365,8 @@ def test_the_example_in_the_documentation_works_as_it_stands(rounds: Repository)
     refusal = "cannot start: unknown key 'config.widht': did you mean 'width'?"
     assert rounds.call("--dry-run").stderr.splitlines() == [f"bad/0 {refusal}"]
     rounds.data.rmdir()
-    assert f"good/0 cannot start: there is no folder {rounds.data}: make it" in rounds.call("--dry-run").stderr
+    missing = f"good/0 cannot start: data directory {rounds.data} does not exist: create it"
+    assert missing in rounds.call("--dry-run").stderr
 
 
 # ------------------------------------------------------------------------------------------- the study distillation

@@ -98,7 +98,7 @@ class Desk:
         place = PassContext(
             self.folder, REPOSITORY, Site(), scheduler, run, "python", analysis=self.folder / "analysis"
         )
-        return one_pass.run_pass(place, self.experiments, **how).rows
+        return one_pass.run_pass(place, self.experiments, **how).statuses
 
     def look_and_act(self, **how: Any) -> list[str]:
         """One pass; the states that it tells."""
@@ -147,14 +147,15 @@ def test_a_pass_that_only_tells_foresees_the_very_jobs_of_one_that_submits(
     scheduler.submit, scheduler.array_limit = submit, lambda *_: 10
     run: Any = None
     place = PassContext(tmp_path / "e", REPOSITORY, Site(), scheduler, run, "python", max_jobs, analysis=tmp_path)
-    told = one_pass.run_pass(place, experiments, act=False, limit=limit).foreseen
+    told = one_pass.run_pass(place, experiments, act=False, limit=limit).planned
     assert not (tmp_path / "e").exists()
-    foreseen = [
-        job.script() + (manifest(job.rows, ["T"] * len(job.rows)) if job.kind == "array" else "") for job in told
+    planned = [
+        job.script() + (manifest(job.statuses, ["T"] * len(job.statuses)) if job.kind == "array" else "")
+        for job in told
     ]
     one_pass.run_pass(place, experiments, limit=limit)
-    assert [without_tokens(text) for text in foreseen] == [without_tokens(text) for text in submitted]
-    assert len(foreseen) == jobs
+    assert [without_tokens(text) for text in planned] == [without_tokens(text) for text in submitted]
+    assert len(planned) == jobs
 
 
 def without_tokens(text: str) -> str:

@@ -257,7 +257,7 @@ def test_the_exit_code_tells_the_cause(bench: Bench, code: int, cause: Cause, fi
     assert (result.cause, result.exit_code, result.final, result.signals) == (cause, code, final, ())
     assert f"roundhouse: attempt 1 ended: {cause}" in bench.log()
     if code == 75:
-        assert result.why == "exit code 75: it asked to be started again"
+        assert result.why == "exit code 75: the run requested another attempt"
     elif cause is Cause.ERROR and not final:
         assert result.why == f"exit code {code}"
 

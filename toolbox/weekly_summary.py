@@ -29,12 +29,12 @@ from analysis.recorded import figure, listed, tally
 from analysis.rounds import REPOSITORY, Entry, Place, RoundRecords, find_rounds, read_round
 from analysis.script import add_folders, carry_out, place_from
 from analysis.standing import Known, Setting, Spread, known_of, leaders, use
-from roundhouse.engine.one_pass import hash_to_expect
 from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import counted
 from roundhouse.model.answers import QueryFailed
 from roundhouse.model.attempt import Attempt
 from roundhouse.model.causes import Cause
+from roundhouse.model.evaluate import expected_hash
 from roundhouse.model.plan import Clock, Inputs, State, decide
 from roundhouse.names import is_name
 
@@ -228,8 +228,8 @@ def state_after(entry: Entry, attempts: tuple[Attempt, ...]) -> State:
     known = replace(entry.row.record, attempts=attempts)
     inputs = Inputs(known.runs[0].opened.inputs if known.runs else None)
     clock, never = Clock(0.0, 0.0, 0.0), QueryFailed("no scheduler is asked here")
-    expected = hash_to_expect(entry.row.experiment, known)
-    return decide(known, never, inputs, clock, expected, retry=entry.row.retry).state
+    expected = expected_hash(entry.row.experiment, known)
+    return decide(known, never, inputs, clock, expected, retry=entry.row.experiment.retry).state
 
 
 def attempts_until(entry: Entry, moment: float) -> tuple[Attempt, ...]:

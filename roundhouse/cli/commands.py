@@ -104,7 +104,7 @@ def run(options: argparse.Namespace, repository: Path) -> int:
         if options.retry:
             _tell(
                 user_actions.retry(
-                    (row for row in _told(place, loaded).rows if only(row.experiment)), bool(options.only)
+                    (row for row in _told(place, loaded).statuses if only(row.experiment)), bool(options.only)
                 )
                 or ["nothing to retry"]
             )
@@ -236,10 +236,10 @@ def _run_here(place: PassContext, scheduler: Local, loaded: Round, only: Only, l
     if all(rec.folded for rec in records):
         report, interrupted = one_pass.run_pass(place, loaded.experiments, only=only), False
     else:
-        from roundhouse.engine.local_loop import run_here
+        from roundhouse.engine.local_loop import run_local
 
         gc.enable()  # for days, maybe
-        report, interrupted = run_here(place, scheduler.pool, loaded.experiments, only, limit)
+        report, interrupted = run_local(place, scheduler.pool, loaded.experiments, only, limit)
     _print(loaded, report)
     return INTERRUPTED if interrupted else exit_code(report)
 
@@ -262,7 +262,7 @@ def _watch(place: PassContext, loaded: Round, options: argparse.Namespace) -> in
         return found
 
     def next_pass() -> Passed:
-        current = latest.look()
+        current = latest.reload()
         only = _chooser(current, options.only)
         try:
             with _lock(place.experiments, current.name):
@@ -284,25 +284,25 @@ def _watch(place: PassContext, loaded: Round, options: argparse.Namespace) -> in
 
 
 def exit_code(report: PassReport) -> int:
-    states = {row.action.state for row in report.rows}
+    states = {row.action.state for row in report.statuses}
     if report.trouble:
         return TROUBLE
     if states <= {State.COMPLETED, State.PRUNED}:
         return DONE
-    return WORK_REMAINS if any(goes_on(row) for row in report.rows) else FAILED
+    return WORK_REMAINS if any(goes_on(row) for row in report.statuses) else FAILED
 
 
 def _print(loaded: Round, report: PassReport) -> None:
-    if len(report.rows) > tables.MANY and exit_code(report) == DONE:
-        _tell(eta.told(report.rows, time.time()))
-        print(tables.summary(loaded.name, report.rows, len(loaded.experiments)), flush=True)
+    if len(report.statuses) > tables.MANY and exit_code(report) == DONE:
+        _tell(eta.told(report.statuses, time.time()))
+        print(tables.summary(loaded.name, report.statuses, len(loaded.experiments)), flush=True)
         return
     from rich.console import Console
 
     from roundhouse.views import results
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
-    rows = report.rows
+    rows = report.statuses
     if len(rows) > tables.MANY:
         if any(row.action.state is not State.COMPLETED for row in rows):
             console.print(tables.groups(rows))
@@ -326,7 +326,7 @@ def _tell(lines: Sequence[str], stream: TextIO | None = None) -> None:
 
 def _status(report: PassReport, loaded: Round, as_json: bool) -> int:
     if as_json:
-        print(json.dumps([tables.as_dict(row) for row in report.rows], indent=1))
+        print(json.dumps([tables.as_dict(row) for row in report.statuses], indent=1))
         _tell(report.trouble, sys.stderr)
     else:
         _print(loaded, report)
@@ -338,13 +338,13 @@ def _dry_run(place: PassContext, loaded: Round, only: Only, limit: int | None) -
     from roundhouse.engine import dry_run
 
     report = one_pass.run_pass(place, loaded.experiments, act=False, only=only, limit=limit)
-    folder, told = dry_run.write(report.foreseen, loaded.name)
-    _tell([*map(tables.prospect, report.rows), *told, *dry_run.notes(report.foreseen), *report.notes])
-    _tell(tables.refusals(report.rows) + report.trouble, sys.stderr)
-    print(tables.summary(loaded.name, report.rows, len(loaded.experiments)))
+    folder, told = dry_run.write(report.planned, loaded.name)
+    _tell([*map(tables.prospect, report.statuses), *told, *dry_run.notes(report.planned), *report.notes])
+    _tell(tables.refusals(report.statuses) + report.trouble, sys.stderr)
+    print(tables.summary(loaded.name, report.statuses, len(loaded.experiments)))
     through = f"through {place.scheduler.kind} (site {place.site.name})"
-    more = dry_run.followers(report.rows, report.foreseen, limit)
-    jobs = f"{dry_run.summary(report.foreseen)} would be submitted {through}{more}."
+    more = dry_run.followers(report.statuses, report.planned, limit)
+    jobs = f"{dry_run.summary(report.planned)} would be submitted {through}{more}."
     print(jobs + f" Scripts: {folder}" * bool(folder))
     return TROUBLE if report.trouble else DONE
 
@@ -354,7 +354,7 @@ def _look_back(put_away: Archive, loaded: Round, only: Only, options: argparse.N
     from roundhouse.engine import offline
 
     places = {one.path: put_away.records / one.path for one in loaded.experiments}
-    rows = [row for row in offline.rows(loaded.experiments, places).values() if options.why or only(row.experiment)]
+    rows = [row for row in offline.statuses(loaded.experiments, places).values() if options.why or only(row.experiment)]
     print(f"runner.py: round {loaded.name} was archived, into {put_away.folder}", file=sys.stderr)
     if options.why:
         return _why(PassReport(rows), loaded, put_away.records, options.why)
@@ -362,7 +362,7 @@ def _look_back(put_away: Archive, loaded: Round, only: Only, options: argparse.N
 
 
 def _why(report: PassReport, loaded: Round, records: Path, asked: str) -> int:
-    rows = {row.experiment.path: row for row in report.rows}
+    rows = {row.experiment.path: row for row in report.statuses}
     path = asked
     if asked not in rows:
         relative = os.path.relpath(os.path.abspath(asked), records)
@@ -380,13 +380,13 @@ def _archive(put_away: Archive, loaded: Round, force: bool) -> int:
     refuse_archived(put_away)
     experiments = put_away.source.parent
     with _lock(experiments, loaded.name, HERE_PATIENCE):
-        _tell(archive_round.put_away(put_away, loaded, force))
+        _tell(archive_round.archive_round(put_away, loaded, force))
         (experiments / f".{loaded.name}.lock").unlink(missing_ok=True)
     return DONE
 
 
 def _cancel(place: PassContext, loaded: Round, only: Only) -> int:
-    rows = [row for row in _told(place, loaded).rows if only(row.experiment)]
+    rows = [row for row in _told(place, loaded).statuses if only(row.experiment)]
     told, failed = user_actions.cancel(place, rows)
     _tell(told or ["nothing to cancel: all is over already"] * (not failed))
     report = one_pass.run_pass(place, loaded.experiments, only=only, limit=0)

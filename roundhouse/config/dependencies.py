@@ -8,8 +8,8 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from roundhouse.config.section import Section
-from roundhouse.config.templates import parse_template
 from roundhouse.names import nearest
+from roundhouse.placeholders import parse_template
 
 Located = Sequence[tuple[str, Mapping[str, Any]]]  # (path, names) of a group's experiments
 Dependencies = dict[str, tuple[str, ...]]  # group: the paths in it that an experiment depends on

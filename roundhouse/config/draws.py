@@ -8,8 +8,8 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
 from roundhouse.config.section import Section
-from roundhouse.config.templates import any_text
 from roundhouse.names import nearest
+from roundhouse.placeholders import any_text
 
 MAX_DRAWS = 1_000_000
 BITS = 256  # of SHA-256

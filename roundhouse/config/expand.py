@@ -8,15 +8,16 @@ from functools import cache
 from typing import Any, TypeVar
 
 from roundhouse.config.dependencies import dependencies_of
+from roundhouse.config.expressions import Expression
 from roundhouse.config.paths import ancestors_among, path_fault
 from roundhouse.config.round_schema import RoundFile
 from roundhouse.config.section import Section
 from roundhouse.config.selections import check_halving, check_selection, selections_of
-from roundhouse.config.sweeps import printable, rows_of
-from roundhouse.config.templates import Expression, any_text, fill_words, parse_template
+from roundhouse.config.sweeps import rows_of
 from roundhouse.config.yaml_file import Location, YamlFile
 from roundhouse.model.experiment import Experiment, Resources
 from roundhouse.model.retry_policy import Growth, RetryPolicy
+from roundhouse.placeholders import any_text, fill_words, parse_template, printable
 
 Names = Sequence[Mapping[str, Any]]
 Column = TypeVar("Column")

@@ -9,11 +9,11 @@ from typing import Any
 
 from roundhouse import schema
 from roundhouse.config.expand import expand
+from roundhouse.config.named_files import named_file
 from roundhouse.config.round_schema import RoundFile
 from roundhouse.config.yaml_file import read_yaml
 from roundhouse.model.experiment import Experiment
 from roundhouse.model.retry_policy import RetryPolicy
-from roundhouse.names import named_file
 
 
 @dataclass(frozen=True, slots=True)

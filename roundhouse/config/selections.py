@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from roundhouse.config.section import Section
-from roundhouse.config.templates import parse_template
 from roundhouse.formatting import counted
 from roundhouse.model.experiment import SEED, Selection, setting_of
 from roundhouse.names import nearest
+from roundhouse.placeholders import parse_template
 
 Names = Sequence[Mapping[str, Any]]  # of each experiment of a group: its config, and what else can be named
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from roundhouse.config import directives
+from roundhouse.config.named_files import named_file, named_files
 from roundhouse.config.yaml_file import YamlFile, read_yaml
 from roundhouse.errors import RoundhouseError
 from roundhouse.model.retry_policy import RetryPolicy
-from roundhouse.names import named_file, named_files
 from roundhouse.schema import Count, Partial, Rule, checked, key
 
 

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations, product
 from typing import Any
 
 from roundhouse.config.draws import draw_axis
 from roundhouse.config.round_schema import Subsets, Values
 from roundhouse.config.section import Section
-from roundhouse.config.templates import any_text, plain_text
 from roundhouse.names import nearest
+from roundhouse.placeholders import NO_ITEMS, any_text, name_of, plain_text
 
 MAX_COMBINATIONS = 1_000_000  # in one group
-NO_ITEMS = "none"  # how the empty subset is written
 KINDS = ("focus", "grid", "zip", "combinations", "random")  # in the order of keys in a combination
 
 Row = dict[str, Any]
-
-
-def printable(config: Mapping[str, Any], subsets: Collection[str]) -> Mapping[str, Any]:
-    """The config with KEY_name for each key of `combinations`: its items joined by +."""
-    if not subsets:
-        return config
-    chosen = {key: config[key] for key in subsets if isinstance(config.get(key), list)}
-    return {**config, **{name_of(key): "+".join(map(any_text, chosen[key])) or NO_ITEMS for key in chosen}}
-
-
-def name_of(key: str) -> str:
-    """The name of a value of `combinations` in paths."""
-    return f"{key}_name"
 
 
 def rows_of(section: Section) -> list[Row]:

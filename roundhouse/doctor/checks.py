@@ -23,11 +23,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from roundhouse.config.named_files import named_files
 from roundhouse.doctor.gpu_support import Build, capability_of, driver_too_old, misfit, models_in, read_build
 from roundhouse.errors import RoundhouseError
 from roundhouse.files import create_exclusive
 from roundhouse.model.answers import Jobs, QueryFailed
-from roundhouse.names import named_files, nearest
+from roundhouse.names import nearest
 from roundhouse.schedulers.base import Run, Scheduler
 from roundhouse.schedulers.command import runner as command_runner
 from roundhouse.schedulers.detect import detect
@@ -356,9 +357,9 @@ def look_at_space(account: Account) -> Iterator[Finding]:
 def look_at_data(account: Account) -> Iterator[Finding]:
     """What studies say of the configs of all rounds and their data sets: files and sizes, not every byte."""
     from roundhouse.config.round import load_round
-    from roundhouse.engine.study_check import Readiness
+    from roundhouse.engine.study_check import StudyChecks
 
-    readiness = Readiness(account.repository, account.site)
+    readiness = StudyChecks(account.repository, account.site)
     refused: dict[str, list[str]] = {}
     ready = []
     for file in named_files(account.repository / "rounds"):

@@ -1,4 +1,4 @@
-"""Where archived rounds lie, and that they never begin anew: a pass makes a round's directory, but not of these."""
+"""Where archived rounds are stored. A pass never creates the directory of an archived round again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RECORDS = "experiments"
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """Where a round's records lie, and where they go."""
+    """Where a round's records are, and where they are archived."""
 
     source: Path
     folder: Path
@@ -33,20 +33,20 @@ class Archive:
 
 
 def refuse_archived(archive: Archive) -> None:
-    """RoundhouseError if the round was archived: it must not begin anew under its name."""
+    """RoundhouseError if the round was archived: it cannot start again under its name."""
     if archive.there:
         name = archive.source.name
         raise RoundhouseError(
-            f"round {name} was archived: its records are in {archive.records}. It does not go on. Read it with "
-            f"python analysis/report.py --round {name}; to run it anew, give it another name"
+            f"round {name} was archived: its records are in {archive.records}. To see its results: "
+            f"python analysis/report.py --round {name}. To run it again, give it another name"
         )
 
 
 def make_directory(archive: Archive) -> None:
-    """Make the round's directory, which nothing else makes. RoundhouseError if the round was archived."""
+    """Create the round's directory; nothing else does. RoundhouseError if the round was archived."""
     refuse_archived(archive)
     files.make_shared_directory(archive.source)
-    files.sync_directory(archive.source.parent)  # also if another runner has made it just now
-    if archive.there:  # it was archived just now: what we made is an empty directory
+    files.sync_directory(archive.source.parent)  # even if another runner created it just now
+    if archive.there:  # it was archived just now, and the new directory is empty
         archive.source.rmdir()
         refuse_archived(archive)

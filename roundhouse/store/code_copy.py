@@ -1,6 +1,6 @@
-"""Copies of the code: a job runs the tree as it was when it was submitted. One copy for each state of the tree.
+"""Copies of the code: a job runs the tree as it was when it was submitted. There is one copy per state of the tree.
 
-A copy lies in its round's directory, `experiments/ROUND/.code/HASH/`. It is made in a draft, which is then renamed.
+A copy is in its round's directory, `experiments/ROUND/.code/HASH/`. It is made in a draft, which is then renamed.
 """
 
 from __future__ import annotations
@@ -24,47 +24,47 @@ from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment
 from roundhouse.store.code_tree import Entry, entries_of, left_behind, stamp_of, state_of
 
-COPIES = ".code"  # in a round's directory, where no experiment's path begins with a dot
-ABOUT = ".snapshot.json"  # in a copy: what it is a copy of
-STAMP = ".stamp.json"  # beside the copies: how the tree looked on the disk when its state was computed
+COPIES = ".code"  # in a round's directory; no experiment's path begins with a dot
+ABOUT = ".snapshot.json"  # in a copy: its hash, commit and files
+STAMP = ".stamp.json"  # next to the copies: sizes and times of the tree's files when its hash was computed
 VERSION = 1
-_DIGITS, _SHORT = 16, 7  # of a hash, in names and in what people are told
-_TRIES = 3  # at a tree that changes while it is copied
-_RECENT = 2.0  # seconds within which a file may change twice and show one time
-_ABANDONED = 86400.0  # seconds after which a draft belongs to a runner that died
+_DIGITS, _SHORT = 16, 7  # of a hash, in names and in messages
+_TRIES = 3  # to copy a tree that changes meanwhile
+_RECENT = 2.0  # seconds within which a file can change twice without a change of its time
+_ABANDONED = 86400.0  # seconds after which a draft is that of a runner that died
 
 
 @dataclass
 class Copies:
-    """What code the jobs of one call of runner.py run. It looks at the tree once, when it first submits a job.
+    """The code that jobs submitted by one call of runner.py run. The tree is read once, at the first submission.
 
-    `current`: what has run before goes on with the present tree too.
+    `current`: experiments that have run before use the present tree too.
     """
 
     repository: Path
     experiments: Path
     analysis: Path
     current: bool = False
-    present: dict[str, str] = field(default_factory=dict)  # the copy of the present tree, by round
+    present: dict[str, str] = field(default_factory=dict)  # round -> copy of the present tree
     _whole: set[Path] = field(default_factory=set)
 
     def path(self, round_name: str, code: str) -> Path:
-        """Where a copy lies."""
+        """The path of a copy."""
         return copy_of(self.experiments / round_name, code).absolute()
 
     def refusal(self, experiment: Experiment, record: Record) -> str:
-        """Why no further attempt can start: the copy that it goes on with is lost. Empty if all is well."""
+        """Why no further attempt can start: its copy of the code is missing. Empty if there is no reason."""
         code = kept(record) if experiment.snapshot and not self.current else None
         if code is None or (copy := self.path(experiment.round, code)) in self._whole:
             return ""
         if not is_whole(copy):
-            return f"{copy}, the code that it has run with, is not there, or not all of it. " \
-                   "Restore it, or go on with the present code: --code current"  # fmt: skip
+            return f"{copy}, the copy of the code that it ran with, is missing or incomplete. " \
+                   "Restore it, or use the present code: --code current"  # fmt: skip
         self._whole.add(copy)
         return ""
 
     def of(self, experiment: Experiment, record: Record, make: bool = True) -> str | None:
-        """The code of the next attempt: the hash of a copy, which is there then. None: the checkout as it is.
+        """The code of the next attempt: the hash of a copy, which then exists. None: the checkout.
 
         Without `make`, nothing is copied. RoundhouseError: the tree cannot be copied.
         """
@@ -81,13 +81,13 @@ class Copies:
         return self.present[name]
 
     def _left_out(self) -> tuple[str, ...]:
-        """Beginnings of paths that are records, not code."""
+        """Prefixes of paths that are records, not code."""
         tree, experiments, analysis = map(os.path.realpath, (self.repository, self.experiments, self.analysis))
         return (f"{tree}/experiments/", f"{experiments}/", f"{analysis}/experiment_")
 
 
 def kept(record: Record) -> str | None:
-    """The code that a further attempt goes on with: that of the newest run which a scheduler had accepted."""
+    """The copy that further attempts use: that of the newest run that a scheduler accepted."""
     for attempt in reversed(record.runs):
         if not (attempt.void and attempt.cause in (Cause.LIMIT, Cause.REFUSED, Cause.SITE, Cause.CANCELLED)):
             return attempt.opened.code
@@ -99,9 +99,9 @@ def copy_of(round_directory: Path, code: str) -> Path:
 
 
 def take(tree: Path, copies: Path, left_out: tuple[str, ...] = ()) -> str:
-    """The hash of the tree's present state, of which there is a copy in `copies` then.
+    """Copy the tree to `copies`, unless this state of it was copied before. Returns the hash of its state.
 
-    RoundhouseError: it cannot be copied. FileNotFoundError: the round of `copies` is gone.
+    RoundhouseError: it cannot be copied. FileNotFoundError: the round's directory is gone.
     """
     files.make_directory(copies)
     now = files.server_time(copies)
@@ -115,31 +115,33 @@ def take(tree: Path, copies: Path, left_out: tuple[str, ...] = ()) -> str:
                 files.replace(copies / STAMP, files.dump(known))
             _link(tree, copies / code, left_behind(tree, entries, left_out))
             return code
-    raise RoundhouseError(f"the files in {tree} change while they are copied: pass again once they are at rest")
+    raise RoundhouseError(
+        f"the files in {tree} change while they are copied: call runner.py again when they no longer change"
+    )
 
 
 def _code_in(tree: Path, left_out: tuple[str, ...]) -> list[Entry]:
     entries = [one for one in entries_of(tree, left_out) if one.path != ABOUT]
     if not any(one.path == "train.py" for one in entries):
-        raise RoundhouseError(f"{tree} holds no train.py that could be copied: is it ignored by git?")
+        raise RoundhouseError(f"{tree} contains no train.py to copy: check that git does not ignore it")
     return entries
 
 
 def _state(entries: Sequence[Entry]) -> str:
-    """The hash, as names have it; empty if a file is gone meanwhile."""
+    """The hash, shortened for names; empty if a file was removed meanwhile."""
     with suppress(FileNotFoundError):
         return state_of(entries)[:_DIGITS]
     return ""
 
 
 def _known(copies: Path, entries: Sequence[Entry]) -> str:
-    """The hash of the state, if nothing has changed since it was last computed; else empty."""
+    """The hash of the state if no size and time has changed since it was computed; else empty."""
     known = _read(copies / STAMP) or {}
     return str(known.get("code", "")) if known.get("stamp") == stamp_of(entries) else ""
 
 
 def _make(tree: Path, entries: Sequence[Entry], copies: Path, code: str) -> bool:
-    """Copy the entries. False: they are not, or no longer, in the state `code`."""
+    """Copy the entries. False: their hash is not, or no longer, `code`."""
     about = {"version": VERSION, "code": code, **code_state(tree, "normal"), "made_at": time.time(), "tree": str(tree)}
     about["files"] = {one.path: None if one.link is not None else one.status.st_size for one in entries}
     draft = copies / f".draft-{uuid.uuid4().hex}"
@@ -160,7 +162,7 @@ def _make(tree: Path, entries: Sequence[Entry], copies: Path, code: str) -> bool
 
 
 def _put(draft: Path, copy: Path) -> None:
-    """Rename the draft. Another runner's copy is as good; one that is not whole any more makes room."""
+    """Rename the draft. A copy of another runner is kept; an incomplete one is replaced."""
     try:
         os.rename(draft, copy)
     except OSError:
@@ -174,14 +176,14 @@ def _put(draft: Path, copy: Path) -> None:
 
 
 def _link(tree: Path, copy: Path, names: Iterable[str]) -> None:
-    """Let what was not copied, such as data/, be found from the copy by the same relative path."""
+    """Link what was not copied, such as data/, so that relative paths work from the copy."""
     for name in names:
         with suppress(FileExistsError):
             (copy / name).symlink_to(Path(os.path.realpath(tree), name))
 
 
 def _sweep(copies: Path, now: float) -> None:
-    """Remove what is left of runners that died while they made a copy."""
+    """Remove drafts of runners that died while they made a copy."""
     for draft in copies.glob(".draft-*"):
         if now - (files.modified(draft) or now) > _ABANDONED:
             shutil.rmtree(draft, ignore_errors=True)
@@ -195,11 +197,11 @@ def _read(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) and value.get("version") == VERSION else None
 
 
-# ---------------------------------------------------------------------------------------------- what a copy tells
+# ---------------------------------------------------------------------------------------------- about a copy
 
 
 def is_whole(copy: Path) -> bool:
-    """Whether a copy is there with all its files, as far as their sizes tell."""
+    """Whether a copy exists with all its files; only their sizes are compared."""
     about = _read(copy / ABOUT)
     if about is None or not isinstance(about.get("files"), dict):
         return False
@@ -210,10 +212,10 @@ def is_whole(copy: Path) -> bool:
 
 
 def code_state(tree: Path, untracked: str = "no") -> dict[str, Any]:
-    """Commit of the code in `tree`, and whether it was edited since; None where git cannot tell.
+    """Commit of the code in `tree`, and whether it was edited since; None if git does not know.
 
-    A copy tells it of the tree that it was made from, and its own hash, `code`. `untracked`: whether files that git
-    does not track count, as git's option --untracked-files has it.
+    For a copy: of the tree that it was made from, and its own hash, `code`. `untracked`: value of git's option
+    --untracked-files, whether untracked files count as edits.
     """
     about = _read(tree / ABOUT)
     if about is not None:
@@ -232,28 +234,30 @@ def code_state(tree: Path, untracked: str = "no") -> dict[str, Any]:
 
 
 def story(record: Record, round_directory: Path) -> list[str]:
-    """A line for the first code that ran, and one for each change of it. None if the checkout ran, always."""
+    """A line for the first code that ran, and one for each change of it. Empty if only the checkout ran."""
     lines: list[str] = []
     before: str | None = None
     for number, attempt in enumerate(record.runs):
         code = attempt.opened.code
         if number == 0 and code is not None:
-            lines.append(_told(round_directory, code))
+            lines.append(_description(round_directory, code))
         elif code != before:
-            lines.append(f"changed from {_short(before)} to {_told(round_directory, code)} by attempt {attempt.number}")
+            lines.append(
+                f"changed from {_short(before)} to {_description(round_directory, code)} by attempt {attempt.number}"
+            )
         before = code
     return lines
 
 
 def _short(code: str | None) -> str:
-    return code[:_SHORT] if code is not None else "the checkout as it was"
+    return code[:_SHORT] if code is not None else "the checkout at that time"
 
 
-def _told(round_directory: Path, code: str | None) -> str:
+def _description(round_directory: Path, code: str | None) -> str:
     if code is None:
         return _short(code)
     about = _read(copy_of(round_directory, code) / ABOUT)
     if about is None:
-        return f"{_short(code)} (its copy is not here)"
+        return f"{_short(code)} (its copy is missing)"
     commit = f"commit {str(about['commit'])[:_SHORT]}" if about.get("commit") else "no commit"
     return f"{_short(code)} ({commit}{', edited' * bool(about.get('edited'))})"

@@ -1,4 +1,4 @@
-"""The files of the code, as git or the disk tells them, and one hash for the state that they are in."""
+"""The files of the code, as listed by git or found on disk, and one hash of their state."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from roundhouse.errors import RoundhouseError
 
 MOST_FILES = 20_000
 MOST_BYTES = 1 << 30
-MOST_LINKS = 1000  # to what is not copied
+MOST_LINKS = 1000  # to files that are not copied
 _GIT_LIMIT = 120.0  # seconds
 _BLOCK = 1 << 20
 _NEVER = {".git", "__pycache__"}
-_NO_CODE = {"experiments", "data", "build", "dist"}  # at the top of a tree that git does not know
+_NO_CODE = {"experiments", "data", "build", "dist"}  # at the top of a tree outside git
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file of the tree: `source` holds its content. With `link` it is a link, and this is what it says."""
+    """A file of the tree, with its content in `source`; or a symbolic link, with its target in `link`."""
 
     path: str  # within the tree
     source: Path
@@ -38,11 +38,11 @@ class Entry:
 
 
 def entries_of(tree: Path, left_out: tuple[str, ...] = ()) -> list[Entry]:
-    """The files that make up the code in `tree`, by path: what git tracks, and what it neither tracks nor ignores.
+    """The files of the code in `tree`, sorted by path: tracked files, and files that git neither tracks nor ignores.
 
-    Where git knows nothing of the folder: all files but hidden ones, caches, virtual environments, and experiments/,
-    data/, build/ and dist/ at the top. `left_out`: beginnings of absolute paths that are no code. Links that lead out
-    of the tree are followed, the others are entries. RoundhouseError: it is too much to be code.
+    Outside git: all files except hidden ones, caches, virtual environments, and experiments/, data/, build/ and dist/
+    at the top. `left_out`: prefixes of absolute paths that are not code. Links that lead out of the tree are followed,
+    other links are entries. RoundhouseError: too many or too large files.
     """
     found: dict[str, Entry] = {}
     _collect(Path(os.path.realpath(tree)), "", left_out, frozenset(), found)
@@ -54,7 +54,7 @@ def entries_of(tree: Path, left_out: tuple[str, ...] = ()) -> list[Entry]:
 def _collect(
     folder: Path, prefix: str, left_out: tuple[str, ...], within: frozenset[Path], found: dict[str, Entry]
 ) -> None:
-    """Add what lies in `folder`, whose name holds no link, to `found`, as lying in `prefix`."""
+    """Add the files of `folder`, a path without links, to `found`, with paths that begin with `prefix`."""
     within = within | {folder}
     for name in _names(folder, top=not prefix):
         source, path = folder / name, f"{prefix}{name}"
@@ -63,14 +63,14 @@ def _collect(
         try:
             status = source.lstat()
         except (FileNotFoundError, NotADirectoryError):
-            continue  # git tracks it still
+            continue  # deleted, but still tracked
         target = Path(os.path.realpath(source))
         if stat.S_ISLNK(status.st_mode) and target.exists() and not target.is_relative_to(folder):
             if target in within:
                 found[path] = Entry(path, source, status, str(target))
                 continue
             source, status = target, target.stat()
-        if stat.S_ISDIR(status.st_mode):  # a link to it, or a repository within this one
+        if stat.S_ISDIR(status.st_mode):  # a link to a directory, or a repository within this one
             _collect(source, f"{path}/", left_out, within, found)
         elif stat.S_ISREG(status.st_mode):
             found[path] = Entry(path, source, status)
@@ -80,12 +80,14 @@ def _collect(
 
 
 def _names(folder: Path, top: bool) -> set[str]:
-    """Paths within the folder: of files, links, and repositories of their own."""
+    """Paths within the folder: of files, links, and nested repositories."""
     words = ["git", "-C", str(folder), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
         done = subprocess.run(words, capture_output=True, timeout=_GIT_LIMIT, check=False)
     except subprocess.TimeoutExpired:
-        raise RoundhouseError(f"git does not list the files of {folder} within {_GIT_LIMIT:g} s") from None
+        raise RoundhouseError(
+            f"git did not list the files of {folder} within {_GIT_LIMIT:g} s: call runner.py again"
+        ) from None
     except OSError:  # git is not installed
         return set(_walk(folder, top))
     names = {os.fsdecode(name).rstrip("/") for name in done.stdout.split(b"\0") if name}
@@ -116,14 +118,14 @@ def _too_much(tree: Path, found: dict[str, Entry]) -> RoundhouseError:
     count = f"more than {MOST_FILES:,}" if len(found) > MOST_FILES else str(len(found))
     return RoundhouseError(
         f"the code in {tree} cannot be copied: {count} files, {sum(sizes.values()) / 1e6:.0f} MB, most of "
-        f"them in {largest}. What is no code must be ignored by git (.gitignore), or lie elsewhere"
+        f"them in {largest}. Let git ignore files that are not code (.gitignore), or move them elsewhere"
     )
 
 
 def left_behind(tree: Path, entries: Sequence[Entry], left_out: tuple[str, ...] = ()) -> Iterator[str]:
-    """What lies beside the entries in the tree's folders and is none, such as data/: its paths within the tree.
+    """Paths within the tree that are not entries, such as data/, in all directories that contain entries.
 
-    Caches of Python and what is `left_out` are not among them. RoundhouseError: there is very much of it.
+    Python's caches and `left_out` are not among them. RoundhouseError: there are too many.
     """
     root = os.path.realpath(tree)
     folders = {""}
@@ -141,14 +143,14 @@ def left_behind(tree: Path, entries: Sequence[Entry], left_out: tuple[str, ...] 
             count += 1
             if count > MOST_LINKS:
                 raise RoundhouseError(
-                    f"{tree}/{folder} holds very many files that are not copied beside some that are: "
-                    "let data lie in folders of their own"
+                    f"{tree}/{folder} holds more than {MOST_LINKS:,} files that are not code, next to code: "
+                    "move the data to a directory of its own"
                 )
             yield path
 
 
 def stamp_of(entries: Sequence[Entry]) -> str:
-    """A hash of sizes and times: while it stays the same, so does what the files hold, unless they changed just now."""
+    """A hash of sizes and times. If it is unchanged, so are the files, unless one changed within the last seconds."""
     digest = hashlib.sha256()
     for entry in entries:
         status = entry.status
@@ -158,9 +160,9 @@ def stamp_of(entries: Sequence[Entry]) -> str:
 
 
 def state_of(entries: Sequence[Entry], copy: Path | None = None) -> str:
-    """SHA-256 over paths, kinds and contents of the entries. Meanwhile they are copied to the folder `copy`, durably.
+    """SHA-256 over paths, kinds and contents of the entries; with `copy`, they are copied there too, and synced.
 
-    FileNotFoundError: one of them is gone.
+    FileNotFoundError: one of them was removed.
     """
     digest = hashlib.sha256()
     for entry in entries:
@@ -178,7 +180,7 @@ def state_of(entries: Sequence[Entry], copy: Path | None = None) -> str:
 
 
 def _content(entry: Entry, target: Path | None) -> str:
-    """The SHA-256 of a file. With `target`, it is written there too, and protected against changes by mistake."""
+    """The SHA-256 of a file. With `target`, it is copied there too, and made read-only."""
     digest = hashlib.sha256()
     mode = stat.S_IMODE(entry.status.st_mode) & 0o555 | stat.S_IRUSR
     with entry.source.open("rb") as source:

@@ -1,4 +1,4 @@
-"""From what a record's files say, parsed as JSON, to plain data. What makes no sense raises one of NONSENSE."""
+"""From the parsed JSON of a record's files to plain data. An invalid value raises one of INVALID."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from roundhouse.model.answers import Scope
 from roundhouse.model.attempt import Claim, Opened, Progress, Result, Verdict
 from roundhouse.model.causes import Cause
 
-# What a job's shell can only guess, and what its scheduler may say instead. None of them completes anything.
+# Causes that a job's shell can only guess, and those that a scheduler may report instead. `completed` is in neither.
 GUESSES = {Cause.PREEMPTED, Cause.WALLTIME, Cause.UNKNOWN, Cause.ERROR}
 VERDICTS = GUESSES | {Cause.MEMORY, Cause.NODE, Cause.DELETED}
 
-NONSENSE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)  # from values of other types
+INVALID = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)  # from values of the wrong type
 
 
 def opened(value: Mapping[str, Any], at: float) -> Opened:
@@ -34,7 +34,7 @@ def opened(value: Mapping[str, Any], at: float) -> Opened:
         and isinstance(pause_at, (int, type(None)))
         and isinstance(answer, str)
     ):
-        raise TypeError("a field of another type")
+        raise TypeError("a field has the wrong type")
     cause = Cause(mark) if mark else None
     return Opened(
         token, scheduler, config_hash, inputs, job_id, at, cause, shared, index, resources, code, pause_at, answer
@@ -46,12 +46,12 @@ def claim(value: Mapping[str, Any] | None, at: float = 0.0) -> Claim | None:
         return None
     cause, job_id, jobs = value.get("cause"), value.get("job_id"), value.get("jobs")
     if not isinstance(job_id, (str, type(None))) or not isinstance(jobs, (int, type(None))):
-        raise TypeError("a field of another type")
+        raise TypeError("a field has the wrong type")
     return Claim(
         void=bool(value.get("void", False)),
         cause=Cause(cause) if cause else None,
         why=str(value.get("why", "")),
-        job_id=None if job_id == "unknown" else job_id,  # a job that was not told its own ID is found by its name
+        job_id=None if job_id == "unknown" else job_id,  # a job that does not know its own ID is found by its name
         nonce=str(value["nonce"]),
         host=str(value.get("host", "")),
         at=at,
@@ -81,12 +81,12 @@ def verdict(value: Mapping[str, Any] | None) -> Verdict | None:
         return None
     cause = Cause(value["cause"])
     if cause not in VERDICTS:
-        raise ValueError(f"{cause} is no cause that a scheduler can give")
+        raise ValueError(f"{cause} is not a cause that a scheduler can report")
     return Verdict(cause, str(value.get("why", "")))
 
 
 def progress(value: Any) -> Progress | None:
-    # Only a view of how far it is: damaged, it is worth no more than absent, and decides nothing but a count.
+    # Progress only informs, and decides nothing but a count: if it is invalid, it counts as absent.
     try:
         name, epochs, metric, best = (value.get(key) for key in ("metric_name", "epochs", "metric", "best"))
         artifacts, final = value.get("artifacts", {}), value.get("final", {})
@@ -97,6 +97,6 @@ def progress(value: Any) -> Progress | None:
         epoch, started = int(value.get("epoch", 0)), int(value.get("started_epoch", 0))
         pace = value.get("seconds_per_epoch")
         pace = float(pace) if isinstance(pace, (int, float)) and 0 <= pace < math.inf else None
-    except NONSENSE:
+    except INVALID:
         return None
     return Progress(epoch, epochs, started, name, metric, best, artifacts, final, pace)

@@ -1,4 +1,4 @@
-"""What attempts printed: the end of their logs."""
+"""The last lines of attempts' logs."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from roundhouse import files
 from roundhouse.model.attempt import Record
 from roundhouse.store import record
 
-_OURS = "roundhouse: attempt"  # how lines begin that are told about the run, and not by it
+_OURS = "roundhouse: attempt"  # prefix of lines about the run that the run did not print
 
 
 def tail(directory: Path, number: int, lines: int = 15) -> str:
-    """The end of what the attempt printed, and of what its scheduler kept of that."""
+    """The last lines of out.log and of scheduler.log."""
     own, kept = _end(record.attempt_directory(directory, number) / record.LOG), _scheduler_log(directory, number)
     return "\n".join([*own[-lines:], *kept[-lines:]])
 
 
 def last_words(rec: Record) -> str:
-    """The last line that the failed run printed itself, if it printed any; the scheduler's, if it never got so far."""
+    """The last log line of a failed run; of scheduler.log, if the run never started."""
     place = record.attempt_directory(rec.directory, rec.runs[-1].number)
-    said: list[str] = []
+    lines: list[str] = []
     for line in _end(place / record.LOG) or _scheduler_log(rec.directory, rec.runs[-1].number):
         if line.startswith(f"{_OURS} {rec.runs[-1].number} runs "):
-            said.clear()  # what came before was said by setup lines
+            lines.clear()  # the lines before come from the site's setup lines
         elif line.strip() and not line.startswith(_OURS):
-            said.append(line.strip())
-    return f". Its last words: {said[-1].removeprefix('roundhouse: ')[:200]}" if said else ""
+            lines.append(line.strip())
+    return f". Last log line: {lines[-1].removeprefix('roundhouse: ')[:200]}" if lines else ""
 
 
 def _scheduler_log(directory: Path, number: int) -> list[str]:
-    """The last lines of scheduler.log. PBS leaves that of a task in the array's directory, as log.INDEX."""
+    """The last lines of scheduler.log. For a task of an array, PBS leaves it in the array's directory as log.INDEX."""
     place = record.attempt_directory(directory, number)
     if lines := _end(place / record.SCHEDULER_LOG):
         return lines
@@ -41,7 +41,7 @@ def _scheduler_log(directory: Path, number: int) -> list[str]:
         opened = folded[0] if folded else value
         return _end(directory / opened["shared"] / f"log.{int(opened['array_index'])}")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        # It is no task, or its job.json is damaged.
+        # It is not a task, or its job.json cannot be parsed.
         return []
 
 
@@ -49,6 +49,6 @@ def _end(log: Path) -> list[str]:
     """The last lines of a log."""
     try:
         raw = files.read_bytes(log) or b""
-    except OSError as error:  # words for people must stop nobody
+    except OSError as error:  # an unreadable log must not stop a pass
         return [f"{log.name} cannot be read: {error.strerror}"]
     return raw[-8192:].decode(errors="replace").splitlines()

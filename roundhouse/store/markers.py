@@ -1,4 +1,4 @@
-"""A mark: an attempt that is no run, but a word about its experiment. It takes the attempt's number, and is void."""
+"""Markers: attempts that run nothing and note a decision (retry, cancelled, archived, pruned). They are void."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from roundhouse.store import record
 
 
 def mark(rec: Record, experiment: Experiment, cause: Cause, why: str) -> bool:
-    """Open the next attempt, exclusively, and void it: whoever else wanted that number has lost."""
+    """Open the next attempt, exclusively, and void it. False: another process took that number first."""
     opened = Opened(record.new_token(), {"kind": "mark"}, experiment.config_hash(), {}, mark=cause)
     round_directory = Path(str(rec.directory).removesuffix(f"/{experiment.path}"))
     if not record.open_attempt(rec.directory, rec.next_number, opened, round_directory):

@@ -1,4 +1,4 @@
-"""One number of a run: from what the record keeps of it, else from its metrics.json."""
+"""One metric of a run: from the record, or else from its metrics.json."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _FILE = "metrics.json"
 
 
 def result_of(directory: Path, attempt: Attempt, metric: str) -> float | None:
-    """What a completed attempt of the experiment in `directory` says of a metric. NaN: no finite number. None: nothing.
+    """A metric of a completed attempt of the experiment in `directory`. NaN: not a finite number. None: not reported.
 
-    It is the final metric of that name; else the best value, if that is the metric; else from metrics.json a number at
-    its top, or the value in the epoch of the best weights (without one: in the last epoch).
+    It is the final metric of that name; else the best value, if it is of that metric; else, from metrics.json, a number
+    at the top level, or the value in the epoch of the best weights (or in the last epoch, if that is not known).
     """
-    told = attempt.progress
-    if told and metric in told.final:
-        return _number(told.final[metric])
-    if told and metric == told.metric_name and told.best is not None:
-        return _number(told.best)
+    progress = attempt.progress
+    if progress and metric in progress.final:
+        return _number(progress.final[metric])
+    if progress and metric == progress.metric_name and progress.best is not None:
+        return _number(progress.best)
     content = _content(directory, attempt)
     for part in (content, content.get("final")):
         if isinstance(part, Mapping) and metric in part:
@@ -38,7 +38,7 @@ def result_of(directory: Path, attempt: Attempt, metric: str) -> float | None:
 
 
 def value_at(directory: Path, attempt: Attempt, metric: str, epoch: int) -> float | None:
-    """An attempt's metric after so many epochs; where it tells no such epoch, its last word. NaN and None as above."""
+    """An attempt's metric after `epoch` epochs, or else the latest value. NaN and None as for `result_of`."""
     content = _content(directory, attempt)
     epochs = _epochs(content)
     for one in [one for one in epochs if one.get("epoch") == epoch] or epochs[-1:]:
@@ -46,16 +46,16 @@ def value_at(directory: Path, attempt: Attempt, metric: str, epoch: int) -> floa
             return _number(one[metric])
     if metric in content:
         return _number(content[metric])
-    told = attempt.progress
-    if told and metric == told.metric_name and told.metric is not None:
-        return _number(told.metric)
+    progress = attempt.progress
+    if progress and metric == progress.metric_name and progress.metric is not None:
+        return _number(progress.metric)
     return result_of(directory, attempt, metric)
 
 
 def names_of(directory: Path, attempt: Attempt) -> list[str]:
-    """The metrics that `result_of` may find."""
-    told, content = attempt.progress, _content(directory, attempt)
-    names = [*told.final, *([told.metric_name] if told.metric_name else [])] if told else []
+    """The metrics that `result_of` can find."""
+    progress, content = attempt.progress, _content(directory, attempt)
+    names = [*progress.final, *([progress.metric_name] if progress.metric_name else [])] if progress else []
     final = content.get("final")
     for part in (content, final if isinstance(final, Mapping) else {}, *_epochs(content)[-1:]):
         names += [key for key, value in part.items() if math.isfinite(_number(value))]
@@ -63,7 +63,7 @@ def names_of(directory: Path, attempt: Attempt) -> list[str]:
 
 
 def _content(directory: Path, attempt: Attempt) -> Mapping[str, Any]:
-    """metrics.json; empty if it is not there or cannot be understood."""
+    """metrics.json; empty if it is absent or cannot be parsed."""
     try:
         content = json.loads(files.read_bytes(record.attempt_directory(directory, attempt.number) / _FILE) or b"")
     except (OSError, ValueError, RecursionError):

@@ -1,14 +1,14 @@
 """An experiment's files: attempts, claims, results, history, status.json. Only this module knows their names.
 
-An attempt is a log of three files, each created exclusively, once, and never undone:
+An attempt is a log of three files. Each is created exclusively, once, and never changed back:
 
-    job.json     open:  the attempt exists, and who opened it may submit it, once
-    claim.json   start: one job holds the attempt, alone; or it is void, and no job may ever start in it
+    job.json     open:  the attempt exists, and the process that opened it may submit it, once
+    claim.json   start: one job holds the attempt exclusively; or it is void, and no job may ever start in it
     result.json  close: how it ended
 
-A fourth, verdict.json, is created in the same way where the job was ended from outside: why, as the scheduler says.
+A fourth, verdict.json, is created likewise if a job was ended from outside: the cause that its scheduler reports.
 
-The functions here carry no policy: what to do is decided in `plan`, and done by `dispatch` and by the job itself.
+The functions here decide nothing: `model` decides, and the engine and the job itself act.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ JOB, CLAIM, RESULT, VERDICT = "job.json", "claim.json", "result.json", "verdict.
 PROGRESS, ENVIRONMENT, GONE, CANCEL = "progress.json", "environment.json", "gone", "cancel"
 SCRIPT, LOG, SCHEDULER_LOG = "job.sh", "out.log", "scheduler.log"
 OUTPUTS = ("metrics.json", "best.pth", "outputs.npz")  # linked from the experiment's directory once it is completed
-NAMES = frozenset({ATTEMPTS, CONFIG, STATUS, HISTORY, *OUTPUTS})  # what no experiment may be called
+NAMES = frozenset({ATTEMPTS, CONFIG, STATUS, HISTORY, *OUTPUTS})  # not allowed as names of experiments
 
-_FOLDED = (PROGRESS, ENVIRONMENT, GONE, CANCEL, SCRIPT)  # removed once history.json holds what they said
+_COMPACTED = (PROGRESS, ENVIRONMENT, GONE, CANCEL, SCRIPT)  # removed when history.json holds their content
 
 
 # ---------------------------------------------------------------------------------------------- reading
@@ -62,7 +62,7 @@ def _read(directory: Path) -> Record:
     if raw is not None:
         try:
             return _from_history(directory, _parse(raw))
-        except _Damaged as error:
+        except _Unreadable as error:
             return Record(directory, folded=True, damage=f"{HISTORY} {error}")
     attempts: list[Attempt] = []
     damage: dict[int, str] = {}
@@ -72,33 +72,33 @@ def _read(directory: Path) -> Record:
         place = attempt_directory(directory, number)
         names = set(files.list_names(place))
         if JOB not in names:
-            continue  # its opener died before the link: nobody holds it, whoever opens it next may
+            continue  # its opener died before the link: the attempt is not open
         last = number
         try:
             attempts.append(_read_attempt(place, number, names))
-        except _Damaged as error:
+        except _Unreadable as error:
             damage[number] = f"{ATTEMPTS}/{number}/{error}"
     if damage and HISTORY in files.list_names(directory):
-        return _read(directory)  # it was folded while we looked
+        return _read(directory)  # it was compacted meanwhile
     blocking = damage.pop(last, "")
     return Record(directory, tuple(attempts), damage=blocking, notes=tuple(damage.values()), next_number=last + 1)
 
 
-class _Damaged(Exception):
-    """A file of the record exists, and cannot be understood."""
+class _Unreadable(Exception):
+    """A file of the record exists and cannot be parsed."""
 
 
 def _parse(raw: bytes) -> dict[str, Any]:
     if not raw.strip():
-        raise _Damaged("is empty")
+        raise _Unreadable("is empty")
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError):
-        raise _Damaged("is not valid JSON") from None
+        raise _Unreadable("is not valid JSON") from None
     if not isinstance(value, dict):
-        raise _Damaged("does not hold a JSON object")
+        raise _Unreadable("does not hold a JSON object")
     if value.get("version", 0) != VERSION:
-        raise _Damaged(f"has version {value.get('version')!r}; this Roundhouse reads version {VERSION}")
+        raise _Unreadable(f"has version {value.get('version')!r}; this Roundhouse reads version {VERSION}")
     return value
 
 
@@ -108,22 +108,22 @@ def _read_json(place: Path, name: str) -> dict[str, Any] | None:
         return None
     try:
         return _parse(raw)
-    except _Damaged as error:
-        raise _Damaged(f"{name} {error}") from None
+    except _Unreadable as error:
+        raise _Unreadable(f"{name} {error}") from None
 
 
 def _read_attempt(place: Path, number: int, names: set[str]) -> Attempt:
     opened_at = files.modified(place / JOB)
     job = _read_json(place, JOB)
     if job is None or opened_at is None:
-        raise _Damaged(f"{JOB} vanished while it was read")
+        raise _Unreadable(f"{JOB} vanished while it was read")
     try:
         opened = _with_job_id(json_fields.opened(job, opened_at), place)
         claim = _read_claim(place) if CLAIM in names else None
         result = json_fields.result(_read_json(place, RESULT)) if RESULT in names else None
         verdict = json_fields.verdict(_read_json(place, VERDICT)) if VERDICT in names else None
-    except json_fields.NONSENSE as error:
-        raise _Damaged(f"holds a value that makes no sense ({error})") from None
+    except json_fields.INVALID as error:
+        raise _Unreadable(f"holds an invalid value ({error})") from None
     return Attempt(
         number,
         opened,
@@ -139,7 +139,7 @@ def _read_attempt(place: Path, number: int, names: set[str]) -> Attempt:
 
 
 def _with_job_id(opened: Opened, place: Path) -> Opened:
-    """An attempt of a job that runs several finds the job's ID beside that job's script, where it stands once."""
+    """Add the job's ID, which for a job with several attempts is written once, next to that job's script."""
     if opened.job_id is not None or opened.shared is None:
         return opened
     shared = os.path.normpath(place.parent.parent / opened.shared)
@@ -159,7 +159,7 @@ def _read_claim(place: Path) -> Claim | None:
 def _progress(place: Path) -> Progress | None:
     try:
         return json_fields.progress(_read_json(place, PROGRESS))
-    except _Damaged:
+    except _Unreadable:
         return None
 
 
@@ -177,21 +177,21 @@ def _from_history(directory: Path, history: Mapping[str, Any]) -> Record:
             for entry in history["attempts"]
         )
         return Record(directory, attempts, folded=True, next_number=attempts[-1].number + 1)
-    except json_fields.NONSENSE as error:
-        raise _Damaged(f"holds a value that makes no sense ({error})") from None
+    except json_fields.INVALID as error:
+        raise _Unreadable(f"holds an invalid value ({error})") from None
 
 
 def _opened_then(directory: Path, entry: Mapping[str, Any]) -> Opened:
-    """A job.json of the history. The claim of an attempt in a slot names no job that the scheduler knows."""
+    """A job.json in the history. For an attempt in a slot, the job's ID is that of the allocation."""
     opened = json_fields.opened(entry["job"], entry["job"].get("at", 0.0))
     return _with_job_id(opened, attempt_directory(directory, entry["number"])) if opened.packed else opened
 
 
-# ---------------------------------------------------------------------------------------------- the three links
+# ---------------------------------------------------------------------------------------------- attempts
 
 
 def new_token() -> str:
-    """A job name that is used once, ever: 15 characters, which even old PBS accepts."""
+    """A job name that is never used again: 15 characters, which even old PBS versions accept."""
     alphabet = "abcdefghijklmnopqrstuvwxyz234567"
     return "rh" + "".join(alphabet[byte % 32] for byte in os.urandom(13))
 
@@ -201,10 +201,10 @@ def attempt_directory(directory: Path, number: int) -> Path:
 
 
 def open_attempt(directory: Path, number: int, opened: Opened, below: Path | None = None) -> bool:
-    """Open attempt `number`, exclusively. Whoever gets False does not submit.
+    """Open attempt `number`, exclusively. False: another process was first, or the directory is gone; do not submit.
 
-    Only the opener of attempt 1 makes the experiment's directory; any later one that finds it gone has lost. It makes
-    none but `below` that of the round: one that finds the round gone, since it was archived, has lost as well.
+    Only the opener of attempt 1 creates the experiment's directory, and only below `below`, the round's directory,
+    which is gone if the round was archived.
     """
     place = attempt_directory(directory, number)
     try:
@@ -246,27 +246,27 @@ def _make_directories(directory: Path, below: Path | None) -> None:
 
 
 def record_job_id(directory: Path, number: int, job_id: str) -> None:
-    """Complete job.json with the job's ID. Losing this write loses nothing: the job is found again by its name."""
+    """Add the job's ID to job.json. If this write is lost, the job is found again by its name."""
     shared = _complete(directory, number, "job_id", job_id)
     if shared is not None:
         job_group.write_id(shared, job_id)
 
 
 def record_answer(directory: Path, number: int, answer: str) -> None:
-    """Add to job.json what the scheduler said to the submission. Losing this write loses nothing but the words."""
+    """Add the scheduler's answer to the submission to job.json. No decision depends on it."""
     _complete(directory, number, "answer", answer)
 
 
 def _complete(directory: Path, number: int, key: str, text: str) -> Path | None:
-    """Complete job.json; or return the directory of a job that several attempts share, which says it once for all."""
+    """Add to job.json; for a job with several attempts, return its directory instead, which holds it once for all."""
     path = attempt_directory(directory, number) / JOB
     try:
         value = _parse(files.read_bytes(path) or b"")
-    except _Damaged:
+    except _Unreadable:
         return None
     if value.get("shared"):
         return directory / str(value["shared"])
-    if "token" in value:  # otherwise the attempt has been folded, and its history is final
+    if "token" in value:  # otherwise the experiment was compacted, and its history is final
         files.replace(path, files.dump({**value, key: text}))
     return None
 
@@ -279,26 +279,27 @@ def void(
     jobs: int | None = None,
     scope: Scope = Scope.ALL,
 ) -> bool:
-    """Take the attempt's claim so that no job may ever start in it. False: a job, or another runner, was first.
+    """Take the attempt's claim, so that no job can ever start in it. False: a job or another runner was first.
 
-    After a refusal for now, `jobs` is how many jobs there may be at most, and `scope` what the refusal is about.
+    After a temporary refusal, `jobs` is the number of jobs that the scheduler accepts at most, and `scope` what the
+    refusal is about.
     """
     value = {"void": True, "jobs": jobs, "scope": str(scope)}
     return _create(attempt_directory(directory, number) / CLAIM, cause, why, value)
 
 
 def close(directory: Path, number: int, cause: Cause, why: str) -> bool:
-    """Close an attempt whose job can no longer do it. False: its result was there first."""
+    """Close an attempt whose job can no longer do it. False: it has a result already."""
     return _create(attempt_directory(directory, number) / RESULT, cause, why)
 
 
 def write_verdict(directory: Path, number: int, cause: Cause, why: str) -> bool:
-    """Add the scheduler's verdict to an attempt that is closed by a guess. False: another runner was first."""
+    """Add the scheduler's cause to an attempt that is closed by a guess. False: another runner was first."""
     return _create(attempt_directory(directory, number) / VERDICT, cause, why)
 
 
 def _create(path: Path, cause: Cause, why: str, more: Mapping[str, Any] | None = None) -> bool:
-    """Create a file by which a runner ends an attempt, or says why it ended. False: it was there first."""
+    """Create a file with which a runner ends an attempt, or states its cause. False: the file exists already."""
     value = {
         "version": VERSION,
         "nonce": uuid.uuid4().hex,
@@ -314,7 +315,7 @@ def _create(path: Path, cause: Cause, why: str, more: Mapping[str, Any] | None =
         return False
 
 
-# ---------------------------------------------------------------------------------------------- marks
+# ---------------------------------------------------------------------------------------------- gone, cancel
 
 
 def mark_gone(directory: Path, number: int) -> None:
@@ -330,18 +331,18 @@ def request_cancel(directory: Path, number: int) -> None:
 
 
 def to_be_cancelled(directory: Path, number: int) -> bool:
-    """Whether the attempt's job was asked to stop. A list is looked at, which is fresh on network file systems too."""
+    """Whether the attempt is to be cancelled. A listing is up to date on network file systems too."""
     return CANCEL in files.list_names(attempt_directory(directory, number))
 
 
 # ---------------------------------------------------------------------------------------------- config
 
 
-_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the one written in C is four times as fast
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # written in C, four times as fast
 
 
 def write_config(directory: Path, experiment: Experiment) -> None:
-    """Write config.yaml unless it already says exactly this."""
+    """Write config.yaml, unless it has this content already."""
     value = {"version": VERSION, "round": experiment.round, "group": experiment.group, "path": experiment.path}
     data = yaml.dump({**value, **experiment.identity()}, Dumper=_Dumper, sort_keys=False).encode()
     if files.read_bytes(directory / CONFIG) != data:
@@ -353,14 +354,16 @@ def read_config(directory: Path) -> dict[str, Any]:
     path = directory / CONFIG
     raw = files.read_bytes(path)
     if raw is None:
-        raise RoundhouseError(f"{path} is not there: {directory} is no experiment. Experiments are made by runner.py")
+        raise RoundhouseError(f"{path} does not exist: {directory} is not an experiment. runner.py creates experiments")
     try:
         value = yaml.safe_load(raw)
     except (yaml.YAMLError, ValueError, RecursionError):
         value = None
     kinds = {"round": str, "path": str, "config": dict, "after": dict}
     if not isinstance(value, dict) or not all(isinstance(value.get(key), kind) for key, kind in kinds.items()):
-        raise RoundhouseError(f"{path} is damaged. Remove it; the next pass that opens an attempt writes it anew")
+        raise RoundhouseError(
+            f"{path} cannot be parsed. Remove it; the next pass that opens an attempt writes it again"
+        )
     return value
 
 
@@ -369,25 +372,25 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hash_of({key: config.get(key) for key in ("study", "command", "config", "after")})
 
 
-# ---------------------------------------------------------------------------------------------- views and folding
+# ---------------------------------------------------------------------------------------------- status and history
 
 
 def read_status(directory: Path) -> dict[str, Any] | None:
-    """status.json, or None if it is absent or damaged: it is a view, and is simply made again."""
+    """status.json, or None if it is absent or cannot be parsed: it is a view, and is written again."""
     try:
         return _parse(files.read_bytes(f"{directory}/{STATUS}") or b"")
-    except _Damaged:
+    except _Unreadable:
         return None
 
 
 def status_says(directory: Path, state: str) -> bool:
-    """Whether status.json is whole and tells this state. Cheaper than reading what else it tells."""
+    """Whether status.json is complete and holds this state. Faster than parsing it."""
     raw = files.read_bytes(f"{directory}/{STATUS}") or b""
     return raw.endswith(b"}\n") and f'"state": "{state}"'.encode() in raw
 
 
 def write_status(directory: Path, view: Mapping[str, Any]) -> None:
-    """Replace status.json if it says anything else than `view`, its time apart."""
+    """Replace status.json if it differs from `view` in anything but its time."""
     before = read_status(directory) or {}
     before.pop("updated_at", None)
     if before != {"version": VERSION, **view}:
@@ -397,7 +400,7 @@ def write_status(directory: Path, view: Mapping[str, Any]) -> None:
 
 
 def link_outputs(record: Record) -> None:
-    """Point metrics.json, best.pth and outputs.npz of the experiment at those of the completed attempt."""
+    """Link metrics.json, best.pth and outputs.npz in the experiment's directory to those of the completed attempt."""
     if record.completed is None:
         return
     for name in OUTPUTS:
@@ -410,28 +413,28 @@ def link_outputs(record: Record) -> None:
 
 
 def fold(record: Record) -> None:
-    """Fold a completed experiment's small files into history.json. Safe to repeat, and to be killed in.
+    """Compact a completed experiment: merge its small files into history.json. Safe to repeat, and to be killed in.
 
-    The names job.json, claim.json, result.json and verdict.json stay in use, as further names of history.json (which
-    cost no inode): a runner that is late, or a job, still loses the link that it tries for.
+    The names job.json, claim.json, result.json and verdict.json stay, as hard links to history.json (which cost no
+    inode): a late runner or job still loses the link that it tries.
     """
     directory, path = record.directory, record.directory / HISTORY
     if record.completed is None or record.damage:
         return
     if any(attempt.claim is None for attempt in record.attempts):
-        return  # whatever is closed has a claim: one that cannot be seen means that this look is stale
+        return  # every closed attempt has a claim: if one is not visible, the record was read from a stale cache
     if not record.folded:
         entries = [_history_entry(directory, attempt) for attempt in record.attempts]
         value = {"version": VERSION, "nonce": uuid.uuid4().hex, "attempts": entries}
-        files.create_exclusive(path, value)  # if another runner was first, its history says the same
+        files.create_exclusive(path, value)  # if another runner was first, its history has the same content
     for attempt in record.attempts:
         place = attempt_directory(directory, attempt.number)
         try:
             for name in set(files.list_names(place)) & {JOB, CLAIM, RESULT, VERDICT}:
                 files.replace_by_link(place / name, path)
         except FileNotFoundError:
-            continue  # another runner folds the same at this moment, and has swept away our draft
-        for name in _FOLDED:
+            continue  # another runner compacts the same experiment and has removed our draft
+        for name in _COMPACTED:
             files.remove(place / name)
         for leftover in place.glob(".draft-*"):
             files.remove(leftover)
@@ -450,7 +453,7 @@ def _history_entry(directory: Path, attempt: Attempt) -> dict[str, Any]:
     ):
         try:
             entry[key] = _read_json(place, name)
-        except _Damaged as error:
+        except _Unreadable as error:
             entry[key] = None
             entry.setdefault("damage", []).append(str(error))
     entry["job"]["at"] = attempt.opened.at
@@ -458,19 +461,19 @@ def _history_entry(directory: Path, attempt: Attempt) -> dict[str, Any]:
 
 
 def environments(directory: Path) -> dict[int, dict[str, Any]]:
-    """What ran, by attempt: host, device, versions, commit. Attempts that never said so are left out."""
+    """What ran, by attempt: host, device, versions, commit. Attempts without it are left out."""
     try:
         raw = files.read_bytes(f"{directory}/{HISTORY}")
         if raw is not None:
-            told = {entry["number"]: entry["environment"] for entry in _parse(raw)["attempts"]}
-            return {number: found for number, found in told.items() if isinstance(found, dict)}
-    except (OSError, _Damaged, *json_fields.NONSENSE):
+            known = {entry["number"]: entry["environment"] for entry in _parse(raw)["attempts"]}
+            return {number: found for number, found in known.items() if isinstance(found, dict)}
+    except (OSError, _Unreadable, *json_fields.INVALID):
         return {}
     found = {}
     for number in (int(name) for name in files.list_names(f"{directory}/{ATTEMPTS}") if name.isdigit()):
         try:
             environment = _read_json(attempt_directory(directory, number), ENVIRONMENT)
-        except (OSError, _Damaged):
+        except (OSError, _Unreadable):
             continue
         if environment is not None:
             found[number] = environment

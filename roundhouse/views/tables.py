@@ -214,7 +214,7 @@ def story(row: ExperimentStatus) -> str:
         f"{row.experiment.round}/{row.experiment.path}",
         f"  state     {row.action.state}{': ' + row.action.reason if row.action.reason else ''}",
         f"  config    {', '.join(f'{key}={value}' for key, value in row.experiment.config.items())}",
-        f"  retries   {resource_format.policy(row.retry)}",
+        f"  retries   {resource_format.policy(row.experiment.retry)}",
         *([f"  selected  {choice.choice or 'nothing yet'}"] if choice else []),
         f"  {'waited for' if row.shown else 'waits for'} {_listed(waits_for) or 'nothing'}",
         f"  directory {rec.directory}",
@@ -228,7 +228,7 @@ def story(row: ExperimentStatus) -> str:
             lines.append(f"             {times}")
     if row.action.state in (State.PENDING, State.FAILED):
         said = row.experiment.resources
-        lines += [f"  note      {note}" for note in resource_format.remarks(said, rec.attempts, row.retry)]
+        lines += [f"  note      {note}" for note in resource_format.remarks(said, rec.attempts, row.experiment.retry)]
         if row.action.state is State.PENDING:
             same = ", as the round file says" if row.resources == said else ""
             lines.append(f"  next      asks for {resource_format.job(row.resources)}{same}")

@@ -1,17 +1,17 @@
-"""Text with {placeholders} and expressions, both on the keys of a config."""
+"""Text with {placeholders} for the keys of a config. Pure."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from roundhouse.names import nearest
 
+NO_ITEMS = "none"  # how the empty subset is written
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
@@ -94,50 +94,14 @@ def fill_words(words: Sequence[str], values: Mapping[str, Any], text: Callable[[
     return tuple(one.fill(known, text) if one.names else one.literals[0] for one in templates)
 
 
-class Expression:
-    """A Jinja expression on a config, computed once for each set of values of the keys that it names."""
+def printable(config: Mapping[str, Any], subsets: Collection[str]) -> Mapping[str, Any]:
+    """The config with KEY_name for each key of `combinations`: its items joined by +."""
+    if not subsets:
+        return config
+    chosen = {key: config[key] for key in subsets if isinstance(config.get(key), list)}
+    return {**config, **{name_of(key): "+".join(map(any_text, chosen[key])) or NO_ITEMS for key in chosen}}
 
-    def __init__(self, source: str) -> None:
-        """ValueError if it is no expression."""
-        from jinja2 import StrictUndefined, TemplateError, meta
-        from jinja2.sandbox import SandboxedEnvironment
 
-        environment = SandboxedEnvironment(undefined=StrictUndefined)
-        environment.globals.clear()
-        try:
-            self._compute = environment.compile_expression(source, undefined_to_none=False)
-            self._names = sorted(meta.find_undeclared_variables(environment.parse("{{ (" + source + ") }}")))
-        except TemplateError as error:
-            raise ValueError(f"{source!r} is no expression: {error}") from None
-        self._source = source
-        self._known: dict[tuple[Any, ...], Any] = {}
-
-    def truth(self, config: Mapping[str, Any]) -> bool:
-        """Its value as true or false. ValueError says why there is none."""
-        return bool(self._value(config))
-
-    def number(self, config: Mapping[str, Any]) -> float:
-        """Its value as a finite number. ValueError says why there is none."""
-        value = self._value(config)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ValueError(f"{self._source!r} must give a number, not {value!r}")
-        return float(value)
-
-    def _value(self, config: Mapping[str, Any]) -> Any:
-        key = tuple((name in config, type(config.get(name)), any_text(config.get(name))) for name in self._names)
-        if key not in self._known:
-            self._known[key] = self._evaluate(config)
-        return self._known[key]
-
-    def _evaluate(self, config: Mapping[str, Any]) -> Any:
-        from jinja2 import Undefined, UndefinedError
-
-        try:
-            value = self._compute(config)
-            return str(value) if isinstance(value, Undefined) else value  # the text of what is undefined is an error
-        except UndefinedError as error:
-            unknown = [name for name in self._names if name not in config]
-            hint = f": {nearest(unknown[0], config)}" if unknown else ""
-            raise ValueError(f"{self._source!r}: {error}{hint}") from None
-        except Exception as error:  # an expression may fail in any way that Python can
-            raise ValueError(f"{self._source!r}: {error}") from error
+def name_of(key: str) -> str:
+    """What paths call the value of a key of `combinations`."""
+    return f"{key}_name"
