@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from roundhouse.names import nearest
 
-Location = tuple[str | int, ...]
+Location = Sequence[str | int]  # keys and indices that lead to a value
 Report = Callable[[Location, str], None]
 Model = TypeVar("Model")
 

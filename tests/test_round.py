@@ -443,10 +443,10 @@ MISTAKES = {
           a: {study: s, path: "a/{modle}"}        #! unknown name 'modle': did you mean 'model'?
           b: {study: s, path: "b/{model"}         #! lone {: write {{
           c: {study: s, path: "c/}"}              #! lone }: write }}
-          d: {study: s, path: "d/{model.x}"}      #! {model.x}: braces hold the name
-          e: {study: s, path: "e/{model!r}"}      #! braces hold the name
-          f: {study: s, path: "f/{lr:.2f}"}       #! braces hold the name
-          g: {study: s, path: "g/{}"}             #! braces hold the name
+          d: {study: s, path: "d/{model.x}"}      #! {model.x}: only the name of a config key
+          e: {study: s, path: "e/{model!r}"}      #! only the name of a config key
+          f: {study: s, path: "f/{lr:.2f}"}       #! only the name of a config key
+          g: {study: s, path: "g/{}"}             #! only the name of a config key
           h: {study: s, path: "h/{many}"}         #! 'many' is a list
           i: {path: i, command: "x {mdel}"}       #! command of group 'i': unknown name 'mdel': did you mean 'model'?
           j: {path: j, command: "x { model }"}    #! lone {
@@ -575,12 +575,12 @@ MISTAKES = {
         resources:
           when:
             - {if: "datset == 'x'", ncpus: 2}     #! did you mean 'dataset'?
-            - {if: "dataset =", ncpus: 2}         #! is no expression
+            - {if: "dataset =", ncpus: 2}         #! is not an expression
             - {if: "n.real.x.y", ncpus: 2}        #! 'n.real.x.y':
             - {if: "range(3)", ncpus: 2}          #! 'range(3)':
             - {if: "dataset < n", ncpus: 2}       #! 'dataset < n':
             - {if: "n.__class__.mro()", ncpus: 2} #! 'n.__class__.mro()':
-            - {if: "n | nofilter", ncpus: 2}      #! is no expression:
+            - {if: "n | nofilter", ncpus: 2}      #! is not an expression:
         priority: "dataset"                       #! must give a number, not 'x'
         experiments:
           a: {path: a}

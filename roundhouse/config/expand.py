@@ -14,10 +14,11 @@ from roundhouse.config.round_schema import RoundFile
 from roundhouse.config.section import Section
 from roundhouse.config.selections import check_halving, check_selection, selections_of
 from roundhouse.config.sweeps import rows_of
-from roundhouse.config.yaml_file import Location, YamlFile
+from roundhouse.config.yaml_file import YamlFile
 from roundhouse.model.experiment import Experiment, Resources
 from roundhouse.model.retry_policy import Growth, RetryPolicy
 from roundhouse.placeholders import any_text, fill_words, parse_template, printable
+from roundhouse.schema import Location
 
 Names = Sequence[Mapping[str, Any]]
 Column = TypeVar("Column")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from roundhouse.config.round_schema import Group, RoundFile
-from roundhouse.config.yaml_file import Location, YamlFile
+from roundhouse.config.yaml_file import YamlFile
 from roundhouse.names import nearest
+from roundhouse.schema import Location
 
 
 @dataclass

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,13 +17,13 @@ import yaml
 
 from roundhouse import schema
 from roundhouse.errors import RoundhouseError
+from roundhouse.schema import Location
 
 if TYPE_CHECKING:
     from yaml import SafeLoader as _FastestLoader
 else:
     _FastestLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-Location = Sequence[str | int]
 Model = TypeVar("Model")
 DEEPEST = 50  # levels of mappings and lists; versions of PyYAML and of Python differ in what they can read
 _TAG = "tag:yaml.org,2002:"
