@@ -19,14 +19,15 @@ from roundhouse.store import logs
 from roundhouse.views import eta
 from roundhouse.views.eta import Work
 
-STOPPED = (State.FAILED, State.BLOCKED, State.CANCELLED)  # what waits for a person
 ORDER = (
     State.COMPLETED,
     State.PRUNED,
     State.IN_PROGRESS,
     State.SUBMITTING,
     State.PENDING,
-    *STOPPED,
+    State.FAILED,
+    State.BLOCKED,
+    State.CANCELLED,
 )  # in which states are told
 BEST = 3  # settings told of each group
 LOGS = 200  # failures whose log's end is told: a round that failed as a whole repeats itself
@@ -171,9 +172,7 @@ class Failure:
 
 def failures(known: Iterable[Known]) -> list[Failure]:
     """What failed, is blocked or was cancelled, in this order."""
-    stopped = sorted(
-        (one for one in known if one.entry.state in STOPPED), key=lambda one: STOPPED.index(one.entry.state)
-    )
+    stopped = sorted((one for one in known if one.entry.state.needs_user), key=lambda one: ORDER.index(one.entry.state))
     return [_failure(one, number < LOGS) for number, one in enumerate(stopped)]
 
 
@@ -341,7 +340,7 @@ def changes(since: str, before: Mapping[str, Mapping[str, Any]], now: Mapping[st
     return Changes(
         since,
         completed,
-        [(path, state) for path, state in moved.items() if state in {str(one) for one in STOPPED}],
+        [(path, state) for path, state in moved.items() if State(state).needs_user],
         [path for path, (old, new) in both.items() if new["attempts"] > old["attempts"] > 0],
         [
             (path, old["best"], new["best"])

@@ -38,12 +38,10 @@ from analysis.rounds import Entry, RoundRecords, newest_file, read_round, varyin
 from analysis.script import add_folders, carry_out, place_from
 from roundhouse.model.attempt import Claim
 from roundhouse.model.causes import Cause
-from roundhouse.model.plan import State
 from roundhouse.store import logs
 from roundhouse.views.tables import as_dict
 
 VERSION = 1
-STOPPED = (State.FAILED, State.BLOCKED, State.CANCELLED)
 
 # ---------------------------------------------------------------------------------------------- performance_matrix.csv
 
@@ -216,7 +214,7 @@ def failed_jobs(results: Results) -> dict[str, Any]:
     for entry in results.found.entries:
         shown, seen = entry.row.shown, as_dict(entry.row)
         runs = sum(one.cause not in (Cause.LIMIT, Cause.RUNG) for one in entry.row.record.runs)
-        if entry.state not in STOPPED and runs < 2:
+        if not entry.state.needs_user and runs < 2:
             continue
         head = {"path": entry.path, "group": entry.group, **{key: seen[key] for key in ("state", "cause", "reason")}}
         log = logs.tail(entry.directory, shown.number) if shown else ""

@@ -13,7 +13,7 @@ from synthetic_rounds import write_mixed
 
 from analysis.rounds import Place, read_round
 from roundhouse.config.round import Round, load_round
-from roundhouse.engine import archive_round, offline
+from roundhouse.engine import archive_documents, archive_round, offline
 from roundhouse.errors import RoundhouseError
 from roundhouse.model.attempt import Opened
 from roundhouse.model.causes import Cause
@@ -265,7 +265,7 @@ def test_a_job_that_starts_while_the_round_moves_brings_it_back_and_runs_on(
 def test_the_readme_stands_whatever_settings_are_called(text: str) -> None:
     from roundhouse.views.results import Setting
 
-    lines = archive_round._table([Setting(f"a|{text}".replace("\n", " ").replace("\r", " "), 1, {"loss": [1.0]})])
+    lines = archive_documents._table([Setting(f"a|{text}".replace("\n", " ").replace("\r", " "), 1, {"loss": [1.0]})])
     assert len(lines) == 5
     assert lines[-1].count("|") - lines[-1].count("\\|") >= 4
 

@@ -20,7 +20,7 @@ from roundhouse.model.retry import next_resources, request
 from roundhouse.model.retry_policy import HARD_LIMIT, SOFT_LIMIT, RetryPolicy
 
 NOW = 100_000.0
-CLOCK = Clock(NOW, grace=180.0, settle=120.0)
+CLOCK = Clock(NOW, grace=180.0, submission_delay=120.0)
 HOME = {"kind": "slurm", "server": "cluster", "user": "me", "boot": ""}
 OPENED = Opened("rhtoken", HOME, "hash", {}, job_id="7", at=NOW - 5000)
 HELD = Claim(job_id="7", nonce="n", at=NOW - 4000)
@@ -168,12 +168,12 @@ def test_damage_waits_for_a_person() -> None:
 
 def test_a_record_keeps_to_the_scheduler_that_it_ran_on_until_retry() -> None:
     here = {**HOME, "server": "another cluster"}
-    action = decided([ended(Cause.PREEMPTED)], Unknown(), here=here)
+    action = decided([ended(Cause.PREEMPTED)], Unknown(), scheduler=here)
     assert outcome(action) == (Verb.NOTHING, State.BLOCKED)
     assert "slurm on cluster, user me: run the pass there" in action.reason
-    assert decided([ended(Cause.PREEMPTED)], Unknown(), here={**HOME, "boot": "since"}).verb is Verb.SUBMIT
-    assert decided([ended(Cause.PREEMPTED), ended(Cause.RETRY)], Unknown(), here=here).verb is Verb.SUBMIT
-    assert decided([], Unknown(), here=here).verb is Verb.SUBMIT
+    assert decided([ended(Cause.PREEMPTED)], Unknown(), scheduler={**HOME, "boot": "since"}).verb is Verb.SUBMIT
+    assert decided([ended(Cause.PREEMPTED), ended(Cause.RETRY)], Unknown(), scheduler=here).verb is Verb.SUBMIT
+    assert decided([], Unknown(), scheduler=here).verb is Verb.SUBMIT
 
 
 # ------------------------------------------------------------------------------------------------ 4: its job is alive
@@ -429,3 +429,21 @@ def test_what_has_failed_stays_failed_whatever_is_added_but_a_retry(attempts: li
     if decided(attempts).state is State.FAILED:
         assert decided([*attempts, ended(more)]).state is State.FAILED
         assert decided([*attempts, ended(Cause.RETRY)]).verb is Verb.SUBMIT
+
+
+@pytest.mark.parametrize(
+    ("state", "properties"),
+    [
+        (State.PENDING, set()),
+        (State.SUBMITTING, {"active"}),
+        (State.IN_PROGRESS, {"active"}),
+        (State.BLOCKED, {"needs_user", "never_completes"}),
+        (State.COMPLETED, {"final", "ended_well"}),
+        (State.FAILED, {"final", "needs_user", "never_completes"}),
+        (State.CANCELLED, {"final", "needs_user", "never_completes"}),
+        (State.PRUNED, {"final", "ended_well", "never_completes"}),
+    ],
+)
+def test_the_properties_of_each_state(state: State, properties: set[str]) -> None:
+    names = [name for name, value in vars(State).items() if isinstance(value, property) and not name.startswith("_")]
+    assert {name for name in names if getattr(state, name)} == properties

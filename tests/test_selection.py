@@ -270,7 +270,7 @@ def test_a_choice_that_is_no_longer_the_best_is_told_and_what_was_run_stays(roun
     best = rounds.status()["b/1/0"]
     assert best["state"] == "blocked"
     assert "lr was 3, is now 4" in best["reason"]
-    assert "It selects from group sweep, whose results now say rank 1 of 4 settings" in best["reason"]
+    assert "It selects from group sweep, whose results now give rank 1 of 4 settings" in best["reason"]
 
 
 def test_what_waits_for_a_choice_can_be_cancelled_and_tried_again(rounds: Rounds) -> None:  # noqa: F811

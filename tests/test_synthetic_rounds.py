@@ -296,7 +296,7 @@ def decision(experiment: Experiment, rec: Record) -> tuple[State, Verb]:
     state = JobState.RUNNING if newest and newest.claim else JobState.QUEUED
     answer = Job(newest.job_id or "", newest.opened.token, state) if newest else Job("", "", JobState.ENDED)
     clock = Clock(newest.opened.at if newest else 0.0, 0.0, 0.0)
-    action = decide(rec, answer, Inputs(pinned), clock, experiment.config_hash(), here=SCHEDULER)
+    action = decide(rec, answer, Inputs(pinned), clock, experiment.config_hash(), scheduler=SCHEDULER)
     return action.state, action.verb
 
 

@@ -41,7 +41,7 @@ from roundhouse.model.status import ExperimentStatus
 
 TROUBLE, INTERRUPTED = 5, 130
 NOW = 1.8e9
-CLOCK = Clock(NOW, grace=180.0, settle=120.0, limit_backoff=600.0)
+CLOCK = Clock(NOW, grace=180.0, submission_delay=120.0, limit_backoff=600.0)
 
 seconds = st.floats(0, 1e6)
 

@@ -190,15 +190,15 @@ def _workplace(options: argparse.Namespace, repository: Path, loaded: Round) -> 
         print(f"runner.py: {remark}; running on this machine", file=sys.stderr)
     experiments, python = options.experiments.absolute(), site.python or sys.executable
     if scheduler is not None:
-        settle = max(120.0, 2 * site.command_limit)
-        made = PassContext(experiments, repository, site, scheduler, run, python, site.max_jobs, settle)
+        submission_delay = max(120.0, 2 * site.command_limit)
+        made = PassContext(experiments, repository, site, scheduler, run, python, site.max_jobs, submission_delay)
         made.analysis, made.rounds = options.analysis.absolute(), options.rounds.absolute()
         made.current_code, made.only = options.code == "current", options.only
         return made
     cores = max((one.resources.in_a_slot().ncpus for one in loaded.experiments), default=1)
     shared = max((one.resources.pack.per_gpu for one in loaded.experiments if one.resources.pack), default=1)
     pool = make_pool(cores, options.jobs_per_gpu or shared)
-    place = PassContext(experiments, repository, site, Local(pool), run, python, settle=5.0, backoff=0.0)
+    place = PassContext(experiments, repository, site, Local(pool), run, python, submission_delay=5.0, backoff=0.0)
     place.room, place.analysis = pool.room, options.analysis.absolute()
     place.current_code = options.code == "current"
     return place

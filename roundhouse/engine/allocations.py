@@ -67,11 +67,11 @@ def read(directory: Path) -> Allocation | None:
     raw, at = files.read_bytes(directory / FILE), files.modified(directory / FILE)
     try:
         value: dict[str, Any] = json.loads(raw or b"")
-        asked = dict(value.pop("resources"))
-        asked |= {"pack": Pack(**asked["pack"]), "exclude": tuple(asked["exclude"])}
+        resources = dict(value.pop("resources"))
+        resources |= {"pack": Pack(**resources["pack"]), "exclude": tuple(resources["exclude"])}
         identity = Identity(**value.pop("identity"))
         del value["version"]
-        return Allocation(**{**value, "resources": Resources(**asked), "identity": identity, "at": at or 0.0})
+        return Allocation(**{**value, "resources": Resources(**resources), "identity": identity, "at": at or 0.0})
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -82,7 +82,7 @@ def required_resources(status: ExperimentStatus) -> Resources:
 
 
 def alive(
-    round_directory: Path, snapshot: SchedulerSnapshot, now: float, settle: float
+    round_directory: Path, snapshot: SchedulerSnapshot, now: float, submission_delay: float
 ) -> Iterator[tuple[Allocation, Job | None]]:
     """The allocations of the round that may still run something, each with its job.
 
@@ -97,7 +97,7 @@ def alive(
         if not jobs and job_id is not None:
             continue
         allocation = read(directory)
-        if allocation is None or not (jobs or now - allocation.at < settle):
+        if allocation is None or not (jobs or now - allocation.at < submission_delay):
             continue
         yield allocation, jobs[0] if jobs else None
 

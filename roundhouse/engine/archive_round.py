@@ -8,27 +8,18 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import distributions
+from collections.abc import Iterable
 from pathlib import Path
 
 from roundhouse import files
 from roundhouse.config.round import Round
-from roundhouse.engine import offline, user_actions
+from roundhouse.engine import archive_documents, offline, user_actions
 from roundhouse.errors import RoundhouseError
-from roundhouse.formatting import date_and_time
 from roundhouse.model.causes import Cause
-from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import record
-from roundhouse.store.archive import RECORDS, Archive, refuse_archived
-from roundhouse.store.code_copy import COPIES
-from roundhouse.views.results import Setting, settings_of
-
-README, ENVIRONMENT, PACKAGES = "README.md", "environments.json", "packages.txt"
+from roundhouse.store.archive import Archive, refuse_archived
 
 
 def archive_round(archive: Archive, loaded: Round, force: bool) -> list[str]:
@@ -50,7 +41,7 @@ def archive_round(archive: Archive, loaded: Round, force: bool) -> list[str]:
     if obstacles:
         raise RoundhouseError("\n".join(["experiments are running, so nothing was moved:", *obstacles[:10]]))
     began = time.time()
-    _write_documents(archive, loaded, statuses)
+    archive_documents.write(archive, loaded, statuses)
     _move(archive.source, archive.records)
     late = _late(loaded, archive)
     if late:
@@ -70,10 +61,10 @@ def _rows(loaded: Round, directory: Path) -> list[ExperimentStatus]:
 
 def _refuse_open(statuses: Iterable[ExperimentStatus]) -> None:
     open_ones = [status for status in statuses if status.record.newest is not None and not status.record.newest.closed]
-    damaged = [status for status in statuses if status.record.damage]
-    if damaged:
+    unreadable = [status for status in statuses if status.record.damage]
+    if unreadable:
         raise RoundhouseError(
-            f"{damaged[0].experiment.path}: {damaged[0].record.damage}: it is unknown whether it still runs. "
+            f"{unreadable[0].experiment.path}: {unreadable[0].record.damage}: it is unknown whether it still runs. "
             "Restore the file, --retry it if it was never completed, or remove its directory"
         )
     if open_ones:
@@ -91,11 +82,11 @@ def _check_file_systems(archive: Archive) -> None:
 
 
 def _apart(archive: Archive) -> RoundhouseError:
-    beside = archive.source.resolve().parent.parent / archive.folder.name
+    target = archive.source.resolve().parent.parent / archive.folder.name
     return RoundhouseError(
         f"{archive.source} and {archive.folder} are on different file systems, between which a directory cannot be "
         f"moved as a whole. Make the second a link into the first, and try again: rmdir {archive.folder}; "
-        f"mkdir {beside}; ln -s {beside} {archive.folder}"
+        f"mkdir {target}; ln -s {target} {archive.folder}"
     )
 
 
@@ -118,118 +109,6 @@ def _late(loaded: Round, archive: Archive) -> list[str]:
         newest = status.record.newest
         if newest is None or newest.closed:
             continue
-        if not record.void(status.record.directory, newest.number, Cause.ARCHIVED, "the round was put away"):
+        if not record.void(status.record.directory, newest.number, Cause.ARCHIVED, "the round was archived"):
             running.append(f"{status.experiment.path}: attempt {newest.number}")
     return running
-
-
-# ---------------------------------------------------------------------------------------------- documents
-
-
-def _write_documents(archive: Archive, loaded: Round, statuses: Sequence[ExperimentStatus]) -> None:
-    """The round file, the environments, the packages installed now, and the README."""
-    files.replace(archive.folder / f"{loaded.name}.yaml", loaded.file.read_bytes())
-    found = environments(statuses)
-    files.replace(archive.folder / ENVIRONMENT, files.dump({"environments": found}))
-    packages = sorted({f"{one.metadata['Name']}=={one.version}" for one in distributions()}, key=str.lower)
-    files.replace(archive.folder / PACKAGES, "\n".join([*packages, ""]).encode())
-    if (archive.folder / README).exists():  # edits by the user are kept
-        shutil.copy2(archive.folder / README, archive.folder / f"{README}.before")
-    files.replace(archive.folder / README, readme(loaded, statuses, found, archive.folder).encode())
-
-
-def environments(statuses: Iterable[ExperimentStatus]) -> list[dict[str, object]]:
-    """The environments of the completed attempts, each once with the number of attempts; the most frequent first."""
-    kinds: Counter[str] = Counter()
-    known: dict[str, dict[str, object]] = {}
-    for status in statuses:
-        done = status.record.completed
-        found = record.environments(status.record.directory).get(done.number) if done else None
-        if found:
-            kept = {key: value for key, value in found.items() if key not in ("version", "host")}
-            key = repr(sorted(kept.items(), key=str))
-            kinds[key] += 1
-            known[key] = kept
-    return [{"experiments": count, **known[key]} for key, count in kinds.most_common()]
-
-
-def readme(
-    loaded: Round,
-    statuses: Sequence[ExperimentStatus],
-    found: Sequence[Mapping[str, object]],
-    folder: Path,
-) -> str:
-    """README.md of an archived round: content, times, places, results, figures; and whether it was stopped early."""
-    states = Counter(status.action.state for status in statuses)
-    completed, over = states[State.COMPLETED], sum(states[state] for state in State if state.ended_well)
-    lines = [f"# Round {loaded.name}", ""]
-    parts = ", ".join(f"{states[state]} {state}" for state in State if states[state])
-    if over == len(statuses) and completed < over:
-        lines += [f"Pruned early, as the round file says, and therefore without results: {parts}.", ""]
-    if over < len(statuses):
-        lines += [
-            f"**Stopped before its end**: {completed} of {len(statuses)} experiments are completed ({parts}).",
-            "",
-        ]
-    lines += [
-        *_what(loaded, statuses),
-        "",
-        "## When and where",
-        "",
-        *_when_and_where(statuses, found),
-        "",
-        "## Results",
-        "",
-    ]
-    lines += [*_table(settings_of(statuses)), "", "## Contents", ""]
-    lines += [f"- `{RECORDS}/`: the records", f"- `{loaded.name}.yaml`: the round file"]
-    if any("code" in one for one in found):
-        lines += [f"- `{RECORDS}/{COPIES}/`: the copies of the code that ran"]
-    lines += [f"- `{ENVIRONMENT}`: the environments of the jobs; `{PACKAGES}`: the packages installed at this time"]
-    figures = sorted(folder.glob("plots/overviews/*.png")) + sorted(folder.glob("figures/*.png"))
-    lines += [f"- plots, figures, tables and report, if they were made; `python analysis/report.py --round "
-              f"{loaded.name}` makes plots, tables and report again", ""]  # fmt: skip
-    lines += [f"![{one.stem}]({one.relative_to(folder)})" for one in figures]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _what(loaded: Round, statuses: Sequence[ExperimentStatus]) -> list[str]:
-    groups = Counter(status.experiment.group for status in statuses)
-    of = f"study `{loaded.study}`" if loaded.study else "commands, or several studies"
-    return [
-        f"{len(statuses)} experiments of {of}: {', '.join(f'{count} `{group}`' for group, count in groups.items())}.",
-        *([f"{group} is compared with {baseline}." for group, baseline in loaded.baselines.items()]),
-    ]
-
-
-def _when_and_where(statuses: Sequence[ExperimentStatus], found: Sequence[Mapping[str, object]]) -> list[str]:
-    attempts = [one for status in statuses for one in status.record.runs if one.claim and not one.claim.void]
-    if not attempts:
-        return ["Nothing has run."]
-    starts = [one.claim.started for one in attempts if one.claim and one.claim.started]
-    ends = [one.result.at for one in attempts if one.result and one.result.at]
-    places = Counter(f"{one.opened.scheduler.get('kind')} on {one.opened.scheduler.get('server')}" for one in attempts)
-    lines = [f"- jobs of {place}: {count}" for place, count in places.items()]
-    if starts and ends:
-        lines.insert(0, f"- from {date_and_time(min(starts))} to {date_and_time(max(ends))} (UTC)")
-    for one in found:
-        facts = ", ".join(f"{key} {value}" for key, value in one.items() if key != "experiments" and value is not None)
-        lines.append(f"- {one['experiments']} completed with {facts}")
-    return lines
-
-
-def _table(settings: Sequence[Setting]) -> list[str]:
-    """Mean ± standard deviation over seeds of every final metric."""
-    if not settings:
-        return ["No experiment was completed, or none left a metric."]
-    names = list(dict.fromkeys(name for one in settings for name in one.values))
-    lines = [
-        "Mean ± standard deviation over seeds; ? where there is one seed.",
-        "",
-        f"| setting | seeds | {' | '.join(names)} |",
-        f"|---|---|{'---|' * len(names)}",
-    ]
-    for one in settings:
-        cells = [one.told(name) for name in names]
-        lines.append(f"| {one.name.replace('|', chr(92) + '|')} | {one.seeds} | {' | '.join(cells)} |")
-    return lines

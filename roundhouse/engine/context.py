@@ -38,7 +38,7 @@ class PassContext:
     run: Run
     python: str
     max_jobs: int | None = None
-    settle: float = 120.0  # seconds that a submission may take to appear in the queue
+    submission_delay: float = 120.0  # seconds that a submission may take to appear in the queue
     backoff: float = 600.0  # seconds to wait after "limit reached", unless the user has fewer jobs by then
     room: Callable[[], Room] | None = None  # what is free on the local machine now
     rounds: Path | None = None  # the folder of round files; default: rounds/ of the repository

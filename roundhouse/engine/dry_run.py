@@ -34,13 +34,15 @@ def write(jobs: Sequence[PlannedJob], round_name: str) -> tuple[Path | None, lis
             )
             continue
         numbers[job.kind] += 1
-        place = folder / f"{job.kind}_{numbers[job.kind]}"  # no script of a single job has this name
-        place.mkdir()
-        (place / job_group.SCRIPT).write_text(job.script(), encoding="utf-8")
+        directory = folder / f"{job.kind}_{numbers[job.kind]}"  # no script of a single job has this name
+        directory.mkdir()
+        (directory / job_group.SCRIPT).write_text(job.script(), encoding="utf-8")
         if job.kind == "array":
             tokens = [record.new_token() for _ in job.statuses]
-            (place / job_group.MANIFEST).write_text(manifest(job.statuses, tokens), encoding="utf-8")
-        lines.append(f"{job.kind:12} {_description(job)}: {' '.join(str(path) for path in sorted(place.iterdir()))}")
+            (directory / job_group.MANIFEST).write_text(manifest(job.statuses, tokens), encoding="utf-8")
+        lines.append(
+            f"{job.kind:12} {_description(job)}: {' '.join(str(path) for path in sorted(directory.iterdir()))}"
+        )
     return folder, lines
 
 

@@ -43,7 +43,7 @@ def _job_id(kind: str) -> str:
 
 
 def shell_quote(value: Any) -> str:
-    """The filter `sh`: one word for a shell, whatever it holds."""
+    """The filter `sh`: any text as one word for a shell."""
     text = str(value)
     if "\0" in text:
         raise RoundhouseError(f"{text!r} holds a NUL character, which no shell can take")
@@ -55,7 +55,7 @@ def directive(value: Any) -> str:
     text = str(value)
     if re.search(r"[\x00-\x1f\x7f]", text):
         raise RoundhouseError(
-            f"{text!r} holds a control character or a line break and cannot stand in a job script's header"
+            f"{text!r} holds a control character or a line break and cannot be used in a job script's header"
         )
     return text
 

@@ -75,7 +75,7 @@ def _query(
             make_directory(Archive.of(name, context.experiments, context.analysis or context.repository / "analysis"))
     snapshot = query_scheduler(context.scheduler, context.run, records)
     now = files.server_time(context.experiments) if act or context.experiments.exists() else time.time()
-    return snapshot, Clock(now, context.scheduler.grace, context.settle, context.backoff)
+    return snapshot, Clock(now, context.scheduler.grace, context.submission_delay, context.backoff)
 
 
 def _delete_jobs(

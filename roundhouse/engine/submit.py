@@ -49,12 +49,12 @@ class Submissions:
             waiting = [status for status in waiting if status.experiment.resources.pack is None]
             if waiting:
                 self._throttles = throttles(self.statuses, self.submitter.snapshot.scheduler or {}, self._at_once)
-        here = self.context.room() if self.context.room is not None and waiting else None
+        local_room = self.context.room() if self.context.room is not None and waiting else None
         refusals = self.submitter.refusals
         while waiting and self._room > 0:
             if refused := refusals.of(waiting[0].resources):
                 yield held_back(waiting.pop(0), refused)
-            elif here is not None and not here.take(waiting[0].resources):
+            elif local_room is not None and not local_room.take(waiting[0].resources):
                 yield replace(waiting.pop(0), action=SLOT_AWAITED)
             elif throttled := self._throttled(waiting):
                 yield from throttled
@@ -65,8 +65,8 @@ class Submissions:
                 batch, at_once = self._batch(waiting)
                 taken = {id(status) for status in batch}
                 waiting = waiting[1:] if len(batch) == 1 else [status for status in waiting if id(status) not in taken]
-                settled, again = self._submit(batch, at_once)
-                yield from settled
+                changed, again = self._submit(batch, at_once)
+                yield from changed
                 waiting = again + waiting
         for status in waiting:
             if refused := refusals.of(status.resources):
@@ -106,12 +106,12 @@ class Submissions:
                 replace(blocked(status, answer), record=record.read(status.record.directory)) for status in batch
             ], []
         left = {status.experiment.path for status in again}
-        settled = [
+        changed = [
             replace(status, action=action, record=record.read(status.record.directory))
             for status, action in zip(batch, actions, strict=True)
             if status.experiment.path not in left
         ]
-        return settled, again
+        return changed, again
 
     def _make_room(self, statuses: Sequence[ExperimentStatus], waiting: int, limit: int | None) -> None:
         """Determine how many of the waiting experiments may be submitted now, and the reason for the others."""

@@ -38,7 +38,7 @@ class Allocating:
         Returns the room that is left, and the statuses of these experiments.
         """
         folder = self.context.experiments / statuses[0].experiment.round
-        found = allocations.alive(folder, self.submitter.snapshot, self.clock.now, self.clock.settle)
+        found = allocations.alive(folder, self.submitter.snapshot, self.clock.now, self.clock.submission_delay)
         living = [(allocation, job) for allocation, job in found if allocation.resources == like]
         queues = allocations.queues(statuses, living)
         waiting = [status.experiment.path for queue in queues if not queue.stuck for status in queue.statuses]

@@ -55,14 +55,14 @@ class Submitter:
         """
         experiment, directory, number = status.experiment, status.record.directory, status.record.next_number
         token = record.new_token()
-        asked = resources or status.resources
-        script = self.script(status, token, asked)
+        wanted = resources or status.resources
+        script = self.script(status, token, wanted)
         try:
-            if not self._open(status, token, asked, os.path.relpath(shared, directory) if shared else None):
+            if not self._open(status, token, wanted, os.path.relpath(shared, directory) if shared else None):
                 return None, [_FASTER]
             path = record.attempt_directory(directory, number) / record.SCRIPT
             files.replace(path, script.encode())
-            answer = self.context.scheduler.submit(self.context.run, path, token, asked)
+            answer = self.context.scheduler.submit(self.context.run, path, token, wanted)
             if isinstance(answer, Submitted) and shared is None:
                 record.record_job_id(directory, number, answer.job_id)
             elif isinstance(answer, Unclear) and shared is None:
@@ -75,14 +75,14 @@ class Submitter:
         self.report.done.append((experiment, action))
         return answer, [action]
 
-    def script(self, status: ExperimentStatus, token: str, asked: Resources) -> str:
-        return self.context.script(status.experiment, status.record.next_number, token, asked, self.code(status))
+    def script(self, status: ExperimentStatus, token: str, wanted: Resources) -> str:
+        return self.context.script(status.experiment, status.record.next_number, token, wanted, self.code(status))
 
     def _open(
         self,
         status: ExperimentStatus,
         token: str,
-        asked: Resources,
+        wanted: Resources,
         shared: str | None = None,
         index: int | None = None,
     ) -> bool:
@@ -95,7 +95,7 @@ class Submitter:
             status.inputs.pinned,
             shared=shared,
             index=index,
-            resources=request(asked, experiment.resources),
+            resources=request(wanted, experiment.resources),
             code=self.code(status),
             pause_at=pause_at(experiment, status.record),
         )

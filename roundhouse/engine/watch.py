@@ -96,10 +96,10 @@ class Watch:
         """One pass: seconds to the next, None if it was the last."""
         try:
             passed = self.one_pass()
-        except NoPass as words:
+        except NoPass as reason:
             self.still += 1
             pause = pause_for(max(AT_LEAST, self.every or 0.0), self.still)
-            say(f"No pass was made: {words}. Next one in {pause:.0f} s.")
+            say(f"No pass was made: {reason}. Next one in {pause:.0f} s.")
             return pause
         first, changed = self.known is None, self._changed(passed)
         self.still = 0 if changed else self.still + 1
@@ -179,7 +179,7 @@ def moments(statuses: Sequence[ExperimentStatus], clock: Clock) -> Iterator[floa
             if expected is not None:
                 yield (newest.progress_at or newest.claim.at) + expected.usual - clock.now
         elif status.action.state is State.SUBMITTING:
-            yield newest.opened.at + clock.settle - clock.now
+            yield newest.opened.at + clock.submission_delay - clock.now
         elif newest.awaits_verdict:
             yield (newest.result_at or clock.now) + VERDICT_WITHIN - clock.now
         elif newest.cause is Cause.LIMIT and newest.claim is not None:
@@ -219,11 +219,11 @@ def _state(status: ExperimentStatus) -> str:
 
 def _line(status: ExperimentStatus) -> str:
     """The status of an experiment."""
-    told = tables.as_dict(status)
-    attempt = f", attempt {told['attempt']}" if (told["attempt"] or 0) > 1 else ""
-    best = f", best {told['metric_name']} {number(told['best'])}" if told["best"] is not None else ""
-    reason = f": {told['reason']}" if told["reason"] else ""
-    return f"{_state(status)}: {told['path']}{attempt}{best}{reason}"
+    values = tables.as_dict(status)
+    attempt = f", attempt {values['attempt']}" if (values["attempt"] or 0) > 1 else ""
+    best = f", best {values['metric_name']} {number(values['best'])}" if values["best"] is not None else ""
+    reason = f": {values['reason']}" if values["reason"] else ""
+    return f"{_state(status)}: {values['path']}{attempt}{best}{reason}"
 
 
 def say(line: str) -> None:

@@ -227,7 +227,7 @@ class Agent:
         run = self.context.run
         jobs = self.slots.query(run, (), ())
         snapshot = SchedulerSnapshot(jobs, self.slots.identity(run), within=self.allocation.name)
-        clock = Clock(files.server_time(self.context.experiments), self.slots.grace, self.context.settle)
+        clock = Clock(files.server_time(self.context.experiments), self.slots.grace, self.context.submission_delay)
         return _View(self.context, snapshot, clock, self._by_path, self._completed)
 
     def _reconcile_running(self, view: _View) -> None:

@@ -18,7 +18,7 @@ class Opened:
     `pause_at`: the epoch at which it pauses for a comparison with its group (see `halving`).
     `mark`: the attempt is not a run but a marker (retry, cancelled, archived, pruned), which takes the number of an
     attempt and is then void.
-    `shared`: the directory, seen from the experiment's, of a job that runs more than this attempt: an array, of which
+    `shared`: the directory, relative to the experiment's, of a job that runs more than this attempt: an array, of which
     the attempt is task `index`, or an allocation. The job then has the name of that directory, instead of the token.
     `resources`: the resource request of the job, as `retry.request` writes it; empty in older records.
     """

@@ -118,8 +118,8 @@ class Clock:
     """The file server's time, and how long to wait before an absent job counts as ended."""
 
     now: float
-    grace: float  # a job must be missing so long
-    settle: float  # a submission may take so long to show up
+    grace: float  # a job must be missing for so long
+    submission_delay: float  # a submission may take so long to appear in the queue
     limit_backoff: float = 600.0  # after "limit reached", unless the user has fewer jobs by then
 
 
@@ -184,9 +184,8 @@ def _alive(attempt: Attempt, job: Job, clock: Clock) -> Action:
     if job.state is JobState.RUNNING and attempt.claim is not None:
         silent = clock.now - max(attempt.progress_at or 0.0, attempt.claim.at)
         if silent > SILENT_AFTER:
-            return _nothing(
-                State.IN_PROGRESS, f"job {job.id} is running, but its last heartbeat was {silent / 60:.0f} min ago"
-            )
+            why = f"job {job.id} is running, but its last heartbeat was {silent / 60:.0f} min ago"
+            return _nothing(State.IN_PROGRESS, why)
     return _nothing(State.IN_PROGRESS, job.words if job.state is JobState.QUEUED else "")
 
 
@@ -196,9 +195,12 @@ def _unseen(attempt: Attempt, answer: Answer, clock: Clock) -> Action:
         return Action(Verb.ADOPT, State.IN_PROGRESS, f"found ended job {answer.id} by its name", job_id=answer.id)
     age = clock.now - attempt.opened.at
     answered = f". The answer to its submission: {attempt.opened.answer}" if attempt.opened.answer else ""
-    if age > clock.settle:
+    if age > clock.submission_delay:
         return Action(
-            Verb.VOID, State.PENDING, f"no job was seen within {clock.settle:.0f} s{answered}", Cause.UNCLAIMED
+            Verb.VOID,
+            State.PENDING,
+            f"no job was seen within {clock.submission_delay:.0f} s{answered}",
+            Cause.UNCLAIMED,
         )
     return _nothing(State.SUBMITTING, f"not seen by the scheduler yet ({age:.0f} s){answered}")
 
@@ -276,7 +278,7 @@ def _next_attempt(record: Record, inputs: Inputs, config_hash: str, retry: Retry
     if first is not None and dict(first.inputs) != dict(inputs.pinned):
         changed = [group for group in inputs.pinned if first.inputs.get(group) != inputs.pinned[group]]
         return _nothing(State.FAILED, f"{', '.join(changed) or 'an input'} changed since attempt 1")
-    reason = (
-        f"retry after: {newest.cause} ({newest.why})" if newest and newest.cause and not newest.cause.planned else ""
+    failed = newest is not None and newest.cause is not None and not newest.cause.planned
+    return Action(
+        Verb.SUBMIT, State.PENDING, f"retry after: {newest.cause} ({newest.why})" if newest and failed else ""
     )
-    return Action(Verb.SUBMIT, State.PENDING, reason)
