@@ -1,4 +1,4 @@
-"""The retry policy: how often an experiment is tried again, what its next job asks for, and how that is told."""
+"""The retry policy: how many attempts an experiment has, what its next job requests, and how both are shown."""
 
 from __future__ import annotations
 
