@@ -1,4 +1,4 @@
-"""Jobs that get more memory, more time or another node, on a real Slurm; and smaller parts of a batch, on the local machine."""
+"""Jobs that get more memory, more time or another node, on a real Slurm; and, locally, smaller parts of a batch."""
 
 from __future__ import annotations
 

@@ -7,32 +7,33 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from roundhouse.config.section import Section
+from roundhouse.config.section import Combination, Section
 from roundhouse.names import nearest
 from roundhouse.placeholders import parse_template
 
-Located = Sequence[tuple[str, Mapping[str, Any]]]  # (path, names) of a group's experiments
 Dependencies = dict[str, tuple[str, ...]]  # group: the paths in it that an experiment depends on
 
 
-def dependencies_of(sections: Mapping[str, Section], located: Mapping[str, Located]) -> dict[str, list[Dependencies]]:
+def dependencies_of(sections: Mapping[str, Section]) -> dict[str, list[Dependencies]]:
     """The dependencies of each experiment of each group, in order. Mistakes become problems of the file."""
-    found: dict[str, list[Dependencies]] = {name: [{} for _ in located[name]] for name in sections}
+    found: dict[str, list[Dependencies]] = {name: [{} for _ in one.combinations] for name, one in sections.items()}
     for name, section in sections.items():
         source = _source(section)
-        for group in source & located.keys():
-            paths = tuple(path for path, _ in located[group])
+        for group in source & sections.keys():
+            paths = tuple(one.path for one in sections[group].combinations)
             for one in found[name]:
                 one[group] = paths
         for target in [one for one in section.group.after if one not in source]:
             if target not in sections:
                 section.wrong(("after", target), f"unknown group {target!r}: {nearest(target, sections)}")
-            elif located[target]:
-                _add(section, target, located, found[name])
+            elif sections[target].combinations:
+                _add(section, sections[target], found[name])
     _check_groups_for_cycles(sections)
     for name, section in sections.items():
         if name in section.group.after:
-            graph = {path: one.get(name, ()) for (path, _), one in zip(located[name], found[name], strict=True)}
+            graph = {
+                one.path: paths.get(name, ()) for one, paths in zip(section.combinations, found[name], strict=True)
+            }
             cycle = _cycle(graph)
             if cycle:
                 message = f"experiments of group {name!r} depend on each other in a cycle: {_chain(cycle)}"
@@ -45,44 +46,42 @@ def _source(section: Section) -> set[str]:
     return {section.group.select.group} if section.group.select else set()
 
 
-def _add(section: Section, target: str, located: Mapping[str, Located], found: list[Dependencies]) -> None:
+def _add(section: Section, target: Section, found: list[Dependencies]) -> None:
     """Find in `target` the dependencies of each experiment of a group."""
-    place, own = ("after", target), located[section.name]
-    conditions = _conditions(section, target, located[target])
+    place, own = ("after", target.name), section.combinations
+    conditions = _conditions(section, target)
     if conditions is None:
         return
-    matching = _index(located[target], list(conditions))
+    matching = _index(target.combinations, list(conditions))
     unmatched = []
-    for (path, names), dependencies in zip(own, found, strict=True):
+    for one, dependencies in zip(own, found, strict=True):
         try:
-            wanted = tuple(_comparable(value(names)) for value in conditions.values())
+            wanted = tuple(_comparable(value(one.names)) for value in conditions.values())
         except ValueError as error:
             section.wrong(place, f"after of group {section.name!r}: {error}")
             return
         if wanted in matching:
-            dependencies[target] = matching[wanted]
+            dependencies[target.name] = matching[wanted]
         else:
-            unmatched.append(path)
+            unmatched.append(one.path)
     # A chain inside one group has a beginning: experiments there that match nothing have no dependencies.
-    if unmatched and (target != section.name or len(unmatched) == len(own)):
+    if unmatched and (target is not section or len(unmatched) == len(own)):
         more = f" (nor for {len(unmatched) - 1} more)" if len(unmatched) > 1 else ""
-        section.wrong(place, f"no experiment of group {target!r} matches `after` for {unmatched[0]}{more}")
+        section.wrong(place, f"no experiment of group {target.name!r} matches `after` for {unmatched[0]}{more}")
 
 
-def _conditions(
-    section: Section, target: str, targets: Located
-) -> dict[str, Callable[[Mapping[str, Any]], Any]] | None:
+def _conditions(section: Section, target: Section) -> dict[str, Callable[[Mapping[str, Any]], Any]] | None:
     """For each key in `after`, how its value follows from the experiment that depends; None if one is wrong."""
-    keys = {key for _, names in targets for key in names}
+    name, keys = target.name, {key for names in target.names for key in names}
     conditions: dict[str, Callable[[Mapping[str, Any]], Any]] = {}
-    for key, value in section.group.after[target].items():
+    for key, value in section.group.after[name].items():
         if key not in keys:
-            section.wrong(("after", target, key), f"group {target!r} has no config key {key!r}: {nearest(key, keys)}")
+            section.wrong(("after", name, key), f"group {name!r} has no config key {key!r}: {nearest(key, keys)}")
             return None
         try:
             conditions[key] = parse_template(value).value if isinstance(value, str) else _constant(value)
         except ValueError as error:
-            section.wrong(("after", target, key), f"after.{target}.{key}: {error}")
+            section.wrong(("after", name, key), f"after.{name}.{key}: {error}")
             return None
     return conditions
 
@@ -91,12 +90,12 @@ def _constant(value: Any) -> Callable[[Mapping[str, Any]], Any]:
     return lambda names: value
 
 
-def _index(targets: Located, keys: list[str]) -> dict[tuple[Any, ...], tuple[str, ...]]:
+def _index(targets: Sequence[Combination], keys: list[str]) -> dict[tuple[Any, ...], tuple[str, ...]]:
     """The paths of a group by the values of some keys; an experiment without one of them is left out."""
     found: dict[tuple[Any, ...], list[str]] = {}
-    for path, names in targets:
-        if all(key in names for key in keys):
-            found.setdefault(tuple(_comparable(names[key]) for key in keys), []).append(path)
+    for one in targets:
+        if all(key in one.names for key in keys):
+            found.setdefault(tuple(_comparable(one.names[key]) for key in keys), []).append(one.path)
     return {values: tuple(paths) for values, paths in found.items()}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import cache
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ from roundhouse.config.dependencies import dependencies_of
 from roundhouse.config.expressions import Expression
 from roundhouse.config.paths import ancestors_among, path_fault
 from roundhouse.config.round_schema import RoundFile
-from roundhouse.config.section import Section
+from roundhouse.config.section import Combination, Section
 from roundhouse.config.selections import check_halving, check_selection, selections_of
 from roundhouse.config.sweeps import rows_of
 from roundhouse.config.yaml_file import YamlFile
@@ -20,25 +20,7 @@ from roundhouse.model.retry_policy import Growth, RetryPolicy
 from roundhouse.placeholders import any_text, fill_words, parse_template, printable
 from roundhouse.schema import Location
 
-Names = Sequence[Mapping[str, Any]]
 Column = TypeVar("Column")
-
-
-@dataclass(frozen=True, slots=True)
-class Combination:
-    """One combination of values in a group, where it is written, and the config and path that follow from it.
-
-    `place` is relative to the group. `names`: the config, and what only paths, commands and expressions can name.
-    """
-
-    values: Mapping[str, Any]
-    place: Location
-    config: Mapping[str, Any]
-    names: Mapping[str, Any]
-    path: str
-
-    def __str__(self) -> str:
-        return _shown(self.values)
 
 
 def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
@@ -46,29 +28,28 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
     if not content.experiments:
         file.problem(("experiments",), "experiments is empty: a round has at least one group")
     sections = {group: Section(file, content, group) for group in content.experiments}
-    combined = {group: _combinations(section) for group, section in sections.items()}
-    _check_paths(sections, combined)
-    located = {group: [(one.path, one.names) for one in combinations] for group, combinations in combined.items()}
-    names = {group: [one.names for one in combinations] for group, combinations in combined.items()}
-    dependencies = dependencies_of(sections, located)
-    resources = {group: _resources(section, names[group]) for group, section in sections.items()}
+    for section in sections.values():
+        section.combinations = _combinations(section)
+    _check_paths(sections)
+    dependencies = dependencies_of(sections)
+    resources = {group: _resources(section) for group, section in sections.items()}
     retry = RetryPolicy().updated(content.retry)
     _check_retry(file, retry, resources)
     experiments: list[Experiment] = []
     for group, section in sections.items():
-        check_selection(section, sections, names)
-        check_halving(section, names[group])
+        check_selection(section, sections)
+        check_halving(section)
         baseline = section.group.baseline
         if baseline is not None:
             section.other_group(("baseline",), baseline, "a group cannot be its own baseline")
         study = _study(section)
         columns = zip(
-            combined[group],
+            section.combinations,
             resources[group],
-            _priorities(section, names[group]),
+            _priorities(section),
             dependencies[group],
-            _commands(section, names[group]),
-            selections_of(section, names[group]),
+            _commands(section),
+            selections_of(section),
             strict=True,
         )
         experiments += [
@@ -129,16 +110,16 @@ def _shown(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={any_text(value)}" for key, value in values.items()) or "its only combination"
 
 
-def _check_paths(sections: Mapping[str, Section], combined: Mapping[str, Sequence[Combination]]) -> None:
+def _check_paths(sections: Mapping[str, Section]) -> None:
     """No two experiments have one path, and none lies inside another's directory. One message per pair of groups."""
     owners: dict[str, tuple[str, Combination]] = {}
-    for group, combinations in combined.items():
+    for group, section in sections.items():
         rivals = set()
-        for one in combinations:
+        for one in section.combinations:
             rival, other = owners.setdefault(one.path, (group, one))
             if other is not one and rival not in rivals:
                 rivals.add(rival)
-                sections[group].wrong(one.place, _collision(group, one, rival, other))
+                section.wrong(one.place, _collision(group, one, rival, other))
     inside: dict[tuple[str, str], str] = {}
     for outer, inner in ancestors_among(owners).items():
         pair = owners[outer][0], owners[inner][0]
@@ -150,10 +131,10 @@ def _check_paths(sections: Mapping[str, Section], combined: Mapping[str, Sequenc
 def _collision(group: str, one: Combination, rival: str, other: Combination) -> str:
     both = {**other.config, **one.config}
     differing = [key for key in both if key not in one.config or one.config[key] != other.config.get(key, ...)]
-    whose = f"of group {rival!r} ({other})" if rival != group else f"of ({other})"
+    whose = f"of group {rival!r} ({_shown(other.values)})" if rival != group else f"of ({_shown(other.values)})"
     hint = f"they differ in {', '.join(differing)}" if differing else "their configs are equal"
     advice = "add a key that differs to the path" if differing else "remove one of them"
-    return f"path {one.path!r} of group {group!r} ({one}) is also that {whose}: {hint}; {advice}"
+    return f"path {one.path!r} of group {group!r} ({_shown(one.values)}) is also that {whose}: {hint}; {advice}"
 
 
 def _study(section: Section) -> str | None:
@@ -165,7 +146,7 @@ def _study(section: Section) -> str | None:
     return None if group.command else group.study or study
 
 
-def _resources(section: Section, names: Names) -> list[Resources]:
+def _resources(section: Section) -> list[Resources]:
     """The round's plain values, then its `when`, then the group's plain values, then its `when`: the last one wins."""
     layers: list[Mapping[str, Any]] = []
     holds: list[list[bool]] = []
@@ -175,12 +156,12 @@ def _resources(section: Section, names: Names) -> list[Resources]:
     ]
     for place, written in requests:
         layers.append(written)
-        holds.append([True] * len(names))
+        holds.append([True] * len(section.combinations))
         for number, conditional in enumerate(written.get("when", [])):
             layers.append(conditional)
             where = (*place, "when", number, "if")
-            condition = _computed(section, where, conditional["condition"], names, Expression.truth)
-            holds.append(condition or [False] * len(names))
+            condition = _computed(section, where, conditional["condition"], Expression.truth)
+            holds.append(condition or [False] * len(section.combinations))
 
     @cache
     def merged(applies: tuple[bool, ...]) -> Resources:
@@ -229,40 +210,36 @@ def _check_retry(file: YamlFile, retry: RetryPolicy, resources: Mapping[str, Seq
             file.problem(("retry", cause, "most"), f"retry.{cause}: {less}: raise it, or leave it out")
 
 
-def _priorities(section: Section, names: Names) -> list[float]:
+def _priorities(section: Section) -> list[float]:
     own = section.group.priority
     priority = section.content.priority if own is None else own
     if not isinstance(priority, str):
-        return [priority] * len(names)
+        return [priority] * len(section.combinations)
     place = ("priority",) if own is None else ("experiments", section.name, "priority")
-    return _computed(section, place, priority, names, Expression.number) or [0.0] * len(names)
+    return _computed(section, place, priority, Expression.number) or [0.0] * len(section.combinations)
 
 
 def _computed(
-    section: Section,
-    place: Location,
-    source: str,
-    names: Names,
-    value: Callable[[Expression, Mapping[str, Any]], Column],
+    section: Section, place: Location, source: str, value: Callable[[Expression, Mapping[str, Any]], Column]
 ) -> list[Column] | None:
     """An expression's value for each experiment of a group; None if there is none, which is a problem at `place`."""
     try:
         expression = Expression(source)
-        return [value(expression, one) for one in names]
+        return [value(expression, names) for names in section.names]
     except ValueError as error:
         section.file.problem(place, f"{error} (in group {section.name!r}){section.not_yet_known}")
         return None
 
 
-def _commands(section: Section, names: Names) -> Sequence[tuple[str, ...] | None]:
+def _commands(section: Section) -> Sequence[tuple[str, ...] | None]:
     """Each command with its placeholders filled in, except {directory}, which the job knows."""
-    command = section.group.command
+    command, number = section.group.command, len(section.combinations)
     if command is None:
-        return [None] * len(names)
+        return [None] * number
     if section.group.select is not None:
-        return [tuple(command)] * len(names)  # filled in when the selection is made
+        return [tuple(command)] * number  # filled in when the selection is made
     try:
-        return [fill_words(command, one, any_text) for one in names]
+        return [fill_words(command, names, any_text) for names in section.names]
     except ValueError as error:
         section.wrong(("command",), f"command of group {section.name!r}: {error}")
-        return [None] * len(names)
+        return [None] * number

@@ -1,13 +1,29 @@
-"""One group within its round file: where its mistakes are reported."""
+"""One group of a round file: its combinations, and where its mistakes are reported."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from roundhouse.config.round_schema import Group, RoundFile
 from roundhouse.config.yaml_file import YamlFile
 from roundhouse.names import nearest
 from roundhouse.schema import Location
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """One combination of values in a group, where it is written, and the config and path that follow from it.
+
+    `place` is relative to the group. `names`: the config, and what only paths, commands and expressions can name.
+    """
+
+    values: Mapping[str, Any]
+    place: Location
+    config: Mapping[str, Any]
+    names: Mapping[str, Any]
+    path: str
 
 
 @dataclass
@@ -18,10 +34,16 @@ class Section:
     content: RoundFile
     name: str
     is_sound: bool = True
+    combinations: list[Combination] = field(default_factory=list)
 
     @property
     def group(self) -> Group:
         return self.content.experiments[self.name]
+
+    @property
+    def names(self) -> list[Mapping[str, Any]]:
+        """The names of each combination."""
+        return [one.names for one in self.combinations]
 
     def writes(self, key: str) -> bool:
         """Whether the file has this key for the group."""
