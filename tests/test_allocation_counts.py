@@ -371,7 +371,7 @@ def test_an_agent_whose_slots_are_held_by_others_says_so_waits_and_ends_with_tha
     packed: Packed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(agent_module, "EVALUATE_EVERY", 0.05)
-    monkeypatch.setattr(allocation, "HELD_FOR", 0.3)
+    monkeypatch.setattr(agent_module, "HELD_FOR", 0.3)
     agent = packed.agent({"all": group("a", "true")}, 1)
     with holding(agent) as stray:
         agent.run()
@@ -436,4 +436,4 @@ def test_an_agent_for_the_present_code_runs_it_whatever_has_run_before(packed: P
     one = replace(agent.experiments[0], snapshot=True)
     ran = Opened("rhold", {}, one.config_hash(), {}, code="old")
     assert record.open_attempt(packed.directory("a"), 1, ran)
-    assert agent.place.copies.of(one, record.read(packed.directory("a"))) == "new"
+    assert agent.context.copies.of(one, record.read(packed.directory("a"))) == "new"

@@ -87,7 +87,7 @@ def test_a_slurm_that_is_down_is_waited_for(tmp_path: Path) -> None:
         wait_for(lambda: rounds.record("running").completed, "the job itself writes that it is completed")
         told = rounds.call()
         assert told.returncode == TROUBLE
-        assert "nothing is judged or submitted: scontrol (exit 1)" in told.stderr
+        assert "nothing was changed: scontrol (exit 1)" in told.stderr
         assert rounds.state("running") == "completed"
         cluster.start_controller()
         rounds.pass_until_done()

@@ -230,7 +230,7 @@ def test_a_limit_is_told_when_it_is_new(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_pause_that_follows_from_a_long_pass_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     watched(passed([row()], took=60, asking=1), passed([ENDED], code=DONE))
-    told = "Next pass in 300 s: this one took 60 s, 1 of them to ask the scheduler."
+    told = "Next pass in 300 s: this one took 60 s, 1 of them for the scheduler's answer."
     assert told in capsys.readouterr().out
 
 
@@ -247,7 +247,7 @@ def test_a_mistake_in_the_round_file_is_told_once_and_the_last_round_goes_on(
         return found
 
     latest = Latest(first, read)
-    assert [latest.look() for _ in range(4)] == [first, first, first, second]
+    assert [latest.reload() for _ in range(4)] == [first, first, first, second]
     assert capsys.readouterr().err.splitlines() == ["r.yaml:3: wrong", "stale file handle"]
 
 
