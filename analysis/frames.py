@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.rounds import Entry, Metrics, Place, RoundRecords, metrics_of, read_round
 from roundhouse.store import record
-from roundhouse.views import eta
+from roundhouse.views import measured
 
 HEAD = ("path", "group", "study", "state", "cause", "reason")
 NO_EPOCHS = ["path", "stage", "epoch"]
@@ -104,7 +104,7 @@ def spans_of(entry: Entry) -> list[tuple[float, float]]:
 
     An attempt whose job left no result counts to the moment at which a pass closed it, an upper bound.
     """
-    return eta.spans(entry.row.record)
+    return measured.spans(entry.row.record)
 
 
 def moment(seconds: float | None) -> pd.Timestamp | None:

@@ -16,8 +16,8 @@ from roundhouse.model.attempt import Progress
 from roundhouse.model.causes import Cause
 from roundhouse.model.plan import State
 from roundhouse.store import logs
-from roundhouse.views import eta
-from roundhouse.views.eta import Work
+from roundhouse.views import eta, measured
+from roundhouse.views.eta import Workload
 
 ORDER = (
     State.COMPLETED,
@@ -57,12 +57,12 @@ class Known:
     @property
     def running(self) -> bool:
         """Whether a job holds its newest attempt; one that is only queued does not run."""
-        return eta.is_running(self.entry.row)
+        return measured.is_running(self.entry.row)
 
     @cached_property
     def progress(self) -> Progress | None:
         """The furthest that an attempt has come, the newest first that told how far it is to go."""
-        return eta.progress_of(self.entry.row.record)
+        return measured.progress_of(self.entry.row.record)
 
     @property
     def done(self) -> int:
@@ -145,13 +145,13 @@ def prospect(known: Sequence[Known]) -> Prospect:
     An experiment's own seconds per epoch count for its epochs to come; without them, the median of completed ones of
     its group and data set, else of its group. What failed, is blocked or was cancelled does not count.
     """
-    found = eta.outlook([_work(one) for one in known])
+    found = eta.estimate([_work(one) for one in known])
     return Prospect(found.end.usual if found.end else None, found.ahead, found.running, found.uncounted, found.basis)
 
 
-def _work(one: Known) -> Work:
+def _work(one: Known) -> Workload:
     """As the record tells it, but for what its metrics tell better. Those of another group are nothing like it."""
-    work = eta.work_of(one.entry.row)
+    work = eta.workload_of(one.entry.row)
     return work._replace(pace=one.pace, done=one.done, planned=one.planned, like=work.like[:2])
 
 

@@ -39,7 +39,7 @@ from analysis.script import add_folders, carry_out, place_from
 from roundhouse.model.attempt import Claim
 from roundhouse.model.causes import Cause
 from roundhouse.store import logs
-from roundhouse.views.tables import as_dict
+from roundhouse.views.status_json import as_dict
 
 VERSION = 1
 

@@ -20,9 +20,8 @@ from markupsafe import Markup
 
 from analysis.page.rows import amount, is_share, table
 from analysis.standing import LOGS, Changes, Failure, Known, Leaders, Prospect, Spread, Use
-from roundhouse.formatting import counted, date_and_time
+from roundhouse.formatting import counted, date_and_time, duration
 from roundhouse.model.plan import State
-from roundhouse.views.eta import duration
 
 HERE = Path(__file__).parent
 SYMBOLS = {

@@ -18,7 +18,7 @@ from roundhouse.model.plan import Action, Answer, Clock, State, Verb
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import metrics, record
 from roundhouse.store.markers import mark
-from roundhouse.views import tables
+from roundhouse.views import status_json
 
 MOST_STEPS = 3  # for one experiment in one pass
 
@@ -115,6 +115,6 @@ class Reconciler:
                 record.link_outputs(rec)
                 record.fold(rec)
             if rec.attempts or (rec.damage and rec.readable):
-                record.write_status(rec.directory, tables.status_of(status))
+                record.write_status(rec.directory, status_json.file_content(status))
         except OSError as error:
             self.report.trouble.append(f"{status.experiment.path}: its files could not be updated: {error}")

@@ -17,6 +17,8 @@ from roundhouse.model.causes import Cause
 from roundhouse.model.plan import VERDICT_WITHIN, Clock, State
 from roundhouse.model.status import ExperimentStatus, goes_on
 from roundhouse.views import eta, tables
+from roundhouse.views.measured import is_running
+from roundhouse.views.status_json import as_dict
 
 AT_LEAST = 30.0  # seconds between two passes: many people share the scheduler
 SHARE = (
@@ -140,7 +142,7 @@ class Watch:
             say("The pass failed. Nothing was lost.")
         if not report.blind:
             summary = tables.summary(passed.round.name, report.statuses, len(passed.round.experiments))
-            say(" ".join([summary, *eta.told(report.statuses, time.time())]))
+            say(" ".join([summary, *eta.lines(report.statuses, time.time())]))
 
 
 # ---------------------------------------------------------------------------------------------------- how long to wait
@@ -166,14 +168,14 @@ def pause_after(passed: Passed, still: int, every: float | None) -> float:
 
 def moments(statuses: Sequence[ExperimentStatus], clock: Clock) -> Iterator[float]:
     """Expected events, in seconds from `clock.now`: the end of a job or of a wait. Below 0: it is late."""
-    left = eta.left_of([eta.work_of(status) for status in statuses])
+    left = eta.left_of([eta.workload_of(status) for status in statuses])
     for status in statuses:
         newest = status.record.newest
         if newest is None or not goes_on(status):
             continue
         if newest.gone_at is not None and not newest.closed:
             yield newest.gone_at + clock.grace - clock.now
-        elif newest.claim is not None and eta.is_running(status):
+        elif newest.claim is not None and is_running(status):
             yield newest.claim.at + status.experiment.resources.walltime_s - clock.now
             expected = left[status.experiment.path]
             if expected is not None:
@@ -219,7 +221,7 @@ def _state(status: ExperimentStatus) -> str:
 
 def _line(status: ExperimentStatus) -> str:
     """The status of an experiment."""
-    values = tables.as_dict(status)
+    values = as_dict(status)
     attempt = f", attempt {values['attempt']}" if (values["attempt"] or 0) > 1 else ""
     best = f", best {values['metric_name']} {number(values['best'])}" if values["best"] is not None else ""
     reason = f": {values['reason']}" if values["reason"] else ""

@@ -29,7 +29,7 @@ from roundhouse.model.evaluate import Evaluation, completed
 from roundhouse.model.experiment import Experiment, Resources
 from roundhouse.model.plan import Clock, State, Verb
 from roundhouse.model.status import ExperimentStatus
-from roundhouse.schedulers.in_allocation import Slots
+from roundhouse.schedulers.allocation_slots import AllocationSlots
 from roundhouse.store import record
 
 REAP_EVERY = 0.02  # seconds between checks for jobs that have ended
@@ -75,7 +75,7 @@ class Agent:
     allocation: Allocation
     directory: Path  # the allocation's own
     context: PassContext
-    slots: Slots
+    slots: AllocationSlots
     experiments: Sequence[Experiment]
     ends: float
     stop_signal: int | None = None  # the signal that ends it

@@ -16,8 +16,8 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.jobs.agent import Agent, may_take
 from roundhouse.machine.pool import Pool, make_pool
 from roundhouse.model.experiment import Experiment
+from roundhouse.schedulers.allocation_slots import AllocationSlots
 from roundhouse.schedulers.base import Output
-from roundhouse.schedulers.in_allocation import Slots
 from roundhouse.store import job_group
 from roundhouse.store.archive import Archive, refuse_archived
 
@@ -59,7 +59,7 @@ def prepare(directory: Path, job_id: str, started: float) -> Agent:
     refuse_archived(Archive.of(allocation.round, experiments, Path(allocation.analysis)))
     site = replace(load_site(allocation.site, repository / "sites", ""), modules=[], setup=[], environment={})
     loaded = load_round(allocation.round, Path(allocation.rounds)).at(site.retry)
-    slots = Slots(_pool(allocation, loaded.experiments, repository), allocation.identity, job_id)
+    slots = AllocationSlots(_pool(allocation, loaded.experiments, repository), allocation.identity, job_id)
     context = PassContext(experiments, repository, site, slots, _no_command, site.python or sys.executable)
     context.packed, context.current_code = True, allocation.current_code
     if allocation.code is not None:
