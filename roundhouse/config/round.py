@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ class Round:
     study: str | None
     experiments: list[Experiment]
     baselines: dict[str, str]
-    retry: Mapping[str, Any]
+    retry: Mapping[str, Any] = field(default_factory=dict)
 
     def at(self, site_retry: Mapping[str, Any]) -> Round:
         """The round at a site: its `retry` overrides the site's, key by key."""
