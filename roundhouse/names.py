@@ -1,4 +1,4 @@
-"""Names that users type: which are valid, and the nearest one that exists."""
+"""Names that the user types: which are legal, and the nearest one that exists."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ def is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def is_identifier(name: str) -> bool:
+    """Whether a config key or a study can have this name: ASCII letters, digits and _, no digit first."""
+    return name.isidentifier() and name.isascii()
+
+
 def nearest(name: str, known: Iterable[str], most: int = MOST) -> str:
     """The end of a message about an unknown name: `did you mean 'grid'?`, or `most` names where none is near."""
     from difflib import get_close_matches
@@ -23,5 +28,5 @@ def nearest(name: str, known: Iterable[str], most: int = MOST) -> str:
     if close:
         return f"did you mean {by_lower[close[0]]!r}?"
     named = sorted(by_lower.values())
-    told = ", ".join(named[:most]) + (f", and {len(named) - most} more" if len(named) > most else "")
-    return f"there {'is' if len(named) == 1 else 'are'} {told or 'none'}"
+    listed = ", ".join(named[:most]) + (f", and {len(named) - most} more" if len(named) > most else "")
+    return f"there {'is' if len(named) == 1 else 'are'} {listed or 'none'}"

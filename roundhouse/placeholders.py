@@ -1,4 +1,4 @@
-"""Text with {placeholders} for the keys of a config. Pure."""
+"""Text with {placeholders} for the keys of a config."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def plain_text(value: Any) -> str:
         return value
     kind = "list" if isinstance(value, list) else "mapping" if isinstance(value, dict) else ""
     if kind:
-        raise ValueError(f"is a {kind}, which has no place in a path")
+        raise ValueError(f"is a {kind}, which a path cannot contain")
     return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
 
 
@@ -66,7 +66,7 @@ class Template:
 
 @lru_cache(maxsize=1024)
 def parse_template(text: str) -> Template:
-    """Read `a/{name}/b`, where {{ and }} stand for braces. ValueError says what is wrong with it."""
+    """Read `a/{name}/b`, where {{ and }} stand for braces. ValueError if it is not a template."""
     literals, names, end = [""], [], 0
     for token in _TOKEN.finditer(text):
         literals[-1] += text[end : token.start()]
@@ -77,7 +77,7 @@ def parse_template(text: str) -> Template:
         if token.group(1) is None:
             raise ValueError(f"{text!r} has a lone {token.group()}: write {token.group() * 2} for a brace")
         if not token.group(1).isidentifier():
-            raise ValueError(f"{text!r} has {token.group()}: braces hold the name of a config key and nothing else")
+            raise ValueError(f"{text!r} has {token.group()}: only the name of a config key can be between braces")
         names.append(token.group(1))
         literals.append("")
     literals[-1] += text[end:]
@@ -85,9 +85,9 @@ def parse_template(text: str) -> Template:
 
 
 def fill_words(words: Sequence[str], values: Mapping[str, Any], text: Callable[[Any], str]) -> tuple[str, ...]:
-    """The words of a command with their names filled in, but for {directory}, which the job knows.
+    """The words of a command with their names filled in, except {directory}, which the job knows.
 
-    ValueError: a name that is not among the values.
+    ValueError for a name without a value.
     """
     templates = [parse_template(word) for word in words]
     known = {**values, "directory": "{directory}"}
@@ -103,5 +103,5 @@ def printable(config: Mapping[str, Any], subsets: Collection[str]) -> Mapping[st
 
 
 def name_of(key: str) -> str:
-    """What paths call the value of a key of `combinations`."""
+    """The name of a value of `combinations` in paths."""
     return f"{key}_name"

@@ -67,7 +67,7 @@ def test_a_group_that_waits_for_itself_cannot_pause_for_itself(tmp_path: Path) -
     (tmp_path / "r.yaml").write_text(
         f"round: r\nstudy: s\nexperiments:\n  g: {{{group}, halving: {{metric: a, mode: min, every: 1}}}}\n"
     )
-    with pytest.raises(RoundhouseError, match="r.yaml:4: group 'g' waits for itself"):
+    with pytest.raises(RoundhouseError, match="r.yaml:4: group 'g' depends on itself"):
         load_round("r", tmp_path)
 
 

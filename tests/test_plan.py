@@ -16,7 +16,8 @@ from roundhouse.model.attempt import Attempt, Claim, Opened, Progress, Record, R
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Pack, Resources
 from roundhouse.model.plan import Action, Answer, Clock, Inputs, State, Unknown, Verb, decide
-from roundhouse.model.retry import HARD_LIMIT, SOFT_LIMIT, RetryPolicy, next_resources, request
+from roundhouse.model.retry import next_resources, request
+from roundhouse.model.retry_policy import HARD_LIMIT, SOFT_LIMIT, RetryPolicy
 
 NOW = 100_000.0
 CLOCK = Clock(NOW, grace=180.0, submission_delay=120.0)
@@ -288,7 +289,7 @@ def test_a_fault_of_its_own_is_tried_twice(cause: Cause) -> None:
     assert again.reason == f"retry after: {cause} (the reason)"
     failed = decided([one] * HARD_LIMIT)
     assert outcome(failed) == (Verb.NOTHING, State.FAILED)
-    assert failed.reason == f"failed 2 times, at last by {cause}: the reason"
+    assert failed.reason == f"failed 2 times; last cause: {cause}: the reason"
     assert failed.cause is cause
 
 
@@ -317,7 +318,7 @@ def test_a_fault_of_others_is_tried_twenty_times_in_a_row_without_an_epoch(cause
     assert decided([one] * (SOFT_LIMIT - 1)).verb is Verb.SUBMIT
     failed = decided([one] * SOFT_LIMIT)
     assert failed.state is State.FAILED
-    assert failed.reason == f"taken down 20 times without one new epoch, at last by {cause}: drained"
+    assert failed.reason == f"interrupted 20 times without a new epoch; last cause: {cause}: drained"
     got_on = [one] * 15 + [ended(cause, gained=True)] + [one] * 15
     assert decided(got_on).verb is Verb.SUBMIT
 

@@ -357,7 +357,7 @@ def test_keys_that_the_baseline_does_not_vary_or_the_run_lacks_are_not_compared(
     ("named", "message"),
     [
         ("plane", r"small\.yaml:6.*no other group is called 'plane': did you mean 'plain'\?"),
-        ("other", r"small\.yaml:6.*no other group is called 'other': a group is no baseline of itself"),
+        ("other", r"small\.yaml:6.*no other group is called 'other': a group cannot be its own baseline"),
     ],
 )
 def test_a_baseline_that_is_no_other_group_is_told_with_file_line_and_nearest_name(

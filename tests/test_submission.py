@@ -22,7 +22,8 @@ from roundhouse.model.attempt import Opened
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment, Pack, Resources
 from roundhouse.model.plan import State, Verb
-from roundhouse.model.retry import RetryPolicy, exhausted
+from roundhouse.model.retry import exhausted
+from roundhouse.model.retry_policy import RetryPolicy
 from roundhouse.model.status import ExperimentStatus, goes_on
 from roundhouse.model.throttle import Throttle
 from roundhouse.store import job_group, record

@@ -14,7 +14,7 @@ class Expression:
     """A Jinja expression on a config, computed once for each set of values of the keys that it names."""
 
     def __init__(self, source: str) -> None:
-        """ValueError if it is no expression."""
+        """ValueError if it is not an expression."""
         from jinja2 import StrictUndefined, TemplateError, meta
         from jinja2.sandbox import SandboxedEnvironment
 
@@ -24,7 +24,7 @@ class Expression:
             self._compute = environment.compile_expression(source, undefined_to_none=False)
             self._names = sorted(meta.find_undeclared_variables(environment.parse("{{ (" + source + ") }}")))
         except TemplateError as error:
-            raise ValueError(f"{source!r} is no expression: {error}") from None
+            raise ValueError(f"{source!r} is not an expression: {error}") from None
         self._source = source
         self._known: dict[tuple[Any, ...], Any] = {}
 
@@ -50,7 +50,7 @@ class Expression:
 
         try:
             value = self._compute(config)
-            return str(value) if isinstance(value, Undefined) else value  # the text of what is undefined is an error
+            return str(value) if isinstance(value, Undefined) else value  # the text of an undefined name is an error
         except UndefinedError as error:
             unknown = [name for name in self._names if name not in config]
             hint = f": {nearest(unknown[0], config)}" if unknown else ""

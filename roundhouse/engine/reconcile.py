@@ -51,7 +51,6 @@ class Reconciler:
             answer=self._answer,
             scheduler=self.snapshot.scheduler,
             query_error=self.snapshot.error,
-            retry=self.context.site.retry.written(),
             refusal=self._refusal,
             details=details,
         )

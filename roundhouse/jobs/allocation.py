@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from roundhouse.engine import allocations
@@ -56,8 +57,8 @@ def prepare(directory: Path, job_id: str, started: float) -> Agent:
         job_group.write_id(directory, job_id)
     experiments = directory.parent.parent.parent
     refuse_archived(Archive.of(allocation.round, experiments, Path(allocation.analysis)))
-    loaded = load_round(allocation.round, Path(allocation.rounds))
-    site = load_site(allocation.site, repository / "sites", "").model_copy(update=_DONE)
+    site = replace(load_site(allocation.site, repository / "sites", ""), modules=[], setup=[], environment={})
+    loaded = load_round(allocation.round, Path(allocation.rounds)).at(site.retry)
     slots = AllocationSlots(_pool(allocation, loaded.experiments, repository), allocation.identity, job_id)
     context = PassContext(experiments, repository, site, slots, _no_command, site.python or sys.executable)
     context.packed, context.current_code = True, allocation.current_code
@@ -65,9 +66,6 @@ def prepare(directory: Path, job_id: str, started: float) -> Agent:
         context.copies.present[allocation.round] = allocation.code
     wanted = sorted(loaded.experiments, key=lambda one: -one.priority)
     return Agent(allocation, directory, context, slots, wanted, started + allocation.resources.walltime_s)
-
-
-_DONE: Mapping[str, object] = {"modules": [], "setup": [], "environment": {}}  # by the allocation's own script
 
 
 def _no_command(argv: Sequence[str]) -> Output:

@@ -16,7 +16,6 @@ from roundhouse.model.attempt import Record
 from roundhouse.model.experiment import Experiment
 from roundhouse.model.halving import compare_at_rungs
 from roundhouse.model.plan import Action, Answer, Clock, Inputs, State, Verb, decide
-from roundhouse.model.retry import Written, policy_of
 from roundhouse.model.selection import Metrics, Selections
 from roundhouse.model.status import ExperimentStatus
 
@@ -32,7 +31,6 @@ class Evidence:
     `answer`: what the scheduler reports for the newest attempt of a record.
     `scheduler`: the identity of the scheduler, as job.json names it; None if it is unknown.
     `query_error`: why the scheduler could not be queried; nothing is submitted or pruned then.
-    `retry`: the retry rules of the site.
     `refusal`: why a pending experiment cannot start (study check, copy of the code); empty if it can.
     `details`: what logs and config.yaml add to the reason of a state that the user must act on.
     """
@@ -43,7 +41,6 @@ class Evidence:
     answer: Callable[[Experiment, Record], Answer] = lambda experiment, record: NOT_QUERIED
     scheduler: Mapping[str, str] | None = None
     query_error: str = ""
-    retry: Written = ()
     refusal: Callable[[Experiment, Record], str] = lambda experiment, record: ""
     details: Callable[[Experiment, Record, State], str] = lambda experiment, record, state: ""
 
@@ -131,9 +128,9 @@ class Evaluation:
         """The status of one experiment whose dependencies are evaluated."""
         evidence, rec = self._evidence, self._evidence.records[experiment.path]
         experiment = self._selections.resolve(experiment)
-        inputs, retry = inputs_of(experiment, self.statuses), policy_of(evidence.retry, experiment.retry)
+        inputs = inputs_of(experiment, self.statuses)
         answer, expected = evidence.answer(experiment, rec), expected_hash(experiment, rec)
-        action = decide(rec, answer, inputs, evidence.clock, expected, evidence.scheduler, retry)
+        action = decide(rec, answer, inputs, evidence.clock, expected, evidence.scheduler, experiment.retry)
         # Experiments with open dependencies are checked too: their mistakes are reported at once.
         waiting = action.state is State.PENDING and action.verb in (Verb.NOTHING, Verb.SUBMIT)
         refusal = evidence.refusal(experiment, rec) if waiting else ""
@@ -144,7 +141,7 @@ class Evaluation:
         if action.state.needs_user and rec.runs:
             action = replace(action, reason=action.reason + evidence.details(experiment, rec, action.state))
         job_state = answer.state.value if isinstance(answer, Job) else None
-        return ExperimentStatus(experiment, rec, action, inputs, job_state, refusal, retry)
+        return ExperimentStatus(experiment, rec, action, inputs, job_state, refusal)
 
 
 def inputs_of(experiment: Experiment, statuses: Mapping[str, ExperimentStatus]) -> Inputs:

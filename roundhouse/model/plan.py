@@ -13,7 +13,8 @@ from typing import Any
 from roundhouse.model.answers import Job, JobState, QueryFailed
 from roundhouse.model.attempt import Attempt, Record
 from roundhouse.model.causes import Cause
-from roundhouse.model.retry import RetryPolicy, exhausted
+from roundhouse.model.retry import exhausted
+from roundhouse.model.retry_policy import RetryPolicy
 
 SILENT_AFTER = 1800.0  # seconds without a heartbeat before a running job is reported
 VERDICT_WITHIN = 180.0  # seconds to wait for the exit cause reported by the scheduler, before the next attempt

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from roundhouse.model.attempt import Attempt, Record
 from roundhouse.model.experiment import Experiment, Resources
 from roundhouse.model.plan import Action, Inputs, State
-from roundhouse.model.retry import RetryPolicy, next_resources
+from roundhouse.model.retry import next_resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +20,11 @@ class ExperimentStatus:
     inputs: Inputs
     job_state: str | None = None
     refusal: str = ""  # why it cannot start: from its study's check, or from the scheduler for every job
-    retry: RetryPolicy = RetryPolicy()
 
     @property
     def resources(self) -> Resources:
         """The resource request of its next job: that of the round file, or more, after attempts ran short of it."""
-        return next_resources(self.experiment.resources, self.record.attempts, self.retry)
+        return next_resources(self.experiment.resources, self.record.attempts, self.experiment.retry)
 
     @property
     def shown(self) -> Attempt | None:

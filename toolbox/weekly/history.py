@@ -68,7 +68,7 @@ def state_after(entry: Entry, attempts: tuple[Attempt, ...]) -> State:
     inputs = Inputs(known.runs[0].opened.inputs if known.runs else None)
     clock, answer = Clock(0.0, 0.0, 0.0), QueryFailed("no scheduler is queried here")
     expected = expected_hash(entry.row.experiment, known)
-    return decide(known, answer, inputs, clock, expected, retry=entry.row.retry).state
+    return decide(known, answer, inputs, clock, expected, retry=entry.row.experiment.retry).state
 
 
 def attempts_until(entry: Entry, moment: float) -> tuple[Attempt, ...]:
