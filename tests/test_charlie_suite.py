@@ -34,12 +34,20 @@ from synthetic_rounds import write_charlie
 from analysis import charlie, comparison, representation, style
 from analysis.comparison import Comparison, Interval
 from analysis.distillation import suite
-from analysis.distillation.effects import DISTILLED, MORE_ALPHA, SAME_ALPHA, SHRUNK, Family, as_table, families
+from analysis.distillation.effects import (
+    DISTILLED,
+    MORE_ALPHA,
+    SAME_ALPHA,
+    SHRUNK,
+    ComparisonFamily,
+    as_table,
+    families,
+)
 from analysis.distillation.measures import MEASURES, similarities
-from analysis.distillation.runs import FIELDS, TEACHER, Block, Run, Runs, Setting, runs_of
+from analysis.distillation.runs import FIELDS, TEACHER, Block, CompletedRun, CompletedRuns, MethodSetting, runs_of
 from analysis.distillation.summary import _questions
-from analysis.gallery import FORMATS, Picture, write_picture
-from analysis.rounds import Place, read_round
+from analysis.figure_store import FORMATS, StoredFigure, write_figure
+from analysis.rounds import Folders, read_round
 from roundhouse.settings import Settings
 from roundhouse.training.loop import run as run_training
 from studies.distillation import build, task
@@ -160,7 +168,7 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 def test_the_shipped_records_are_small_and_have_no_weights(shipped: Path) -> None:
     assert ARCHIVE.stat().st_size < 1.6e6
-    place = Place(shipped / "experiments", shipped / "rounds", shipped / "analysis")
+    place = Folders(shipped / "experiments", shipped / "rounds", shipped / "analysis")
     for name, count in (("charlie_smoke", 40), ("control_smoke", 8)):
         found = read_round(name, place)
         assert [str(one.state) for one in found.entries] == ["completed"] * count
@@ -276,7 +284,7 @@ def test_what_nst_is_trained_on_is_no_evidence() -> None:
     material = cast(Any, SimpleNamespace(intervals={}, baseline_label="undistilled student"))
     told = {}
     for method, measure in (("nst", "cka_pooled"), ("logit", "cka_pooled"), ("nst", "procrustes")):
-        family = Family(MEASURES[measure], DISTILLED, {Setting(method, 0.5): result})
+        family = ComparisonFamily(MEASURES[measure], DISTILLED, {MethodSetting(method, 0.5): result})
         told[method, measure] = "\n".join(_questions([family], material))
     assert [key for key, text in told.items() if "a check that works, no evidence" in text] == [("nst", "cka_pooled")]
 
@@ -284,23 +292,23 @@ def test_what_nst_is_trained_on_is_no_evidence() -> None:
 # Pairs
 
 
-def grid(datasets: int = 4, seeds: int = 3) -> Runs:
+def grid(datasets: int = 4, seeds: int = 3) -> CompletedRuns:
     """Runs like charlie's and its control's, without records."""
-    methods = [Setting(method, alpha) for method in (*NULLS, "logit", "fitnets") for alpha in ALPHAS]
-    known = [*methods, *(Setting("control", alpha) for alpha in (0.0, *ALPHAS)), Setting("plain", None)]
+    methods = [MethodSetting(method, alpha) for method in (*NULLS, "logit", "fitnets") for alpha in ALPHAS]
+    known = [*methods, *(MethodSetting("control", alpha) for alpha in (0.0, *ALPHAS)), MethodSetting("plain", None)]
     blocks = [Block(f"data{one}", seed) for one in range(datasets) for seed in range(seeds)]
-    runs = tuple(Run("grid", cast(Any, None), one, block) for one in known for block in blocks)
-    return Runs("grid", runs, (), tuple(dict.fromkeys(one.method for one in methods)))
+    runs = tuple(CompletedRun("grid", cast(Any, None), one, block) for one in known for block in blocks)
+    return CompletedRuns("grid", runs, (), tuple(dict.fromkeys(one.method for one in methods)))
 
 
-def frame_of(runs: Runs, accuracy: Callable[[Run], float]) -> pd.DataFrame:
+def frame_of(runs: CompletedRuns, accuracy: Callable[[CompletedRun], float]) -> pd.DataFrame:
     return pd.DataFrame([
         {"method": run.setting.method, "alpha": run.setting.alpha, "dataset": run.block.dataset, "seed": run.block.seed,
          "accuracy": accuracy(run)} for run in runs.runs
     ])  # fmt: skip
 
 
-def by_question(frame: pd.DataFrame, runs: Runs) -> dict[str, Family]:
+def by_question(frame: pd.DataFrame, runs: CompletedRuns) -> dict[str, ComparisonFamily]:
     return {one.question: one for one in families(frame, runs)}
 
 
@@ -308,12 +316,12 @@ def test_differences_are_of_equal_data_set_and_seed_and_distilled_minus_baseline
     runs = grid(datasets=2, seeds=2)
     added = {"logit": {0.25: 0.01, 0.5: 0.02, 0.75: 0.04}, "control": {0.0: 0.0, 0.25: -0.01, 0.5: -0.02, 0.75: -0.03}}
 
-    def accuracy(run: Run) -> float:  # blocks differ by far more than settings do
+    def accuracy(run: CompletedRun) -> float:  # blocks differ by far more than settings do
         own = added.get(run.setting.method, {}).get(run.setting.alpha or 0.0, 0.0)
         return 0.5 + 0.2 * (run.block.dataset == "data1") + 0.1 * run.block.seed + own
 
     found = by_question(frame_of(runs, accuracy), runs)
-    logit = {alpha: Setting("logit", alpha) for alpha in ALPHAS}
+    logit = {alpha: MethodSetting("logit", alpha) for alpha in ALPHAS}
     means = {question: {key: one.mean for key, one in made.results.items()} for question, made in found.items()}
     assert {alpha: means[DISTILLED][key] for alpha, key in logit.items()} == pytest.approx(added["logit"])
     beside = {0.25: 0.02, 0.5: 0.04, 0.75: 0.07}
@@ -348,9 +356,9 @@ def test_a_seed_that_is_missing_takes_its_own_pair_away_and_no_other() -> None:
     whole, fewer = (by_question(one, runs)[DISTILLED].results for one in (frame, frame[~is_lost]))
     unknown = by_question(frame.assign(accuracy=frame["accuracy"].mask(is_lost)), runs)[DISTILLED].results
     counts = {key: one.n for key, one in fewer.items()}
-    assert counts == {key: 12 - (key == Setting("logit", 0.5)) for key in whole}
+    assert counts == {key: 12 - (key == MethodSetting("logit", 0.5)) for key in whole}
     assert {key: one.n for key, one in unknown.items()} == counts
-    assert all(fewer[key].mean == whole[key].mean for key in whole if key != Setting("logit", 0.5))
+    assert all(fewer[key].mean == whole[key].mean for key in whole if key != MethodSetting("logit", 0.5))
 
 
 def test_without_any_effect_few_families_claim_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,7 +375,7 @@ def test_without_any_effect_few_families_claim_one(monkeypatch: pytest.MonkeyPat
 
 
 def test_students_are_compared_at_equal_seeds_and_the_noise_floor_between_seeds(shipped: Path) -> None:
-    place = Place(shipped / "experiments", shipped / "rounds", shipped / "analysis")
+    place = Folders(shipped / "experiments", shipped / "rounds", shipped / "analysis")
     runs = runs_of(read_round("charlie_smoke", place), None)
     few = replace(runs, runs=tuple(run for run in runs.runs if run.setting.method in ("logit", TEACHER)))
     with ThreadPoolExecutor(1) as pool:
@@ -376,14 +384,14 @@ def test_students_are_compared_at_equal_seeds_and_the_noise_floor_between_seeds(
     assert found.groupby(same)["seeds"].unique().map(list).to_dict() == {True: ["0-1"], False: ["0-0", "1-1"]}
     assert (same.sum(), (~same).sum()) == (3, 6)
     row = found[(found["first"] == "logit, alpha 0.25") & (found["second"] == "logit, alpha 0.75")].iloc[1]
-    first, second = (few.of(Setting("logit", alpha))[1].outputs()["pooled"] for alpha in (0.25, 0.75))
+    first, second = (few.of(MethodSetting("logit", alpha))[1].outputs()["pooled"] for alpha in (0.25, 0.75))
     assert row["cka"] == pytest.approx(representation.cka(first, second), abs=1e-6)
 
 
 def test_methods_keep_their_order_whichever_finishes_first(part: Part) -> None:
     place = part(lambda path: "pure" in path or "/rkd/" in path or "/logit/alpha_0.75/" in path)
     runs = runs_of(
-        read_round("charlie_smoke", Place(place / "experiments", place / "rounds", place / "analysis")), None
+        read_round("charlie_smoke", Folders(place / "experiments", place / "rounds", place / "analysis")), None
     )
     assert runs.methods == ["logit", "rkd"]
     late = replace(runs, runs=runs.runs[::-1])
@@ -496,11 +504,11 @@ def test_without_a_control_the_smoothed_student_is_the_baseline_and_is_called_so
 ) -> None:
     texts: dict[str, list[str]] = {}
 
-    def write(folder: Path, picture: Picture, figure: Any, table: Any) -> None:
+    def write(folder: Path, picture: StoredFigure, figure: Any, table: Any) -> None:
         texts[picture.name] = [one.get_text().replace("\n", " ") for one in figure.findobj(Text)]
-        write_picture(folder, picture, figure, table)
+        write_figure(folder, picture, figure, table)
 
-    monkeypatch.setattr(charlie, "write_picture", write)
+    monkeypatch.setattr(charlie, "write_figure", write)
     found = analyse(part(lambda path: is_small(path) and "control" not in path), "charlie_smoke")
     assert (found.code, list(found.gallery)) == (1, [name for name in NAMES if name != "accuracy_beside_control"])
     assert "no records of a round 'control_smoke'" in found.err
@@ -553,7 +561,7 @@ def damaged(shipped: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     (LOGIT.format(0.25, 0), "temperature, ece_scaled, nll_scaled: outputs.npz lacks validation_logits"),
     (LOGIT.format(0.25, 1), "outputs.npz cannot be read: it is damaged"),
     (LOGIT.format(0.5, 0), "cka_pooled, procrustes, angle: features x: the same for every sample, so the network has"),
-    (LOGIT.format(0.5, 1), "metrics.json is damaged"),
+    (LOGIT.format(0.5, 1), "metrics.json is unreadable"),
     (LOGIT.format(0.75, 0), "logits: 1000 of 1000 values are NaN or infinite"),
     (LOGIT.format(0.75, 1), "labels: needs 100 whole numbers, one a sample"),
     ("digits/pure/ResNet20/1", "outputs.npz cannot be read: it is damaged"),
@@ -610,7 +618,7 @@ def test_a_round_with_two_pairs_of_networks_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_control_round_of_something_else_is_left_out(shipped: Path) -> None:
-    place = Place(shipped / "experiments", shipped / "rounds", shipped / "analysis")
+    place = Folders(shipped / "experiments", shipped / "rounds", shipped / "analysis")
     distilled, other = (read_round(name, place) for name in ("charlie_smoke", "charlie_smoke"))
     found = runs_of(distilled, replace(other, name="other"))
     assert len(found.runs) == 40
@@ -665,8 +673,8 @@ def test_an_equal_picture_has_equal_bytes_in_every_format(tmp_path: Path) -> Non
         with style.rules():
             figure, (axes,) = style.panels(1)
             axes.plot([0, 1], [1, 0], label="line")
-            picture = Picture("one", "", "", "", FORMATS)
-            write_picture(tmp_path / folder, picture, figure, [{"x": 0, "y": 1}])
+            picture = StoredFigure("one", "", "", "", FORMATS)
+            write_figure(tmp_path / folder, picture, figure, [{"x": 0, "y": 1}])
     first, second = (
         {name: told for name, (_, told) in snapshot(tmp_path / one).items()} for one in ("first", "second")
     )

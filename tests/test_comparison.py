@@ -15,11 +15,11 @@ from scipy import stats
 
 from analysis.comparison import (
     Interval,
+    beats_all,
     bootstrap_mean,
     compare,
     family,
     hierarchical_bootstrap,
-    holds_up,
     holm,
     interquartile_mean,
     performance_profile,
@@ -262,24 +262,24 @@ def row(values: np.ndarray | float) -> dict[tuple[str, int], float]:
 
 def test_the_best_row_holds_up_if_it_beats_every_other() -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, (2, PAIRS))
-    assert holds_up(row(1.0), {"a": row(noise[0]), "b": row(noise[1])})
+    assert beats_all(row(1.0), {"a": row(noise[0]), "b": row(noise[1])})
 
 
 def test_it_does_not_if_one_other_comes_near_or_is_better() -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, PAIRS)
-    assert not holds_up(row(1.0), {"far": row(0.0), "near": row(1.0 + noise)})
-    assert not holds_up(row(1.0), {"far": row(0.0), "better": row(2.0)})
+    assert not beats_all(row(1.0), {"far": row(0.0), "near": row(1.0 + noise)})
+    assert not beats_all(row(1.0), {"far": row(0.0), "better": row(2.0)})
 
 
 def test_it_does_not_where_there_is_nothing_to_compare_with() -> None:
-    assert not holds_up(row(1.0), {})
-    assert not holds_up(row(1.0), {"far": row(0.0), "elsewhere": {("mnist", 0): 0.0}})
+    assert not beats_all(row(1.0), {})
+    assert not beats_all(row(1.0), {"far": row(0.0), "elsewhere": {("mnist", 0): 0.0}})
 
 
 def test_only_blocks_that_both_have_are_compared() -> None:
     three = dict.fromkeys(BLOCKS[:3], 0.0)
-    assert holds_up(row(1.0), {"all": {**row(0.0), ("mnist", 0): 9.0}})
-    assert not holds_up(row(1.0), {"three": three}), "three pairs cannot show anything"
+    assert beats_all(row(1.0), {"all": {**row(0.0), ("mnist", 0): 9.0}})
+    assert not beats_all(row(1.0), {"three": three}), "three pairs cannot show anything"
 
 
 def test_more_rows_ask_for_more_evidence() -> None:
@@ -287,8 +287,8 @@ def test_more_rows_ask_for_more_evidence() -> None:
     p = sign_flip_test(eleven_of_twelve)
     assert p == 4 / 4096
     few, many = (int(0.05 / p) - 1, int(0.05 / p) + 1)
-    assert holds_up(row(eleven_of_twelve), {number: row(0.0) for number in range(few)})
-    assert not holds_up(row(eleven_of_twelve), {number: row(0.0) for number in range(many)})
+    assert beats_all(row(eleven_of_twelve), {number: row(0.0) for number in range(few)})
+    assert not beats_all(row(eleven_of_twelve), {number: row(0.0) for number in range(many)})
 
 
 def test_the_highest_of_equals_seldom_holds_up() -> None:
@@ -298,7 +298,7 @@ def test_the_highest_of_equals_seldom_holds_up() -> None:
         rows = sorted(
             (row(values) for values in generator.normal(0, 1, (2, PAIRS))), key=lambda one: -sum(one.values())
         )
-        claims.append(holds_up(rows[0], {"other": rows[1]}))
+        claims.append(beats_all(rows[0], {"other": rows[1]}))
     assert np.mean(claims) <= 0.08
 
 
@@ -444,7 +444,7 @@ def test_a_run_at_the_threshold_has_reached_it_and_no_runs_have_no_profile() -> 
         (lambda values: performance_profile(values, [0.5]), "scores"),
         (lambda values: performance_profile([0.5], values), "thresholds"),
         (lambda values: family({"fine": [1.0], "sp 0.5": values}), "differences of sp 0.5"),
-        (lambda values: holds_up(dict(enumerate(values)), {"sp": {1: 0.0, 2: 0.0, 0: 0.0}}), "differences of sp"),
+        (lambda values: beats_all(dict(enumerate(values)), {"sp": {1: 0.0, 2: 0.0, 0: 0.0}}), "differences of sp"),
     ],
 )
 def test_a_number_that_is_none_is_refused_by_name(call: Callable[[list[float]], Any], what: str, wrong: float) -> None:

@@ -21,8 +21,9 @@ from synthetic_rounds import ENVIRONMENT, SCHEDULER, write_mixed, write_round
 
 from analysis import methodology
 from analysis.methodology import in_markdown, latex, markdown
-from analysis.recorded import Facts, sections
-from analysis.rounds import Place, read_round
+from analysis.methods_sections import sections
+from analysis.provenance import Facts
+from analysis.rounds import Folders, read_round
 from roundhouse.causes import Cause
 from roundhouse.experiment import Experiment
 from roundhouse.records import record
@@ -57,10 +58,10 @@ def chosen(one: Experiment) -> bool:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     """Rounds in many states, to be read only: mixed, some of charlie, and the two that are shipped."""
     folder = tmp_path_factory.mktemp("made")
-    place = Place(folder / "experiments", folder / "rounds", folder / "analysis")
+    place = Folders(folder / "experiments", folder / "rounds", folder / "analysis")
     write_mixed(place.experiments, place.rounds, epochs=4, examples=60)
     shutil.copy(REPOSITORY / "rounds" / "charlie.yaml", place.rounds)
     write_round(place.experiments, "charlie", place.rounds, epochs=3, examples=40, only=chosen)
@@ -69,15 +70,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.fixture
-def copied(made: Place, tmp_path: Path) -> Place:
+def copied(made: Folders, tmp_path: Path) -> Folders:
     """`mixed`, to be spoilt."""
-    place = Place(tmp_path / "experiments", tmp_path / "rounds", tmp_path / "analysis")
+    place = Folders(tmp_path / "experiments", tmp_path / "rounds", tmp_path / "analysis")
     shutil.copytree(made.experiments / "mixed", place.experiments / "mixed", symlinks=True)
     shutil.copytree(made.rounds, place.rounds)
     return place
 
 
-def facts_of(place: Place, name: str) -> Facts:
+def facts_of(place: Folders, name: str) -> Facts:
     return Facts.of(read_round(name, place))
 
 
@@ -92,9 +93,9 @@ def section(text: str, title: str) -> str:
     return text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
-def small(folder: Path, text: str = STUDY) -> Place:
+def small(folder: Path, text: str = STUDY) -> Folders:
     """The round `small`, of which nothing has begun."""
-    place = Place(folder / "experiments", folder / "rounds", folder / "analysis")
+    place = Folders(folder / "experiments", folder / "rounds", folder / "analysis")
     (place.experiments / "small").mkdir(parents=True)
     place.rounds.mkdir()
     (place.rounds / "small.yaml").write_text(text)
@@ -102,7 +103,7 @@ def small(folder: Path, text: str = STUDY) -> Place:
 
 
 def attempt(
-    place: Place,
+    place: Folders,
     experiment: Experiment,
     number: int,
     span: tuple[float, float],
@@ -138,7 +139,7 @@ def trained(seconds: float, exact: bool = True) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------------------- facts
 
 
-def test_a_mixed_round_is_told_with_its_counts(made: Place) -> None:
+def test_a_mixed_round_is_told_with_its_counts(made: Folders) -> None:
     told = markdown(facts_of(made, "mixed"))
     overview = section(told, "Overview")
     assert "Round mixed holds 17 experiments in 3 groups: teacher 2, student 3, distilled 12." in overview
@@ -152,19 +153,19 @@ def test_a_mixed_round_is_told_with_its_counts(made: Place) -> None:
     assert ["Deterministic kernels only", "yes", "all 11"] in rows(told)
     assert ["Precision", "fp16", "all 11"] in rows(told)
     restarts = section(told, "Checkpoints and restarts")
-    assert "Of 9 experiments that began, 2 had more than one run." in restarts
-    assert "They went on: from a checkpoint 1, from the start 1." in restarts
+    assert "Of 9 experiments that started, 2 had more than one run." in restarts
+    assert "They restarted: from a checkpoint 1, from the start 1." in restarts
     assert "Their resumes were exact for 1;" in restarts
     seeds = section(told, "Seeds and configuration")
     assert "Seeds 0, 1, 2: 1 setting with 3 seeds, 7 settings with 2 seeds." in seeds
     assert "Completed: 1 setting with 2 seeds, 3 settings with 1 seed, 4 settings with 0 seeds." in seeds
     assert ["model", "ResNet20 (teacher), ResNet8 (student, distilled)", "all 17"] in rows(seeds)
     assert ["alpha", "0.25, 0.5", "12 of 17"] in rows(seeds)
-    assert "history.json is not valid JSON" in section(told, "Could not be read, and is left out")
+    assert "history.json is not valid JSON" in section(told, "Unreadable, and left out")
     assert "Runs differ" not in told
 
 
-def test_times_are_medians_and_ranges_of_completed_experiments_by_data_set_model_and_method(made: Place) -> None:
+def test_times_are_medians_and_ranges_of_completed_experiments_by_data_set_model_and_method(made: Folders) -> None:
     table = rows(section(markdown(facts_of(made, "charlie")), "Training time"))
     assert table[0] == ["Data set", "Model", "Method", "n", "Training (s)", "Job (s)"]
     assert [row[:4] for row in table[2:]] == [
@@ -185,7 +186,7 @@ def test_training_and_job_hours_are_those_of_the_records(tmp_path: Path) -> None
     assert row[3:] == ["4", "1.90 (0.90 to 2.90; 3 of 4)", "2.00 (1.00 to 3.00)"]
     assert "5 runs took 16.0 GPU-hours." in told  # 1 + 2 + 3 + 0.5 + 1.5 hours of two GPUs
     assert "Jobs ran on 9 September 2001 (UTC; first start to last end)." in told
-    assert "What ended the runs before the last: walltime 1." in told
+    assert "Exit causes of the runs before the last: walltime 1." in told
 
 
 def test_older_records_tell_seconds_epoch_by_epoch_only(tmp_path: Path) -> None:
@@ -199,12 +200,12 @@ def test_older_records_tell_seconds_epoch_by_epoch_only(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------------- differences
 
 
-def change(place: Place, path: str, number: int, **values: object) -> None:
+def change(place: Folders, path: str, number: int, **values: object) -> None:
     file = record.attempt_directory(place.experiments / "mixed" / path, number) / "environment.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
-def test_where_runs_differ_that_stands_first_with_counts_and_no_sentence_names_one_value(copied: Place) -> None:
+def test_where_runs_differ_that_stands_first_with_counts_and_no_sentence_names_one_value(copied: Folders) -> None:
     change(copied, FAILED, 1, torch="2.5.0", model="A100", deterministic=False, edited=True, commit=None)
     told = markdown(facts_of(copied, "mixed"))
     assert re.findall(r"^## (.*)$", told, re.MULTILINE)[0] == "Runs differ"
@@ -213,7 +214,7 @@ def test_where_runs_differ_that_stands_first_with_counts_and_no_sentence_names_o
     assert "- Device: Tesla V100-SXM2-32GB (10 of 11 runs), A100 (1 of 11 runs)." in differ
     assert "- Deterministic kernels only: yes (10 of 11 runs), no (1 of 11 runs)." in differ
     assert "(10 of 11 runs), not recorded (1 of 11 runs)." in differ
-    assert "- Runs of edited code: 1 of 11. The commit does not say what they ran." in differ
+    assert "- Runs of edited code: 1 of 11. The commit does not identify their code." in differ
     assert "All runs had Python 3.11.7, NumPy 1.26.4, CUDA 12.1, cuDNN 90100." in told
     assert ["PyTorch", "2.4.1+cu121", "10 of 11"] in rows(told)
     assert ["PyTorch", "2.5.0", "1 of 11"] in rows(told)
@@ -226,7 +227,7 @@ def test_code_that_was_edited_alike_in_all_runs_is_told_first_too(tmp_path: Path
     attempt(place, one, 1, (1e9, 1e9 + 60), environment={**ENVIRONMENT, "edited": True})
     first = sections(facts_of(place, "small"))[0]
     assert first.title == "The code was edited"
-    assert first.items == ["Runs of edited code: the only one. The commit does not say what they ran."]
+    assert first.items == ["Runs of edited code: the only one. The commit does not identify their code."]
 
 
 def test_resumes_that_were_approximate_are_counted(tmp_path: Path) -> None:
@@ -236,8 +237,8 @@ def test_resumes_that_were_approximate_are_counted(tmp_path: Path) -> None:
         resumed = {"epoch": 5, "started_epoch": 3}
         attempt(place, one, 2, (1e9 + 90, 1e9 + 120), progress=resumed, metrics=trained(60, exact=number == 0))
     told = section(markdown(facts_of(place, "small")), "Checkpoints and restarts")
-    assert "Of 3 experiments that began, 3 had more than one run." in told
-    assert "What ended the runs before the last: node 3. They went on: from a checkpoint 3." in told
+    assert "Of 3 experiments that started, 3 had more than one run." in told
+    assert "Exit causes of the runs before the last: node 3. They restarted: from a checkpoint 3." in told
     assert "Their resumes were exact for 1, approximate for 2;" in told
 
 
@@ -250,7 +251,7 @@ def test_attempts_in_which_no_job_started_are_no_runs(tmp_path: Path) -> None:
         record.void(directory, number, cause, "no")
     attempt(place, one, 3, (1e9, 1e9 + 60), metrics=trained(50))
     told = section(markdown(facts_of(place, "small")), "Checkpoints and restarts")
-    assert "Of 1 experiment that began, 0 had more than one run." in told
+    assert "Of 1 experiment that started, 0 had more than one run." in told
     assert "Attempts in which no job ever started: refused 1, limit 1." in told
 
 
@@ -284,7 +285,7 @@ def test_of_commands_only_what_they_recorded_is_told(tmp_path: Path) -> None:
     assert "CUDA" not in told
     assert ["not recorded", "not recorded", "4", "2", "2"] in rows(section(told, "Scheduler and hardware"))
     assert "Whether the commands of the round write checkpoints is not recorded." in told
-    assert "They went on: not recorded 2." in told
+    assert "They restarted: not recorded 2." in told
     assert "A checkpoint is written" not in told
     assert "Seeds are not recorded: no config has the key seed." in told
     assert rows(section(told, "Training time"))[2] == ["run", "2", "not recorded", "90.0 (90.0 to 90.0)"]
@@ -307,15 +308,15 @@ def test_a_round_of_which_nothing_has_begun_has_few_facts(tmp_path: Path) -> Non
     assert latex(facts_of(place, "small")).count(r"\begin{longtable}") == 2
 
 
-def test_without_a_round_file_resources_are_not_recorded(copied: Place) -> None:
+def test_without_a_round_file_resources_are_not_recorded(copied: Folders) -> None:
     (copied.rounds / "mixed.yaml").unlink()
     told = markdown(facts_of(copied, "mixed"))
-    assert "What jobs asked for is not recorded" in section(told, "Resource requests")
+    assert "Resource requests are not recorded" in section(told, "Resource requests")
     assert "job-hours" in told
     assert "GPU-hours" not in told
 
 
-def test_an_archived_round_is_told_like_any_other(copied: Place) -> None:
+def test_an_archived_round_is_told_like_any_other(copied: Folders) -> None:
     before = markdown(facts_of(copied, "mixed"))
     results = copied.results("mixed")
     results.mkdir(parents=True)
@@ -324,13 +325,13 @@ def test_an_archived_round_is_told_like_any_other(copied: Place) -> None:
     assert markdown(facts_of(copied, "mixed")) == before
 
 
-def test_shipped_records_tell_what_they_were_trained_with(made: Place) -> None:
+def test_shipped_records_tell_what_they_were_trained_with(made: Folders) -> None:
     told = markdown(facts_of(made, "charlie_smoke"))
     assert "Round charlie_smoke holds 40 experiments in 3 groups: teacher 2, student 2, distilled 36." in told
     assert "Jobs ran on 21 November 2026 (UTC; first start to last end). 40 runs took" in told
     assert "Scheduler: none (slots of one machine) on vm (all 40 runs). Jobs ran on 1 host: vm." in told
     assert ["CPU threads", "1", "all 40"] in rows(told)
-    assert "Of 40 experiments that began, 0 had more than one run." in told
+    assert "Of 40 experiments that started, 0 had more than one run." in told
     assert "Seeds 0, 1: 20 settings with 2 seeds each." in told
     assert ["epochs", "10 (teacher), 6 (student, distilled)", "all 40"] in rows(told)
     # Six runs each: three values of alpha, two seeds.
@@ -373,7 +374,7 @@ def test_hostile_names_are_told_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mixed", "charlie", "charlie_smoke"])
-def test_latex_is_well_formed(made: Place, name: str) -> None:
+def test_latex_is_well_formed(made: Folders, name: str) -> None:
     text = latex(facts_of(made, name))
     bare = re.sub(r"\\[\\{}%&_#$]", "", text)
     assert bare.count("{") == bare.count("}")
@@ -391,7 +392,7 @@ def test_latex_is_well_formed(made: Place, name: str) -> None:
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex (package texlive-latex-base)")
 @pytest.mark.parametrize("name", ["mixed", "charlie", "charlie_smoke"])
-def test_latex_compiles_the_chapter(made: Place, tmp_path: Path, name: str) -> None:
+def test_latex_compiles_the_chapter(made: Folders, tmp_path: Path, name: str) -> None:
     head = r"\documentclass{article}\usepackage{booktabs,longtable}\begin{document}"
     (tmp_path / "all.tex").write_text("\n".join([head, latex(facts_of(made, name)), r"\end{document}"]))
     words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
@@ -407,7 +408,7 @@ def call(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*script, *options], check=False, capture_output=True, text=True, cwd="/")
 
 
-def folders(place: Place) -> list[str]:
+def folders(place: Folders) -> list[str]:
     return [str(one) for name in ("experiments", "rounds", "analysis") for one in (f"--{name}", getattr(place, name))]
 
 
@@ -416,10 +417,10 @@ def folders(place: Place) -> list[str]:
     [("md", ["methodology.md"]), ("latex", ["methodology.tex"]), ("both", ["methodology.md", "methodology.tex"])],
 )
 def test_the_files_asked_for_are_written_and_told_and_nothing_else_changes(
-    made: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str, files: list[str]
+    made: Folders, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str, files: list[str]
 ) -> None:
     before = snapshot(made.experiments.parent)
-    place = Place(made.experiments, made.rounds, tmp_path)
+    place = Folders(made.experiments, made.rounds, tmp_path)
     assert methodology.main(["--round", "mixed", "--format", form, *folders(place)]) == 0
     told = capsys.readouterr()
     assert told.out.splitlines() == [str(tmp_path / "experiment_mixed" / name) for name in files]
@@ -433,9 +434,9 @@ def test_the_files_asked_for_are_written_and_told_and_nothing_else_changes(
     }
 
 
-def test_mistakes_are_one_line_and_exit_code_2(made: Place, tmp_path: Path) -> None:
+def test_mistakes_are_one_line_and_exit_code_2(made: Folders, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    no_room = Place(made.experiments, made.rounds, tmp_path / "file")
+    no_room = Folders(made.experiments, made.rounds, tmp_path / "file")
     for options in (["--round", "mixd", *folders(made)], ["--round", "charlie_smoke", *folders(no_room)]):
         done = call(*options)
         assert done.returncode == 2

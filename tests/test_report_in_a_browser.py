@@ -17,7 +17,7 @@ from selenium.webdriver.common.keys import Keys
 from test_report import draw
 
 from analysis import report
-from analysis.rounds import Place
+from analysis.rounds import Folders
 from roundhouse.records import record
 from roundhouse.round import load_round
 
@@ -33,13 +33,13 @@ SCRIPT = "</script><script>window.pwned=1</script><!--"
 TURNED = 'a"b\\c & \u202eדהו'
 
 
-def place_in(folder: Path) -> Place:
-    return Place(folder / "experiments", folder / "rounds", folder / "analysis")
+def place_in(folder: Path) -> Folders:
+    return Folders(folder / "experiments", folder / "rounds", folder / "analysis")
 
 
-def reported(name: str, place: Place) -> Path:
+def reported(name: str, place: Folders) -> Path:
     with mock.patch.object(report, "refresh", return_value=[]):
-        return report.report(name, place)[0]
+        return report.make_report(name, place)[0]
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from rounds_for_tests import REPOSITORY
 from synthetic_rounds import SCHEDULER, unsynced, write_mixed
 
-from analysis import load_round, results, tables
-from analysis.rounds import Place, read_round
+from analysis import load_round, table_rows, tables
+from analysis.rounds import Folders, read_round
 from roundhouse import files
 from roundhouse.causes import Cause
 from roundhouse.experiment import Experiment
@@ -74,9 +74,9 @@ def studied(**final: float) -> dict[str, Any]:
             "epochs": [{"stage": "train", "epoch": 1, "loss": 1.0}]}  # fmt: skip
 
 
-def make(folder: Path, results: Results, text: str = ROUND, datasets: str = "[a, b, c, d]") -> Place:
+def make(folder: Path, results: Results, text: str = ROUND, datasets: str = "[a, b, c, d]") -> Folders:
     """The round `small` in a folder; experiments without results are not begun."""
-    place = Place(folder / "experiments", folder / "rounds", folder / "analysis")
+    place = Folders(folder / "experiments", folder / "rounds", folder / "analysis")
     place.rounds.mkdir(parents=True)
     (place.rounds / "small.yaml").write_text(text.replace("DATASETS", datasets))
     with unsynced():
@@ -87,7 +87,7 @@ def make(folder: Path, results: Results, text: str = ROUND, datasets: str = "[a,
     return place
 
 
-def write(place: Place, name: str = "small") -> Path:
+def write(place: Folders, name: str = "small") -> Path:
     """Write a round's tables; returns their folder."""
     folder = place.results(name) / "tables"
     written = tables.write_tables(read_round(name, place), folder)
@@ -124,8 +124,8 @@ def rows_of(folder: Path) -> dict[str, dict[str, str]]:
 def cells_of(folder: Path) -> list[list[str]]:
     """The rows of table.tex, its head first."""
     text = (folder / "table.tex").read_text()
-    lines = [line for line in text.splitlines() if line.endswith(r" \\")]
-    return [[cell.strip() for cell in re.split(r"(?<!\\)&", line.removesuffix(r" \\"))] for line in lines]
+    rows = [line for line in text.splitlines() if line.endswith(r" \\")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)&", line.removesuffix(r" \\"))] for line in rows]
 
 
 def row(folder: Path, name: str) -> list[str]:
@@ -200,7 +200,7 @@ def test_a_round_without_data_sets_has_one_column_named_after_its_metric(tmp_pat
     assert list(told) == ["all x 1", "all x 2"]
     assert told["all x 2"]["metric"] == "speed" and told["all x 2"]["speed_mean"] == "20.5"
     assert cells_of(folder)[0] == ["Group", "Setting", "speed"]
-    assert "whether more or less is better is not known" in note(folder)
+    assert "it is unknown whether higher or lower is better" in note(folder)
 
 
 @pytest.mark.parametrize("with_file", [True, False], ids=["round file", "records alone"])
@@ -248,7 +248,7 @@ def test_a_clear_winner_over_twelve_pairs_is_bold_in_its_name_and_its_mean_and_n
 def test_two_settings_that_are_alike_are_not_bold_however_far_above_the_rest(tmp_path: Path) -> None:
     folder = write(make(tmp_path, planted({("logit", 0.5): 0.05, ("rkd", 0.5): 0.05})))
     assert r"\textbf" not in body(folder)
-    assert "no row beats all its rivals" in note(folder)
+    assert "no row is shown to beat all its rivals" in note(folder)
 
 
 def test_a_baseline_that_beats_all_is_bold_and_a_method_that_ties_with_it_is_not(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_many_seeds_of_one_data_set_mark_its_column(tmp_path: Path) -> None:
 
 def test_a_teacher_is_no_rival_of_students_and_never_bold(tmp_path: Path) -> None:
     found = read_round("small", make(tmp_path, planted({})))
-    (contest,) = results.contests(results.Results.of(found))
+    (contest,) = table_rows.comparison_groups(table_rows.RoundResults.of(found))
     assert {line.group for line in contest} == {"student", "distilled"} and len(contest) == 5
 
 
@@ -295,11 +295,11 @@ def test_a_setting_without_results_is_no_rival_and_one_with_few_must_be_beaten_o
 
 def test_a_row_must_win_each_contest_that_it_is_in() -> None:
     low, middle, high = (
-        results.Line(str(value), "", "", {}, {("a", str(seed)): value for seed in range(12)}, frozenset())
+        table_rows.TableRow(str(value), "", "", {}, {("a", str(seed)): value for seed in range(12)}, frozenset())
         for value in (0.1, 0.2, 0.3)
     )
-    assert results.winners([[low, middle]], 1, ["a"]) == {"0.2"}
-    assert results.winners([[low, middle], [middle, high]], 1, ["a"]) == {"0.3"}
+    assert table_rows.winners([[low, middle]], 1, ["a"]) == {"0.2"}
+    assert table_rows.winners([[low, middle], [middle, high]], 1, ["a"]) == {"0.3"}
 
 
 def test_where_less_is_better_the_lowest_is_bold(tmp_path: Path) -> None:
@@ -394,7 +394,7 @@ def test_results_that_are_no_numbers_are_told_and_in_no_mean_and_null_in_json(tm
     content = strict(place.results("small") / "tables/all_results.json")
     finals = {one["path"]: one["final"]["test_accuracy"] for one in content["experiments"]}
     assert finals["a/student/0"] == 0.5 and finals["a/student/1"] is None and finals["a/student/2"] is None
-    assert "a/student/1: test_accuracy is nan: in no mean" in content["problems"]
+    assert "a/student/1: test_accuracy is nan: left out of all means" in content["problems"]
 
 
 def strict(path: Path) -> Any:
@@ -417,14 +417,14 @@ def test_a_round_that_has_no_result_yet_has_tables_that_say_so(tmp_path: Path) -
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     folder = tmp_path_factory.mktemp("mixed")
-    place = Place(folder / "experiments", folder / "rounds", folder / "analysis")
+    place = Folders(folder / "experiments", folder / "rounds", folder / "analysis")
     write_mixed(place.experiments, place.rounds, epochs=4, examples=60)
     return place
 
 
-def test_failed_jobs_are_those_that_failed_are_blocked_were_cancelled_or_ran_again(mixed: Place) -> None:
+def test_failed_jobs_are_those_that_failed_are_blocked_were_cancelled_or_ran_again(mixed: Folders) -> None:
     content = strict(write(mixed, "mixed") / "failed_jobs.json")
     frame = load_round("mixed", mixed)
     expected = frame[frame.state.isin(["failed", "blocked", "cancelled"]) | (frame.attempts > 1)]
@@ -443,7 +443,7 @@ def test_failed_jobs_are_those_that_failed_are_blocked_were_cancelled_or_ran_aga
     assert "history.json" in blocked["reason"] and blocked["attempts"] == []
 
 
-def test_all_results_agree_with_the_dataframe(mixed: Place) -> None:
+def test_all_results_agree_with_the_dataframe(mixed: Folders) -> None:
     content = strict(write(mixed, "mixed") / "all_results.json")
     frame = load_round("mixed", mixed)
     assert (content["version"], content["round"]) == (1, "mixed")
@@ -461,7 +461,7 @@ def test_all_results_agree_with_the_dataframe(mixed: Place) -> None:
     assert content["problems"] == problems
 
 
-def test_all_results_name_the_baselines_and_the_files_of_each_experiment(mixed: Place) -> None:
+def test_all_results_name_the_baselines_and_the_files_of_each_experiment(mixed: Folders) -> None:
     told = {one["path"]: one for one in strict(write(mixed, "mixed") / "all_results.json")["experiments"]}
     distilled = next(one for one in told.values() if one["group"] == "distilled" and one["state"] == "completed")
     assert [told[path]["group"] for path in distilled["baseline"]] == ["student"] * 3
@@ -470,16 +470,16 @@ def test_all_results_name_the_baselines_and_the_files_of_each_experiment(mixed: 
     assert list(distilled["after"]) == ["teacher"]
 
 
-def test_a_second_call_writes_the_same_bytes_and_no_other_file(mixed: Place) -> None:
+def test_a_second_call_writes_the_same_bytes_and_no_other_file(mixed: Folders) -> None:
     before = {path.name: path.read_bytes() for path in write(mixed, "mixed").iterdir()}
     after = {path.name: path.read_bytes() for path in write(mixed, "mixed").iterdir()}
     assert before == after and sorted(after) == FILES
 
 
-def test_a_log_that_cannot_be_read_is_told_and_passed_over(mixed: Place, tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_read_is_told_and_passed_over(mixed: Folders, tmp_path: Path) -> None:
     experiments = tmp_path / "experiments"
     shutil.copytree(mixed.experiments, experiments, symlinks=True)
-    place = Place(experiments, mixed.rounds, tmp_path / "analysis")
+    place = Folders(experiments, mixed.rounds, tmp_path / "analysis")
     failed = load_round("mixed", place).query("state == 'failed'").iloc[0]
     log = Path(failed.directory) / "attempts" / str(failed.attempts) / "out.log"
     log.unlink()
@@ -490,36 +490,36 @@ def test_a_log_that_cannot_be_read_is_told_and_passed_over(mixed: Place, tmp_pat
     assert len(told) >= 4
 
 
-def test_tables_of_a_round_whose_file_is_gone_are_made_from_its_records(mixed: Place, tmp_path: Path) -> None:
-    place = Place(mixed.experiments, tmp_path / "rounds", tmp_path / "analysis")
+def test_tables_of_a_round_whose_file_is_gone_are_made_from_its_records(mixed: Folders, tmp_path: Path) -> None:
+    place = Folders(mixed.experiments, tmp_path / "rounds", tmp_path / "analysis")
     told = rows_of(write(place, "mixed"))
     assert any(name.startswith("distilled logit") for name in told)
     assert not any(one["role"] == "baseline" for one in told.values()), "only the file tells of baselines"
 
 
-def call(place: Place, name: str, analysis: Path) -> subprocess.CompletedProcess[str]:
+def call(place: Folders, name: str, analysis: Path) -> subprocess.CompletedProcess[str]:
     options = ["--experiments", place.experiments, "--rounds", place.rounds, "--analysis", analysis]
     words = map(str, [sys.executable, REPOSITORY / "analysis" / "tables.py", "--round", name, *options])
     return subprocess.run(list(words), capture_output=True, text=True, check=False)
 
 
 def test_the_script_writes_tables_prints_their_names_and_tells_what_was_passed_over(
-    mixed: Place, tmp_path: Path
+    mixed: Folders, tmp_path: Path
 ) -> None:
     ran = call(mixed, "mixed", tmp_path)
     printed = [Path(line) for line in ran.stdout.splitlines()]
     assert ran.returncode == 0 and sorted(path.name for path in printed) == FILES
     assert all(path.is_file() and path.parent == tmp_path / "experiment_mixed/tables" for path in printed)
-    assert "metrics.json is damaged" in ran.stderr and "Traceback" not in ran.stderr
+    assert "metrics.json is unreadable" in ran.stderr and "Traceback" not in ran.stderr
 
 
-def test_the_script_answers_an_unknown_round_with_one_line_and_the_nearest_name(mixed: Place, tmp_path: Path) -> None:
+def test_the_script_answers_an_unknown_round_with_one_line_and_the_nearest_name(mixed: Folders, tmp_path: Path) -> None:
     ran = call(mixed, "mixd", tmp_path)
     assert ran.returncode == 2 and ran.stdout == "" and len(ran.stderr.splitlines()) == 1
     assert ran.stderr.startswith("tables.py: ") and "did you mean 'mixed'?" in ran.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_the_script_says_in_one_line_that_it_cannot_write(mixed: Place, tmp_path: Path) -> None:
+def test_the_script_says_in_one_line_that_it_cannot_write(mixed: Folders, tmp_path: Path) -> None:
     ran = call(mixed, "mixed", mixed.rounds / "mixed.yaml")
     assert ran.returncode == 2 and "Traceback" not in ran.stderr and "mixed.yaml" in ran.stderr

@@ -23,12 +23,12 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from analysis.gallery import write_bytes
+from analysis.cli import add_folders, folders_from, run_script
+from analysis.figure_store import write_bytes
 from analysis.methodology import in_markdown
-from analysis.recorded import figure, listed, tally
-from analysis.rounds import REPOSITORY, Entry, Place, RoundRecords, find_rounds, read_round
-from analysis.script import add_folders, carry_out, place_from
-from analysis.standing import Known, Setting, Spread, known_of, leaders, use
+from analysis.methods_sections import figure, listed, tally
+from analysis.round_summary import ExperimentSummary, RankedSetting, Spread, rankings, summaries_of, usage
+from analysis.rounds import REPOSITORY, Folders, RoundEntry, RoundRecords, find_rounds, read_round
 from roundhouse.causes import Cause
 from roundhouse.decisions.plan import Clock, Inputs, State, decide
 from roundhouse.errors import RoundhouseError
@@ -193,11 +193,11 @@ def opened_at(one: Attempt) -> float:
     return min((at for at in times if at), default=0.0)
 
 
-def events_of(entry: Entry) -> list[Event]:
+def events_of(entry: RoundEntry) -> list[Event]:
     """All that befell an experiment so far, in order."""
     told: list[Event] = []
     before: Attempt | None = None
-    attempts = entry.row.record.attempts
+    attempts = entry.record.attempts
     for number, one in enumerate(attempts, 1):
         run = one.opened.mark is None and one.cause is not Cause.LIMIT
         if run and before and before.cause is not Cause.RUNG:
@@ -212,7 +212,7 @@ def events_of(entry: Entry) -> list[Event]:
     return told
 
 
-def _ending(entry: Entry, one: Attempt, attempts: tuple[Attempt, ...]) -> str:
+def _ending(entry: RoundEntry, one: Attempt, attempts: tuple[Attempt, ...]) -> str:
     """What the end of the last of these attempts meant for the experiment; empty if it was tried again by itself."""
     ends = {Cause.COMPLETED: "finished", Cause.CANCELLED: "cancelled", Cause.ARCHIVED: "put away",
             Cause.PRUNED: "pruned"}  # fmt: skip
@@ -221,21 +221,21 @@ def _ending(entry: Entry, one: Attempt, attempts: tuple[Attempt, ...]) -> str:
     return "failed" if one.opened.mark is None and state_after(entry, attempts) is State.FAILED else ""
 
 
-def state_after(entry: Entry, attempts: tuple[Attempt, ...]) -> State:
+def state_after(entry: RoundEntry, attempts: tuple[Attempt, ...]) -> State:
     """The state of an experiment when it had these attempts and no more."""
-    if attempts == entry.row.record.attempts:
+    if attempts == entry.record.attempts:
         return entry.state
-    known = replace(entry.row.record, attempts=attempts)
+    known = replace(entry.record, attempts=attempts)
     inputs = Inputs(known.runs[0].opened.inputs if known.runs else None)
     clock, never = Clock(0.0, 0.0, 0.0), QueryFailed("no scheduler is asked here")
-    expected = hash_to_expect(entry.row.experiment, known)
-    return decide(known, never, inputs, clock, expected, retry=entry.row.retry).state
+    expected = hash_to_expect(entry.experiment, known)
+    return decide(known, never, inputs, clock, expected, retry=entry.status.retry).state
 
 
-def attempts_until(entry: Entry, moment: float) -> tuple[Attempt, ...]:
+def attempts_until(entry: RoundEntry, moment: float) -> tuple[Attempt, ...]:
     """The attempts as they were then: what was opened, claimed or closed later is not in them."""
     made = []
-    for one in entry.row.record.attempts:
+    for one in entry.record.attempts:
         if opened_at(one) < moment:
             claim = one.claim if one.claim and one.claim.started < moment else None
             result = one.result if one.result and one.result.at < moment else None
@@ -243,7 +243,7 @@ def attempts_until(entry: Entry, moment: float) -> tuple[Attempt, ...]:
     return tuple(made)
 
 
-def standing(entry: Entry, moment: float) -> str:
+def standing(entry: RoundEntry, moment: float) -> str:
     """How an experiment stood at a moment, in a word."""
     attempts = attempts_until(entry, moment)
     state = state_after(entry, attempts)
@@ -252,14 +252,14 @@ def standing(entry: Entry, moment: float) -> str:
     return {State.PENDING: "waiting"}.get(state, str(state))
 
 
-def at_the_time(known: Sequence[Known], moment: float) -> list[Known]:
+def at_the_time(known: Sequence[ExperimentSummary], moment: float) -> list[ExperimentSummary]:
     """The same experiments, of which those that completed later are pending."""
     made = []
     for one in known:
-        done = one.entry.row.record.completed
+        done = one.entry.record.completed
         if done and done.result and done.result.at >= moment:
-            action = replace(one.entry.row.action, state=State.PENDING)
-            one = Known(replace(one.entry, row=replace(one.entry.row, action=action)), one.metrics)
+            action = replace(one.entry.status.action, state=State.PENDING)
+            one = ExperimentSummary(replace(one.entry, status=replace(one.entry.status, action=action)), one.metrics)
         made.append(one)
     return made
 
@@ -272,7 +272,7 @@ class Happened:
     """A round in a period. `events`: by path, those of the period; `hours`: by path, in `unit`, in the period."""
 
     found: RoundRecords
-    known: Sequence[Known]
+    known: Sequence[ExperimentSummary]
     problems: Sequence[str]
     period: Period
     events: Mapping[str, Sequence[Event]]
@@ -281,10 +281,10 @@ class Happened:
 
     @classmethod
     def of(cls, found: RoundRecords, period: Period) -> Happened:
-        known, raw = known_of(found)
+        known, raw = summaries_of(found)
         problems = [one.replace(f"{found.directory}{os.sep}", "") for one in raw]
         events = {one.entry.path: [event for event in events_of(one.entry) if event.at in period] for one in known}
-        unit = use(known, found.file is not None).unit
+        unit = usage(known, found.file is not None).unit
         hours = {one.entry.path: hours_in(one, period, unit) for one in known}
         return cls(found, known, problems, period, events, hours, unit)
 
@@ -297,11 +297,11 @@ class Happened:
         return any(self.events.values()) or any(self.hours.values()) or bool(self.problems)
 
 
-def hours_in(one: Known, period: Period, unit: str) -> float:
+def hours_in(one: ExperimentSummary, period: Period, unit: str) -> float:
     """What an experiment used in a period, in the unit of its round."""
-    asked = one.entry.row.experiment.resources
+    asked = one.entry.experiment.resources
     weight = {"GPU-hours": asked.ngpus, "CPU-hours": asked.ncpus}.get(unit, 1)
-    return sum(period.overlap(start, end) for start, end in one.spans) * weight / 3600
+    return sum(period.overlap(start, end) for start, end in one.entry.spans) * weight / 3600
 
 
 def sums(rounds: Iterable[Happened]) -> str:
@@ -354,7 +354,7 @@ def by_group(one: Happened) -> tuple[list[str], list[list[str]]]:
     return ["Group", *kinds, one.unit, "At the end of the period"], rows
 
 
-def stands(entries: Sequence[Entry], moment: float) -> str:
+def stands(entries: Sequence[RoundEntry], moment: float) -> str:
     """`24 of 36 completed, 2 running, 10 waiting`."""
     found = Counter(standing(entry, moment) for entry in entries)
     completed = found.pop("completed", 0)
@@ -372,7 +372,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def told_best(one: Happened) -> Iterator[str]:
     """The best setting of each group and data set, where it or its result is another than at the beginning."""
-    before, now = (leaders(one.found, at_the_time(one.known, at)) for at in (one.period.since, one.period.until))
+    before, now = (rankings(one.found, at_the_time(one.known, at)) for at in (one.period.since, one.period.until))
     first = {(leader.group, leader.dataset): leader for leader in before}
     lines = []
     for leader in now:
@@ -395,7 +395,7 @@ def told_best(one: Happened) -> Iterator[str]:
         yield "Best results: none changed." if now else "Best results: none yet."
 
 
-def told_setting(one: Setting, result: str) -> str:
+def told_setting(one: RankedSetting, result: str) -> str:
     return f"{one.label}: {spread_of(one.result, result)}"
 
 
@@ -418,13 +418,13 @@ def amount(value: float, name: str) -> str:
 # ------------------------------------------------------------------------------------------------------------ summary
 
 
-def rounds_of(place: Place) -> list[str]:
+def rounds_of(place: Folders) -> list[str]:
     """The rounds that have records, those that were archived too."""
     archived = [one.parent.name.removeprefix("experiment_") for one in place.analysis.glob("experiment_*/experiments")]
     return sorted({*find_rounds(place), *(name for name in archived if is_name(name))})
 
 
-def summary(period: Period, repository: Path, place: Place) -> str:
+def summary(period: Period, repository: Path, place: Folders) -> str:
     """The whole summary, in Markdown."""
     try:
         commits, silence = commits_of(repository, period), "No commits in this period."
@@ -470,7 +470,7 @@ def work(asked: argparse.Namespace) -> int:
     period = Period(read_moment(" ".join(asked.since), until), until)
     if period.since >= until:
         raise RoundhouseError(f"--since {shown(period.since)} is not before --until {shown(until)}")
-    told = summary(period, asked.repository, place_from(asked))
+    told = summary(period, asked.repository, folders_from(asked))
     if asked.out:
         write_bytes(asked.out, told.encode())
     print(asked.out if asked.out else told, end="\n" if asked.out else "")
@@ -478,7 +478,7 @@ def work(asked: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return carry_out(parser(), argv, work)
+    return run_script(parser(), argv, work)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ class Features(NamedTuple):
     pooled: Tensor  # (B, 64)
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two 3x3 convolutions around which the input passes; a 1x1 convolution fits it where the shape changes."""
 
     def __init__(self, entering: int, leaving: int, stride: int) -> None:
@@ -67,8 +67,8 @@ class ResNet(nn.Module):
 
 
 def _stage(blocks: int, entering: int, leaving: int, stride: int) -> nn.Sequential:
-    first = Block(entering, leaving, stride)
-    return nn.Sequential(first, *(Block(leaving, leaving, 1) for _ in range(blocks - 1)))
+    first = ResidualBlock(entering, leaving, stride)
+    return nn.Sequential(first, *(ResidualBlock(leaving, leaving, 1) for _ in range(blocks - 1)))
 
 
 def build_model(name: str, classes: int, channels: int, device: torch.device) -> ResNet:

@@ -1,4 +1,4 @@
-"""How a round stands: counts, hours, what remains, what failed, which settings did best, what changed. No HTML."""
+"""Summary of a round: counts, hours, remaining time, failures, best settings, changes. Contains no HTML."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from analysis.frames import spans_of
-from analysis.rounds import Entry, Metrics, RoundRecords, labels, metrics_of
-from roundhouse.causes import Cause
+from analysis.rounds import RoundEntry, RoundRecords, metrics_of, setting_labels
 from roundhouse.decisions.plan import State
 from roundhouse.records import logs
 from roundhouse.records.attempt import Progress
+from roundhouse.records.metrics import Metrics
 from roundhouse.views import outlook
 from roundhouse.views.outlook import Work
 
-STOPPED = (State.FAILED, State.BLOCKED, State.CANCELLED)  # what waits for a person
+STOPPED = (State.FAILED, State.BLOCKED, State.CANCELLED)  # these need an action of the user
 ORDER = (
     State.COMPLETED,
     State.PRUNED,
@@ -27,41 +26,27 @@ ORDER = (
     State.SUBMITTING,
     State.PENDING,
     *STOPPED,
-)  # in which states are told
-BEST = 3  # settings told of each group
-LOGS = 200  # failures whose log's end is told: a round that failed as a whole repeats itself
+)  # in which states are listed
+SETTINGS_SHOWN = 3  # best settings of each group
+LOGS_SHOWN = 200  # failures shown with the end of their log: when all of a round fails, logs are alike
 
 
 @dataclass(frozen=True)
-class Known:
-    """One experiment and its metrics, read once."""
+class ExperimentSummary:
+    """One experiment with its metrics, read once."""
 
-    entry: Entry
+    entry: RoundEntry
     metrics: Metrics
-
-    @cached_property
-    def spans(self) -> list[tuple[float, float]]:
-        return spans_of(self.entry)
-
-    @property
-    def seconds(self) -> float:
-        """How long all its attempts ran, together."""
-        return sum(end - start for start, end in self.spans)
-
-    @property
-    def attempts(self) -> int:
-        """Tries so far: marks are none, and neither is what the scheduler put off, or what paused as planned."""
-        return sum(one.cause not in (Cause.LIMIT, Cause.RUNG) for one in self.entry.row.record.runs)
 
     @property
     def running(self) -> bool:
-        """Whether a job holds its newest attempt; one that is only queued does not run."""
-        return outlook.is_running(self.entry.row)
+        """Whether a job has claimed its newest attempt; a queued job is not running."""
+        return outlook.is_running(self.entry.status)
 
     @cached_property
     def progress(self) -> Progress | None:
-        """The furthest that an attempt has come, the newest first that told how far it is to go."""
-        return outlook.progress_of(self.entry.row.record)
+        """The progress of the newest attempt that reported its planned epochs; else of the newest with any progress."""
+        return outlook.progress_of(self.entry.record)
 
     @property
     def done(self) -> int:
@@ -73,7 +58,7 @@ class Known:
 
     @property
     def pace(self) -> float | None:
-        """Median seconds of an epoch of the stage that it is in; None where none was measured."""
+        """Median seconds of an epoch of its current stage; None if none was measured."""
         epochs = self.metrics.epochs
         seconds = [one.get("seconds") for one in epochs if one.get("stage") == epochs[-1].get("stage")]
         measured = [one for one in seconds if isinstance(one, (int, float)) and math.isfinite(one)]
@@ -89,24 +74,24 @@ class Known:
         return self.metrics.best if best is None else best
 
 
-def known_of(found: RoundRecords) -> tuple[list[Known], list[str]]:
+def summaries_of(found: RoundRecords) -> tuple[list[ExperimentSummary], list[str]]:
     """All experiments of a round with their metrics, and what could not be read."""
     problems = list(found.problems)
-    return [Known(entry, metrics_of(entry, problems)) for entry in found.entries], problems
+    return [ExperimentSummary(entry, metrics_of(entry, problems)) for entry in found.entries], problems
 
 
 # --------------------------------------------------------------------------------------------------- counts and hours
 
 
-def counts(known: Iterable[Known]) -> dict[State, int]:
+def counts(summaries: Iterable[ExperimentSummary]) -> dict[State, int]:
     """How many experiments are in each state, in the order of `ORDER`; states without any are left out."""
-    found = Counter(one.entry.state for one in known)
+    found = Counter(one.entry.state for one in summaries)
     return {state: found[state] for state in ORDER if found[state]}
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
-    """What was used so far: `hours` of `unit`, in so many `runs`. `restarted`: those that began more than once."""
+class Usage:
+    """Resources used so far: `hours` of `unit`, in `runs` attempts. `restarted`: experiments with more than one run."""
 
     hours: float
     unit: str
@@ -114,22 +99,22 @@ class Use:
     runs: int
 
 
-def use(known: Sequence[Known], resources_known: bool = True) -> Use:
-    """Hours of all runs times GPUs; times CPU cores if no experiment asks for a GPU; else plain, of jobs."""
-    unit, weights = outlook.weights_of([_work(one) for one in known])
+def usage(summaries: Sequence[ExperimentSummary], resources_known: bool = True) -> Usage:
+    """Hours of all runs times GPUs; times CPU cores if no experiment requests a GPU; job-hours if neither is known."""
+    unit, weights = outlook.weights_of([_work(one) for one in summaries])
     if not resources_known:
         unit, weights = "job-hours", dict.fromkeys(weights, 1)
-    hours = sum(one.seconds * weights[one.entry.path] for one in known) / 3600
-    runs = [len(one.spans) for one in known]
-    return Use(hours, unit, sum(number > 1 for number in runs), sum(runs))
+    hours = sum(one.entry.seconds * weights[one.entry.path] for one in summaries) / 3600
+    runs = [len(one.entry.spans) for one in summaries]
+    return Usage(hours, unit, sum(number > 1 for number in runs), sum(runs))
 
 
-# ---------------------------------------------------------------------------------------------------- what remains
+# ---------------------------------------------------------------------------------------------------- remaining time
 
 
 @dataclass(frozen=True, slots=True)
-class Prospect:
-    """When all that goes on by itself may be through: in `seconds`, or not known. `basis` says on what that rests."""
+class RemainingTime:
+    """The estimated time until the round ends: `seconds`, or None if unknown. `basis`: the basis of the estimate."""
 
     seconds: float | None
     ahead: int
@@ -138,19 +123,21 @@ class Prospect:
     basis: str
 
 
-def prospect(known: Sequence[Known]) -> Prospect:
-    """Measured work that remains, divided by how many run now, and not less than the longest chain of it.
+def remaining_time(summaries: Sequence[ExperimentSummary]) -> RemainingTime:
+    """Remaining work divided by the number of running experiments, but at least its longest chain of dependencies.
 
-    An experiment's own seconds per epoch count for its epochs to come; without them, the median of completed ones of
-    its group and data set, else of its group. What failed, is blocked or was cancelled does not count.
+    The remaining epochs of an experiment count with its own seconds per epoch; without any, with the median of
+    completed experiments of its group and data set, else of its group. Stopped experiments do not count.
     """
-    found = outlook.outlook([_work(one) for one in known])
-    return Prospect(found.end.usual if found.end else None, found.ahead, found.running, found.uncounted, found.basis)
+    found = outlook.outlook([_work(one) for one in summaries])
+    return RemainingTime(
+        found.end.usual if found.end else None, found.ahead, found.running, found.uncounted, found.basis
+    )
 
 
-def _work(one: Known) -> Work:
-    """As the record tells it, but for what its metrics tell better. Those of another group are nothing like it."""
-    work = outlook.work_of(one.entry.row)
+def _work(one: ExperimentSummary) -> Work:
+    """From the record, with more exact values from the metrics. Experiments of other groups are not comparable."""
+    work = outlook.work_of(one.entry.status)
     return work._replace(pace=one.pace, done=one.done, planned=one.planned, like=work.like[:2])
 
 
@@ -159,7 +146,7 @@ def _work(one: Known) -> Work:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An experiment that waits for a person. `log`: the end of what its last run printed, if anything."""
+    """An experiment that needs an action of the user. `log`: the end of the log of its last run, if there is one."""
 
     path: str
     state: State
@@ -169,24 +156,24 @@ class Failure:
     log: str
 
 
-def failures(known: Iterable[Known]) -> list[Failure]:
-    """What failed, is blocked or was cancelled, in this order."""
+def failures(summaries: Iterable[ExperimentSummary]) -> list[Failure]:
+    """The failed, blocked and cancelled experiments, in this order."""
     stopped = sorted(
-        (one for one in known if one.entry.state in STOPPED), key=lambda one: STOPPED.index(one.entry.state)
+        (one for one in summaries if one.entry.state in STOPPED), key=lambda one: STOPPED.index(one.entry.state)
     )
-    return [_failure(one, number < LOGS) for number, one in enumerate(stopped)]
+    return [_failure(one, number < LOGS_SHOWN) for number, one in enumerate(stopped)]
 
 
-def _failure(one: Known, with_log: bool) -> Failure:
-    shown = one.entry.row.shown
-    cause = one.entry.row.action.cause or (shown.cause if shown else None)
+def _failure(one: ExperimentSummary, with_log: bool) -> Failure:
+    shown = one.entry.status.shown
+    cause = one.entry.status.action.cause or (shown.cause if shown else None)
     log = ""
     if shown and with_log:
         try:
             log = logs.tail(one.entry.directory, shown.number)
         except OSError as error:
             log = f"(the log cannot be read: {error})"
-    return Failure(one.entry.path, one.entry.state, str(cause or ""), one.entry.reason, one.attempts, log)
+    return Failure(one.entry.path, one.entry.state, str(cause or ""), one.entry.reason, one.entry.counted_attempts, log)
 
 
 # ------------------------------------------------------------------------------------------------------- best runs
@@ -194,7 +181,7 @@ def _failure(one: Known, with_log: bool) -> Failure:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Mean and standard deviation over n seeds. With one seed the noise is not known: None."""
+    """Mean and standard deviation over n seeds. The deviation of one seed is None."""
 
     mean: float
     deviation: float | None
@@ -202,7 +189,7 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread | None:
-    """None: there are no values."""
+    """None if there are no values."""
     if not values:
         return None
     deviation = None if len(values) == 1 else statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
@@ -210,10 +197,10 @@ def spread(values: Sequence[float]) -> Spread | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """Completed experiments that differ in their seed alone. `chosen`: what they are ranked by; `result`: at the end.
+class RankedSetting:
+    """Completed experiments that differ in their seed alone. `chosen`: the metric they are ranked by.
 
-    `baseline`: the result of what they stand beside; `chance`: a share, where runs tell it. None: not known.
+    `result`: the final metric; `baseline`: that of their baseline; `chance`: a share, if runs report it. None: unknown.
     """
 
     label: str
@@ -224,11 +211,11 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Leaders:
+class Ranking:
     """The best settings of a group, on one data set if the round has several.
 
-    `metric` is what they are ranked by, best first by `mode` (max or min); `result` what is told of them, the same
-    where there is no test metric. `baseline`: the name of the group that they stand beside, if any.
+    `metric` is what they are ranked by, best first by `mode` (max or min); `result` is the metric shown, the same
+    if there is no test metric. `baseline`: the name of the baseline group, if any.
     """
 
     group: str
@@ -237,66 +224,77 @@ class Leaders:
     mode: str
     result: str
     baseline: str | None
-    settings: list[Setting]
+    settings: list[RankedSetting]
     of: int
 
 
-def leaders(found: RoundRecords, known: Sequence[Known]) -> list[Leaders]:
-    """The best settings of each group and data set among completed experiments that name a metric.
+def rankings(found: RoundRecords, summaries: Sequence[ExperimentSummary]) -> list[Ranking]:
+    """The best settings of each group and data set among completed experiments that report a metric.
 
-    Ranked by that metric, not by the test data, which choosing by would spoil.
+    They are ranked by that metric, not by test data, because selecting by test data would bias the result.
     """
-    several = len({one.entry.data_set for one in known}) > 1
-    kinds: dict[tuple[str, str | None], list[Known]] = {}
-    for one in known:
+    several = len({one.entry.data_set for one in summaries}) > 1
+    kinds: dict[tuple[str, str | None], list[ExperimentSummary]] = {}
+    for one in summaries:
         dataset = (one.entry.data_set or None) if several else None
         kinds.setdefault((one.entry.group, dataset), []).append(one)
-    by_path = {one.entry.path: one for one in known}
-    told = (_leaders(found, by_path, group, dataset, everyone) for (group, dataset), everyone in kinds.items())
-    return [one for one in told if one]
+    by_path = {one.entry.path: one for one in summaries}
+    made = (_ranking(found, by_path, group, dataset, members) for (group, dataset), members in kinds.items())
+    return [one for one in made if one]
 
 
-def _leaders(
-    found: RoundRecords, by_path: Mapping[str, Known], group: str, dataset: str | None, everyone: Sequence[Known]
-) -> Leaders | None:
-    names = labels([one.entry for one in everyone])
-    through = (one for one in everyone if one.entry.state is State.COMPLETED)
-    members = [one for one in through if one.metric and one.best is not None]
+def _ranking(
+    found: RoundRecords,
+    by_path: Mapping[str, ExperimentSummary],
+    group: str,
+    dataset: str | None,
+    candidates: Sequence[ExperimentSummary],
+) -> Ranking | None:
+    names = setting_labels([one.entry for one in candidates])
+    completed = (one for one in candidates if one.entry.state is State.COMPLETED)
+    members = [one for one in completed if one.metric and one.best is not None]
     if not members:
         return None
     metric = str(members[0].metric)
     mode = next((one.metrics.mode for one in members if one.metrics.metric), "max")
     tested = f"test_{metric.removeprefix('val_')}"
     result = tested if any(tested in one.metrics.final for one in members) else metric
-    settings: dict[str, list[Known]] = {}
+    settings: dict[str, list[ExperimentSummary]] = {}
     for one in members:
         if one.metric == metric:
             settings.setdefault(one.entry.setting, []).append(one)
     means = {key: statistics.fmean(_values(ones, metric)) for key, ones in settings.items()}
     ranked = sorted(settings, key=lambda key: _rank(means[key], mode))
     baseline = found.baselines.get(group)
-    told = [_setting(found, by_path, names[key], settings[key], metric, result) for key in ranked[:BEST]]
-    return Leaders(group, dataset, metric, mode, result, baseline, told, len(settings))
+    best = [
+        _ranked_setting(found, by_path, names[key], settings[key], metric, result) for key in ranked[:SETTINGS_SHOWN]
+    ]
+    return Ranking(group, dataset, metric, mode, result, baseline, best, len(settings))
 
 
 def _rank(mean: float, mode: str) -> float:
-    """Least is best; what diverged comes last."""
+    """A sort key: the best mean first, diverged runs last."""
     return (-mean if mode == "max" else mean) if math.isfinite(mean) else math.inf
 
 
-def _setting(
-    found: RoundRecords, by_path: Mapping[str, Known], label: str, ones: Sequence[Known], metric: str, result: str
-) -> Setting:
+def _ranked_setting(
+    found: RoundRecords,
+    by_path: Mapping[str, ExperimentSummary],
+    label: str,
+    ones: Sequence[ExperimentSummary],
+    metric: str,
+    result: str,
+) -> RankedSetting:
     chosen = spread(_values(ones, metric))
-    assert chosen  # each has its metric, or it would not be among these
+    assert chosen  # each of them has the metric
     beside = [by_path[entry.path] for entry in found.baseline_of(ones[0].entry)]
     completed = [one for one in beside if one.entry.state is State.COMPLETED]
     chances = spread([one.metrics.final["chance_accuracy"] for one in ones if "chance_accuracy" in one.metrics.final])
     chance = chances.mean if chances and result.endswith("accuracy") else None
-    return Setting(label, chosen, spread(_values(ones, result)), spread(_values(completed, result)), chance)
+    return RankedSetting(label, chosen, spread(_values(ones, result)), spread(_values(completed, result)), chance)
 
 
-def _values(ones: Iterable[Known], name: str) -> list[float]:
+def _values(ones: Iterable[ExperimentSummary], name: str) -> list[float]:
     values = [one.best if name == one.metric else one.metrics.final.get(name) for one in ones]
     return [value for value in values if value is not None]
 
@@ -306,7 +304,7 @@ def _values(ones: Iterable[Known], name: str) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What differs from the last report. `bests`: path, value before, value now; `stopped`: path, state now."""
+    """Differences from the previous report. `bests`: path, old value, new value; `stopped`: path, new state."""
 
     since: str
     completed: list[str]
@@ -321,21 +319,21 @@ class Changes:
         return any((self.completed, self.stopped, self.requeued, self.bests, self.added, self.removed))
 
 
-def snapshot(known: Iterable[Known]) -> dict[str, dict[str, Any]]:
-    """What the next report needs of this one: by path, state, best result and number of attempts."""
+def snapshot(summaries: Iterable[ExperimentSummary]) -> dict[str, dict[str, Any]]:
+    """What the next report is compared with: by path the state, best result and number of attempts."""
     return {
         one.entry.path: {
             "state": str(one.entry.state),
             "best": one.best if one.best is not None and math.isfinite(one.best) else None,
-            "attempts": one.attempts,
+            "attempts": one.entry.counted_attempts,
         }
-        for one in known
+        for one in summaries
     }
 
 
 def changes(since: str, before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]]) -> Changes:
-    """What is new between two snapshots. An experiment that has just completed is not told as a changed best too."""
-    both = {path: (before[path], told) for path, told in now.items() if path in before}
+    """The differences between two snapshots. A newly completed experiment is not listed as a changed best too."""
+    both = {path: (before[path], current) for path, current in now.items() if path in before}
     moved = {path: now[path]["state"] for path in now if before.get(path, {}).get("state") != now[path]["state"]}
     completed = [path for path, state in moved.items() if state == State.COMPLETED]
     return Changes(
