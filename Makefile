@@ -1,5 +1,5 @@
 # make quickstart: installs Roundhouse and runs a small round on the local machine. make test: everything that CI checks.
-# README.md, "Versions", describes lock, test-newest and test-oldest.
+# docs/development.md, "Package versions", describes lock, test-newest and test-oldest.
 PYTHON ?= python3
 # The oldest Python that Roundhouse supports, if it is installed.
 OLDEST_PYTHON ?= $(shell python3.10 -c 'import sys; print(sys.executable)' 2>/dev/null || echo $(PYTHON))

@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser().parse_args(argv)
     try:
         # Only now: --help and mistakes in usage need none of it.
-        from roundhouse import commands
+        from roundhouse.cli import commands
 
         return commands.main(options, REPOSITORY)
     except KeyboardInterrupt:

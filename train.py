@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a job runs: one experiment, from the attempt that its shell has claimed. `python train.py DIRECTORY`.
 
-The exit codes are those of `roundhouse.causes`; the job's shell turns them into the attempt's result.
+The exit codes are those of `roundhouse.model.exit_codes`; the job's shell records them in the attempt's result.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roundhouse import causes
 from roundhouse.errors import RoundhouseError
 from roundhouse.jobs import worker
+from roundhouse.jobs.command import run_command
+from roundhouse.jobs.heartbeat import start_heartbeat
+from roundhouse.model.exit_codes import COMMAND_MAY_RETURN, RESERVED, ExitCode
 
 if TYPE_CHECKING:
     from roundhouse.training.loop import Progress
@@ -24,39 +26,38 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> int:
     if len(argv) != 2 or argv[1] in ("-h", "--help"):
-        print("usage: python train.py DIRECTORY   (job scripts do; you want: python runner.py --round NAME)")
+        print("usage: python train.py DIRECTORY   (for job scripts; to run experiments: python runner.py --round NAME)")
         return 0 if "-h" in argv or "--help" in argv else 2
     try:
         work = worker.enter(Path(argv[1]))
+        start_heartbeat(work)
         return run_program(work) if work.config.get("command") else train(work)
     except worker.Leave as leave:
         print(f"roundhouse: {leave}", file=sys.stderr)
         return leave.code
     except RoundhouseError as error:
         print(f"roundhouse: {error}", file=sys.stderr)
-        return causes.EXIT_ERROR
+        return ExitCode.ERROR
     except MemoryError:
         print("roundhouse: memory ran out", file=sys.stderr)
-        return causes.EXIT_MEMORY
+        return ExitCode.MEMORY
     except OSError as error:
         print(f"roundhouse: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
-        return causes.EXIT_ERROR
+        return ExitCode.ERROR
 
 
 def run_program(work: worker.Work) -> int:
-    """The round file's `command`: 0 is completed, unless it was asked to stop.
+    """Run the round file's `command`. Exit code 0 means completed, unless a stop was requested.
 
-    75 asks to be started again; 71 and 73 say that memory ran out, the job's or the GPU's; 78 that it has paused where
-    it was told to.
+    75 requests another attempt; 71 and 73 mean that memory ran out, the job's or the GPU's; 78 means that the command
+    paused at the rung named by ROUNDHOUSE_PAUSE_AT.
     """
     work.write_environment({})
-    code = worker.run_command(work)
+    code = run_command(work)
     if work.stop_reason:
-        return causes.EXIT_STOPPED
-    ours = set(range(causes.EXIT_NOT_MINE, causes.EXIT_RUNG + 1))
-    told = {causes.EXIT_STOPPED, causes.EXIT_MEMORY, causes.EXIT_GPU_MEMORY}
-    told |= {causes.EXIT_RUNG} if work.attempt.opened.pause_at else set()
-    return causes.EXIT_ERROR if code in ours - told else code
+        return ExitCode.STOPPED
+    meant = COMMAND_MAY_RETURN | ({ExitCode.RUNG} if work.attempt.opened.pause_at else set())
+    return ExitCode.ERROR if code in RESERVED - meant else code
 
 
 def train(work: worker.Work) -> int:
@@ -70,11 +71,14 @@ def train(work: worker.Work) -> int:
         known = sorted(
             path.name for path in (Path(__file__).parent / "studies").iterdir() if (path / "__init__.py").exists()
         )
-        raise RoundhouseError(f"there is no study {name!r}; there are: {', '.join(known)}")
+        raise RoundhouseError(f"there is no study {name!r} in studies/; available: {', '.join(known)}")
     deadline = os.environ.get("ROUNDHOUSE_DEADLINE")
     accumulate = int(os.environ.get("ROUNDHOUSE_ACCUMULATE", "1"))
     if accumulate > 1:
-        print(f"roundhouse: memory ran out before: a batch is computed in {accumulate} times as many parts", flush=True)
+        print(
+            f"roundhouse: the GPU's memory ran out before: each batch is computed in {accumulate} times as many parts",
+            flush=True,
+        )
     settings, config = split_config(work.config["config"], float(deadline) if deadline else None, accumulate)
     settings = replace(settings, pause_at=work.attempt.opened.pause_at)
     inputs = work.inputs()
@@ -96,30 +100,30 @@ def train(work: worker.Work) -> int:
             exact=progress.exact,
             seconds_per_epoch=progress.seconds_per_epoch,
         )
-        told = ", ".join(f"{key} {value:.4g}" for key, value in progress.metrics.items())
+        metrics = ", ".join(f"{key} {value:.4g}" for key, value in progress.metrics.items())
         if progress.epoch > progress.started_epoch:
-            print(f"epoch {progress.epoch}/{progress.epochs} ({progress.stage}): {told}", flush=True)
+            print(f"epoch {progress.epoch}/{progress.epochs} ({progress.stage}): {metrics}", flush=True)
         elif progress.epoch:
-            print(f"roundhouse: going on after epoch {progress.epoch}/{progress.epochs}", flush=True)
+            print(f"roundhouse: resumed after epoch {progress.epoch}/{progress.epochs}", flush=True)
 
     import torch
 
     try:
         outcome = loop.run(task, settings, work.place, work.earlier(), report, work.stop)
     except RuntimeError as error:
-        # PyTorch tells a shortage of the computer's own memory by its words alone.
+        # Only the message of the error says that the host's memory ran out.
         if not isinstance(error, torch.cuda.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         print(f"roundhouse: memory ran out: {error}", file=sys.stderr)
         on_gpu = isinstance(error, torch.cuda.OutOfMemoryError) and precision.device.type == "cuda"
-        return causes.EXIT_GPU_MEMORY if on_gpu else causes.EXIT_MEMORY
+        return ExitCode.GPU_MEMORY if on_gpu else ExitCode.MEMORY
     if not outcome.finished:
         print(f"roundhouse: stopped after epoch {outcome.epochs_run}: {outcome.reason}", flush=True)
-        codes = {"walltime": causes.EXIT_WALLTIME, loop.RUNG: causes.EXIT_RUNG}
-        return codes.get(outcome.reason, causes.EXIT_STOPPED)
+        codes = {"walltime": ExitCode.WALLTIME, loop.RUNG: ExitCode.RUNG}
+        return codes.get(outcome.reason, ExitCode.STOPPED)
     work.report(artifacts=dict(outcome.artifacts), final_hash=outcome.final_hash, final=dict(outcome.metrics))
     print(f"roundhouse: {outcome.reason} after {outcome.epochs_run} epochs", flush=True)
-    return causes.EXIT_COMPLETED
+    return ExitCode.COMPLETED
 
 
 if __name__ == "__main__":

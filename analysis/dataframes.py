@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.rounds import Folders, RoundEntry, RoundRecords, metrics_of, read_round
-from roundhouse.records import record
-from roundhouse.records.metrics import Metrics
+from roundhouse.store import record
+from roundhouse.store.metrics import Metrics
 
 HEAD = ("path", "group", "study", "state", "cause", "reason")
 NO_EPOCHS = ["path", "stage", "epoch"]

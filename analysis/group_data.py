@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from analysis.learning_curves import LETTERS, DrawnFigure, LearningCurve, plain
 from analysis.rounds import RoundEntry, WithBaseline, metrics_of, setting_labels, varying_keys
 from analysis.style import legend_below
-from roundhouse.decisions.plan import State
-from roundhouse.records.metrics import Metrics
+from roundhouse.model.plan import State
+from roundhouse.store.metrics import Metrics
 
 DATA = frozenset({"dataset", "data", "task"})  # results with different values of these keys are not comparable
 FACETS = 8  # panels are split by a key with at most this many values

@@ -15,7 +15,7 @@ from analysis.group_data import ACROSS, LONGEST, GroupData, Panel, shortened, va
 from analysis.learning_curves import DrawnFigure, label, percent, plain
 from analysis.rounds import RoundEntry, WithBaseline
 from analysis.style import BASELINE, COLOURS, MARKERS, panels
-from roundhouse.records.metrics import Metrics
+from roundhouse.store.metrics import Metrics
 
 RESULTS = "test_"  # prefix of the final metrics that are shown as results
 METRICS_AT_MOST = 3  # in one figure

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from analysis.rounds import RoundEntry, measured_keys, metrics_of
 from analysis.style import BASELINE, COLOURS, LINES
-from roundhouse.records.metrics import Metrics, finite
-from roundhouse.words import counted
+from roundhouse.formatting import counted
+from roundhouse.store.metrics import Metrics, finite
 
 Floats = NDArray[np.float64]
 

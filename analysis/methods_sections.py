@@ -15,8 +15,8 @@ from typing import Any
 from analysis.dataframes import moment
 from analysis.provenance import NOT_RECORDED, SETTINGS, SOFTWARE, VERSIONS, Facts, RecordedRun
 from analysis.round_summary import ExperimentSummary, counts, usage
-from roundhouse.experiment import Resources
-from roundhouse.words import counted, walltime
+from roundhouse.formatting import counted, walltime
+from roundhouse.model.experiment import Resources
 
 NAMED = 12  # names or values listed one by one; the rest is counted
 MISSING = (

@@ -21,8 +21,8 @@ from analysis.figure_store import FORMATS, FigureStore, StoredFigure, file_name,
 from analysis.processes import in_processes
 from analysis.rounds import Folders, RoundEntry, RoundRecords, WithBaseline, find_rounds, measured_keys, read_round
 from roundhouse.errors import RoundhouseError
-from roundhouse.records.metrics import Metrics
-from roundhouse.words import counted
+from roundhouse.formatting import counted
+from roundhouse.store.metrics import Metrics
 
 EPILOG = """\
 Records are only read. Figures are written to analysis/experiment_NAME/plots, each with its data as CSV, and listed in

@@ -14,9 +14,9 @@ from typing import Any
 
 from analysis.round_summary import ExperimentSummary, summaries_of
 from analysis.rounds import RoundRecords
-from roundhouse.decisions.plan import State
-from roundhouse.records import record
-from roundhouse.records.attempt import Attempt
+from roundhouse.model.attempt import Attempt
+from roundhouse.model.plan import State
+from roundhouse.store import record
 
 NOT_RECORDED = "not recorded"
 SOFTWARE = {"python": "Python", "torch": "PyTorch", "numpy": "NumPy", "cuda": "CUDA", "cudnn": "cuDNN",

@@ -11,12 +11,12 @@ from functools import cached_property
 from typing import Any
 
 from analysis.rounds import RoundEntry, RoundRecords, metrics_of, setting_labels
-from roundhouse.decisions.plan import State
-from roundhouse.records import logs
-from roundhouse.records.attempt import Progress
-from roundhouse.records.metrics import Metrics
-from roundhouse.views import outlook
-from roundhouse.views.outlook import Work
+from roundhouse.model.attempt import Progress
+from roundhouse.model.plan import State
+from roundhouse.store import logs
+from roundhouse.store.metrics import Metrics
+from roundhouse.views import eta
+from roundhouse.views.eta import Work
 
 STOPPED = (State.FAILED, State.BLOCKED, State.CANCELLED)  # these need an action of the user
 ORDER = (
@@ -41,12 +41,12 @@ class ExperimentSummary:
     @property
     def running(self) -> bool:
         """Whether a job has claimed its newest attempt; a queued job is not running."""
-        return outlook.is_running(self.entry.status)
+        return eta.is_running(self.entry.status)
 
     @cached_property
     def progress(self) -> Progress | None:
         """The progress of the newest attempt that reported its planned epochs; else of the newest with any progress."""
-        return outlook.progress_of(self.entry.record)
+        return eta.progress_of(self.entry.record)
 
     @property
     def done(self) -> int:
@@ -101,7 +101,7 @@ class Usage:
 
 def usage(summaries: Sequence[ExperimentSummary], resources_known: bool = True) -> Usage:
     """Hours of all runs times GPUs; times CPU cores if no experiment requests a GPU; job-hours if neither is known."""
-    unit, weights = outlook.weights_of([_work(one) for one in summaries])
+    unit, weights = eta.weights_of([_work(one) for one in summaries])
     if not resources_known:
         unit, weights = "job-hours", dict.fromkeys(weights, 1)
     hours = sum(one.entry.seconds * weights[one.entry.path] for one in summaries) / 3600
@@ -129,7 +129,7 @@ def remaining_time(summaries: Sequence[ExperimentSummary]) -> RemainingTime:
     The remaining epochs of an experiment count with its own seconds per epoch; without any, with the median of
     completed experiments of its group and data set, else of its group. Stopped experiments do not count.
     """
-    found = outlook.outlook([_work(one) for one in summaries])
+    found = eta.outlook([_work(one) for one in summaries])
     return RemainingTime(
         found.end.usual if found.end else None, found.ahead, found.running, found.uncounted, found.basis
     )
@@ -137,7 +137,7 @@ def remaining_time(summaries: Sequence[ExperimentSummary]) -> RemainingTime:
 
 def _work(one: ExperimentSummary) -> Work:
     """From the record, with more exact values from the metrics. Experiments of other groups are not comparable."""
-    work = outlook.work_of(one.entry.status)
+    work = eta.work_of(one.entry.status)
     return work._replace(pace=one.pace, done=one.done, planned=one.planned, like=work.like[:2])
 
 

@@ -13,18 +13,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from roundhouse.causes import Cause
-from roundhouse.decisions.plan import State
-from roundhouse.decisions.row import Row
+from roundhouse.config.round import load_round
+from roundhouse.engine import offline
 from roundhouse.errors import RoundhouseError
-from roundhouse.experiment import SEED, Experiment
+from roundhouse.model.attempt import Attempt, Record
+from roundhouse.model.causes import Cause
+from roundhouse.model.experiment import SEED, Experiment
+from roundhouse.model.plan import State
+from roundhouse.model.status import ExperimentStatus
 from roundhouse.names import is_name, nearest
-from roundhouse.passes import offline
-from roundhouse.records import record
-from roundhouse.records.attempt import Attempt, Record
-from roundhouse.records.metrics import Metrics, numbers_in, read_metrics
-from roundhouse.round import load_round
-from roundhouse.views import outlook
+from roundhouse.store import record
+from roundhouse.store.metrics import Metrics, numbers_in, read_metrics
+from roundhouse.views import eta
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BOOKKEEPING = frozenset(
@@ -62,7 +62,7 @@ class Folders:
 class RoundEntry:
     """One experiment of a round. `metrics_file` and `outputs_file` are those found by `newest_file`."""
 
-    status: Row
+    status: ExperimentStatus
     metrics_file: Path | None
     outputs_file: Path | None
 
@@ -114,7 +114,7 @@ class RoundEntry:
 
         An attempt whose job left no result ends when a pass closed it, which is an upper bound.
         """
-        return outlook.spans(self.record)
+        return eta.spans(self.record)
 
     @property
     def seconds(self) -> float:

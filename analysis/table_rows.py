@@ -13,8 +13,8 @@ from typing import Any
 
 from analysis.comparison import SHOWN_BELOW, beats_all, smallest_p
 from analysis.rounds import RoundEntry, RoundRecords, label_of, metrics_of, varying_keys
-from roundhouse.records.metrics import Metrics
-from roundhouse.words import counted
+from roundhouse.formatting import counted
+from roundhouse.store.metrics import Metrics
 
 LARGEST = 1e100  # larger values would make means inexact and squares overflow
 BlockKey = tuple[str, str]  # data set and seed

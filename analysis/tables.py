@@ -37,9 +37,9 @@ from analysis.figure_store import csv_of, write_bytes
 from analysis.round_summary import STOPPED
 from analysis.rounds import RoundEntry, RoundRecords, newest_file, read_round, varying_keys
 from analysis.table_rows import RoundResults, TableRow, bold_note, comparison_groups, winners
-from roundhouse.records import logs
-from roundhouse.records.attempt import Claim
-from roundhouse.views.view import as_dict
+from roundhouse.model.attempt import Claim
+from roundhouse.store import logs
+from roundhouse.views.tables import as_dict
 
 VERSION = 1
 

@@ -25,14 +25,14 @@ from unittest.mock import patch
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from roundhouse.causes import Cause  # noqa: E402
-from roundhouse.experiment import Experiment  # noqa: E402
+from roundhouse.config.round import load_round  # noqa: E402
+from roundhouse.engine import allocations  # noqa: E402
 from roundhouse.jobs import allocation  # noqa: E402
-from roundhouse.passes import packing  # noqa: E402
-from roundhouse.records import record, shared_job  # noqa: E402
-from roundhouse.records.attempt import Opened, Record  # noqa: E402
-from roundhouse.round import load_round  # noqa: E402
-from roundhouse.schedulers.base import Identity  # noqa: E402
+from roundhouse.model.answers import Identity  # noqa: E402
+from roundhouse.model.attempt import Opened, Record  # noqa: E402
+from roundhouse.model.causes import Cause  # noqa: E402
+from roundhouse.model.experiment import Experiment  # noqa: E402
+from roundhouse.store import job_group, record  # noqa: E402
 
 STEPS = (record.RESULT, record.JOB, record.CLAIM, record.ENVIRONMENT)
 HERE = Identity("slurm", "here", "me")
@@ -77,10 +77,10 @@ def run(folder: Path, jobs: int, over: int, others: int) -> list[dict[str, float
         if experiment.group == "over":
             fail(folder / "experiments" / "r" / experiment.path, experiment)
     name = record.new_token()
-    directory = shared_job.directory_of(folder / "experiments" / "r", name)
+    directory = job_group.directory_of(folder / "experiments" / "r", name)
     directory.mkdir(parents=True)
-    like = packing.Allocation(name, "r", experiments[0].resources, HERE, str(rounds), str(analysis), None)
-    packing.write(directory, like)
+    like = allocations.Allocation(name, "r", experiments[0].resources, HERE, str(rounds), str(analysis), None)
+    allocations.write(directory, like)
     agent = allocation.prepare(directory, "1", time.monotonic())
     times, fold = [], record.fold
 

@@ -31,10 +31,10 @@ import peers  # noqa: E402
 from cluster import CannotStart, SlurmCluster, start_slurm  # noqa: E402
 from measure import Recorder, Table, TooSlow, Work, measure  # noqa: E402
 
-from roundhouse.causes import Cause  # noqa: E402
-from roundhouse.records import record  # noqa: E402
-from roundhouse.records.attempt import Opened  # noqa: E402
-from roundhouse.round import load_round  # noqa: E402
+from roundhouse.config.round import load_round  # noqa: E402
+from roundhouse.model.attempt import Opened  # noqa: E402
+from roundhouse.model.causes import Cause  # noqa: E402
+from roundhouse.store import record  # noqa: E402
 
 PARTS = ("help", "completed", "array", "single", "running")
 NEED_SLURM = {"array", "single", "running"}

@@ -25,13 +25,13 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from roundhouse.experiment import Experiment, Resources  # noqa: E402
+from roundhouse.config.site import Site  # noqa: E402
+from roundhouse.engine.context import PassContext  # noqa: E402
 from roundhouse.jobs.preload import preload  # noqa: E402
 from roundhouse.machine import pool  # noqa: E402
-from roundhouse.passes.workplace import Workplace  # noqa: E402
-from roundhouse.records import record  # noqa: E402
-from roundhouse.records.attempt import Opened  # noqa: E402
-from roundhouse.site import Site  # noqa: E402
+from roundhouse.model.attempt import Opened  # noqa: E402
+from roundhouse.model.experiment import Experiment, Resources  # noqa: E402
+from roundhouse.store import record  # noqa: E402
 
 CONFIG = {"dataset": "digits", "epochs": 1, "batch_size": 64, "lr": 0.1, "model": "ResNet8", "method": "pure"}
 
@@ -63,7 +63,7 @@ def run(folder: Path, path: str, launch: pool.Launch) -> tuple[float, float]:
     experiment = Experiment("benchmark", "e", path, "distillation", CONFIG, Resources())
     scheduler: Any = SimpleNamespace(kind="local")
     nowhere: Any = None
-    place = Workplace(folder, REPOSITORY, Site(), scheduler, nowhere, sys.executable)
+    place = PassContext(folder, REPOSITORY, Site(), scheduler, nowhere, sys.executable)
     directory, token = place.directory(experiment), record.new_token()
     record.open_attempt(directory, 1, Opened(token, {"kind": "local"}, experiment.config_hash(), {}))
     record.write_config(directory, experiment)

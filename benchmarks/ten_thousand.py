@@ -26,8 +26,8 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(REPOSITORY / "be
 from cluster import CannotStart, start_slurm  # noqa: E402
 from measure import Recorder  # noqa: E402
 
-from roundhouse.commands import WORK_REMAINS  # noqa: E402
-from roundhouse.records import record  # noqa: E402
+from roundhouse.cli.commands import WORK_REMAINS  # noqa: E402
+from roundhouse.store import record  # noqa: E402
 
 ROUND = """\
 round: many

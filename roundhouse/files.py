@@ -1,6 +1,6 @@
-"""Durable file operations: a file is whole or absent, and where only one may win, only one does.
+"""Durable file operations: a file is complete or absent, and of several creators exactly one wins.
 
-Everything that writes a record goes through here, so the tests can make any single step fail, crash or lag.
+All writes to a record go through this module, so the tests can make any single step fail, crash or lag.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, er
 
 
 def dump(value: Mapping[str, Any]) -> bytes:
-    """JSON with one top-level key a line, which is what the job's shell relies on when it copies one."""
+    """JSON with one top-level key per line; the job's shell relies on that when it copies job.json."""
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
 def write_draft(directory: Path, data: bytes, durable: bool = True) -> Path:
-    """A new file with a name nobody looks for, durable if nobody says otherwise. Removed again if the disk is full."""
+    """A new file under a unique name, by default synced to disk. It is removed again if the disk is full."""
     draft = directory / f".draft-{uuid.uuid4().hex}"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
@@ -49,10 +49,10 @@ def _write(descriptor: int, data: bytes, durable: bool = True) -> None:
 
 
 def create_exclusive(path: Path, value: Mapping[str, Any]) -> bool:
-    """Create a file that only one caller, anywhere, ever creates. True: it is ours, whole and durable.
+    """Create a file that only one caller, on any host, ever creates. True: this call did; it is complete and durable.
 
-    `value` must hold a nonce: a link that a network file system repeated is recognised by its content.
-    False: somebody else's is there. FileNotFoundError: its directory is gone.
+    `value` must hold a nonce, by which a link that a network file system repeated is recognised.
+    False: another caller's file exists. FileNotFoundError: the directory is gone.
     """
     data = dump(value)
     draft = write_draft(path.parent, data)
@@ -71,7 +71,7 @@ def create_exclusive(path: Path, value: Mapping[str, Any]) -> bool:
 
 
 def _create_without_links(path: Path, data: bytes) -> bool:
-    # A crash between these two steps leaves an empty file, which readers take for "held, holder unknown".
+    # A crash between these two steps leaves an empty file, which readers treat as a claim of an unknown job.
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     except FileExistsError:
@@ -82,7 +82,7 @@ def _create_without_links(path: Path, data: bytes) -> bool:
 
 
 def replace(path: Path, data: bytes, durable: bool = True) -> None:
-    """Put `data` in the place of whatever is at `path`, at once; durably, unless it is a view, which is made again."""
+    """Replace the file at `path` atomically. `durable=False` is for views, which can be written again."""
     draft = write_draft(path.parent, data, durable)
     try:
         os.replace(draft, path)
@@ -94,9 +94,9 @@ def replace(path: Path, data: bytes, durable: bool = True) -> None:
 
 
 def replace_by_link(path: Path, target: Path) -> None:
-    """Make `path` another name of the file `target`, without a moment in which `path` is absent.
+    """Make `path` a hard link to `target`; `path` exists at every moment.
 
-    Where there are no hard links, `path` stays as it is.
+    Without hard links, `path` stays as it is.
     """
     draft = path.parent / f".draft-{uuid.uuid4().hex}"
     try:
@@ -106,7 +106,7 @@ def replace_by_link(path: Path, target: Path) -> None:
             raise
         return
     os.replace(draft, path)
-    remove(draft)  # replacing one name of a file by another name of the same file leaves both
+    remove(draft)  # os.replace does nothing if both are links to the same file
 
 
 def sync_directory(directory: Path) -> None:
@@ -114,14 +114,14 @@ def sync_directory(directory: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # what a file system says that has nothing to sync there
+        if error.errno != errno.EINVAL:  # the file system does not support it
             raise
     finally:
         os.close(descriptor)
 
 
 def read_bytes(path: str | Path) -> bytes | None:
-    """The file's content, or None if there is no such file."""
+    """The file's content, or None if it does not exist."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError):
@@ -139,7 +139,7 @@ def read_bytes(path: str | Path) -> bytes | None:
 
 
 def list_names(directory: str | Path) -> list[str]:
-    """Names in a directory; none if it does not exist. On a network file system a list is fresh, a look may not be."""
+    """Names in a directory; none if it does not exist. On network file systems, a listing is fresher than a lookup."""
     try:
         return os.listdir(directory)
     except (FileNotFoundError, NotADirectoryError):
@@ -147,7 +147,7 @@ def list_names(directory: str | Path) -> list[str]:
 
 
 def modified(path: Path) -> float | None:
-    """When the file last changed, in seconds, by the file server's clock; None if it is not there."""
+    """When the file last changed, in seconds, by the file server's clock; None if it does not exist."""
     try:
         return os.stat(path).st_mtime
     except (FileNotFoundError, NotADirectoryError):
@@ -168,15 +168,15 @@ def remove(path: Path) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make one directory; that it exists is fine, that its parent does not is FileNotFoundError."""
+    """Create one directory, if it does not exist. FileNotFoundError: its parent does not exist."""
     path.mkdir(exist_ok=True)
     sync_directory(path.parent)
 
 
 def make_shared_directory(path: Path) -> None:
-    """Make a directory, and those above it; a new one gets the group of the one that holds it, for all below as well.
+    """Create a directory and its parents. A new directory, and everything below it, gets the group of its parent.
 
-    A directory with the set-group-ID bit hands its group on by itself; here that is done for one without.
+    With the set-group-ID bit, the kernel does that; here it is done for a parent without it.
     """
     if path.is_dir():
         return
@@ -184,16 +184,16 @@ def make_shared_directory(path: Path) -> None:
     make_directory(path)
     group = path.parent.stat().st_gid
     if path.stat().st_gid != group:
-        with suppress(OSError):  # the user is not in that group, or the file system has no groups
+        with suppress(OSError):  # the user is not in that group, or the file system does not support groups
             os.chown(path, -1, group)
             path.chmod(path.stat().st_mode | stat.S_ISGID)
 
 
 def umask_for(directory: Path, present: int) -> int:
-    """The umask with which files in `directory` can be used by those who can use the directory itself.
+    """The umask with which files in `directory` are accessible to everyone who can access the directory.
 
-    It is never stricter than `present`, and only the group is ever given the right to write. Where there is no such
-    directory yet, the nearest one above it counts.
+    It is never stricter than `present`, and gives write permission to the group at most. For a directory that does not
+    exist yet, the nearest existing parent counts.
     """
     while not directory.is_dir():
         directory = directory.parent
@@ -201,7 +201,7 @@ def umask_for(directory: Path, present: int) -> int:
 
 
 def server_time(directory: Path) -> float:
-    """Now, by the clock of the file server that holds `directory`: all ages of records are measured against it."""
+    """The current time by the clock of the file server that holds `directory`; ages of records are measured with it."""
     draft = write_draft(directory, b"", durable=False)
     try:
         return draft.stat().st_mtime

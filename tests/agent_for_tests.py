@@ -14,9 +14,9 @@ from pathlib import Path
 
 def main(repository: Path, study: str) -> None:
     sys.path.insert(0, str(repository))
-    from roundhouse.experiment import Resources
     from roundhouse.jobs.preload import preload
     from roundhouse.machine import pool
+    from roundhouse.model.experiment import Resources
 
     launch = pool.launch_bound if study == "-" else preload(repository, [study], 1)
     print("ready", flush=True)

@@ -23,7 +23,7 @@ from fake_pbs import FakePBS
 from fakes import fakepbs
 from rounds_for_tests import MARK, PATIENCE, REPOSITORY, Rounds, wait_for
 
-from roundhouse.records import record
+from roundhouse.store import record
 
 DONE, WORK_REMAINS, FAILED, TROUBLE = 0, 3, 4, 5  # exit codes of runner.py
 
@@ -60,7 +60,7 @@ PASSES = """\
 import contextlib, json, sys, time
 sys.path.insert(0, {repository!r})
 import runner
-from roundhouse import commands
+from roundhouse.cli import commands
 if {unlocked}:
     commands._lock = lambda *_: contextlib.nullcontext()
 codes = []

@@ -21,12 +21,12 @@ import psutil
 import pytest
 import yaml
 
-from roundhouse.experiment import Experiment, Resources
-from roundhouse.passes import render
-from roundhouse.passes.workplace import Workplace
-from roundhouse.records import record
-from roundhouse.records.attempt import Attempt, Opened, Record
-from roundhouse.site import Site
+from roundhouse.config.site import Site
+from roundhouse.engine import job_script
+from roundhouse.engine.context import PassContext
+from roundhouse.model.attempt import Attempt, Opened, Record
+from roundhouse.model.experiment import Experiment, Resources
+from roundhouse.store import record
 
 REPOSITORY = Path(__file__).parent.parent
 MARK = "ROUNDHOUSE_TEST"  # in the environment of all that a test starts, whoever's child it becomes
@@ -300,7 +300,7 @@ class Bench(Marked):
     def script(self, number: int = 1) -> Path:
         scheduler: Any = SimpleNamespace(kind=self.kind)
         run: Any = None
-        place = Workplace(self.folder / "experiments", self.repository, self.site, scheduler, run, self.python)
+        place = PassContext(self.folder / "experiments", self.repository, self.site, scheduler, run, self.python)
         script = self.folder / "job.sh"
         script.write_text(place.script(self.experiment, number, self.token))
         return script
@@ -308,7 +308,7 @@ class Bench(Marked):
     def start(self, script: Path | None = None, job_id: str | None = "7", **popen: Any) -> subprocess.Popen[str]:
         env = {**self.env, **self.extra}
         if job_id is not None:
-            env[render.JOB_ID_VARIABLES[self.kind]] = job_id
+            env[job_script.JOB_ID_VARIABLES[self.kind]] = job_id
         return subprocess.Popen(
             ["bash", str(script or self.script())],
             cwd=self.folder, env=env, text=True, start_new_session=True,

@@ -17,21 +17,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from roundhouse import files
-from roundhouse.causes import Cause
-from roundhouse.jobs import worker
-from roundhouse.passes import submitter
-from roundhouse.records import record, shared_job
-from roundhouse.schedulers.base import (
-    Identity,
-    Job,
-    Jobs,
-    JobState,
-    QueryFailed,
-    Refused,
-    Scope,
-    Submitted,
-    Unclear,
-)
+from roundhouse.engine import submit_job
+from roundhouse.jobs import heartbeat
+from roundhouse.model.answers import Identity, Job, Jobs, JobState, QueryFailed, Refused, Scope, Submitted, Unclear
+from roundhouse.model.causes import Cause
+from roundhouse.store import job_group, record
 
 HOME = Identity("slurm", "home", "me")
 
@@ -61,7 +51,7 @@ class SimulatedJob:
         """What a task runs. False: nothing, since another runner was faster than the one that submitted it."""
         if self.shared is None:
             return True
-        line = (self.shared / shared_job.MANIFEST).read_text().split("\n")[self.index]
+        line = (self.shared / job_group.MANIFEST).read_text().split("\n")[self.index]
         if line:
             number, self.token, path = line.split(" ")
             self.directory, self.number = self.shared.parents[1] / path, int(number)
@@ -214,12 +204,12 @@ class World:
         files.write_draft, files.touch = write_draft, touch
         files.read_bytes, files.list_names = read_bytes, list_names
         files.server_time = lambda directory: self.now
-        self._pool, submitter.ThreadPoolExecutor = submitter.ThreadPoolExecutor, OneByOne  # type: ignore
+        self._pool, submit_job.ThreadPoolExecutor = submit_job.ThreadPoolExecutor, OneByOne  # type: ignore
 
     def unbend(self) -> None:
         for name, function in self._real.items():
             setattr(files, name, function)
-        submitter.ThreadPoolExecutor = self._pool  # type: ignore
+        submit_job.ThreadPoolExecutor = self._pool  # type: ignore
 
     def _step(self) -> None:
         thread = threading.current_thread()
@@ -296,7 +286,7 @@ class World:
     def _jobs_of(self, script: Path, name: str) -> list[SimulatedJob]:
         """The job that a script asks for, or the tasks of the array; what tasks run they learn from the manifest."""
         number = str(self.next_id)
-        if script.parents[1].name != shared_job.FOLDER:
+        if script.parents[1].name != job_group.FOLDER:
             return [SimulatedJob(number, name, script.parents[2], int(script.parent.name), self.identity, token=name)]
         tasks = range(int(script.read_text()))
         return [
@@ -378,7 +368,7 @@ class World:
         self.writers.setdefault((job.directory, number), set()).add(process.uid)
         yield
         for epoch in range(1, 4):
-            if worker.over(self._work(process)):
+            if heartbeat.why_over(self._work(process)):
                 self._leave(process)
                 return
             process.reporting = True
@@ -482,7 +472,7 @@ class World:
             self.now = min(end, self.now + 60)
             for process in self.processes:
                 if process.alive and not process.stopped and process.reporting:
-                    verdict = worker.over(self._work(process))
+                    verdict = heartbeat.why_over(self._work(process))
                     if verdict == "cancelled":
                         self.finish(process, Cause.CANCELLED)
                     elif verdict:

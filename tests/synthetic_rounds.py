@@ -2,7 +2,7 @@
 
     python tests/synthetic_rounds.py FOLDER [--epochs 150] [--examples 1000] [--seed 0]
 
-writes FOLDER/experiments/charlie and FOLDER/experiments/control. Records are made by `roundhouse.records`, outputs
+writes FOLDER/experiments/charlie and FOLDER/experiments/control. Records are made by `roundhouse.store`, outputs
 by a model in which all that an analysis may find is put there on purpose, by a `Plan`. Weights are words, not weights.
 """
 
@@ -32,15 +32,16 @@ if str(REPOSITORY) not in sys.path:
     sys.path.insert(0, str(REPOSITORY))
 
 from roundhouse import files  # noqa: E402
-from roundhouse.causes import EXIT_COMPLETED, EXIT_ERROR, EXIT_STOPPED, EXIT_WALLTIME, Cause  # noqa: E402
-from roundhouse.decisions.plan import Clock, Inputs, decide  # noqa: E402
-from roundhouse.decisions.row import Row  # noqa: E402
-from roundhouse.experiment import Experiment  # noqa: E402
-from roundhouse.records import record  # noqa: E402
-from roundhouse.records.attempt import Opened  # noqa: E402
-from roundhouse.round import load_round  # noqa: E402
-from roundhouse.schedulers.base import Job, JobState  # noqa: E402
-from roundhouse.views import view  # noqa: E402
+from roundhouse.config.round import load_round  # noqa: E402
+from roundhouse.model.answers import Job, JobState  # noqa: E402
+from roundhouse.model.attempt import Opened  # noqa: E402
+from roundhouse.model.causes import Cause  # noqa: E402
+from roundhouse.model.exit_codes import ExitCode  # noqa: E402
+from roundhouse.model.experiment import Experiment  # noqa: E402
+from roundhouse.model.plan import Clock, Inputs, decide  # noqa: E402
+from roundhouse.model.status import ExperimentStatus  # noqa: E402
+from roundhouse.store import record  # noqa: E402
+from roundhouse.views import tables  # noqa: E402
 
 Array = NDArray[Any]
 ByAlpha = Mapping[str, Mapping[float, float]]  # method -> alpha -> value; 0 where nothing is said
@@ -448,7 +449,9 @@ class _Job:
         answer, inputs = Job(self.id, rec.newest.opened.token, state), Inputs(pinned(self.experiment))
         clock = Clock(time.time(), 0.0, 0.0)
         action = decide(rec, answer, inputs, clock, self.experiment.config_hash(), here=SCHEDULER)
-        record.write_status(self.directory, view.status_of(Row(self.experiment, rec, action, inputs, state.value)))
+        record.write_status(
+            self.directory, tables.status_of(ExperimentStatus(self.experiment, rec, action, inputs, state.value))
+        )
 
 
 def _line(row: Mapping[str, Any], total: int) -> str:
@@ -487,21 +490,21 @@ def write_experiment(
     if state == "failed":
         for number in (1, 2):
             job._print(ERROR)
-            job.end(Cause.ERROR, EXIT_ERROR, 60, f"exit code {EXIT_ERROR}")
+            job.end(Cause.ERROR, ExitCode.ERROR, 60, f"exit code {ExitCode.ERROR}")
             if number == 1:
                 job = _Job.submit(directory, experiment, 2, began + 3600)
                 job.start()
     elif state == "cancelled":
         record.request_cancel(directory, 1)
-        job.end(Cause.CANCELLED, EXIT_STOPPED, spent, signals=["TERM"])
+        job.end(Cause.CANCELLED, ExitCode.STOPPED, spent, signals=["TERM"])
     elif state == "requeued":
-        job.end(Cause.WALLTIME, EXIT_WALLTIME, spent, "no further epoch fits into the walltime")
+        job.end(Cause.WALLTIME, ExitCode.WALLTIME, spent, "no further epoch fits into the walltime")
         job = _Job.submit(directory, experiment, 2, began + spent + 3600)
         job.start()
     if state in ("completed", "requeued", "cut", "damaged"):
         started = len(sofar) if state == "requeued" else 0
         job.train(rows, started, len(rows), arrays)
-        job.end(Cause.COMPLETED, EXIT_COMPLETED, sum(row["seconds"] for row in rows[started:]))
+        job.end(Cause.COMPLETED, ExitCode.COMPLETED, sum(row["seconds"] for row in rows[started:]))
     job.refresh()
     if state == "cut":
         path = job.place / "metrics.json"

@@ -16,10 +16,10 @@ from fake_pbs import make_fake_pbs
 from rounds_for_tests import MARK, wait_for
 from test_halving import group as halving_group
 
-from roundhouse.experiment import Pack, Resources
+from roundhouse.engine.allocations import Allocation
 from roundhouse.jobs.allocation import Agent
-from roundhouse.passes.packing import Allocation
-from roundhouse.schedulers.base import Identity
+from roundhouse.model.answers import Identity
+from roundhouse.model.experiment import Pack, Resources
 
 pytestmark = pytest.mark.cluster
 

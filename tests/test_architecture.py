@@ -24,11 +24,11 @@ LONGEST = 500
 HEAVY = {"torch", "torchvision", "numpy", "sklearn", "matplotlib", "paramiko"}
 DOES_IO = {
     "os", "io", "pathlib", "subprocess", "shutil", "socket", "tempfile", "sqlite3", "time", "datetime", "random",
-    "roundhouse.files", "roundhouse.execute", "roundhouse.records.record", "roundhouse.machine", "roundhouse.views",
-    "roundhouse.passes", "roundhouse.jobs", "roundhouse.commands",
+    "roundhouse.files", "roundhouse.store", "roundhouse.machine", "roundhouse.views", "roundhouse.engine",
+    "roundhouse.jobs", "roundhouse.cli", "roundhouse.schedulers",
 }  # fmt: skip
-LAYERS = ("machine", "schedulers", "records", "roundfile", "decisions", "views", "passes", "jobs", "account")
-BESIDE = {"commands.py": LAYERS, "round.py": {"roundfile"}, "site.py": {"roundfile"}, "execute.py": {"schedulers"}}
+LAYERS = ("model", "machine", "schedulers", "store", "config", "views", "engine", "jobs", "doctor", "cli")
+UPWARD = {"halving.py": {"store"}, "selection.py": {"store", "config"}}
 
 
 def name_of(path: Path) -> str:
@@ -90,35 +90,40 @@ def test_a_study_knows_of_roundhouse_only_training_options_and_errors(path: Path
 
 @pytest.mark.parametrize("path", modules_in("roundhouse"), ids=name_of)
 def test_roundhouse_imports_no_study_and_no_test(path: Path) -> None:
-    assert not starting_with(imports_of(path), "studies", "analysis", "tests", "runner", "train")
+    assert not starting_with(imports_of(path), "studies", "tests", "runner", "train")
 
 
 @pytest.mark.parametrize("path", modules_in("roundhouse/training"), ids=name_of)
 def test_training_knows_neither_records_nor_schedulers(path: Path) -> None:
-    forbidden = (*LAYERS, "site", "round", "experiment", "commands")
-    assert not starting_with(imports_of(path), *(f"roundhouse.{name}" for name in forbidden))
+    assert not starting_with(imports_of(path), *(f"roundhouse.{name}" for name in LAYERS))
 
 
 @pytest.mark.parametrize("path", modules_in("analysis"), ids=name_of)
 def test_the_analysis_needs_neither_pytorch_nor_a_study_nor_a_scheduler(path: Path) -> None:
     forbidden = ("torch", "torchvision", "studies", "runner", "train", "tests", "roundhouse.training")
     assert not starting_with(imports_of(path), *forbidden)
-    ours = starting_with(imports_of(path), "roundhouse.schedulers", "roundhouse.execute", "roundhouse.passes.orders")
+    ours = starting_with(
+        imports_of(path), "roundhouse.schedulers", "roundhouse.schedulers.command", "roundhouse.engine.user_actions"
+    )
     assert not ours, "records are only read, and no scheduler is asked"
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if path.parts[-2] != "tests"], ids=name_of)
-def test_nothing_but_the_analysis_imports_the_analysis(path: Path) -> None:
-    if "analysis" not in path.relative_to(REPOSITORY).parts:
-        assert not starting_with(imports_of(path), "analysis") or path.parent.name == "benchmarks"
+OUTSIDE_ANALYSIS = [
+    path for path in SOURCES if path.relative_to(REPOSITORY).parts[0] not in ("analysis", "tests", "benchmarks")
+]
+
+
+@pytest.mark.parametrize("path", OUTSIDE_ANALYSIS, ids=name_of)
+def test_only_toolbox_and_benchmarks_import_the_analysis(path: Path) -> None:
+    assert not starting_with(imports_of(path), "analysis")
 
 
 def test_the_plan_does_no_input_or_output_however_far_one_looks() -> None:
-    reached = everything_under("roundhouse.decisions.plan")
+    reached = everything_under("roundhouse.model.plan")
     assert not starting_with(reached, *DOES_IO - {"pathlib"}), "Path is in it as a type only"
     calls = {
         node.func.id if isinstance(node.func, ast.Name) else node.func.attr
-        for module in ("decisions/plan", "decisions/retry", "records/attempt", "causes", "schedulers/base")
+        for module in ("model/plan", "model/retry", "model/attempt", "model/causes", "model/answers")
         for node in ast.walk(ast.parse((REPOSITORY / "roundhouse" / f"{module}.py").read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, (ast.Name, ast.Attribute))
     }
@@ -127,9 +132,10 @@ def test_the_plan_does_no_input_or_output_however_far_one_looks() -> None:
 
 @pytest.mark.parametrize("path", modules_in("roundhouse"), ids=name_of)
 def test_imports_go_down_the_layers_only(path: Path) -> None:
-    """A module of a layer knows its own and those before it; one beside the layers knows none, or those named."""
+    """A module of a layer knows its own and those before it; one outside the layers knows none."""
     folder = path.parent.name
-    known = set(LAYERS[: LAYERS.index(folder) + 1]) if folder in LAYERS else set(BESIDE.get(path.name, ()))
+    known = set(LAYERS[: LAYERS.index(folder) + 1]) if folder in LAYERS else set()
+    known |= UPWARD.get(path.name, set()) if folder == "model" else set()
     reached = imports_of(path, with_types=False)
     assert {layer for layer in LAYERS if starting_with(reached, f"roundhouse.{layer}")} <= known
 
@@ -152,12 +158,12 @@ def test_only_the_record_knows_the_names_of_its_files() -> None:
         }  # fmt: skip
         if names & constants:
             telling[name_of(path)] = names & constants
-    assert set(telling) == {"roundhouse.records.record"}, telling
+    assert set(telling) == {"roundhouse.store.record"}, telling
 
 
 def test_nothing_that_a_login_node_runs_imports_what_is_heavy() -> None:
     reached = everything_under("runner")
-    assert "roundhouse.commands" in reached
+    assert "roundhouse.cli.commands" in reached
     assert "roundhouse.schedulers.pbs" in reached
     assert not {name.partition(".")[0] for name in reached} & HEAVY
     assert not starting_with(reached, "roundhouse.training", "studies")

@@ -12,14 +12,14 @@ from rounds_for_tests import Rounds, finish, small_disk, snapshot, wait_for
 from synthetic_rounds import write_mixed
 
 from analysis.rounds import Folders, read_round
-from roundhouse.causes import Cause
+from roundhouse.config.round import Round, load_round
+from roundhouse.engine import archive_round, offline
 from roundhouse.errors import RoundhouseError
-from roundhouse.experiment import Experiment
-from roundhouse.passes import archiving, offline
-from roundhouse.records import record
-from roundhouse.records.archive import Archive, make_directory
-from roundhouse.records.attempt import Opened
-from roundhouse.round import Round, load_round
+from roundhouse.model.attempt import Opened
+from roundhouse.model.causes import Cause
+from roundhouse.model.experiment import Experiment
+from roundhouse.store import record
+from roundhouse.store.archive import Archive, make_directory
 
 NAME = "r"
 TELLS = ["sh", "-c", """echo '{{"version": 1, "epoch": 1, "final": {{"loss": {seed}}}}}' > {directory}/progress.json"""]
@@ -197,7 +197,7 @@ def opened(experiment: Experiment) -> Opened:
 
 def test_a_runner_that_was_at_work_opens_nothing_once_the_round_has_moved(tmp_path: Path) -> None:
     archive, loaded = mixed(tmp_path)
-    archiving.put_away(archive, loaded, force=True)
+    archive_round.put_away(archive, loaded, force=True)
     for experiment in loaded.experiments:
         for number in (1, 2, 3):
             late = record.open_attempt(archive.source / experiment.path, number, opened(experiment), archive.source)
@@ -210,7 +210,7 @@ def test_a_runner_that_was_at_work_opens_nothing_once_the_round_has_moved(tmp_pa
 
 def test_every_experiment_that_was_not_completed_is_closed_for_ever(tmp_path: Path) -> None:
     archive, loaded = mixed(tmp_path)
-    archiving.put_away(archive, loaded, force=True)
+    archive_round.put_away(archive, loaded, force=True)
     for experiment in loaded.experiments:
         rec = record.read(archive.records / experiment.path)
         assert rec.newest is not None and rec.newest.closed, experiment.path
@@ -222,7 +222,7 @@ def test_an_attempt_that_is_opened_while_the_round_moves_is_voided(
 ) -> None:
     archive, loaded = mixed(tmp_path)
     victim = unfinished(archive, loaded)
-    real = archiving._move
+    real = archive_round._move
     number = record.read(archive.source / victim.path).next_number + 1
 
     def late(source: Path, target: Path) -> None:
@@ -231,8 +231,8 @@ def test_an_attempt_that_is_opened_while_the_round_moves_is_voided(
             assert record.open_attempt(source / victim.path, rec.next_number, opened(victim))
         real(source, target)
 
-    monkeypatch.setattr(archiving, "_move", late)
-    archiving.put_away(archive, loaded, force=True)
+    monkeypatch.setattr(archive_round, "_move", late)
+    archive_round.put_away(archive, loaded, force=True)
     newest = record.read(archive.records / victim.path).newest
     assert newest is not None and newest.number == number and newest.cause is Cause.ARCHIVED
 
@@ -242,7 +242,7 @@ def test_a_job_that_starts_while_the_round_moves_brings_it_back_and_runs_on(
 ) -> None:
     archive, loaded = mixed(tmp_path)
     victim = unfinished(archive, loaded)
-    real = archiving._move
+    real = archive_round._move
 
     def late(source: Path, target: Path) -> None:
         if source == archive.source:
@@ -252,9 +252,9 @@ def test_a_job_that_starts_while_the_round_moves_brings_it_back_and_runs_on(
             claim.write_text('{"version": 1, "nonce": "job", "job_id": "7", "host": "h", "at": 5}')
         real(source, target)
 
-    monkeypatch.setattr(archiving, "_move", late)
+    monkeypatch.setattr(archive_round, "_move", late)
     with pytest.raises(RoundhouseError, match="a job started meanwhile"):
-        archiving.put_away(archive, loaded, force=True)
+        archive_round.put_away(archive, loaded, force=True)
     assert not archive.there
     newest = record.read(archive.source / victim.path).newest
     assert newest is not None and not newest.closed
@@ -265,7 +265,7 @@ def test_a_job_that_starts_while_the_round_moves_brings_it_back_and_runs_on(
 def test_the_readme_stands_whatever_settings_are_called(text: str) -> None:
     from roundhouse.views.results import Setting
 
-    lines = archiving._table([Setting(f"a|{text}".replace("\n", " ").replace("\r", " "), 1, {"loss": [1.0]})])
+    lines = archive_round._table([Setting(f"a|{text}".replace("\n", " ").replace("\r", " "), 1, {"loss": [1.0]})])
     assert len(lines) == 5
     assert lines[-1].count("|") - lines[-1].count("\\|") >= 4
 

@@ -23,8 +23,8 @@ from cluster_helpers import (
 from fake_pbs import FakePBS
 from rounds_for_tests import wait_for
 
-from roundhouse.causes import Cause
-from roundhouse.records import record
+from roundhouse.model.causes import Cause
+from roundhouse.store import record
 
 NAMES = ("a", "b", "c")
 

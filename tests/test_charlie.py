@@ -11,9 +11,9 @@ import yaml
 from cluster_helpers import ClusterRounds
 from rounds_for_tests import REPOSITORY
 
-from roundhouse.experiment import Experiment
+from roundhouse.config.round import load_round
+from roundhouse.model.experiment import Experiment
 from roundhouse.options import read_options
-from roundhouse.round import load_round
 from roundhouse.settings import split_config
 from studies.distillation.options import ALONE, DISTILLING, Options
 

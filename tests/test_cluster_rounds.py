@@ -12,8 +12,8 @@ from cluster import SlurmCluster
 from cluster_helpers import DONE, FAILED, WORK_REMAINS, ClusterRounds, dead, wrap_command
 from rounds_for_tests import wait_for
 
-from roundhouse.causes import Cause
-from roundhouse.records.attempt import Attempt
+from roundhouse.model.attempt import Attempt
+from roundhouse.model.causes import Cause
 
 pytestmark = pytest.mark.cluster
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rounds_for_tests import fake_command
 
-from roundhouse import directives
+from roundhouse.config import directives
+from roundhouse.config.site import load_site
 from roundhouse.errors import RoundhouseError
-from roundhouse.site import load_site
 
 # One line each, and a word of what the message must advise.
 OWNED_OF_SLURM = {

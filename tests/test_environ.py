@@ -21,14 +21,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rounds_for_tests import REPOSITORY, Bench, Rounds
 
-from roundhouse.environ import for_scheduler, steers, without_effect
-from roundhouse.execute import runner
-from roundhouse.experiment import Resources
-from roundhouse.passes import render
-from roundhouse.schedulers.base import Jobs, Submitted
+from roundhouse.config.site import Site
+from roundhouse.engine import job_script
+from roundhouse.model.answers import Jobs, Submitted
+from roundhouse.model.experiment import Resources
+from roundhouse.schedulers.command import runner
+from roundhouse.schedulers.environment import for_scheduler, steers, without_effect
 from roundhouse.schedulers.slurm import Slurm
-from roundhouse.site import Site
-from roundhouse.user import user_name
+from roundhouse.schedulers.user import user_name
 
 # What selects a cluster or an installation, or proves who the user is, for Slurm, PBS and Torque.
 SELECT = [
@@ -112,7 +112,7 @@ def test_the_user_is_who_the_process_is(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_user_without_an_entry_in_passwd_is_a_number() -> None:
     if os.getuid() != 0:
         pytest.skip("only root can run a process as another user")
-    code = "import os; from roundhouse.user import user_name; os.setuid(54321); print(user_name())"
+    code = "import os; from roundhouse.schedulers.user import user_name; os.setuid(54321); print(user_name())"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True, text=True)
     assert done.stdout == "54321\n"
 
@@ -161,8 +161,8 @@ def job(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[Path]:
     )
     script = tmp_path / "job.sh"
     script.write_text(
-        render.render(
-            render.environment(templates), "slurm", name="rhenviron", log=f"{tmp_path}/log", site=Site(),
+        job_script.render(
+            job_script.environment(templates), "slurm", name="rhenviron", log=f"{tmp_path}/log", site=Site(),
             resources=Resources(mem_mb=100, walltime_s=600),
         )
     )  # fmt: skip

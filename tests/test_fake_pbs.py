@@ -17,25 +17,15 @@ from cluster import wait_until
 from fake_pbs import FakePBS, make_fake_pbs
 from transcripts import transcript, transcripts
 
-from roundhouse.causes import Cause
-from roundhouse.experiment import Resources
-from roundhouse.passes import render
-from roundhouse.schedulers.base import (
-    Identity,
-    Job,
-    Jobs,
-    JobState,
-    Output,
-    QueryFailed,
-    Refused,
-    Scope,
-    Submitted,
-    Unclear,
-)
+from roundhouse.config.site import Site
+from roundhouse.engine import job_script
+from roundhouse.model.answers import Identity, Job, Jobs, JobState, QueryFailed, Refused, Scope, Submitted, Unclear
+from roundhouse.model.causes import Cause
+from roundhouse.model.experiment import Resources
+from roundhouse.schedulers.base import Output
 from roundhouse.schedulers.detect import detect
 from roundhouse.schedulers.pbs import PBS
 from roundhouse.schedulers.pbs_answers import blocks_of
-from roundhouse.site import Site
 
 REAL = "pbs_transcripts"
 USER = getpass.getuser()
@@ -69,8 +59,8 @@ def script(tmp_path: Path) -> Script:
     ) -> Path:
         (templates / "body.sh.j2").write_text("{% raw %}" + body + "\n{% endraw %}")
         site = Site()
-        text = render.render(
-            render.environment(templates), "pbs", name=name, log=str(log or tmp_path / f"{name}.log"),
+        text = job_script.render(
+            job_script.environment(templates), "pbs", name=name, log=str(log or tmp_path / f"{name}.log"),
             resources=Resources(walltime_s=walltime_s, **asked), site=site,
             array=SimpleNamespace(tasks=tasks, at_once=at_once) if tasks else None,
         )  # fmt: skip

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rounds_for_tests import REPOSITORY, Bench, fake_command
 
-from roundhouse.experiment import Resources
+from roundhouse.config.site import Site
 from roundhouse.machine import gpus
 from roundhouse.machine.gpus import choose, gpus_in_file, gpus_in_list, named_by_scheduler, turn_of
-from roundhouse.site import Site
+from roundhouse.model.experiment import Resources
 
 indices = st.integers(0, 9).map(str)
 lists = st.lists(indices, unique=True, max_size=6)

@@ -19,15 +19,15 @@ from small_task import SETTINGS, SmallTask, train
 
 from analysis.round_summary import counts, summaries_of
 from analysis.rounds import Folders, read_round
-from roundhouse.causes import Cause
-from roundhouse.decisions.halving import judged, pause_at
-from roundhouse.decisions.plan import Action, Inputs, State, Verb
-from roundhouse.decisions.row import Row
+from roundhouse.config.round import load_round
 from roundhouse.errors import RoundhouseError
-from roundhouse.experiment import Experiment, Halving
-from roundhouse.records import record
-from roundhouse.records.attempt import Attempt, Claim, Opened, Progress, Record, Result
-from roundhouse.round import load_round
+from roundhouse.model.attempt import Attempt, Claim, Opened, Progress, Record, Result
+from roundhouse.model.causes import Cause
+from roundhouse.model.experiment import Experiment, Halving
+from roundhouse.model.halving import judged, pause_at
+from roundhouse.model.plan import Action, Inputs, State, Verb
+from roundhouse.model.status import ExperimentStatus
+from roundhouse.store import record
 
 sys.path.append(str(REPOSITORY / "toolbox"))
 from weekly_summary import events_of  # noqa: E402
@@ -86,20 +86,20 @@ def attempt(number: int, cause: Cause | None, at: int | None = None, loss: float
     return Attempt(number, opened, claim, result, progress)
 
 
-def row(name: str, *attempts: Attempt, state: State | None = None, **config: Any) -> Row:
+def row(name: str, *attempts: Attempt, state: State | None = None, **config: Any) -> ExperimentStatus:
     """An experiment with these attempts. What has paused would go on, unless `state` says otherwise."""
     experiment = Experiment("r", "g", name, "s", {"name": name, **config}, halving=PER)
     paused = attempts and attempts[-1].cause is Cause.RUNG
     state = state or (State.PENDING if paused or not attempts else State.IN_PROGRESS)
     action = Action(Verb.SUBMIT if state is State.PENDING else Verb.NOTHING, state)
-    return Row(experiment, Record(Path("/nowhere") / name, attempts), action, Inputs({}))
+    return ExperimentStatus(experiment, Record(Path("/nowhere") / name, attempts), action, Inputs({}))
 
 
-def paused(name: str, loss: float, at: int = 10, **config: Any) -> Row:
+def paused(name: str, loss: float, at: int = 10, **config: Any) -> ExperimentStatus:
     return row(name, *(attempt(n, Cause.RUNG, 10 * n, loss) for n in range(1, at // 10 + 1)), **config)
 
 
-def verdicts(*rows: Row) -> dict[str, str]:  # noqa: F811
+def verdicts(*rows: ExperimentStatus) -> dict[str, str]:  # noqa: F811
     found = judged({one.experiment.path: one for one in rows})
     words = {Verb.SUBMIT: "goes on", Verb.PRUNE: "pruned", Verb.NOTHING: "waits"}
     return {path: words[one.action.verb] for path, one in found.items()}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from test_state_machine import Known, Rounds, run
 
-from roundhouse.causes import Cause
-from roundhouse.experiment import Experiment, Halving
-from roundhouse.records.attempt import Attempt
+from roundhouse.model.attempt import Attempt
+from roundhouse.model.causes import Cause
+from roundhouse.model.experiment import Experiment, Halving
 
 HALVING = Halving("loss", "min", 1, 0.5)
 BETTER, WORSE = (Experiment("r", "g", f"g/{loss}", "s", {"loss": loss}, halving=HALVING) for loss in (0, 1))

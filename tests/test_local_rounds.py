@@ -20,9 +20,9 @@ import psutil
 import pytest
 from rounds_for_tests import MARK, Rounds, fill, finish, interrupt, small_disk, snapshot, wait_for
 
-from roundhouse.experiment import Resources
 from roundhouse.machine import pool
-from roundhouse.records import record
+from roundhouse.model.experiment import Resources
+from roundhouse.store import record
 
 DONE, WORK_REMAINS, FAILED, TROUBLE, INTERRUPTED = 0, 3, 4, 5, 130
 

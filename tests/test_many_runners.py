@@ -22,9 +22,9 @@ from cluster_helpers import (
 from fake_pbs import FakePBS
 from rounds_for_tests import wait_for
 
-from roundhouse.causes import Cause
-from roundhouse.records import record
-from roundhouse.records.attempt import Opened
+from roundhouse.model.attempt import Opened
+from roundhouse.model.causes import Cause
+from roundhouse.store import record
 
 RUNNERS, PASSES = 8, 20
 

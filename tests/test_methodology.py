@@ -24,11 +24,11 @@ from analysis.methodology import in_markdown, latex, markdown
 from analysis.methods_sections import sections
 from analysis.provenance import Facts
 from analysis.rounds import Folders, read_round
-from roundhouse.causes import Cause
-from roundhouse.experiment import Experiment
-from roundhouse.records import record
-from roundhouse.records.attempt import Opened
-from roundhouse.round import load_round
+from roundhouse.config.round import load_round
+from roundhouse.model.attempt import Opened
+from roundhouse.model.causes import Cause
+from roundhouse.model.experiment import Experiment
+from roundhouse.store import record
 
 FAILED = "digits/fitnets/alpha_0.25/ResNet20_to_ResNet8/0"
 REQUEUED = "digits/logit/alpha_0.5/ResNet20_to_ResNet8/0"

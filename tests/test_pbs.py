@@ -13,18 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transcripts import read_transcript, replay, transcript, transcripts
 
-from roundhouse.causes import Cause
-from roundhouse.schedulers.base import (
-    Jobs,
-    JobState,
-    Output,
-    QueryFailed,
-    Refused,
-    Scope,
-    Submitted,
-    Unclear,
-    array_id,
-)
+from roundhouse.model.answers import Jobs, JobState, QueryFailed, Refused, Scope, Submitted, Unclear, array_id
+from roundhouse.model.causes import Cause
+from roundhouse.schedulers.base import Output
 from roundhouse.schedulers.pbs import PBS
 from roundhouse.schedulers.pbs_answers import blocks_of, job_of, jobs_of, read_delete, read_listing, read_selection
 from roundhouse.schedulers.pbs_qsub import read_submission

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roundhouse.schedulers.base import array_id
+from roundhouse.model.answers import array_id
 from roundhouse.schedulers.pbs_answers import Attributes
 from roundhouse.schedulers.pbs_qdel import TASK, commands, ranges
 

@@ -31,8 +31,8 @@ from fake_pbs import FakePBS
 from fakes import fakepbs
 from rounds_for_tests import snapshot, wait_for
 
-from roundhouse.causes import Cause
-from roundhouse.records import record
+from roundhouse.model.causes import Cause
+from roundhouse.store import record
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roundhouse.causes import Cause
-from roundhouse.decisions.plan import Action, Answer, Clock, Inputs, State, Unknown, Verb, decide
-from roundhouse.decisions.retry import HARD_LIMIT, SOFT_LIMIT, RetryPolicy, next_resources, request
-from roundhouse.experiment import Pack, Resources
-from roundhouse.records.attempt import Attempt, Claim, Opened, Progress, Record, Result, Verdict
-from roundhouse.schedulers.base import Job, JobState, QueryFailed
+from roundhouse.model.answers import Job, JobState, QueryFailed
+from roundhouse.model.attempt import Attempt, Claim, Opened, Progress, Record, Result, Verdict
+from roundhouse.model.causes import Cause
+from roundhouse.model.experiment import Pack, Resources
+from roundhouse.model.plan import Action, Answer, Clock, Inputs, State, Unknown, Verb, decide
+from roundhouse.model.retry import HARD_LIMIT, SOFT_LIMIT, RetryPolicy, next_resources, request
 
 NOW = 100_000.0
 CLOCK = Clock(NOW, grace=180.0, settle=120.0)

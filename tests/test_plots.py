@@ -22,10 +22,10 @@ from analysis import plot_experiments as plots
 from analysis.figure_store import FigureStore, StoredFigure
 from analysis.rounds import Folders
 from roundhouse import files
-from roundhouse.causes import Cause
-from roundhouse.records import record
-from roundhouse.records.attempt import Opened
-from roundhouse.round import load_round
+from roundhouse.config.round import load_round
+from roundhouse.model.attempt import Opened
+from roundhouse.model.causes import Cause
+from roundhouse.store import record
 
 SMALL = """\
 round: small

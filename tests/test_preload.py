@@ -20,14 +20,14 @@ import psutil
 import pytest
 from rounds_for_tests import REPOSITORY, Marked, wait_for
 
-from roundhouse.causes import Cause
-from roundhouse.experiment import Experiment
+from roundhouse.config.site import Site
+from roundhouse.engine.context import PassContext
+from roundhouse.engine.local_loop import STOP_AGAIN
 from roundhouse.machine import pool
-from roundhouse.passes.foreground import STOP_AGAIN
-from roundhouse.passes.workplace import Workplace
-from roundhouse.records import record
-from roundhouse.records.attempt import Attempt, Opened
-from roundhouse.site import Site
+from roundhouse.model.attempt import Attempt, Opened
+from roundhouse.model.causes import Cause
+from roundhouse.model.experiment import Experiment
+from roundhouse.store import record
 
 STUDY = """\
 import atexit, os, signal, sys, time
@@ -125,7 +125,7 @@ class Job:
         record.write_config(self.directory, self.experiment)
         scheduler: Any = SimpleNamespace(kind="local")
         run: Any = None
-        place = Workplace(self.agent.folder / "experiments", self.agent.root, Site(), scheduler, run, sys.executable)
+        place = PassContext(self.agent.folder / "experiments", self.agent.root, Site(), scheduler, run, sys.executable)
         script = self.place / "job.sh"
         script.write_text(place.script(self.experiment, self.number, self.token))
         assert self.agent.process.stdin is not None
@@ -314,7 +314,7 @@ def test_a_training_that_is_asked_to_stop_does_at_a_safe_point_and_goes_on_bit_f
     assert job.told() == (Cause.PREEMPTED, 75, ("TERM",))
     assert (job.place / "checkpoint.pth").exists()
     job.run()
-    assert "going on after epoch" in job.log
+    assert "resumed after epoch" in job.log
     assert job.final_hash() == straight.final_hash()
 
 
@@ -438,7 +438,7 @@ def test_an_experiment_of_other_code_starts_its_own_python(agent: Agent, tmp_pat
         other.process, theirs = agent.process, other.process
         other.said = agent.said
         job.run()
-        assert "does not take this attempt; starting another" in job.log
+        assert "does not accept this attempt; starting a new one" in job.log
         assert job.told()[0] is Cause.COMPLETED
     finally:
         theirs.kill()

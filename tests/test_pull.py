@@ -17,7 +17,7 @@ import pytest
 from rounds_for_tests import REPOSITORY, Rounds, fill, finish, small_disk, snapshot, wait_for
 from ssh_server import SshServer
 
-from roundhouse.records import record
+from roundhouse.store import record
 
 pytestmark = pytest.mark.ssh
 

@@ -18,15 +18,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from roundhouse import files
-from roundhouse.causes import Cause
-from roundhouse.decisions import plan
-from roundhouse.decisions.row import Row
 from roundhouse.errors import RoundhouseError
-from roundhouse.experiment import Experiment
-from roundhouse.records import logs, record
-from roundhouse.records.attempt import Attempt, Opened, Record
-from roundhouse.schedulers.base import QueryFailed
-from roundhouse.views import view
+from roundhouse.model import plan
+from roundhouse.model.answers import QueryFailed
+from roundhouse.model.attempt import Attempt, Opened, Record
+from roundhouse.model.causes import Cause
+from roundhouse.model.experiment import Experiment
+from roundhouse.model.status import ExperimentStatus
+from roundhouse.store import logs, record
+from roundhouse.views import tables
 
 EXPERIMENT = Experiment("r", "e", "e", None, {"lr": 0.1}, command=("true",))
 SCHEDULER = {"kind": "local", "server": "here", "user": "me", "boot": "b"}
@@ -308,8 +308,8 @@ def test_gone_and_cancel_are_marks_of_an_attempt(tmp_path: Path) -> None:
         (b"[1]", "does not hold a JSON object"),
         (b'{"version": 99}', "has version 99; this Roundhouse reads version 1"),
         (b"{}", "has version None"),
-        (b'{"version": 1}', "makes no sense"),
-        (b'{"version": 1, "nonce": "n", "cause": "bad luck", "token": 1}', "makes no sense"),
+        (b'{"version": 1}', "invalid value"),
+        (b'{"version": 1, "nonce": "n", "cause": "bad luck", "token": 1}', "invalid value"),
     ],
 )
 def test_damage_of_the_newest_attempt_is_named_and_of_an_older_one_noted(
@@ -324,7 +324,7 @@ def test_damage_of_the_newest_attempt_is_named_and_of_an_older_one_noted(
         assert rec.completed.claim is not None
         assert not rec.completed.claim.void
         return
-    assert rec.damage.startswith(f"attempts/1/{name}" if told != "makes no sense" else "attempts/1/")
+    assert rec.damage.startswith(f"attempts/1/{name}" if told != "invalid value" else "attempts/1/")
     assert told in rec.damage
     assert (rec.completed, rec.next_number) == (None, 2)
     open_one(tmp_path, 2)
@@ -417,13 +417,13 @@ def test_whatever_a_field_holds_reading_deciding_and_telling_never_fail(
         for answer in (plan.Unknown(), QueryFailed("down")):
             inputs = plan.Inputs({"teacher": [{"path": "t", "sha256": "0"}]})
             action = plan.decide(rec, answer, inputs, plan.Clock(1e9, 180, 120), EXPERIMENT.config_hash())
-            row = Row(EXPERIMENT, rec, action, inputs)
-            told = view.as_dict(row)
+            row = ExperimentStatus(EXPERIMENT, rec, action, inputs)
+            told = tables.as_dict(row)
             json.dumps(told)
-            record.write_status(directory, view.status_of(row))
-            view.table([row])
-            view.summary("r", [row], 1)
-            view.story(row)
+            record.write_status(directory, tables.status_of(row))
+            tables.table([row])
+            tables.summary("r", [row], 1)
+            tables.story(row)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -542,7 +542,7 @@ def test_a_verdict_is_created_once_and_gives_a_guess_its_cause(tmp_path: Path) -
 def test_no_verdict_completes_or_cancels(tmp_path: Path, verdict: str) -> None:
     place = guessed(tmp_path)
     write(place, record.VERDICT, {"version": 1, "nonce": "n", "cause": verdict})
-    assert "makes no sense" in record.read(tmp_path).damage
+    assert "invalid value" in record.read(tmp_path).damage
 
 
 @pytest.mark.parametrize("cause", ["completed", "cancelled", "memory", "input", "rung"])
@@ -616,12 +616,12 @@ def test_a_status_that_is_gone_or_damaged_is_written_anew(tmp_path: Path, damage
     assert (record.read_status(tmp_path) or {})["state"] == "pending"
 
 
-def row_of(directory: Path, state: plan.State) -> Row:
-    return Row(EXPERIMENT, record.read(directory), plan.Action(plan.Verb.NOTHING, state), plan.Inputs({}))
+def row_of(directory: Path, state: plan.State) -> ExperimentStatus:
+    return ExperimentStatus(EXPERIMENT, record.read(directory), plan.Action(plan.Verb.NOTHING, state), plan.Inputs({}))
 
 
 def since(directory: Path, state: plan.State) -> float | None:
-    told: float | None = view.as_dict(row_of(directory, state))["since"]
+    told: float | None = tables.as_dict(row_of(directory, state))["since"]
     return told
 
 
@@ -662,9 +662,9 @@ def test_a_status_stays_as_it_is_while_nothing_happens(tmp_path: Path, claimed: 
     place = open_one(tmp_path)
     if claimed:
         write(place, record.CLAIM, {**CLAIM, "at": 1795254295.1234567})
-    record.write_status(tmp_path, view.status_of(row_of(tmp_path, plan.State.IN_PROGRESS)))
+    record.write_status(tmp_path, tables.status_of(row_of(tmp_path, plan.State.IN_PROGRESS)))
     before = (tmp_path / record.STATUS).stat()
-    record.write_status(tmp_path, view.status_of(row_of(tmp_path, plan.State.IN_PROGRESS)))
+    record.write_status(tmp_path, tables.status_of(row_of(tmp_path, plan.State.IN_PROGRESS)))
     assert (tmp_path / record.STATUS).stat().st_ino == before.st_ino
 
 
@@ -703,7 +703,7 @@ def test_a_config_that_was_written_is_read_as_the_same_experiment(
 
 
 def test_a_directory_without_a_config_is_no_experiment(tmp_path: Path) -> None:
-    with pytest.raises(RoundhouseError, match="is no experiment. Experiments are made by runner.py"):
+    with pytest.raises(RoundhouseError, match="is not an experiment. runner.py creates experiments"):
         record.read_config(tmp_path)
 
 
@@ -721,7 +721,7 @@ def at(place: Path, name: str, seconds: float) -> None:
 
 def test_the_story_of_each_attempt_has_its_times(tmp_path: Path) -> None:
     def told() -> list[str]:
-        lines = view.story(row_of(tmp_path, plan.State.IN_PROGRESS)).splitlines()
+        lines = tables.story(row_of(tmp_path, plan.State.IN_PROGRESS)).splitlines()
         return [after.strip() for line, after in pairwise(lines) if line.startswith("  attempt")]
 
     hour = 3600
@@ -753,7 +753,7 @@ def test_a_time_that_is_none_is_left_out(tmp_path: Path) -> None:
     place = open_one(tmp_path)
     write(place, record.CLAIM, {**CLAIM, "at": 1e300})
     write(place, record.RESULT, {**RESULT, "at": -1})
-    story = view.story(row_of(tmp_path, plan.State.IN_PROGRESS))
+    story = tables.story(row_of(tmp_path, plan.State.IN_PROGRESS))
     assert "started on node" in story
     assert "ended: completed" in story
     assert "ran" not in story
@@ -763,7 +763,7 @@ def test_a_reason_that_many_rows_share_is_told_once_unless_it_needs_a_person(tmp
     def told(state: plan.State, reason: str) -> list[str]:
         row = row_of(tmp_path, state)
         rows = [replace(row, action=replace(row.action, reason=reason))] * 3
-        return list(view.table(rows).columns[-1].cells)[1:]
+        return list(tables.table(rows).columns[-1].cells)[1:]
 
     long = "PENDING (JobArrayTaskLimit)"
     assert [str(cell) for cell in told(plan.State.IN_PROGRESS, long)] == ["(as above)"] * 2

@@ -43,13 +43,13 @@ from analysis.round_summary import (
     usage,
 )
 from analysis.rounds import Folders, Metrics, RoundEntry, RoundRecords, read_round
-from roundhouse.causes import Cause
-from roundhouse.decisions.plan import Action, Inputs, State, Verb
-from roundhouse.decisions.row import Row
 from roundhouse.errors import RoundhouseError
-from roundhouse.experiment import Experiment, Resources
-from roundhouse.records import record
-from roundhouse.records.attempt import Attempt, Claim, Opened, Progress, Record, Result
+from roundhouse.model.attempt import Attempt, Claim, Opened, Progress, Record, Result
+from roundhouse.model.causes import Cause
+from roundhouse.model.experiment import Experiment, Resources
+from roundhouse.model.plan import Action, Inputs, State, Verb
+from roundhouse.model.status import ExperimentStatus
+from roundhouse.store import record
 
 HOSTILE = ("<img src=x onerror=window.pwned=1>", "</script><script>window.pwned=1</script><!--", "a\"b'c&d\\e",
            "אבג\u202eدهد", "line\u2028end")  # fmt: skip
@@ -84,7 +84,9 @@ def known(
                     None if running else Result(cause, at=start + 3600 * length), progress, start + 3600 * length)
         )  # fmt: skip
     experiment = Experiment("round", group, path, "study", config or {}, resources)
-    row = Row(experiment, Record(Path("/nowhere"), tuple(attempts)), Action(Verb.NOTHING, state), Inputs({}))
+    row = ExperimentStatus(
+        experiment, Record(Path("/nowhere"), tuple(attempts)), Action(Verb.NOTHING, state), Inputs({})
+    )
     epochs = [{"stage": "train", "epoch": epoch + 1, "seconds": pace} for epoch in range(done)] if pace else []
     metrics = Metrics(metric="val_accuracy" if best is not None else None, best=best, final=final or {}, epochs=epochs)
     return ExperimentSummary(RoundEntry(row, None, None), metrics)
@@ -160,7 +162,7 @@ def test_where_nothing_runs_the_end_is_not_known() -> None:
 
 def test_one_that_is_queued_does_not_run() -> None:
     opened = Attempt(1, Opened("token", {}, "hash", {}, job_id="1"))
-    row = Row(known().entry.experiment, Record(Path("/nowhere"), (opened,)),
+    row = ExperimentStatus(known().entry.experiment, Record(Path("/nowhere"), (opened,)),
               Action(Verb.NOTHING, State.IN_PROGRESS), Inputs({}))  # fmt: skip
     assert not ExperimentSummary(RoundEntry(row, None, None), Metrics()).running
 

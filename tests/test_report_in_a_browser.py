@@ -18,8 +18,8 @@ from test_report import draw
 
 from analysis import report
 from analysis.rounds import Folders
-from roundhouse.records import record
-from roundhouse.round import load_round
+from roundhouse.config.round import load_round
+from roundhouse.store import record
 
 if TYPE_CHECKING:
     from browser import Browser

@@ -13,18 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rounds_for_tests import REPOSITORY
 
-from roundhouse.causes import EXIT_GPU_MEMORY, EXIT_MEMORY, Cause
-from roundhouse.decisions import plan
-from roundhouse.decisions.retry import Growth, RetryPolicy, exhausted, next_resources, policy_of, request
-from roundhouse.decisions.row import Row
+from roundhouse.config.round import load_round
+from roundhouse.config.round_schema import MoreMemory, MoreTime, OtherNode, Retry
+from roundhouse.config.site import load_site
 from roundhouse.errors import RoundhouseError
-from roundhouse.experiment import Experiment, Resources
-from roundhouse.records import record
-from roundhouse.records.attempt import Attempt, Claim, Opened, Progress, Record, Result
-from roundhouse.round import load_round
-from roundhouse.roundfile.schema import MoreMemory, MoreTime, OtherNode, Retry
-from roundhouse.site import load_site
-from roundhouse.views import asked, view
+from roundhouse.model import plan
+from roundhouse.model.attempt import Attempt, Claim, Opened, Progress, Record, Result
+from roundhouse.model.causes import Cause
+from roundhouse.model.exit_codes import ExitCode
+from roundhouse.model.experiment import Experiment, Resources
+from roundhouse.model.retry import Growth, RetryPolicy, exhausted, next_resources, policy_of, request
+from roundhouse.model.status import ExperimentStatus
+from roundhouse.store import record
+from roundhouse.views import resource_format, tables
 
 SAID = Resources(ncpus=2, mem_mb=8192, walltime_s=3600)
 DEFAULT = RetryPolicy()
@@ -51,8 +52,8 @@ def ended(
     return Attempt(0, opened, Claim(nonce="n", host=host), Result(cause, "the reason", code), progress)
 
 
-MEMORY, STUCK = ended(Cause.MEMORY, code=EXIT_MEMORY), ended(Cause.WALLTIME)
-GPU_MEMORY, NODE = ended(Cause.MEMORY, code=EXIT_GPU_MEMORY), ended(Cause.NODE)
+MEMORY, STUCK = ended(Cause.MEMORY, code=ExitCode.MEMORY), ended(Cause.WALLTIME)
+GPU_MEMORY, NODE = ended(Cause.MEMORY, code=ExitCode.GPU_MEMORY), ended(Cause.NODE)
 ERROR, RETRY, REFUSED = ended(Cause.ERROR), ended(Cause.RETRY), ended(Cause.REFUSED)
 
 
@@ -164,7 +165,7 @@ def test_what_is_no_name_of_a_node_reaches_no_header(host: str) -> None:
 def test_pbs_is_not_asked_for_what_it_cannot_do() -> None:
     failed = ended(Cause.NODE, scheduler=PBS)
     assert following(failed).exclude == ()
-    assert asked.remarks(SAID, [failed], DEFAULT) == [
+    assert resource_format.remarks(SAID, [failed], DEFAULT) == [
         "node1 failed, and it does not keep away from there: its scheduler cannot be told to"
     ]
 
@@ -300,7 +301,7 @@ def test_what_a_job_asks_for_is_in_its_record(tmp_path: Path) -> None:
 def test_nonsense_in_the_record_stops_nobody(resources: dict[str, Any]) -> None:
     attempt = replace(MEMORY, opened=replace(MEMORY.opened, resources=resources))
     assert following(attempt).mem_mb in (8192, 16384)
-    assert isinstance(asked.changed(resources), str)
+    assert isinstance(resource_format.changed(resources), str)
 
 
 # ----------------------------------------------------------------------------------------------------- in words
@@ -310,8 +311,8 @@ def story(*attempts: Attempt, policy: RetryPolicy = DEFAULT, said: Resources = S
     numbered = tuple(replace(one, number=number) for number, one in enumerate(attempts, 1))
     rec = Record(Path("/nowhere"), numbered, next_number=len(attempts) + 1)
     action = plan.decide(rec, plan.Unknown(), plan.Inputs({}), plan.Clock(0, 0, 0), "hash", retry=policy)
-    row = Row(Experiment("r", "e", "e", None, {}, said), rec, action, plan.Inputs({}), retry=policy)
-    return view.story(row).splitlines()
+    row = ExperimentStatus(Experiment("r", "e", "e", None, {}, said), rec, action, plan.Inputs({}), retry=policy)
+    return tables.story(row).splitlines()
 
 
 def notes(*attempts: Attempt, policy: RetryPolicy = DEFAULT, said: Resources = SAID) -> Sequence[str]:

@@ -18,11 +18,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roundhouse.errors import RoundhouseError
-from roundhouse.experiment import Resources
-from roundhouse.round import Round, json_schema, load_round
-from roundhouse.roundfile.paths import path_fault
-from roundhouse.roundfile.schema import (
+from roundhouse.config.paths import path_fault
+from roundhouse.config.round import Round, json_schema, load_round
+from roundhouse.config.round_schema import (
     ConditionalResources,
     Group,
     ResourceRequests,
@@ -30,7 +28,9 @@ from roundhouse.roundfile.schema import (
     memory_mebibytes,
     walltime_seconds,
 )
-from roundhouse.yamlfile import DEEPEST, read_yaml
+from roundhouse.config.yaml_file import DEEPEST, read_yaml
+from roundhouse.errors import RoundhouseError
+from roundhouse.model.experiment import Resources
 
 ROOT = Path(__file__).parents[1]
 
@@ -686,9 +686,9 @@ def test_a_component_may_have_200_bytes_and_no_more() -> None:
 
 
 def test_importing_round_loads_nothing_heavy() -> None:
-    code = "import sys, roundhouse.round; print([m for m in ('torch', 'rich', 'jinja2', 'numpy') if m in sys.modules])"
+    code = "import sys, roundhouse.config.round as _; print({'torch', 'rich', 'jinja2', 'numpy'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "set()"
 
 
 def test_the_schema_knows_every_key_and_forbids_others() -> None:

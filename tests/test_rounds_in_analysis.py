@@ -25,13 +25,13 @@ from analysis import load_metrics, load_round, style
 from analysis.figure_store import INDEX, FigureStore, StoredFigure, csv_of, file_name, key_of, write_bytes, write_figure
 from analysis.rounds import Folders, RoundEntry, RoundRecords, find_rounds, read_round, setting_labels, varying_keys
 from analysis.tables import write_tables
-from roundhouse.causes import Cause
-from roundhouse.decisions.plan import State
+from roundhouse.config.round import load_round as load_round_file
+from roundhouse.engine import offline
 from roundhouse.errors import RoundhouseError
-from roundhouse.passes import offline
-from roundhouse.records import record
-from roundhouse.records.attempt import Opened
-from roundhouse.round import load_round as load_round_file
+from roundhouse.model.attempt import Opened
+from roundhouse.model.causes import Cause
+from roundhouse.model.plan import State
+from roundhouse.store import record
 
 STATES = {
     "completed": "completed", "cut": "completed", "requeued": "completed", "running": "in_progress",

@@ -14,7 +14,7 @@ import pytest
 from rounds_for_tests import REPOSITORY, Rounds, snapshot
 
 import runner
-from roundhouse.records import record
+from roundhouse.store import record
 
 DONE, USAGE, WORK_REMAINS, FAILED, TROUBLE = 0, 2, 3, 4, 5
 KEYS = [
@@ -313,7 +313,7 @@ def modules_after(*options: str, env: dict[str, str] | None = None) -> set[str]:
 
 def test_help_is_told_without_loading_much() -> None:
     loaded = modules_after("--help")
-    assert not {"torch", "pydantic", "rich", "yaml", "jinja2", "numpy", "roundhouse.commands"} & loaded
+    assert not {"torch", "pydantic", "rich", "yaml", "jinja2", "numpy", "roundhouse.cli.commands"} & loaded
 
 
 def test_help_tells_every_option_and_exit_code() -> None:
@@ -332,5 +332,5 @@ def test_no_call_loads_torch(rounds: Rounds, options: tuple[str, ...]) -> None:
     write_two(rounds)
     words = rounds.argv("--round", "r", *options)[2:]
     loaded = modules_after(*words, env={**os.environ, **rounds.env})
-    assert "roundhouse.commands" in loaded
+    assert "roundhouse.cli.commands" in loaded
     assert not {"torch", "numpy", "sklearn", "matplotlib"} & loaded

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from rounds_for_tests import Rounds, rounds  # noqa: F401
 
 from analysis.rounds import Folders, read_round
-from roundhouse.decisions.selection import ranking
+from roundhouse.config.round import Round, load_round
 from roundhouse.errors import RoundhouseError
-from roundhouse.round import Round, load_round
+from roundhouse.model.selection import ranking
 
 ROOT = Path(__file__).parents[1]
 Load = Callable[[str], Round]
@@ -160,7 +160,7 @@ def test_the_ranking_is_the_same_in_whatever_order_the_runs_are_read(
 def test_the_choice_is_the_same_in_another_process() -> None:
     code = """
         import hashlib, math
-        from roundhouse.decisions.selection import ranking
+        from roundhouse.model.selection import ranking
         values = lambda lr, seed: math.sin(lr * 12.9898 + seed * 78.233)
         runs = [(f"s/{lr}/{seed}", {"lr": lr, "seed": seed}, values(lr, seed)) for lr in range(40) for seed in range(5)]
         told = repr([(one.paths, one.config, one.mean.hex()) for one in ranking(runs, "min")])

@@ -17,8 +17,8 @@ import pytest
 from cluster import SlurmCluster
 from rounds_for_tests import REPOSITORY, fake_command, small_disk, snapshot
 
-from roundhouse.account import check as look
-from roundhouse.account import gpu_support as gpus
+from roundhouse.doctor import checks as look
+from roundhouse.doctor import gpu_support as gpus
 from roundhouse.schedulers.base import Output, Run
 
 NEW = gpus.Build("2.15.0", "13.2", ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"))
@@ -110,7 +110,7 @@ def test_a_good_account_is_told_line_by_line_and_nothing_is_changed(repository: 
 
 
 def test_pytorch_is_told_but_not_loaded() -> None:
-    code = "import sys; from roundhouse.account import check; check.main([]); print('torch' in sys.modules)"
+    code = "import sys; from roundhouse.doctor import checks; checks.main([]); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
     assert " PyTorch: 2" in done.stdout

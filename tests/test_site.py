@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from roundhouse.config.site import Site, load_site
 from roundhouse.errors import RoundhouseError
-from roundhouse.site import Site, load_site
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = (ROOT / "docs" / "site_file.md").read_text(encoding="utf-8")

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rounds_for_tests import wait_for
 
-from roundhouse.experiment import Resources
 from roundhouse.machine.pool import Pool
 from roundhouse.machine.slots import BETWEEN, Layout, Room, Slot
-from roundhouse.schedulers.base import Identity, Jobs, Output, Refused, Submitted
+from roundhouse.model.answers import Identity, Jobs, Refused, Submitted
+from roundhouse.model.experiment import Resources
+from roundhouse.schedulers.base import Output
+from roundhouse.schedulers.in_allocation import Slots
 from roundhouse.schedulers.local import Local
-from roundhouse.schedulers.slots import Slots
 
 layouts = st.builds(
     Layout,

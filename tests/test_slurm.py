@@ -12,14 +12,9 @@ from hypothesis import strategies as st
 from rounds_for_tests import Rounds, fake_command, finish, wait_for
 from transcripts import replay, transcript
 
-from roundhouse.causes import Cause
-from roundhouse.schedulers.base import (
-    Job,
-    Jobs,
-    JobState,
-    Output,
-    QueryFailed,
-)
+from roundhouse.model.answers import Job, Jobs, JobState, QueryFailed
+from roundhouse.model.causes import Cause
+from roundhouse.schedulers.base import Output
 from roundhouse.schedulers.slurm import NARROWINGS, Slurm
 from roundhouse.schedulers.slurm_answers import job_ids, job_of, read_cancel, read_history, read_queue
 

@@ -13,12 +13,13 @@ import pytest
 from accounting import account, limit_query_range
 from cluster import CannotStart, SlurmCluster, run_command, skip_or_fail, start_slurm, wait_until
 
-from roundhouse.causes import Cause
-from roundhouse.experiment import Resources
-from roundhouse.passes import render
-from roundhouse.schedulers.base import Identity, Jobs, JobState, Output, QueryFailed, Refused, Scope, Submitted, Unclear
+from roundhouse.config.site import Site
+from roundhouse.engine import job_script
+from roundhouse.model.answers import Identity, Jobs, JobState, QueryFailed, Refused, Scope, Submitted, Unclear
+from roundhouse.model.causes import Cause
+from roundhouse.model.experiment import Resources
+from roundhouse.schedulers.base import Output
 from roundhouse.schedulers.slurm import Slurm
-from roundhouse.site import Site
 
 pytestmark = pytest.mark.cluster
 USER = getpass.getuser()
@@ -38,8 +39,8 @@ def script(tmp_path: Path) -> Script:
         site = Site()
         path = tmp_path / f"{name}.sh"
         resources = Resources(ncpus=1, mem_mb=100, walltime_s=600, queue=queue)
-        text = render.render(
-            render.environment(templates), "slurm", name=name, log=str(log or tmp_path / f"{name}.log"),
+        text = job_script.render(
+            job_script.environment(templates), "slurm", name=name, log=str(log or tmp_path / f"{name}.log"),
             resources=resources, site=site,
         )  # fmt: skip
         path.write_text(text)

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 import pytest
 from transcripts import DATA, replay, transcript, transcripts
 
-from roundhouse.schedulers.base import JobState, Output, Refused, Scope, Submitted, Unclear
+from roundhouse.model.answers import JobState, Refused, Scope, Submitted, Unclear
+from roundhouse.schedulers.base import Output
 from roundhouse.schedulers.slurm import Slurm
 from roundhouse.schedulers.slurm_answers import job_of, read_submission
 from roundhouse.schedulers.slurm_refusals import LIMITS, Limit, hopeless, limit_of, refusal

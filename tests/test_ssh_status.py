@@ -23,9 +23,9 @@ from rounds_for_tests import REPOSITORY, wait_for
 from ssh_server import SshServer, free_port
 
 from roundhouse.errors import RoundhouseError
-from roundhouse.experiment import Experiment
-from roundhouse.records import record
-from roundhouse.records.attempt import Opened
+from roundhouse.model.attempt import Opened
+from roundhouse.model.experiment import Experiment
+from roundhouse.store import record
 from toolbox import ssh_connection, ssh_status
 
 pytestmark = pytest.mark.ssh

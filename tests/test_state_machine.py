@@ -22,19 +22,19 @@ from hypothesis.stateful import (
 from simulation import HOME, Crash, Faults, Process, Thread, World
 
 from roundhouse import files
-from roundhouse.causes import Cause
-from roundhouse.decisions.plan import Action, State, Verb
-from roundhouse.decisions.row import Row
-from roundhouse.experiment import Experiment, Resources
-from roundhouse.passes import dispatch, orders
-from roundhouse.passes.look import Look
-from roundhouse.passes.report import Report
-from roundhouse.passes.submitter import Submitter
-from roundhouse.passes.workplace import Workplace
-from roundhouse.records import record, shared_job
-from roundhouse.records.attempt import Attempt, Record
-from roundhouse.schedulers.base import Identity, Job, JobState
-from roundhouse.site import Site
+from roundhouse.config.site import Site
+from roundhouse.engine import one_pass, user_actions
+from roundhouse.engine.context import PassContext
+from roundhouse.engine.report import PassReport
+from roundhouse.engine.scheduler_snapshot import SchedulerSnapshot
+from roundhouse.engine.submit_job import Submitter
+from roundhouse.model.answers import Identity, Job, JobState
+from roundhouse.model.attempt import Attempt, Record
+from roundhouse.model.causes import Cause
+from roundhouse.model.experiment import Experiment, Resources
+from roundhouse.model.plan import Action, State, Verb
+from roundhouse.model.status import ExperimentStatus
+from roundhouse.store import job_group, record
 
 TEACHER = Experiment("r", "teacher", "t/0", "s", {"lr": 0.1})
 STUDENT = Experiment("r", "student", "s/0", "s", {"lr": 0.2}, after={"teacher": ("t/0",)})
@@ -65,7 +65,7 @@ class Rounds(RuleBasedStateMachine):
         self.world = World(self.root)
         self.world.bend()
         self.undo: list[Callable[[], None]] = []
-        self.place = Workplace(self.root, self.root, Site(), self.world.scheduler(), lambda argv: None, "py")
+        self.place = PassContext(self.root, self.root, Site(), self.world.scheduler(), lambda argv: None, "py")
         self.place.script = lambda *_: "#!/bin/bash\n"  # type: ignore[method-assign]
         self.place.array_script = lambda *given: str(given[4])  # type: ignore[method-assign]
         self.passes: list[Thread] = []
@@ -95,18 +95,18 @@ class Rounds(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------------------------------ runners
 
-    def look_and_act(self) -> Report:
-        shared_job._known.clear()  # each pass is made by another process
-        return dispatch.run_pass(self.place, self.experiments)
+    def look_and_act(self) -> PassReport:
+        job_group._known.clear()  # each pass is made by another process
+        return one_pass.run_pass(self.place, self.experiments)
 
     def order(self, name: str) -> None:
-        rows = dispatch.run_pass(self.place, self.experiments, act=False).rows
+        rows = one_pass.run_pass(self.place, self.experiments, act=False).rows
         if name == "cancel":
-            orders.cancel(self.place, rows)
+            user_actions.cancel(self.place, rows)
         elif name == "retry":
-            orders.retry(rows)
+            user_actions.retry(rows)
         else:
-            orders.put_away(rows)
+            user_actions.put_away(rows)
 
     def under(self, faults: Faults, work: Callable[[], Any]) -> None:
         self.world.faults = faults
@@ -121,7 +121,7 @@ class Rounds(RuleBasedStateMachine):
     def a_good_pass(self) -> None:
         self.look_and_act()
 
-    @rule(hide=st.sets(st.sampled_from([record.CLAIM, record.RESULT, record.VERDICT, record.JOB, shared_job.JOB_ID])))
+    @rule(hide=st.sets(st.sampled_from([record.CLAIM, record.RESULT, record.VERDICT, record.JOB, job_group.JOB_ID])))
     def a_pass(self, hide: set[str]) -> None:
         self.under(Faults(hide=frozenset(hide)), self.look_and_act)
 
@@ -519,7 +519,7 @@ def every_task_runs(machine: Any) -> None:
     """A task of an array runs its experiment even if another runner has opened the attempt."""
     real = Submitter._open_task
 
-    def open_task(self: Submitter, row: Row, index: int, shared: Path) -> str:
+    def open_task(self: Submitter, row: ExperimentStatus, index: int, shared: Path) -> str:
         return real(self, row, index, shared) or record.new_token()
 
     Submitter._open_task = open_task  # type: ignore[method-assign]
@@ -528,14 +528,14 @@ def every_task_runs(machine: Any) -> None:
 
 def task_for_array(machine: Any) -> None:
     """The ID of the task that is found first is written down as that of the array."""
-    real = shared_job.array_id
-    shared_job.array_id = lambda job_id: job_id
-    machine.undo.append(lambda: setattr(shared_job, "array_id", real))
+    real = job_group.array_id
+    job_group.array_id = lambda job_id: job_id
+    machine.undo.append(lambda: setattr(job_group, "array_id", real))
 
 
 def verdict_on_open_attempts(machine: Any) -> None:
     """A verdict is recorded as soon as the job has ended, whether its attempt is closed by a guess or not."""
-    real = dispatch.decide
+    real = one_pass.decide
 
     def decide(rec: Record, answer: Any, *rest: Any) -> Action:
         newest = rec.newest
@@ -543,8 +543,8 @@ def verdict_on_open_attempts(machine: Any) -> None:
             return Action(Verb.VERDICT, State.PENDING, "", answer.cause)
         return real(rec, answer, *rest)
 
-    dispatch.decide = decide
-    machine.undo.append(lambda: setattr(dispatch, "decide", real))
+    one_pass.decide = decide
+    machine.undo.append(lambda: setattr(one_pass, "decide", real))
 
 
 def verdict_replaced(machine: Any) -> None:
@@ -562,13 +562,13 @@ def verdict_replaced(machine: Any) -> None:
 
 def answers_of_before(machine: Any) -> None:
     """An answer counts for an attempt that has ended since."""
-    real = dispatch.answer_for
+    real = one_pass.answer_for
 
-    def answer_for(attempt: Attempt | None, before: Attempt | None, seen: Look) -> Any:
+    def answer_for(attempt: Attempt | None, before: Attempt | None, seen: SchedulerSnapshot) -> Any:
         return real(attempt, attempt if before and attempt and before.number == attempt.number else before, seen)
 
-    dispatch.answer_for = answer_for
-    machine.undo.append(lambda: setattr(dispatch, "answer_for", real))
+    one_pass.answer_for = answer_for
+    machine.undo.append(lambda: setattr(one_pass, "answer_for", real))
 
 
 def no_wait_for_the_verdict(machine: Any) -> None:

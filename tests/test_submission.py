@@ -13,30 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roundhouse.causes import Cause
-from roundhouse.decisions.plan import State, Verb
-from roundhouse.decisions.retry import RetryPolicy, exhausted
-from roundhouse.decisions.row import Row, goes_on
-from roundhouse.decisions.throttle import Throttle
-from roundhouse.experiment import Experiment, Pack, Resources
-from roundhouse.passes import dispatch
-from roundhouse.passes.submitter import manifest
-from roundhouse.passes.workplace import Workplace
-from roundhouse.records import record, shared_job
-from roundhouse.records.attempt import Opened
-from roundhouse.schedulers.base import (
-    Identity,
-    Job,
-    Jobs,
-    JobState,
-    Refused,
-    Scope,
-    SubmitAnswer,
-    Submitted,
-    Unclear,
-)
-from roundhouse.site import Site
-from roundhouse.views import view
+from roundhouse.config.site import Site
+from roundhouse.engine import one_pass
+from roundhouse.engine.context import PassContext
+from roundhouse.engine.submit_job import manifest
+from roundhouse.model.answers import Identity, Job, Jobs, JobState, Refused, Scope, SubmitAnswer, Submitted, Unclear
+from roundhouse.model.attempt import Opened
+from roundhouse.model.causes import Cause
+from roundhouse.model.experiment import Experiment, Pack, Resources
+from roundhouse.model.plan import State, Verb
+from roundhouse.model.retry import RetryPolicy, exhausted
+from roundhouse.model.status import ExperimentStatus, goes_on
+from roundhouse.model.throttle import Throttle
+from roundhouse.store import job_group, record
+from roundhouse.views import tables
 
 REPOSITORY = Path(__file__).parent.parent
 TOO_LARGE = Refused("Array job exceeds server or queue size limit", later=True, scope=Scope.SIZE)
@@ -70,7 +60,7 @@ class Refusing:
         return self.size
 
     def submit(self, run: Any, script: Path, name: str, need: Any = None) -> SubmitAnswer:
-        manifest = script.parent / shared_job.MANIFEST
+        manifest = script.parent / job_group.MANIFEST
         tasks = len(manifest.read_text().splitlines()) if manifest.exists() else 1
         self.asked.append(tasks)
         if tasks + (0 if self.refusal.scope is Scope.SIZE else self.jobs) > self.most:
@@ -100,12 +90,14 @@ class Desk:
     def directory(self, number: int) -> Path:
         return self.folder / "r" / f"e/{number}"
 
-    def rows(self, **how: Any) -> list[Row]:
+    def rows(self, **how: Any) -> list[ExperimentStatus]:
         """The rows of one pass."""
         scheduler: Any = self.scheduler
         run: Any = None
-        place = Workplace(self.folder, REPOSITORY, Site(), scheduler, run, "python", analysis=self.folder / "analysis")
-        return dispatch.run_pass(place, self.experiments, **how).rows
+        place = PassContext(
+            self.folder, REPOSITORY, Site(), scheduler, run, "python", analysis=self.folder / "analysis"
+        )
+        return one_pass.run_pass(place, self.experiments, **how).rows
 
     def look_and_act(self, **how: Any) -> list[str]:
         """One pass; the states that it tells."""
@@ -120,7 +112,7 @@ class Desk:
     def arrays(self) -> list[str]:
         """What the arrays that were accepted ask for: tasks, and how many of them at a time."""
         submitted = [folder for folder in (self.folder / "r" / ".jobs").iterdir() if (folder / "job_id").exists()]
-        scripts = [(folder / shared_job.SCRIPT).read_text() for folder in submitted]
+        scripts = [(folder / job_group.SCRIPT).read_text() for folder in submitted]
         return sorted(script.split("--array=")[1].split()[0] for script in scripts)
 
     def causes(self, number: int) -> list[str]:
@@ -146,20 +138,20 @@ def test_a_pass_that_only_tells_foresees_the_very_jobs_of_one_that_submits(
     submitted: list[str] = []
 
     def submit(run: Any, script: Path, name: str, need: Any = None) -> SubmitAnswer:
-        beside = script.parent / shared_job.MANIFEST
+        beside = script.parent / job_group.MANIFEST
         submitted.append(script.read_text() + (beside.read_text() if beside.exists() else ""))
         return Submitted(str(len(submitted)))
 
     scheduler: Any = Refusing(0, TOO_MANY)
     scheduler.submit, scheduler.array_limit = submit, lambda *_: 10
     run: Any = None
-    place = Workplace(tmp_path / "e", REPOSITORY, Site(), scheduler, run, "python", max_jobs, analysis=tmp_path)
-    told = dispatch.run_pass(place, experiments, act=False, limit=limit).foreseen
+    place = PassContext(tmp_path / "e", REPOSITORY, Site(), scheduler, run, "python", max_jobs, analysis=tmp_path)
+    told = one_pass.run_pass(place, experiments, act=False, limit=limit).foreseen
     assert not (tmp_path / "e").exists()
     foreseen = [
         job.script() + (manifest(job.rows, ["T"] * len(job.rows)) if job.kind == "array" else "") for job in told
     ]
-    dispatch.run_pass(place, experiments, limit=limit)
+    one_pass.run_pass(place, experiments, limit=limit)
     assert [without_tokens(text) for text in foreseen] == [without_tokens(text) for text in submitted]
     assert len(foreseen) == jobs
 
@@ -305,7 +297,7 @@ def test_a_refusal_of_every_job_is_one_message_and_costs_no_try(refusal: Refused
     desk = choosy(tmp_path, refusal, "partition=main")
     for _ in range(5):
         rows = desk.rows()
-        messages = view.refusals(rows)
+        messages = tables.refusals(rows)
         assert len(messages) == 1 and refusal.why in messages[0] and "site file" in messages[0]
     choosy_no_more = Choosy(0, refusal, word="never")
     desk.scheduler = choosy_no_more
@@ -371,7 +363,7 @@ def test_the_words_of_an_unclear_answer_are_kept_until_the_attempt_is_given_up(t
         assert all(said in row.action.reason for row in desk.rows())
         (waiting, _) = desk.rows()
         assert waiting.action.state is State.SUBMITTING and said in waiting.action.reason
-        assert said in view.story(waiting)
+        assert said in tables.story(waiting)
         make_older(tmp_path, 700)
         given_up = desk.rows(limit=0)[0].record.newest
         assert given_up is not None and given_up.cause is Cause.UNCLAIMED and said in given_up.why
@@ -435,7 +427,7 @@ def test_what_waits_for_a_place_takes_nothing_from_other_limits(tmp_path: Path) 
 def test_all_tasks_of_an_array_of_which_nobody_knows_how_many_may_run_hold_places(tmp_path: Path) -> None:
     desk = Desk(tmp_path, Refusing(99, WILLING, size=4), resources=FOUR)
     desk.look_and_act()
-    for path in tmp_path.rglob(shared_job.AT_ONCE):
+    for path in tmp_path.rglob(job_group.AT_ONCE):
         path.write_text("")
     desk.end(Cause.PREEMPTED, 0, 1)
     assert desk.look_and_act()[:2] == ["pending"] * 2

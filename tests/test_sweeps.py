@@ -21,8 +21,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from roundhouse.config.round import Round, json_schema, load_round
 from roundhouse.errors import RoundhouseError
-from roundhouse.round import Round, json_schema, load_round
 
 ROOT = Path(__file__).parents[1]
 Load = Callable[[str], Round]
@@ -215,7 +215,7 @@ def test_a_round_expands_alike_in_processes_that_hash_differently_and_on_every_m
         tmp_path,
     )
     code = (
-        "import json, sys; from pathlib import Path; from roundhouse.round import load_round;"
+        "import json, sys; from pathlib import Path; from roundhouse.config.round import load_round;"
         "found = load_round('example', Path(sys.argv[1])).experiments;"
         "print(json.dumps([[one.path, one.config, one.config_hash()] for one in found]))"
     )

@@ -26,15 +26,15 @@ from synthetic_rounds import (
     write_round,
 )
 
-from roundhouse.causes import Cause
-from roundhouse.decisions.plan import Clock, Inputs, State, Verb, decide
-from roundhouse.experiment import Experiment
-from roundhouse.passes import offline
-from roundhouse.records import logs, record
-from roundhouse.records.attempt import Record
-from roundhouse.round import load_round
-from roundhouse.schedulers.base import Job, JobState
+from roundhouse.config.round import load_round
+from roundhouse.engine import offline
+from roundhouse.model.answers import Job, JobState
+from roundhouse.model.attempt import Record
+from roundhouse.model.causes import Cause
+from roundhouse.model.experiment import Experiment
+from roundhouse.model.plan import Clock, Inputs, State, Verb, decide
 from roundhouse.settings import Settings
+from roundhouse.store import logs, record
 from roundhouse.training.loop import run
 from studies.distillation import build, data, task
 from studies.distillation.data import Split

@@ -26,11 +26,11 @@ from synthetic_rounds import SCHEDULER, unsynced, write_mixed
 from analysis import load_round, table_rows, tables
 from analysis.rounds import Folders, read_round
 from roundhouse import files
-from roundhouse.causes import Cause
-from roundhouse.experiment import Experiment
-from roundhouse.records import record
-from roundhouse.records.attempt import Opened
-from roundhouse.round import load_round as load_round_file
+from roundhouse.config.round import load_round as load_round_file
+from roundhouse.model.attempt import Opened
+from roundhouse.model.causes import Cause
+from roundhouse.model.experiment import Experiment
+from roundhouse.store import record
 
 FILES = ["all_results.json", "failed_jobs.json", "performance_matrix.csv", "table.tex"]
 WOBBLE = [0.0, 0.004, -0.003, 0.001, -0.002, 0.005, 0.002, -0.004, 0.003, -0.001, 0.006, -0.005]  # of data set and seed

@@ -21,18 +21,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rounds_for_tests import REPOSITORY, Bench, fake_command, fill, small_disk, snapshot, wait_for
 
-from roundhouse.causes import Cause
+from roundhouse.config.site import Site
+from roundhouse.engine import job_script
 from roundhouse.errors import RoundhouseError
-from roundhouse.experiment import Resources
 from roundhouse.machine.pool import KILL_TRAINING
-from roundhouse.passes import render
-from roundhouse.records import record
-from roundhouse.site import Site
+from roundhouse.model.causes import Cause
+from roundhouse.model.experiment import Resources
+from roundhouse.store import record
 
 KINDS = sorted(
     path.name.removesuffix(".sh.j2")
     for path in (REPOSITORY / "templates").glob("*.sh.j2")
-    if path.name.removesuffix(".sh.j2") in render.JOB_ID_VARIABLES
+    if path.name.removesuffix(".sh.j2") in job_script.JOB_ID_VARIABLES
 )
 NASTY = 'it\'s "a" $(touch {0}) `touch {0}` ${{HOME}} ; touch {0} & \\ * ~ ä'
 
@@ -257,7 +257,7 @@ def test_the_exit_code_tells_the_cause(bench: Bench, code: int, cause: Cause, fi
     assert (result.cause, result.exit_code, result.final, result.signals) == (cause, code, final, ())
     assert f"roundhouse: attempt 1 ended: {cause}" in bench.log()
     if code == 75:
-        assert result.why == "exit code 75: it asked to be started again"
+        assert result.why == "exit code 75: the run requested another attempt"
     elif cause is Cause.ERROR and not final:
         assert result.why == f"exit code {code}"
 
@@ -651,14 +651,14 @@ def test_nothing_in_names_and_values_is_executed(tmp_path: Path) -> None:
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), max_size=8))
 @example([NASTY, "", " ", "-n", "\n", "a\nb", "'", "\\", "!!", "\r"])
 def test_a_quoted_value_reaches_the_shell_as_it_is(values: list[str]) -> None:
-    script = "printf '%s\\0' " + " ".join(render.shell_quote(value) for value in values)
+    script = "printf '%s\\0' " + " ".join(job_script.shell_quote(value) for value in values)
     done = subprocess.run(["bash", "-c", script], check=True, capture_output=True, stdin=subprocess.DEVNULL)
     assert done.stdout.decode() == "".join(value + "\0" for value in values or [""])
 
 
 def test_what_no_shell_can_hold_is_refused() -> None:
     with pytest.raises(RoundhouseError, match="NUL"):
-        render.shell_quote("a\0b")
+        job_script.shell_quote("a\0b")
 
 
 @given(st.text())
@@ -668,7 +668,7 @@ def test_what_no_shell_can_hold_is_refused() -> None:
 @example("a\x85b")
 def test_a_value_in_a_header_stays_in_its_line(value: str) -> None:
     try:
-        line = f"#PBS -N {render.directive(value)}"
+        line = f"#PBS -N {job_script.directive(value)}"
     except RoundhouseError:
         assert not value.isprintable()
     else:

@@ -12,25 +12,16 @@ import pytest
 from cluster import SlurmCluster, wait_until
 from transcripts import replay, transcript
 
-from roundhouse.causes import Cause
+from roundhouse.config.site import Site
+from roundhouse.engine import job_script
 from roundhouse.errors import RoundhouseError
-from roundhouse.experiment import Resources
-from roundhouse.passes import render
-from roundhouse.schedulers.base import (
-    Identity,
-    Jobs,
-    JobState,
-    Output,
-    QueryFailed,
-    Refused,
-    Scope,
-    Submitted,
-    Unclear,
-)
+from roundhouse.model.answers import Identity, Jobs, JobState, QueryFailed, Refused, Scope, Submitted, Unclear
+from roundhouse.model.causes import Cause
+from roundhouse.model.experiment import Resources
+from roundhouse.schedulers.base import Output
 from roundhouse.schedulers.detect import detect
 from roundhouse.schedulers.pbs_answers import read_delete
 from roundhouse.schedulers.torque import Torque, read_status, read_submission
-from roundhouse.site import Site
 
 TORQUE = "torque_transcripts"
 USER = getpass.getuser()
@@ -252,9 +243,9 @@ def test_a_job_is_seen_by_its_name_from_submission_to_cancellation(
     (templates / "body.sh.j2").write_text("echo I run as $PBS_JOBID\nsleep 600\n")
     script = tmp_path / "job.sh"
     site = Site(queue="main")
-    environment = render.environment(templates)
+    environment = job_script.environment(templates)
     script.write_text(
-        render.render(environment, "torque", name="rhtorque", log=str(log), resources=Resources(ncpus=2), site=site)
+        job_script.render(environment, "torque", name="rhtorque", log=str(log), resources=Resources(ncpus=2), site=site)
     )
 
     def state() -> JobState | None:

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rounds_for_tests import Bench, Rounds
 
+from roundhouse.config.site import Site, load_site
 from roundhouse.errors import RoundhouseError
 from roundhouse.files import make_shared_directory, umask_for
-from roundhouse.site import Site, load_site
 
 GROUP = 54321  # which has no members
 WRITES = "mkdir results; echo x > results/x; umask > shell.umask; sleep 0.1"

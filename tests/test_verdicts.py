@@ -12,8 +12,8 @@ from cluster_helpers import FAILED, WORK_REMAINS, ClusterRounds, accepted, pbs_r
 from fake_pbs import FakePBS
 from rounds_for_tests import wait_for
 
-from roundhouse.causes import Cause
-from roundhouse.records.attempt import Attempt
+from roundhouse.model.attempt import Attempt
+from roundhouse.model.causes import Cause
 
 
 @pytest.fixture

@@ -17,14 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rounds_for_tests import interrupt, wait_for
 
-from roundhouse.causes import Cause
-from roundhouse.decisions.plan import Action, Clock, Inputs, State, Verb
-from roundhouse.decisions.row import Row
-from roundhouse.errors import RoundhouseError
-from roundhouse.experiment import Experiment, Resources
-from roundhouse.passes import watch
-from roundhouse.passes.report import Report
-from roundhouse.passes.watch import (
+from roundhouse.config.round import Round
+from roundhouse.engine import watch
+from roundhouse.engine.report import PassReport
+from roundhouse.engine.watch import (
     AT_LEAST,
     AT_MOST,
     SHARE,
@@ -36,8 +32,12 @@ from roundhouse.passes.watch import (
     pause_after,
     pause_for,
 )
-from roundhouse.records.attempt import Attempt, Claim, Opened, Progress, Record, Result
-from roundhouse.round import Round
+from roundhouse.errors import RoundhouseError
+from roundhouse.model.attempt import Attempt, Claim, Opened, Progress, Record, Result
+from roundhouse.model.causes import Cause
+from roundhouse.model.experiment import Experiment, Resources
+from roundhouse.model.plan import Action, Clock, Inputs, State, Verb
+from roundhouse.model.status import ExperimentStatus
 
 TROUBLE, INTERRUPTED = 5, 130
 NOW = 1.8e9
@@ -89,10 +89,10 @@ def test_a_number_fixes_the_pause_but_a_pass_that_fails_is_made_again_later_and_
 
 
 def row(state: State = State.PENDING, *attempts: Attempt, path: str = "e/0", cause: Cause | None = None,
-        job_state: str | None = None, reason: str = "", walltime: int = 3600) -> Row:  # fmt: skip
+        job_state: str | None = None, reason: str = "", walltime: int = 3600) -> ExperimentStatus:  # fmt: skip
     experiment = Experiment("r", "e", path, None, {}, Resources(walltime_s=walltime))
     action = Action(Verb.NOTHING, state, reason, cause)
-    return Row(experiment, Record(Path("/nowhere"), attempts), action, Inputs({}), job_state)
+    return ExperimentStatus(experiment, Record(Path("/nowhere"), attempts), action, Inputs({}), job_state)
 
 
 def attempt(**more: Any) -> Attempt:
@@ -103,7 +103,7 @@ def claimed(ago: float, **more: Any) -> Attempt:
     return attempt(claim=Claim(nonce="n", at=NOW - ago, started=NOW - ago), **more)
 
 
-def expected(*rows: Row) -> list[float]:
+def expected(*rows: ExperimentStatus) -> list[float]:
     return sorted(round(one) for one in moments(rows, CLOCK))
 
 
@@ -129,10 +129,14 @@ def test_nothing_is_expected_of_what_only_waits_or_is_over() -> None:
 
 
 def passed(
-    rows: list[Row], took: float = 0.5, asking: float = 0.25, code: int = WORK_REMAINS, failed: bool = False
+    rows: list[ExperimentStatus],
+    took: float = 0.5,
+    asking: float = 0.25,
+    code: int = WORK_REMAINS,
+    failed: bool = False,
 ) -> Passed:
     trouble = ["the scheduler cannot be asked"] if failed else []
-    report = Report(rows, trouble=trouble, clock=CLOCK, asking=asking, blind=failed)
+    report = PassReport(rows, trouble=trouble, clock=CLOCK, asking=asking, blind=failed)
     loaded = Round("r", Path("r.yaml"), None, [one.experiment for one in rows], {})
     return Passed(loaded, report, took, code, over=code not in (WORK_REMAINS, TROUBLE), failed=failed)
 
@@ -191,7 +195,7 @@ def test_a_failed_pass_is_told_tells_no_news_and_is_made_again_later(capsys: pyt
 
 
 def test_what_changes_is_told_though_a_record_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
-    unreadable = Report([ENDED], trouble=["e/1: cannot be read"], clock=CLOCK)
+    unreadable = PassReport([ENDED], trouble=["e/1: cannot be read"], clock=CLOCK)
     loaded = Round("r", Path("r.yaml"), None, [ENDED.experiment], {})
     _, pauses, _ = watched(
         passed([QUEUED]), Passed(loaded, unreadable, 0.5, TROUBLE, over=False, failed=True), passed([ENDED], code=DONE)
@@ -254,7 +258,7 @@ SHORT = """\
 import sys
 sys.path.insert(0, {repository!r})
 import runner
-from roundhouse.passes import watch
+from roundhouse.engine import watch
 watch.AT_LEAST, watch.SHARE, watch.AT_MOST, watch.AFTER = 0.05, 0, 0.2, 0.05
 sys.exit(runner.main(sys.argv[1:]))
 """

@@ -22,13 +22,13 @@ from synthetic_rounds import SCHEDULER, unsynced, write_mixed
 
 from analysis.round_summary import ExperimentSummary, summaries_of
 from analysis.rounds import Folders, RoundEntry, read_round
-from roundhouse.causes import Cause
-from roundhouse.decisions.plan import State
+from roundhouse.config.round import load_round
 from roundhouse.errors import RoundhouseError
-from roundhouse.experiment import Experiment
-from roundhouse.records import record
-from roundhouse.records.attempt import Opened
-from roundhouse.round import load_round
+from roundhouse.model.attempt import Opened
+from roundhouse.model.causes import Cause
+from roundhouse.model.experiment import Experiment
+from roundhouse.model.plan import State
+from roundhouse.store import record
 
 sys.path.insert(0, str(REPOSITORY / "toolbox"))
 import weekly_summary  # noqa: E402
@@ -118,7 +118,7 @@ def test_a_commit_is_about_its_code_and_about_tests_only_if_it_changes_nothing_e
 
 @pytest.mark.parametrize(
     ("path", "area"),
-    [("roundhouse/decisions/plan.py", "Runner and schedulers"), ("roundhouse/training/loop.py", "Training"),
+    [("roundhouse/model/plan.py", "Runner and schedulers"), ("roundhouse/training/loop.py", "Training"),
      ("train.py", "Training"), ("studies/x/y.py", "Study x"), ("studies/__init__.py", "Folder studies"),
      ("README.md", "Documentation"), ("setup.cfg", "Project files"), ("other/a/b", "Folder other")],
 )  # fmt: skip

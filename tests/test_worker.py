@@ -16,13 +16,14 @@ import psutil
 import pytest
 from rounds_for_tests import REPOSITORY, Bench, snapshot, wait_for
 
-from roundhouse.causes import EXIT_INPUT, EXIT_INPUT_CHANGED, EXIT_NOT_MINE, Cause
 from roundhouse.errors import RoundhouseError
-from roundhouse.experiment import Experiment
-from roundhouse.jobs import worker
-from roundhouse.records import record
-from roundhouse.records.attempt import Opened
-from roundhouse.records.logs import last_words
+from roundhouse.jobs import command, heartbeat, worker
+from roundhouse.model.attempt import Opened
+from roundhouse.model.causes import Cause
+from roundhouse.model.exit_codes import ExitCode
+from roundhouse.model.experiment import Experiment
+from roundhouse.store import record
+from roundhouse.store.logs import last_words
 
 TEACHER = Experiment("r", "teacher", "t/0", None, {}, command=("true",))
 STUDENT = Experiment("r", "student", "deep/er/s", None, {"lr": 0.1}, after={"teacher": ("t/0",)}, command=("true",))
@@ -61,19 +62,19 @@ def sha256(data: bytes) -> str:
 
 
 def test_an_open_attempt_goes_on(tmp_path: Path) -> None:
-    assert worker.over(work_on(open_attempt(tmp_path, TEACHER))) == ""
+    assert heartbeat.why_over(work_on(open_attempt(tmp_path, TEACHER))) == ""
 
 
 def test_a_closed_attempt_is_over(tmp_path: Path) -> None:
     work = work_on(open_attempt(tmp_path, TEACHER))
     record.close(work.directory, 1, Cause.UNKNOWN, "")
-    assert worker.over(work) == "attempt 1 was closed by a runner"
+    assert heartbeat.why_over(work) == "attempt 1 was closed by a runner"
 
 
 def test_an_attempt_with_a_later_one_is_over(tmp_path: Path) -> None:
     work = work_on(open_attempt(tmp_path, TEACHER))
     open_attempt(tmp_path, TEACHER, 3)
-    assert worker.over(work) == "attempt 3 was opened after attempt 1"
+    assert heartbeat.why_over(work) == "attempt 3 was opened after attempt 1"
 
 
 def test_a_later_attempt_that_nobody_opened_means_nothing(tmp_path: Path) -> None:
@@ -81,21 +82,21 @@ def test_a_later_attempt_that_nobody_opened_means_nothing(tmp_path: Path) -> Non
     work = work_on(open_attempt(tmp_path, TEACHER, 2), 2)
     (work.directory / "attempts" / "3").mkdir()
     (work.directory / "attempts" / "notes").mkdir()
-    assert worker.over(work) == ""
+    assert heartbeat.why_over(work) == ""
 
 
 def test_an_attempt_whose_directory_is_gone_is_over(tmp_path: Path) -> None:
     work = work_on(open_attempt(tmp_path, TEACHER))
     shutil.rmtree(work.directory)
-    assert worker.over(work)
+    assert heartbeat.why_over(work)
 
 
 def test_an_attempt_that_its_user_cancelled_is_told_so_unless_it_is_over(tmp_path: Path) -> None:
     work = work_on(open_attempt(tmp_path, TEACHER))
     record.request_cancel(work.directory, 1)
-    assert worker.over(work) == "cancelled"
+    assert heartbeat.why_over(work) == "cancelled"
     record.close(work.directory, 1, Cause.CANCELLED, "")
-    assert worker.over(work) == "attempt 1 was closed by a runner"
+    assert heartbeat.why_over(work) == "attempt 1 was closed by a runner"
 
 
 # ------------------------------------------------------------------------------------------------------------- inputs
@@ -133,20 +134,20 @@ def leaves(work: worker.Work) -> int:
 
 def test_an_input_that_cannot_be_seen_yet_is_for_later(tmp_path: Path) -> None:
     work = work_on(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
-    assert leaves(work) == EXIT_INPUT, "its record is not there"
+    assert leaves(work) == ExitCode.INPUT, "its record is not there"
     directory = open_attempt(tmp_path, TEACHER)
-    assert leaves(work) == EXIT_INPUT, "it is not completed"
+    assert leaves(work) == ExitCode.INPUT, "it is not completed"
     complete(directory)
-    assert leaves(work) == EXIT_INPUT, "its weights are not there"
+    assert leaves(work) == ExitCode.INPUT, "its weights are not there"
 
 
 def test_an_input_that_changed_is_for_good(tmp_path: Path) -> None:
     directory = open_attempt(tmp_path, TEACHER)
     complete(directory, best=b"other weights")
     work = work_on(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
-    assert leaves(work) == EXIT_INPUT_CHANGED
+    assert leaves(work) == ExitCode.INPUT_CHANGED
     again = work_on(open_attempt(tmp_path, STUDENT, 2, inputs=pinned(token="rh0")), 2)
-    assert leaves(again) == EXIT_INPUT_CHANGED
+    assert leaves(again) == ExitCode.INPUT_CHANGED
 
 
 def test_earlier_attempts_count_if_config_and_inputs_are_the_same(tmp_path: Path) -> None:
@@ -174,13 +175,13 @@ def enter(directory: Path, number: int = 1, nonce: str | None = None, **env: str
 def test_a_job_without_the_claim_leaves_without_a_trace(tmp_path: Path) -> None:
     directory = open_attempt(tmp_path, TEACHER)
     before = snapshot(tmp_path)
-    assert enter(directory, nonce="another's").returncode == EXIT_NOT_MINE
-    assert enter(directory, 2).returncode == EXIT_NOT_MINE
-    assert enter(directory, ROUNDHOUSE_SHELL="1").returncode == EXIT_NOT_MINE, "its shell is gone"
+    assert enter(directory, nonce="another's").returncode == ExitCode.NOT_MINE
+    assert enter(directory, 2).returncode == ExitCode.NOT_MINE
+    assert enter(directory, ROUNDHOUSE_SHELL="1").returncode == ExitCode.NOT_MINE, "its shell is gone"
     assert snapshot(tmp_path) == before
     record.close(directory, 1, Cause.UNKNOWN, "")
     before = snapshot(tmp_path)
-    assert enter(directory).returncode == EXIT_NOT_MINE
+    assert enter(directory).returncode == ExitCode.NOT_MINE
     assert snapshot(tmp_path) == before
 
 
@@ -190,7 +191,7 @@ def test_a_config_that_was_edited_is_refused(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace("lr: 0.1", "lr: 0.2"))
     done = enter(directory)
     assert done.returncode == 1
-    assert "Was it edited?" in done.stderr
+    assert "it was edited" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def test_an_unknown_study_is_told_with_those_there_are(tmp_path: Path) -> None:
     directory = open_attempt(tmp_path, Experiment("r", "e", "e", "destillation", {}))
     done = enter(directory)
     assert done.returncode == 1
-    assert "no study 'destillation'; there are: distillation" in done.stderr
+    assert "no study 'destillation' in studies/; available: distillation" in done.stderr
 
 
 # ------------------------------------------------------------------------------------------------------ a job at work
@@ -254,7 +255,8 @@ def test_a_zombie_leaves_when_it_comes_back_and_touches_nothing(bench: Bench, li
     log, mine = "attempts/1/out.log", "attempts/1/mine"
     assert after.keys() == before.keys()
     assert {path for path in after if after[path] != before[path]} <= {log, mine}
-    assert "attempt 2 was opened after attempt 1" in bench.log() or "was closed by a runner; leaving" in bench.log()
+    reasons = ("attempt 2 was opened after attempt 1", "was closed by a runner; this job exits")
+    assert any(reason in bench.log() for reason in reasons)
 
 
 def test_a_command_that_is_cancelled_is_asked_and_then_killed(bench: Bench) -> None:
@@ -304,7 +306,7 @@ def test_a_commands_own_end_tells_the_cause(bench: Bench, script: str, cause: Ca
     bench.run()
     assert (bench.result().cause, bench.result().exit_code, bench.result().final) == (cause, code, False)
     assert f"roundhouse: attempt 1 runs sh -c 'true\\n{script}'\n" in bench.log()
-    assert last_words(record.read(bench.directory)) == ". Its last words: no disk" * script.startswith("echo")
+    assert last_words(record.read(bench.directory)) == ". Last log line: no disk" * script.startswith("echo")
 
 
 def test_a_command_is_told_its_directory_its_inputs_and_where_it_was_before(bench: Bench) -> None:
@@ -346,8 +348,8 @@ def test_a_signal_before_the_command_is_there_reaches_it_all_the_same(
     real = subprocess.Popen
 
     def late(*arguments: Any, **options: Any) -> Any:
-        worker._asked_to_stop(work, signal.SIGTERM, None)
+        worker.request_stop(work, signal.SIGTERM)
         return real(*arguments, **options)
 
     monkeypatch.setattr(subprocess, "Popen", late)
-    assert worker.run_command(work) == 128 + signal.SIGTERM
+    assert command.run_command(work) == 128 + signal.SIGTERM

@@ -69,7 +69,7 @@ import sys
 from pathlib import Path
 
 from roundhouse.errors import RoundhouseError
-from roundhouse.site import load_site
+from roundhouse.config.site import load_site
 
 try:
     print(load_site(sys.argv[1] or None, Path("sites"), socket.gethostname()).data or "")
@@ -107,7 +107,7 @@ look() {
             "make install PYTHON=/path/to/it"
         exit 1
     fi
-    exec "$python" -B -m roundhouse.account.check ${options[@]+"${options[@]}"}
+    exec "$python" -B -m roundhouse.doctor.checks ${options[@]+"${options[@]}"}
 }
 
 take_options "$@"

@@ -22,7 +22,7 @@ from typing import Any
 import paramiko  # type: ignore[import-untyped]
 
 from roundhouse.errors import RoundhouseError
-from roundhouse.user import user_name
+from roundhouse.schedulers.user import user_name
 
 PATIENCE = 15.0  # seconds for each step of a connection
 MOST_JUMPS = 8

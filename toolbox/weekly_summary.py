@@ -29,14 +29,14 @@ from analysis.methodology import in_markdown
 from analysis.methods_sections import figure, listed, tally
 from analysis.round_summary import ExperimentSummary, RankedSetting, Spread, rankings, summaries_of, usage
 from analysis.rounds import REPOSITORY, Folders, RoundEntry, RoundRecords, find_rounds, read_round
-from roundhouse.causes import Cause
-from roundhouse.decisions.plan import Clock, Inputs, State, decide
+from roundhouse.engine.one_pass import hash_to_expect
 from roundhouse.errors import RoundhouseError
+from roundhouse.formatting import counted
+from roundhouse.model.answers import QueryFailed
+from roundhouse.model.attempt import Attempt
+from roundhouse.model.causes import Cause
+from roundhouse.model.plan import Clock, Inputs, State, decide
 from roundhouse.names import is_name
-from roundhouse.passes.dispatch import hash_to_expect
-from roundhouse.records.attempt import Attempt
-from roundhouse.schedulers.base import QueryFailed
-from roundhouse.words import counted
 
 HELP = """\
 DATE is 2026-11-14 or 2026-11-14T09:30, in UTC unless it names an offset; or `7 days`, `7d`: so long before the end of

@@ -23,7 +23,7 @@ from analysis.distillation.figure_data import (
 )
 from analysis.distillation.measures import MEASURES, Measure
 from analysis.distillation.runs import MethodSetting
-from roundhouse.words import counted
+from roundhouse.formatting import counted
 
 ALPHA = "alpha, share of the distillation term"
 

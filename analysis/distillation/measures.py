@@ -17,7 +17,7 @@ from analysis import calibration, fidelity, representation
 from analysis.distillation.runs import LAYERS, CompletedRun, CompletedRuns, Outputs
 from analysis.rounds import metrics_of
 from roundhouse.errors import RoundhouseError
-from roundhouse.records.metrics import Metrics
+from roundhouse.store.metrics import Metrics
 
 NEIGHBOURS = 10  # k of the k-NN overlap
 NEIGHBOUR_EXAMPLES = 2000  # the first test images: distances of all 10,000 would take most of the time

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.rounds import RoundEntry, RoundRecords
-from roundhouse.decisions.plan import State
 from roundhouse.errors import RoundhouseError
+from roundhouse.model.plan import State
 
 LAYERS = ("stage1", "stage2", "pooled", "logits")  # from the image to the answer; pooled is stage3's mean
 FIELDS = (*LAYERS, "labels", "validation_logits", "validation_labels")

@@ -9,7 +9,7 @@ from analysis.distillation.effects import DISTILLED, MORE_ALPHA, SAME_ALPHA, SHR
 from analysis.distillation.figure_data import FigureData
 from analysis.distillation.measures import MEASURES, Measure
 from analysis.distillation.runs import CONTROL, PLAIN, TEACHER, MethodSetting
-from roundhouse.words import counted
+from roundhouse.formatting import counted
 
 _ANSWER = {
     DISTILLED: "against the {baseline}",

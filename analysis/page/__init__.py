@@ -29,9 +29,9 @@ from analysis.round_summary import (
     Spread,
     Usage,
 )
-from roundhouse.decisions.plan import State
-from roundhouse.views.outlook import duration
-from roundhouse.words import counted, date_and_time
+from roundhouse.formatting import counted, date_and_time
+from roundhouse.model.plan import State
+from roundhouse.views.eta import duration
 
 HERE = Path(__file__).parent
 SYMBOLS = {

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis.round_summary import ExperimentSummary
-from roundhouse.records.attempt import Attempt, Claim
-from roundhouse.words import date_and_time
+from roundhouse.formatting import date_and_time
+from roundhouse.model.attempt import Attempt, Claim
 
 if TYPE_CHECKING:
     from analysis.page import ReportFigure

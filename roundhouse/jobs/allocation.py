@@ -16,27 +16,27 @@ from pathlib import Path
 from types import FrameType
 
 from roundhouse import files
-from roundhouse.causes import Cause
-from roundhouse.decisions.halving import judged
-from roundhouse.decisions.plan import Clock, State, Verb
-from roundhouse.decisions.row import Row
-from roundhouse.decisions.selection import Selections
+from roundhouse.engine import allocations
+from roundhouse.engine.allocations import Allocation
+from roundhouse.engine.context import PassContext
+from roundhouse.engine.one_pass import Desk
+from roundhouse.engine.report import PassReport
+from roundhouse.engine.scheduler_snapshot import SchedulerSnapshot
+from roundhouse.engine.submit_job import Submitter
 from roundhouse.errors import RoundhouseError
-from roundhouse.experiment import Experiment, Resources
 from roundhouse.jobs.stopping import RESULT, seconds_to_save
 from roundhouse.machine.pool import Pool, make_pool
-from roundhouse.passes import packing
-from roundhouse.passes.dispatch import Desk
-from roundhouse.passes.look import Look
-from roundhouse.passes.packing import Allocation
-from roundhouse.passes.report import Report
-from roundhouse.passes.submitter import Submitter
-from roundhouse.passes.workplace import Workplace
-from roundhouse.records import record, shared_job
-from roundhouse.records.archive import Archive, refuse_archived
-from roundhouse.records.attempt import Attempt
+from roundhouse.model.attempt import Attempt
+from roundhouse.model.causes import Cause
+from roundhouse.model.experiment import Experiment, Resources
+from roundhouse.model.halving import judged
+from roundhouse.model.plan import Clock, State, Verb
+from roundhouse.model.selection import Selections
+from roundhouse.model.status import ExperimentStatus
 from roundhouse.schedulers.base import Output
-from roundhouse.schedulers.slots import Slots
+from roundhouse.schedulers.in_allocation import Slots
+from roundhouse.store import job_group, record
+from roundhouse.store.archive import Archive, refuse_archived
 
 LOOK_EVERY = 0.02  # seconds between looks at what runs
 LISTEN_EVERY = 2.0  # seconds between looks for what is to be cancelled
@@ -50,8 +50,8 @@ class _Around:
     """One look around: how the round stands at it, as far as it was looked at."""
 
     desk: Desk
-    rows: dict[str, Row]
-    settled: dict[str, Row] = field(default_factory=dict)  # of those that are to be written down
+    rows: dict[str, ExperimentStatus]
+    settled: dict[str, ExperimentStatus] = field(default_factory=dict)  # of those that are to be written down
 
     def __post_init__(self) -> None:
         self.selections = Selections(self.rows)
@@ -63,7 +63,7 @@ class Agent:
 
     allocation: Allocation
     directory: Path  # the allocation's own
-    place: Workplace
+    place: PassContext
     slots: Slots
     experiments: Sequence[Experiment]
     ends: float
@@ -71,7 +71,7 @@ class Agent:
     held_by: str = ""  # the processes of others that hold all slots, while experiments wait for one
     _running: dict[str, Attempt] = field(default_factory=dict)  # by path
     _cancelled: set[str] = field(default_factory=set)  # tokens of what was told to stop
-    _completed: dict[str, Row] = field(default_factory=dict)  # which stay so
+    _completed: dict[str, ExperimentStatus] = field(default_factory=dict)  # which stay so
     _passed_over: set[str] = field(default_factory=set)  # nothing that ends here changes how they stand
     _kill_at: float = float("inf")  # when what still trains is killed, by the monotonic clock
     _held_since: float = 0.0
@@ -160,7 +160,7 @@ class Agent:
             row = self._row(experiment, around)
             if row.action.state is not State.PENDING:
                 self._passed_over.add(experiment.path)
-            fits = packing.asked_for(row) == self.allocation.resources
+            fits = allocations.asked_for(row) == self.allocation.resources
             if held and fits and row.action.verb is Verb.SUBMIT:
                 self.held_by = "; ".join(_processes(*holder) for holder in self.slots.holders.items())
                 self._held_since = self._held_since if before else time.monotonic()
@@ -187,7 +187,7 @@ class Agent:
             prunes = row.action.verb is Verb.PRUNE and self.allocation.takes(path)
             around.rows[path] = around.desk.prune(row) if prunes else row
 
-    def _start(self, row: Row, around: _Around) -> bool:
+    def _start(self, row: ExperimentStatus, around: _Around) -> bool:
         desk, path = around.desk, row.experiment.path
         around.settled.pop(path, None)
         left = max(1, int(self.ends - time.monotonic()))
@@ -215,11 +215,11 @@ class Agent:
     def _desk(self) -> Desk:
         """A look at the slots. What runs elsewhere is not known here, and stays as it is."""
         run = self.place.run
-        seen = Look(self.slots.query(run, (), ()), self.slots.identity(run), within=self.allocation.name)
+        seen = SchedulerSnapshot(self.slots.query(run, (), ()), self.slots.identity(run), within=self.allocation.name)
         clock = Clock(files.server_time(self.place.experiments), self.slots.grace, self.place.settle)
-        return Desk(self.place, seen, clock, Report(), act=True)
+        return Desk(self.place, seen, clock, PassReport(), act=True)
 
-    def _row(self, experiment: Experiment, around: _Around) -> Row:
+    def _row(self, experiment: Experiment, around: _Around) -> ExperimentStatus:
         """How an experiment stands, those that it waits for first."""
         rows = around.rows
         if experiment.path not in rows:
@@ -300,7 +300,7 @@ def _processes(token: str, pids: Sequence[int]) -> str:
     return f"{'processes' if len(pids) > 1 else 'process'} {', '.join(map(str, pids))} of job {token}"
 
 
-def _tell(report: Report) -> None:
+def _tell(report: PassReport) -> None:
     while report.trouble:
         print(f"roundhouse: {report.trouble.pop(0)}", flush=True)
 
@@ -330,21 +330,21 @@ def main(argv: list[str]) -> int:
 
 def prepare(directory: Path, job_id: str, started: float) -> Agent:
     """The agent of the allocation in `directory`. RoundhouseError: there is none, or its round cannot be read."""
-    from roundhouse.round import load_round
-    from roundhouse.site import load_site
+    from roundhouse.config.round import load_round
+    from roundhouse.config.site import load_site
 
     repository = Path.cwd()  # where the job script started it: a link may have led here
-    allocation = packing.read(directory)
+    allocation = allocations.read(directory)
     if allocation is None:
-        raise RoundhouseError(f"{directory / packing.FILE} is missing or damaged: this job can take nothing")
+        raise RoundhouseError(f"{directory / allocations.FILE} is missing or damaged: this job can take nothing")
     if job_id != "unknown":
-        shared_job.write_id(directory, job_id)
+        job_group.write_id(directory, job_id)
     experiments = directory.parent.parent.parent
     refuse_archived(Archive.of(allocation.round, experiments, Path(allocation.analysis)))
     loaded = load_round(allocation.round, Path(allocation.rounds))
     site = load_site(allocation.site, repository / "sites", "").model_copy(update=_DONE)
     slots = Slots(_pool(allocation, loaded.experiments, repository), allocation.identity, job_id)
-    place = Workplace(experiments, repository, site, slots, _no_command, site.python or sys.executable)
+    place = PassContext(experiments, repository, site, slots, _no_command, site.python or sys.executable)
     place.packed, place.current_code = True, allocation.current_code
     if allocation.code is not None:
         place.copies.present[allocation.round] = allocation.code

@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Protocol
 
-from roundhouse.experiment import Resources
 from roundhouse.machine.binding import bind
 from roundhouse.machine.gpus import find_gpus
 from roundhouse.machine.slots import BETWEEN, Layout, Room, Slot
+from roundhouse.model.experiment import Resources
 
 TOKEN, SLOT, JOB_ID = "ROUNDHOUSE_TOKEN", "ROUNDHOUSE_SLOT", "ROUNDHOUSE_JOB_ID"
 KILL_TRAINING = signal.SIGALRM  # has a job's shell kill what it runs, and write the result (templates/body.sh.j2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from roundhouse.experiment import Resources
+from roundhouse.model.experiment import Resources
 
 BETWEEN = ","  # between a slot's places; no GPU's name holds it, since CUDA_VISIBLE_DEVICES is a list with commas
 

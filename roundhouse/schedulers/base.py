@@ -6,15 +6,13 @@ which runs one command under a time limit. It decides nothing, and knows neither
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from roundhouse.causes import Cause
-from roundhouse.experiment import Resources
+from roundhouse.model.answers import Identity, Jobs, QueryFailed, SubmitAnswer
+from roundhouse.model.experiment import Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,156 +33,6 @@ class Output:
 
 Run = Callable[[Sequence[str]], Output]
 ONE_CORE = Resources()
-
-
-class JobState(Enum):
-    """What becomes of a job, as far as Roundhouse must tell states apart. Anything not named ENDED is alive."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    BLOCKED = "blocked"  # held, or unable ever to run: it waits for a person
-    ENDED = "ended"
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One job as the scheduler shows it: `words` are its own, `cause` its verdict on an end, if it gave a clear one.
-
-    A job that is queued again may have one too, on the end of its last run.
-    """
-
-    id: str
-    name: str
-    state: JobState
-    words: str = ""
-    cause: Cause | None = None
-
-    @property
-    def index(self) -> int | None:
-        """Which task of an array it is, from its ID: 12_3 or 12[3].server."""
-        task = _TASK.search(self.id)
-        return int(task[1]) if task else None
-
-
-_TASK = re.compile(r"^\d+[_\[](\d+)")
-
-
-def task_id(job_id: str, index: int | None) -> str:
-    """The ID of one task of an array whose ID is `job_id`: 12_3 as Slurm writes it, 12[3].server as PBS does."""
-    if index is None:
-        return job_id
-    return job_id.replace("[]", f"[{index}]") if "[]" in job_id else f"{job_id}_{index}"
-
-
-def array_id(job_id: str) -> str:
-    """The ID of the array to which a task belongs; that of any other job as it is."""
-    return re.sub(r"^(\d+)_\d+$", r"\1", re.sub(r"^(\d+)\[\d+\]", r"\1[]", job_id))
-
-
-@dataclass(frozen=True, slots=True)
-class Jobs:
-    """The scheduler answered: every live job of this user, and what it remembers of the ended ones asked for.
-
-    A job that was asked for and is not here is *not known to the scheduler*. Its state is open in two cases: one
-    of the `unreadable` rows may describe it (rows of the answer that could not be parsed, as they were printed), or it
-    is among those that a later query asks for, since there were too many (`later`: their IDs and names).
-    """
-
-    jobs: tuple[Job, ...]
-    unreadable: tuple[str, ...] = ()
-    later: frozenset[str] = frozenset()
-    history: bool = False  # whether the scheduler keeps what it knows of jobs that have ended
-
-    def by_name(self) -> dict[str, list[Job]]:
-        found: dict[str, list[Job]] = {}
-        for job in self.jobs:
-            found.setdefault(job.name, []).append(job)
-        return found
-
-    def unreadable_row_of(self, job_id: str | None, name: str) -> str:
-        """The unreadable row that may describe this job; empty if none can.
-
-        A row begins with its job's number, and one of Slurm ends with the name after the third bar, unless it was cut.
-        """
-        for row in self.unreadable:
-            number = re.match(r"\s*(\d+)[|_+.\[]", row)
-            last = row.rpartition("|")[2] if row.count("|") > 2 else ""
-            if name in row or (number and job_id and re.match(rf"{number[1]}(?!\d)", job_id)):
-                return row
-            of_another = last != "" and not name.startswith(last)
-            if (number is None or job_id is None) and not of_another:
-                return row
-        return ""
-
-    def left_open(self, job_id: str | None, name: str) -> str:
-        """Why the state of a job that is not among `jobs` is open; empty if it is not known to the scheduler."""
-        if self.later & {job_id, array_id(job_id or ""), name}:
-            return "there are many jobs to ask about, and this one is asked about in a later pass"
-        row = self.unreadable_row_of(job_id, name)
-        return f"a row of the scheduler's answer that cannot be read may be about its job: {row[:200]!r}" if row else ""
-
-
-@dataclass(frozen=True, slots=True)
-class QueryFailed:
-    """No answer, or none to rely on. Never evidence of anything."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Which scheduler this is: jobs recorded under another identity are not this one's to judge."""
-
-    kind: str  # slurm, pbs, torque, local
-    server: str  # cluster name, PBS server, or this machine
-    user: str
-    boot: str = ""  # local only: the boot of this machine that the job belongs to
-
-
-@dataclass(frozen=True, slots=True)
-class Submitted:
-    job_id: str
-
-
-class Scope(str, Enum):
-    """What a refusal is about, and so what else would be refused for the same reason."""
-
-    SIZE = "size"  # the number of tasks: a smaller array may be accepted at once
-    REQUEST = "request"  # this resource request: others that ask for the same would be refused as well
-    QUEUE = "queue"  # every job for the same queue
-    ALL = "all"  # every job that this user submits here
-
-    def __str__(self) -> str:
-        return self.value
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A definite no: the job does not exist and never will. `later`: the same submission may be accepted later.
-
-    A refusal that is not `later` and is about a queue, or about everything, is a mistake in the site file or the
-    account: it says nothing about the experiment. `why` holds the scheduler's own words.
-    """
-
-    why: str
-    later: bool = False
-    scope: Scope = Scope.REQUEST
-    counts_tasks: bool = False  # each task of an array counts towards the limit that was reached
-
-    @property
-    def splits(self) -> bool:
-        """Whether an array of fewer tasks may be accepted at once."""
-        return self.later and (self.counts_tasks or self.scope in (Scope.SIZE, Scope.ALL))
-
-
-@dataclass(frozen=True, slots=True)
-class Unclear:
-    """The job may or may not exist: look for its name, and never submit it again."""
-
-    why: str
-
-
-SubmitAnswer = Submitted | Refused | Unclear
 
 
 class Scheduler(Protocol):

@@ -7,23 +7,22 @@ import signal
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from roundhouse.experiment import Resources
 from roundhouse.machine import pool
-from roundhouse.schedulers.base import (
-    ONE_CORE,
+from roundhouse.model.answers import (
     Identity,
     Job,
     Jobs,
     JobState,
     QueryFailed,
     Refused,
-    Run,
     Scope,
     SubmitAnswer,
     Submitted,
     Unclear,
 )
-from roundhouse.user import user_name
+from roundhouse.model.experiment import Resources
+from roundhouse.schedulers.base import ONE_CORE, Run
+from roundhouse.schedulers.user import user_name
 
 
 class Local:

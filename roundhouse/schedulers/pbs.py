@@ -8,22 +8,20 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from roundhouse.experiment import Resources
-from roundhouse.schedulers import pbs_qdel, pbs_qsub
-from roundhouse.schedulers.base import (
-    ONE_CORE,
+from roundhouse.model.answers import (
     Identity,
     Jobs,
     QueryFailed,
     Refused,
-    Run,
     Scope,
     SubmitAnswer,
     Submitted,
     array_id,
-    in_batches,
     task_id,
 )
+from roundhouse.model.experiment import Resources
+from roundhouse.schedulers import pbs_qdel, pbs_qsub
+from roundhouse.schedulers.base import ONE_CORE, Run, in_batches
 from roundhouse.schedulers.pbs_answers import (
     ENDED,
     NO_HISTORY,

@@ -6,8 +6,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from roundhouse.causes import Cause
-from roundhouse.schedulers.base import Job, Jobs, JobState, Output, QueryFailed
+from roundhouse.model.answers import Job, Jobs, JobState, QueryFailed
+from roundhouse.model.causes import Cause
+from roundhouse.schedulers.base import Output
 
 Attributes = Mapping[str, str]  # of one job or queue, as qstat -f names them
 

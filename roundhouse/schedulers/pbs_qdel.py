@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from roundhouse.schedulers.base import array_id, in_batches
+from roundhouse.model.answers import array_id
+from roundhouse.schedulers.base import in_batches
 from roundhouse.schedulers.pbs_answers import ENDED, NOT_STARTED, Attributes
 
 TOGETHER = 20  # plain jobs and whole arrays in a command

@@ -10,7 +10,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from roundhouse.schedulers.base import Output, Refused, Scope, SubmitAnswer, Submitted, Unclear
+from roundhouse.model.answers import Refused, Scope, SubmitAnswer, Submitted, Unclear
+from roundhouse.schedulers.base import Output
 
 # Definite refusals, and what they are about. Any other code may come with a job that was accepted: 162 and 255, no
 # connection, are among those.

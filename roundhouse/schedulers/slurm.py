@@ -8,21 +8,9 @@ import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from roundhouse.experiment import Resources
-from roundhouse.schedulers.base import (
-    ONE_CORE,
-    Identity,
-    Jobs,
-    Output,
-    QueryFailed,
-    Refused,
-    Run,
-    Scope,
-    SubmitAnswer,
-    Submitted,
-    Unclear,
-    in_batches,
-)
+from roundhouse.model.answers import Identity, Jobs, QueryFailed, Refused, Scope, SubmitAnswer, Submitted, Unclear
+from roundhouse.model.experiment import Resources
+from roundhouse.schedulers.base import ONE_CORE, Output, Run, in_batches
 from roundhouse.schedulers.slurm_answers import (
     cluster_of,
     read_array_limit,

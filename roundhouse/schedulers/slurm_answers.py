@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from roundhouse.causes import Cause
-from roundhouse.schedulers.base import Job, Jobs, JobState, Output, QueryFailed, SubmitAnswer, Submitted, Unclear
+from roundhouse.model.answers import Job, Jobs, JobState, QueryFailed, SubmitAnswer, Submitted, Unclear
+from roundhouse.model.causes import Cause
+from roundhouse.schedulers.base import Output
 from roundhouse.schedulers.slurm_refusals import complaint, hopeless, own_lines, refusal
 
 # The states of a job that is over, and the cause where the state alone shows it. Any other word means alive.

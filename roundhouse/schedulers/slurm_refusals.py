@@ -8,7 +8,8 @@ import re
 from dataclasses import replace
 from enum import Enum
 
-from roundhouse.schedulers.base import Output, Refused, Scope, Unclear
+from roundhouse.model.answers import Refused, Scope, Unclear
+from roundhouse.schedulers.base import Output
 
 
 class Limit(Enum):

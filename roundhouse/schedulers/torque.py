@@ -7,23 +7,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from roundhouse.causes import Cause
-from roundhouse.experiment import Resources
+from roundhouse.model.answers import Identity, Jobs, QueryFailed, Refused, Scope, SubmitAnswer, Submitted, Unclear
+from roundhouse.model.causes import Cause
+from roundhouse.model.experiment import Resources
 from roundhouse.schedulers import pbs_answers, pbs_qsub, slurm, slurm_answers, slurm_refusals
-from roundhouse.schedulers.base import (
-    ONE_CORE,
-    Identity,
-    Jobs,
-    Output,
-    QueryFailed,
-    Refused,
-    Run,
-    Scope,
-    SubmitAnswer,
-    Submitted,
-    Unclear,
-    in_batches,
-)
+from roundhouse.schedulers.base import ONE_CORE, Output, Run, in_batches
 
 # exit_status below 0 (Torque's administrator guide, appendix of job exit statuses).
 VERDICTS = {

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from roundhouse.decisions.row import Row
-from roundhouse.words import spread
+from roundhouse.formatting import spread
+from roundhouse.model.status import ExperimentStatus
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,16 +26,16 @@ class Setting:
         return spread(self.values.get(name, []))
 
 
-def settings_of(rows: Sequence[Row]) -> list[Setting]:
+def settings_of(rows: Sequence[ExperimentStatus]) -> list[Setting]:
     """The settings of a round in the order of its file, from the rows that are completed and have metrics."""
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[ExperimentStatus]] = {}
     for row in rows:
         if row.record.completed and row.record.completed.progress:
             groups.setdefault(row.experiment.setting(), []).append(row)
     return [setting for setting in map(_setting, groups.values()) if setting.values]
 
 
-def _setting(rows: Sequence[Row]) -> Setting:
+def _setting(rows: Sequence[ExperimentStatus]) -> Setting:
     values: dict[str, list[float]] = {}
     for row in rows:
         progress = row.record.completed.progress if row.record.completed else None

@@ -1,0 +1,1 @@
+"""The command line of runner.py: one module per verb."""

@@ -1,0 +1,52 @@
+"""Which paths experiments may have: safe below the round's folder, one each, and none inside another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+from roundhouse.store.record import NAMES
+
+LONGEST_COMPONENT = 200  # bytes; file systems allow 255, temporary names need some
+
+
+def path_fault(path: str) -> str | None:
+    """What is wrong with a path within a round, or None."""
+    if path.startswith("/"):
+        return "is absolute; it must lie within the round's folder"
+    for component in path.split("/"):
+        fault = _component_fault(component)
+        if fault:
+            return fault
+    return None
+
+
+@lru_cache(maxsize=65536)
+def _component_fault(component: str) -> str | None:
+    if not component:
+        return "has an empty component"
+    if component in (".", ".."):
+        return f"has the component {component!r}, and could leave the experiments folder"
+    if component[0] in ".-":
+        return f"has a component that begins with {component[0]!r}: {component!r}"
+    if "\\" in component or not component.isprintable():
+        return f"has a backslash or a control character: {component!r}"
+    if component != component.strip():
+        return f"has a component that begins or ends with a space: {component!r}"
+    if len(component.encode()) > LONGEST_COMPONENT:
+        return f"has a component longer than {LONGEST_COMPONENT} bytes: {component[:40]!r}..."
+    if component in NAMES:
+        return f"has the component {component!r}, which is a name in every experiment's record"
+    return None
+
+
+def ancestors_among(paths: Iterable[str]) -> dict[str, str]:
+    """Paths that are folders of other paths: each with one path that lies inside it."""
+    paths = list(paths)
+    inside: dict[str, str] = {}
+    for path in paths:
+        parent = path.rpartition("/")[0]
+        while parent and parent not in inside:
+            inside[parent] = path
+            parent = parent.rpartition("/")[0]
+    return {path: inside[path] for path in paths if path in inside}

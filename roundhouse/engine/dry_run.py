@@ -1,0 +1,89 @@
+"""A dry run: the jobs that a pass would submit, in words, and their scripts where a person can read them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from roundhouse.engine.report import Foreseen
+from roundhouse.engine.submit import SLOT_AWAITED
+from roundhouse.engine.submit_job import manifest
+from roundhouse.formatting import counted
+from roundhouse.model.status import ExperimentStatus
+from roundhouse.store import job_group, record
+from roundhouse.views import resource_format
+
+_LISTED = 3  # jobs of one kind whose sizes are told one by one
+
+
+def write(jobs: Sequence[Foreseen], round_name: str) -> tuple[Path | None, list[str]]:
+    """Write the scripts of the jobs into a temporary folder; without jobs there is none.
+
+    Returns the folder, and a line for each job that runs more than one experiment.
+    """
+    if not jobs:
+        return None, []
+    folder = Path(tempfile.mkdtemp(prefix=f"roundhouse-{round_name}-"))
+    told, numbers = [], Counter[str]()
+    for job in jobs:
+        if job.kind == "single job":
+            (folder / f"{job.rows[0].experiment.path.replace('/', '__')}.sh").write_text(job.script(), encoding="utf-8")
+            continue
+        numbers[job.kind] += 1
+        place = folder / f"{job.kind}_{numbers[job.kind]}"  # no script of a single job is called so
+        place.mkdir()
+        (place / job_group.SCRIPT).write_text(job.script(), encoding="utf-8")
+        if job.kind == "array":
+            tokens = [record.new_token() for _ in job.rows]
+            (place / job_group.MANIFEST).write_text(manifest(job.rows, tokens), encoding="utf-8")
+        told.append(f"{job.kind:12} {_told(job)}: {' '.join(str(path) for path in sorted(place.iterdir()))}")
+    return folder, told
+
+
+def _told(job: Foreseen) -> str:
+    resources = resource_format.job(job.resources)
+    if job.kind == "allocation":
+        return f"{resources}; {counted(len(job.rows), 'experiment')} may run in it"
+    at_once = f", {job.at_once} at a time" if job.at_once else ""
+    return f"{counted(len(job.rows), 'task')} ({resources}){at_once}"
+
+
+def notes(jobs: Sequence[Foreseen]) -> list[str]:
+    """A line for each thing that may surprise in the allocations."""
+    kinds = dict.fromkeys(job.resources for job in jobs if job.kind == "allocation")
+    return [f"{'note':12} {note}" for resources in kinds for note in resource_format.divided(resources)]
+
+
+def summary(jobs: Sequence[Foreseen]) -> str:
+    """How many jobs of which kind and size: `2 arrays of 1000 and 200 tasks and 4 single jobs`."""
+    arrays = [len(job.rows) for job in jobs if job.kind == "array"]
+    slots = [job.resources.pack.slots for job in jobs if job.kind == "allocation" and job.resources.pack]
+    single = sum(job.kind == "single job" for job in jobs)
+    parts = [
+        *([f"{counted(len(arrays), 'array')} of {_sizes(arrays, 'task')}"] if arrays else []),
+        *([f"{counted(len(slots), 'allocation')} of {_sizes(slots, 'slot')}"] if slots else []),
+        *([counted(single, "single job")] if single else []),
+    ]
+    return _and(parts) or "Nothing"
+
+
+def followers(rows: Sequence[ExperimentStatus], jobs: Sequence[Foreseen], limit: int | None) -> str:
+    """How many more the same call would run on this machine; empty if there are none."""
+    waiting = sum(row.action == SLOT_AWAITED for row in rows)
+    more = waiting if limit is None else min(waiting, limit - len(jobs))
+    return f", and {more} more would follow as slots come free" if more > 0 else ""
+
+
+def _sizes(numbers: Sequence[int], what: str) -> str:
+    if len(set(numbers)) == 1:
+        return counted(numbers[0], what)
+    if len(numbers) > _LISTED:
+        return f"{min(numbers)} to {max(numbers)} {what}s"
+    return f"{_and([str(number) for number in numbers])} {what}s"
+
+
+def _and(parts: Sequence[str]) -> str:
+    """Words as a sentence lists them."""
+    return " and ".join(part for part in (", ".join(parts[:-1]), *parts[-1:]) if part)

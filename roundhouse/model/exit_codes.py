@@ -1,0 +1,48 @@
+"""Exit codes of train.py, and what a job's shell records for each. Job scripts get their table from here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+from roundhouse.model.causes import Cause
+
+
+class ExitCode(IntEnum):
+    """How train.py ended. Any other code is an error."""
+
+    COMPLETED = 0
+    ERROR = 1
+    NOT_MINE = 70  # the claim does not, or no longer, belong to this job: it exits and records nothing
+    MEMORY = 71
+    INPUT = 72
+    GPU_MEMORY = 73  # the GPU's: more memory for the job would not help
+    STOPPED = 75  # stopped at a safe point on request; a later attempt resumes from the checkpoint
+    WALLTIME = 76  # stopped on its own because no further epoch fits into the walltime
+    INPUT_CHANGED = 77  # an input differs from the one that the first attempt recorded: no retry can fix it
+    RUNG = 78  # paused at a rung, with a checkpoint; it is resumed or pruned later
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What result.json says of an exit code. `final`: no retry can help."""
+
+    cause: Cause
+    why: str
+    final: bool = False
+
+
+ENDINGS: Mapping[ExitCode, Ending] = {
+    ExitCode.MEMORY: Ending(Cause.MEMORY, "memory ran out"),
+    ExitCode.INPUT: Ending(Cause.INPUT, "an input was not visible on this node"),
+    ExitCode.GPU_MEMORY: Ending(Cause.MEMORY, "the GPU's memory ran out"),
+    ExitCode.WALLTIME: Ending(Cause.WALLTIME, "no further epoch fits into the walltime"),
+    ExitCode.INPUT_CHANGED: Ending(Cause.ERROR, "an input changed since attempt 1", final=True),
+    ExitCode.RUNG: Ending(Cause.RUNG, "paused for a comparison with its group"),
+}
+"""Exit codes that name the cause. What the others mean depends on the signals that the shell received."""
+
+RESERVED = frozenset(range(ExitCode.NOT_MINE, ExitCode.RUNG + 1))
+COMMAND_MAY_RETURN = frozenset({ExitCode.STOPPED, ExitCode.MEMORY, ExitCode.GPU_MEMORY})
+"""Those of the reserved codes that keep their meaning when the user's own command returns them."""

@@ -1,0 +1,75 @@
+"""`max_running` of arrays: how many tasks run at a time, of experiments for which the round file says the same. Pure.
+
+An array keeps the number that it was submitted with. So the open ones hold their places, as far as they have tasks left
+for them, and a new one gets places that are free.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from roundhouse.model.experiment import Resources
+from roundhouse.model.status import ExperimentStatus
+
+
+@dataclass
+class Throttle:
+    """What one pass may submit of one kind: `free` of its `most` places, and so many `tasks`."""
+
+    most: int
+    free: int
+    tasks: int | None = None  # None: that is settled when the first of them is looked at
+
+    @property
+    def full(self) -> bool:
+        return self.free <= 0 or self.tasks == 0
+
+    @property
+    def told(self) -> str:
+        """Why the others wait."""
+        return f"max_running: {self.most} of its kind are taken; a later pass submits it"
+
+    def share(self, waiting: int) -> int:
+        """How many of those that wait may go: all while all places are free, else the share of those that are.
+
+        More would have to go through these few, even when others come free.
+        """
+        if self.tasks is None:
+            self.tasks = max(self.free, -(-waiting * self.free // self.most))
+        return min(self.tasks, waiting)
+
+    def take(self, tasks: int, of: int) -> int:
+        """Places for an array of `tasks`, of the `of` that may go: in proportion, and at least one."""
+        at_once = min(tasks, max(1, self.free * tasks // of))
+        self._add(-tasks, -at_once)
+        return at_once
+
+    def give_back(self, tasks: int, at_once: int) -> None:
+        """The array was refused."""
+        self._add(tasks, at_once)
+
+    def _add(self, tasks: int, at_once: int) -> None:
+        self.tasks = (self.tasks or 0) + tasks
+        self.free += at_once
+
+
+def throttles(
+    rows: Iterable[ExperimentStatus], here: Mapping[str, str], at_once: Callable[[str, str], int | None]
+) -> dict[Resources, Throttle]:
+    """What `max_running` leaves beside the open attempts of this scheduler, by what the round file says.
+
+    `at_once` tells of an array, by round and name, how many tasks it runs at a time; of none it knows, all may run.
+    """
+    found: dict[Resources, Throttle] = {}
+    open_tasks: Counter[tuple[Resources, str, str]] = Counter()
+    for row in rows:
+        said, newest = row.experiment.resources, row.record.newest
+        if said.array and said.max_running is not None:
+            found.setdefault(said, Throttle(said.max_running, said.max_running))
+            if newest is not None and not newest.closed and newest.opened.ran_at(here):
+                open_tasks[said, row.experiment.round, newest.opened.job_name] += 1
+    for (said, round_name, array), tasks in open_tasks.items():
+        found[said].free -= min(tasks, at_once(round_name, array) or tasks)
+    return found

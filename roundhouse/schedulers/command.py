@@ -1,0 +1,44 @@
+"""The one place that runs scheduler commands, each under a time limit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+
+from roundhouse.schedulers.base import Output, Run
+from roundhouse.schedulers.environment import for_scheduler
+
+
+def runner(limit: float) -> Run:
+    """A function that runs one command for at most `limit` seconds and never raises for what became of it.
+
+    The command has the environment of this process without what would steer it; see `environ.for_scheduler`.
+    """
+
+    def run(argv: Sequence[str]) -> Output:
+        words = tuple(argv)
+        try:
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=for_scheduler(os.environ),
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,  # Ctrl-C at the terminal must not interrupt a submission
+            )
+        except OSError as error:
+            return Output(words, None, "", f"cannot be started: {error.strerror}")
+        try:
+            stdout, stderr = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            stdout, stderr = process.communicate()
+            return Output(words, None, stdout, f"gave no answer within {limit:.0f} s. {stderr}".strip())
+        return Output(words, process.returncode, stdout, stderr)
+
+    return run

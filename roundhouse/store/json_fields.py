@@ -1,0 +1,102 @@
+"""From the parsed JSON of a record's files to plain data. An invalid value raises one of INVALID."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from roundhouse.model.answers import Scope
+from roundhouse.model.attempt import Claim, Opened, Progress, Result, Verdict
+from roundhouse.model.causes import Cause
+
+# Causes that a job's shell can only guess, and those that a scheduler may report instead. `completed` is in neither.
+GUESSES = {Cause.PREEMPTED, Cause.WALLTIME, Cause.UNKNOWN, Cause.ERROR}
+VERDICTS = GUESSES | {Cause.MEMORY, Cause.NODE, Cause.DELETED}
+
+INVALID = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)  # from values of the wrong type
+
+
+def opened(value: Mapping[str, Any], at: float) -> Opened:
+    token, scheduler, config_hash, inputs = value["token"], value["scheduler"], value["config_hash"], value["inputs"]
+    job_id, mark, shared, index, code = (value.get(key) for key in ("job_id", "mark", "shared", "array_index", "code"))
+    resources, pause_at, answer = value.get("resources") or {}, value.get("pause_at"), value.get("answer") or ""
+    if not (
+        isinstance(token, str)
+        and isinstance(scheduler, dict)
+        and isinstance(config_hash, str)
+        and isinstance(inputs, dict)
+        and isinstance(job_id, (str, type(None)))
+        and isinstance(shared, (str, type(None)))
+        and isinstance(index, (int, type(None)))
+        and isinstance(resources, dict)
+        and isinstance(code, (str, type(None)))
+        and isinstance(pause_at, (int, type(None)))
+        and isinstance(answer, str)
+    ):
+        raise TypeError("a field has the wrong type")
+    cause = Cause(mark) if mark else None
+    return Opened(
+        token, scheduler, config_hash, inputs, job_id, at, cause, shared, index, resources, code, pause_at, answer
+    )
+
+
+def claim(value: Mapping[str, Any] | None, at: float = 0.0) -> Claim | None:
+    if value is None:
+        return None
+    cause, job_id, jobs = value.get("cause"), value.get("job_id"), value.get("jobs")
+    if not isinstance(job_id, (str, type(None))) or not isinstance(jobs, (int, type(None))):
+        raise TypeError("a field has the wrong type")
+    return Claim(
+        void=bool(value.get("void", False)),
+        cause=Cause(cause) if cause else None,
+        why=str(value.get("why", "")),
+        job_id=None if job_id == "unknown" else job_id,  # a job that does not know its own ID is found by its name
+        nonce=str(value["nonce"]),
+        host=str(value.get("host", "")),
+        at=at,
+        started=float(value.get("at", 0.0)),
+        jobs=jobs,
+        scope=Scope(value.get("scope") or Scope.ALL),
+    )
+
+
+def result(value: Mapping[str, Any] | None) -> Result | None:
+    if value is None:
+        return None
+    cause = Cause(value["cause"])
+    return Result(
+        cause=cause,
+        why=str(value.get("why", "")),
+        exit_code=value.get("exit_code"),
+        signals=tuple(value.get("signals", ())),
+        at=float(value.get("at", 0.0)),
+        final=bool(value.get("final", False)),
+        guess=bool(value.get("guess", False)) and cause in GUESSES,
+    )
+
+
+def verdict(value: Mapping[str, Any] | None) -> Verdict | None:
+    if value is None:
+        return None
+    cause = Cause(value["cause"])
+    if cause not in VERDICTS:
+        raise ValueError(f"{cause} is not a cause that a scheduler can report")
+    return Verdict(cause, str(value.get("why", "")))
+
+
+def progress(value: Any) -> Progress | None:
+    # Progress only informs, and decides nothing but a count: if it is invalid, it counts as absent.
+    try:
+        name, epochs, metric, best = (value.get(key) for key in ("metric_name", "epochs", "metric", "best"))
+        artifacts, final = value.get("artifacts", {}), value.get("final", {})
+        numbers = (epochs, metric, best, *final.values())
+        fits = isinstance(name, (str, type(None))) and all(isinstance(one, (int, float, type(None))) for one in numbers)
+        if not fits or not all(isinstance(one, str) for one in artifacts.values()):
+            return None
+        epoch, started = int(value.get("epoch", 0)), int(value.get("started_epoch", 0))
+        pace = value.get("seconds_per_epoch")
+        pace = float(pace) if isinstance(pace, (int, float)) and 0 <= pace < math.inf else None
+    except INVALID:
+        return None
+    return Progress(epoch, epochs, started, name, metric, best, artifacts, final, pace)

@@ -1,0 +1,54 @@
+"""The last lines of attempts' logs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from roundhouse import files
+from roundhouse.model.attempt import Record
+from roundhouse.store import record
+
+_OURS = "roundhouse: attempt"  # prefix of lines about the run that the run did not print
+
+
+def tail(directory: Path, number: int, lines: int = 15) -> str:
+    """The last lines of out.log and of scheduler.log."""
+    own, kept = _end(record.attempt_directory(directory, number) / record.LOG), _scheduler_log(directory, number)
+    return "\n".join([*own[-lines:], *kept[-lines:]])
+
+
+def last_words(rec: Record) -> str:
+    """The last log line of a failed run; of scheduler.log, if the run never started."""
+    place = record.attempt_directory(rec.directory, rec.runs[-1].number)
+    lines: list[str] = []
+    for line in _end(place / record.LOG) or _scheduler_log(rec.directory, rec.runs[-1].number):
+        if line.startswith(f"{_OURS} {rec.runs[-1].number} runs "):
+            lines.clear()  # the lines before come from the site's setup lines
+        elif line.strip() and not line.startswith(_OURS):
+            lines.append(line.strip())
+    return f". Last log line: {lines[-1].removeprefix('roundhouse: ')[:200]}" if lines else ""
+
+
+def _scheduler_log(directory: Path, number: int) -> list[str]:
+    """The last lines of scheduler.log. For a task of an array, PBS leaves it in the array's directory as log.INDEX."""
+    place = record.attempt_directory(directory, number)
+    if lines := _end(place / record.SCHEDULER_LOG):
+        return lines
+    try:
+        value = json.loads(files.read_bytes(place / record.JOB) or b"{}")
+        folded = [one["job"] for one in value.get("attempts", ()) if one["number"] == number]
+        opened = folded[0] if folded else value
+        return _end(directory / opened["shared"] / f"log.{int(opened['array_index'])}")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        # It is not a task, or its job.json cannot be parsed.
+        return []
+
+
+def _end(log: Path) -> list[str]:
+    """The last lines of a log."""
+    try:
+        raw = files.read_bytes(log) or b""
+    except OSError as error:  # an unreadable log must not stop a pass
+        return [f"{log.name} cannot be read: {error.strerror}"]
+    return raw[-8192:].decode(errors="replace").splitlines()
