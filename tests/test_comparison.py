@@ -313,7 +313,7 @@ def test_the_interval_of_three_values_is_their_range_and_holds_the_mean_in_three
     assert 0.70 <= np.mean([one.low <= 0 <= one.high for one in intervals]) <= 0.80
 
 
-def test_the_interval_of_twelve_values_holds_the_mean_about_as_often_as_it_says() -> None:
+def test_the_interval_of_twelve_values_holds_the_mean_about_as_often_as_stated() -> None:
     samples = np.random.default_rng(1).normal(size=(1000, PAIRS))
     intervals = [bootstrap_mean(one, draws=1000, seed=n) for n, one in enumerate(samples)]
     assert 0.88 <= np.mean([one.low <= 0 <= one.high for one in intervals]) <= 0.97
@@ -385,7 +385,7 @@ def test_every_data_set_counts_the_same_whatever_its_size() -> None:
 @pytest.mark.parametrize(
     ("seeds", "of_seeds", "least", "most"), [(3, 0.3, 0.78, 0.95), (3, 0.0, 0.96, 1.0), (1, 0.0, 0.90, 0.99)]
 )
-def test_the_hierarchical_interval_holds_the_truth_about_as_often_as_it_says(
+def test_the_hierarchical_interval_holds_the_truth_about_as_often_as_stated(
     seeds: int, of_seeds: float, least: float, most: float
 ) -> None:
     generator = np.random.default_rng(7)

@@ -538,6 +538,6 @@ CASES: list[tuple[Callable[[], Any], str]] = [
 
 @pytest.mark.parametrize(("ask", "message"), CASES, ids=[message for _, message in CASES])
 def test_an_undefined_value_is_an_error_in_one_line(ask: Callable[[], Any], message: str) -> None:
-    with pytest.raises(RoundhouseError, match=message) as told:
+    with pytest.raises(RoundhouseError, match=message) as reported:
         ask()
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(reported.value)

@@ -134,7 +134,7 @@ def test_each_experiment_gets_its_curves_and_each_group_its_overviews(painted: S
     assert figures["overviews/control_results"].subject is None
 
 
-def test_records_are_only_read_and_no_file_is_put_beside_them(painted: Studio) -> None:
+def test_records_are_only_read_and_no_file_is_added_to_them(painted: Studio) -> None:
     assert snapshot(painted.place.experiments) == painted.before  # type: ignore[attr-defined]
 
 
@@ -146,11 +146,11 @@ def test_captions_name_the_baseline_and_how_many_experiments_it_has(painted: Stu
 
 
 def test_the_table_of_curves_holds_exactly_the_epochs_of_the_metrics_file(painted: Studio) -> None:
-    told = json.loads(painted.metrics_file("control/alpha_0.5/1").read_bytes())["epochs"]
+    reported = json.loads(painted.metrics_file("control/alpha_0.5/1").read_bytes())["epochs"]
     with (painted.gallery().folder / f"{curve('control/alpha_0.5/1')}.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [{key: row[key] for key in told[0]} for row in rows] == [
-        {key: str(value) for key, value in epoch.items()} for epoch in told
+    assert [{key: row[key] for key in reported[0]} for row in rows] == [
+        {key: str(value) for key, value in epoch.items()} for epoch in reported
     ]
 
 
@@ -160,8 +160,8 @@ def test_the_table_of_curves_holds_the_mean_and_the_range_of_the_baseline(painte
         rows = list(csv.DictReader(file))
     for row, *of_seeds in zip(rows, *both, strict=True):
         values = [epoch["val_accuracy"] for epoch in of_seeds]
-        told = [float(row[f"baseline_val_accuracy_{what}"]) for what in ("mean", "min", "max", "n")]
-        assert told == pytest.approx([sum(values) / 2, min(values), max(values), 2])
+        reported = [float(row[f"baseline_val_accuracy_{what}"]) for what in ("mean", "min", "max", "n")]
+        assert reported == pytest.approx([sum(values) / 2, min(values), max(values), 2])
 
 
 def test_the_table_of_results_has_a_row_for_each_experiment_and_its_baseline(painted: Studio) -> None:
@@ -184,7 +184,7 @@ def test_equal_records_give_equal_files_in_all_formats(painted: Studio) -> None:
         folder = painted.folder / f"again{number}"
         for figure in chosen:
             assert isinstance(plots.draw(replace(figure, folder=folder)), StoredFigure)
-        made.append({path: told[1] for path, told in snapshot(folder).items()})
+        made.append({path: reported[1] for path, reported in snapshot(folder).items()})
     assert len(made[0]) == 12
     assert made[0] == made[1]
 
@@ -214,9 +214,9 @@ def test_changed_metrics_redraw_that_curve_and_the_overviews_of_its_group_alone(
 ) -> None:
     before = copy.drawn()
     path = copy.metrics_file("control/alpha_0.5/0")
-    told = json.loads(path.read_bytes())
-    told["epochs"][0]["val_accuracy"] = told["final"]["test_accuracy"] = 0.123
-    path.write_text(json.dumps(told))
+    reported = json.loads(path.read_bytes())
+    reported["epochs"][0]["val_accuracy"] = reported["final"]["test_accuracy"] = 0.123
+    path.write_text(json.dumps(reported))
     assert copy.draw() == 0
     assert changed(before, copy.drawn()) == {
         curve("control/alpha_0.5/0"), "overviews/control_results", "overviews/control_learning"
@@ -265,20 +265,20 @@ def test_all_states_are_drawn_as_far_as_they_are_and_the_bad_ones_are_named(
     write_mixed(studio.place.experiments, studio.place.rounds, epochs=4, examples=50)
     before = snapshot(studio.place.experiments)
     assert studio.draw() == 1
-    told = capsys.readouterr()
+    reported = capsys.readouterr()
     cut, damaged = "/pure/ResNet8/1", "/factor_transfer/alpha_0.25/ResNet20_to_ResNet8/0"
-    assert len(told.err.splitlines()) == 2
-    assert f"{cut} is skipped: " in told.err
-    assert f"{damaged}: history.json is not valid JSON" in told.err
-    assert told.out == "mixed: 7 curves and 6 overviews; 13 drawn, 0 up to date\n"
+    assert len(reported.err.splitlines()) == 2
+    assert f"{cut} is skipped: " in reported.err
+    assert f"{damaged}: history.json is not valid JSON" in reported.err
+    assert reported.out == "mixed: 7 curves and 6 overviews; 13 drawn, 0 up to date\n"
     assert snapshot(studio.place.experiments) == before
-    told_again = studio.draw(), capsys.readouterr()
-    assert told_again[0] == 1
-    assert told_again[1].err == told.err
-    assert told_again[1].out == "mixed: 7 curves and 6 overviews, all up to date\n"
+    again = studio.draw(), capsys.readouterr()
+    assert again[0] == 1
+    assert again[1].err == reported.err
+    assert again[1].out == "mixed: 7 curves and 6 overviews, all up to date\n"
 
 
-def test_metrics_files_that_are_garbage_are_told_by_name_and_their_figures_kept(
+def test_metrics_files_that_are_garbage_are_reported_by_name_and_their_figures_kept(
     copy: Studio, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = copy.drawn()
@@ -291,8 +291,8 @@ def test_metrics_files_that_are_garbage_are_told_by_name_and_their_figures_kept(
     for path, content in garbage.items():
         copy.metrics_file(path).write_bytes(content)
     assert copy.draw() == 1
-    told = capsys.readouterr().err.splitlines()
-    assert [line.split(": ")[1] for line in told] == [f"{path} is skipped" for path in garbage]
+    reported = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1] for line in reported] == [f"{path} is skipped" for path in garbage]
     assert copy.drawn() == before
 
 
@@ -358,7 +358,7 @@ def test_rounds_that_grow_while_they_are_drawn_are_drawn_as_far_as_they_are(stud
 # ---------------------------------------------------------------------------------------------- rounds and options
 
 
-def test_without_any_round_it_says_so(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_any_round_it_states_it(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
     assert studio.draw() == 0
     assert capsys.readouterr().out == f"no rounds in {studio.place.experiments}: nothing to draw\n"
 
@@ -378,13 +378,13 @@ def test_an_unknown_round_is_answered_with_the_nearest_one_and_nothing_is_drawn(
     before = copy.drawn()
     copy.metrics_file("pure/0").touch()
     assert copy.draw("--round", "small", "smal") == 2
-    told = capsys.readouterr()
-    assert "did you mean 'small'?" in told.err
-    assert told.out == ""
+    reported = capsys.readouterr()
+    assert "did you mean 'small'?" in reported.err
+    assert reported.out == ""
     assert copy.drawn() == before
 
 
-def test_an_archived_round_is_drawn_if_it_is_asked_for(copy: Studio, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_archived_round_is_drawn_if_it_is_requested(copy: Studio, capsys: pytest.CaptureFixture[str]) -> None:
     results = copy.place.results("small")
     (copy.place.experiments / "small").rename(results / "experiments")
     (copy.place.rounds / "small.yaml").rename(results / "small.yaml")
@@ -403,7 +403,7 @@ def test_options_that_make_no_sense_are_refused(studio: Studio, options: tuple[s
     assert end.value.code == 2
 
 
-def test_a_folder_that_cannot_be_written_is_told(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
     write_commands(studio, {"flat/0": {"score": 3}})
     studio.place.analysis.write_text("a file")
     assert studio.draw() == 2
@@ -423,14 +423,14 @@ def drawing_that_dies(figure: plots.FigureRequest) -> StoredFigure | str:
     return StoredFigure(figure.name, "", "", "", ())
 
 
-def test_a_process_that_is_killed_is_told_with_its_figure_and_the_others_are_drawn() -> None:
+def test_a_process_that_is_killed_is_reported_with_its_figure_and_the_others_are_drawn() -> None:
     made = {figure.name: outcome for figure, outcome in plots.in_processes(list(some(6)), 2, drawing_that_dies)}
     assert len(made) == 6
     assert "died" in str(made.pop("figure3"))
     assert all(isinstance(outcome, StoredFigure) for outcome in made.values())
 
 
-def test_a_figure_that_cannot_be_drawn_is_told_by_name() -> None:
+def test_a_figure_that_cannot_be_drawn_is_reported_by_name() -> None:
     outcome = plots.draw(next(some(1)))
     assert outcome == "IndexError: tuple index out of range"
 

@@ -120,7 +120,7 @@ def test_without_gpus_cores_are_counted() -> None:
     assert (used.hours, used.unit) == (8.0, "CPU-hours")
 
 
-def test_without_a_round_file_nobody_knows_what_was_asked_for_and_plain_hours_are_told() -> None:
+def test_without_a_round_file_it_is_unknown_what_was_requested_and_plain_hours_are_reported() -> None:
     used = usage([known("a", State.COMPLETED, hours=(2.0,))], resources_known=False)
     assert (used.hours, used.unit) == (2.0, "job-hours")
 
@@ -144,7 +144,7 @@ def test_one_that_has_not_begun_takes_the_median_of_its_group_and_data_set() -> 
     assert remaining_time([*done, other, running, new]).seconds == 2 * 3600
 
 
-def test_without_its_data_set_the_whole_group_counts_and_without_that_it_is_told_as_not_counted() -> None:
+def test_without_its_data_set_the_whole_group_counts_and_without_that_it_is_reported_as_not_counted() -> None:
     done = known("c", State.COMPLETED, config={"dataset": "svhn"}, hours=(3.0,))
     running = known("r", State.IN_PROGRESS, hours=(1.0,), done=10, planned=10, pace=1.0)
     found = remaining_time([done, running, known("n", config={"dataset": "cifar10"}), known("x", group="other")])
@@ -167,7 +167,7 @@ def test_one_that_is_queued_does_not_run() -> None:
     assert not ExperimentSummary(RoundEntry(row, None, None), Metrics()).running
 
 
-def test_where_all_is_done_or_waits_for_a_person_nothing_remains() -> None:
+def test_where_all_is_done_or_needs_the_user_nothing_remains() -> None:
     found = remaining_time(
         [known("c", State.COMPLETED, hours=(3.0,)), known("f", State.FAILED), known("b", State.BLOCKED)]
     )
@@ -208,7 +208,7 @@ def trained(path: str, value: float, group: str = "group", **config: Any) -> Exp
                  final=final)  # fmt: skip
 
 
-def test_the_best_setting_stands_beside_its_baseline_the_noise_and_chance() -> None:
+def test_the_best_setting_is_shown_with_baseline_noise_and_chance() -> None:
     plain = [trained(f"p{seed}", 0.80 + 0.02 * seed, "plain", seed=seed, dataset="svhn") for seed in (0, 1)]
     better = [trained(f"b{seed}", 0.90, "led", seed=seed, dataset="svhn", alpha=0.5) for seed in (0, 1)]
     worse = [trained("w", 0.85, "led", seed=0, dataset="svhn", alpha=0.9)]
@@ -241,22 +241,22 @@ def test_a_setting_that_diverged_comes_last() -> None:
     assert [one.label for one in found.settings] == ["alpha 2", "alpha 1"]
 
 
-def test_one_seed_says_that_the_noise_is_not_known() -> None:
+def test_one_seed_says_that_the_deviation_is_unknown() -> None:
     assert "deviation unknown" in plus_minus(spread([0.9]), "test_accuracy")
     assert "deviation unknown" in gain(Spread(0.9, None, 1), Spread(0.8, 0.1, 3), "test_accuracy")
     assert plus_minus(spread([0.90, 0.92]), "test_accuracy").replace("\u00a0", " ") == "91.00 ± 1.41 % (n = 2)"
 
 
 def test_a_difference_comes_with_its_standard_error() -> None:
-    told = gain(Spread(0.92, 0.03, 9), Spread(0.90, 0.04, 16), "accuracy").replace("\u00a0", " ")
-    assert told == "+2.00 ± 1.41 percentage points"
+    reported = gain(Spread(0.92, 0.03, 9), Spread(0.90, 0.04, 16), "accuracy").replace("\u00a0", " ")
+    assert reported == "+2.00 ± 1.41 percentage points"
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"), [(4, "4 s"), (59.9, "60 s"), (600, "10 min"), (3599, "1 h 0 min"), (190000, "2 d 4 h")]
+    ("seconds", "reported"), [(4, "4 s"), (59.9, "60 s"), (600, "10 min"), (3599, "1 h 0 min"), (190000, "2 d 4 h")]
 )
-def test_a_duration_is_told_in_the_units_that_matter(seconds: float, told: str) -> None:
-    assert duration(seconds) == told
+def test_a_duration_is_reported_in_the_units_that_matter(seconds: float, reported: str) -> None:
+    assert duration(seconds) == reported
 
 
 # ------------------------------------------------------------------------------------------------------- what changed
@@ -280,7 +280,7 @@ def test_a_snapshot_does_not_differ_from_itself(now: dict[str, Any]) -> None:
 
 
 @given(snapshots, snapshots)
-def test_whatever_differs_is_told(before: dict[str, Any], now: dict[str, Any]) -> None:
+def test_whatever_differs_is_reported(before: dict[str, Any], now: dict[str, Any]) -> None:
     found = changes("then", before, now)
     assert set(found.added) == now.keys() - before.keys()
     assert set(found.removed) == before.keys() - now.keys()
@@ -288,7 +288,7 @@ def test_whatever_differs_is_told(before: dict[str, Any], now: dict[str, Any]) -
     assert set(found.completed) == completed
 
 
-def test_what_has_completed_failed_or_been_requeued_is_told_by_name() -> None:
+def test_what_has_completed_failed_or_been_requeued_is_reported_by_name() -> None:
     running = moment("in_progress", 0.5, 1)
     before = {"a": running, "b": running, "c": running, "d": moment(), "e": moment("completed", 0.9, 1)}
     now = {
@@ -406,7 +406,7 @@ class References(HTMLParser):
         self.found += [value for key, value in attrs if key in ("src", "href", "srcset", "action") and value]
 
 
-def test_all_that_the_page_refers_to_lies_in_its_folder(mixed: Reported) -> None:
+def test_all_that_the_page_refers_to_is_in_its_folder(mixed: Reported) -> None:
     data = json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', mixed.page, re.S)[0])
     curves = [one["curve"] for one in data["details"] if "curve" in one]
     references = [*References(mixed.page).found, *(one[key] for one in curves for key in ("image", "data"))]
@@ -432,7 +432,7 @@ def test_a_report_changes_no_record(mixed: Reported) -> None:
     assert (files_of(mixed.place.experiments), files_of(mixed.place.rounds)) == before
 
 
-def test_every_state_is_told_in_words_with_its_number(mixed: Reported) -> None:
+def test_every_state_is_reported_in_words_with_its_number(mixed: Reported) -> None:
     found, _ = summaries_of(read_round("mixed", mixed.place))
     for state, number in counts(found).items():
         word = str(state).replace("_", " ")
@@ -441,22 +441,22 @@ def test_every_state_is_told_in_words_with_its_number(mixed: Reported) -> None:
 
 
 def test_each_failure_has_its_cause_its_attempts_and_the_end_of_its_log(mixed: Reported) -> None:
-    told = {str(one.state): one for one in failures(summaries_of(read_round("mixed", mixed.place))[0])}
-    assert set(told) == {"failed", "blocked", "cancelled"}
-    assert (told["failed"].cause, told["failed"].attempts) == ("error", 2)
-    assert "illegal memory access" in told["failed"].log
+    reported = {str(one.state): one for one in failures(summaries_of(read_round("mixed", mixed.place))[0])}
+    assert set(reported) == {"failed", "blocked", "cancelled"}
+    assert (reported["failed"].cause, reported["failed"].attempts) == ("error", 2)
+    assert "illegal memory access" in reported["failed"].log
     assert mixed.page.count('<details class="failure">') == 3
     assert "illegal memory access" in mixed.page
 
 
-def test_bad_records_are_told_and_do_not_end_the_report(mixed: Reported) -> None:
+def test_bad_records_are_reported_and_do_not_end_the_report(mixed: Reported) -> None:
     problems = mixed.again()
     assert any("metrics.json is unreadable" in one for one in problems)
     assert any("history.json" in one for one in problems)
     assert all(one in mixed.page for one in problems)
 
 
-def test_what_is_wrong_with_figures_is_told_beside_and_once(mixed: Reported) -> None:
+def test_what_is_wrong_with_figures_is_reported_once(mixed: Reported) -> None:
     path = "digits/pure/ResNet8/1"
     damaged = next(one for one in mixed.again() if "metrics.json is unreadable" in one)
     others = [damaged.replace(path, f"{path} is skipped", 1), "a figure is not drawn: no room", "no colon"]
@@ -467,7 +467,7 @@ def test_what_is_wrong_with_figures_is_told_beside_and_once(mixed: Reported) -> 
     assert "no colon" in mixed.page
 
 
-def test_the_first_report_says_so_and_the_next_what_changed(mixed: Reported) -> None:
+def test_the_first_report_states_it_and_the_next_what_changed(mixed: Reported) -> None:
     assert "This is the first report" in mixed.page
     mixed.again()
     assert "Nothing has changed since the last report" in mixed.page
@@ -483,7 +483,7 @@ def test_the_first_report_says_so_and_the_next_what_changed(mixed: Reported) -> 
 
 
 @pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b'{"experiments": 3}', b'{"experiments": {"a": {}}}'])
-def test_a_damaged_memory_of_the_last_report_makes_it_a_first_one(mixed: Reported, damaged: bytes) -> None:
+def test_a_unreadable_state_of_the_previous_report_makes_it_a_first_one(mixed: Reported, damaged: bytes) -> None:
     (mixed.folder / report.STATE).write_bytes(damaged)
     mixed.again()
     assert "This is the first report" in mixed.page
@@ -511,7 +511,7 @@ def test_a_figure_that_is_gone_goes_from_the_report_but_nothing_that_others_put_
     assert mine.read_bytes() == b"mine"
 
 
-def test_a_memory_that_names_files_outside_the_report_removes_none(mixed: Reported) -> None:
+def test_a_state_file_that_names_files_outside_the_report_removes_none(mixed: Reported) -> None:
     state = json.loads((mixed.folder / report.STATE).read_bytes())
     victim = mixed.place.rounds / "mixed.yaml"
     state["files"] += [os.path.relpath(victim, mixed.folder), str(victim)]
@@ -543,14 +543,14 @@ def test_a_summary_and_names_are_text_whatever_they_hold(mixed: Reported) -> Non
     assert "&lt;img src=x onerror=window.pwned=1&gt;" in mixed.page
 
 
-def test_a_round_without_a_file_is_told_from_its_records(mixed: Reported) -> None:
+def test_a_round_without_a_file_is_reported_from_its_records(mixed: Reported) -> None:
     (mixed.place.rounds / "mixed.yaml").unlink()
     mixed.again()
     assert "job-hours used" in mixed.page
     assert "There is no readable round file" in mixed.page
 
 
-def test_a_round_in_which_nothing_has_begun_has_a_report(tmp_path: Path) -> None:
+def test_a_round_in_which_nothing_has_started_has_a_report(tmp_path: Path) -> None:
     place = Folders(tmp_path / "experiments", tmp_path / "rounds", tmp_path / "analysis")
     (place.experiments / "mixed").mkdir(parents=True)
     place.rounds.mkdir()
@@ -570,7 +570,7 @@ def test_every_snapshot_survives_its_file(mixed: Reported) -> None:
 # ------------------------------------------------------------------------------------------------------ command line
 
 
-def test_the_command_draws_figures_makes_tables_and_tells_the_page(mixed: Reported, tmp_path: Path) -> None:
+def test_the_command_draws_figures_makes_tables_and_prints_the_page(mixed: Reported, tmp_path: Path) -> None:
     place = mixed.place
     words = [sys.executable, str(Path(report.__file__)), "--round", "mixed", "--analysis", str(place.analysis),
              "--experiments", str(place.experiments), "--rounds", str(place.rounds), "--out", "out"]  # fmt: skip

@@ -104,8 +104,8 @@ def test_the_columns_are_those_that_its_documentation_promises(mixed: Folders) -
     facts |= {"gpu_hours", "seconds_per_epoch", "peak_memory_mb", "host", "device", "commit", "exact", "directory"}
     assert list(frame.columns[:6]) == head
     assert set(frame.columns) == {*head, *config, *final, *facts}
-    told = " ".join(str(load_round.__doc__).split())
-    assert all(f"`{name}`" in told for name in {*head, *facts})
+    reported = " ".join(str(load_round.__doc__).split())
+    assert all(f"`{name}`" in reported for name in {*head, *facts})
 
 
 def test_the_values_of_a_completed_experiment_are_those_of_its_files(made: tuple[Folders, Made]) -> None:
@@ -149,13 +149,13 @@ def test_a_config_key_that_is_also_a_final_metric_gets_config_in_front(copied: F
     assert (frame.config_test_loss == 9).all() and frame.test_loss.max() < 9
 
 
-def test_what_cannot_be_read_is_told_and_the_rest_is_there(made: tuple[Folders, Made]) -> None:
+def test_what_cannot_be_read_is_reported_and_the_rest_is_there(made: tuple[Folders, Made]) -> None:
     cut, damaged = path_of(made, "cut"), path_of(made, "damaged")
     for frame in (load_round("mixed", made[0]), load_metrics("mixed", made[0])):
-        told = frame.attrs["problems"]
-        assert len(told) == 2
-        assert any(cut in one and "metrics.json is unreadable" in one for one in told)
-        assert any(damaged in one and "history.json" in one for one in told)
+        reported = frame.attrs["problems"]
+        assert len(reported) == 2
+        assert any(cut in one and "metrics.json is unreadable" in one for one in reported)
+        assert any(damaged in one and "history.json" in one for one in reported)
     frame = load_round("mixed", made[0])
     assert pd.isna(row_of(frame, cut).test_accuracy) and row_of(frame, cut).state == "completed"
     assert row_of(frame, path_of(made, "completed", "logit")).test_accuracy > 0
@@ -209,7 +209,7 @@ def test_a_round_without_its_file_is_what_has_a_record_and_has_no_baselines(
         assert row_of(frame, path)[key] == row_of(with_file, path)[key]
 
 
-def test_without_its_file_an_experiment_whose_config_is_damaged_is_told_and_left_out(
+def test_without_its_file_an_experiment_whose_config_is_damaged_is_reported_and_left_out(
     made: tuple[Folders, Made], copied: Folders
 ) -> None:
     path = path_of(made, "completed", "logit")
@@ -222,13 +222,13 @@ def test_without_its_file_an_experiment_whose_config_is_damaged_is_told_and_left
     )
 
 
-def test_a_round_file_with_a_mistake_is_told_and_the_records_are_read(copied: Folders) -> None:
+def test_a_round_file_with_a_mistake_is_reported_and_the_records_are_read(copied: Folders) -> None:
     (copied.rounds / "mixed.yaml").write_text("round: mixed\nexperimints: {}\n")
     frame = load_round("mixed", copied)
     assert len(frame) > 5 and "experimints" in frame.attrs["problems"][0]
 
 
-def test_a_record_that_the_round_file_does_not_name_is_told_and_left_out(copied: Folders) -> None:
+def test_a_record_that_the_round_file_does_not_name_is_reported_and_left_out(copied: Folders) -> None:
     file = copied.rounds / "mixed.yaml"
     file.write_text(file.read_text().replace("[logit, fitnets, factor_transfer]", "[logit, fitnets]"))
     frame = load_round("mixed", copied)
@@ -284,13 +284,13 @@ def test_of_several_attempts_the_newest_with_metrics_is_read(made: tuple[Folders
 def test_offline_an_open_attempt_is_in_progress_and_dependents_wait(made: tuple[Folders, Made]) -> None:
     experiments = load_round_file("mixed", made[0].rounds).experiments
     directories = {one.path: made[0].experiments / "mixed" / one.path for one in experiments}
-    told = offline.rows(experiments[::-1], directories)
-    assert list(told) == [one.path for one in experiments[::-1]]
-    assert {path: str(row.action.state) for path, row in told.items()} == {
+    reported = offline.rows(experiments[::-1], directories)
+    assert list(reported) == [one.path for one in experiments[::-1]]
+    assert {path: str(row.action.state) for path, row in reported.items()} == {
         path: STATES[state] for path, state in made[1].items()
     }
-    assert "illegal memory access" in told[path_of(made, "failed")].action.reason
-    assert told[path_of(made, "queued")].action.reason == ""
+    assert "illegal memory access" in reported[path_of(made, "failed")].action.reason
+    assert reported[path_of(made, "queued")].action.reason == ""
 
 
 def test_load_metrics_has_a_row_for_each_epoch_with_all_that_was_measured(mixed: Folders) -> None:
@@ -300,10 +300,10 @@ def test_load_metrics_has_a_row_for_each_epoch_with_all_that_was_measured(mixed:
     for entry in read_round("mixed", mixed).entries:
         if entry.metrics_file is not None:
             try:
-                told = json.loads(entry.metrics_file.read_text())
+                reported = json.loads(entry.metrics_file.read_text())
             except ValueError:
                 continue
-            expected += [{"path": entry.path, **one} for one in told["epochs"]]
+            expected += [{"path": entry.path, **one} for one in reported["epochs"]]
     rows = [{key: value for key, value in row.items() if pd.notna(value)} for row in frame.to_dict("records")]
     assert rows == [{key: value for key, value in row.items() if value is not None} for row in expected]
     assert "paraphraser" in set(frame.stage) and len(frame) > 20
@@ -360,7 +360,7 @@ def test_keys_that_the_baseline_does_not_vary_or_the_run_lacks_are_not_compared(
         ("other", r"small\.yaml:6.*no other group is called 'other': a group is no baseline of itself"),
     ],
 )
-def test_a_baseline_that_is_no_other_group_is_told_with_file_line_and_nearest_name(
+def test_a_baseline_that_is_no_other_group_is_reported_with_file_line_and_nearest_name(
     tmp_path: Path, named: str, message: str
 ) -> None:
     text = f"  plain: {{path: a}}\n  other:\n    baseline: {named}\n    path: b\n"
@@ -380,7 +380,7 @@ def test_a_baseline_may_be_added_at_any_time_for_it_changes_no_experiment(tmp_pa
     assert [one.config_hash() for one in after.experiments] == [one.config_hash() for one in before.experiments]
 
 
-def test_a_label_tells_what_sets_a_setting_apart_and_nothing_else(tmp_path: Path) -> None:
+def test_a_label_has_what_sets_a_setting_apart_and_nothing_else(tmp_path: Path) -> None:
     found = of_repository("charlie", tmp_path)
     one = [entry for entry in found.groups["distilled"] if entry.config["dataset"] == "svhn"]
     assert varying_keys(one) == {"method", "alpha"}
@@ -453,7 +453,7 @@ def test_equal_figures_are_equal_files(tmp_path: Path, ending: str) -> None:
     assert (tmp_path / "one" / f"a.{ending}").read_bytes() == (tmp_path / "two" / f"a.{ending}").read_bytes()
 
 
-def test_a_key_changes_with_each_file_that_it_is_of_and_with_what_else_is_told(tmp_path: Path) -> None:
+def test_a_key_changes_with_each_file_that_it_is_of_and_with_its_other_parts(tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     one.write_text("a")
     keys = [key_of([one, other]), key_of([one]), key_of([one, other], "more"), key_of([one, other], "mo", "re")]
