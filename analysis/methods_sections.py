@@ -116,7 +116,7 @@ def differences(facts: Facts) -> FactSection:
 def overview(facts: Facts) -> FactSection:
     total, groups = len(facts.summaries), facts.found.groups
     parts = f" in {len(groups)} groups: {listed(f'{name} {len(ones)}' for name, ones in groups.items())}"
-    sentences = [f"Round {facts.found.name} holds {counted(total, 'experiment', ',')}{parts * (len(groups) > 1)}."]
+    sentences = [f"Round {facts.found.name} has {counted(total, 'experiment', ',')}{parts * (len(groups) > 1)}."]
     states = {str(state).replace("_", " "): number for state, number in counts(facts.summaries).items()}
     sentences.append(f"Their states: {', '.join(f'{number:,} {state}' for state, number in states.items()) or 'none'}.")
     spans = [span for one in facts.summaries for span in one.entry.spans]

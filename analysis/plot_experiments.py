@@ -120,14 +120,14 @@ class FigureRequest:
 
 def figure_requests(found: RoundRecords, folder: Path, formats: tuple[str, ...]) -> list[FigureRequest]:
     """All figures that a round can have, whether there is data for them yet or not."""
-    beside = {one.path: tuple(found.baseline_of(one)) for one in found.entries}
+    baseline = {one.path: tuple(found.baseline_of(one)) for one in found.entries}
     facts = {one.path: _facts(one) for one in found.entries}
     made: list[tuple[str, str, Shown]] = []
     for entry in found.entries:
-        shown = ((entry, beside[entry.path]),)
+        shown = ((entry, baseline[entry.path]),)
         made.append((f"curves/{file_name(entry.path)}", CURVES, shown))
     for group, entries in found.groups.items():
-        of_group = tuple((entry, beside[entry.path]) for entry in entries)
+        of_group = tuple((entry, baseline[entry.path]) for entry in entries)
         made += [(f"overviews/{file_name(group)}_{kind}", kind, of_group) for kind in (RESULTS, LEARNING)]
     return [FigureRequest(folder, name, kind, _key(kind, shown, facts), formats, shown) for name, kind, shown in made]
 
@@ -139,8 +139,8 @@ def _facts(entry: RoundEntry) -> str:
 
 
 def _key(kind: str, shown: Shown, facts: dict[str, str]) -> str:
-    entries = {one.path: one for entry, beside in shown for one in (entry, *beside)}
-    pairs = [f"{entry.path}: {[one.path for one in beside]}" for entry, beside in shown]
+    entries = {one.path: one for entry, baseline in shown for one in (entry, *baseline)}
+    pairs = [f"{entry.path}: {[one.path for one in baseline]}" for entry, baseline in shown]
     files = [one.metrics_file for one in entries.values() if one.metrics_file]
     return key_of(files, kind, *pairs, *(facts[path] for path in entries))
 

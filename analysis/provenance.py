@@ -1,6 +1,6 @@
 """What the jobs of a round recorded about how they ran: scheduler, hosts, devices, versions, settings.
 
-A run is an attempt that a job started. A value that no record holds is "not recorded".
+A run is an attempt that a job started. A value that is in no record is "not recorded".
 """
 
 from __future__ import annotations

@@ -287,8 +287,8 @@ def _ranked_setting(
 ) -> RankedSetting:
     chosen = spread(_values(ones, metric))
     assert chosen  # each of them has the metric
-    beside = [by_path[entry.path] for entry in found.baseline_of(ones[0].entry)]
-    completed = [one for one in beside if one.entry.state is State.COMPLETED]
+    references = [by_path[entry.path] for entry in found.baseline_of(ones[0].entry)]
+    completed = [one for one in references if one.entry.state is State.COMPLETED]
     chances = spread([one.metrics.final["chance_accuracy"] for one in ones if "chance_accuracy" in one.metrics.final])
     chance = chances.mean if chances and result.endswith("accuracy") else None
     return RankedSetting(label, chosen, spread(_values(ones, result)), spread(_values(completed, result)), chance)

@@ -259,7 +259,7 @@ def _experiments_with_record(name: str, directory: Path, problems: list[str]) ->
 
 
 def _record_folders(directory: Path) -> Iterator[Path]:
-    """The folders that hold a record, in order; the inside of a record is not searched."""
+    """The folders with a record, in order; the inside of a record is not searched."""
     if (directory / record.ATTEMPTS).is_dir():
         yield directory
         return
@@ -278,5 +278,5 @@ def _records_without_experiment(directory: Path, known: set[str]) -> list[str]:
 
 
 def measured_keys(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys of these epochs that hold a number in any of them, in the order of appearance."""
+    """The keys that have a number in any of these epochs, in the order of appearance."""
     return list(dict.fromkeys(key for one in epochs for key in numbers_in(one) if key not in BOOKKEEPING))

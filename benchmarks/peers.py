@@ -105,9 +105,9 @@ class Peers:
             (folder / name).write_text(text.format(count=self.count) if "{count}" in text else text)
         return folder
 
-    def call(self, folder: Path, *words: str) -> None:
+    def call(self, folder: Path, *argv: str) -> None:
         subprocess.run(
-            [self.commands / words[0], *words[1:]],
+            [self.commands / argv[0], *argv[1:]],
             cwd=folder, env=dict(self.environ), check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         )  # fmt: skip
 
@@ -115,38 +115,38 @@ class Peers:
 
     def submissions_as_array(self, name: str) -> Iterator[Workload]:
         folder = self.folder_for("submitit", {"submit.py": SUBMITIT_SUBMIT})
-        words = [str(self.commands / "python"), "submit.py"]
+        argv = [str(self.commands / "python"), "submit.py"]
         before = self._cleared(folder, "log")
-        yield Workload(name, "submitit", words, self.count, self.environ, folder, before, remark="map_array")
+        yield Workload(name, "submitit", argv, self.count, self.environ, folder, before, remark="map_array")
         yield self._snakemake(name, "snakemake", "arrays", "--slurm-array-jobs", "all")
 
     def submissions_one_by_one(self, name: str) -> Iterator[Workload]:
         yield self._snakemake(name, "snakemake", "until the last job is queued")
         folder = self.folder_for("gwf", {"workflow.py": GWF})
         (folder / "out").mkdir()
-        words = [str(self.commands / "gwf"), "-b", "slurm", "run"]
-        yield Workload(name, "gwf", words, self.count, self.environ, folder, self._cleared(folder, ".gwf"), once=True)
+        argv = [str(self.commands / "gwf"), "-b", "slurm", "run"]
+        yield Workload(name, "gwf", argv, self.count, self.environ, folder, self._cleared(folder, ".gwf"), once=True)
         folder = self._signac("new")
-        words = [str(self.commands / "python"), "project.py", "submit"]
+        argv = [str(self.commands / "python"), "project.py", "submit"]
         yield Workload(
-            name, "signac-flow", words, self.count, self.environ, folder, self._signac_cleared(folder), once=True
+            name, "signac-flow", argv, self.count, self.environ, folder, self._signac_cleared(folder), once=True
         )
 
     def submissions_as_one_job(self, name: str) -> Iterator[Workload]:
         folder = self._signac("new")
-        words = [str(self.commands / "python"), "project.py", "submit", "--bundle", str(self.count)]
+        argv = [str(self.commands / "python"), "project.py", "submit", "--bundle", str(self.count)]
         yield Workload(
-            name, "signac-flow", words, self.count, self.environ, folder, self._signac_cleared(folder), remark="bundle"
+            name, "signac-flow", argv, self.count, self.environ, folder, self._signac_cleared(folder), remark="bundle"
         )
 
     def _snakemake(self, name: str, tool: str, remark: str, *options: str) -> Workload:
         folder = self.folder_for(tool, {"Snakefile": SNAKEMAKE})
-        words = [str(self.commands / "snakemake"), "--executor", "slurm", "--jobs", str(self.count), "--quiet", "all"]
-        words += ["--max-jobs-per-timespan", f"{self.count}/1s"]  # else 100 in a second
-        words += ["--default-resources", "slurm_account=none", "slurm_partition=main", *options]
+        argv = [str(self.commands / "snakemake"), "--executor", "slurm", "--jobs", str(self.count), "--quiet", "all"]
+        argv += ["--max-jobs-per-timespan", f"{self.count}/1s"]  # else 100 in a second
+        argv += ["--default-resources", "slurm_account=none", "slurm_partition=main", *options]
         before = self._cleared(folder, ".snakemake")
         return Workload(
-            name, tool, words, self.count, self.environ, folder, before,
+            name, tool, argv, self.count, self.environ, folder, before,
             until=lambda: self.queued() >= self.count, remark=remark, once=True,
         )  # fmt: skip
 
@@ -182,19 +182,19 @@ class Peers:
         (folder / "ids").write_text("\n".join(ids))
         for job_id in ids:
             (folder / "log" / f"{job_id}_0_result.pkl").write_bytes(b"done")
-        words = [str(self.commands / "python"), "status.py", "done"]
-        yield Workload(name, "submitit", words, self.count, self.environ, folder, remark="done() of each job")
+        argv = [str(self.commands / "python"), "status.py", "done"]
+        yield Workload(name, "submitit", argv, self.count, self.environ, folder, remark="done() of each job")
         folder = self.folder_for("snakemake", {"Snakefile": SNAKEMAKE})
         self._outputs(folder)
-        words = [str(self.commands / "snakemake"), "--dry-run", "--quiet", "all", "--rerun-triggers", "mtime"]
-        yield Workload(name, "snakemake", words, self.count, self.environ, folder, remark="--dry-run", once=True)
+        argv = [str(self.commands / "snakemake"), "--dry-run", "--quiet", "all", "--rerun-triggers", "mtime"]
+        yield Workload(name, "snakemake", argv, self.count, self.environ, folder, remark="--dry-run", once=True)
         folder = self.folder_for("gwf", {"workflow.py": GWF})
         self._outputs(folder)
-        words = [str(self.commands / "gwf"), "-b", "slurm", "status", "--summary"]
-        yield Workload(name, "gwf", words, self.count, self.environ, folder, remark="status")
+        argv = [str(self.commands / "gwf"), "-b", "slurm", "status", "--summary"]
+        yield Workload(name, "gwf", argv, self.count, self.environ, folder, remark="status")
         folder = self._signac("done")
-        words = [str(self.commands / "python"), "project.py", "status"]
-        yield Workload(name, "signac-flow", words, self.count, self.environ, folder, remark="status", once=True)
+        argv = [str(self.commands / "python"), "project.py", "status"]
+        yield Workload(name, "signac-flow", argv, self.count, self.environ, folder, remark="status", once=True)
 
     def status_of_running(self, name: str) -> Iterator[Workload]:
         """The status of jobs that each tool has submitted itself."""
@@ -213,12 +213,12 @@ class Peers:
             (folder / "status.py").write_text(SUBMITIT_STATUS)
             stems = {path.name.partition("_submi")[0] for path in (folder / "log").glob("*_submitted.pkl")}
             (folder / "ids").write_text("\n".join(sorted(stem.removesuffix("_0") for stem in stems)))
-            words, remark = [str(self.commands / "python"), "status.py", "state"], "state of each job"
+            argv, remark = [str(self.commands / "python"), "status.py", "state"], "state of each job"
         elif tool == "gwf":
-            words, remark = [str(self.commands / "gwf"), "-b", "slurm", "status", "--summary"], "status"
+            argv, remark = [str(self.commands / "gwf"), "-b", "slurm", "status", "--summary"], "status"
         else:
-            words, remark = [str(self.commands / "python"), "project.py", "status"], "status"
-        return Workload(name, tool, words, self.count, self.environ, folder, remark=remark)
+            argv, remark = [str(self.commands / "python"), "project.py", "status"], "status"
+        return Workload(name, tool, argv, self.count, self.environ, folder, remark=remark)
 
     def _outputs(self, folder: Path) -> None:
         (folder / "out").mkdir()

@@ -156,8 +156,8 @@ class RunnerBenchmark:
         count, recorder = self.options.submit, self.recorder("array", self.cluster.env)
         name = f"submit {count:,} as one array"
         self.measure(self.submission(name, "array", count, recorder), recorder)
-        words = ["sbatch", "--parsable", "-o", "/dev/null", f"--array=0-{count - 1}", "--wrap=true"]
-        self.measure(Workload(name, "sbatch alone", words, count, recorder.environ, self.base, self.clear), recorder)
+        argv = ["sbatch", "--parsable", "-o", "/dev/null", f"--array=0-{count - 1}", "--wrap=true"]
+        self.measure(Workload(name, "sbatch alone", argv, count, recorder.environ, self.base, self.clear), recorder)
         if self.commands:
             self.measure_all(self.peers("array", count, recorder).submissions_as_array(name), recorder)
             for tool in ("gwf", "signac-flow"):
@@ -169,12 +169,12 @@ class RunnerBenchmark:
         count, recorder = self.options.submit, self.recorder("single", self.cluster.env)
         name = f"submit {count:,}, one job each"
         self.measure(self.submission(name, "single", count, recorder, once=True), recorder)
-        words = [
+        argv = [
             "/bin/sh",
             "-c",
             f"for i in $(seq {count}); do sbatch --parsable -o /dev/null --wrap=true || exit; done",
         ]
-        loop = Workload(name, "sbatch in a loop", words, count, recorder.environ, self.base, self.clear, once=True)
+        loop = Workload(name, "sbatch in a loop", argv, count, recorder.environ, self.base, self.clear, once=True)
         self.measure(loop, recorder)
         if self.commands:
             others = self.peers("single", count, recorder)
@@ -245,10 +245,10 @@ class RunnerBenchmark:
 
 def command(base: Path, name: str, *options: str) -> list[str]:
     """The command line of runner.py for a round in `base`."""
-    words = [sys.executable, str(REPOSITORY / "runner.py"), "--round", name, "--scheduler", "slurm"]
+    argv = [sys.executable, str(REPOSITORY / "runner.py"), "--round", name, "--scheduler", "slurm"]
     for folder in ("rounds", "experiments", "analysis"):
-        words += [f"--{folder}", str(base / folder)]
-    return [*words, *options]
+        argv += [f"--{folder}", str(base / folder)]
+    return [*argv, *options]
 
 
 def write_round(base: Path, name: str, count: int, array: bool = False) -> Path:
@@ -272,8 +272,8 @@ def complete(base: Path, name: str, count: int, environ: Mapping[str, str]) -> N
     write_claim(place / first.path, "1", "test")
     record.close(place / first.path, 1, Cause.COMPLETED, "")
     record.write_config(place / first.path, first)
-    words = [*command(base, name), "--only", first.path]
-    subprocess.run(words, env=dict(environ), check=True, stdout=subprocess.DEVNULL)
+    argv = [*command(base, name), "--only", first.path]
+    subprocess.run(argv, env=dict(environ), check=True, stdout=subprocess.DEVNULL)
     history, status = ((place / first.path / name).read_text() for name in (record.HISTORY, record.STATUS))
     for experiment in others:
         directory = place / experiment.path

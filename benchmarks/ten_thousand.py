@@ -69,16 +69,16 @@ def run(base: Path, options: argparse.Namespace, recorder: Recorder) -> int:
     ran = base / "ran"
     (base / "rounds").mkdir()
     (base / "rounds" / "many.yaml").write_text(ROUND.format(ran=ran, numbers=list(range(options.count))))
-    words = [sys.executable, str(REPOSITORY / "runner.py"), "--round", "many", "--scheduler", "slurm"]
+    argv = [sys.executable, str(REPOSITORY / "runner.py"), "--round", "many", "--scheduler", "slurm"]
     for folder in ("rounds", "experiments", "analysis"):
-        words += [f"--{folder}", str(base / folder)]
+        argv += [f"--{folder}", str(base / folder)]
     print(f"{platform.machine()}, {os.cpu_count()} cores, {options.cpus} jobs at once, load {os.getloadavg()[0]:.1f}")
     recorder.clear()
     passes: list[float] = []
     code, started = WORK_REMAINS, time.monotonic()
     while code == WORK_REMAINS:
         begun = time.monotonic()
-        code = subprocess.run(words, env=recorder.environ, check=False, stdout=subprocess.DEVNULL).returncode
+        code = subprocess.run(argv, env=recorder.environ, check=False, stdout=subprocess.DEVNULL).returncode
         passes.append(time.monotonic() - begun)
         if len(passes) == 1:
             print(f"{options.count:,} submitted in {passes[0]:.1f} s, {calls_text(recorder.calls())}", flush=True)

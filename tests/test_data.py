@@ -121,7 +121,7 @@ def test_a_missing_data_set_is_reported_with_its_folder_and_the_command(name: st
     folder = tmp_path / "my data"
     reported = sources.missing(name, folder)
     assert str(folder / sources.SOURCES[name].files[0].path) in reported
-    assert "is not there" in reported
+    assert "is missing" in reported
     assert f"toolbox/setup.sh --data {name} --to '{folder}'" in reported
     assert reported.count("\n") == 0
     with pytest.raises(StudyError) as caught:
@@ -144,7 +144,7 @@ def test_each_file_that_is_missing_is_noticed_by_a_quick_check(small: Published)
         path = small.folder / file.path
         aside = path.rename(small.folder / "aside")
         assert str(path) in sources.missing(small.name, small.folder)
-        with pytest.raises(StudyError, match="is not there"):
+        with pytest.raises(StudyError, match="is missing"):
             load(small.name, small.folder)
         aside.rename(path)
 

@@ -142,7 +142,7 @@ def trained(seconds: float, exact: bool = True) -> dict[str, Any]:
 def test_a_mixed_round_is_reported_with_its_counts(made: Folders) -> None:
     reported = markdown(facts_of(made, "mixed"))
     overview = section(reported, "Overview")
-    assert "Round mixed holds 17 experiments in 3 groups: teacher 2, student 3, distilled 12." in overview
+    assert "Round mixed has 17 experiments in 3 groups: teacher 2, student 3, distilled 12." in overview
     assert "5 completed, 3 in progress, 6 pending, 1 failed, 1 blocked, 1 cancelled." in overview
     # Of two that run now, four that completed at once and one cancelled; two each of the failed and the requeued.
     assert "11 runs took" in overview
@@ -327,7 +327,7 @@ def test_an_archived_round_is_reported_like_any_other(copied: Folders) -> None:
 
 def test_shipped_records_have_what_they_were_trained_with(made: Folders) -> None:
     reported = markdown(facts_of(made, "charlie_smoke"))
-    assert "Round charlie_smoke holds 40 experiments in 3 groups: teacher 2, student 2, distilled 36." in reported
+    assert "Round charlie_smoke has 40 experiments in 3 groups: teacher 2, student 2, distilled 36." in reported
     assert "Jobs ran on 21 November 2026 (UTC; first start to last end). 40 runs took" in reported
     assert "Scheduler: none (slots of one machine) on vm (all 40 runs). Jobs ran on 1 host: vm." in reported
     assert ["CPU threads", "1", "all 40"] in rows(reported)

@@ -203,7 +203,7 @@ def test_looking_tells_what_is_wrong_and_changes_nothing(
     small: Published, folder: Path, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("--check", small.name, "--to", folder) == 1
-    assert "is not there" in capsys.readouterr().err
+    assert "is missing" in capsys.readouterr().err
     assert not folder.exists()
     run(small.name, "--to", folder)
     assert run("--check", small.name, "--to", folder) == 0
@@ -260,7 +260,7 @@ def test_without_a_network_a_damaged_download_is_named_not_used_and_not_removed(
     damage(file)
     before = digest(file)
     assert run(small.name, "--to", folder) == 1
-    assert f"as {file}; what lies there is not used: it is damaged" in capsys.readouterr().err
+    assert f"as {file}; the existing file is not used: it is damaged" in capsys.readouterr().err
     assert digest(file) == before
     assert sources.damaged(small.name, folder)
 
@@ -375,7 +375,7 @@ def test_without_a_folder_it_is_the_one_that_this_host_s_site_names(repository: 
     (repository / "sites/here.yaml").write_text(f'hosts: ["*"]\ndata: {tmp_path}/of the site\n')
     done = script("--data", "svhn", "--check", repository=repository)
     assert done.returncode == 1
-    assert f"{tmp_path}/of the site/train_32x32.mat is not there" in done.stderr
+    assert f"{tmp_path}/of the site/train_32x32.mat is missing" in done.stderr
 
 
 def test_without_a_site_it_is_the_repository_s_own(repository: Path) -> None:

@@ -26,7 +26,7 @@ function startTheme() {
   button.addEventListener("click", () => {
     const theme = dark() ? "light" : "dark";
     document.documentElement.dataset.theme = theme;
-    try { localStorage.setItem(THEME, theme); } catch { /* it holds until the page is left */ }
+    try { localStorage.setItem(THEME, theme); } catch { /* then the choice lasts until the page is left */ }
     update();
   });
   system.addEventListener("change", update);

@@ -133,17 +133,17 @@ def load(name: str, data: Path | None, validation_images: int | None = None) -> 
     return Dataset(name, train, validation, test, loader.classes, loader.shift, loader.flip)
 
 
-def ranked(name: str, whole: Split) -> Split:
+def ranked(name: str, split: Split) -> Split:
     """All images, in the order of the SHA-256 of "NAME INDEX": the same in every run and on every machine."""
 
     def rank(index: int) -> bytes:
         return hashlib.sha256(f"{name} {index}".encode()).digest()
 
-    order = torch.tensor(sorted(range(len(whole)), key=rank))
-    return Split(whole.images[order], whole.labels[order])
+    order = torch.tensor(sorted(range(len(split)), key=rank))
+    return Split(split.images[order], split.labels[order])
 
 
-def cut(whole: Split, count: int) -> tuple[Split, Split]:
+def cut(split: Split, count: int) -> tuple[Split, Split]:
     """All but the last `count` images, and those."""
-    first = len(whole) - count
-    return Split(whole.images[:first], whole.labels[:first]), Split(whole.images[first:], whole.labels[first:])
+    first = len(split) - count
+    return Split(split.images[:first], split.labels[:first]), Split(split.images[first:], split.labels[first:])

@@ -178,15 +178,15 @@ def draw(dataset: Dataset, context: Context) -> Tensor:
     return torch.cat([order[None], moves, flips])
 
 
-def augment(whole: Split, draws: Tensor, shift: int) -> tuple[Tensor, Tensor]:
+def augment(split: Split, draws: Tensor, shift: int) -> tuple[Tensor, Tensor]:
     """The images and labels selected by `draws` (4, B), shifted, then flipped; new pixels at the borders are 0."""
     which, down, right, flip = draws
-    height, width = whole.images.shape[2:]
-    padded = F.pad(whole.images[which], [shift] * 4)
+    height, width = split.images.shape[2:]
+    padded = F.pad(split.images[which], [shift] * 4)
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: (B, C, rows, columns, H, W)
     shifted = windows[torch.arange(len(which), device=which.device), :, down, right]
     images = torch.where(flip[:, None, None, None] == 1, shifted.flip(3), shifted)
-    return images, whole.labels[which]
+    return images, split.labels[which]
 
 
 def _steps(dataset: Dataset, batch_size: int) -> int:

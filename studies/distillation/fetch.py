@@ -101,7 +101,7 @@ def _by_hand(name: str, folder: Path) -> str:
     lines = ["By hand, where there is a network, fetch"]
     for file in SOURCES[name].downloads:
         if wrong := flaw(file, folder, thorough=True):
-            there = f"; what lies there is not used: it {wrong}" if (folder / file.path).exists() else ""
+            there = f"; the existing file is not used: it {wrong}" if (folder / file.path).exists() else ""
             lines.append(f"  {file.url} (MD5 {file.md5}) as {folder / file.path}{there}")
     return "\n".join([*lines, "and run the same command again"])
 
