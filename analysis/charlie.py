@@ -125,7 +125,7 @@ def draw(data: FigureData, folder: Path, formats: tuple[str, ...]) -> list[str]:
                 figure, table = one.draw(data)
                 if not table:
                     needs = ", ".join(one.needs)
-                    problems.append(f"figure {one.name} is not drawn: no run has the data that it needs ({needs})")
+                    problems.append(f"figure {one.name} is not drawn: 0 runs have the data that it needs ({needs})")
                     continue
                 write_figure(folder, picture, figure, table)
         except (KeyError, ValueError, IndexError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""A real sshd on this machine, for tests: its own keys, port and folder, and nothing left when they end."""
+"""A real sshd on this host, for tests: its own keys, port and folder, and nothing is left when they end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rounds_for_tests import wait_for
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 NEEDED = ("ssh", "ssh-keygen", "ssh-add", "ssh-agent", "rsync")
-# sshd asks for this folder before it gives up root's rights. A distribution makes it when its own sshd starts.
+# sshd needs this folder to drop the privileges of root. A distribution creates it when its own sshd starts.
 PRIVILEGES = Path("/run/sshd")
 
 SERVER = """\
@@ -71,7 +71,7 @@ def free_port() -> int:
 
 
 def make_key(path: Path) -> None:
-    """A new key at `path`, its public half beside it."""
+    """A new key at `path`, with its public half next to it."""
     for old in (path, path.with_suffix(".pub")):
         old.unlink(missing_ok=True)
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", path], check=True)
@@ -79,10 +79,10 @@ def make_key(path: Path) -> None:
 
 @dataclass
 class SshServer:
-    """sshd on 127.0.0.1, which lets this user in with a key of the test's own.
+    """sshd on 127.0.0.1, which accepts this user with a key of the test's own.
 
-    `ssh_config` knows it as the hosts `cluster` and `inner`, the latter reached by a jump through the former, and a
-    host `nowhere` whose name cannot be resolved. `environment` is what commands over it find in theirs.
+    `ssh_config` has it as the hosts `cluster` and `inner`, the latter with a jump through the former, and a host
+    `nowhere` whose name cannot be resolved. `environment` is the environment of commands on it.
     """
 
     folder: Path
@@ -91,7 +91,9 @@ class SshServer:
     asks: str = "publickey"  # sshd's AuthenticationMethods
     shared: bool = False  # whether clients share one connection (ControlMaster)
     _process: subprocess.Popen[bytes] | None = None
-    _sockets: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="ssh-")))  # their paths must be short
+    _sockets: Path = field(
+        default_factory=lambda: Path(tempfile.mkdtemp(prefix="ssh-"))
+    )  # paths of sockets must be short
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -116,7 +118,7 @@ class SshServer:
 
     @property
     def log(self) -> str:
-        """What sshd said."""
+        """The log of sshd."""
         return (self.folder / "sshd.log").read_text(errors="replace")
 
     @property
@@ -135,8 +137,8 @@ class SshServer:
 
     def set(self, **values: str) -> Path:
         """Write cluster.env: these settings, and HOST and SSH_CONFIG for this server unless they are among them."""
-        told = {"HOST": "cluster", "SSH_CONFIG": str(self.ssh_config), **values}
-        self.settings.write_text("".join(f"{key}={value}\n" for key, value in told.items()))
+        lines = {"HOST": "cluster", "SSH_CONFIG": str(self.ssh_config), **values}
+        self.settings.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
         return self.settings
 
     def write_ssh_config(self, *, identity: bool = True) -> None:
@@ -149,7 +151,7 @@ class SshServer:
         self.ssh_config.write_text(CLIENT.format(user=user, folder=self.folder, port=self.port, **parts))
 
     def ssh(self, *words: str, host: str = "cluster") -> subprocess.CompletedProcess[str]:
-        """A command over it, by a plain ssh."""
+        """A command on it, by a plain ssh."""
         return subprocess.run(
             ["ssh", "-F", self.ssh_config, "-o", "BatchMode=yes", host, *words],
             check=False, env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
@@ -157,14 +159,14 @@ class SshServer:
 
     @contextmanager
     def agent(self) -> Iterator[dict[str, str]]:
-        """An ssh-agent that alone holds the key: it is in no file meanwhile. Yields the environment for clients."""
+        """An ssh-agent that holds the key, which is in no file meanwhile. Yields the environment for clients."""
         place = self._sockets / "agent"
         process = subprocess.Popen(["ssh-agent", "-D", "-a", place], stdout=subprocess.DEVNULL)
         hidden = self.key.read_bytes()
         try:
             env = {**self.env, "SSH_AUTH_SOCK": str(place)}
-            asked = ["ssh-add", "-l"]  # exit 2: there is no agent to ask
-            wait_for(lambda: subprocess.run(asked, env=env, capture_output=True).returncode != 2, "ssh-agent listens")
+            query = ["ssh-add", "-l"]  # exit 2: no agent answers
+            wait_for(lambda: subprocess.run(query, env=env, capture_output=True).returncode != 2, "ssh-agent listens")
             subprocess.run(["ssh-add", "-q", self.key], env=env, check=True)
             self.key.unlink()
             self.write_ssh_config(identity=False)
@@ -176,7 +178,7 @@ class SshServer:
             self.key.chmod(0o600)
             self.write_ssh_config()
 
-    # ------------------------------------------------------------------------------------------ who knows whom
+    # ------------------------------------------------------------------------------------------ keys
 
     def allow(self) -> None:
         """The key is accepted."""
@@ -201,16 +203,16 @@ class SshServer:
         self.restart()
 
     def ask_for(self, methods: str) -> None:
-        """What clients must give: `publickey,password` is a key, and a password after it."""
+        """The authentication that clients need: `publickey,password` is a key, and a password after it."""
         self.asks = methods
         self.restart()
 
     def share(self) -> None:
-        """Clients share one connection from now on, which stays open in between."""
+        """Clients share one connection from now on, which stays open between commands."""
         self.shared = True
         self.write_ssh_config()
 
-    # ------------------------------------------------------------------------------------------ life
+    # ------------------------------------------------------------------------------------------ start and stop
 
     def start(self) -> None:
         """Listen. The port stays the same over all starts."""
@@ -227,7 +229,7 @@ class SshServer:
         assert listening.exists(), f"sshd does not start: {self.log}"
 
     def stop(self) -> None:
-        """Away: it listens no more, and every connection is cut."""
+        """Stop listening, and cut every connection."""
         if self._process is None:
             return
         connections = self.connections()
@@ -241,13 +243,13 @@ class SshServer:
         self.start()
 
     def cut(self) -> int:
-        """Cut all connections, and go on listening; returns how many processes served them."""
+        """Cut all connections, and continue to listen; returns how many processes served them."""
         connections = self.connections()
         kill(connections)
         return len(connections)
 
     def shut_down(self) -> None:
-        """The end: clients' shared connections too."""
+        """Stop, and close clients' shared connections too."""
         self.stop()
         shutil.rmtree(self._sockets, ignore_errors=True)
 

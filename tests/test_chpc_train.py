@@ -1,4 +1,4 @@
-"""toolbox/chpc_train.sh: exactly one entry in the crontab, and runs that end, whatever happens on either side."""
+"""toolbox/chpc_train.sh: exactly one entry in the crontab, and runs that end, whatever fails on either side."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from hypothesis import strategies as st
 from rounds_for_tests import MARK, REPOSITORY, Marked, wait_for
 from ssh_server import SshServer, require_ssh
 
-FINE, TROUBLE, USAGE, OFF, BUSY, INTERRUPTED = 0, 1, 2, 3, 3, 130  # exit codes of chpc_train.sh
+OK, TROUBLE, USAGE, OFF, BUSY, INTERRUPTED = 0, 1, 2, 3, 3, 130  # exit codes of chpc_train.sh
 SCRIPTS = ("chpc_train.sh", "crontab.sh", "rsync.sh", "util.sh")
 ODD = 'my check\'out $(touch pwned) 100% "#1" & co'
 LINE = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ) (.*)"
 
-# What stands for analysis/*.py and the cluster's runner.py: notes how it was called, and does what the test says.
+# In place of analysis/*.py and the cluster's runner.py: records how it was called, and does what the test says.
 PROGRAM = """\
 import os, sys, time
 from pathlib import Path
 here = Path(__file__).resolve().parent
 with open(here / "calls", "a") as file:
     file.write(" ".join([Path(__file__).name, *sys.argv[1:]]) + "\\n")
-told = here / (Path(__file__).stem + ".does")
-exec(told.read_text() if told.exists() else "print('Round done.')")
+program = here / (Path(__file__).stem + ".does")
+exec(program.read_text() if program.exists() else "print('Round done.')")
 """
 SLEEPS = "Path(here / 'begun').write_text(str(os.getpid())); time.sleep(600)"
 
 
 @dataclass
 class Checkout(Marked):
-    """A checkout at home with the real toolbox, whose analysis only takes notes."""
+    """A local checkout with the real toolbox, whose analysis only records its calls."""
 
     folder: Path = Path()
     variables: dict[str, str] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Checkout(Marked):
         return {**poor, MARK: self.mark, **self.variables}
 
     def change(self, **constants: int) -> None:
-        """Give other values to the script's constants: nobody waits for half an hour in a test."""
+        """Give other values to the script's constants, so that no test takes half an hour."""
         text = self.script.read_text()
         for name, value in constants.items():
             text, count = re.subn(rf"(?m)^{name}=\d+", f"{name}={value}", text)
@@ -88,21 +88,21 @@ class Checkout(Marked):
         self.script.write_text(text)
 
     def call(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """One call to its end."""
+        """One call, until it ends."""
         return subprocess.run(
             [self.script, *words], check=False, env=self.environment, cwd=self.folder.parent,
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        """A call that goes on while the test does."""
+        """A call that runs while the test continues."""
         return subprocess.Popen(
             [self.script, *words], env=self.environment, cwd=self.folder.parent, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
     def shell(self, program: str, given: bytes = b"") -> bytes:
-        """What a program prints that has the script's functions."""
+        """The output of a program that has the script's functions."""
         done = subprocess.run(
             ["bash", "-c", f'. "$1"; {program}', "bash", self.script],
             check=False, env=self.environment, input=given, capture_output=True, timeout=60,
@@ -111,21 +111,21 @@ class Checkout(Marked):
         return done.stdout
 
     def logged(self) -> list[str]:
-        """The log's lines without their times, and without what steps said."""
+        """The log's lines without their times, and without the output of steps."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return [match[2] for match in (re.fullmatch(LINE, line) for line in lines) if match]
 
     def steps(self) -> dict[str, str]:
-        """Step -> outcome and words, of the last run, without durations."""
+        """Step -> outcome and text, of the last run, without durations."""
         lines = self.logged()
         lines = lines[max(index for index, line in enumerate(lines) if line.startswith("begin")) :]
-        return {step: re.sub(r",? \d+ s\b", "", words) for step, _, words in (one.partition(": ") for one in lines)}
+        return {step: re.sub(r", \d+ s\b", "", text) for step, _, text in (one.partition(": ") for one in lines)}
 
     def calls(self) -> list[str]:
         return notes(self.folder / "analysis")
 
     def left(self) -> list[psutil.Process]:
-        """Processes that live on at home, besides ssh's shared connection."""
+        """Local processes that still run, except for ssh's shared connection."""
         found = []
         for one in self.processes():
             with suppress(psutil.NoSuchProcess):
@@ -177,7 +177,7 @@ def crontabs(entry: bytes) -> st.SearchStrategy[bytes]:
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_off_takes_out_what_on_put_in_and_changes_no_other_byte(shared: Checkout, data: st.DataObject) -> None:
+def test_off_removes_what_on_added_and_changes_no_other_byte(shared: Checkout, data: st.DataObject) -> None:
     entry = shared.shell("entry 30").rstrip(b"\n")
     before = data.draw(crontabs(entry))
     script = (
@@ -191,7 +191,7 @@ def test_off_takes_out_what_on_put_in_and_changes_no_other_byte(shared: Checkout
 
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
-def test_on_again_puts_the_new_entry_where_the_old_one_stood(shared: Checkout, data: st.DataObject) -> None:
+def test_on_again_replaces_the_entry_in_its_place(shared: Checkout, data: st.DataObject) -> None:
     entry, other = shared.shell("entry 30; entry 5").splitlines()
     above, below = data.draw(crontabs(entry)), data.draw(crontabs(entry))
     above = above + b"\n" if above and not above.endswith(b"\n") else above
@@ -199,8 +199,9 @@ def test_on_again_puts_the_new_entry_where_the_old_one_stood(shared: Checkout, d
         shared.shell(f'edited "$(entry {minutes})"', above + entry + b"\n" + below + more)
         for minutes, more in ((30, b""), (5, b""), (5, b"\n" + entry))
     )
-    assert again == above + entry + b"\n" + below
-    assert changed == above + other + b"\n" + below
+    newline = b"" if not below or below.endswith(b"\n") else b"\n"  # cron requires one at the end
+    assert again == above + entry + b"\n" + below + newline
+    assert changed == above + other + b"\n" + below + newline
     assert twice == above + other + b"\n" + below + b"\n"
 
 
@@ -228,7 +229,7 @@ def test_an_entry_calls_this_checkout_whatever_its_path(checkout: Checkout) -> N
     assert not list(checkout.folder.parent.glob("**/pwned"))
 
 
-def test_two_checkouts_know_their_own_entries(tmp_path: Path) -> None:
+def test_two_checkouts_have_entries_of_their_own(tmp_path: Path) -> None:
     first, second = Checkout(folder=tmp_path / "a"), Checkout(folder=tmp_path / "a b")
     both = first.shell('edited "$(entry 30)"', second.shell("entry 10"))
     assert first.shell("edited", both) == second.shell("entry 10")
@@ -257,19 +258,19 @@ def test_an_interval_that_cron_can_keep_is_written_in_its_fields(shared: Checkou
 def test_an_interval_that_cron_cannot_keep_is_refused(shared: Checkout, command: str, minutes: str) -> None:
     done = shared.call(command, "--every", minutes)
     assert done.returncode == USAGE
-    assert done.stderr.startswith("chpc_train.sh: cron cannot call") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("chpc_train.sh: --every must be one of 1, 2, 3") and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     "words", [(), ("start",), ("on", "--often"), ("on", "--every"), ("off", "now"), ("now", "--every", "5"), ("ON",)]
 )
-def test_usage_that_is_not_understood_is_told(shared: Checkout, words: tuple[str, ...]) -> None:
+def test_wrong_usage_is_reported(shared: Checkout, words: tuple[str, ...]) -> None:
     done = shared.call(*words)
     assert (done.returncode, done.stdout) == (USAGE, "")
     assert "chpc_train.sh" in done.stderr
 
 
-def test_the_help_tells_all_exit_codes(shared: Checkout) -> None:
+def test_the_help_names_all_exit_codes(shared: Checkout) -> None:
     done = shared.call("--help")
     assert done.returncode == 0 and max(map(len, done.stdout.splitlines())) <= 120
     assert re.findall(r"(?m)^  (\d+) ", done.stdout) == ["0", "1", "2", "3", "130"]
@@ -313,7 +314,7 @@ def real_crontab() -> Iterator[Crontab]:
         reason = f"not installed: {', '.join(missing)} (Debian: cron)" if missing else "needs root, to start cron"
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
     before = read_crontab()
-    with tempfile.NamedTemporaryFile(prefix="crontab-", delete=False) as copy:  # if the machine goes down meanwhile
+    with tempfile.NamedTemporaryFile(prefix="crontab-", delete=False) as copy:  # in case the host goes down meanwhile
         copy.write(before or b"")
     try:
         write_crontab(None)
@@ -325,7 +326,7 @@ def real_crontab() -> Iterator[Crontab]:
 
 @contextmanager
 def running_cron(folder: Path) -> Iterator[None]:
-    """The machine's, or one of the test's."""
+    """The cron daemon of the host, or one of the test's own."""
     running = any(process.info["name"] in ("cron", "crond") for process in psutil.process_iter(["name"]))
     if running:
         yield
@@ -352,10 +353,10 @@ def daemon(tmp_path: Path) -> Iterator[None]:
 
 
 def fill_in(checkout: Checkout, **values: str) -> None:
-    """toolbox/cluster.env of a host that nobody has. Whoever reads it asks for ssh and rsync too."""
+    """toolbox/cluster.env for a host that does not exist. Its readers need ssh and rsync too."""
     require_ssh()
-    told = {"HOST": "nowhere.invalid", "REMOTE": "roundhouse", "ROUNDS": "r", **values}
-    (checkout.folder / "toolbox/cluster.env").write_text("".join(f'{key}="{value}"\n' for key, value in told.items()))
+    lines = {"HOST": "nowhere.invalid", "REMOTE": "roundhouse", "ROUNDS": "r", **values}
+    (checkout.folder / "toolbox/cluster.env").write_text("".join(f'{key}="{value}"\n' for key, value in lines.items()))
 
 
 @pytest.mark.cron
@@ -366,7 +367,7 @@ def test_on_and_off_in_the_real_crontab(checkout: Checkout, crontab: Crontab, da
     assert checkout.call("status").returncode == OFF
     for minutes in ("30", "30", "5"):
         done = checkout.call("on", "--every", minutes)
-        assert done.returncode == FINE, done.stderr
+        assert done.returncode == OK, done.stderr
         text = crontab()
         assert text and text.startswith(others) and text.count(b"\n") == others.count(b"\n") + 1
         assert text.endswith(checkout.shell(f"entry {minutes}"))
@@ -378,30 +379,49 @@ def test_on_and_off_in_the_real_crontab(checkout: Checkout, crontab: Crontab, da
 
 
 @pytest.mark.cron
-def test_where_there_was_no_crontab_there_is_none_afterwards(
-    checkout: Checkout, crontab: Crontab, daemon: None
-) -> None:
+def test_without_a_crontab_before_there_is_none_afterwards(checkout: Checkout, crontab: Crontab, daemon: None) -> None:
     fill_in(checkout)
     assert crontab() is None
-    assert checkout.call("on").returncode == FINE
+    assert checkout.call("on").returncode == OK
     assert crontab() == checkout.shell("entry 30")
-    assert checkout.call("off").returncode == FINE
+    assert checkout.call("off").returncode == OK
     assert crontab() is None
 
 
 @pytest.mark.cron
-def test_an_entry_without_a_cron_that_runs_is_told(checkout: Checkout, crontab: Crontab) -> None:
+def test_checkouts_that_are_switched_on_and_off_at_once_lose_no_entry(
+    tmp_path: Path, crontab: Crontab, daemon: None
+) -> None:
+    others = b"# mine\n0 0 1 1 * true\n"
+    write_crontab(others)
+    checkouts = [Checkout(folder=tmp_path / str(number) / "checkout") for number in range(6)]
+    for one in checkouts:
+        fill_in(one)
+        one.variables["HOME"] = str(tmp_path)  # one user
+    for command in ("on", "off"):
+        started = [one.start(command) for one in checkouts]
+        for process in started:
+            out, _ = process.communicate(timeout=60)
+            assert process.returncode == OK, out
+        text = crontab() or b""
+        assert text.startswith(others)
+        entries = b"".join(sorted(one.shell("entry 30") for one in checkouts)) if command == "on" else b""
+        assert b"".join(sorted(text.removeprefix(others).splitlines(keepends=True))) == entries
+
+
+@pytest.mark.cron
+def test_an_entry_without_a_cron_daemon_is_reported(checkout: Checkout, crontab: Crontab) -> None:
     if any(process.info["name"] in ("cron", "crond") for process in psutil.process_iter(["name"])):
-        pytest.skip("a cron runs on this machine")
+        pytest.skip("a cron daemon runs on this host")
     fill_in(checkout)
     done = checkout.call("on")
     assert done.returncode == TROUBLE
-    assert "no cron is seen to run" in done.stderr and "timer" in done.stderr
+    assert "no cron daemon seems to run" in done.stderr and "timer" in done.stderr
     assert crontab() == checkout.shell("entry 30")
 
 
 def put_before(checkout: Checkout, name: str, program: str) -> None:
-    """A command of the test's own, before all others of that name."""
+    """A command of the test's own, found before all others of that name."""
     commands = checkout.folder.parent / "commands"
     commands.mkdir(exist_ok=True)
     (commands / name).write_text(f"#!/bin/sh\n{program}\n")
@@ -418,28 +438,28 @@ cat "$1" >"$HOME/installed" 2>/dev/null
 
 
 @pytest.mark.parametrize(
-    ("listing", "answer", "told"),
+    ("listing", "answer", "message"),
     [
         ("echo 'You (me) are not allowed to use this program (crontab)' >&2; exit 1", "exit 0", "are not allowed"),
         ("echo 'crontab: cannot read the spool' >&2; exit 1", "exit 0", "cannot read the spool"),
         ("echo '0 1 * * * true'; exit 0", "echo 'crontab: no space left' >&2; exit 1", "no space left"),
-        ("echo '0 1 * * * true'; exit 0", "exit 0", "not what was put there"),
+        ("echo '0 1 * * * true'; exit 0", "exit 0", "the crontab differs from what was installed"),
     ],
 )
-def test_where_cron_is_refused_it_says_so_and_what_to_do(
-    checkout: Checkout, listing: str, answer: str, told: str
+def test_where_cron_is_refused_the_error_says_what_to_do(
+    checkout: Checkout, listing: str, answer: str, message: str
 ) -> None:
     fill_in(checkout)
     put_before(checkout, "crontab", REFUSED.format(listing=listing, answer=answer))
     done = checkout.call("on")
     assert done.returncode == TROUBLE
-    assert told in done.stderr and "--watch" in done.stderr and "timer" in done.stderr
+    assert message in done.stderr and "--watch" in done.stderr and "timer" in done.stderr
     if "exit 1" in listing:  # what cannot be read is not taken for empty
         assert not (checkout.folder.parent / "installed").exists()
     assert checkout.call("status").returncode == OFF
 
 
-def test_where_there_is_no_crontab_command_it_says_so(checkout: Checkout) -> None:
+def test_a_missing_crontab_command_is_reported(checkout: Checkout) -> None:
     fill_in(checkout)
     commands = checkout.folder.parent / "all"
     commands.mkdir()
@@ -450,10 +470,10 @@ def test_where_there_is_no_crontab_command_it_says_so(checkout: Checkout) -> Non
     checkout.variables["PATH"] = str(commands)
     done = checkout.call("on")
     assert done.returncode == TROUBLE
-    assert "there is no command crontab" in done.stderr
+    assert "the command crontab does not exist" in done.stderr
 
 
-def test_on_asks_for_the_settings_first(checkout: Checkout) -> None:
+def test_on_checks_the_settings_first(checkout: Checkout) -> None:
     put_before(checkout, "crontab", 'echo "$*" >>"$HOME/crontab.calls"')
     done = checkout.call("on")
     assert done.returncode == USAGE
@@ -462,16 +482,16 @@ def test_on_asks_for_the_settings_first(checkout: Checkout) -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "path", "told"),
+    ("folder", "path", "message"),
     [("a\\b", "", "backslash"), ("a", ":".join(f"/usr/./{'./' * n}" for n in range(99)), "PATH")],
 )
-def test_what_cron_cannot_call_is_refused(tmp_path: Path, folder: str, path: str, told: str) -> None:
+def test_a_command_that_cron_cannot_call_is_refused(tmp_path: Path, folder: str, path: str, message: str) -> None:
     checkout = Checkout(folder=tmp_path / folder)
     fill_in(checkout)
     checkout.variables["PATH"] = f"/usr/bin:/bin:{path}"
     done = checkout.call("on")
     assert done.returncode == USAGE
-    assert told in done.stderr
+    assert message in done.stderr
 
 
 # ---------------------------------------------------------------------------------------------- runs
@@ -479,7 +499,7 @@ def test_what_cron_cannot_call_is_refused(tmp_path: Path, folder: str, path: str
 
 @dataclass
 class Cluster:
-    """What lies behind sshd: a checkout whose runner.py only takes notes, and an account whose profile finds sbatch."""
+    """The host of sshd: a checkout whose runner.py only records its calls, and an account whose profile has sbatch."""
 
     folder: Path
     server: SshServer
@@ -493,7 +513,7 @@ class Cluster:
         self.has_scheduler(True)
 
     def has_scheduler(self, yes: bool) -> None:
-        """Whether a login shell finds a scheduler. Its other commands it finds either way."""
+        """Whether a login shell finds a scheduler. It finds the other commands either way."""
         commands = self.folder / "bin"
         for name in ("bash", "sh", "env", "timeout", "rsync", "sleep", "cat"):
             found = shutil.which(name)
@@ -530,7 +550,7 @@ def cluster(tmp_path: Path, ssh_server: SshServer, checkout: Checkout) -> Cluste
 
 
 def make_cluster(folder: Path, server: SshServer, checkout: Checkout) -> Cluster:
-    """Reached by the checkout, with a round that has begun."""
+    """The cluster of the checkout, with a round that has begun."""
     # No double quotes here: sshd_config cannot have them in a value.
     made = Cluster(folder / "there's $(touch pwned) a clus;ter", server)
     server.environment["HOME"] = str(made.folder / "home")
@@ -557,7 +577,7 @@ class Minutely:
 
 @pytest.fixture(scope="module")
 def minutely(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Minutely]:
-    """The minute passes while other tests go on; those of the crontab have been before."""
+    """The minute passes while other tests run; those of the crontab come earlier."""
     folder = tmp_path_factory.mktemp("minutely")
     require_ssh()
     checkout, server = Checkout(folder=folder / ODD), SshServer(folder / "sshd")
@@ -566,7 +586,7 @@ def minutely(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Minutely]:
         cluster = make_cluster(folder, server, checkout)
         with real_crontab() as crontab:
             checkout.call("on", "--every", "1")
-            with running_cron(folder):  # now: a cron does not see what changes in the second in which it starts
+            with running_cron(folder):  # now, because cron does not see changes in the second in which it starts
                 yield Minutely(checkout, cluster, crontab)
     finally:
         server.shut_down()
@@ -583,7 +603,7 @@ def test_an_entry_for_every_minute_is_on(minutely: Minutely) -> None:
 def test_a_run_pulls_plots_and_queues(checkout: Checkout, cluster: Cluster) -> None:
     set_up(checkout, cluster, ROUNDS="r later")
     done = checkout.call("now")
-    assert (done.returncode, done.stderr) == (FINE, "")
+    assert (done.returncode, done.stderr) == (OK, "")
     assert (checkout.folder / "experiments/r/it's $(touch pwned) #1/status.json").exists()
     assert checkout.calls() == ["plot_experiments.py --round r", "report.py --round r"]
     assert cluster.calls() == ["runner.py --scheduler cluster --round r", "runner.py --scheduler cluster --round later"]
@@ -595,10 +615,10 @@ def test_a_run_pulls_plots_and_queues(checkout: Checkout, cluster: Cluster) -> N
 
 
 @pytest.mark.ssh
-def test_cron_says_nothing_and_logs_the_same(checkout: Checkout, cluster: Cluster) -> None:
+def test_cron_prints_nothing_and_logs_the_same(checkout: Checkout, cluster: Cluster) -> None:
     done = checkout.call("cron")
-    assert (done.returncode, done.stdout, done.stderr) == (FINE, "", "")
-    assert checkout.steps()["end"] == "fine"
+    assert (done.returncode, done.stdout, done.stderr) == (OK, "", "")
+    assert checkout.steps()["end"] == "ok"
     cluster.does("sys.exit(5)")
     done = checkout.call("cron")
     assert (done.returncode, done.stdout, done.stderr) == (TROUBLE, "", "")
@@ -606,34 +626,33 @@ def test_cron_says_nothing_and_logs_the_same(checkout: Checkout, cluster: Cluste
 
 @pytest.mark.ssh
 @pytest.mark.parametrize(
-    ("program", "told", "code"),
+    ("program", "outcome", "code"),
     [
-        ("print('3 of 4'); sys.exit(3)", "ok: work remains. 3 of 4", FINE),
-        ("print('3 of 4'); sys.exit(4)", "look: something failed, is blocked or was cancelled. 3 of 4", TROUBLE),
-        ("sys.exit('runner.py: no round')", "failed: ended with 1: no round", TROUBLE),
+        ("print('3 of 4'); sys.exit(3)", "ok: work remains. 3 of 4", OK),
+        ("print('3 of 4'); sys.exit(4)", "needs attention: experiments failed, are blocked or were cancelled. 3 of 4",
+         TROUBLE),
+        ("sys.exit('runner.py: no round')", "failed: exit code 1: no round", TROUBLE),
         ("print('runner.py: no round\\n', file=sys.stderr); sys.exit(2)", "failed: no round", TROUBLE),
         ("print('squeue: \\33[2Jdown', file=sys.stderr); sys.exit(5)",
          "failed: scheduler or disk failed there, nothing is lost: squeue: [2Jdown", TROUBLE),
-        ("1 / 0", "failed: ended with 1: ZeroDivisionError: ", TROUBLE),
+        ("1 / 0", "failed: exit code 1: ZeroDivisionError: ", TROUBLE),
         ("print('runner.py: round r was archived: so', file=sys.stderr); sys.exit(2)",
-         "ok: archived on the cluster: take it out of ROUNDS", FINE),
-        ("os.kill(os.getpid(), 9)", "failed: ended with 137", TROUBLE),
+         "ok: archived on the cluster: remove it from ROUNDS", OK),
+        ("os.kill(os.getpid(), 9)", "failed: exit code 137", TROUBLE),
     ],
 )  # fmt: skip
-def test_each_end_of_the_runner_there_is_told(
-    checkout: Checkout, cluster: Cluster, program: str, told: str, code: int
+def test_each_exit_of_the_runner_there_is_reported(
+    checkout: Checkout, cluster: Cluster, program: str, outcome: str, code: int
 ) -> None:
     cluster.does(program)
     done = checkout.call("now")
-    assert checkout.steps()["queue r"].startswith(told)
+    assert checkout.steps()["queue r"].startswith(outcome)
     assert done.returncode == code
     assert checkout.call("status").returncode == OFF
 
 
 @pytest.mark.ssh
-def test_a_step_that_fails_does_not_stop_the_others_and_its_words_are_kept(
-    checkout: Checkout, cluster: Cluster
-) -> None:
+def test_a_failed_step_does_not_stop_the_others_and_its_output_is_kept(checkout: Checkout, cluster: Cluster) -> None:
     analysis = checkout.folder / "analysis"
     (analysis / "plot_experiments.does").write_text(
         "print('r: 1 drawn'); print('r: e is passed over', file=sys.stderr); sys.exit(1)"
@@ -641,20 +660,20 @@ def test_a_step_that_fails_does_not_stop_the_others_and_its_words_are_kept(
     (analysis / "report.does").write_text("sys.exit('report.py: the disk is full')")
     done = checkout.call("now")
     assert done.returncode == TROUBLE
-    assert checkout.steps()["plots"] == "failed: ended with 1: r: e is passed over"
-    assert checkout.steps()["report r"] == "failed: ended with 1: the disk is full"
+    assert checkout.steps()["plots"] == "failed: exit code 1: r: e is passed over"
+    assert checkout.steps()["report r"] == "failed: exit code 1: the disk is full"
     assert checkout.steps()["queue r"].startswith("ok")
-    assert checkout.steps()["end"] == "2 failed or to be looked at"
+    assert checkout.steps()["end"] == "2 failed or need attention"
     assert "\n    r: 1 drawn\n    r: e is passed over\n" in checkout.log.read_text() == done.stdout
 
 
 @pytest.mark.ssh
-def test_a_record_that_was_kept_here_is_to_be_looked_at(checkout: Checkout, cluster: Cluster) -> None:
-    assert checkout.call("now").returncode == FINE
+def test_a_local_record_that_was_kept_needs_attention(checkout: Checkout, cluster: Cluster) -> None:
+    assert checkout.call("now").returncode == OK
     mine = checkout.folder / "experiments/r/it's $(touch pwned) #1/status.json"
     mine.write_text("mine")
     assert checkout.call("now").returncode == TROUBLE
-    assert checkout.steps()["pull"].startswith("look: r: kept")
+    assert checkout.steps()["pull"].startswith("needs attention: r: local files kept")
     assert checkout.steps()["queue r"].startswith("ok")
     assert mine.read_text() == "mine"
 
@@ -662,25 +681,25 @@ def test_a_record_that_was_kept_here_is_to_be_looked_at(checkout: Checkout, clus
 UNREACHABLE = {
     "away": ("stop", "cannot be reached"),
     "another host key": ("new_host_key", "has another host key than before"),
-    "an unknown host key": ("forget_host", "is not known by its host key"),
+    "an unknown host key": ("forget_host", "has an unknown host key"),
     "a key that is not accepted": ("deny", "does not accept your key"),
 }
 
 
 @pytest.mark.ssh
 @pytest.mark.parametrize("why", UNREACHABLE)
-def test_a_host_that_cannot_be_reached_is_one_line_and_plots_are_made_of_what_is_here(
+def test_a_host_that_cannot_be_reached_is_one_line_and_plots_of_local_records_are_drawn(
     checkout: Checkout, cluster: Cluster, why: str
 ) -> None:
     (checkout.folder / "experiments/r").mkdir()
-    fault, told = UNREACHABLE[why]
+    fault, message = UNREACHABLE[why]
     getattr(cluster.server, fault)()
     done = checkout.call("now")
     assert done.returncode == TROUBLE
     steps = checkout.steps()
-    assert steps["pull"].startswith(f"failed: cluster {told}")
+    assert steps["pull"].startswith(f"failed: cluster {message}")
     assert steps["plots"].startswith("ok") and steps["report r"].startswith("ok")
-    assert steps["queue r"] == "not tried"
+    assert steps["queue r"] == "skipped, the host cannot be reached"
     assert len(done.stdout.splitlines()) == 6 and done.stderr == ""
     assert cluster.calls() == []
 
@@ -690,13 +709,11 @@ def test_a_host_that_asks_for_a_second_factor_is_one_line(checkout: Checkout, cl
     cluster.server.ask_for("publickey,password")
     assert checkout.call("now").returncode == TROUBLE
     assert "asks for a password or a second factor" in checkout.steps()["pull"]
-    assert checkout.steps()["queue r"] == "not tried"
+    assert checkout.steps()["queue r"] == "skipped, the host cannot be reached"
 
 
 @pytest.mark.ssh
-def test_a_connection_that_is_cut_while_the_runner_works_stops_only_what_needs_it(
-    checkout: Checkout, cluster: Cluster
-) -> None:
+def test_a_connection_that_is_cut_during_a_pass_stops_only_what_needs_it(checkout: Checkout, cluster: Cluster) -> None:
     set_up(checkout, cluster, ROUNDS="r s t")
     cluster.does(SLEEPS)
     run = checkout.start("now")
@@ -706,7 +723,7 @@ def test_a_connection_that_is_cut_while_the_runner_works_stops_only_what_needs_i
     assert run.returncode == TROUBLE, out
     steps = checkout.steps()
     assert steps["queue r"].startswith("failed: cluster ")
-    assert steps["queue s t"] == "not tried"
+    assert steps["queue s t"] == "skipped, the host cannot be reached"
     there.kill()
 
 
@@ -719,11 +736,12 @@ def test_the_runner_is_not_called_where_it_would_train_on_the_login_node(checkou
 
 
 @pytest.mark.ssh
-def test_a_folder_or_an_interpreter_that_is_not_there_is_told(checkout: Checkout, cluster: Cluster) -> None:
+def test_a_missing_folder_or_interpreter_is_reported(checkout: Checkout, cluster: Cluster) -> None:
     set_up(checkout, cluster, PYTHON="no such/python")
     assert checkout.call("now").returncode == TROUBLE
     assert (
-        checkout.steps()["queue r"] == f"failed: PYTHON is not there on the cluster: no such/python in {cluster.folder}"
+        checkout.steps()["queue r"]
+        == f"failed: PYTHON does not exist on the cluster: no such/python in {cluster.folder}"
     )
     set_up(checkout, cluster, REMOTE=f"{cluster.folder}/no where")
     assert checkout.call("now").returncode == TROUBLE
@@ -732,21 +750,21 @@ def test_a_folder_or_an_interpreter_that_is_not_there_is_told(checkout: Checkout
 
 
 @pytest.mark.ssh
-def test_a_round_that_was_archived_here_is_left_alone(checkout: Checkout, cluster: Cluster) -> None:
+def test_a_round_that_is_archived_locally_is_skipped(checkout: Checkout, cluster: Cluster) -> None:
     set_up(checkout, cluster, ROUNDS="r old")
     cluster.record("e/status.json", of="old")
     (checkout.folder / "analysis/experiment_old/experiments").mkdir(parents=True)
-    assert checkout.call("now").returncode == FINE
-    assert checkout.steps()["round old"].startswith("archived here")
+    assert checkout.call("now").returncode == OK
+    assert checkout.steps()["round old"].startswith("skipped, it is archived locally")
     assert not (checkout.folder / "experiments/old").exists()
     assert cluster.calls() == ["runner.py --scheduler cluster --round r"]
     set_up(checkout, cluster, ROUNDS="old")
-    assert checkout.call("now").returncode == FINE
+    assert checkout.call("now").returncode == OK
     assert list(checkout.steps()) == ["begin", "round old", "end"]
 
 
 @pytest.mark.parametrize("settings", [None, "HOST=cluster\nREMOTE=$(touch pwned)\n", "HOST=-oProxyCommand=x\n"])
-def test_settings_that_are_wrong_are_told_and_nothing_is_done(checkout: Checkout, settings: str | None) -> None:
+def test_wrong_settings_are_reported_and_nothing_is_done(checkout: Checkout, settings: str | None) -> None:
     if settings is not None:
         (checkout.folder / "toolbox/cluster.env").write_text(settings)
     for mode in ("now", "cron"):
@@ -757,13 +775,13 @@ def test_settings_that_are_wrong_are_told_and_nothing_is_done(checkout: Checkout
     assert not list(checkout.folder.parent.glob("**/pwned"))
 
 
-def test_without_an_interpreter_here_the_rest_goes_on(checkout: Checkout) -> None:
+def test_without_a_local_interpreter_the_other_steps_run(checkout: Checkout) -> None:
     (checkout.folder / ".venv/bin/python").unlink()
     (checkout.folder / "experiments/r").mkdir()
     fill_in(checkout)
     assert checkout.call("now").returncode == TROUBLE
     assert "make install" in checkout.steps()["plots"]
-    assert checkout.steps()["queue r"] == "not tried"
+    assert checkout.steps()["queue r"] == "skipped, the host cannot be reached"
 
 
 # ------------------------------------------------------------------------------------------ one at a time, and an end
@@ -775,10 +793,10 @@ def test_two_runs_never_overlap(checkout: Checkout, cluster: Cluster) -> None:
     first = checkout.start("cron")
     there = cluster.runner()
     by_cron, by_hand = checkout.call("cron"), checkout.call("now")
-    assert (by_cron.returncode, by_cron.stdout) == (FINE, "")
-    assert by_hand.returncode == BUSY and "busy: another run is at work" in by_hand.stdout
-    assert checkout.logged().count("busy: another run is at work") == 2
-    assert "a run is at work" in checkout.call("status").stdout
+    assert (by_cron.returncode, by_cron.stdout) == (OK, "")
+    assert by_hand.returncode == BUSY and "busy: another run is in progress" in by_hand.stdout
+    assert checkout.logged().count("busy: another run is in progress") == 2
+    assert "a run is in progress" in checkout.call("status").stdout
     assert cluster.calls() == ["runner.py --scheduler cluster --round r"]
     there.kill()
     first.wait(30)
@@ -786,31 +804,31 @@ def test_two_runs_never_overlap(checkout: Checkout, cluster: Cluster) -> None:
 
 
 @pytest.mark.ssh
-def test_a_runner_that_hangs_there_is_ended_there_too(checkout: Checkout, cluster: Cluster) -> None:
+def test_a_runner_that_hangs_there_is_stopped_there_too(checkout: Checkout, cluster: Cluster) -> None:
     set_up(checkout, cluster, ROUNDS="r s")
     checkout.change(QUEUE_LIMIT=2, GRACE=5)
     cluster.does(f"if sys.argv[-1] == 'r': {SLEEPS}")
     run = checkout.start("now")
     there = cluster.runner()
     out, _ = run.communicate(timeout=60)
-    assert checkout.steps()["queue r"] == "failed: ended, for it lasted too long", out
+    assert checkout.steps()["queue r"] == "failed: stopped at its time limit of 2 s", out
     assert checkout.steps()["queue s"].startswith("ok")
     assert dead(there)
     assert checkout.lock_is_free() and not checkout.left()
 
 
 @pytest.mark.ssh
-def test_a_host_that_hangs_is_given_up_with_all_children(checkout: Checkout, cluster: Cluster) -> None:
+def test_a_host_that_hangs_is_given_up_and_no_process_is_left(checkout: Checkout, cluster: Cluster) -> None:
     checkout.change(QUEUE_LIMIT=1, GRACE=1)
     (cluster.folder / "home/.bash_profile").write_text("trap '' TERM HUP\nwhile :; do sleep 1; done\n")
     assert checkout.call("now").returncode == TROUBLE
-    assert checkout.steps()["queue r"] == "failed: ended, for it lasted too long"
+    assert checkout.steps()["queue r"] == "failed: stopped at its time limit of 1 s"
     assert checkout.lock_is_free()
     wait_for(lambda: not [one for one in checkout.left() if one.name() in ("ssh", "timeout", "rsync")], "ssh is gone")
 
 
 @pytest.mark.parametrize("stubborn", [True, False], ids=["it ignores SIGTERM", "only its child does"])
-def test_a_step_that_hangs_at_home_ends_with_its_children(checkout: Checkout, stubborn: bool) -> None:
+def test_a_local_step_that_hangs_is_stopped_with_its_children(checkout: Checkout, stubborn: bool) -> None:
     checkout.change(RUN_LIMIT=2, GRACE=1)
     fill_in(checkout)
     (checkout.folder / "experiments/r").mkdir()
@@ -821,16 +839,14 @@ def test_a_step_that_hangs_at_home_ends_with_its_children(checkout: Checkout, st
     )
     assert checkout.call("cron").returncode == TROUBLE
     steps = checkout.steps()
-    assert steps["plots"].startswith("failed: ended")
-    assert steps["report r"] == "failed: there was no time left for it"
+    assert steps["plots"].startswith("failed: stopped at its time limit of ")
+    assert steps["report r"] == "failed: not started: the run has reached its time limit of 2 s"
     assert checkout.lock_is_free() and not checkout.left()
 
 
 @pytest.mark.ssh
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_run_that_is_interrupted_takes_its_children_along(
-    checkout: Checkout, cluster: Cluster, number: signal.Signals
-) -> None:
+def test_an_interrupted_run_stops_its_children(checkout: Checkout, cluster: Cluster, number: signal.Signals) -> None:
     cluster.does(SLEEPS)
     run = checkout.start("now")
     there = cluster.runner()
@@ -846,15 +862,15 @@ def test_a_run_that_is_interrupted_takes_its_children_along(
 @pytest.mark.ssh
 def test_a_shared_connection_stays_and_does_not_hold_the_lock(checkout: Checkout, cluster: Cluster) -> None:
     cluster.server.share()
-    assert checkout.call("now").returncode == FINE
+    assert checkout.call("now").returncode == OK
     master = cluster.server.ssh("-O", "check", host="cluster")
     assert "Master running" in master.stderr
     assert checkout.lock_is_free()
-    assert checkout.call("now").returncode == FINE
+    assert checkout.call("now").returncode == OK
     assert cluster.server.ssh("-O", "check", host="cluster").stderr == master.stderr
 
 
-def test_a_run_that_was_killed_leaves_no_lock_and_status_tells(checkout: Checkout) -> None:
+def test_a_killed_run_leaves_no_lock_and_status_reports_it(checkout: Checkout) -> None:
     fill_in(checkout)
     (checkout.folder / "experiments/r").mkdir()
     (checkout.folder / "analysis/plot_experiments.does").write_text(SLEEPS)
@@ -863,13 +879,13 @@ def test_a_run_that_was_killed_leaves_no_lock_and_status_tells(checkout: Checkou
     run.kill()
     run.wait()
     assert checkout.lock_is_free()
-    assert "it did not come to its end" in checkout.call("status").stdout
+    assert "the last run did not finish" in checkout.call("status").stdout
 
 
 # ---------------------------------------------------------------------------------------------- log and status
 
 
-def test_the_log_is_put_aside_when_it_is_large_and_few_are_kept(checkout: Checkout) -> None:
+def test_a_large_log_is_rotated_and_few_are_kept(checkout: Checkout) -> None:
     checkout.change(LOG_SIZE=300, OLD_LOGS=2)
     for _ in range(8):
         assert checkout.call("cron").returncode == USAGE
@@ -884,7 +900,7 @@ class Journal:
 
     checkout: Checkout
 
-    def tell(self, *lines: tuple[float, str]) -> None:
+    def write(self, *lines: tuple[float, str]) -> None:
         """Lines, each so many minutes ago."""
         self.checkout.log.parent.mkdir(exist_ok=True)
         form = "%Y-%m-%dT%H:%M:%SZ"
@@ -904,49 +920,51 @@ def journal(checkout: Checkout) -> Journal:
     return Journal(checkout)
 
 
-def test_status_tells_that_nothing_has_run_yet(journal: Journal) -> None:
-    journal.tell((1, "on: every 30 minutes"))
+def test_status_says_that_nothing_has_run_yet(journal: Journal) -> None:
+    journal.write((1, "on: every 30 minutes"))
     code, out = journal.status()
-    assert code == FINE and "last run: none yet" in out and str(journal.checkout.log) in out
+    assert code == OK and "last run: none yet" in out and str(journal.checkout.log) in out
 
 
-def test_status_tells_each_step_of_the_last_run(journal: Journal) -> None:
+def test_status_shows_each_step_of_the_last_run(journal: Journal) -> None:
     old = [(60, "begin: cron"), (60, "pull: failed, 1 s: away"), (60, "end: 1 failed")]
-    journal.tell(*old, (9, "begin: cron"), (8, "pull: ok, 3 s"), (7, "busy: another run"), (7, "end: fine, 4 s"))
+    journal.write(*old, (9, "begin: cron"), (8, "pull: ok, 3 s"), (7, "busy: another run"), (7, "end: ok, 4 s"))
     code, out = journal.status()
-    assert code == FINE
+    assert code == OK
     assert [line.split("Z ")[1] for line in out.splitlines() if line.startswith("  ")] == [
-        "begin: cron", "pull: ok, 3 s", "end: fine, 4 s",
+        "begin: cron", "pull: ok, 3 s", "end: ok, 4 s",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("ago", "end", "told"),
+    ("ago", "end", "message"),
     [
-        (5, "end: 1 failed or to be looked at, 4 s", "1 failed"),
-        (5, "pull: ok, 1 s", "it did not come to its end"),
-        (200, "end: fine, 4 s", "none since"),
+        (5, "end: 1 failed or need attention, 4 s", "1 failed"),
+        (5, "pull: ok, 1 s", "the last run did not finish"),
+        (200, "end: ok, 4 s", "no run since"),
     ],
 )
-def test_status_has_a_code_for_a_last_run_that_was_not_well(journal: Journal, ago: float, end: str, told: str) -> None:
-    journal.tell((ago, "begin: cron"), (ago, end))
+def test_status_has_a_code_for_a_last_run_that_did_not_succeed(
+    journal: Journal, ago: float, end: str, message: str
+) -> None:
+    journal.write((ago, "begin: cron"), (ago, end))
     code, out = journal.status()
-    assert code == TROUBLE and told in out
+    assert code == TROUBLE and message in out
 
 
-def test_status_tells_an_entry_that_was_edited_or_made_a_comment(journal: Journal) -> None:
+def test_status_recognises_an_entry_that_was_edited_or_commented_out(journal: Journal) -> None:
     file = journal.checkout.folder.parent / "entry"
     entry = file.read_text()
     file.write_text(entry.replace("*/30 * * * *", "3 4 * * 1-5"))
-    assert "at other times" in journal.status()[1]
+    assert "the schedule was edited" in journal.status()[1]
     file.write_text(entry.replace("*/30", "#*/30"))
     assert journal.status()[0] == OFF
 
 
 def test_the_next_run_is_at_the_next_half_hour(shared: Checkout) -> None:
     before = time.time()
-    told = shared.shell("next_run 30").decode().strip()
-    moment = calendar.timegm(time.strptime(told, "%Y-%m-%dT%H:%M:%SZ"))
+    text = shared.shell("next_run 30").decode().strip()
+    moment = calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ"))
     assert moment % 1800 == 0 and before < moment <= time.time() + 1800
 
 
@@ -958,10 +976,10 @@ def test_the_next_run_is_at_the_next_half_hour(shared: Checkout) -> None:
 def test_cron_fires_the_entry(minutely: Minutely) -> None:
     checkout = minutely.checkout
     wait_for(lambda: any(line.startswith("end:") for line in checkout.logged()), "cron has called it", 90)
-    assert checkout.call("off").returncode == FINE
+    assert checkout.call("off").returncode == OK
     wait_for(checkout.lock_is_free, "what cron has called ends")
     assert checkout.steps()["begin"] == "cron"
-    assert checkout.steps()["end"] == "fine", checkout.log.read_text()
+    assert checkout.steps()["end"] == "ok", checkout.log.read_text()
     assert checkout.calls()[:2] == ["plot_experiments.py --round r", "report.py --round r"]
     assert set(minutely.cluster.calls()) == {"runner.py --scheduler cluster --round r"}
     assert minutely.crontab() is None

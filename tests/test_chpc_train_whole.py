@@ -1,4 +1,4 @@
-"""From a round file to results, plots and a report at home, through nothing but chpc_train.sh: sshd, rsync, Slurm."""
+"""From a round file to local results, plots and a report by chpc_train.sh alone: sshd, rsync, Slurm."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ pytestmark = [pytest.mark.cluster, pytest.mark.ssh]
 
 CODE = ("runner.py", "train.py", "roundhouse", "studies", "templates", "analysis", "toolbox")
 
-# Learns a little. If asked, it is taken down after one epoch the first time, and wants to be started again.
+# Two epochs of training. With "in two", the first attempt is preempted after one epoch, and asks to be started again.
 PROGRAM = """\
 import json, os, sys
 place, whole = os.environ["ROUNDHOUSE_DIRECTORY"], sys.argv[1] == "whole" or bool(os.environ["ROUNDHOUSE_EARLIER"])
 epochs = [{"epoch": n, "stage": "train", "val_accuracy": 0.2 * n} for n in (1, 2)][: 2 if whole else 1]
-told = {"metric": "val_accuracy", "best": {"epoch": epochs[-1]["epoch"], "val_accuracy": epochs[-1]["val_accuracy"]},
-        "epochs": epochs, "final": {"test_accuracy": 0.4}}
-json.dump(told, open(place + "/metrics.json", "w"))
+metrics = {"metric": "val_accuracy", "best": {"epoch": epochs[-1]["epoch"], "val_accuracy": epochs[-1]["val_accuracy"]},
+           "epochs": epochs, "final": {"test_accuracy": 0.4}}
+json.dump(metrics, open(place + "/metrics.json", "w"))
 open(place + "/best.pth", "w").write("weights")
 sys.exit(0 if whole else 75)
 """
 
 
 class Both(Marked):
-    """A checkout at home and one on the cluster, of the same round."""
+    """A local checkout and one on the cluster, with the same round."""
 
     def __init__(self, folder: Path, server: SshServer) -> None:
         super().__init__()
@@ -71,16 +71,16 @@ class Both(Marked):
         )  # fmt: skip
 
     def states(self) -> dict[str, str]:
-        """As the records at home have it."""
+        """The states in the local records."""
         files = self.experiments.glob("**/status.json")
         return {str(file.parent.relative_to(self.experiments)): json.loads(file.read_text())["state"] for file in files}
 
 
 def check_out(folder: Path) -> None:
-    """The repository's code, with nothing that was run in it."""
+    """The repository's code, without anything that was run in it."""
     for name in ("rounds", "sites", "experiments"):
         (folder / name).mkdir(parents=True)
-    skipped = shutil.ignore_patterns("experiment_*", "logs", "cluster.env")  # compiled code saves compiling it anew
+    skipped = shutil.ignore_patterns("experiment_*", "logs", "cluster.env")  # compiled code is copied, to save time
     for name in CODE:
         if (REPOSITORY / name).is_dir():
             shutil.copytree(REPOSITORY / name, folder / name, ignore=skipped)
@@ -92,7 +92,7 @@ def check_out(folder: Path) -> None:
 @pytest.fixture
 def both(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[Both]:
     require_ssh()
-    # What a login shell finds there: the cluster's settings, and no variable of the tests' own environment.
+    # A login shell there has the cluster's settings, and no variable of the environment of the tests.
     server = SshServer(tmp_path / "sshd", environment={"SLURM_CONF": slurm_cluster.env["SLURM_CONF"]})
     made = Both(tmp_path, server)
     try:
@@ -104,7 +104,7 @@ def both(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[Both]:
         made.kill()
 
 
-def test_a_round_is_queued_resumed_completed_and_shown_at_home_by_runs_of_chpc_train_alone(
+def test_a_round_is_queued_resumed_completed_and_reported_by_chpc_train_alone(
     both: Both, slurm_cluster: SlurmCluster
 ) -> None:
     runs: list[str] = []
@@ -133,13 +133,11 @@ def test_a_round_is_queued_resumed_completed_and_shown_at_home_by_runs_of_chpc_t
     page = (results / "report/index.html").read_text()
     assert "second" in page and "completed" in page
     log = (both.home / "toolbox/logs/chpc_train.log").read_text()
-    assert len(re.findall(r"(?m) end: fine, ", log)) == len(runs) + 1
+    assert len(re.findall(r"(?m) end: ok, ", log)) == len(runs) + 1
     assert not list(both.home.parent.glob("**/pwned"))
 
 
-def test_a_full_disk_on_the_cluster_is_told_loses_nothing_and_is_got_over(
-    both: Both, slurm_cluster: SlurmCluster
-) -> None:
+def test_a_full_disk_on_the_cluster_is_reported_and_loses_nothing(both: Both, slurm_cluster: SlurmCluster) -> None:
     with small_disk(both.there / "experiments", "2m"):
         ballast = fill(both.there / "experiments")
         full = both.call("now")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rounds_for_tests import REPOSITORY, Rounds, rounds  # noqa: F401
+from rounds_for_tests import Rounds, rounds  # noqa: F401
 from small_task import SETTINGS, SmallTask, train
 
 from analysis.round_summary import counts, summaries_of
@@ -28,9 +28,7 @@ from roundhouse.model.halving import judged, pause_at
 from roundhouse.model.plan import Action, Inputs, State, Verb
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import record
-
-sys.path.append(str(REPOSITORY / "toolbox"))
-from weekly_summary import events_of  # noqa: E402
+from toolbox.weekly.history import events_of
 
 PER = Halving("loss", "min", 10, 0.5)
 
@@ -292,7 +290,7 @@ def test_half_of_a_round_is_pruned_at_each_rung_and_what_is_chosen_from_it_is_of
     entries = {one.path: one for one in found.entries}
     assert entries["s/3/0"].state is State.PRUNED
     assert counts(summaries_of(found)[0]) == {State.COMPLETED: 3, State.PRUNED: 2}
-    assert [event.kind for event in events_of(entries["s/2/0"])] == ["begun", "pruned"], "a pause is no requeueing"
+    assert [event.kind for event in events_of(entries["s/2/0"])] == ["started", "pruned"], "a pause is no requeueing"
     assert rounds.call("--archive").returncode == 0, "a pruned experiment is over"
     assert "Pruned early" in (rounds.analysis / "experiment_r/README.md").read_text()
     assert rounds.states()["s/3/0"] == "pruned"

@@ -1,4 +1,4 @@
-"""toolbox/rsync.sh against a real sshd: what a pull brings home, what it leaves alone, and how it fails."""
+"""toolbox/rsync.sh with a real sshd: what a pull copies, what it leaves unchanged, and how it fails."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ ODD = 'it\'s "odd" $(touch pwned) `touch pwned` & ; \\ *'
 BIG = os.urandom(3 << 20)
 NOW = 1_700_000_000_000_000_000
 
-# They stand before the real ones on PATH. What was transferred is written down; and a test may have it slow, or have no
-# patience with a host that is silent.
+# They come before the real ones on PATH. They log what was transferred; a test may make them slow, or impatient with a
+# silent host.
 RSYNC = """\
 #!/bin/sh
 exec {rsync} --log-file={log} --log-file-format='%i %b %n' ${{SLOW:+--bwlimit=$SLOW}} "$@"
@@ -40,7 +40,7 @@ exec {ssh} ${{IMPATIENT:+-o ServerAliveInterval=1 -o ServerAliveCountMax=1}} "$@
 
 @dataclass
 class Far:
-    """A checkout on the cluster, a folder of experiments here, and toolbox/rsync.sh between them."""
+    """A checkout on the cluster, a local folder of experiments, and toolbox/rsync.sh between them."""
 
     server: SshServer
     folder: Path
@@ -53,7 +53,7 @@ class Far:
         self.settle(self.name)
 
     def settle(self, name: str, **settings: str) -> None:
-        """The checkout there is called so from now on."""
+        """Give the checkout there this name from now on."""
         self.name = name
         (self.experiments / "r").mkdir(parents=True)
         (self.folder / name / "runner.py").touch()
@@ -72,7 +72,7 @@ class Far:
         return self.folder / "rsync.log"
 
     def command(self, name: str, program: str) -> None:
-        """A program of the test's own, before that of the same name."""
+        """A program of the test's own, found before others of that name."""
         path = self.folder / "commands" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(program)
@@ -103,7 +103,7 @@ class Far:
         )  # fmt: skip
 
     def start(self, *options: str, **env: str) -> subprocess.Popen[str]:
-        """A pull that goes on while the test does."""
+        """A pull that runs while the test continues."""
         return subprocess.Popen(
             self.argv(*options), cwd=self.folder, env={**self.env, **env}, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -116,7 +116,7 @@ class Far:
         return {line[5]: int(line[4]) for line in lines if len(line) == 6 and line[3].startswith(">f")}
 
     def begun(self, name: str) -> Callable[[], object]:
-        """Whether half of a file, or less, is here and grows."""
+        """Whether a part of this file has arrived."""
         inside = self.home / "r" / ".pull"
         return lambda: any(path.stat().st_size > 100_000 for path in inside.glob(f".{name}.*"))
 
@@ -141,7 +141,7 @@ def far(ssh_server: SshServer, tmp_path: Path) -> Far:
 # ---------------------------------------------------------------------------------------------- what arrives
 
 
-def test_a_pull_brings_the_records_as_they_are_there(far: Far) -> None:
+def test_a_pull_copies_the_records_as_they_are_there(far: Far) -> None:
     far.there("d/0/attempts/1/metrics.json", "{}")
     far.there("d/0/status.json", "state")
     (far.experiments / "r/d/0/metrics.json").symlink_to("attempts/1/metrics.json")
@@ -190,7 +190,7 @@ def test_a_file_replaced_by_one_of_equal_size_within_the_same_second_is_pulled(f
         ("all", {"out.log", "best.pth", "paraphraser.pth", "checkpoint.pth", "checkpoint.pth.damaged"}),
     ],
 )
-def test_weights_come_only_when_asked_for(far: Far, what: str, expected: set[str]) -> None:
+def test_weights_are_pulled_only_on_request(far: Far, what: str, expected: set[str]) -> None:
     for name in ("out.log", "best.pth", "paraphraser.pth", "checkpoint.pth", "checkpoint.pth.damaged"):
         far.there(f"d/0/attempts/1/{name}")
     (far.experiments / "r/d/0/best.pth").symlink_to("attempts/1/best.pth")
@@ -201,14 +201,14 @@ def test_weights_come_only_when_asked_for(far: Far, what: str, expected: set[str
     assert far.at_home("model.pth/0/out.log").exists()
 
 
-def test_the_settings_say_which_weights_come(far: Far) -> None:
+def test_the_settings_say_which_weights_are_pulled(far: Far) -> None:
     far.server.set(REMOTE=str(far.folder / far.name), ROUNDS="r", CHECKPOINTS="best")
     far.there("d/0/best.pth")
     far.pull()
     assert far.at_home("d/0/best.pth").exists()
 
 
-def test_drafts_locks_and_copies_of_the_code_stay_there(far: Far) -> None:
+def test_drafts_locks_and_copies_of_the_code_are_not_pulled(far: Far) -> None:
     far.there("d/0/.draft-1234")
     far.there("d/0/.x.lock")
     far.there("d/0/.rsync-partial/out.log")
@@ -219,14 +219,14 @@ def test_drafts_locks_and_copies_of_the_code_stay_there(far: Far) -> None:
     assert [path.name for path in far.home.rglob("*") if path.is_file()] == ["out.log"]
 
 
-def test_a_link_that_leads_out_of_the_round_stays_there(far: Far) -> None:
+def test_a_link_that_leads_out_of_the_round_is_not_pulled(far: Far) -> None:
     (far.experiments / "r/passwords").symlink_to("/etc/passwd")
     (far.experiments / "r/above").symlink_to("../../..")
     assert far.pull().returncode == PULLED
     assert list(far.at_home("").iterdir()) == []
 
 
-def test_an_end_is_put_in_place_after_the_results_and_the_view_last(far: Far) -> None:
+def test_an_end_is_placed_after_the_results_and_the_view_last(far: Far) -> None:
     for name in ("history.json", "status.json", "attempts/1/result.json", "attempts/1/outputs.npz", "config.yaml"):
         far.there(f"d/0/{name}")
     far.command("mv", f'#!/bin/sh\necho "${{4##*/}}" >>{far.folder}/order\nexec {shutil.which("mv")} "$@"\n')
@@ -237,7 +237,7 @@ def test_an_end_is_put_in_place_after_the_results_and_the_view_last(far: Far) ->
     assert order[4:] == ["status.json"]
 
 
-def test_an_experiment_pulled_while_it_runs_and_after_it_was_folded_reads_as_it_does_there(
+def test_an_experiment_pulled_while_it_runs_and_after_it_was_compacted_reads_as_it_does_there(
     far: Far, rounds: Rounds
 ) -> None:
     waits = 'touch "$0/runs"; while [ ! -e "$0/go" ]; do sleep 0.05; done'
@@ -257,7 +257,7 @@ def test_an_experiment_pulled_while_it_runs_and_after_it_was_folded_reads_as_it_
     assert pulled.notes == there.notes
 
 
-def test_without_an_option_it_pulls_the_rounds_of_the_settings_into_the_checkout_it_lies_in(far: Far) -> None:
+def test_without_an_option_it_pulls_the_rounds_of_the_settings_into_its_own_checkout(far: Far) -> None:
     checkout = far.folder / ODD
     shutil.copytree(REPOSITORY / "toolbox", checkout / "toolbox", ignore=shutil.ignore_patterns("cluster.env", "logs"))
     far.server.set(REMOTE=str(far.folder / far.name), ROUNDS="r s")
@@ -268,7 +268,7 @@ def test_without_an_option_it_pulls_the_rounds_of_the_settings_into_the_checkout
     assert (checkout / "experiments/s/e/out.log").read_text() == "s"
 
 
-def test_a_round_that_was_archived_here_is_not_brought_back(far: Far) -> None:
+def test_a_round_that_is_archived_locally_is_not_pulled(far: Far) -> None:
     checkout = far.folder / "checkout"
     shutil.copytree(REPOSITORY / "toolbox", checkout / "toolbox", ignore=shutil.ignore_patterns("cluster.env", "logs"))
     (checkout / "analysis/experiment_r/experiments").mkdir(parents=True)
@@ -276,7 +276,7 @@ def test_a_round_that_was_archived_here_is_not_brought_back(far: Far) -> None:
     done = subprocess.run(
         [checkout / "toolbox" / "rsync.sh"], env=far.env, check=True, timeout=60, capture_output=True, text=True
     )
-    assert done.stdout == "r: archived here: not pulled\n"
+    assert done.stdout == "r: skipped, archived locally\n"
     assert not (checkout / "experiments").exists()
 
 
@@ -293,7 +293,7 @@ def test_names_with_spaces_quotes_and_commands_are_taken_literally(far: Far) -> 
     assert not (Path.home() / "pwned").exists()
 
 
-def test_the_folder_may_be_counted_from_the_home_folder_there(far: Far) -> None:
+def test_the_folder_may_be_relative_to_the_home_folder_there(far: Far) -> None:
     folder = os.path.relpath(far.folder / far.name, Path.home())
     far.there("out.log")
     for name in (folder, f"~/{folder}"):
@@ -302,10 +302,10 @@ def test_the_folder_may_be_counted_from_the_home_folder_there(far: Far) -> None:
     assert far.at_home("out.log").exists()
 
 
-# ---------------------------------------------------------------------------------------------- what is left alone
+# ---------------------------------------------------------------------------------------------- what
 
 
-def test_nothing_is_deleted_here_because_it_is_missing_there(far: Far) -> None:
+def test_no_local_file_is_deleted_because_it_is_missing_there(far: Far) -> None:
     far.there("d/0/out.log")
     far.pull()
     far.here("d/0/notes.txt")
@@ -315,7 +315,7 @@ def test_nothing_is_deleted_here_because_it_is_missing_there(far: Far) -> None:
 
 
 @pytest.mark.parametrize("later", [1, 300_000_000, 3_600_000_000_000], ids=["1 ns", "0.3 s", "1 hour"])
-def test_what_is_newer_here_is_kept_and_named_and_the_rest_arrives(far: Far, later: int) -> None:
+def test_a_newer_local_file_is_kept_and_named_and_the_others_arrive(far: Far, later: int) -> None:
     far.there("d/0/status.json", "as there", NOW)
     far.there("d/0/out.log")
     far.here("d/0/status.json", "mine", NOW + later)
@@ -327,7 +327,7 @@ def test_what_is_newer_here_is_kept_and_named_and_the_rest_arrives(far: Far, lat
     assert far.at_home("d/0/out.log").read_text() == "as there"
 
 
-def test_what_was_kept_is_pulled_once_it_is_newer_there(far: Far) -> None:
+def test_a_kept_file_is_pulled_once_it_is_newer_there(far: Far) -> None:
     far.there("d/0/status.json")
     far.here("d/0/status.json", "mine", NOW + 5)
     assert far.pull().returncode == KEPT
@@ -336,7 +336,7 @@ def test_what_was_kept_is_pulled_once_it_is_newer_there(far: Far) -> None:
     assert far.at_home("d/0/status.json").read_text() == "completed"
 
 
-def test_what_differs_and_is_just_as_old_is_kept(far: Far) -> None:
+def test_a_local_file_that_differs_and_is_as_old_is_kept(far: Far) -> None:
     far.there("d/0/out.log", "as there")
     far.here("d/0/out.log", "as here, and longer")
     assert far.pull().returncode == KEPT
@@ -350,7 +350,7 @@ def test_of_many_kept_files_the_first_are_named(far: Far) -> None:
     assert one_line(far.pull().stderr).endswith("and 3 more")
 
 
-def test_what_was_only_touched_here_is_no_difference(far: Far) -> None:
+def test_a_file_that_was_only_touched_locally_is_no_difference(far: Far) -> None:
     far.there("d/0/out.log")
     far.pull()
     os.utime(far.at_home("d/0/out.log"))
@@ -386,7 +386,7 @@ def test_a_link_follows_the_newer_one_there(far: Far) -> None:
 # ---------------------------------------------------------------------------------------------- ways to the host
 
 
-def test_it_goes_through_a_jump_host_with_a_key_that_only_an_agent_has(far: Far) -> None:
+def test_it_passes_a_jump_host_with_a_key_that_only_an_agent_has(far: Far) -> None:
     far.server.set(REMOTE=str(far.folder / far.name), ROUNDS="r", HOST="inner")
     far.there("out.log")
     with far.server.agent() as env:
@@ -423,7 +423,7 @@ def test_settings_of_the_host_that_are_meant_for_a_terminal_do_no_harm(far: Far)
 
 
 AWAY_BECAUSE: list[tuple[str, Callable[[SshServer], object], str]] = [
-    ("stopped", SshServer.stop, "away"),
+    ("stopped", SshServer.stop, "is down"),
     ("unknown", SshServer.forget_host, "fingerprint"),
     ("changed", SshServer.new_host_key, "another host key"),
     ("denied", SshServer.deny, "does not accept your key"),
@@ -432,22 +432,22 @@ AWAY_BECAUSE: list[tuple[str, Callable[[SshServer], object], str]] = [
 
 
 @pytest.mark.parametrize(
-    ("change", "told"), [case[1:] for case in AWAY_BECAUSE], ids=[case[0] for case in AWAY_BECAUSE]
+    ("change", "message"), [case[1:] for case in AWAY_BECAUSE], ids=[case[0] for case in AWAY_BECAUSE]
 )
-def test_a_host_that_lets_nobody_in_is_one_line_and_nothing_happens(
-    far: Far, change: Callable[[SshServer], object], told: str
+def test_a_host_that_refuses_the_connection_is_one_line_and_nothing_changes(
+    far: Far, change: Callable[[SshServer], object], message: str
 ) -> None:
     far.there("out.log")
     change(far.server)
     done = far.pull()
     assert done.returncode == AWAY
-    assert told in one_line(done.stderr)
+    assert message in one_line(done.stderr)
     assert done.stdout == ""
     assert not far.home.exists()
 
 
 @pytest.mark.parametrize("name", ["/no such folder", "--no-such-folder", "~no such user/folder"])
-def test_a_folder_that_is_not_there_is_a_mistake_of_the_settings(far: Far, name: str) -> None:
+def test_a_missing_folder_is_a_mistake_in_the_settings(far: Far, name: str) -> None:
     far.server.set(REMOTE=name, ROUNDS="r")
     done = far.pull()
     assert done.returncode == USAGE
@@ -455,14 +455,14 @@ def test_a_folder_that_is_not_there_is_a_mistake_of_the_settings(far: Far, name:
     assert str(far.server.settings) in done.stderr
 
 
-def test_a_folder_that_is_no_checkout_is_a_mistake_of_the_settings(far: Far) -> None:
+def test_a_folder_that_is_no_checkout_is_a_mistake_in_the_settings(far: Far) -> None:
     (far.folder / far.name / "runner.py").unlink()
     done = far.pull()
     assert done.returncode == USAGE
     assert "no checkout of Roundhouse" in one_line(done.stderr)
 
 
-def test_a_round_that_nobody_knows_there_is_told_and_the_others_are_pulled(far: Far) -> None:
+def test_a_round_that_is_unknown_there_is_reported_and_the_others_are_pulled(far: Far) -> None:
     far.there("out.log")
     done = far.pull("--round", "nosuch", "--round", "r")
     assert done.returncode == PART
@@ -470,24 +470,24 @@ def test_a_round_that_nobody_knows_there_is_told_and_the_others_are_pulled(far: 
     assert done.stdout == "r: new or changed files: 1\n"
 
 
-def test_a_round_that_was_archived_there_is_told_with_where_it_lies(far: Far) -> None:
+def test_a_round_that_was_archived_there_is_reported_with_its_folder(far: Far) -> None:
     (far.folder / far.name / "analysis/experiment_old/experiments").mkdir(parents=True)
     done = far.pull("--round", "old")
     assert (done.returncode, done.stderr) == (PULLED, "")
     assert "archived on cluster" in done.stdout and "analysis/experiment_old/experiments" in done.stdout
 
 
-def test_a_round_that_has_not_begun_there_is_told_and_the_others_are_pulled(far: Far) -> None:
+def test_a_round_that_has_not_begun_there_is_reported_and_the_others_are_pulled(far: Far) -> None:
     far.there("out.log")
     (far.folder / far.name / "rounds").mkdir()
     (far.folder / far.name / "rounds/later.yaml").touch()
     done = far.pull("--round", "later", "--round", "r")
     assert (done.returncode, done.stderr) == (PULLED, "")
-    assert done.stdout == "later: not begun on cluster\nr: new or changed files: 1\n"
+    assert done.stdout == "later: no records on cluster yet\nr: new or changed files: 1\n"
     assert not (far.home / "later").exists()
 
 
-def test_a_host_without_rsync_is_told(far: Far) -> None:
+def test_a_host_without_rsync_is_reported(far: Far) -> None:
     far.server.environment = {"PATH": str(far.folder / "nothing")}
     (far.folder / "nothing").mkdir()
     (far.folder / "nothing/sh").symlink_to("/bin/sh")
@@ -501,15 +501,17 @@ def test_a_host_without_rsync_is_told(far: Far) -> None:
 
 
 @pytest.mark.parametrize("fault", ["cut", "stop"])
-def test_a_connection_that_is_cut_midway_leaves_nothing_half_and_goes_on_there(far: Far, fault: str) -> None:
+def test_a_connection_that_is_cut_midway_leaves_no_partial_file_and_the_next_pull_continues(
+    far: Far, fault: str
+) -> None:
     big = far.there("outputs.npz", BIG)
     far.there("status.json", "completed")
     process = far.start(SLOW="1000")
     wait_for(far.begun("outputs.npz"), "half of it is here")
     getattr(far.server, fault)()
-    code, told = finish(process)
+    code, output = finish(process)
     assert code == PART
-    assert "cluster" in one_line(told)
+    assert "cluster" in one_line(output)
     assert {path.name for path in far.at_home("").iterdir()} == {".pull"}
     if fault == "stop":
         far.server.start()
@@ -526,21 +528,21 @@ def test_after_a_cut_the_other_rounds_are_left_for_the_next_pull(far: Far) -> No
     process = far.start("--round", "r", "--round", "s", SLOW="1000")
     wait_for(far.begun("outputs.npz"), "half of it is here")
     far.server.stop()
-    code, told = finish(process)
+    code, output = finish(process)
     assert code == PART
-    one_line(told)
+    one_line(output)
     assert not (far.home / "s").exists()
 
 
-def test_a_connection_that_says_nothing_any_more_is_ended(far: Far) -> None:
+def test_a_connection_that_becomes_silent_is_closed(far: Far) -> None:
     far.there("outputs.npz", BIG)
     process = far.start(SLOW="1000", IMPATIENT="yes")
     wait_for(far.begun("outputs.npz"), "half of it is here")
     for connection in far.server.connections():
         connection.send_signal(signal.SIGSTOP)
-    code, told = finish(process)
+    code, output = finish(process)
     assert code == PART
-    one_line(told)
+    one_line(output)
 
 
 def test_an_older_file_stays_whole_while_its_successor_arrives(far: Far) -> None:
@@ -555,16 +557,16 @@ def test_an_older_file_stays_whole_while_its_successor_arrives(far: Far) -> None
     assert far.at_home("outputs.npz").read_text() == "old"
 
 
-def test_a_file_that_goes_away_there_meanwhile_is_no_error(far: Far) -> None:
+def test_a_file_that_is_removed_there_meanwhile_is_no_error(far: Far) -> None:
     far.there("a", BIG)
-    away = far.there("z")
+    removed = far.there("z")
     process = far.start(SLOW="2000")
     wait_for(far.begun("a"), "the first is on its way")
-    away.unlink()
+    removed.unlink()
     assert finish(process) == (PULLED, "r: new or changed files: 1\n")
 
 
-def test_a_full_disk_here_is_one_line_and_the_next_pull_completes(far: Far) -> None:
+def test_a_full_local_disk_is_one_line_and_the_next_pull_completes(far: Far) -> None:
     far.there("outputs.npz", BIG)
     far.there("status.json", "completed")
     with small_disk(far.home, "5M"):
@@ -588,8 +590,8 @@ def test_a_disk_without_room_for_a_folder_is_one_line(far: Far) -> None:
     assert "r:" in one_line(done.stderr)
 
 
-def test_what_cannot_be_read_there_is_told_and_the_rest_arrives(far: Far) -> None:
-    # Root reads everything, so the file system is played by rsync's own words and code.
+def test_an_unreadable_file_there_is_reported_and_the_others_arrive(far: Far) -> None:
+    # Root can read every file, so rsync's error output and exit code are simulated.
     far.there("out.log")
     said = 'rsync: [sender] send_files failed to open "x": Permission denied (13)'
     far.command("rsync", f"#!/bin/sh\n{shutil.which('rsync')} \"$@\"\necho '{said}' >&2\nexit 23\n")
@@ -599,7 +601,7 @@ def test_what_cannot_be_read_there_is_told_and_the_rest_arrives(far: Far) -> Non
     assert far.at_home("out.log").exists()
 
 
-def test_two_pulls_of_a_round_do_not_meet(far: Far) -> None:
+def test_two_pulls_of_a_round_exclude_each_other(far: Far) -> None:
     far.there("out.log")
     far.at_home("").mkdir(parents=True)
     held = os.open(far.at_home(""), os.O_RDONLY)
@@ -609,7 +611,7 @@ def test_two_pulls_of_a_round_do_not_meet(far: Far) -> None:
     finally:
         os.close(held)
     assert done.returncode == PART
-    assert "another pull is at work" in one_line(done.stderr)
+    assert "another pull is in progress" in one_line(done.stderr)
     assert far.pull().returncode == PULLED
 
 
@@ -624,7 +626,7 @@ def test_two_pulls_of_a_round_do_not_meet(far: Far) -> None:
     ],
     ids=" ".join,
 )  # fmt: skip
-def test_a_wrong_option_is_one_line_and_nothing_happens(far: Far, options: list[str]) -> None:
+def test_a_wrong_option_is_one_line_and_nothing_changes(far: Far, options: list[str]) -> None:
     far.there("out.log")
     done = far.pull(*options) if "--to" not in options else subprocess.run(
         [str(REPOSITORY / "toolbox/rsync.sh"), *options], env=far.env, check=False, capture_output=True, text=True
@@ -635,8 +637,8 @@ def test_a_wrong_option_is_one_line_and_nothing_happens(far: Far, options: list[
     assert not list(far.folder.rglob("pwned"))
 
 
-def test_help_tells_every_exit_code() -> None:
-    told = subprocess.run([REPOSITORY / "toolbox/rsync.sh", "--help"], check=True, capture_output=True, text=True)
+def test_help_names_every_exit_code() -> None:
+    done = subprocess.run([REPOSITORY / "toolbox/rsync.sh", "--help"], check=True, capture_output=True, text=True)
     for code in (PULLED, PART, USAGE, KEPT, AWAY):
-        assert f"\n  {code}  " in told.stdout
+        assert f"\n  {code}  " in done.stdout
     assert stat.S_IMODE((REPOSITORY / "toolbox/rsync.sh").stat().st_mode) & 0o111

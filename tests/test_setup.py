@@ -1,4 +1,4 @@
-"""`toolbox/setup.sh` without --data: an account is set up and looked at, and a look changes nothing."""
+"""`toolbox/setup.sh` without --data: an account is set up and checked, and a check changes nothing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def repository(tmp_path: Path) -> Path:
 def run_setup(
     repository: Path, *options: str, path: str = "", own: bool = True, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """The script as a person calls it; `own`: with $PYTHON. Never with a traceback."""
+    """The script as a user calls it; `own`: with $PYTHON. Never with a traceback."""
     outside = {key: value for key, value in os.environ.items() if key not in ("PYTHON", "PYTHONDONTWRITEBYTECODE")}
     env = {**outside, **({"PYTHON": sys.executable} if own else {}), **({"PATH": path} if path else {}), **more}
     done = subprocess.run(
@@ -57,7 +57,7 @@ def run_setup(
 
 
 def lines(done: subprocess.CompletedProcess[str], what: str) -> list[str]:
-    """What was told of one thing: `ok ...`, `missing ...`."""
+    """The lines about one thing: `ok ...`, `missing ...`."""
     split = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
     return [f"{verdict} {rest.removeprefix(f'{what}: ')}" for verdict, rest in split if rest.startswith(f"{what}: ")]
 
@@ -65,37 +65,31 @@ def lines(done: subprocess.CompletedProcess[str], what: str) -> list[str]:
 # ---------------------------------------------------------------------------------------------- the script
 
 
-def test_the_script_is_clean() -> None:
-    if shutil.which("shellcheck") is None:
-        pytest.skip("shellcheck is not installed")
-    subprocess.run(["shellcheck", "-x", "toolbox/setup.sh"], cwd=REPOSITORY, check=True)
-
-
-def test_help_tells_options_and_exit_codes(repository: Path) -> None:
+def test_help_names_options_and_exit_codes(repository: Path) -> None:
     done = run_setup(repository, "--help")
     assert done.returncode == 0
-    for told in ("--check", "--site NAME", "--data NAME", "\n  0  ", "\n  1  ", "\n  2  "):
-        assert told in done.stdout
+    for text in ("--check", "--site NAME", "--data NAME", "\n  0  ", "\n  1  ", "\n  2  "):
+        assert text in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--chek"], "unknown option --chek"),
         (["here"], "unknown option here"),
         (["--site"], "--site needs a name"),
-        (["--to", "x"], "--to goes with --data"),
+        (["--to", "x"], "--to requires --data"),
         (["--check", "--site", ""], "--site needs a name"),
     ],
 )
-def test_a_command_that_makes_no_sense_is_refused(repository: Path, options: list[str], told: str) -> None:
+def test_wrong_options_are_refused(repository: Path, options: list[str], message: str) -> None:
     done = run_setup(repository, *options)
     assert done.returncode == 2
-    assert told in done.stderr
+    assert message in done.stderr
     assert done.stdout == ""
 
 
-def test_a_good_account_is_told_line_by_line_and_nothing_is_changed(repository: Path) -> None:
+def test_a_good_account_is_reported_line_by_line_and_nothing_is_changed(repository: Path) -> None:
     before = snapshot(repository), sorted(map(str, repository.rglob("*")))
     done = run_setup(repository, "--check")
     assert (done.returncode, done.stderr) == (0, "")
@@ -109,14 +103,14 @@ def test_a_good_account_is_told_line_by_line_and_nothing_is_changed(repository: 
     assert (snapshot(repository), sorted(map(str, repository.rglob("*")))) == before
 
 
-def test_pytorch_is_told_but_not_loaded() -> None:
+def test_pytorch_is_reported_but_not_loaded() -> None:
     code = "import sys; from roundhouse.doctor import checks; checks.main([]); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
     assert " PyTorch: 2" in done.stdout
 
 
-def test_without_an_environment_what_needs_no_package_is_looked_at(repository: Path, tmp_path: Path) -> None:
+def test_without_an_environment_the_checks_run_that_need_no_package(repository: Path, tmp_path: Path) -> None:
     path = fake_command(tmp_path, "python3", f'exec {sys.executable} -SE "$@"')
     done = run_setup(repository, "--check", own=False, path=path)
     assert (done.returncode, done.stderr) == (1, "")
@@ -127,17 +121,15 @@ def test_without_an_environment_what_needs_no_package_is_looked_at(repository: P
     assert not (repository / ".venv").exists()
 
 
-def test_a_python_that_is_too_old_is_told_first(repository: Path, tmp_path: Path) -> None:
+def test_a_python_that_is_too_old_is_reported_first(repository: Path, tmp_path: Path) -> None:
     path = fake_command(tmp_path, "python3", "exit 1")
     done = run_setup(repository, "--check", own=False, path=path)
     assert done.returncode == 1
-    assert done.stdout.startswith("missing  Python: python3 is not there, or older than 3.10")
+    assert done.stdout.startswith("missing  Python: python3 does not exist or is older than 3.10")
     assert len(done.stdout.splitlines()) == 1
 
 
-def test_an_environment_that_is_not_there_is_made_and_one_that_is_there_is_left(
-    repository: Path, tmp_path: Path
-) -> None:
+def test_a_missing_environment_is_created_and_an_existing_one_is_left(repository: Path, tmp_path: Path) -> None:
     packages = sysconfig.get_paths()["purelib"]
     make = (
         f'echo "$@" >> "{tmp_path}/made"\n{sys.executable} -m venv --without-pip .venv\n'
@@ -151,23 +143,23 @@ def test_an_environment_that_is_not_there_is_made_and_one_that_is_there_is_left(
     assert (tmp_path / "made").read_text() == "install\n"
 
 
-def test_an_environment_that_cannot_be_made_is_told(repository: Path, tmp_path: Path) -> None:
+def test_an_environment_that_cannot_be_created_is_reported(repository: Path, tmp_path: Path) -> None:
     done = run_setup(repository, own=False, path=fake_command(tmp_path, "make", "echo no network >&2; exit 2"))
     assert done.returncode == 2
-    assert done.stderr.endswith("make install did not succeed: see above, then call this again\n")
+    assert done.stderr.endswith("make install failed: see above, fix it, and call this again\n")
 
 
-def test_a_folder_that_cannot_be_written_is_told(repository: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(repository: Path) -> None:
     with read_only(repository / "experiments"):
         done = run_setup(repository, "--check")
     assert done.returncode == 1
-    (told,) = lines(done, "experiments")
-    assert told.startswith(f"missing {repository}/experiments cannot be written: ")
+    (line,) = lines(done, "experiments")
+    assert line.startswith(f"missing {repository}/experiments cannot be written: ")
 
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """By its permissions; for root, who heeds none, by a disk that is mounted so."""
+    """By its permissions; for root, who ignores them, by a disk that is mounted read-only."""
     if os.geteuid() != 0:
         folder.chmod(0o555)
         try:
@@ -180,7 +172,7 @@ def read_only(folder: Path) -> Iterator[None]:
         yield
 
 
-def test_a_folder_that_is_not_there_is_told_and_not_made(repository: Path) -> None:
+def test_a_missing_folder_is_reported_and_not_created(repository: Path) -> None:
     (repository / "experiments").rmdir()
     done = run_setup(repository, "--check")
     assert done.returncode == 1
@@ -189,7 +181,7 @@ def test_a_folder_that_is_not_there_is_told_and_not_made(repository: Path) -> No
     assert "leads nowhere" in lines(run_setup(repository, "--check"), "experiments")[0]
 
 
-def test_a_site_may_be_named_and_one_that_is_not_there_is_told_once(repository: Path) -> None:
+def test_a_site_may_be_named_and_a_missing_one_is_reported_once(repository: Path) -> None:
     (repository / "sites/other.yaml").write_text("scheduler: local\npython: /nowhere/python\n")
     done = run_setup(repository, "--check", "--site", "other")
     assert done.returncode == 0
@@ -212,23 +204,23 @@ def test_a_data_set_that_a_round_needs_is_named_with_the_rounds_that_need_it(rep
         shutil.copy(REPOSITORY / f"rounds/{name}.yaml", repository / "rounds")
     done = run_setup(repository, "--check")
     assert done.returncode == 0, "other rounds can run"
-    told = lines(done, "rounds")
-    assert told[0].startswith("ok all experiments can start in quickstart")
-    (svhn,) = [line for line in told if "'svhn'" in line]
+    found = lines(done, "rounds")
+    assert found[0].startswith("ok all experiments can start in quickstart")
+    (svhn,) = [line for line in found if "'svhn'" in line]
     assert svhn.startswith("warning in charlie, control: ") and "toolbox/setup.sh --data svhn" in svhn
 
 
-def test_a_round_file_with_a_mistake_is_told(repository: Path) -> None:
+def test_a_round_file_with_a_mistake_is_reported(repository: Path) -> None:
     (repository / "rounds/wrong.yaml").write_text("round: other\n")
-    (told,) = [line for line in lines(run_setup(repository, "--check"), "rounds") if "in wrong: " in line]
-    assert told.startswith("warning ")
+    (line,) = [line for line in lines(run_setup(repository, "--check"), "rounds") if "in wrong: " in line]
+    assert line.startswith("warning ")
 
 
 # ---------------------------------------------------------------------------------------------- schedulers
 
 
 @pytest.mark.cluster
-def test_a_cluster_that_answers_and_its_partition_are_told(repository: Path, slurm_cluster: SlurmCluster) -> None:
+def test_a_cluster_that_answers_and_its_partition_are_reported(repository: Path, slurm_cluster: SlurmCluster) -> None:
     env = {"SLURM_CONF": slurm_cluster.env["SLURM_CONF"]}
     site = repository / "sites/here.yaml"
     site.write_text('hosts: ["*"]\nscheduler: slurm\nqueue: main\n')
@@ -249,7 +241,7 @@ def test_a_cluster_that_answers_and_its_partition_are_told(repository: Path, slu
 
 
 @pytest.mark.cluster
-def test_a_partition_that_is_down_is_told(repository: Path, slurm_cluster: SlurmCluster) -> None:
+def test_a_partition_that_is_down_is_reported(repository: Path, slurm_cluster: SlurmCluster) -> None:
     (repository / "sites/here.yaml").write_text('hosts: ["*"]\nqueue: short\n')
     assert slurm_cluster.run(["scontrol", "update", "PartitionName=short", "State=DOWN"]).code == 0
     try:
@@ -261,7 +253,9 @@ def test_a_partition_that_is_down_is_told(repository: Path, slurm_cluster: Slurm
 
 
 @pytest.mark.cluster
-def test_a_cluster_that_does_not_answer_is_told(repository: Path, slurm_cluster: SlurmCluster, tmp_path: Path) -> None:
+def test_a_cluster_that_does_not_answer_is_reported(
+    repository: Path, slurm_cluster: SlurmCluster, tmp_path: Path
+) -> None:
     (repository / "sites/here.yaml").write_text('hosts: ["*"]\nscheduler: slurm\n')
     text = Path(slurm_cluster.env["SLURM_CONF"]).read_text().replace("SlurmctldPort=", "SlurmctldPort=1 #")
     text = text.replace("MessageTimeout=5", "MessageTimeout=2")
@@ -271,7 +265,7 @@ def test_a_cluster_that_does_not_answer_is_told(repository: Path, slurm_cluster:
     assert lines(done, "scheduler")[0].startswith("missing slurm does not answer: ")
 
 
-def test_a_scheduler_that_the_site_names_and_is_not_here_is_told(repository: Path, tmp_path: Path) -> None:
+def test_a_scheduler_of_the_site_that_is_not_installed_is_reported(repository: Path, tmp_path: Path) -> None:
     (repository / "sites/here.yaml").write_text('hosts: ["*"]\nscheduler: pbs\n')
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -282,7 +276,7 @@ def test_a_scheduler_that_the_site_names_and_is_not_here_is_told(repository: Pat
     assert lines(done, "scheduler")[0].startswith("missing no pbs here: there is no command 'qsub'")
 
 
-def slurm_that_says(folder: Path, sinfo: str) -> str:
+def slurm_that_prints(folder: Path, sinfo: str) -> str:
     """A PATH with a Slurm whose sinfo prints this."""
     fake_command(folder, "sbatch", "echo slurm 23.02.6")
     fake_command(folder, "scontrol", "echo 'ClusterName             = far'")
@@ -291,15 +285,15 @@ def slurm_that_says(folder: Path, sinfo: str) -> str:
     return fake_command(folder, "sinfo", f"cat <<'END'\n{sinfo}\nEND")
 
 
-def test_gpus_of_the_partition_are_held_against_pytorch(repository: Path, tmp_path: Path) -> None:
+def test_gpus_of_the_partition_are_compared_with_pytorch(repository: Path, tmp_path: Path) -> None:
     (repository / "sites/here.yaml").write_text('hosts: ["*"]\nscheduler: slurm\nqueue: gpu\n')
     package = tmp_path / "packages/torch"
     (package / "lib").mkdir(parents=True)
     (package / "__init__.py").write_text("raise SystemExit('loaded')")
     (package / "version.py").write_text("__version__ = '2.15.0+cu132'\ncuda: str | None = '13.2'\nhip = None\n")
     (package / "lib/libtorch_python.so").write_bytes(b"\x7fELF\0sm_75 sm_80 sm_90\0more")
-    told = "cpu*|up|idle|(null)\ngpu|up|mix|gpu:v100:4(S:0-1)\ngpu|up|alloc|gpu:a100:2,nvme:1\ngpu|up|down*|gpu:2"
-    path = slurm_that_says(tmp_path, told)
+    gres = "cpu*|up|idle|(null)\ngpu|up|mix|gpu:v100:4(S:0-1)\ngpu|up|alloc|gpu:a100:2,nvme:1\ngpu|up|down*|gpu:2"
+    path = slurm_that_prints(tmp_path, gres)
     done = run_setup(repository, "--check", path=path, PYTHONPATH=str(package.parent))
     assert done.returncode == 0, done.stdout
     assert lines(done, "PyTorch") == ["ok 2.15.0+cu132, for CUDA 13.2, with code for sm_75 sm_80 sm_90"]
@@ -310,14 +304,14 @@ def test_gpus_of_the_partition_are_held_against_pytorch(repository: Path, tmp_pa
     assert v100.startswith("warning PyTorch 2.15.0+cu132 has no code for v100 (compute capability 7.0)")
 
 
-def test_a_partition_without_a_node_in_service_is_told() -> None:
-    (told,) = look.look_at_partition(says("gpu*|up|drain|gpu:4\ngpu*|up|down*|gpu:4\n"), None)
-    assert (told.verdict, told.text) == ("warning", "no node of partition gpu is in service now")
+def test_a_partition_without_a_node_in_service_is_reported() -> None:
+    (line,) = look.look_at_partition(says("gpu*|up|drain|gpu:4\ngpu*|up|down*|gpu:4\n"), None)
+    assert (line.verdict, line.text) == ("warning", "no node of partition gpu is in service now")
 
 
-def test_a_sinfo_that_fails_is_told() -> None:
-    (told,) = look.look_at_partition(says("", 1), "gpu")
-    assert told.verdict == "warning"
+def test_a_sinfo_that_fails_is_reported() -> None:
+    (line,) = look.look_at_partition(says("", 1), "gpu")
+    assert line.verdict == "warning"
 
 
 def says(stdout: str, code: int = 0, stderr: str = "") -> Run:
@@ -338,7 +332,7 @@ def says(stdout: str, code: int = 0, stderr: str = "") -> Run:
         (says("", 255, "cannot connect"), "warning", "cannot be told: qstat (exit 255): cannot connect"),
     ],
 )
-def test_a_pbs_queue_is_told(answer: Run, verdict: str, text: str) -> None:
+def test_a_pbs_queue_is_reported(answer: Run, verdict: str, text: str) -> None:
     found = look.look_at_pbs_queue(answer, "gpu")
     assert found.verdict == verdict
     assert text in found.text
@@ -396,7 +390,7 @@ def test_code_runs_on_gpus_of_its_own_generation_and_later_within_it(
     assert gpus.runs_on(architectures, capability) is runs
 
 
-def test_what_cannot_be_told_is_no_misfit() -> None:
+def test_an_unknown_model_or_build_is_no_mismatch() -> None:
     assert gpus.misfit(NEW, "v100")
     for build, model in ((OLD, "v100"), (NEW, "some_gpu"), (CPU, "v100"), (gpus.Build("2.5", "12.1", ()), "v100")):
         assert gpus.misfit(build, model) == ""
@@ -421,34 +415,34 @@ def test_the_installed_build_is_what_pytorch_itself_says() -> None:
         assert " ".join(build.architectures) == torch._C._cuda_getArchFlags()
 
 
-def test_gpus_of_this_host_are_held_against_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_of_this_host_are_compared_with_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", fake_command(tmp_path, "nvidia-smi", ":"))
     smi = says("Tesla V100-SXM2-32GB, 535.1\nTesla V100-SXM2-32GB, 535.1\n")
-    (told,) = look.look_at_driver(smi, NEW)
-    assert (told.verdict, "needs driver 580 or later, not 535.1" in told.text) == ("warning", True)
-    (told,) = look.look_at_driver(smi, OLD)
-    assert (told.verdict, told.text) == ("ok", "Tesla V100-SXM2-32GB, driver 535.1")
-    (told,) = look.look_at_driver(says("", 9, "couldn't communicate with the NVIDIA driver"), NEW)
-    assert (told.verdict, "communicate" in told.text) == ("warning", True)
+    (line,) = look.look_at_driver(smi, NEW)
+    assert (line.verdict, "needs driver 580 or later, not 535.1" in line.text) == ("warning", True)
+    (line,) = look.look_at_driver(smi, OLD)
+    assert (line.verdict, line.text) == ("ok", "Tesla V100-SXM2-32GB, driver 535.1")
+    (line,) = look.look_at_driver(says("", 9, "couldn't communicate with the NVIDIA driver"), NEW)
+    assert (line.verdict, "communicate" in line.text) == ("warning", True)
 
 
-def test_where_nobody_tells_the_models_that_is_said() -> None:
-    (told,) = look.look_at_models(NEW, [], "")
-    assert told.verdict == "warning"
-    assert "which ones there are cannot be told from here" in told.text and "sm_75" in told.text
+def test_unknown_models_of_gpus_are_reported() -> None:
+    (line,) = look.look_at_models(NEW, [], "")
+    assert line.verdict == "warning"
+    assert "which ones there are cannot be told from here" in line.text and "sm_75" in line.text
 
 
 # ---------------------------------------------------------------------------------------------- packages, files, room
 
 
-def test_a_package_that_is_too_old_or_not_there_is_named(tmp_path: Path) -> None:
+def test_a_package_that_is_too_old_or_missing_is_named(tmp_path: Path) -> None:
     wanted = "[options]\ninstall_requires =\n    numpy>=99.1\n    no-such-package>=1.0\n    pyyaml>=6.0\n"
     (tmp_path / "setup.cfg").write_text(wanted)
-    (told,) = look.look_at_packages(look.Account(tmp_path, None))
-    assert told.verdict == "missing"
-    assert "numpy is " in told.text and "and must be 99.1 or later" in told.text
-    assert "no-such-package is not installed" in told.text
-    assert "yaml" not in told.text.lower()
+    (line,) = look.look_at_packages(look.Account(tmp_path, None))
+    assert line.verdict == "missing"
+    assert "numpy is " in line.text and "and must be 99.1 or later" in line.text
+    assert "no-such-package is not installed" in line.text
+    assert "yaml" not in line.text.lower()
 
 
 def account(tmp_path: Path) -> look.Account:
@@ -460,7 +454,7 @@ def verdicts(found: Iterator[look.Finding]) -> dict[str, str]:
     return {one.what: one.verdict for one in found}
 
 
-def test_without_hard_links_files_are_still_created_by_one_alone(
+def test_without_hard_links_files_are_still_created_exclusively(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def link(*arguments: object) -> None:
@@ -472,14 +466,14 @@ def test_without_hard_links_files_are_still_created_by_one_alone(
     assert os.listdir(tmp_path / "experiments") == []
 
 
-def test_a_file_system_on_which_two_can_create_one_file_is_told(
+def test_a_file_system_on_which_two_can_create_one_file_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(look, "create_exclusive", lambda path, value: True)
     assert verdicts(look.look_at_files(account(tmp_path)))["experiments"] == "missing"
 
 
-def test_a_lock_that_keeps_nobody_out_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_without_effect_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(look, "SECOND", "pass")
     assert verdicts(look.look_at_files(account(tmp_path)))["locks"] == "warning"
 
@@ -488,7 +482,7 @@ def test_a_lock_that_keeps_nobody_out_is_a_warning(tmp_path: Path, monkeypatch: 
     ("gigabytes", "files", "inodes", "verdict"),
     [(100, 10**6, 10**6, "ok"), (2, 10**6, 10**6, "warning"), (100, 10**6, 500, "warning"), (100, 0, 0, "ok")],
 )
-def test_little_room_or_few_inodes_are_a_warning(
+def test_little_space_or_few_inodes_are_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gigabytes: int, files: int, inodes: int, verdict: str
 ) -> None:
     disk = SimpleNamespace(f_bavail=gigabytes * 2**18, f_frsize=4096, f_files=files, f_favail=inodes)

@@ -1,4 +1,4 @@
-"""`toolbox/setup.sh --data` and what it calls: fetched from a real server, verified, prepared, or told what to do."""
+"""`toolbox/setup.sh --data` and what it calls: data sets are fetched from a real server, verified and prepared."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from small_data_sets import NAMES, Published, publish
 from studies.distillation import fetch, sources
 from studies.distillation.data import load
 
-NOWHERE = "http://127.0.0.1:1"  # a port on which nobody listens
+NOWHERE = "http://127.0.0.1:1"  # a port on which nothing listens
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a folder; remembers what was asked for; sends only so many bytes of a file, or damages them."""
+    """Serves a folder; records the requests; can send only so many bytes of a file, or corrupt them."""
 
     daemon_threads = True
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
         self.folder = folder
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.most: int | None = None
         self.damage = False
 
@@ -46,7 +46,7 @@ class Handler(SimpleHTTPRequestHandler):
     server: Server
 
     def copyfile(self, source, outputfile) -> None:  # type: ignore[no-untyped-def]
-        self.server.asked.append(self.path)
+        self.server.requests.append(self.path)
         data = source.read()[: self.server.most]
         outputfile.write(b"?" + data[1:] if self.server.damage else data)
 
@@ -98,7 +98,7 @@ def damage(path: Path) -> None:
 
 
 def lay_down(small: Published, folder: Path) -> list[Path]:
-    """By hand: the downloads, from another machine."""
+    """Downloads that the user copied from another host."""
     folder.mkdir()
     files = [folder / one.path for one in sources.SOURCES[small.name].downloads]
     for file in files:
@@ -121,10 +121,10 @@ def test_a_data_set_is_fetched_verified_and_ready_to_train_with(
 
 def test_fetching_again_fetches_nothing_and_touches_nothing(small: Published, folder: Path, server: Server) -> None:
     run(small.name, "--to", folder)
-    before, asked = contents(folder), len(server.asked)
+    before, requests = contents(folder), len(server.requests)
     assert run(small.name, "--to", folder) == 0
     assert contents(folder) == before
-    assert len(server.asked) == asked
+    assert len(server.requests) == requests
 
 
 def test_several_data_sets_are_fetched_at_once(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,16 +134,16 @@ def test_several_data_sets_are_fetched_at_once(server: Server, folder: Path, mon
     assert not sources.damaged("cifar100", folder) and not sources.damaged("svhn", folder)
 
 
-def test_a_download_that_is_laid_down_by_hand_is_used_and_not_fetched(
+def test_a_download_that_was_copied_by_hand_is_used_and_not_fetched(
     small: Published, folder: Path, server: Server
 ) -> None:
     lay_down(small, folder)
     assert run(small.name, "--to", folder) == 0
-    assert server.asked == []
+    assert server.requests == []
     load(small.name, folder, validation_images=1)
 
 
-def test_what_came_damaged_is_told_and_kept_nowhere(
+def test_a_corrupt_download_is_reported_and_not_kept(
     small: Published, folder: Path, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.damage = True
@@ -154,7 +154,7 @@ def test_what_came_damaged_is_told_and_kept_nowhere(
     assert run(small.name, "--to", folder) == 0
 
 
-def test_a_download_that_breaks_off_is_not_taken_for_good(
+def test_an_incomplete_download_is_not_used(
     small: Published, folder: Path, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.most = 500
@@ -164,16 +164,14 @@ def test_a_download_that_breaks_off_is_not_taken_for_good(
     assert sources.missing(small.name, folder)
 
 
-def test_what_a_fetch_that_was_killed_left_behind_is_no_hindrance(
-    small: Published, folder: Path, server: Server
-) -> None:
+def test_files_that_a_killed_fetch_left_do_no_harm(small: Published, folder: Path, server: Server) -> None:
     for file in lay_down(small, folder):
         file.rename(f"{file}.part").write_bytes(b"half of it")
     assert run(small.name, "--to", folder) == 0
     assert not list(folder.rglob("*.part"))
 
 
-def test_a_damaged_download_is_named_and_fetched_anew(
+def test_a_corrupt_download_is_named_and_fetched_again(
     small: Published, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = lay_down(small, folder)[0]
@@ -183,12 +181,12 @@ def test_a_damaged_download_is_named_and_fetched_anew(
     assert digest(file) == digest(small.folder / file.name)
 
 
-def test_a_damaged_file_is_mended_and_the_good_ones_are_left_alone(
+def test_a_corrupt_file_is_replaced_and_the_valid_ones_are_left_unchanged(
     small: Published, folder: Path, server: Server
 ) -> None:
     run(small.name, "--to", folder)
     before = contents(folder)
-    server.asked.clear()
+    server.requests.clear()
     broken = sources.SOURCES[small.name].files[0].path
     damage(folder / broken)
     assert run(small.name, "--to", folder) == 0
@@ -196,10 +194,10 @@ def test_a_damaged_file_is_mended_and_the_good_ones_are_left_alone(
     assert after[broken][2] == before[broken][2]
     others = set(before) - {broken, f"{broken}.sha256"}
     assert {path: after[path] for path in others} == {path: before[path] for path in others}
-    assert set(server.asked) == ({f"/{broken}"} if small.name == "svhn" else set()), "the rest comes from archives"
+    assert set(server.requests) == ({f"/{broken}"} if small.name == "svhn" else set()), "the rest comes from archives"
 
 
-def test_looking_tells_what_is_wrong_and_changes_nothing(
+def test_a_check_reports_what_is_wrong_and_changes_nothing(
     small: Published, folder: Path, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("--check", small.name, "--to", folder) == 1
@@ -208,21 +206,21 @@ def test_looking_tells_what_is_wrong_and_changes_nothing(
     run(small.name, "--to", folder)
     assert run("--check", small.name, "--to", folder) == 0
     damage(folder / sources.SOURCES[small.name].files[0].path)
-    before, asked = contents(folder), len(server.asked)
+    before, requests = contents(folder), len(server.requests)
     assert run("--check", small.name, "--to", folder) == 1
     assert "is damaged" in capsys.readouterr().err
-    assert (contents(folder), len(server.asked)) == (before, asked)
+    assert (contents(folder), len(server.requests)) == (before, requests)
 
 
-def test_a_decoded_data_set_needs_its_archive_no_more(
+def test_a_decoded_data_set_no_longer_needs_its_archive(
     server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish("tinyimagenet", server.folder, monkeypatch, server.address)
     run("tinyimagenet", "--to", folder)
     (folder / "tiny-imagenet-200.zip").unlink()
-    server.asked.clear()
+    server.requests.clear()
     assert run("tinyimagenet", "--to", folder) == 0
-    assert server.asked == []
+    assert server.requests == []
 
 
 def test_the_digest_of_decoded_images_is_one_that_sha256sum_reads(
@@ -237,22 +235,22 @@ def test_the_digest_of_decoded_images_is_one_that_sha256sum_reads(
 # Without a network
 
 
-def test_without_a_network_it_says_what_to_fetch_where_to_lay_it_and_how_to_go_on(
+def test_without_a_network_it_says_what_to_fetch_where_to_put_it_and_how_to_continue(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in NAMES:
         publish(name, tmp_path / "published", monkeypatch, NOWHERE)
     assert run(*NAMES, "digits", "--to", folder) == 1
-    told = capsys.readouterr()
-    assert "digits: comes with scikit-learn" in told.out
+    output = capsys.readouterr()
+    assert "digits: comes with scikit-learn" in output.out
     for name in NAMES:
         for file in sources.SOURCES[name].downloads:
-            assert f"  {file.url} (MD5 {file.md5}) as {folder / file.path}\n" in told.err
-    assert told.err.count("Connection refused") == len(NAMES)
-    assert told.err.count("and run the same command again") == len(NAMES)
+            assert f"  {file.url} (MD5 {file.md5}) as {folder / file.path}\n" in output.err
+    assert output.err.count("Connection refused") == len(NAMES)
+    assert output.err.count("and run the same command again") == len(NAMES)
 
 
-def test_without_a_network_a_damaged_download_is_named_not_used_and_not_removed(
+def test_without_a_network_a_corrupt_download_is_named_not_used_and_not_removed(
     small: Published, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publish(small.name, small.folder, monkeypatch, NOWHERE)
@@ -276,7 +274,7 @@ def test_a_server_that_never_answers_is_given_up(
     assert socket.getdefaulttimeout() is None
 
 
-def test_a_page_that_is_not_there_is_told(
+def test_a_missing_page_is_reported(
     server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     published = publish("cifar100", server.folder, monkeypatch, server.address)
@@ -285,14 +283,14 @@ def test_a_page_that_is_not_there_is_told(
     assert "could not be fetched (" in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     assert run("cifar100", "--to", tmp_path / "file/data") == 1
-    told = capsys.readouterr().err
-    assert str(tmp_path / "file") in told and len(told.splitlines()) == 1
+    output = capsys.readouterr().err
+    assert str(tmp_path / "file") in output and len(output.splitlines()) == 1
 
 
-def test_a_name_that_no_data_set_has_is_refused_before_anything_is_fetched(
+def test_an_unknown_data_set_is_refused_before_anything_is_fetched(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("cifar100", "svnh", "--to", folder) == 2
@@ -306,7 +304,7 @@ def test_a_name_that_no_data_set_has_is_refused_before_anything_is_fetched(
 def script(
     *arguments: object, repository: Path = REPOSITORY, cwd: Path = REPOSITORY, python: str = sys.executable
 ) -> subprocess.CompletedProcess[str]:
-    """Run the script as a person does, on a machine without a network."""
+    """Run the script as a user does, on a host without a network."""
     proxies = dict.fromkeys(("http_proxy", "https_proxy"), NOWHERE)
     return subprocess.run(
         [repository / "toolbox/setup.sh", *map(str, arguments)],
@@ -331,13 +329,7 @@ def repository(tmp_path: Path) -> Path:
     return copy
 
 
-def test_the_script_is_clean() -> None:
-    if shutil.which("shellcheck") is None:
-        pytest.skip("shellcheck is not installed")
-    subprocess.run(["shellcheck", "-x", "toolbox/setup.sh"], cwd=REPOSITORY, check=True)
-
-
-def test_the_script_says_how_it_is_used() -> None:
+def test_the_script_prints_its_usage() -> None:
     done = script("--help")
     assert done.returncode == 0
     assert "usage: toolbox/setup.sh --data NAME..." in done.stdout
@@ -346,7 +338,7 @@ def test_the_script_says_how_it_is_used() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--dta", "digits"], "usage:"),
         (["--data"], "needs the name of a data set"),
@@ -355,14 +347,14 @@ def test_the_script_says_how_it_is_used() -> None:
         (["--data", "digit"], "did you mean 'digits'?"),
     ],
 )
-def test_a_command_that_makes_no_sense_is_refused(arguments: list[str], told: str) -> None:
+def test_wrong_options_are_refused(arguments: list[str], message: str) -> None:
     done = script(*arguments)
     assert done.returncode == 2
-    assert told in done.stderr
+    assert message in done.stderr
 
 
 def test_the_script_works_from_any_folder_and_with_spaces_in_names(repository: Path, tmp_path: Path) -> None:
-    (tmp_path / "studies").mkdir()  # not the one that is meant
+    (tmp_path / "studies").mkdir()  # must not be used
     done = script("--data", "digits", "svhn", "--to", "my data", repository=repository, cwd=tmp_path)
     assert done.returncode == 1
     assert "digits: comes with scikit-learn" in done.stdout
@@ -371,19 +363,19 @@ def test_the_script_works_from_any_folder_and_with_spaces_in_names(repository: P
     assert "Traceback" not in done.stderr
 
 
-def test_without_a_folder_it_is_the_one_that_this_host_s_site_names(repository: Path, tmp_path: Path) -> None:
+def test_the_default_folder_is_that_of_this_host_s_site(repository: Path, tmp_path: Path) -> None:
     (repository / "sites/here.yaml").write_text(f'hosts: ["*"]\ndata: {tmp_path}/of the site\n')
     done = script("--data", "svhn", "--check", repository=repository)
     assert done.returncode == 1
     assert f"{tmp_path}/of the site/train_32x32.mat is missing" in done.stderr
 
 
-def test_without_a_site_it_is_the_repository_s_own(repository: Path) -> None:
+def test_without_a_site_the_default_folder_is_in_the_repository(repository: Path) -> None:
     done = script("--data", "digits", "--check", repository=repository)
     assert (done.returncode, done.stdout) == (0, "digits: comes with scikit-learn\n")
 
 
-def test_a_mistake_in_a_site_file_is_told(repository: Path) -> None:
+def test_a_mistake_in_a_site_file_is_reported(repository: Path) -> None:
     (repository / "sites/here.yaml").write_text('hosts: ["*"]\ndata: relative\n')
     done = script("--data", "digits", repository=repository)
     assert done.returncode != 0
@@ -394,10 +386,10 @@ def test_a_mistake_in_a_site_file_is_told(repository: Path) -> None:
 def test_without_an_interpreter_the_script_says_how_to_get_one() -> None:
     done = script("--data", "digits", python="/nowhere/python")
     assert done.returncode == 2
-    assert "there is no /nowhere/python: run make install, or set PYTHON" in done.stderr
+    assert "/nowhere/python does not exist: run make install, or set PYTHON" in done.stderr
 
 
-def test_the_page_for_those_without_a_network_has_every_address_and_digest() -> None:
+def test_the_page_on_data_has_every_address_and_digest() -> None:
     page = (REPOSITORY / "docs/data.md").read_text()
     for source in sources.SOURCES.values():
         for file in source.downloads:

@@ -1,4 +1,4 @@
-"""`toolbox/ssh_status.py` over a real sshd: what it tells, what it refuses, and one clear line for all that fails."""
+"""`toolbox/ssh_status.py` over a real sshd: what it prints, what it refuses, and one clear line for each failure."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,10 @@ import ssh_server as ssh_fixture
 from rounds_for_tests import REPOSITORY, wait_for
 from ssh_server import SshServer, free_port
 
-from roundhouse.errors import RoundhouseError
 from roundhouse.model.attempt import Opened
 from roundhouse.model.experiment import Experiment
 from roundhouse.store import record
-from toolbox import ssh_connection, ssh_status
+from toolbox import ssh_status
 
 pytestmark = pytest.mark.ssh
 
@@ -37,7 +37,7 @@ ROWS = [
     {"path": "a/1", "state": "in_progress", "since": NOW - 60, "job_id": "2", "job_state": "running", "reason": "",
      "epoch": 3, "epochs": 9},
     {"path": "a/2", "state": "failed", "since": NOW - 7200, "job_id": "3", "reason": "2 tries [red]x[/red]\x1b[2J"},
-    {"path": "a/3", "state": "pending", "since": None, "job_id": None, "reason": "waits for a/1"},
+    {"path": "a/3", "state": "pending", "since": None, "job_id": None, "reason": "waiting for a/1"},
 ]  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def answer(folder: Path, program: str) -> None:
 
 @pytest.fixture
 def server(ssh_server: SshServer, there: Path, monkeypatch: pytest.MonkeyPatch) -> SshServer:
-    """A cluster whose runner.py tells ROWS, and settings that lead there."""
+    """A cluster whose runner.py prints ROWS, and settings for it."""
     answer(there, f"print(json.dumps({ROWS!r}, indent=1))")
     settings = ssh_server.set(REMOTE="put below", ROUNDS="r", PYTHON=sys.executable)
     quoted = settings.read_text().replace('REMOTE="put below"\n', "")
@@ -63,7 +63,7 @@ def server(ssh_server: SshServer, there: Path, monkeypatch: pytest.MonkeyPatch) 
     for name in [key for key in os.environ if key.startswith(("SSH_", "ROUNDHOUSE_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("ROUNDHOUSE_CLUSTER_ENV", str(settings))
-    monkeypatch.setenv("HOME", str(ssh_server.folder))  # no key and no host of the person who runs the tests
+    monkeypatch.setenv("HOME", str(ssh_server.folder))  # no key of the user who runs the tests
     return ssh_server
 
 
@@ -80,7 +80,7 @@ class Asked:
         return code, out, err
 
     def line(self, *options: str, remote: str | None = None) -> tuple[int, str]:
-        """A call that fails: its exit code, and the one line that it tells."""
+        """A call that fails: its exit code, and the one line that it prints."""
         code, out, err = self(*options, remote=remote)
         assert out == ""
         assert err.count("\n") == 1, err
@@ -92,10 +92,10 @@ def ask(there: Path, capsys: pytest.CaptureFixture[str]) -> Asked:
     return Asked(there, capsys)
 
 
-# ---------------------------------------------------------------------------------------------- what it tells
+# ---------------------------------------------------------------------------------------------- what it prints
 
 
-def test_a_table_shows_what_needs_a_person_first_and_counts_the_rest(server: SshServer, ask: Asked) -> None:
+def test_a_table_shows_what_needs_attention_first_and_counts_the_rest(server: SshServer, ask: Asked) -> None:
     code, out, err = ask()
     assert (code, err) == (3, "")
     lines = out.splitlines()
@@ -107,13 +107,13 @@ def test_a_table_shows_what_needs_a_person_first_and_counts_the_rest(server: Ssh
     assert "\x1b" not in out
 
 
-def test_json_has_counts_and_the_rows_as_the_runner_told_them(server: SshServer, ask: Asked) -> None:
+def test_json_has_counts_and_the_rows_as_the_runner_printed_them(server: SshServer, ask: Asked) -> None:
     code, out, _ = ask("--json")
-    told = json.loads(out)
+    content = json.loads(out)
     assert code == 3
-    assert (told["round"], told["host"]) == ("r", "cluster")
-    assert told["experiments"] == ROWS
-    assert told["counts"] == {"completed": 1, "in_progress": 1, "failed": 1, "pending": 1}
+    assert (content["round"], content["host"]) == ("r", "cluster")
+    assert content["experiments"] == ROWS
+    assert content["counts"] == {"completed": 1, "in_progress": 1, "failed": 1, "pending": 1}
 
 
 def test_one_call_is_one_connection(server: SshServer, ask: Asked) -> None:
@@ -134,7 +134,7 @@ def test_nothing_in_a_name_is_executed_there(server: SshServer, ask: Asked, ther
 
 
 @pytest.mark.parametrize("name", ["", "a b", "$(touch taken)", "../r", "-r", "r'", "é"])
-def test_a_round_that_no_round_can_be_called_is_refused_here(server: SshServer, ask: Asked, name: str) -> None:
+def test_an_invalid_name_of_a_round_is_refused_locally(server: SshServer, ask: Asked, name: str) -> None:
     with pytest.raises(SystemExit) if name.startswith("-") else nothing_raised():
         assert ask(name=name)[0] == 2
     assert "Connection from" not in server.log
@@ -158,17 +158,17 @@ def nothing_raised() -> Iterator[None]:
         (["cancelled", "completed"], 4),
     ],
 )
-def test_the_exit_code_tells_how_the_round_stands(states: list[str], code: int) -> None:
+def test_the_exit_code_follows_from_the_states(states: list[str], code: int) -> None:
     assert ssh_status.exit_code([{"state": state} for state in states], "") == code
 
 
-def test_what_waits_for_something_that_failed_is_no_work_that_remains() -> None:
+def test_an_experiment_whose_dependency_failed_is_no_remaining_work() -> None:
     rows = [{"state": "failed", "goes_on": False}, {"state": "pending", "goes_on": False}]
     assert ssh_status.exit_code(rows, "") == ssh_status.FAILED
     assert ssh_status.exit_code([*rows, {"state": "pending", "goes_on": True}], "") == ssh_status.WORK_REMAINS
 
 
-def test_a_scheduler_there_that_cannot_be_asked_is_told_beside_what_is_known(
+def test_an_error_of_the_scheduler_there_is_printed_in_addition_to_the_records(
     server: SshServer, ask: Asked, there: Path
 ) -> None:
     answer(there, f"print(json.dumps({ROWS!r})); print('squeue (exit 1): down', file=sys.stderr); sys.exit(5)")
@@ -192,7 +192,7 @@ def test_help_names_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
         ssh_status.main(["--help"])
     assert left.value.code == 0
     out = capsys.readouterr().out
-    for code in (ssh_status.DONE, ssh_status.USAGE, ssh_status.WORK_REMAINS, ssh_status.FAILED, ssh_status.TROUBLE):
+    for code in (ssh_status.DONE, ssh_status.USAGE, ssh_status.WORK_REMAINS, ssh_status.FAILED, ssh_status.UNAVAILABLE):
         assert f"\n  {code}  " in out
 
 
@@ -212,7 +212,7 @@ def checkout(folder: Path) -> None:
 
 
 def begin(folder: Path, path: str) -> Path:
-    """Its first attempt, opened on a cluster that is not this machine."""
+    """Its first attempt, opened on a cluster that is not this host."""
     directory = folder / "experiments/r" / path
     experiment = Experiment("r", "e", path, None, {"n": int(path)}, command=("true",))
     scheduler = {"kind": "slurm", "server": "far", "user": "me", "boot": ""}
@@ -226,9 +226,7 @@ def write(place: Path, name: str, **content: Any) -> None:
     (place / name).write_text(json.dumps({"version": 1, "nonce": "n", **content}))
 
 
-def test_since_when_is_told_of_what_ended_what_runs_and_what_was_opened(
-    server: SshServer, ask: Asked, there: Path
-) -> None:
+def test_since_is_when_an_experiment_ended_or_began_or_was_opened(server: SshServer, ask: Asked, there: Path) -> None:
     checkout(there)
     for path in "012":
         begin(there, path)
@@ -237,8 +235,8 @@ def test_since_when_is_told_of_what_ended_what_runs_and_what_was_opened(
     write(there / "experiments/r/1/attempts/1", "claim.json", at=NOW + 20)
     code, out, err = ask("--json")
     assert (code, err) == (3, "")
-    told = {row["path"]: (row["state"], row["since"]) for row in json.loads(out)["experiments"]}
-    assert told == {
+    found = {row["path"]: (row["state"], row["since"]) for row in json.loads(out)["experiments"]}
+    assert found == {
         "0": ("completed", NOW + 100),
         "1": ("in_progress", NOW + 20),
         "2": ("in_progress", NOW),
@@ -249,7 +247,9 @@ def test_since_when_is_told_of_what_ended_what_runs_and_what_was_opened(
     assert "run the pass there" in out
 
 
-def test_a_round_that_is_not_there_is_told_in_the_runner_s_words(server: SshServer, ask: Asked, there: Path) -> None:
+def test_a_round_that_does_not_exist_there_gives_the_runner_s_message(
+    server: SshServer, ask: Asked, there: Path
+) -> None:
     checkout(there)
     code, out, err = ask(name="rr")
     assert (code, out) == (2, "")
@@ -259,7 +259,7 @@ def test_a_round_that_is_not_there_is_told_in_the_runner_s_words(server: SshServ
 # ---------------------------------------------------------------------------------------------- what fails there
 
 
-def test_noise_of_the_shell_before_the_json_is_passed_over(server: SshServer, ask: Asked, there: Path) -> None:
+def test_output_of_the_shell_before_the_json_is_ignored(server: SshServer, ask: Asked, there: Path) -> None:
     noise = "Welcome!\\n[lmod] loaded\\n[]\\n[1, 2]\\n{\\n"
     answer(there, f"print('{noise}'); print('warning', file=sys.stderr); print(json.dumps({ROWS!r}, indent=1))")
     code, out, err = ask("--json")
@@ -268,10 +268,10 @@ def test_noise_of_the_shell_before_the_json_is_passed_over(server: SshServer, as
 
 
 @pytest.mark.parametrize(
-    ("program", "code", "told"),
+    ("program", "code", "message"),
     [
-        ("print('no rows')", 5, "told no JSON, but 'no rows'"),
-        ("pass", 5, "told no JSON, but 'nothing'"),
+        ("print('no rows')", 5, "printed no JSON, but 'no rows'"),
+        ("pass", 5, "printed no JSON, but 'nothing'"),
         ("sys.exit('one\\ntwo\\x1b[31m \\n\\n')", 5, "runner.py on cluster failed (exit 1): two?[31m"),
         ("import nowhere_at_all", 5, "failed (exit 1): ModuleNotFoundError: "),
         ("print('runner.py: no such round', file=sys.stderr); sys.exit(2)", 2, "runner.py on cluster: no such round"),
@@ -279,25 +279,25 @@ def test_noise_of_the_shell_before_the_json_is_passed_over(server: SshServer, as
         ("os.kill(os.getpid(), 9)", 5, "runner.py on cluster was killed there"),
     ],
 )
-def test_a_runner_that_fails_there_is_one_line_with_its_last_words(
-    server: SshServer, ask: Asked, there: Path, program: str, code: int, told: str
+def test_a_runner_that_fails_there_is_one_line_with_its_last_error(
+    server: SshServer, ask: Asked, there: Path, program: str, code: int, message: str
 ) -> None:
     answer(there, program)
     seen, line = ask.line()
     assert seen == code
-    assert told in line
+    assert message in line
 
 
-def test_a_command_that_hangs_is_given_up_and_ended_there(server: SshServer, ask: Asked, there: Path) -> None:
+def test_a_command_that_hangs_is_stopped_on_both_sides(server: SshServer, ask: Asked, there: Path) -> None:
     answer(there, "open('pid', 'w').write(str(os.getpid())); time.sleep(600)")
     code, line = ask.line("--timeout", "1")
     assert code == 5
-    assert "runner.py on cluster gave no answer within 1 s and was ended: see --timeout" in line
+    assert "runner.py on cluster was stopped after 1 s without an answer: see --timeout" in line
     hanging = int((there / "pid").read_text())
     wait_for(lambda: not psutil.pid_exists(hanging), "it runs no more", 20)
 
 
-def test_a_connection_that_breaks_meanwhile_is_told(server: SshServer, ask: Asked, there: Path) -> None:
+def test_a_connection_that_breaks_meanwhile_is_reported(server: SshServer, ask: Asked, there: Path) -> None:
     up_to_sshd = "next(one for one in psutil.Process().parents() if one.name().startswith('sshd'))"
     answer(there, f"import psutil; {up_to_sshd}.kill(); time.sleep(5)")
     code, line = ask.line()
@@ -305,7 +305,7 @@ def test_a_connection_that_breaks_meanwhile_is_told(server: SshServer, ask: Aske
     assert "the connection to cluster was lost" in line
 
 
-def test_a_folder_that_is_not_there_is_told(server: SshServer, ask: Asked, there: Path) -> None:
+def test_a_missing_folder_is_reported(server: SshServer, ask: Asked, there: Path) -> None:
     code, line = ask.line(remote=f"{there}/nowhere $(id)")
     assert code == 2
     assert (
@@ -314,14 +314,14 @@ def test_a_folder_that_is_not_there_is_told(server: SshServer, ask: Asked, there
     )
 
 
-def test_a_folder_without_roundhouse_is_told(server: SshServer, ask: Asked, there: Path) -> None:
+def test_a_folder_without_roundhouse_is_reported(server: SshServer, ask: Asked, there: Path) -> None:
     (there / "runner.py").unlink()
     code, line = ask.line()
     assert code == 2
     assert "is no checkout of Roundhouse" in line
 
 
-def test_an_interpreter_that_is_not_there_is_told(server: SshServer, ask: Asked) -> None:
+def test_a_missing_interpreter_is_reported(server: SshServer, ask: Asked) -> None:
     server.settings.write_text(server.settings.read_text().replace(sys.executable, ".venv/bin/python"))
     code, line = ask.line()
     assert code == 2
@@ -331,20 +331,20 @@ def test_an_interpreter_that_is_not_there_is_told(server: SshServer, ask: Asked)
 # ---------------------------------------------------------------------------------------------- the way there
 
 
-def test_a_host_that_is_away_is_told(server: SshServer, ask: Asked) -> None:
+def test_a_host_that_is_down_is_reported(server: SshServer, ask: Asked) -> None:
     server.stop()
     code, line = ask.line()
     assert code == 5
-    assert line == "ssh_status.py: cluster cannot be reached: it is away, or the network is (Connection refused)"
+    assert line == "ssh_status.py: cluster cannot be reached: the host or the network is down (Connection refused)"
 
 
-def test_a_name_that_is_not_known_is_told(server: SshServer, ask: Asked) -> None:
+def test_an_unknown_name_is_reported(server: SshServer, ask: Asked) -> None:
     code, line = ask.line("--host", "nowhere")
     assert code == 5
-    assert "nowhere cannot be reached: its name is not known" in line
+    assert "nowhere cannot be reached: its name is unknown" in line
 
 
-def test_a_host_that_says_nothing_is_given_up(server: SshServer, ask: Asked) -> None:
+def test_a_silent_host_is_given_up(server: SshServer, ask: Asked) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         text = server.ssh_config.read_text().replace(f"Port {server.port}", f"Port {silent.getsockname()[1]}")
         server.ssh_config.write_text(text)
@@ -353,23 +353,23 @@ def test_a_host_that_says_nothing_is_given_up(server: SshServer, ask: Asked) -> 
     assert "cluster closed the connection or did not answer in time" in line
 
 
-def test_a_host_whose_key_is_unknown_is_told_nothing(server: SshServer, ask: Asked) -> None:
+def test_nothing_is_sent_to_a_host_with_an_unknown_key(server: SshServer, ask: Asked) -> None:
     server.forget_host()
     code, line = ask.line()
     assert code == 5
-    assert "cluster is not known by its host key (SHA256:" in line
+    assert "the host key of cluster is unknown (SHA256:" in line
     assert "Accepted" not in server.log and "publickey" not in server.log
 
 
-def test_a_host_whose_key_has_changed_is_told_nothing(server: SshServer, ask: Asked) -> None:
+def test_nothing_is_sent_to_a_host_with_a_changed_key(server: SshServer, ask: Asked) -> None:
     server.new_host_key()
     code, line = ask.line()
     assert code == 5
-    assert "cluster has another host key (SHA256:" in line and f"than {server.known_hosts}, line 1" in line
+    assert "the host key of cluster (SHA256:" in line and f"differs from {server.known_hosts}, line 1" in line
     assert "Accepted" not in server.log
 
 
-def test_a_key_that_known_hosts_calls_revoked_is_refused(server: SshServer, ask: Asked) -> None:
+def test_a_key_that_known_hosts_marks_as_revoked_is_refused(server: SshServer, ask: Asked) -> None:
     server.known_hosts.write_text(server.known_hosts.read_text() + "@revoked " + server.known_hosts.read_text())
     code, line = ask.line()
     assert code == 5
@@ -385,7 +385,7 @@ def test_hashed_names_patterns_and_plain_names_in_known_hosts_are_read(server: S
         server.known_hosts.write_text(f"# a remark\nnonsense\nx ssh-rsa !!\n{names} {key}")
         assert ask()[0] == 3, names
     server.known_hosts.write_text(f"!*127*,* {key}")
-    assert "is not known" in ask.line()[1]
+    assert "is unknown" in ask.line()[1]
 
 
 def test_one_name_may_have_several_keys(server: SshServer, ask: Asked) -> None:
@@ -397,7 +397,7 @@ def test_one_name_may_have_several_keys(server: SshServer, ask: Asked) -> None:
     assert ask()[0] == 3
 
 
-def test_a_known_key_is_asked_for_though_others_are_preferred(
+def test_a_known_key_is_requested_though_others_are_preferred(
     server: SshServer, ask: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rsa = server.folder / "rsa_key"
@@ -408,32 +408,32 @@ def test_a_known_key_is_asked_for_though_others_are_preferred(
     assert ask()[0] == 3
 
 
-def test_a_key_that_is_not_accepted_is_told(server: SshServer, ask: Asked) -> None:
+def test_a_key_that_is_not_accepted_is_reported(server: SshServer, ask: Asked) -> None:
     server.deny()
     code, line = ask.line()
     assert code == 5
     assert f"cluster does not accept your key for user {getpass.getuser()}" in line
 
 
-def test_a_host_that_asks_for_a_second_factor_is_told(server: SshServer, ask: Asked) -> None:
+def test_a_host_that_asks_for_a_second_factor_is_reported(server: SshServer, ask: Asked) -> None:
     server.ask_for("publickey,password")
     code, line = ask.line()
     assert code == 5
-    assert "cluster asks for a password or a second factor, and a script has none" in line
+    assert "cluster asks for a password or a second factor, which a script cannot give" in line
 
 
-def test_a_host_that_wants_a_password_instead_is_told(server: SshServer, ask: Asked) -> None:
+def test_a_host_that_asks_for_a_password_is_reported(server: SshServer, ask: Asked) -> None:
     server.ask_for("password")
     code, line = ask.line()
     assert code == 5
-    assert "cluster asks for a password or a second factor, and a script has none" in line
+    assert "cluster asks for a password or a second factor, which a script cannot give" in line
 
 
-def test_a_key_with_a_passphrase_is_not_asked_for(server: SshServer, ask: Asked) -> None:
+def test_a_passphrase_is_not_asked_for(server: SshServer, ask: Asked) -> None:
     subprocess.run(["ssh-keygen", "-q", "-p", "-P", "", "-N", "secret", "-f", server.key], check=True)
     code, line = ask.line()
     assert code == 5
-    assert f"{server.key} has a passphrase: ssh-add it" in line
+    assert f"{server.key} has a passphrase: run ssh-add on it" in line
 
 
 def test_a_key_that_only_the_agent_holds_is_used(
@@ -446,7 +446,7 @@ def test_a_key_that_only_the_agent_holds_is_used(
         assert "does not accept your key" in ask.line()[1]
 
 
-def test_of_an_agent_s_keys_only_those_that_are_named_are_shown_where_the_configuration_says_so(
+def test_with_identities_only_no_other_key_of_the_agent_is_offered(
     server: SshServer, ask: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     public = server.key.with_suffix(".pub")
@@ -476,19 +476,42 @@ def test_several_jumps_and_names_within_them_are_followed(server: SshServer, ask
     assert server.log.count("Accepted publickey") == 4
 
 
-def test_a_jump_that_leads_in_circles_is_told(server: SshServer, ask: Asked) -> None:
+def test_a_jump_that_leads_in_circles_is_refused(server: SshServer, ask: Asked) -> None:
     server.ssh_config.write_text("Host cluster\n    ProxyJump inner\n" + server.ssh_config.read_text())
     code, line = ask.line()
     assert code == 2
     assert "leads in circles" in line
 
 
-def test_what_a_jump_host_cannot_reach_is_told(server: SshServer, ask: Asked) -> None:
+def test_a_host_that_the_jump_host_cannot_reach_is_reported(server: SshServer, ask: Asked) -> None:
     text = f"Host behind\n    HostName 127.0.0.1\n    Port {free_port()}\n    ProxyJump cluster\n"
     server.ssh_config.write_text(text + server.ssh_config.read_text())
     code, line = ask.line("--host", "behind")
     assert code == 5
-    assert "behind cannot be reached" in line
+    assert "behind cannot be reached: the host or the network is down" in line
+
+
+@pytest.mark.parametrize("changed", ["unknown", "changed", "denied", "second factor"])
+def test_a_jump_host_is_checked_as_strictly_as_the_host_behind_it(server: SshServer, ask: Asked, changed: str) -> None:
+    """Both are the same sshd, so the jump host is the first to be refused."""
+    change, expected = {
+        "unknown": (server.forget_host, "inner has an unknown host key"),
+        "changed": (server.new_host_key, "inner has another host key than before"),
+        "denied": (server.deny, "inner does not accept your key"),
+        "second factor": (lambda: server.ask_for("publickey,password"), "inner asks for a password or a second factor"),
+    }[changed]
+    change()
+    code, line = ask.line("--host", "inner")
+    assert code == 5
+    assert expected in line
+
+
+def test_a_jump_host_is_reached_by_a_connection_that_the_user_shares(server: SshServer, ask: Asked) -> None:
+    server.share()
+    assert server.ssh("true").returncode == 0
+    accepted = server.log.count("Accepted publickey")
+    assert ask("--host", "inner")[0] == 3
+    assert server.log.count("Accepted publickey") == accepted + 1, "for inner; that to cluster was open"
 
 
 def test_a_proxy_command_is_run_by_a_shell(server: SshServer, ask: Asked) -> None:
@@ -516,83 +539,92 @@ def test_configuration_is_read_through_include(server: SshServer, ask: Asked) ->
     included = server.folder / "conf d"
     included.mkdir()
     server.ssh_config.rename(included / "1.conf")
-    server.ssh_config.write_text('Include "conf d/*.conf"\nHost other\n    HostName nowhere.invalid\n')
+    server.ssh_config.write_text(f'Include "{included}/*.conf"\nHost other\n    HostName nowhere.invalid\n')
     assert ask()[0] == 3
 
 
-def test_the_user_s_own_configuration_is_the_one_that_is_read(server: SshServer, ask: Asked) -> None:
-    own = Path.home() / ".ssh"
-    own.mkdir()
-    server.ssh_config.rename(own / "config")
+def test_without_ssh_config_in_the_settings_ssh_reads_the_user_s_own(
+    server: SshServer, ask: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = server.folder / "commands"
+    commands.mkdir()
+    # ssh finds ~/.ssh/config by the user's entry in passwd, not by $HOME: this gives it a file if none is given.
+    (commands / "ssh").write_text(
+        '#!/bin/sh\ncase " $* " in *" -F "*) exit 9;; esac\n'
+        f'exec {shutil.which("ssh")} -F {shlex.quote(str(server.ssh_config))} "$@"\n'
+    )
+    (commands / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
     lines = [line for line in server.settings.read_text().splitlines() if not line.startswith("SSH_CONFIG")]
     server.settings.write_text("\n".join(lines))
     assert ask()[0] == 3
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
-        ("Match exec true\n    User x\n", "Match exec is not understood"),
-        ("Host cluster\n    Port many\n", "is not understood"),
-        ("Match nonsense\n", "is not understood"),
-        ("Host cluster\n    ProxyJump @:x\n", "is no [user@]host[:port]"),
+        ("Host cluster\n    Port many\n", "line 2: Bad port 'many'"),
+        ("Match nonsense\n", "Missing Match criteria for nonsense"),
+        ("Host cluster\n    ProxyJump @:x\n", 'line 2: Invalid ProxyJump "@:x"'),
+        ("Hots cluster\n", "line 1: Bad configuration option: hots"),
     ],
 )
-def test_a_configuration_that_is_not_understood_is_told(server: SshServer, ask: Asked, text: str, told: str) -> None:
+def test_a_configuration_that_ssh_rejects_is_reported(server: SshServer, ask: Asked, text: str, expected: str) -> None:
     server.ssh_config.write_text(text + server.ssh_config.read_text())
     code, line = ask.line()
     assert code == 2
-    assert told in line
+    assert "ssh rejects its configuration for cluster: " in line and expected in line
+
+
+def test_match_and_tokens_of_the_configuration_are_obeyed(server: SshServer, ask: Asked) -> None:
+    text = server.ssh_config.read_text().replace("    HostName 127.0.0.1\n", "", 1).replace("user_key", "%h_key")
+    text = text.replace("known_hosts", "known_hosts %d/more", 1).replace('"', "")
+    server.key.rename(server.folder / "127.0.0.1_key")
+    server.ssh_config.write_text(f"Match originalhost cluster exec true\n    HostName 127.0.0.1\n{text}")
+    try:
+        assert ask()[0] == 3
+    finally:
+        (server.folder / "127.0.0.1_key").rename(server.key)
 
 
 # ---------------------------------------------------------------------------------------------- settings
 
 
-def settings(tmp_path: Path, text: str) -> dict[str, str]:
-    (tmp_path / "cluster.env").write_text(text)
-    return ssh_status.read_settings(tmp_path / "cluster.env")
-
-
-def test_settings_are_read_as_the_shell_scripts_read_them(tmp_path: Path) -> None:
-    text = (
-        "# a remark\n\n HOST = me@login-1.example.org # mine\r\n"
-        'REMOTE=\'a $(touch taken) "b" # c\' # d\nROUNDS="beta charlie"\nPYTHON=.venv/bin/python\n'
-    )
-    told = settings(tmp_path, text)
-    script = '. "$0"; load_settings; printf "%s\\n" "$HOST" "$REMOTE" "$ROUNDS" "$PYTHON"'
-    done = subprocess.run(
-        ["bash", "-c", script, str(REPOSITORY / "toolbox/util.sh")],
-        env={"PATH": os.environ["PATH"], "ROUNDHOUSE_CLUSTER_ENV": str(tmp_path / "cluster.env")},
-        cwd=tmp_path, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert done.stdout.splitlines() == [told[key] for key in ("HOST", "REMOTE", "ROUNDS", "PYTHON")]
-    assert told["REMOTE"] == 'a $(touch taken) "b" # c'
-
-
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "expected"),
     [
         ("HOST", "not KEY=VALUE: HOST"),
         ("NAME=x", "unknown key NAME"),
-        ("HOST=a\nHOST=b", "line 2: HOST is given twice"),
+        ("HOST=a\nHOST=b", "HOST is given twice"),
         ("HOST=", "HOST has no value"),
         ("HOST=# x", "HOST has no value"),
         ('REMOTE="a', 'the quote " is not closed'),
-        ("REMOTE='a' b", "after the closing quote there is b"),
+        ("REMOTE='a' b", "unexpected text after the closing quote: b"),
         ("HOST=-oProxyCommand=x", "HOST must be"),
-        ("ROUNDS=a ../b", "no names of rounds"),
+        ("ROUNDS=a ../b", "(got ../b)"),
         ("CHECKPOINTS=some", "CHECKPOINTS must be none, best or all"),
-        ("PYTHON=~/x", "PYTHON must be a path"),
-        ("SSH_CONFIG=/nowhere", "there is no file /nowhere"),
+        ("PYTHON=~/x", "PYTHON must be absolute or relative to REMOTE"),
+        ("SSH_CONFIG=/nowhere", "the file /nowhere does not exist"),
         ("REMOTE=a\x07b", "control character"),
     ],
 )
-def test_a_mistake_in_the_settings_names_file_and_line(tmp_path: Path, line: str, told: str) -> None:
-    with pytest.raises(RoundhouseError) as raised:
-        settings(tmp_path, line + "\n")
-    assert str(raised.value).startswith(f"{tmp_path}/cluster.env, line ")
-    assert told in str(raised.value)
-    assert "\n" not in str(raised.value)
+def test_a_mistake_in_the_settings_names_file_and_line(
+    server: SshServer, ask: Asked, there: Path, line: str, expected: str
+) -> None:
+    server.settings.write_text(f"# mine\n{line}\n")
+    code, message = ask.line("--host", "cluster")
+    assert code == 2
+    number = 3 if "\n" in line else 2
+    assert message.startswith(f"ssh_status.py: {server.settings}, line {number}: ")
+    assert expected in message
+    assert "Connection from" not in server.log
+
+
+@pytest.mark.parametrize("host", ["-oProxyCommand=x", "a b", "$(touch taken)", ""])
+def test_a_host_that_ssh_could_take_for_something_else_is_refused(server: SshServer, ask: Asked, host: str) -> None:
+    code, line = ask.line(f"--host={host}")
+    assert code == 2
+    assert line.startswith("ssh_status.py: --host")
 
 
 def test_without_settings_the_options_are_enough(
@@ -600,9 +632,13 @@ def test_without_settings_the_options_are_enough(
 ) -> None:
     monkeypatch.setenv("ROUNDHOUSE_CLUSTER_ENV", "/nowhere/cluster.env")
     assert ssh_status.main(["--round", "r", "--host", "cluster"]) == 2
-    assert "there is no /nowhere/cluster.env" in ask.capsys.readouterr().err
-    config = ssh_connection.read_config(server.ssh_config)
-    monkeypatch.setattr(ssh_status, "read_config", lambda path: config)
+    assert "/nowhere/cluster.env does not exist" in ask.capsys.readouterr().err
+    found = ssh_status.settings_of
+    monkeypatch.setattr(
+        ssh_status,
+        "settings_of",
+        lambda *given: replace(found(*given), ssh=("ssh", "-T", "-F", str(server.ssh_config))),
+    )
     (ask.there / ".venv/bin").mkdir(parents=True)
     (ask.there / ".venv/bin/python").symlink_to(sys.executable)
     assert ask("--host", "cluster")[0] == 3

@@ -1,4 +1,4 @@
-"""What the scripts of the toolbox share: settings that are data, words that stay words, failures of ssh in one line."""
+"""util.sh, shared by the scripts of the toolbox: settings that are data, quoting, failures of ssh in one line."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def one_line(text: str) -> str:
 # ---------------------------------------------------------------------------------------------- settings
 
 
-def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
+def test_a_missing_optional_key_has_a_default(tmp_path: Path) -> None:
     assert loaded(tmp_path, GOOD) == {
         "HOST": "lab", "REMOTE": "/far", "ROUNDS": "r",
         "CHECKPOINTS": "none", "PYTHON": ".venv/bin/python", "SSH_CONFIG": "",
@@ -109,7 +109,7 @@ def test_any_text_of_one_line_comes_back_as_it_was_written(tmp_path: Path, value
         assert loaded(tmp_path, f'HOST=lab\nROUNDS=r\nREMOTE="{value}"\n')["REMOTE"] == value
 
 
-def test_comments_empty_lines_spaces_and_line_ends_of_windows_do_no_harm(tmp_path: Path) -> None:
+def test_comments_empty_lines_spaces_and_windows_line_ends_are_accepted(tmp_path: Path) -> None:
     content = "# first\r\n\r\n  HOST = lab\r\n\t# indented\r\nREMOTE=/far\r\nROUNDS=a  b\r\nCHECKPOINTS=best"
     found = loaded(tmp_path, content)
     assert (found["HOST"], found["REMOTE"], found["CHECKPOINTS"]) == ("lab", "/far", "best")
@@ -117,9 +117,9 @@ def test_comments_empty_lines_spaces_and_line_ends_of_windows_do_no_harm(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
-        ("PASSWORD=secret", "unknown key PASSWORD; there are HOST"),
+        ("PASSWORD=secret", "unknown key PASSWORD; the keys are HOST"),
         ("host=lab", "unknown key host"),
         ("export PYTHON=x", "unknown key export PYTHON"),
         ("a[$(touch pwned)]=1", "unknown key"),
@@ -129,18 +129,18 @@ def test_comments_empty_lines_spaces_and_line_ends_of_windows_do_no_harm(tmp_pat
         ("PYTHON=''", "PYTHON has no value"),
         ("PYTHON=# none", "PYTHON has no value"),
         ('PYTHON="x', 'quote " is not closed'),
-        ('PYTHON="x"y', "after the closing quote there is y"),
-        ("PYTHON=~/x", "PYTHON must be a path"),
+        ('PYTHON="x"y', "unexpected text after the closing quote: y"),
+        ("PYTHON=~/x", "PYTHON must be absolute or relative to REMOTE (got ~/x)"),
         ("PYTHON=a\033[2Jb", "control character"),
-        ("CHECKPOINTS=some", "must be none, best or all, not some"),
-        ("SSH_CONFIG=/no/such/file", "there is no file /no/such/file"),
+        ("CHECKPOINTS=some", "must be none, best or all (got some)"),
+        ("SSH_CONFIG=/no/such/file", "the file /no/such/file does not exist"),
     ],
 )
-def test_a_mistake_is_told_with_file_and_line(tmp_path: Path, line: str, told: str) -> None:
+def test_a_mistake_is_reported_with_file_and_line(tmp_path: Path, line: str, message: str) -> None:
     done = load(tmp_path, f"{GOOD}# comment\n{line}\n")
     assert done.returncode == 2
     assert done.stdout == ""
-    assert told in one_line(done.stderr)
+    assert message in one_line(done.stderr)
     assert f"{tmp_path}/cluster.env, line 5" in done.stderr
     assert not list(tmp_path.rglob("pwned"))
 
@@ -153,10 +153,10 @@ def test_a_host_that_ssh_could_take_for_something_else_is_refused(tmp_path: Path
 
 
 @pytest.mark.parametrize("rounds", ["../x", "a b/c", "*", "-r", "$(touch pwned)", "a.yaml", "a,b"])
-def test_a_name_that_no_round_can_have_is_refused(tmp_path: Path, rounds: str) -> None:
+def test_an_invalid_name_of_a_round_is_refused(tmp_path: Path, rounds: str) -> None:
     done = load(tmp_path, f"HOST=lab\nREMOTE=/far\nROUNDS={rounds}\n")
     assert done.returncode == 2
-    assert "is no name of a round" in one_line(done.stderr)
+    assert "the name of a round must consist of" in one_line(done.stderr)
 
 
 @pytest.mark.parametrize("key", ["HOST", "REMOTE", "ROUNDS"])
@@ -171,11 +171,28 @@ def test_without_a_file_the_example_is_named(tmp_path: Path) -> None:
     assert "copy toolbox/cluster.env.example" in one_line(done.stderr)
 
 
-def test_settings_of_the_environment_do_not_count(tmp_path: Path) -> None:
+def test_variables_of_the_environment_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "cluster.env"
     path.write_text(GOOD)
     env = {**os.environ, "ROUNDHOUSE_CLUSTER_ENV": str(path), "HOST": "other", "CHECKPOINTS": "all", "PYTHON": "x"}
     assert bash('load_settings; echo "$HOST $CHECKPOINTS $PYTHON"', env=env).stdout == "lab none .venv/bin/python\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "loaded"),
+    [
+        (None, "far there none\n"),
+        ("ROUNDS=r\nHOST=lab\nREMOTE=/far\nCHECKPOINTS=best\n", "far there best\n"),
+        ("HOST=-x\n", "script.sh: {file}, line 1: HOST must be"),
+    ],
+)
+def test_a_host_and_a_folder_override_the_settings(tmp_path: Path, content: str | None, loaded: str) -> None:
+    path = tmp_path / "cluster.env"
+    if content is not None:
+        path.write_text(content)
+    env = {**os.environ, "ROUNDHOUSE_CLUSTER_ENV": str(path)}
+    done = bash('load_host far "~/there"; echo "$HOST $REMOTE $CHECKPOINTS"', env=env)
+    assert (done.stdout + done.stderr).startswith(loaded.format(file=path))
 
 
 # ---------------------------------------------------------------------------------------------- words
@@ -190,9 +207,9 @@ def test_quoted_words_reach_a_shell_as_they_are(words: list[str]) -> None:
 
 def test_a_line_of_the_log_has_the_time_in_utc() -> None:
     env = {**os.environ, "TZ": "Asia/Tokyo"}
-    told = bash("tell 'a  b'; date -u +%Y-%m-%dT%H", env=env).stdout.splitlines()
-    assert told[0].endswith("Z a  b")
-    assert told[0][:10] == told[1][:10]
+    lines = bash("log_line 'a  b'; date -u +%Y-%m-%dT%H", env=env).stdout.splitlines()
+    assert lines[0].endswith("Z a  b")
+    assert lines[0][:10] == lines[1][:10]
 
 
 def test_the_interpreter_is_that_of_the_checkout_or_of_the_environment(tmp_path: Path) -> None:
@@ -224,13 +241,13 @@ def test_a_remote_command_gets_its_words_as_they_are_and_gives_its_code(ssh_serv
 
 
 FAILURES: dict[str, tuple[Callable[[SshServer], object], str]] = {
-    "stopped": (SshServer.stop, "it is away, or the network is"),
-    "unknown host key": (SshServer.forget_host, "is not known by its host key"),
+    "stopped": (SshServer.stop, "the host or the network is down"),
+    "unknown host key": (SshServer.forget_host, "has an unknown host key"),
     "changed host key": (SshServer.new_host_key, "has another host key than before"),
     "key denied": (SshServer.deny, "does not accept your key"),
     "password wanted": (lambda server: server.ask_for("password"), "asks for a password or a second factor"),
     "second factor wanted": (lambda server: server.ask_for("publickey,password"), "a password or a second factor"),
-    "name unknown": (lambda server: server.set(REMOTE="/far", ROUNDS="r", HOST="nowhere"), "its name is not known"),
+    "name unknown": (lambda server: server.set(REMOTE="/far", ROUNDS="r", HOST="nowhere"), "its name is unknown"),
 }
 
 
@@ -238,18 +255,18 @@ FAILURES: dict[str, tuple[Callable[[SshServer], object], str]] = {
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("way", ["directly", "by a jump"])
 def test_a_failure_of_ssh_is_one_line_that_says_which(ssh_server: SshServer, failure: str, way: str) -> None:
-    change, told = FAILURES[failure]
+    change, message = FAILURES[failure]
     ssh_server.set(REMOTE="/far", ROUNDS="r", HOST="cluster" if way == "directly" else "inner")
     change(ssh_server)
     done = remote(ssh_server, "true")
     assert done.returncode == 255
     assert done.stderr == ""
-    assert told in one_line(done.stdout)
+    assert message in one_line(done.stdout)
     assert done.stdout.startswith(("cluster ", "inner ", "nowhere "))
 
 
 @pytest.mark.ssh
-def test_a_connection_that_is_cut_is_told(ssh_server: SshServer) -> None:
+def test_a_connection_that_is_cut_is_reported(ssh_server: SshServer) -> None:
     ssh_server.set(REMOTE="/far", ROUNDS="r")
     done = remote(ssh_server, "sh", "-c", "kill -9 $(ps -o ppid= -p $$)")
     assert done.returncode == 255
@@ -257,22 +274,22 @@ def test_a_connection_that_is_cut_is_told(ssh_server: SshServer) -> None:
 
 
 @pytest.mark.ssh
-def test_a_mistake_in_the_configuration_of_ssh_is_told(ssh_server: SshServer) -> None:
+def test_a_mistake_in_the_configuration_of_ssh_is_reported(ssh_server: SshServer) -> None:
     ssh_server.set(REMOTE="/far", ROUNDS="r")
     ssh_server.ssh_config.write_text("Hots cluster\n")
     assert "hots" in one_line(remote(ssh_server, "true").stdout)
 
 
-def test_what_a_strange_host_says_reaches_the_terminal_as_plain_text(tmp_path: Path) -> None:
+def test_output_of_an_unknown_host_reaches_the_terminal_as_plain_text(tmp_path: Path) -> None:
     (tmp_path / "errors").write_bytes(b"banner\r\nConnection refused \x1b]0;pwned\x07\xff\r\n" + b"x\n" * 100)
-    told = bash(f"HOST=lab; explain_ssh '{tmp_path}/errors'").stdout
-    assert one_line(told).isprintable()
-    assert "lab cannot be reached" in told
+    line = bash(f"HOST=lab; explain_ssh '{tmp_path}/errors'").stdout
+    assert one_line(line).isprintable()
+    assert "lab cannot be reached" in line
 
 
-def test_an_ssh_that_said_nothing_is_told_too(tmp_path: Path) -> None:
+def test_an_ssh_without_a_message_is_reported_too(tmp_path: Path) -> None:
     (tmp_path / "errors").touch()
-    assert "ssh said nothing" in one_line(bash(f"HOST=lab; explain_ssh '{tmp_path}/errors'").stdout)
+    assert "no message from ssh" in one_line(bash(f"HOST=lab; explain_ssh '{tmp_path}/errors'").stdout)
 
 
 # ---------------------------------------------------------------------------------------------- every script
@@ -286,7 +303,7 @@ def test_every_script_of_the_toolbox_passes_shellcheck() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda path: path.name)
-def test_every_command_of_the_toolbox_tells_its_usage_from_anywhere(command: Path, tmp_path: Path) -> None:
+def test_every_command_of_the_toolbox_prints_its_usage_in_any_folder(command: Path, tmp_path: Path) -> None:
     words = [sys.executable] if command.suffix == ".py" else []
     env = {**os.environ, "ROUNDHOUSE_CLUSTER_ENV": str(tmp_path / "none")}
     done = subprocess.run(

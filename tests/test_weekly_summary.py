@@ -1,4 +1,4 @@
-"""The summary of a week: commits by area, what befell experiments, hours and best results."""
+"""The summary of a week: commits by area, events of experiments, hours and best results."""
 
 from __future__ import annotations
 
@@ -29,10 +29,12 @@ from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment
 from roundhouse.model.plan import State
 from roundhouse.store import record
-
-sys.path.insert(0, str(REPOSITORY / "toolbox"))
-import weekly_summary  # noqa: E402
-from weekly_summary import Happened, Period, area_of, commits_of, hours_in, read_moment, standing, summary  # noqa: E402
+from toolbox import weekly_summary
+from toolbox.weekly.commits import area_of, commits_of
+from toolbox.weekly.history import events_of, hours_in, state_at
+from toolbox.weekly.period import Period, read_moment
+from toolbox.weekly.rounds import Activity
+from toolbox.weekly_summary import summary
 
 MONDAY = datetime(2026, 3, 2, tzinfo=timezone.utc).timestamp()
 HOUR, DAY = 3600.0, 86400.0
@@ -95,19 +97,19 @@ def nowhere(tmp_path: Path) -> Folders:
     return Folders(tmp_path / "experiments", tmp_path / "rounds", tmp_path / "analysis")
 
 
-def test_commits_are_told_by_area_with_their_numbers_and_in_order(repository: Repository, nowhere: Folders) -> None:
+def test_commits_are_listed_by_area_with_totals_and_in_order(repository: Repository, nowhere: Folders) -> None:
     repository.commit("Plot curves", {"analysis/a.py": "1\n2\n3\n", "tests/test_a.py": "1\n" * 50}, MONDAY + HOUR)
     repository.commit("Plot them again", {"analysis/a.py": "1\n2\n", "analysis/b.py": "1\n"}, MONDAY + 2 * DAY)
     repository.commit("A new method", {"studies/distillation/m.py": "1\n"}, MONDAY + DAY)
-    told = summary(WEEK, repository.folder, nowhere)
-    assert "In short: 3 commits to 4 files, 55 lines added and 1 removed." in told
-    assert "**Analysis**: 2 commits to 3 files, 54 lines added and 1 removed, from 2 Mar to 4 Mar." in told
-    assert "- 2 Mar: Plot curves\n- 4 Mar: Plot them again" in told
-    assert "**Study distillation**: 1 commit to 1 file, 1 line added and 0 removed, on 3 Mar." in told
-    assert told.index("**Analysis**") < told.index("**Study distillation**")
+    text = summary(WEEK, repository.folder, nowhere)
+    assert "Totals: 3 commits to 4 files, 55 lines added and 1 removed." in text
+    assert "**Analysis**: 2 commits to 3 files, 54 lines added and 1 removed, from 2 Mar to 4 Mar." in text
+    assert "- 2 Mar: Plot curves\n- 4 Mar: Plot them again" in text
+    assert "**Study distillation**: 1 commit to 1 file, 1 line added and 0 removed, on 3 Mar." in text
+    assert text.index("**Analysis**") < text.index("**Study distillation**")
 
 
-def test_a_commit_is_about_its_code_and_about_tests_only_if_it_changes_nothing_else(repository: Repository) -> None:
+def test_the_area_of_a_commit_is_that_of_its_code_unless_it_changes_only_tests(repository: Repository) -> None:
     repository.commit("Code", {"runner.py": "1\n", "tests/t.py": "1\n" * 90, "docs/d.md": "1\n" * 90})
     repository.commit("Tests", {"tests/t.py": "2\n", "README.md": ""}, MONDAY + 1)
     repository.commit("A picture", {"docs/p.png": b"\0\1"}, MONDAY + 2)
@@ -142,8 +144,8 @@ def test_adjacent_periods_share_no_commit_and_lose_none(repository: Repository) 
     for number, at in enumerate(times):
         repository.commit(str(number), {str(number): "1\n"}, at)
     weeks = [Period(MONDAY - 7 * DAY, MONDAY), WEEK, Period(WEEK.until, WEEK.until + 7 * DAY)]
-    told = [[one.subject for one in commits_of(repository.folder, week)] for week in weeks]
-    assert told == [["0"], ["1", "2", "3"], ["4", "5"]]
+    subjects = [[one.subject for one in commits_of(repository.folder, week)] for week in weeks]
+    assert subjects == [["0"], ["1", "2", "3"], ["4", "5"]]
 
 
 HOSTILE = [
@@ -152,7 +154,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-def test_names_and_subjects_that_mean_something_to_git_or_markdown_are_told_as_they_are(
+def test_names_and_subjects_that_are_markup_for_git_or_markdown_are_shown_literally(
     repository: Repository, nowhere: Folders
 ) -> None:
     names = ["a\nb\tc", "1\t2\tx", "quote\"'s $(touch x)", "commit 0123456789012345678901234567890123456789 1", "ü"]
@@ -179,25 +181,25 @@ def text_of(markdown: str) -> str:
     return "".join(seen)
 
 
-def test_without_a_repository_or_commits_or_records_it_says_so_and_goes_on(
+def test_a_missing_repository_or_commits_or_records_are_reported(
     repository: Repository, nowhere: Folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "plain").mkdir()
-    assert "git tells of no commits: fatal: not a git repository" in summary(WEEK, tmp_path / "plain", nowhere)
+    assert "git log failed: fatal: not a git repository" in summary(WEEK, tmp_path / "plain", nowhere)
     assert "does not have any commits yet" in summary(WEEK, repository.folder, nowhere)
     repository.commit("Before", {"a": "1\n"}, MONDAY - DAY)
-    told = summary(WEEK, repository.folder, nowhere)
-    assert "No commits in this period." in told
-    assert "No records of a round in" in told
+    text = summary(WEEK, repository.folder, nowhere)
+    assert "No commits in this period." in text
+    assert "No records of a round in" in text
     assert weekly_summary.main(words(repository.folder, nowhere, "--since", "2026-03-02", "--until", "2026-03-09")) == 0
-    assert capsys.readouterr().out == told
+    assert capsys.readouterr().out == text
 
 
-def test_git_that_is_not_installed_is_said_in_a_line(
+def test_a_missing_git_is_reported_in_a_line(
     monkeypatch: pytest.MonkeyPatch, repository: Repository, nowhere: Folders
 ) -> None:
     monkeypatch.setenv("PATH", str(nowhere.experiments))
-    assert "git cannot be asked" in summary(WEEK, repository.folder, nowhere)
+    assert "git log failed: " in summary(WEEK, repository.folder, nowhere)
 
 
 # ------------------------------------------------------------------------------------------------------------ periods
@@ -224,8 +226,8 @@ def test_a_moment_is_a_date_in_utc_or_days_before(text: str, at: float) -> None:
     "text",
     ["", "monday", "7", "days", "-1 days", "2026-02-30", "0001-01-01T00:00+05:00", "9" * 12 + "d", "9" * 5000 + "d"],
 )
-def test_what_is_no_moment_is_refused(text: str) -> None:
-    with pytest.raises(RoundhouseError, match="is no date"):
+def test_an_invalid_date_is_refused(text: str) -> None:
+    with pytest.raises(RoundhouseError, match="a date must be like"):
         read_moment(text, WEEK.until)
 
 
@@ -247,7 +249,7 @@ def test_mistakes_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
         assert len(done.stderr.splitlines()) == 1
 
 
-def test_help_tells_the_dates_and_the_exit_codes() -> None:
+def test_help_explains_the_dates_and_the_exit_codes() -> None:
     done = call("--help")
     assert done.returncode == 0
     assert "7 days" in done.stdout
@@ -267,7 +269,7 @@ def attempt(
     mark: Cause | None = None,
     result: float | None = None,
 ) -> None:
-    """An attempt of which all times are the test's; `result`: the accuracy that it reached."""
+    """An attempt with times of the test's choice; `result`: the accuracy that it reached."""
     directory = place.experiments / experiment.round / experiment.path
     opened = Opened(record.new_token(), SCHEDULER, experiment.config_hash(), {}, "1", mark=mark)
     assert record.open_attempt(directory, number, opened)
@@ -289,7 +291,7 @@ def attempt(
 
 @pytest.fixture
 def small(tmp_path: Path) -> Folders:
-    """The round `small`, of which nothing has begun."""
+    """The round `small`, of which nothing has started."""
     place = Folders(tmp_path / "experiments", tmp_path / "rounds", tmp_path / "analysis")
     (place.experiments / "small").mkdir(parents=True)
     place.rounds.mkdir()
@@ -301,11 +303,11 @@ def experiment_of(place: Folders, path: str) -> Experiment:
     return next(one for one in load_round("small", place.rounds).experiments if one.path == path)
 
 
-def happened(place: Folders, period: Period = WEEK, name: str = "small") -> Happened:
-    return Happened.of(read_round(name, place), period)
+def activity(place: Folders, period: Period = WEEK, name: str = "small") -> Activity:
+    return Activity.of(read_round(name, place), period)
 
 
-def kinds_of(found: Happened, path: str) -> list[str]:
+def kinds_of(found: Activity, path: str) -> list[str]:
     return [event.kind for event in found.events[path]]
 
 
@@ -313,22 +315,22 @@ def entry_of(place: Folders, path: str, name: str = "small") -> RoundEntry:
     return next(one for one in read_round(name, place).entries if one.path == path)
 
 
-def section(told: str, name: str) -> str:
-    return told.partition(f"### Round {name}")[2].partition("\n### ")[0]
+def section(text: str, name: str) -> str:
+    return text.partition(f"### Round {name}")[2].partition("\n### ")[0]
 
 
-def rows_of(told: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in told.splitlines() if line.startswith("| ")]
+def rows_of(text: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
 
 
 def test_a_run_across_the_border_of_a_period_counts_its_share(small: Folders) -> None:
     attempt(small, experiment_of(small, "student/0"), 1, MONDAY - HOUR, MONDAY + 3 * HOUR)
-    assert sum(happened(small).hours.values()) == 6.0  # three hours of two GPUs
-    assert sum(happened(small, Period(MONDAY - DAY, MONDAY)).hours.values()) == 2.0
-    assert kinds_of(happened(small), "student/0") == ["finished"]
-    assert kinds_of(happened(small, Period(MONDAY - DAY, MONDAY)), "student/0") == ["begun"]
-    told = summary(WEEK, small.rounds, small)
-    assert "Of 6 experiments: 1 finished; 6.00 GPU-hours." in told
+    assert sum(activity(small).hours.values()) == 6.0  # three hours of two GPUs
+    assert sum(activity(small, Period(MONDAY - DAY, MONDAY)).hours.values()) == 2.0
+    assert kinds_of(activity(small), "student/0") == ["finished"]
+    assert kinds_of(activity(small, Period(MONDAY - DAY, MONDAY)), "student/0") == ["started"]
+    text = summary(WEEK, small.rounds, small)
+    assert "\n6 experiments: 1 finished; 6.00 GPU-hours." in text
 
 
 @pytest.fixture(scope="module")
@@ -354,106 +356,106 @@ def test_hours_and_events_of_adjacent_periods_sum_to_those_of_the_whole(
     for one in known:
         whole = one.entry.seconds / 3600  # of one GPU each
         assert sum(hours_in(one, part, "GPU-hours") for part in parts) == pytest.approx(whole, abs=1e-9)
-        events = weekly_summary.events_of(one.entry)
+        events = events_of(one.entry)
         assert sum(event.at in part for event in events for part in parts) == len(events)
 
 
-def test_what_befell_a_round_is_counted_by_group_and_told(mixed: Folders) -> None:
-    told = section(summary(Period(1767225600.0, 1767225600.0 + 3 * DAY), mixed.rounds, mixed), "mixed")
-    # begun: all but two that run now, one queued, one whose history is damaged, and six that wait.
-    assert "Of 17 experiments: 7 begun, 5 finished, 2 requeued, 1 failed, 1 cancelled; 0.12 GPU-hours." in told
-    assert "Requeued after: walltime 1, error 1." in told or "Requeued after: error 1, walltime 1." in told
-    head, _, teacher, student, distilled = rows_of(told)[:5]
-    assert head[:6] == ["Group", "begun", "finished", "requeued", "failed", "cancelled"]
+def test_events_of_a_round_are_counted_by_group_and_listed(mixed: Folders) -> None:
+    text = section(summary(Period(1767225600.0, 1767225600.0 + 3 * DAY), mixed.rounds, mixed), "mixed")
+    # started: all but two that run now, one queued, one whose history is unreadable, and six that wait.
+    assert "\n17 experiments: 7 started, 5 finished, 2 requeued, 1 failed, 1 cancelled; 0.12 GPU-hours." in text
+    assert "Requeued after: walltime 1, error 1." in text or "Requeued after: error 1, walltime 1." in text
+    head, _, teacher, student, distilled = rows_of(text)[:5]
+    assert head[:6] == ["Group", "started", "finished", "requeued", "failed", "cancelled"]
     assert teacher[:3] == ["teacher", "1", "1"]
     assert student[:3] == ["student", "2", "2"]
     assert distilled[:6] == ["distilled", "4", "2", "2", "1", "1"]
     assert distilled[-1] == "2 of 12 completed, 1 blocked, 1 cancelled, 1 failed, 7 waiting"
-    assert "digits/fitnets/alpha_0.25/ResNet20_to_ResNet8/0: error (exit code 1)" in told
-    assert "history.json is not valid JSON" in told
+    assert "digits/fitnets/alpha_0.25/ResNet20_to_ResNet8/0: error (exit code 1)" in text
+    assert "history.json is not valid JSON" in text
 
 
-def test_how_it_stands_now_agrees_with_the_plan(mixed: Folders) -> None:
+def test_the_states_now_agree_with_the_plan(mixed: Folders) -> None:
     named = {State.COMPLETED: {"completed"}, State.IN_PROGRESS: {"running", "queued"}, State.PENDING: {"waiting"},
              State.FAILED: {"failed"}, State.BLOCKED: {"blocked"}, State.CANCELLED: {"cancelled"}}  # fmt: skip
-    words_of = {one.path: standing(one, float("inf")) for one in read_round("mixed", mixed).entries}
+    states = {one.path: state_at(one, float("inf")) for one in read_round("mixed", mixed).entries}
     for one in read_round("mixed", mixed).entries:
-        assert words_of[one.path] in named[one.state]
-    assert words_of["digits/pure/ResNet20/1"] == "running"
-    assert words_of["digits/pure/ResNet8/2"] == "queued"
+        assert states[one.path] in named[one.state]
+    assert states["digits/pure/ResNet20/1"] == "running"
+    assert states["digits/pure/ResNet8/2"] == "queued"
 
 
-def test_a_past_period_is_told_as_it_was_then(small: Folders) -> None:
+def test_a_past_period_is_shown_as_it_was_then(small: Folders) -> None:
     attempt(small, experiment_of(small, "student/0"), 1, MONDAY + HOUR, MONDAY + 8 * DAY)
     attempt(small, experiment_of(small, "student/1"), 1, MONDAY + 8 * DAY)
     first, second = experiment_of(small, "logit/0"), experiment_of(small, "logit/1")
-    attempt(small, first, 1, WEEK.until + 30)  # opened half a minute before the end, begun after it
+    attempt(small, first, 1, WEEK.until + 30)  # opened half a minute before the end, started after it
     attempt(small, second, 1, MONDAY + HOUR, MONDAY + 2 * HOUR, Cause.WALLTIME)
     attempt(small, second, 2, MONDAY + 9 * DAY, MONDAY + 10 * DAY)
-    stood = {
-        path: standing(entry_of(small, path), WEEK.until) for path in ("student/0", "student/1", "logit/0", "logit/1")
+    states = {
+        path: state_at(entry_of(small, path), WEEK.until) for path in ("student/0", "student/1", "logit/0", "logit/1")
     }
-    assert stood == {"student/0": "running", "student/1": "waiting", "logit/0": "queued", "logit/1": "waiting"}
-    told = summary(WEEK, small.rounds, small)
-    assert "| student | 1 | 334 | 0 of 2 completed, 1 running, 1 waiting |" in told, "two GPUs, for a week but an hour"
+    assert states == {"student/0": "running", "student/1": "waiting", "logit/0": "queued", "logit/1": "waiting"}
+    text = summary(WEEK, small.rounds, small)
+    assert "| student | 1 | 334 | 0 of 2 completed, 1 running, 1 waiting |" in text, "two GPUs, for a week but an hour"
 
 
-def test_a_failure_that_was_retried_or_put_away_later_is_still_told_in_its_week(small: Folders) -> None:
+def test_a_failure_that_was_retried_or_archived_later_is_still_in_its_week(small: Folders) -> None:
     for path, mark in (("logit/0", Cause.RETRY), ("logit/1", Cause.ARCHIVED)):
         one = experiment_of(small, path)
         attempt(small, one, 1, MONDAY, MONDAY + 60, Cause.ERROR)
         attempt(small, one, 2, MONDAY + 120, MONDAY + 180, Cause.ERROR)
         attempt(small, one, 3, WEEK.until + DAY, mark=mark)
     attempt(small, experiment_of(small, "logit/0"), 4, WEEK.until + 2 * DAY, WEEK.until + 3 * DAY)
-    week, next_week = happened(small), happened(small, Period(WEEK.until, WEEK.until + 7 * DAY))
-    assert kinds_of(week, "logit/0") == kinds_of(week, "logit/1") == ["begun", "requeued", "failed"]
+    week, next_week = activity(small), activity(small, Period(WEEK.until, WEEK.until + 7 * DAY))
+    assert kinds_of(week, "logit/0") == kinds_of(week, "logit/1") == ["started", "requeued", "failed"]
     assert kinds_of(next_week, "logit/0") == ["requeued", "finished"]
-    assert kinds_of(next_week, "logit/1") == ["put away"]
+    assert kinds_of(next_week, "logit/1") == ["archived"]
     assert "logit/0: error (w\\|y)" in summary(WEEK, small.rounds, small)
 
 
-def test_what_the_scheduler_put_off_is_no_requeue_and_a_cancelled_one_is_told(small: Folders) -> None:
+def test_a_submission_deferred_by_a_limit_is_no_requeue_and_a_cancelled_one_is_counted(small: Folders) -> None:
     one = experiment_of(small, "logit/0")
     attempt(small, one, 1, MONDAY, mark=Cause.CANCELLED)
     two = experiment_of(small, "logit/1")
     attempt(small, two, 1, None)
     assert record.void(small.experiments / "small" / two.path, 1, Cause.LIMIT, "limit")
     attempt(small, two, 2, MONDAY + HOUR, MONDAY + 2 * HOUR)
-    assert kinds_of(happened(small), "logit/0") == ["cancelled"]
-    assert kinds_of(happened(small), "logit/1") == ["begun", "finished"]
+    assert kinds_of(activity(small), "logit/0") == ["cancelled"]
+    assert kinds_of(activity(small), "logit/1") == ["started", "finished"]
 
 
-def test_best_results_that_changed_are_told_with_spread_n_baseline_and_chance(small: Folders) -> None:
+def test_best_results_that_changed_have_spread_n_baseline_and_chance(small: Folders) -> None:
     day = 0
     for path, result in (("student/0", 0.80), ("student/1", 0.82), ("logit/0", 0.85), ("logit/1", 0.87)):
         attempt(small, experiment_of(small, path), 1, MONDAY - 5 * DAY + day, MONDAY - 4 * DAY + day, result=result)
         day += 60
     attempt(small, experiment_of(small, "rkd/0"), 1, MONDAY, MONDAY + DAY, result=0.90)
     attempt(small, experiment_of(small, "rkd/1"), 1, MONDAY, MONDAY + 9 * DAY, result=0.96)
-    told = section(summary(WEEK, small.rounds, small), "small")
-    (best,) = [row for row in rows_of(told) if row[0] == "distilled" and len(row) == 5 and "logit" in row[2]]
+    text = section(summary(WEEK, small.rounds, small), "small")
+    (best,) = [row for row in rows_of(text) if row[0] == "distilled" and len(row) == 5 and "logit" in row[2]]
     assert best[1] == "test_accuracy, chosen by val_accuracy"
     assert best[2] == "logit: 86.00 ± 1.41 % (n = 2)"
     assert best[3] == "rkd: 90.00 % (n = 1)"
     assert best[4] == "baseline student 81.00 ± 1.41 % (n = 2); chance 10.00 %"
-    assert not [row for row in rows_of(told) if row[0] == "student" and len(row) == 5 and "81.00" in row[3]]
+    assert not [row for row in rows_of(text) if row[0] == "student" and len(row) == 5 and "81.00" in row[3]]
     later = section(summary(Period(MONDAY + 2 * DAY, MONDAY + 3 * DAY), small.rounds, small), "small")
     assert "Best results: none changed." in later
     early = section(summary(Period(MONDAY - 5 * DAY, MONDAY - 5 * DAY + HOUR), small.rounds, small), "small")
     assert "Best results: none yet." in early
 
 
-def test_archived_rounds_and_rounds_in_which_nothing_happened_are_told(small: Folders) -> None:
+def test_archived_rounds_and_rounds_without_activity_are_included(small: Folders) -> None:
     attempt(small, experiment_of(small, "student/0"), 1, MONDAY, MONDAY + HOUR)
     results = small.results("small")
     results.mkdir(parents=True)
     shutil.move(small.experiments / "small", results / "experiments")
     shutil.move(small.rounds / "small.yaml", results / "small.yaml")
-    assert "### Round small\n\nOf 6 experiments: 1 begun, 1 finished; 2.00 GPU-hours." in summary(
+    assert "### Round small\n\n6 experiments: 1 started, 1 finished; 2.00 GPU-hours." in summary(
         WEEK, small.rounds, small
     )
     later = summary(Period(WEEK.until, WEEK.until + DAY), small.rounds, small)
-    assert "Nothing happened in small (1 of 6 completed, 5 waiting)." in later
+    assert "No activity in small (1 of 6 completed, 5 waiting)." in later
 
 
 def test_a_round_that_cannot_be_read_stops_no_other(small: Folders, mixed: Folders) -> None:
@@ -463,11 +465,11 @@ def test_a_round_that_cannot_be_read_stops_no_other(small: Folders, mixed: Folde
         attempt(small, one, 1, MONDAY, MONDAY + HOUR, Cause.ERROR)
     shutil.copytree(mixed.experiments / "mixed", small.experiments / "mixed", symlinks=True)
     shutil.copy(mixed.rounds / "mixed.yaml", small.rounds)
-    told = summary(WEEK, small.rounds, small)
-    assert "only experiments with a record are known" in told
-    assert "Of 1 experiment: 1 begun; 1.00 job-hours." in told
-    assert "### Round mixed" in told
-    text_of(told)
+    text = summary(WEEK, small.rounds, small)
+    assert "only experiments with a record are known" in text
+    assert "\n1 experiment: 1 started; 1.00 job-hours." in text
+    assert "### Round mixed" in text
+    text_of(text)
 
 
 def test_the_summary_is_the_same_again_and_nothing_but_the_file_is_written(
@@ -493,4 +495,4 @@ def test_it_runs_as_a_script_in_any_folder_and_locale(repository: Repository, mi
         check=True, capture_output=True, cwd="/", env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )  # fmt: skip
     assert "é 漢字" in done.stdout.decode()
-    assert "all times are UTC" in done.stdout.decode()
+    assert "times are in UTC" in done.stdout.decode()

@@ -1,15 +1,15 @@
-# shellcheck shell=bash disable=SC2154  # `repository` is util.sh's, `scratch` a folder for files of who sources this
-# What calls chpc_train.sh again and again: its entry in the crontab, or a timer of systemd. To be sourced.
+# shellcheck shell=bash disable=SC2154  # `repository` is set by util.sh, `scratch` by the script that sources this
+# The crontab entry that calls chpc_train.sh at intervals, or a systemd timer that does. To be sourced after util.sh.
 
-# Minutes, of which cron can make equal distances.
+# Minutes that cron can use as equal intervals.
 INTERVALS="1 2 3 4 5 6 10 12 15 20 30 60 120 180 240 360 480 720"
-ENTRY_LENGTH=990 # bytes of a command; what is longer, cron cuts off
+ENTRY_LENGTH=990 # bytes of an entry; cron cuts off longer ones
 
 script=$(cd -- "$repository" && pwd -P)/toolbox/chpc_train.sh
 
 # ---------------------------------------------------------------------------------------------- the entry
 
-# The comment that ends this checkout's entry, by which it is known.
+# The comment at the end of this checkout's entry, which identifies it.
 entry_tag() {
     local hash
     hash=$(printf %s "$script" | sha256sum)
@@ -21,7 +21,7 @@ schedule() {
     if (($1 < 60)); then echo "*/$1 * * * *"; else echo "0 */$(($1 / 60)) * * *"; fi
 }
 
-# interval LINE: the minutes of an entry; nothing if somebody has changed its fields to others than ours.
+# interval LINE: the minutes of an entry; nothing if its fields were edited to a schedule that is not an interval.
 interval() {
     local every
     for every in $INTERVALS; do
@@ -29,25 +29,25 @@ interval() {
     done
 }
 
-# Sets `words` to the command that is to be called. Cron and systemd give it next to no environment.
+# Sets `words` to the command to call, with its environment: cron and systemd set almost none.
 command_words() {
-    local part path=":" parts
+    local word path=":" parts
     IFS=: read -r -a parts <<<"$PATH"
-    for part in "${parts[@]}"; do
-        [[ $part != /* || $path = *":$part:"* || ! -d $part ]] || path+=$part:
+    for word in "${parts[@]}"; do
+        [[ $word != /* || $path = *":$word:"* || ! -d $word ]] || path+=$word:
     done
     path=${path#:}
     words=(/usr/bin/env "PATH=${path%:}")
-    for part in SSH_AUTH_SOCK ROUNDHOUSE_CLUSTER_ENV PYTHON; do
-        [ -z "${!part:-}" ] || words+=("$part=$(absolute "${!part}")")
+    for word in SSH_AUTH_SOCK ROUNDHOUSE_CLUSTER_ENV PYTHON; do
+        [ -z "${!word:-}" ] || words+=("$word=$(absolute "${!word}")")
     done
     words+=("$script" cron)
-    for part in "${words[@]}"; do
-        [[ $part != *[\\[:cntrl:]]* ]] || fail "cannot be called by cron, for a backslash or control character: $part"
+    for word in "${words[@]}"; do
+        [[ $word != *[\\[:cntrl:]]* ]] || fail "cron cannot call a path with a backslash or control character: $word"
     done
 }
 
-# absolute PATH: counted from here, unless it is a name to be found in the PATH.
+# absolute PATH: relative to the current folder, unless it is a name that is looked up in PATH.
 absolute() {
     if [[ $1 = */* && $1 != /* ]]; then printf '%s/%s' "$PWD" "$1"; else printf %s "$1"; fi
 }
@@ -60,82 +60,73 @@ entry() {
         line+="'${word//\'/$quote}' "
     done
     line=${line//%/\\%}$(entry_tag)
-    ((${#line} <= ENTRY_LENGTH)) || fail "the entry would be too long for cron: call it with a shorter PATH"
+    ((${#line} <= ENTRY_LENGTH)) || fail "the entry would be too long for cron: shorten PATH and call this again"
     printf '%s %s\n' "$(schedule "$1")" "$line"
 }
 
-# is_entry LINE TAG: whether it is this checkout's entry, and nobody has made a comment of it.
-is_entry() {
-    [[ $1 = *" $2" && ! $1 =~ ^[[:space:]]*'#' ]]
+# filter_crontab PROGRAM [LINE]: the crontab on stdin through awk, which knows `new`, the LINE, and whether a line is
+# this checkout's own(). An entry that was commented out is not.
+filter_crontab() {
+    NEW="${2:-}" TAG=" $(entry_tag)" LC_ALL=C awk '
+        BEGIN { new = ENVIRON["NEW"]; tag = ENVIRON["TAG"] }
+        function own() { return substr($0, length($0) - length(tag) + 1) == tag && $0 !~ /^[ \t\v\f\r]*#/ }
+        '"$1"
 }
 
-# entry_in FILE: this checkout's entry in a crontab, if there is one.
-entry_in() {
-    local LC_ALL=C line tag
-    tag=$(entry_tag)
-    while IFS= read -r line || [ -n "$line" ]; do
-        ! is_entry "$line" "$tag" || printf '%s\n' "$line"
-    done <"$1" | head -n 1
+# own_entry: this checkout's entry in the crontab on stdin, if there is one.
+own_entry() {
+    filter_crontab 'own() && !found++'
 }
 
-# edited [LINE]: the crontab on stdin with LINE as this checkout's entry, where the old one stood, or at the end;
-# without LINE, with none. No other byte changes; a newline is added only if LINE comes after a line that has none.
+# edited [LINE]: the crontab on stdin with LINE in place of this checkout's entry, or else at the end; without LINE,
+# without an entry. All other lines stay as they are; the last one gets a newline if it has none, as cron requires.
 edited() {
-    local LC_ALL=C line end=$'\n' last=$'\n' new=${1:-} tag
-    tag=$(entry_tag)
-    while [ -n "$end" ]; do
-        IFS= read -r line || end=""
-        [ -n "$line$end" ] || break
-        if is_entry "$line" "$tag"; then
-            [ -z "$new" ] || printf '%s\n' "$new"
-            new=""
-        else
-            printf '%s%s' "$line" "$end"
-            last=$end
-        fi
-    done
-    if [ -n "$new" ]; then
-        [ -n "$last" ] || echo
-        printf '%s\n' "$new"
-    fi
+    filter_crontab '
+        !own() { print; next }
+        new != "" { print new; new = "" }
+        END { if (new != "") print new }' "$@"
 }
 
 # ---------------------------------------------------------------------------------------------- the crontab
 
-# read_crontab FILE: the crontab into FILE. Returns 1 and says why on stdout if it cannot be read: not the same as none.
+# read_crontab FILE: writes the crontab into FILE; no crontab is an empty one. If it cannot be read, prints why and
+# returns 1.
 read_crontab() {
-    command -v crontab >/dev/null || {
-        echo "there is no command crontab"
-        return 1
-    }
-    LC_ALL=C crontab -l >"$1" 2>"$scratch/errors" && return
-    grep -qi 'no crontab for' "$scratch/errors" && : >"$1" && return
-    echo "crontab says: $(head -n 1 "$scratch/errors")"
+    if ! command -v crontab >/dev/null; then
+        echo "the command crontab does not exist"
+    elif LC_ALL=C crontab -l >"$1" 2>"$scratch/errors"; then
+        return
+    elif grep -qi 'no crontab for' "$scratch/errors"; then
+        : >"$1"
+        return
+    else
+        echo "crontab: $(head -n 1 "$scratch/errors")"
+    fi
     return 1
 }
 
-# change_crontab [LINE]: as `edited` has it, and looked at afterwards. Exits with 1 where cron is refused.
+# change_crontab [LINE]: installs what `edited` prints, if that is a change, and verifies it. $scratch/old and
+# $scratch/new are the crontab before and after. Exits with 1 where cron is not available.
 change_crontab() {
     local why
-    why=$(read_crontab "$scratch/old") || refused "$why"
+    exec 7<"${HOME:-/}"
+    flock --timeout 10 7 || true # for other checkouts; where there are no locks, it is verified below
+    why=$(read_crontab "$scratch/old") || no_cron "$why"
     edited "$@" <"$scratch/old" >"$scratch/new"
     cmp -s "$scratch/old" "$scratch/new" && return
-    if [ -s "$scratch/new" ]; then
-        crontab "$scratch/new" 2>"$scratch/errors" || refused "crontab says: $(head -n 1 "$scratch/errors")"
-    else
-        crontab -r 2>"$scratch/errors" || refused "crontab says: $(head -n 1 "$scratch/errors")"
-    fi
-    why=$(read_crontab "$scratch/now") || refused "$why"
-    cmp -s "$scratch/new" "$scratch/now" || refused "the crontab is not what was put there: see crontab -l"
+    if [ -s "$scratch/new" ]; then set -- "$scratch/new"; else set -- -r; fi
+    crontab "$@" 2>"$scratch/errors" || no_cron "crontab: $(head -n 1 "$scratch/errors")"
+    why=$(read_crontab "$scratch/now") || no_cron "$why"
+    cmp -s "$scratch/new" "$scratch/now" || no_cron "the crontab differs from what was installed: see crontab -l"
 }
 
-refused() {
-    complain "cron is refused on this machine: $1. Instead of it: a systemd user timer (chpc_train.sh timer prints" \
-        "it), or, on the cluster's login node in tmux: python runner.py --round NAME --watch 1800"
+no_cron() {
+    error "cron is not available: $1. Use a systemd user timer (chpc_train.sh timer prints it), or, on the login node" \
+        "of the cluster in tmux: python runner.py --round NAME --watch 1800"
     exit 1
 }
 
-# Whether a cron is seen to run; systemd knows where other users' processes are hidden.
+# Whether a cron daemon runs; systemd knows it where processes of other users are hidden.
 cron_runs() {
     grep -q -x -s -E 'cron|crond|fcron' /proc/[0-9]*/comm ||
         systemctl is-active --quiet cron crond cronie fcron 2>/dev/null
@@ -152,10 +143,10 @@ print_timer() {
     done
     ((every < 60)) || times="0/$((every / 60)):00"
     cat <<END_OF_UNITS
-# Two files in ~/.config/systemd/user/. Then: systemctl --user daemon-reload
-#                                             systemctl --user enable --now roundhouse.timer
-# It goes on while you are logged out only after: loginctl enable-linger
-# To end it: systemctl --user disable --now roundhouse.timer
+# Write these two files to ~/.config/systemd/user/.
+# To start: systemctl --user daemon-reload && systemctl --user enable --now roundhouse.timer
+# To let it run while you are logged out: loginctl enable-linger
+# To stop: systemctl --user disable --now roundhouse.timer
 
 # ~/.config/systemd/user/roundhouse.service
 [Unit]

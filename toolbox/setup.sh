@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets an account up on a cluster: the environment, data sets, and a look at all that rounds need there.
+# Sets up an account on a cluster: the environment and data sets; and checks all that rounds need there.
 set -euo pipefail
 
 # shellcheck source=toolbox/util.sh
@@ -10,21 +10,22 @@ usage() {
 usage: toolbox/setup.sh --data NAME... [--to FOLDER] [--site NAME] [--check]
        toolbox/setup.sh [--site NAME] [--check]
 
-Without --data: makes .venv by `make install` if there is none, then looks at Python, packages, PyTorch, site,
-scheduler, queue, GPUs, experiments/ (files, locks, room) and the data sets of all rounds. Each is a line: ok, missing
-(nothing runs without it) or warning, with what to do. The look loads no PyTorch, submits no job, and needs no network.
+Without --data: creates .venv with `make install` if there is none, then checks Python, packages, PyTorch, site,
+scheduler, queue, GPUs, experiments/ (files, locks, space) and the data sets of all rounds. Each check prints a line:
+ok, missing (nothing runs without it) or warning, with what to do. It does not load PyTorch, submits no job, and needs
+no network.
 
   --data NAME...  fetch and verify data sets: cifar10, cifar100, svhn, tinyimagenet, digits
-  --to FOLDER     the data folder; without it that of the site, else data/ of the repository
-  --site NAME     sites/NAME.yaml; without it the site whose hosts match this one
-  --check         only look: nothing is installed or fetched. How experiments/ locks is tried in a folder in it, which
-                  is removed again. With --data, every byte is read
+  --to FOLDER     the data folder; default: that of the site, otherwise data/ of the repository
+  --site NAME     sites/NAME.yaml; default: the site whose hosts match this host
+  --check         only check: nothing is installed or fetched. Locks are tested in a folder in experiments/, which is
+                  removed again. With --data, every byte is read
 
-$PYTHON is the interpreter; without it, .venv/bin/python of the repository.
+$PYTHON is the interpreter; default: .venv/bin/python of the repository.
 
 exit codes:
-  0  nothing is missing; with --data: all that was named is there and good
-  1  something is
+  0  nothing is missing; with --data: all data sets are there and valid
+  1  something is missing
   2  usage or settings are wrong
 END
 }
@@ -57,11 +58,11 @@ take_options() {
         shift
     done
     [ -z "$data" ] || [ ${#names[@]} -gt 0 ] || fail "--data needs the name of a data set; see toolbox/setup.sh --help"
-    [ -z "$to" ] || [ -n "$data" ] || fail "--to goes with --data"
+    [ -z "$to" ] || [ -n "$data" ] || fail "--to requires --data"
     [ -z "$to" ] || [[ $to = /* ]] || to=$PWD/$to
 }
 
-# The data folder that jobs of this host are given; empty where its site file names none.
+# The data folder of jobs on this host; empty if its site file names none.
 data_of_site() {
     "$python" - "$site" <<'END'
 import socket
@@ -89,12 +90,13 @@ fetch_data() {
 
 make_environment() {
     [ -z "${PYTHON:-}" ] && [ ! -x .venv/bin/python ] || return 0
-    command -v make >/dev/null || fail "there is no make: python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e ."
-    make install || fail "make install did not succeed: see above, then call this again"
+    command -v make >/dev/null || fail "make is not installed: run python3 -m venv .venv && .venv/bin/pip install" \
+        "-c constraints.txt -e ."
+    make install || fail "make install failed: see above, fix it, and call this again"
 }
 
-# Where there is no environment, another Python looks at what it can.
-look() {
+# Without an environment, another Python checks what it can.
+check_account() {
     local options=()
     [ -z "$site" ] || options+=(--site "$site")
     if [ -z "${PYTHON:-}" ] && [ ! -x .venv/bin/python ]; then
@@ -103,8 +105,8 @@ look() {
         find_python
     fi
     if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
-        printf 'missing  Python: %s is not there, or older than 3.10: load a module that has it, then %s\n' "$python" \
-            "make install PYTHON=/path/to/it"
+        printf 'missing  Python: %s does not exist or is older than 3.10: load a module that has it, then run %s\n' \
+            "$python" "make install PYTHON=/path/to/it"
         exit 1
     fi
     exec "$python" -B -m roundhouse.doctor.checks ${options[@]+"${options[@]}"}
@@ -119,5 +121,5 @@ else
     [ -z "${PYTHON:-}" ] || [[ $PYTHON != */* || $PYTHON = /* ]] || PYTHON=$PWD/$PYTHON
     cd -- "$repository"
     [ -n "$check" ] || make_environment
-    look
+    check_account
 fi

@@ -1,9 +1,12 @@
-"""One SSH connection as ~/.ssh/config describes it, which asks nobody for anything and trusts known host keys only."""
+"""One SSH connection by paramiko. OpenSSH supplies the rules, so that the shell scripts and this module share them.
+
+`ssh -G` resolves the options of the host, `ssh-keygen -F` finds its known keys, `ssh -W` connects through jump hosts,
+and toolbox/util.sh explains why a host cannot be reached. Nothing asks for a password; unknown host keys are refused.
+"""
 
 from __future__ import annotations
 
 import base64
-import glob
 import hashlib
 import logging
 import os
@@ -11,39 +14,53 @@ import re
 import shlex
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from signal import SIGKILL
+from typing import IO
 
 import paramiko  # type: ignore[import-untyped]
 
 from roundhouse.errors import RoundhouseError
-from roundhouse.schedulers.user import user_name
 
-PATIENCE = 15.0  # seconds for each step of a connection
-MOST_JUMPS = 8
-DEFAULT_KEYS = ("~/.ssh/id_rsa", "~/.ssh/id_ecdsa", "~/.ssh/id_ed25519")
-DEFAULT_KNOWN = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
+UTIL = Path(__file__).resolve().with_name("util.sh")
+STEP_TIMEOUT = 15.0  # seconds for each step of a connection
+OPTIONS = ("hostname", "port", "user", "identityfile", "identitiesonly", "userknownhostsfile", "globalknownhostsfile",
+           "hostkeyalias", "proxycommand", "proxyjump")  # fmt: skip
 LOST, KILLED = -1, -9  # exit codes of commands that had none of their own
 TIMED_OUT = 124  # as `timeout` has it
 
-logging.getLogger("paramiko").addHandler(logging.NullHandler())  # else it prints tracebacks
+logging.getLogger("paramiko").addHandler(logging.NullHandler())  # otherwise it prints tracebacks
 
 
-class Trouble(RoundhouseError):
-    """A host or what it runs could not be asked: nothing is known to be wrong here."""
+class Unavailable(RoundhouseError):
+    """The host, or a command on it, gave no answer. The settings on this side may well be right."""
 
 
-# ---------------------------------------------------------------------------------------------- ~/.ssh/config
+def printable(text: str) -> str:
+    """Text from elsewhere on one line, without characters that a terminal would obey."""
+    return "".join(one if one.isprintable() else "?" for one in " ".join(text.split()))
+
+
+def call_util(program: str, *words: str, given: str = "") -> str:
+    """Output of a bash program that has the functions of util.sh and the input `given`. RoundhouseError: it failed."""
+    command = ["bash", "-c", f'. "$1"; shift; {program}', "util.sh", str(UTIL), *words]
+    done = subprocess.run(command, check=False, input=given, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        raise RoundhouseError(printable(done.stderr).removeprefix("util.sh: "))
+    return done.stdout
+
+
+# ---------------------------------------------------------------------------------------------- options of the host
 
 
 @dataclass(frozen=True, slots=True)
-class Hop:
-    """One host on the way, the last one included, as the configuration has it."""
+class Target:
+    """The host to connect to. `name` is what the user calls it, the rest are the options that `ssh -G` prints."""
 
     name: str
     host: str
@@ -53,166 +70,136 @@ class Hop:
     only_identities: bool
     known_hosts: tuple[Path, ...]
     known_as: tuple[str, ...]  # its names in known_hosts
-    command: str | None  # ProxyCommand
+    proxy: tuple[str, ...]  # a command whose input and output lead to the host; empty: connect directly
 
 
-def read_config(path: Path | None) -> paramiko.SSHConfig:
-    """The user's configuration and the system's, or the file `path` alone. RoundhouseError: it is not understood."""
-    places = [path] if path else [Path("~/.ssh/config").expanduser(), Path("/etc/ssh/ssh_config")]
-    lines: list[str] = []
-    for place in places:
-        if place.is_file():
-            lines += ["Host *", *_with_includes(place, place.parent)]
-    try:
-        return paramiko.SSHConfig.from_text("\n".join(lines))
-    except paramiko.SSHException as error:
-        raise RoundhouseError(f"{places[0]} is not understood: {error}") from None
-
-
-def _with_includes(path: Path, folder: Path, depth: int = 0) -> Iterator[str]:
-    """The lines of a configuration, with those of included files, after which the block goes on that was begun."""
-    block = "Host *"
-    for line in path.read_text(errors="replace").splitlines():
-        word, _, rest = line.strip().replace("=", " ", 1).partition(" ")
-        if word.lower() == "match" and re.search(r"(^|[\s!])exec\s", rest):
-            raise RoundhouseError(
-                f"{path}: Match exec is not understood: name another file by SSH_CONFIG in cluster.env"
-            )
-        if word.lower() in ("host", "match"):
-            block = line
-        if word.lower() != "include":
-            yield line
-            continue
-        for pattern in shlex.split(rest):
-            for place in sorted(glob.glob(str(folder / Path(pattern).expanduser()))):
-                if Path(place).is_file() and depth < MOST_JUMPS:
-                    yield from _with_includes(Path(place), folder, depth + 1)
-        yield block
-
-
-def hops_to(config: paramiko.SSHConfig, target: str, depth: int = 0) -> list[Hop]:
-    """The way to `target`, [user@]host[:port]: the hosts that it jumps through, and itself at the end."""
-    hop, jumps = _hop(config, target)
-    if jumps.lower() == "none":
-        return [hop]
-    if depth == MOST_JUMPS:
-        raise RoundhouseError(f"the ProxyJump of {target} leads in circles")
-    first, *others = (part.strip() for part in jumps.split(","))
-    return [*hops_to(config, first, depth + 1), *(_hop(config, one)[0] for one in others), hop]
-
-
-def _hop(config: paramiko.SSHConfig, target: str) -> tuple[Hop, str]:
-    """One host, and its ProxyJump."""
-    parts = re.fullmatch(r"(?:ssh://)?(?:(.+)@)?(\[[^]]+\]|[^:]+)(?::(\d+))?/?", target)
-    if parts is None:
-        raise RoundhouseError(f"{target!r} is no [user@]host[:port]")
-    user, name, port = parts[1], parts[2].strip("[]"), parts[3]
-    try:
-        said = config.lookup(name)
-        number = int(port or said.get("port", 22))
-    except (paramiko.SSHException, KeyError, ValueError, ImportError) as error:
-        raise RoundhouseError(f"the SSH configuration of {name} is not understood: {error}") from None
-    host, alias = said["hostname"], said.get("hostkeyalias")
-    keys = [key for key in said.get("identityfile", DEFAULT_KEYS) if key != "none"]
-    known = [*_files(said.get("userknownhostsfile")), *_files(said.get("globalknownhostsfile"))]
-    if "userknownhostsfile" not in said:
-        known += [Path(one).expanduser() for one in DEFAULT_KNOWN]
-    here = (host,) if number == 22 else (f"[{host}]:{number}", host)
-    hop = Hop(
-        name,
-        host,
-        number,
-        user or said.get("user") or user_name(),
-        tuple(Path(key).expanduser() for key in keys),
-        said.get("identitiesonly", "no").lower() == "yes",
-        tuple(known),
-        (alias,) if alias else here,
-        said.get("proxycommand"),
+def resolve(ssh: Sequence[str], name: str) -> Target:
+    """The options for [user@]host; `ssh` is the command of util.sh. RoundhouseError: ssh rejects its configuration."""
+    found = _options(ssh, name)
+    host, port, alias = found["hostname"], int(found["port"]), found.get("hostkeyalias")
+    _check_jumps(ssh, name, found.get("proxyjump"))
+    return Target(
+        name=name,
+        host=host,
+        port=port,
+        user=found["user"],
+        identities=tuple(Path(one).expanduser() for one in found.get("identityfile", ()) if one != "none"),
+        only_identities=found.get("identitiesonly") == "yes",
+        known_hosts=(*_files(found.get("userknownhostsfile", "")), *_files(found.get("globalknownhostsfile", ""))),
+        known_as=(alias,) if alias else (host,) if port == 22 else (f"[{host}]:{port}", host),
+        proxy=_proxy_command(ssh, found),
     )
-    return hop, said.get("proxyjump") or "none"
 
 
-def _files(written: str | None) -> list[Path]:
-    """The files that a setting names: one, maybe with spaces in its name, or several."""
-    whole = Path(written or "").expanduser()
-    return [whole] if whole.is_file() else [Path(one).expanduser() for one in shlex.split(written or "")]
+def _proxy_command(ssh: Sequence[str], found: paramiko.SSHConfigDict) -> tuple[str, ...]:
+    """What ssh itself does for ProxyJump; its own options apply to the jump host too, so it cannot ask there either."""
+    if "proxyjump" in found:
+        *before, last = found["proxyjump"].split(",")
+        jumps = ("-J", ",".join(before)) if before else ()
+        ssh = (ssh[0], "-o", "LogLevel=INFO", *ssh[1:])  # with ERROR it does not say why it cannot connect to the host
+        return (*ssh, *jumps, "-W", f"[{found['hostname']}]:{found['port']}", "--", _uri(last))
+    return ("sh", "-c", f"exec {found['proxycommand']}") if "proxycommand" in found else ()
 
 
-# ---------------------------------------------------------------------------------------------- who is who
+def _uri(jump: str) -> str:
+    """A jump host, [user@]host[:port], in the form that ssh accepts as a destination."""
+    return f"ssh://{jump.removeprefix('ssh://')}"
+
+
+def _options(ssh: Sequence[str], name: str) -> paramiko.SSHConfigDict:
+    """What `ssh -G` prints; paramiko expands %h, %u and others in it, which `ssh -G` leaves as they are."""
+    try:
+        done = subprocess.run(
+            [*ssh, "-G", "--", name], check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            errors="replace", timeout=STEP_TIMEOUT,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RoundhouseError(f"ssh -G {name} failed: {error}") from None
+    if done.returncode:
+        lines = done.stderr.splitlines() or [f"exit {done.returncode}"]
+        raise RoundhouseError(f"ssh rejects its configuration for {name}: {printable(lines[0])}")
+    lines = [line for line in done.stdout.splitlines() if line.partition(" ")[0] in OPTIONS]
+    lines = [line for line in lines if not re.fullmatch("(proxy.*|hostkeyalias) none", line)]
+    return paramiko.SSHConfig.from_text("\n".join(["Host *", *lines])).lookup(name.rpartition("@")[2])
+
+
+def _check_jumps(ssh: Sequence[str], name: str, jump: str | None) -> None:
+    """RoundhouseError if jump hosts lead back to one another: ssh would start itself without end."""
+    passed = {_uri(name)}
+    while jump:
+        first = _uri(jump.split(",")[0])
+        if first in passed:
+            raise RoundhouseError(f"the ProxyJump of {name} leads in circles at {first}: see ~/.ssh/config")
+        passed.add(first)
+        jump = _options(ssh, first).get("proxyjump")
+
+
+def _files(written: str) -> list[Path]:
+    """The files that an option names: one, maybe with spaces in its name, or several."""
+    whole = Path(written).expanduser()
+    return [whole] if whole.is_file() else [Path(one).expanduser() for one in shlex.split(written)]
+
+
+# ---------------------------------------------------------------------------------------------- host key, user key
 
 
 @dataclass(frozen=True, slots=True)
 class KnownKey:
-    """A line of known_hosts that is about the host."""
+    """A line of known_hosts about the host. `place` names its file and line."""
 
     kind: str
     key: bytes
     revoked: bool
-    where: str
+    place: str
 
 
-def known_keys(hop: Hop) -> list[KnownKey]:
-    """What known_hosts says of a host under the first of its names that is there. Certificates are passed over."""
-    for name in hop.known_as:
-        if found := [known for file in hop.known_hosts for known in _known_in(file, name.lower())]:
+def known_keys(target: Target) -> list[KnownKey]:
+    """The keys under the first of the host's names that known_hosts has. Certificate authorities are left out."""
+    for name in target.known_as:
+        if found := [known for file in target.known_hosts for known in _known_in(file, name)]:
             return found
     return []
 
 
 def _known_in(file: Path, name: str) -> Iterator[KnownKey]:
-    try:
-        lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
-    except OSError:
-        return
-    for number, line in enumerate(lines, 1):
+    command = ["ssh-keygen", "-F", name, "-f", str(file)]
+    done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    for head, line in re.findall(r"^# Host .* found: (line \d+).*\n(.+)$", done.stdout, re.MULTILINE):
         marker, *fields = line.split() if line.startswith("@") else ["", *line.split()]
-        if len(fields) < 3 or fields[0].startswith("#") or marker == "@cert-authority" or not _is_for(fields[0], name):
-            continue
-        try:
-            key = base64.b64decode(fields[2], validate=True)
-        except ValueError:
-            continue
-        yield KnownKey(fields[1], key, marker == "@revoked", f"{file}, line {number}")
+        if marker != "@cert-authority":
+            yield KnownKey(fields[1], base64.b64decode(fields[2]), marker == "@revoked", f"{file}, {head}")
 
 
-def _is_for(patterns: str, name: str) -> bool:
-    if patterns.startswith("|1|"):
-        return bool(paramiko.HostKeys.hash_host(name, patterns) == patterns) if patterns.count("|") == 3 else False
-    words = [one.lower().replace("[", "[[]") for one in patterns.split(",")]
-    refused = any(fnmatchcase(name, one[1:]) for one in words if one.startswith("!"))
-    return not refused and any(fnmatchcase(name, one) for one in words)
-
-
-def check_host_key(hop: Hop, key: bytes, known: Sequence[KnownKey]) -> None:
-    """Trouble unless `key` is one by which the host is known."""
-    shown = "SHA256:" + base64.b64encode(hashlib.sha256(key).digest()).decode().rstrip("=")
+def check_host_key(target: Target, key: bytes, known: Sequence[KnownKey]) -> None:
+    """Unavailable unless `key` is one of the known keys."""
+    fingerprint = "SHA256:" + base64.b64encode(hashlib.sha256(key).digest()).decode().rstrip("=")
     if any(one.revoked and one.key == key for one in known):
-        raise Trouble(f"{hop.name} shows a host key that known_hosts calls revoked ({shown})")
+        raise Unavailable(f"{target.name} has a host key that known_hosts marks as revoked ({fingerprint})")
     trusted = [one for one in known if not one.revoked]
     if not trusted:
-        raise Trouble(
-            f"{hop.name} is not known by its host key ({shown}): ssh to it by hand once, and compare the fingerprint "
-            "that it shows"
+        raise Unavailable(
+            f"the host key of {target.name} is unknown ({fingerprint}): run ssh {target.name} once and compare the "
+            "fingerprint that it prints"
         )
     if all(one.key != key for one in trusted):
-        raise Trouble(
-            f"{hop.name} has another host key ({shown}) than {trusted[0].where}: ask those who run it whether they "
-            "changed it, and only then remove the old one"
+        raise Unavailable(
+            f"the host key of {target.name} ({fingerprint}) differs from {trusted[0].place}: ask the administrators "
+            "whether they changed it, and only then remove the old one"
         )
 
 
-def authenticate(transport: paramiko.Transport, hop: Hop, agent: Sequence[paramiko.AgentKey]) -> None:
-    """Trouble if the host takes none of the user's keys, or wants more than a key."""
-    keys, locked = _keys_of(hop, agent)
+def authenticate(transport: paramiko.Transport, target: Target, agent: Sequence[paramiko.AgentKey]) -> None:
+    """Unavailable if the host accepts none of the user's keys, or requires more than a key."""
+    keys, locked = _keys_of(target, agent)
     accepted: Sequence[str] = ()
     try:
-        transport.auth_none(hop.user)
+        transport.auth_none(target.user)
         return
     except paramiko.BadAuthenticationType as error:
         accepted = error.allowed_types
     for key in keys:
         try:
-            more = transport.auth_publickey(hop.user, key)
+            more = transport.auth_publickey(target.user, key)
         except paramiko.AuthenticationException:
             continue
         if not more:
@@ -220,30 +207,32 @@ def authenticate(transport: paramiko.Transport, hop: Hop, agent: Sequence[parami
         accepted = more
         break
     if {"password", "keyboard-interactive"} & set(accepted):
-        raise Trouble(
-            f"{hop.name} asks for a password or a second factor, and a script has none: put the key that it accepts "
-            f"into ssh-agent ({', '.join(accepted)})"
+        raise Unavailable(
+            f"{target.name} asks for a password or a second factor, which a script cannot give: add the key that it "
+            f"accepts to ssh-agent ({', '.join(accepted)})"
         )
-    hint = f"; {locked[0]} has a passphrase: ssh-add it" if locked else ": see ssh-add -l, and IdentityFile"
-    raise Trouble(f"{hop.name} does not accept your key for user {hop.user}{hint}")
+    hint = f"; {locked[0]} has a passphrase: run ssh-add on it" if locked else ": see ssh-add -l, and IdentityFile"
+    raise Unavailable(f"{target.name} does not accept your key for user {target.user}{hint}")
 
 
-def _keys_of(hop: Hop, agent: Sequence[paramiko.AgentKey]) -> tuple[list[paramiko.PKey], list[Path]]:
-    """Keys to try, those of the agent that the configuration names first; and files that need a passphrase."""
+def _keys_of(target: Target, agent: Sequence[paramiko.AgentKey]) -> tuple[list[paramiko.PKey], list[Path]]:
+    """Keys to try, first those of the agent that the configuration names; and files that need a passphrase."""
     held = {key.asbytes(): key for key in agent}
     named: list[paramiko.PKey] = []
     files: list[paramiko.PKey] = []
     locked: list[Path] = []
-    for path in hop.identities:
+    for path in target.identities:
         public = _public_key(Path(f"{path}.pub"))
         if public in held:
             named.append(held.pop(public))
         elif path.is_file():
             try:
                 files.append(paramiko.PKey.from_path(path))
-            except (OSError, TypeError, ValueError, paramiko.SSHException, paramiko.UnknownKeyType):
+            except paramiko.UnknownKeyType:
+                continue  # such as a key that lies on a security token
+            except (OSError, TypeError, ValueError, paramiko.SSHException):
                 locked.append(path)
-    return [*named, *([] if hop.only_identities else held.values()), *files], locked
+    return [*named, *([] if target.only_identities else held.values()), *files], locked
 
 
 def _public_key(path: Path) -> bytes | None:
@@ -256,27 +245,28 @@ def _public_key(path: Path) -> bytes | None:
 # ---------------------------------------------------------------------------------------------- the connection
 
 
-def connect(hops: Sequence[Hop], patience: float, stack: ExitStack) -> paramiko.Transport:
-    """A connection to the last of `hops` through the others, which ends with `stack`. Trouble: why there is none."""
+def connect(target: Target, timeout: float, stack: ExitStack) -> paramiko.Transport:
+    """A connection that `stack` closes. `timeout`: seconds for each step. Unavailable: why there is none."""
     agent = paramiko.Agent()
     stack.callback(agent.close)
-    transport: paramiko.Transport | None = None
-    for hop in hops:
-        through = _socket(hop, transport, patience, stack)
-        try:
-            transport = paramiko.Transport(through)
-            stack.callback(transport.close)
-            transport.banner_timeout = transport.auth_timeout = patience
-            known = known_keys(hop)
-            asked = {one.kind for one in known}
-            options = transport.get_security_options()
-            options.key_types = sorted(options.key_types, key=lambda one: _kind(one) not in asked)
-            transport.start_client(timeout=patience)
-            check_host_key(hop, transport.get_remote_server_key().asbytes(), known)
-            authenticate(transport, hop, agent.get_keys())
-        except (paramiko.SSHException, EOFError, OSError) as error:
-            raise Trouble(f"{hop.name} closed the connection or did not answer in time ({_said(error)})") from None
-    assert transport is not None
+    errors = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+    stream = _proxy(target.proxy, errors, stack) if target.proxy else _socket(target, timeout, stack)
+    try:
+        transport = paramiko.Transport(stream)
+        stack.callback(transport.close)
+        transport.banner_timeout = transport.auth_timeout = timeout
+        known = known_keys(target)
+        kinds = {one.kind for one in known}
+        security = transport.get_security_options()
+        security.key_types = sorted(security.key_types, key=lambda one: _kind(one) not in kinds)
+        transport.start_client(timeout=timeout)
+        check_host_key(target, transport.get_remote_server_key().asbytes(), known)
+        authenticate(transport, target, agent.get_keys())
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        errors.seek(0)
+        if text := errors.read().decode(errors="replace"):
+            raise _unreachable(target, text) from None
+        raise Unavailable(f"{target.name} closed the connection or did not answer in time ({_reason(error)})") from None
     return transport
 
 
@@ -285,52 +275,43 @@ def _kind(algorithm: str) -> str:
     return "ssh-rsa" if algorithm.startswith("rsa-sha2-") else algorithm
 
 
-def _socket(hop: Hop, before: paramiko.Transport | None, patience: float, stack: ExitStack) -> Any:
-    """Bytes to the host and back: through the hop before it, its ProxyCommand, or straight."""
+def _socket(target: Target, timeout: float, stack: ExitStack) -> socket.socket:
     try:
-        if before is not None:
-            return before.open_channel("direct-tcpip", (hop.host, hop.port), ("127.0.0.1", 0), timeout=patience)
-        if hop.command:
-            return _proxy(hop.command, stack)
-        return stack.enter_context(socket.create_connection((hop.host, hop.port), patience))
-    except socket.gaierror as error:
-        why = f"its name is not known. Is there a network, and HOST right? ({error.strerror})"
-    except (OSError, paramiko.SSHException) as error:
-        why = f"it is away, or the network is ({_said(error)})"
-    raise Trouble(f"{hop.name} cannot be reached: {why}")
+        return stack.enter_context(socket.create_connection((target.host, target.port), timeout))
+    except OSError as error:
+        raise _unreachable(target, _reason(error)) from None
 
 
-def _proxy(command: str, stack: ExitStack) -> socket.socket:
-    """What a ProxyCommand leads to. It has no terminal to ask at."""
+def _proxy(command: Sequence[str], errors: IO[bytes], stack: ExitStack) -> socket.socket:
+    """The input and output of a command that leads to the host. It has no terminal, so it cannot ask anything."""
     ours, theirs = socket.socketpair()
     stack.enter_context(ours)
+    env = {**os.environ, "SSH_ASKPASS_REQUIRE": "never"}
     with theirs:
-        process = subprocess.Popen(
-            ["sh", "-c", f"exec {command}"],
-            stdin=theirs.fileno(),
-            stdout=theirs.fileno(),
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            env={**os.environ, "SSH_ASKPASS_REQUIRE": "never"},
-        )
-    stack.callback(process.wait)
-    stack.callback(process.kill)
+        end = theirs.fileno()
+        process = subprocess.Popen(command, stdin=end, stdout=end, stderr=errors, start_new_session=True, env=env)
+    stack.callback(_end, process)
     return ours
 
 
-def _said(error: BaseException) -> str:
-    """The words of an exception, on one line and without what a terminal would obey."""
-    return plain(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process with its children, such as the ssh to a further jump host."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, SIGKILL)
+    process.wait()
 
 
-def plain(text: str) -> str:
-    """Text from elsewhere, as it may be shown: on one line, and without what a terminal would obey."""
-    return "".join(one if one.isprintable() else "?" for one in " ".join(text.split()))
+def _unreachable(target: Target, text: str) -> Unavailable:
+    return Unavailable(call_util("HOST=$1; explain_ssh /dev/stdin", target.name, given=text).strip())
+
+
+def _reason(error: BaseException) -> str:
+    return printable(getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a command said. Its exit code may be LOST (the connection broke), KILLED (by a signal) or TIMED_OUT."""
+    """Output of a command. Its exit code may be LOST (the connection broke), KILLED (by a signal) or TIMED_OUT."""
 
     code: int
     stdout: str
@@ -338,24 +319,24 @@ class Answer:
 
 
 def run(transport: paramiko.Transport, words: Sequence[str], seconds: float) -> Answer:
-    """One command, exactly these words whatever they hold, for at most so many seconds."""
+    """Run one command, exactly these words whatever they contain, for at most `seconds`."""
     deadline = time.monotonic() + seconds
     try:
-        channel = transport.open_session(timeout=PATIENCE)
+        channel = transport.open_session(timeout=STEP_TIMEOUT)
         channel.exec_command(shlex.join(words))
         channel.shutdown_write()
-        heard = []
-        for receive in (channel.recv, channel.recv_stderr):  # of stderr, the window holds 2 MiB meanwhile
+        output = []
+        for receive in (channel.recv, channel.recv_stderr):  # meanwhile, the window holds 2 MiB of stderr
             parts = []
             channel.settimeout(max(0.1, deadline - time.monotonic()))
             while part := receive(1 << 16):
                 parts.append(part)
                 channel.settimeout(max(0.1, deadline - time.monotonic()))
-            heard.append(b"".join(parts).decode(errors="replace"))
+            output.append(b"".join(parts).decode(errors="replace"))
         channel.status_event.wait(max(0.1, deadline - time.monotonic()))
         none = KILLED if transport.is_active() else LOST
-        return Answer(none if channel.exit_status < 0 else channel.exit_status, *heard)
+        return Answer(none if channel.exit_status < 0 else channel.exit_status, *output)
     except TimeoutError:
         return Answer(TIMED_OUT, "", "")
     except (paramiko.SSHException, EOFError, OSError) as error:
-        return Answer(LOST, "", _said(error))
+        return Answer(LOST, "", _reason(error))

@@ -1,54 +1,83 @@
 # shellcheck shell=bash disable=SC2034  # what is set here is read by the scripts that source it
-# What the scripts of the toolbox share. To be sourced: by itself it only sets `repository`, this checkout's folder.
+# Shared by the scripts of the toolbox: messages, settings, ssh. Sourcing it only sets `repository`, this checkout's
+# folder. ssh_status.py uses the same settings, the same ssh command and the same explanations.
 
 repository=$(CDPATH="" cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 
-# ---------------------------------------------------------------------------------------------- telling
+# ---------------------------------------------------------------------------------------------- messages
 
-# complain MESSAGE: one line on stderr, in the name of the script.
-complain() {
+# error MESSAGE: one line on stderr, after the name of the script.
+error() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
 }
 
-# fail MESSAGE: a mistake of usage or settings. Exits with 2.
+# fail MESSAGE: for a mistake in usage or settings. Exits with 2.
 fail() {
-    complain "$@"
+    error "$@"
     exit 2
 }
 
-# tell MESSAGE: one line on stdout, with the time in UTC, for logs.
-tell() {
+# log_line MESSAGE: one line on stdout, after the time in UTC.
+log_line() {
     printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*"
+}
+
+# need COMMAND...: exits with 2 if one of them is not installed.
+need() {
+    local name
+    for name in "$@"; do
+        command -v "$name" >/dev/null || fail "$name is not installed"
+    done
 }
 
 # ---------------------------------------------------------------------------------------------- settings
 
-# is_round NAME: whether a round may be called so, as roundhouse/names.py has it.
+# is_round NAME: whether a round may have this name, as in roundhouse/names.py.
 is_round() {
     local LC_ALL=C
     [[ $1 =~ ^[A-Za-z0-9_][A-Za-z0-9_-]*$ ]]
 }
 
 # load_settings: sets HOST, REMOTE, ROUNDS, CHECKPOINTS, PYTHON and SSH_CONFIG from toolbox/cluster.env, or from the
-# file that $ROUNDHOUSE_CLUSTER_ENV names, and settings_file to its path. Nothing in it is executed or expanded.
-# Exits with 2 on any mistake.
+# file that $ROUNDHOUSE_CLUSTER_ENV names, and settings_file to its path. Nothing in it is executed or expanded. Exits
+# with 2 on any mistake.
 load_settings() {
-    local line number=0 seen=" " key
+    _load_settings "" "" HOST REMOTE ROUNDS
+}
+
+# load_host HOST REMOTE: the same, but arguments that are not empty override the file. With both, it may be missing.
+load_host() {
+    _load_settings "$1" "$2" HOST REMOTE
+}
+
+# HOST, REMOTE, and the keys that are required.
+_load_settings() {
+    local key
     settings_file=${ROUNDHOUSE_CLUSTER_ENV:-$repository/toolbox/cluster.env}
-    [ -f "$settings_file" ] || fail "there is no $settings_file: copy toolbox/cluster.env.example to it, and fill it in"
-    [ -r "$settings_file" ] || fail "$settings_file cannot be read: mend its permissions"
     HOST="" REMOTE="" ROUNDS="" CHECKPOINTS=none PYTHON=.venv/bin/python SSH_CONFIG=""
+    if [ -f "$settings_file" ]; then
+        _read_settings
+    elif [ -z "$1" ] || [ -z "$2" ]; then
+        fail "$settings_file does not exist: copy toolbox/cluster.env.example to it and fill it in"
+    fi
+    [ -z "$1" ] || _check_setting HOST "$1" "--host"
+    HOST=${1:-$HOST} REMOTE=${2:-$REMOTE}
+    for key in "${@:3}"; do
+        [ -n "${!key}" ] || fail "$settings_file: $key is missing"
+    done
+    # A ~ is not expanded inside quotes, and ssh and rsync start in the home folder anyway.
+    [[ $REMOTE != \~ && $REMOTE != \~/ ]] || REMOTE=.
+    REMOTE=${REMOTE#\~/}
+}
+
+_read_settings() {
+    local line number=0 seen=" "
+    [ -r "$settings_file" ] || fail "$settings_file cannot be read: fix its permissions"
     while IFS= read -r line || [ -n "$line" ]; do
         number=$((number + 1))
         _trim "${line%$'\r'}"
         [[ -z $_trimmed || $_trimmed = \#* ]] || _read_setting "$_trimmed" "$settings_file, line $number"
     done <"$settings_file"
-    for key in HOST REMOTE ROUNDS; do
-        [ -n "${!key}" ] || fail "$settings_file: $key is missing"
-    done
-    # A ~ is not expanded inside quotes; ssh and rsync start in the home folder anyway.
-    [[ $REMOTE != \~ && $REMOTE != \~/ ]] || REMOTE=.
-    REMOTE=${REMOTE#\~/}
 }
 
 _trim() {
@@ -64,7 +93,7 @@ _read_setting() {
     key=$_trimmed
     case $key in
         HOST | REMOTE | ROUNDS | CHECKPOINTS | PYTHON | SSH_CONFIG) ;;
-        *) fail "$2: unknown key $key; there are HOST, REMOTE, ROUNDS, CHECKPOINTS, PYTHON, SSH_CONFIG" ;;
+        *) fail "$2: unknown key $key; the keys are HOST, REMOTE, ROUNDS, CHECKPOINTS, PYTHON, SSH_CONFIG" ;;
     esac
     [[ $seen != *" $key "* ]] || fail "$2: $key is given twice"
     seen+="$key "
@@ -83,7 +112,7 @@ _read_value() {
         rest=${1:1}
         [[ $rest = *"$quote"* ]] || fail "$2: the quote $quote is not closed"
         _trim "${rest#*"$quote"}"
-        [[ -z $_trimmed || $_trimmed = \#* ]] || fail "$2: after the closing quote there is $_trimmed"
+        [[ -z $_trimmed || $_trimmed = \#* ]] || fail "$2: unexpected text after the closing quote: $_trimmed"
         _trimmed=${rest%%"$quote"*}
     else
         _trim "${1%%[[:space:]]#*}"
@@ -93,32 +122,32 @@ _read_value() {
 
 _check_setting() {
     local name
-    [[ $2 != *[[:cntrl:]]* ]] || fail "$3: $1 holds a control character"
+    [[ $2 != *[[:cntrl:]]* ]] || fail "$3: $1 contains a control character"
     case $1 in
         HOST) [[ $2 =~ ^[A-Za-z0-9_]([A-Za-z0-9_.@+-]*[A-Za-z0-9_])?$ ]] ||
-            fail "$3: HOST must be a host of ~/.ssh/config or user@host, not $2" ;;
+            fail "$3: HOST must be a host of ~/.ssh/config or user@host (got $2)" ;;
         CHECKPOINTS) [[ $2 = none || $2 = best || $2 = all ]] ||
-            fail "$3: CHECKPOINTS must be none, best or all, not $2" ;;
+            fail "$3: CHECKPOINTS must be none, best or all (got $2)" ;;
         ROUNDS) for name in ${2//[*?[]/!}; do
-            is_round "$name" || fail "$3: $name is no name of a round: letters, digits, - and _ only"
+            is_round "$name" || fail "$3: the name of a round must consist of letters, digits, - and _ (got $name)"
         done ;;
-        PYTHON) [[ $2 != \~* ]] || fail "$3: PYTHON must be a path from / or from REMOTE, not $2" ;;
-        SSH_CONFIG) [ -f "$2" ] || fail "$3: SSH_CONFIG: there is no file $2" ;;
+        PYTHON) [[ $2 != \~* ]] || fail "$3: PYTHON must be absolute or relative to REMOTE (got $2)" ;;
+        SSH_CONFIG) [ -f "$2" ] || fail "$3: SSH_CONFIG: the file $2 does not exist" ;;
     esac
 }
 
-# find_python: sets `python` to the interpreter of this machine: $PYTHON, or .venv/bin/python of the repository.
-# To be called before load_settings, whose PYTHON is that of the cluster. Exits with 2 where there is none.
+# find_python: sets `python` to the local interpreter: $PYTHON, or .venv/bin/python of the repository. Call it before
+# load_settings, whose PYTHON is the one on the cluster. Exits with 2 if there is none.
 find_python() {
     python=${PYTHON:-$repository/.venv/bin/python}
     [[ $python != */* || $python = /* ]] || python=$PWD/$python
-    command -v "$python" >/dev/null || fail "there is no $python: run make install, or set PYTHON"
+    command -v "$python" >/dev/null || fail "$python does not exist: run make install, or set PYTHON"
 }
 
 # ---------------------------------------------------------------------------------------------- ssh
 
-# ssh_words: sets the array `ssh` to the command by which HOST is reached: one that never asks and never hangs. The
-# user's configuration holds (names, jumps, shared connections), but for what is no use to a script.
+# ssh_words: sets the array `ssh` to the command that reaches HOST: one that never asks and never hangs. The user's
+# configuration applies (names, jump hosts, shared connections), except for what a script cannot use.
 ssh_words() {
     ssh=(ssh -T)
     [ -z "$SSH_CONFIG" ] || ssh+=(-F "$SSH_CONFIG")
@@ -136,45 +165,45 @@ remote_quoted() {
     printf '%s\n' "${text# }"
 }
 
-# remote WORD...: runs this command on HOST, exactly these words, whatever they hold. Its output, errors and exit code
-# are the command's; 255 is ssh's own failure, which explain_ssh tells from what stands on stderr.
+# remote WORD...: runs this command on HOST, exactly these words, whatever they contain. Output, errors and exit code
+# are those of the command; 255 is a failure of ssh itself, which explain_ssh explains from stderr.
 remote() {
     local ssh
     ssh_words
-    # A jump host is reached by an ssh that was not told to be silent: it must not open a window to ask either.
+    # The ssh to a jump host does not get BatchMode: it must not open a window to ask for a password either.
     SSH_ASKPASS_REQUIRE=never "${ssh[@]}" -- "$HOST" "$(remote_quoted "$@")" </dev/null
 }
 
-# explain_ssh FILE: one line that says why ssh failed, from its stderr in FILE.
+# explain_ssh FILE: one line that says why ssh failed and what to do, from its stderr in FILE.
 explain_ssh() {
-    local text said why
-    # Without what a terminal would obey: the words are those of a host that may not be the right one.
+    local text found why
+    # Without characters that a terminal would obey: the text is from a host that may not be the right one.
     text=$(tail -c 20000 "$1" | tr -d '\r' | LC_ALL=C tr -c '[:print:]\n' '?')
-    if _said 'HOST IDENTIFICATION HAS CHANGED'; then
-        _said 'host key for .* has changed' || _said 'Offending' || true
-        why="has another host key than before: ask those who run it whether they changed it, and only then remove the"
-        why+=" old one from known_hosts"
-    elif _said 'host key is known for|Host key verification failed'; then
-        why="is not known by its host key: ssh to it by hand once, and compare the fingerprint that it shows"
-    elif _said 'Could not resolve|resolve hostname'; then
-        why="cannot be reached: its name is not known. Is there a network, and HOST right?"
-    elif _said 'Permission denied \(.*(password|keyboard-interactive)'; then
-        why="asks for a password or a second factor, and a script has none: put the key that it accepts into ssh-agent,"
-        why+=" or open a shared connection by hand (ControlMaster)"
-    elif _said 'Permission denied \(|Too many authentication failures|No supported authentication'; then
+    if _find 'HOST IDENTIFICATION HAS CHANGED'; then
+        _find 'host key for .* has changed' || _find 'Offending' || true
+        why="has another host key than before: ask the administrators whether they changed it, and only then remove"
+        why+=" the old one from known_hosts"
+    elif _find 'host key is known for|Host key verification failed'; then
+        why="has an unknown host key: run ssh $HOST once and compare the fingerprint that it prints"
+    elif _find 'Could not resolve|resolve hostname|Name or service not known|name resolution'; then
+        why="cannot be reached: its name is unknown. Check the network, and HOST"
+    elif _find 'Permission denied \(.*(password|keyboard-interactive)'; then
+        why="asks for a password or a second factor, which a script cannot give: add the key that it accepts to"
+        why+=" ssh-agent, or open a shared connection (ControlMaster)"
+    elif _find 'Permission denied \(|Too many authentication failures|No supported authentication'; then
         why="does not accept your key: see ssh-add -l, and IdentityFile in ~/.ssh/config"
-    elif _said 'Connection refused|No route to host|unreachable|timed out|banner exchange'; then
-        why="cannot be reached: it is away, or the network is"
-    elif _said 'onnection (to .* )?(closed|reset|unexpectedly)|disconnect|not responding|Broken pipe'; then
+    elif _find 'Connection refused|No route to host|unreachable|timed out|banner exchange|stdio forwarding failed'; then
+        why="cannot be reached: the host or the network is down"
+    elif _find 'onnection (to .* )?(closed|reset|unexpectedly)|disconnect|not responding|Broken pipe'; then
         why="closed the connection"
     else
-        _said . || said="ssh said nothing"
+        _find . || found="no message from ssh"
         why="cannot be reached"
     fi
-    printf '%s %s (%s)\n' "$HOST" "$why" "$said"
+    printf '%s %s (%s)\n' "$HOST" "$why" "$found"
 }
 
-# The first line of `text` that has this in it, in `said`.
-_said() {
-    said=$(grep -m 1 -E -e "$1" <<<"$text")
+# The first line of `text` that matches, in `found`.
+_find() {
+    found=$(grep -m 1 -E -e "$1" <<<"$text")
 }

@@ -64,9 +64,7 @@ def layers(data: FigureData) -> FigureAndRows:
         axes.set_xlabel("alpha" if dataset == runs.datasets[-1] else "")
         axes.set_ylabel(dataset if first else "")
         axes.grid(False)
-    label = fill(
-        f"CKA with the teacher, minus that of the {data.baseline_label}", 22 if len(runs.datasets) == 1 else 40
-    )
+    label = fill(f"CKA with the teacher, less that of the {data.baseline_label}", 22 if len(runs.datasets) == 1 else 40)
     figure.colorbar(image, ax=panels, label=label)
     return figure, table
 
