@@ -266,7 +266,7 @@ def test_without_a_network_a_corrupt_download_is_named_not_used_and_not_removed(
 def test_a_server_that_never_answers_is_given_up(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(fetch, "_PATIENCE", 0.2)
+    monkeypatch.setattr(fetch, "_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         publish("cifar100", tmp_path, monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert run("cifar100", "--to", folder) == 1

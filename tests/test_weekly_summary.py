@@ -466,7 +466,7 @@ def test_a_round_that_cannot_be_read_stops_no_other(small: Folders, mixed: Folde
     shutil.copytree(mixed.experiments / "mixed", small.experiments / "mixed", symlinks=True)
     shutil.copy(mixed.rounds / "mixed.yaml", small.rounds)
     text = summary(WEEK, small.rounds, small)
-    assert "only experiments with a record are known" in text
+    assert "only experiments with a record are shown" in text
     assert "\n1 experiment: 1 started; 1.00 job-hours." in text
     assert "### Round mixed" in text
     text_of(text)
