@@ -164,7 +164,7 @@ def test_a_test_that_could_not_be_made_does_not_count() -> None:
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.1, math.inf])
 def test_what_is_no_p_value_is_refused(wrong: float) -> None:
-    with pytest.raises(RoundhouseError, match=f"{wrong} is no p-value"):
+    with pytest.raises(RoundhouseError, match=rf"p-values must be .* \(got {wrong}\)"):
         holm([0.5, wrong])
 
 
@@ -448,12 +448,12 @@ def test_a_run_at_the_threshold_has_reached_it_and_no_runs_have_no_profile() -> 
     ],
 )
 def test_a_number_that_is_none_is_refused_by_name(call: Callable[[list[float]], Any], what: str, wrong: float) -> None:
-    with pytest.raises(RoundhouseError, match=f"^{what}: number 2 is {wrong}: leave out"):
+    with pytest.raises(RoundhouseError, match=f"^{what}: number 2 is {wrong}: leave unknown values out"):
         call([0.1, 0.2, wrong])
 
 
 def test_a_table_in_place_of_a_row_is_refused() -> None:
-    with pytest.raises(RoundhouseError, match=r"differences: shape \(4, 3\)"):
+    with pytest.raises(RoundhouseError, match=r"differences: must be one row of numbers \(got shape \(4, 3\)\)"):
         sign_flip_test(np.ones((4, 3)))
 
 
@@ -468,7 +468,7 @@ RIGHT = np.ones((3, 10), dtype=bool)
         ([RIGHT, RIGHT], [RIGHT, RIGHT[:2]], r"data set 1: a is \(3, 10\) and b \(2, 10\)"),
         ([RIGHT[0]], [RIGHT[0]], "data set 0"),
         ([RIGHT[:, :0]], [RIGHT[:, :0]], "not empty"),
-        ([RIGHT.astype(float)], [RIGHT], "float64 and bool: give booleans"),
+        ([RIGHT.astype(float)], [RIGHT], "float64 and bool: both must be booleans"),
     ],
 )
 def test_predictions_that_do_not_fit_are_refused(a: list[np.ndarray], b: list[np.ndarray], message: str) -> None:

@@ -154,7 +154,7 @@ def test_the_learning_rate_falls_to_a_tenth_at_each_milestone(few_digits: Datase
         ({"schedule": "steps"}, "must be set together"),
         ({"milestones": [10]}, "must be set together"),
         ({"milestones": [10.5], "schedule": "steps"}, "'milestones' is 10.5"),
-        ({"nesterov": True, "momentum": 0.0}, "'nesterov' needs a momentum"),
+        ({"nesterov": True, "momentum": 0.0}, "'nesterov' needs a 'momentum'"),
         ({"step": "grahp"}, "unknown step 'grahp': did you mean 'graph'"),
         ({"lr": "1e-1"}, "write 1.0e-3"),
     ],

@@ -343,7 +343,7 @@ def test_a_worker_that_is_killed_is_reported_where_the_next_batch_is_requested()
     reported, errors = trainer(KILLS_ITS_WORKERS).communicate(timeout=60)
     lines = reported.splitlines()
     assert lines[:2] == ["training", "nothing is raised while they die"], errors
-    assert lines[2].startswith("a process that prepares images is gone (")
+    assert lines[2].startswith("a worker process that prepares images died (")
     assert lines[2].endswith("or `feed: device`, which needs none")
 
 
