@@ -21,7 +21,7 @@ from roundhouse.jobs.heartbeat import start_heartbeat
 from roundhouse.model.exit_codes import COMMAND_MAY_RETURN, RESERVED, ExitCode
 
 if TYPE_CHECKING:
-    from roundhouse.training.loop import Progress
+    from roundhouse.training.loop import TrainingProgress
 
 
 def main(argv: list[str]) -> int:
@@ -88,7 +88,7 @@ def train(work: worker.Work) -> int:
     study = importlib.import_module(f"studies.{name}")
     task = study.build(config, inputs, precision.device, Path(data) if data else None)
 
-    def report(progress: Progress) -> None:
+    def report(progress: TrainingProgress) -> None:
         work.report(
             epoch=progress.epoch,
             epochs=progress.epochs,

@@ -15,8 +15,8 @@ from roundhouse.model.attempt import Progress
 from roundhouse.model.plan import State
 from roundhouse.store import logs
 from roundhouse.store.metrics import Metrics
-from roundhouse.views import eta
-from roundhouse.views.eta import Work
+from roundhouse.views import eta, measured
+from roundhouse.views.eta import Workload
 
 STOPPED = (State.FAILED, State.BLOCKED, State.CANCELLED)  # these need an action of the user
 ORDER = (
@@ -41,12 +41,12 @@ class ExperimentSummary:
     @property
     def running(self) -> bool:
         """Whether a job has claimed its newest attempt; a queued job is not running."""
-        return eta.is_running(self.entry.status)
+        return measured.is_running(self.entry.status)
 
     @cached_property
     def progress(self) -> Progress | None:
         """The progress of the newest attempt that reported its planned epochs; else of the newest with any progress."""
-        return eta.progress_of(self.entry.record)
+        return measured.progress_of(self.entry.record)
 
     @property
     def done(self) -> int:
@@ -129,15 +129,15 @@ def remaining_time(summaries: Sequence[ExperimentSummary]) -> RemainingTime:
     The remaining epochs of an experiment count with its own seconds per epoch; without any, with the median of
     completed experiments of its group and data set, else of its group. Stopped experiments do not count.
     """
-    found = eta.outlook([_work(one) for one in summaries])
+    found = eta.estimate([_work(one) for one in summaries])
     return RemainingTime(
         found.end.usual if found.end else None, found.ahead, found.running, found.uncounted, found.basis
     )
 
 
-def _work(one: ExperimentSummary) -> Work:
+def _work(one: ExperimentSummary) -> Workload:
     """From the record, with more exact values from the metrics. Experiments of other groups are not comparable."""
-    work = eta.work_of(one.entry.status)
+    work = eta.workload_of(one.entry.status)
     return work._replace(pace=one.pace, done=one.done, planned=one.planned, like=work.like[:2])
 
 

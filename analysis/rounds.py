@@ -24,7 +24,7 @@ from roundhouse.model.status import ExperimentStatus
 from roundhouse.names import is_name, nearest
 from roundhouse.store import record
 from roundhouse.store.metrics import Metrics, numbers_in, read_metrics
-from roundhouse.views import eta
+from roundhouse.views import measured
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BOOKKEEPING = frozenset(
@@ -114,7 +114,7 @@ class RoundEntry:
 
         An attempt whose job left no result ends when a pass closed it, which is an upper bound.
         """
-        return eta.spans(self.record)
+        return measured.spans(self.record)
 
     @property
     def seconds(self) -> float:

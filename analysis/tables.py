@@ -39,7 +39,7 @@ from analysis.rounds import RoundEntry, RoundRecords, newest_file, read_round, v
 from analysis.table_rows import RoundResults, TableRow, bold_note, comparison_groups, winners
 from roundhouse.model.attempt import Claim
 from roundhouse.store import logs
-from roundhouse.views.tables import as_dict
+from roundhouse.views.status_json import as_dict
 
 VERSION = 1
 

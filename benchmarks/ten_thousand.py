@@ -26,7 +26,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(REPOSITORY / "be
 from cluster import CannotStart, start_slurm  # noqa: E402
 from measure import Recorder  # noqa: E402
 
-from roundhouse.cli.commands import WORK_REMAINS  # noqa: E402
+from roundhouse.cli.exit_codes import ExitCode  # noqa: E402
 from roundhouse.store import record  # noqa: E402
 
 ROUND = """\
@@ -75,14 +75,14 @@ def run(base: Path, options: argparse.Namespace, recorder: Recorder) -> int:
     print(f"{platform.machine()}, {os.cpu_count()} cores, {options.cpus} jobs at once, load {os.getloadavg()[0]:.1f}")
     recorder.clear()
     passes: list[float] = []
-    code, started = WORK_REMAINS, time.monotonic()
-    while code == WORK_REMAINS:
+    code, started = ExitCode.WORK_REMAINS, time.monotonic()
+    while code == ExitCode.WORK_REMAINS:
         begun = time.monotonic()
         code = subprocess.run(argv, env=recorder.environ, check=False, stdout=subprocess.DEVNULL).returncode
         passes.append(time.monotonic() - begun)
         if len(passes) == 1:
             print(f"{options.count:,} submitted in {passes[0]:.1f} s, {calls_text(recorder.calls())}", flush=True)
-        if code == WORK_REMAINS:
+        if code == ExitCode.WORK_REMAINS:
             time.sleep(max(options.pause, 5 * passes[-1]))
     took = time.monotonic() - started
     print(f"exit code {code} after {took:.0f} s, {took / options.count * 1000:.0f} ms each")

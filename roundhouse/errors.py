@@ -1,5 +1,9 @@
-"""The one exception that reaches a person: what happened, to which thing, what to do."""
+"""The exceptions whose text is printed for the user: what happened, to which thing, what to do."""
 
 
 class RoundhouseError(Exception):
-    """A mistake or a fault, told in a line or a few. The entry scripts print it and exit, without a traceback."""
+    """An error that the user can fix, in a line or a few. The entry scripts print it without a traceback, and exit."""
+
+
+class Busy(RoundhouseError):
+    """Another process works on the round. Nothing is wrong: the call can be repeated later."""

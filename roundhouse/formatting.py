@@ -26,6 +26,17 @@ def walltime(seconds: int) -> str:
     return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
+def duration(seconds: float) -> str:
+    """A time in its two largest units: `2 d 4 h`, `3 h 20 min`, `45 s`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 def spread(values: Iterable[float]) -> str:
     """A metric's mean and standard deviation over seeds. One seed says nothing of the noise."""
     listed = list(values)

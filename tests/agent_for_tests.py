@@ -1,13 +1,14 @@
-"""The agent of an allocation, as small as can be: it starts the job scripts that it is told, preloaded or not.
+"""A minimal agent of an allocation: it starts job scripts, preloaded or not.
 
-python agent_for_tests.py REPOSITORY STUDY, or `-` for no preloading. It reads lines `SCRIPT TOKEN THREADS`, and tells
-`started TOKEN PID` and `ended TOKEN CODE`.
+Usage: python agent_for_tests.py REPOSITORY STUDY; STUDY is `-` for no preloading. It reads lines `SCRIPT TOKEN THREADS`
+from stdin, and prints `started TOKEN PID` and `ended TOKEN CODE`.
 """
 
 from __future__ import annotations
 
 import os
 import select
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,15 +21,15 @@ def main(repository: Path, study: str) -> None:
 
     launch = pool.launch_bound if study == "-" else preload(repository, [study], 1)
     print("ready", flush=True)
-    os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)  # what leaks may be seen
-    children: dict[str, pool.Child] = {}
+    os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)  # an inherited file that a job must not see
+    children: dict[str, subprocess.Popen[bytes]] = {}
     waiting = b""
     while True:
         if select.select([0], [], [], 0.02)[0]:
-            said = os.read(0, 4096)
-            if not said:
+            received = os.read(0, 4096)
+            if not received:
                 return
-            *lines, waiting = (waiting + said).split(b"\n")
+            *lines, waiting = (waiting + received).split(b"\n")
             for line in lines:
                 script, token, threads = line.decode().split()
                 one = pool.Pool(pool.Layout((), 1, 1, int(threads), home=f"{token} "), launch)

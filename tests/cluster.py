@@ -78,7 +78,7 @@ def run_command(argv: Sequence[str], env: dict[str, str], timeout: float = 60) -
     except FileNotFoundError:
         return Output(tuple(argv), None, "", "cannot be started: No such file or directory")
     except subprocess.TimeoutExpired:
-        return Output(tuple(argv), None, "", f"gave no answer within {timeout:g} s")
+        return Output(tuple(argv), None, "", f"no answer within {timeout:g} s")
     return Output(tuple(argv), done.returncode, done.stdout, done.stderr)
 
 

@@ -60,9 +60,9 @@ PASSES = """\
 import contextlib, json, sys, time
 sys.path.insert(0, {repository!r})
 import runner
-from roundhouse.cli import commands
+from roundhouse.cli import context
 if {unlocked}:
-    commands._lock = lambda *_: contextlib.nullcontext()
+    context.lock = lambda *_: contextlib.nullcontext()
 codes = []
 while len(codes) < {count} and (not codes or codes[-1] not in {until}):
     codes.append(runner.main(sys.argv[1:]))

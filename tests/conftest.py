@@ -34,6 +34,7 @@ LONG = (
     "test_retry_rounds.py",
     "test_selection.py",
     "test_plots.py",
+    "test_old_records.py",
 )
 
 

@@ -1,4 +1,4 @@
-"""The fixture `fake_pbs`: a PBS in a temporary folder, whose commands come first on PATH."""
+"""The fixture `fake_pbs`: a fake PBS in a temporary folder, whose commands come first on PATH."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COMMANDS = Path(__file__).parent / "fakes"
 
 @dataclass
 class FakePBS:
-    """The fake's server as a test sees it. `env` is the environment for commands and for runner.py."""
+    """The fake server, as tests use it. `env` is the environment of commands and of runner.py."""
 
     folder: Path
     env: dict[str, str]
@@ -41,7 +41,7 @@ class FakePBS:
 
     @property
     def crashed(self) -> bool:
-        """Whether a qdel has crashed the server, as it may crash a real one."""
+        """Whether a qdel has crashed the server, as it can crash a real one."""
         return (self.folder / "crashed").exists()
 
     def commands(self) -> list[list[str]]:
@@ -64,15 +64,15 @@ class FakePBS:
         wait_until(lambda: self.state(job_id) == state, f"{job_id} in state {state}; it is in {self.state(job_id)}")
 
     def crash(self, job_id: str) -> None:
-        """The node dies: every process of the job is gone, and the server has forgotten it."""
+        """The node crashes: every process of the job is killed, and the server forgets the job."""
         self.server.crash(job_id)
 
     def rerun(self, job_id: str, zombie: bool = False) -> None:
-        """The server starts the job again; as a zombie, its first processes live on."""
+        """The server restarts the job; with `zombie`, its first processes keep running."""
         self.server.rerun(job_id, zombie=zombie)
 
     def exceed_memory(self, job_id: str) -> None:
-        """The node kills the running job for its memory: SIGTERM, then SIGKILL, and the verdict -27."""
+        """The node kills the running job for its memory: SIGTERM, then SIGKILL, and exit status -27."""
         self.server.exceed_memory(job_id)
 
     def hold(self, job_id: str) -> None:
@@ -97,7 +97,7 @@ class FakePBS:
 def make_fake_pbs(place: Path) -> FakePBS:
     folder = place / "pbs"
     folder.mkdir()
-    # The commands' python3 is this one, not one that a version manager looks for first, at every call.
+    # The commands use this Python directly: a version manager's python3 would be slow to start.
     path = f"{COMMANDS}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     env = {**os.environ, "FAKE_PBS": str(folder), "PATH": path}
     return FakePBS(folder, env)
@@ -105,7 +105,7 @@ def make_fake_pbs(place: Path) -> FakePBS:
 
 @pytest.fixture
 def fake_pbs(tmp_path: Path) -> Iterator[FakePBS]:
-    """A PBS of this test's own; the test ends, and all its jobs with it."""
+    """A PBS for one test; its jobs end with the test."""
     fake = make_fake_pbs(tmp_path)
     try:
         yield fake

@@ -1,8 +1,8 @@
-"""Trains the same thing straight and through many SIGKILLs, in forked processes; tells how both ended, as JSON.
+"""Runs a training without interruption, and again with many SIGKILLs, in forked processes; prints both results as JSON.
 
-Standard input has a line for each: [KIND, KILLS, DIRECTORY, DEVICE, STEP] as JSON. Standard output has a line with the
-answer; an empty one if it failed, with the reason on standard error. Slow modules that a training would load are loaded
-once, before the forks.
+Each line of standard input is a request: [KIND, KILLS, DIRECTORY, DEVICE, STEP] as JSON. The answer is a line on
+standard output; an empty line if the request failed, with the reason on standard error. Slow imports are done once,
+before the forks.
 
 KIND is stages (a small task of two stages), pure, a method of the distillation study, or fitnets_in_two_stages.
 """
@@ -28,12 +28,12 @@ from small_task import SmallTask
 
 from roundhouse.settings import Settings
 from roundhouse.training import Task
-from roundhouse.training.loop import Progress, prepare, run
+from roundhouse.training.loop import TrainingProgress, prepare, run
 from studies.distillation import build, task
 from studies.distillation.data import Split, load
 
 SETTINGS = Settings(seed=1, device="cpu", patience=50)
-STEP = "auto"  # this and the device are those of the line at hand
+STEP = "auto"  # of the current request, as is the device
 OPERATIONS = ("open", "fsync", "replace")
 DIGITS = load("digits", None)
 FEW_DIGITS = replace(DIGITS, train=Split(DIGITS.train.images[:512], DIGITS.train.labels[:512]))
@@ -51,16 +51,16 @@ def make_task(kind: str, teacher: Path) -> Task:
 
 
 def train(kind: str, root: Path, here: Path, earlier: list[Path], dies_at: int | None = None) -> None:
-    """In a forked process: one attempt, which may kill itself at its n-th file operation."""
+    """In a forked process: one attempt, which kills itself at file operation number `dies_at`, counted from 1."""
     done = count_operations(dies_at)
     made = make_task("pure" if here.name == "teacher" else kind, root / "teacher")
 
-    def note_where_it_goes_on(progress: Progress) -> None:
+    def note_resumed_stage(progress: TrainingProgress) -> None:
         if progress.epoch == progress.started_epoch > 0:
             with (root / "resumed").open("a") as file:
                 file.write(f"{progress.stage}\n")
 
-    outcome = run(made, SETTINGS, here, earlier, note_where_it_goes_on, lambda: None)
+    outcome = run(made, SETTINGS, here, earlier, note_resumed_stage, lambda: None)
     (here / "outcome.json").write_text(json.dumps({**asdict(outcome), "operations": len(done)}))
 
 
@@ -74,7 +74,7 @@ def count_operations(dies_at: int | None) -> list[str]:
             done.append(name)
             if len(done) == dies_at:
                 if name == "fsync" and os.fstat(args[0]).st_size > 4096:
-                    os.ftruncate(args[0], os.fstat(args[0]).st_size // 2)  # as if killed amid the write
+                    os.ftruncate(args[0], os.fstat(args[0]).st_size // 2)  # as if killed during the write
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*args, **kwargs)
 
@@ -88,7 +88,7 @@ def count_operations(dies_at: int | None) -> list[str]:
 def attempt(
     kind: str, root: Path, here: Path, earlier: list[Path], dies_at: int | None, kill_after: float | None
 ) -> bool:
-    """Fork a training; kill it after so many seconds, or let it die at an operation. True: it was killed."""
+    """Fork a training run; kill it after `kill_after` seconds, or let it die at an operation. True: it was killed."""
     here.mkdir(parents=True, exist_ok=True)
     child = os.fork()
     if child == 0:
@@ -107,12 +107,12 @@ def attempt(
     if os.WIFSIGNALED(status):
         return True
     if status:
-        sys.exit(f"the training in {here} failed")
+        sys.exit(f"the training run in {here} failed")
     return False
 
 
 def result(directory: Path) -> dict[str, Any]:
-    """How a run ended, without what the clock decides."""
+    """The result of a run, without times and memory use."""
     metrics = json.loads((directory / "metrics.json").read_text())
     del metrics["used"]
     for record in metrics["epochs"]:
@@ -125,9 +125,9 @@ def result(directory: Path) -> dict[str, Any]:
 def run_through_kills(
     kind: str, root: Path, chance: random.Random, seconds: float, operations: int
 ) -> tuple[int, Path]:
-    """Kill and resume, in new folders or in the same one, until a training gets through.
+    """Kill and resume, in new folders or in the same one, until the run finishes.
 
-    Returns how often it was killed, and the folder in which it ended.
+    Returns how often it was killed, and the folder in which it finished.
     """
     folders: list[Path] = []
     kills = 0
@@ -154,15 +154,15 @@ def main(kind: str, wanted: int, root: Path) -> None:
     all_stages = {record["stage"] for record in straight["metrics"]["epochs"]}
     chance = random.Random(kind)
     kills = 0
-    resumed: set[str] = set()  # stages of the epochs after which it went on
+    resumed: set[str] = set()  # stages in which a run was resumed
     ended: list[dict[str, Any]] = []
     while kills < wanted or not all_stages <= resumed:
         more, directory = run_through_kills(kind, root / f"killed{len(ended)}", chance, seconds, operations)
         kills += more
         ended.append(result(directory))
         resumed = set((root / "resumed").read_text().split()) if (root / "resumed").exists() else set()
-    told = {"kills": kills, "resumed": sorted(resumed), "straight": straight, "killed": ended}
-    print(json.dumps(told), flush=True)
+    report = {"kills": kills, "resumed": sorted(resumed), "straight": straight, "killed": ended}
+    print(json.dumps(report), flush=True)
 
 
 def serve() -> None:

@@ -1,4 +1,4 @@
-"""A task of two stages that trains in milliseconds, for tests of the loop."""
+"""A task with two stages that trains in milliseconds, for tests of the loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from roundhouse.settings import Settings
 from roundhouse.training import Context, Stage
-from roundhouse.training.loop import Outcome, Progress, run
+from roundhouse.training.loop import Outcome, TrainingProgress, run
 
 SETTINGS = Settings(seed=3, device="cpu", precision="fp32")
 BATCHES = 4
@@ -43,7 +43,7 @@ class SmallTask:
         return {"loss": loss.item()}
 
     def loss(self, loss: torch.Tensor, context: Context) -> torch.Tensor:
-        """For tests that spoil it."""
+        """Tests override it."""
         return loss
 
     @torch.no_grad()
@@ -69,10 +69,10 @@ class SmallTask:
 
 
 class StopAfter:
-    """Says `preempted` from its n-th question on."""
+    """A stop function: returns None `calls` times, then `preempted`."""
 
-    def __init__(self, questions: int) -> None:
-        self.left = questions
+    def __init__(self, calls: int) -> None:
+        self.left = calls
 
     def __call__(self) -> str | None:
         self.left -= 1
@@ -85,9 +85,9 @@ def train(
     settings: Settings = SETTINGS,
     earlier: list[Path] | None = None,
     stop: Any = lambda: None,
-    reports: list[Progress] | None = None,
+    reports: list[TrainingProgress] | None = None,
 ) -> Outcome:
-    """Run a task, a new SmallTask by default, in `directory`, which is made."""
+    """Run a task, by default a new SmallTask, in `directory`, which is created."""
     directory.mkdir(parents=True, exist_ok=True)
     report = (lambda progress: None) if reports is None else reports.append
     return run(task or SmallTask(), settings, directory, earlier or [], report, stop)

@@ -41,7 +41,7 @@ from roundhouse.model.experiment import Experiment  # noqa: E402
 from roundhouse.model.plan import Clock, Inputs, decide  # noqa: E402
 from roundhouse.model.status import ExperimentStatus  # noqa: E402
 from roundhouse.store import record  # noqa: E402
-from roundhouse.views import tables  # noqa: E402
+from roundhouse.views import status_json  # noqa: E402
 
 Array = NDArray[Any]
 ByAlpha = Mapping[str, Mapping[float, float]]  # method -> alpha -> value; 0 where nothing is said
@@ -450,7 +450,8 @@ class _Job:
         clock = Clock(time.time(), 0.0, 0.0)
         action = decide(rec, answer, inputs, clock, self.experiment.config_hash(), here=SCHEDULER)
         record.write_status(
-            self.directory, tables.status_of(ExperimentStatus(self.experiment, rec, action, inputs, state.value))
+            self.directory,
+            status_json.file_content(ExperimentStatus(self.experiment, rec, action, inputs, state.value)),
         )
 
 

@@ -1,4 +1,4 @@
-"""Checkpoint files: damage is noticed before anything is unpickled, and what came before still stands."""
+"""Checkpoint files: corruption is detected before anything is unpickled, and the previous checkpoint stays valid."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from roundhouse import files
 from roundhouse.errors import RoundhouseError
 from roundhouse.training import checkpoint, read_weights
-from roundhouse.training.checkpoint import Damaged, newest, pack, save, unpack
+from roundhouse.training.checkpoint import CorruptFile, newest, pack, save, unpack
 
 CONTENT = {
     "epochs": 3,
@@ -38,7 +38,7 @@ def epochs_of(found: checkpoint.Found | None) -> int | None:
     return found.content["epochs"] if found else None
 
 
-def test_what_was_packed_comes_back() -> None:
+def test_unpack_returns_the_packed_content() -> None:
     back = unpack(PACKED)
     assert torch.equal(back["task"]["weights"], CONTENT["task"]["weights"])  # type: ignore[index]
     assert back["history"] == CONTENT["history"]
@@ -53,48 +53,48 @@ def test_plain_torch_load_and_zip_tools_open_a_checkpoint(tmp_path: Path) -> Non
         assert len(archive.comment) == 64
 
 
-def test_a_file_cut_at_any_byte_is_damaged() -> None:
+def test_a_file_truncated_at_any_byte_is_corrupt() -> None:
     for length in range(len(SMALL)):
-        with pytest.raises(Damaged):
+        with pytest.raises(CorruptFile):
             unpack(SMALL[:length])
 
 
-def test_a_small_file_with_any_byte_changed_is_damaged() -> None:
+def test_a_small_file_with_any_byte_changed_is_corrupt() -> None:
     for offset in range(len(SMALL)):
         changed = bytearray(SMALL)
         changed[offset] ^= 1 << (offset % 8)
-        with pytest.raises(Damaged):
+        with pytest.raises(CorruptFile):
             unpack(bytes(changed))
 
 
 @settings(deadline=None)
 @given(st.integers(0, len(PACKED) - 1), st.integers(0, 7))
-def test_one_flipped_bit_anywhere_is_damage(offset: int, bit: int) -> None:
+def test_a_file_with_one_flipped_bit_is_corrupt(offset: int, bit: int) -> None:
     changed = bytearray(PACKED)
     changed[offset] ^= 1 << bit
-    with pytest.raises(Damaged):
+    with pytest.raises(CorruptFile):
         unpack(bytes(changed))
 
 
 @pytest.mark.parametrize("page", range(len(PACKED) // 4096 + 1))
-def test_a_zeroed_page_is_damage(page: int) -> None:
+def test_a_file_with_a_zeroed_page_is_corrupt(page: int) -> None:
     changed = bytearray(PACKED)
     part = changed[page * 4096 : (page + 1) * 4096]
     changed[page * 4096 : (page + 1) * 4096] = bytes(len(part))
-    with pytest.raises(Damaged):
+    with pytest.raises(CorruptFile):
         unpack(bytes(changed))
 
 
-def test_bytes_after_the_end_are_damage() -> None:
-    with pytest.raises(Damaged):
+def test_a_file_with_bytes_after_its_end_is_corrupt() -> None:
+    with pytest.raises(CorruptFile):
         unpack(PACKED + b"\0")
 
 
-def test_torch_load_alone_would_not_have_noticed(tmp_path: Path) -> None:
+def test_torch_load_alone_does_not_detect_a_changed_byte(tmp_path: Path) -> None:
     changed = bytearray(PACKED)
     changed[PACKED.index(np.arange(100, 200, dtype=np.float32).tobytes())] ^= 1
     torch.load(_written(tmp_path / "x.pth", bytes(changed)), weights_only=True)
-    with pytest.raises(Damaged):
+    with pytest.raises(CorruptFile):
         unpack(bytes(changed))
 
 
@@ -104,13 +104,13 @@ def _written(path: Path, data: bytes) -> Path:
 
 
 @pytest.mark.parametrize("value", [np.float64(1.0), Path("x"), {1, 2}, np.zeros(2), object()])
-def test_a_value_that_a_safe_load_would_refuse_is_refused_when_saving(tmp_path: Path, value: object) -> None:
+def test_saving_refuses_a_value_that_a_safe_load_would_refuse(tmp_path: Path, value: object) -> None:
     with pytest.raises(RoundhouseError, match="/task/inner/1"):
         save(tmp_path, {"epochs": 1, "task": {"inner": [0, value]}})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_one_before_is_kept(tmp_path: Path) -> None:
+def test_the_previous_checkpoint_is_kept(tmp_path: Path) -> None:
     for epochs in (1, 2, 3):
         save(tmp_path, content(epochs))
     assert checkpoint.read(tmp_path / "checkpoint.pth")["epochs"] == 3
@@ -118,20 +118,20 @@ def test_the_one_before_is_kept(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
-@pytest.mark.parametrize("damage", [b"", PACKED[:1000], PACKED[:-1], b"\0" * len(PACKED)])
-def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(
-    tmp_path: Path, damage: bytes, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("corrupt", [b"", PACKED[:1000], PACKED[:-1], b"\0" * len(PACKED)])
+def test_instead_of_a_corrupt_checkpoint_the_previous_one_is_used_with_a_warning(
+    tmp_path: Path, corrupt: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save(tmp_path, content(1))
     save(tmp_path, content(2))
-    (tmp_path / "checkpoint.pth").write_bytes(damage)
+    (tmp_path / "checkpoint.pth").write_bytes(corrupt)
     assert epochs_of(newest(tmp_path, [])) == 1
-    said = capsys.readouterr().err
-    assert f"{tmp_path}/checkpoint.pth is not used" in said
-    assert f"going back to {tmp_path}/checkpoint.prev.pth" in said
+    warnings = capsys.readouterr().err
+    assert f"{tmp_path}/checkpoint.pth is not used" in warnings
+    assert f"resuming from {tmp_path}/checkpoint.prev.pth" in warnings
 
 
-def test_a_damaged_checkpoint_never_replaces_a_good_previous_one(tmp_path: Path) -> None:
+def test_a_corrupt_checkpoint_never_replaces_a_valid_previous_one(tmp_path: Path) -> None:
     save(tmp_path, content(1))
     save(tmp_path, content(2))
     (tmp_path / "checkpoint.pth").write_bytes(PACKED[:-1])
@@ -141,7 +141,7 @@ def test_a_damaged_checkpoint_never_replaces_a_good_previous_one(tmp_path: Path)
     assert (tmp_path / "checkpoint.pth.damaged").read_bytes() == PACKED[:-1]
 
 
-def test_the_checkpoint_with_most_epochs_of_all_attempts_is_found(tmp_path: Path) -> None:
+def test_the_checkpoint_with_the_most_epochs_of_all_attempts_is_found(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("1", "2", "3")]
     for folder, epochs in zip(folders, (4, 7, 5), strict=True):
         folder.mkdir()
@@ -152,40 +152,40 @@ def test_the_checkpoint_with_most_epochs_of_all_attempts_is_found(tmp_path: Path
     assert (folders[1] / "checkpoint.pth").exists(), "another attempt's folder is only read"
 
 
-def test_no_checkpoint_is_found_where_there_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_checkpoint_is_found_if_there_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert newest(tmp_path, [tmp_path / "gone"]) is None
     assert capsys.readouterr().err == ""
 
 
-def test_losing_the_last_checkpoint_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_loss_of_the_last_checkpoint_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path, content(1))
     (tmp_path / "checkpoint.pth").write_bytes(b"")
     assert newest(tmp_path, []) is None
-    assert "training starts over" in capsys.readouterr().err
+    assert "training starts from the beginning" in capsys.readouterr().err
 
 
-def test_a_checkpoint_of_another_format_is_an_error_and_stays(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_format_is_an_error_and_left_unchanged(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pth").write_bytes(pack({"format": 99, "epochs": 1}))
     with pytest.raises(RoundhouseError, match="format 99"):
         newest(tmp_path, [])
     assert (tmp_path / "checkpoint.pth").exists()
 
 
-def test_weights_that_are_missing_or_damaged_are_a_clear_error(tmp_path: Path) -> None:
+def test_missing_or_corrupt_weights_are_an_error_that_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "best.pth"
     with pytest.raises(RoundhouseError, match="cannot read .*best.pth: No such file"):
         read_weights(path)
     path.write_bytes(PACKED[:-100])
-    with pytest.raises(RoundhouseError, match="best.pth is damaged"):
+    with pytest.raises(RoundhouseError, match="best.pth is corrupted"):
         read_weights(path)
 
 
 class Crash(BaseException):
-    """The process dies here."""
+    """Stands for the death of the process."""
 
 
 def operations(monkeypatch: pytest.MonkeyPatch, fails: int, error: BaseException) -> list[str]:
-    """Let the `fails`-th file operation of a save raise `error` instead of being done."""
+    """Let the file operation with index `fails` of a save raise `error`; returns a list of the operations so far."""
     done: list[str] = []
 
     def counted(name: str) -> Any:
@@ -207,7 +207,7 @@ def operations(monkeypatch: pytest.MonkeyPatch, fails: int, error: BaseException
 STEPS = ["open", "fsync", "replace", "replace", "open", "fsync"]
 
 
-def test_saving_takes_the_steps_that_the_crash_tests_walk_through(
+def test_saving_does_the_operations_that_the_crash_tests_interrupt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path, content(1))
@@ -217,7 +217,7 @@ def test_saving_takes_the_steps_that_the_crash_tests_walk_through(
 
 
 @pytest.mark.parametrize("step", range(len(STEPS)))
-def test_a_crash_at_any_step_of_saving_leaves_a_good_checkpoint(
+def test_a_crash_at_any_step_of_saving_leaves_a_valid_checkpoint(
     tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path, content(1))
@@ -230,13 +230,13 @@ def test_a_crash_at_any_step_of_saving_leaves_a_good_checkpoint(
 
 
 @pytest.mark.parametrize("step", range(len(STEPS)))
-def test_a_disk_error_at_any_step_of_saving_is_told_and_loses_nothing(
+def test_a_disk_error_at_any_step_of_saving_is_reported_and_loses_nothing(
     tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path, content(2))
     with monkeypatch.context() as patch:
         operations(patch, step, OSError(errno.EIO, os.strerror(errno.EIO)))
-        with pytest.raises(RoundhouseError, match=r"checkpoint.pth: .* still stands"):
+        with pytest.raises(RoundhouseError, match=r"checkpoint.pth: .* The previous file is unchanged"):
             save(tmp_path, content(3))
     assert epochs_of(newest(tmp_path, [])) in (2, 3)
     assert not list(tmp_path.glob(".draft-*"))
@@ -254,7 +254,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     except OSError as error:
         trouble = str(error)
     if trouble:
-        reason = f"a small tmpfs cannot be mounted here: {trouble}"
+        reason = f"a small tmpfs cannot be mounted: {trouble}"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
@@ -262,7 +262,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_full_disk_is_told_and_the_previous_checkpoint_still_loads(small_disk: Path) -> None:
+def test_a_full_disk_is_reported_and_the_previous_checkpoint_still_loads(small_disk: Path) -> None:
     save(small_disk, content(1))
     save(small_disk, content(2))
     (small_disk / "rest").write_bytes(bytes(190_000))
@@ -274,10 +274,10 @@ def test_a_full_disk_is_told_and_the_previous_checkpoint_still_loads(small_disk:
     assert epochs_of(newest(small_disk, [])) == 2
 
 
-def test_forgetting_deletes_checkpoints_and_drafts_and_nothing_else(tmp_path: Path) -> None:
+def test_deleting_earlier_checkpoints_removes_checkpoints_and_drafts_and_nothing_else(tmp_path: Path) -> None:
     save(tmp_path, content(1))
     save(tmp_path, content(2))
     files.write_draft(tmp_path, b"left by a kill")
     (tmp_path / "best.pth").write_bytes(b"")
-    checkpoint.forget([tmp_path, tmp_path / "gone"])
+    checkpoint.delete_earlier([tmp_path, tmp_path / "gone"])
     assert [path.name for path in tmp_path.iterdir()] == ["best.pth"]

@@ -137,10 +137,10 @@ def test_a_retry_says_which_code_it_runs(here: ClusterRounds) -> None:
     (here.repository / "my_train.py").write_text("print('mended')\n")
     done = here.call("--retry")
     assert done.returncode == FAILED, "it runs the code that has failed"
-    assert "For the present code: --retry --code current" in done.stdout
+    assert "For the current code: --retry --code current" in done.stdout
     done = here.call("--retry", "--code", "current")
     assert done.returncode == DONE
-    assert "For the present code" not in done.stdout
+    assert "For the current code" not in done.stdout
 
 
 def test_a_job_that_waits_in_the_queue_runs_the_code_as_it_was_submitted(pbs: ClusterRounds, fake_pbs: FakePBS) -> None:
@@ -344,7 +344,7 @@ def test_without_snapshot_nothing_is_copied_and_code_current_makes_no_sense(here
     here.write({"e": {"path": "e", "command": ["true"]}})
     done = here.call("--code", "current")
     assert done.returncode == USAGE
-    assert "does not say snapshot: true" in done.stderr
+    assert "has no `snapshot: true`" in done.stderr
     assert here.call().returncode == DONE
     assert not (here.experiments / "r" / code_copy.COPIES).exists()
     assert "code" not in json.loads((here.directory("e") / record.HISTORY).read_text())["attempts"][0]["job"]

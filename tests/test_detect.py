@@ -37,14 +37,14 @@ def test_sbatch_without_a_cluster_leaves_the_work_to_this_machine(
     assert "no cluster is configured" in remark
     with pytest.raises(RoundhouseError, match="no cluster is configured"):
         detect("slurm", USER, run)
-    with pytest.raises(RoundhouseError, match="no cluster here: .*Nothing was run on this machine"):
+    with pytest.raises(RoundhouseError, match="no cluster on this host: .*Nothing was run on the local machine"):
         detect("cluster", USER, run)
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        said(None, "", "gave no answer within 60 s."),
+        said(None, "", "no answer within 60 s."),
         said(1, "", "sbatch: fatal: Unable to process configuration file"),
         said(1, "", "sbatch: error: _fetch_child: failed to fetch remote configs: Unable to contact slurm controller\n"
                     "sbatch: fatal: Could not establish a configuration source"),

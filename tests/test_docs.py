@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from shipped_rounds import unpack
 
-import runner
-from roundhouse.cli import commands
+from roundhouse.cli import exit_codes
+from roundhouse.cli.parser import make_parser
 from roundhouse.config import directives
 from roundhouse.model import causes, plan
 
@@ -51,7 +51,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def options_of_the_parser() -> set[str]:
-    return {option for action in runner.parser()._actions for option in action.option_strings}
+    return {option for action in make_parser(REPOSITORY)._actions for option in action.option_strings}
 
 
 def fenced(page: Path, language: str) -> list[str]:
@@ -113,15 +113,8 @@ def rows_under(heading: str, page: str) -> list[list[str]]:
 
 def test_the_table_of_exit_codes_is_that_of_the_code() -> None:
     documented = {int(code) for code, _ in rows_under("Exit codes", "docs/running.md")}
-    assert documented == {
-        commands.DONE,
-        commands.USAGE,
-        commands.WORK_REMAINS,
-        commands.FAILED,
-        commands.TROUBLE,
-        commands.INTERRUPTED,
-    }
-    assert documented == {int(code) for code in re.findall(r"^  (\d+)  ", runner.EXIT_CODES, re.MULTILINE)}
+    assert documented == set(exit_codes.ExitCode)
+    assert documented == {int(code) for code in re.findall(r"^  (\d+)  ", exit_codes.table(), re.MULTILINE)}
 
 
 def test_the_tables_of_states_and_causes_are_complete() -> None:

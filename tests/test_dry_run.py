@@ -106,7 +106,7 @@ def test_without_a_job_there_is_no_folder() -> None:
         (Resources(ncpus=4, pack=Pack(8)), ["8 slots share 4 cores (ncpus): experiments slow each other down"]),
         (
             Resources(ncpus=4, ngpus=4, pack=Pack(3, per_gpu=2)),
-            ["3 slots, though 4 GPUs with 2 on each (per_gpu) would have room for 8"],
+            ["3 slots, but 4 GPUs with 2 on each (per_gpu) have room for 8"],
         ),
     ],
 )

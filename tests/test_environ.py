@@ -26,11 +26,11 @@ from roundhouse.engine import job_script
 from roundhouse.model.answers import Jobs, Submitted
 from roundhouse.model.experiment import Resources
 from roundhouse.schedulers.command import runner
-from roundhouse.schedulers.environment import for_scheduler, steers, without_effect
+from roundhouse.schedulers.environment import changes_commands, for_scheduler, without_effect
 from roundhouse.schedulers.slurm import Slurm
 from roundhouse.schedulers.user import user_name
 
-# What selects a cluster or an installation, or proves who the user is, for Slurm, PBS and Torque.
+# Variables that select a cluster or an installation, or authenticate the user, for Slurm, PBS and Torque.
 SELECT = [
     "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT", "SLURM_SACK_SOCKET", "PBS_CONF_FILE",
     "PBS_DEFAULT", "PBS_SERVER", "PBS_EXEC", "PBS_HOME", "PBS_PRIMARY", "PBS_SECONDARY", "PBS_LEAF_NAME",
@@ -49,12 +49,12 @@ STEER = [
 
 
 @pytest.mark.parametrize("name", SELECT)
-def test_what_selects_the_cluster_stays(name: str) -> None:
+def test_variables_that_select_the_cluster_are_kept(name: str) -> None:
     assert for_scheduler({name: "x"})[name] == "x"
 
 
 @pytest.mark.parametrize("name", STEER)
-def test_what_steers_a_command_is_removed(name: str) -> None:
+def test_variables_that_change_a_command_are_removed(name: str) -> None:
     assert name not in for_scheduler({name: "x"})
 
 
@@ -68,23 +68,23 @@ NAMES = st.one_of(
 
 
 @given(st.dictionaries(NAMES, st.text(min_size=1)))
-def test_all_that_remains_is_as_it_was_and_steers_nothing(environ: dict[str, str]) -> None:
+def test_the_remaining_variables_are_unchanged_and_change_no_command(environ: dict[str, str]) -> None:
     cleaned = for_scheduler(environ)
-    assert not [name for name in cleaned if steers(name)]
+    assert not [name for name in cleaned if changes_commands(name)]
     language = {"LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LC_TIME", "LC_NUMERIC"}
-    kept = {name: value for name, value in environ.items() if not steers(name) and name not in language}
+    kept = {name: value for name, value in environ.items() if not changes_commands(name) and name not in language}
     assert {name: value for name, value in cleaned.items() if name not in language} == kept
     assert for_scheduler(cleaned) == cleaned
 
 
 @pytest.mark.parametrize("shell", [{"LC_ALL": "fr_FR.UTF-8"}, {"LANG": "fr_FR.UTF-8"}, {"LC_CTYPE": "fr_FR.UTF-8"}])
-def test_messages_are_english_and_letters_stay_what_they_are(shell: dict[str, str]) -> None:
+def test_messages_are_english_and_the_character_set_is_kept(shell: dict[str, str]) -> None:
     cleaned = for_scheduler({**shell, "LANGUAGE": "fr"})
     assert (cleaned["LC_MESSAGES"], cleaned["LC_TIME"], cleaned["LC_CTYPE"]) == ("C", "C", "fr_FR.UTF-8")
     assert not cleaned.keys() & {"LC_ALL", "LANGUAGE"}
 
 
-def test_each_command_is_given_the_cleaned_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_command_gets_the_cleaned_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
     monkeypatch.setenv("SLURM_CONF", "/etc/x é")
     said = runner(60)(["env"]).stdout
@@ -92,18 +92,18 @@ def test_each_command_is_given_the_cleaned_environment(monkeypatch: pytest.Monke
     assert "SBATCH" not in said
 
 
-def test_a_variable_that_a_user_may_rely_on_is_named_unless_the_site_file_says_it() -> None:
+def test_a_removed_variable_is_reported_unless_the_site_file_sets_its_key() -> None:
     shell = {"SBATCH_ACCOUNT": "lab", "SBATCH_QOS": "long", "SBATCH_WAIT": "1"}
     (message,) = without_effect(shell, {"directives"})
     assert "SBATCH_ACCOUNT is set in this shell, but has no effect" in message
-    assert "write 'project'" in message
+    assert "set 'project'" in message
     assert without_effect(shell, {"directives", "project"}) == []
 
 
 # ------------------------------------------------------------------------------------------------------------ the user
 
 
-def test_the_user_is_who_the_process_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_user_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.setenv(name, "somebody")
     assert user_name() == pwd.getpwuid(os.getuid()).pw_name
@@ -129,7 +129,7 @@ def test_a_round_runs_for_a_user_without_an_entry_in_passwd(rounds: Rounds) -> N
     assert rounds.record("a").attempts[0].opened.scheduler["user"] == str(os.getuid())
 
 
-def test_nothing_asks_the_environment_who_the_user_is() -> None:
+def test_no_module_reads_the_user_from_the_environment() -> None:
     sources = [path for folder in ("roundhouse", "toolbox") for path in (REPOSITORY / folder).rglob("*.py")]
     assert not [path for path in sources if re.search(r"\bgetpass\.getuser\b|\bgetlogin\b|LOGNAME", path.read_text())
                 and path.name != "environ.py"]  # fmt: skip
@@ -142,7 +142,7 @@ USER = user_name()
 
 @pytest.fixture
 def shell(slurm_cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """The environment of this process is that of a shell on the private cluster; set what is wrong with it."""
+    """The environment of a shell on the private cluster; a test sets wrong variables in it."""
     for name in os.environ.keys() - slurm_cluster.env.keys():
         monkeypatch.delenv(name)
     for name, value in slurm_cluster.env.items():
@@ -152,7 +152,7 @@ def shell(slurm_cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> pytes
 
 @pytest.fixture
 def job(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[Path]:
-    """A script with our header that writes its environment beside itself."""
+    """A script with the header of Roundhouse that writes its environment to its own folder."""
     templates = tmp_path / "templates"
     templates.mkdir()
     shutil.copy(REPOSITORY / "templates" / "slurm.sh.j2", templates)
@@ -177,7 +177,7 @@ def submitted(script: Path) -> str:
 
 
 @pytest.mark.cluster
-def test_sbatch_variables_do_not_win_over_the_header(
+def test_sbatch_variables_do_not_override_the_header(
     slurm_cluster: SlurmCluster, shell: pytest.MonkeyPatch, job: Path, tmp_path: Path
 ) -> None:
     wrong = {
@@ -205,7 +205,7 @@ def test_sbatch_variables_do_not_win_over_the_header(
 
 
 @pytest.mark.cluster
-def test_squeue_variables_hide_no_job(shell: pytest.MonkeyPatch, job: Path) -> None:
+def test_squeue_variables_do_not_hide_jobs(shell: pytest.MonkeyPatch, job: Path) -> None:
     wrong = {
         "STATES": "SUSPENDED", "PARTITION": "short", "USERS": "nobody", "FORMAT": "%j", "FORMAT2": "JobID", "SORT": "i",
         "NAMES": "other", "ACCOUNT": "other", "QOS": "other", "LICENSES": "other",
@@ -221,7 +221,9 @@ def test_squeue_variables_hide_no_job(shell: pytest.MonkeyPatch, job: Path) -> N
 
 
 @pytest.mark.cluster
-def test_scancel_variables_spare_no_job(slurm_cluster: SlurmCluster, shell: pytest.MonkeyPatch, job: Path) -> None:
+def test_scancel_variables_do_not_prevent_cancelling(
+    slurm_cluster: SlurmCluster, shell: pytest.MonkeyPatch, job: Path
+) -> None:
     for name, value in {"STATE": "SUSPENDED", "PARTITION": "short", "NAME": "other", "INTERACTIVE": "1"}.items():
         shell.setenv(f"SCANCEL_{name}", value)
     job_id = submitted(job)
@@ -230,10 +232,10 @@ def test_scancel_variables_spare_no_job(slurm_cluster: SlurmCluster, shell: pyte
 
 
 @pytest.mark.cluster
-def test_a_job_has_nothing_of_the_job_in_which_the_runner_runs(
+def test_a_job_does_not_inherit_variables_of_the_job_in_which_the_runner_runs(
     slurm_cluster: SlurmCluster, shell: pytest.MonkeyPatch, job: Path, tmp_path: Path
 ) -> None:
-    """`sbatch` hands on all SLURM_* of its environment, --export=NONE or not."""
+    """`sbatch` passes on all SLURM_* of its environment, even with --export=NONE."""
     outer = {
         "SLURM_JOB_ID": "999999", "SLURM_JOBID": "999999", "SLURM_NTASKS": "64", "SLURM_NPROCS": "64",
         "SLURM_CPUS_PER_TASK": "9", "SLURM_MEM_PER_CPU": "50", "SLURM_MEM_PER_GPU": "50",
@@ -253,7 +255,7 @@ def test_a_job_has_nothing_of_the_job_in_which_the_runner_runs(
 
 
 @pytest.mark.cluster
-def test_an_inner_srun_works_where_the_runner_itself_runs_in_a_job(
+def test_an_inner_srun_works_if_the_runner_itself_runs_in_a_job(
     slurm_cluster: SlurmCluster, slurm: ClusterRounds
 ) -> None:
     """Experiments on the local machine inherit the job's variables, and their record is not confused by them."""
@@ -281,7 +283,7 @@ def test_an_inner_srun_works_where_the_runner_itself_runs_in_a_job(
 # ------------------------------------------------------------------------------------------------ PBS and Torque
 
 
-def test_another_prefix_of_directives_in_the_shell_changes_no_job(fake_pbs: FakePBS, tmp_path: Path) -> None:
+def test_another_directive_prefix_in_the_shell_does_not_change_jobs(fake_pbs: FakePBS, tmp_path: Path) -> None:
     with pbs_rounds(fake_pbs, tmp_path) as rounds:
         rounds.extra |= {"PBS_DPREFIX": "#LAB", "PBS_JOBID": "9.outer", "PBS_ARRAY_INDEX": "7"}
         rounds.write({"all": {"path": "a", "command": ["true"]}})
@@ -308,7 +310,7 @@ def test_sbatch_variables_do_not_reach_a_job_through_qsub(slurm_cluster: SlurmCl
 # ----------------------------------------------------------------------------------------------- inside a job
 
 
-def test_a_job_script_removes_what_an_inner_srun_would_take_for_options(bench: Bench) -> None:
+def test_a_job_script_removes_variables_that_an_inner_srun_would_read_as_options(bench: Bench) -> None:
     bench.train("env")
     bench.open()
     bench.extra |= {
@@ -324,7 +326,7 @@ def test_a_job_script_removes_what_an_inner_srun_would_take_for_options(bench: B
     }  # fmt: skip
 
 
-def test_memory_that_a_job_was_given_by_core_stays(bench: Bench) -> None:
+def test_the_memory_per_core_of_a_job_is_kept(bench: Bench) -> None:
     bench.train("env")
     bench.open()
     bench.extra |= {"SLURM_JOB_ID": "7", "SLURM_MEM_PER_CPU": "50"}

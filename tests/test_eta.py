@@ -1,4 +1,4 @@
-"""What is used, what is left, when it ends: never made up, never negative, whatever the clocks say."""
+"""Hours used and left, and the ETA: never invented, never negative, whatever the clocks say."""
 
 from __future__ import annotations
 
@@ -20,30 +20,31 @@ from roundhouse.model.experiment import Experiment, Resources
 from roundhouse.model.plan import Action, Inputs, State, Verb
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.views import eta
-from roundhouse.views.eta import Outlook, Range, Work, lines, pace_of, spans, work_of
+from roundhouse.views.eta import Estimate, Range, Workload, sentence, workload_of
+from roundhouse.views.measured import LONGEST, pace_of, spans
 from roundhouse.views.progress_bar import Display
 
 NOW = 1.8e9
 HOUR = 3600.0
 
 
-def done(path: str, seconds: float, group: str = "g", **more: Any) -> Work:
+def done(path: str, seconds: float, group: str = "g", **more: Any) -> Workload:
     return work(path, ahead=False, completed=True, seconds=seconds, runs=1, group=group, **more)
 
 
-def running(path: str, left: int = 0, pace: float | None = None, **more: Any) -> Work:
+def running(path: str, left: int = 0, pace: float | None = None, **more: Any) -> Workload:
     planned = 10 + left if pace is not None else None
     return work(path, running=True, done=10, planned=planned, pace=pace, **{"runs": 1, **more})
 
 
-def work(path: str, group: str = "g", dataset: str = "", **more: Any) -> Work:
-    plain = Work(path, ahead=True, running=False, completed=False, seconds=0.0, runs=0, done=0, planned=None, pace=None,
-                 gpus=0, cores=1, like=((group, dataset), (group,), ()))  # fmt: skip
+def work(path: str, group: str = "g", dataset: str = "", **more: Any) -> Workload:
+    plain = Workload(path, ahead=True, running=False, completed=False, seconds=0.0, runs=0, done=0, planned=None,
+                     pace=None, gpus=0, cores=1, like=((group, dataset), (group,), ()))  # fmt: skip
     return plain._replace(**more)
 
 
-def of(*works: Work) -> Outlook:
-    return eta.outlook(works)
+def of(*works: Workload) -> Estimate:
+    return eta.estimate(works)
 
 
 # ------------------------------------------------------------------------------------------------- what is left
@@ -53,9 +54,9 @@ like = st.sampled_from(["a", "b"])
 
 
 @st.composite
-def rounds(draw: st.DrawFn) -> list[Work]:
+def rounds(draw: st.DrawFn) -> list[Workload]:
     """Experiments of every kind; each may wait for some that stand before it."""
-    made: list[Work] = []
+    made: list[Workload] = []
     for number in range(draw(st.integers(0, 12))):
         path, group, gpus = str(number), draw(like), draw(st.integers(0, 2))
         kind = draw(st.sampled_from(["done", "running", "pending", "requeued"]))
@@ -76,21 +77,21 @@ def in_order(found: Range | None) -> bool:
     if found is None:
         return True
     slack = 1e-6 * max(1.0, found.usual)
-    return 0 <= found.low <= found.usual + slack and (found.high is None or found.usual <= found.high + slack)
+    return 0 <= found.low <= found.usual + slack and found.usual <= found.high + slack
 
 
 @given(rounds())
-def test_nothing_is_ever_negative_and_bounds_are_in_order(works: list[Work]) -> None:
+def test_nothing_is_ever_negative_and_bounds_are_in_order(works: list[Workload]) -> None:
     found = of(*works)
     assert found.used >= 0
     assert in_order(found.left)
     assert in_order(found.end)
     assert math.isfinite(found.used)
-    assert not re.search(r"-\d|nan|inf", " ".join(lines(found, NOW)))
+    assert not re.search(r"-\d|nan|inf", sentence(found, NOW))
 
 
 @given(rounds())
-def test_where_nothing_was_measured_nothing_is_said(works: list[Work]) -> None:
+def test_without_a_measurement_there_is_no_estimate(works: list[Workload]) -> None:
     unmeasured = [one._replace(pace=None) for one in works if not one.completed]
     found = of(*unmeasured)
     assert found.measured == 0
@@ -101,7 +102,7 @@ def test_where_nothing_was_measured_nothing_is_said(works: list[Work]) -> None:
 
 
 @given(rounds(), st.integers(0, 11), st.floats(0, 1e5))
-def test_more_epochs_to_go_bring_the_end_no_nearer(works: list[Work], which: int, more: float) -> None:
+def test_more_remaining_epochs_never_make_the_eta_earlier(works: list[Workload], which: int, more: float) -> None:
     own = [number for number, one in enumerate(works) if one.pace is not None]
     if not own or any(one.completed for one in works):
         return  # durations of others would change with it, or not rest on it
@@ -110,14 +111,14 @@ def test_more_epochs_to_go_bring_the_end_no_nearer(works: list[Work], which: int
     longer = [*works]
     longer[number] = works[number]._replace(planned=(works[number].planned or 0) + int(more))
     before, after = of(*works), of(*longer)
-    if before.end is not None and after.end is not None and before.end.high is not None and after.end.high is not None:
+    if before.end is not None and after.end is not None:
         assert after.end.low >= before.end.low * (1 - 1e-9)
         assert after.end.usual >= before.end.usual * (1 - 1e-9)
         assert after.end.high >= before.end.high * (1 - 1e-9)
 
 
 @given(st.lists(st.floats(1, 1e5), min_size=1, max_size=20), st.integers(1, 5))
-def test_the_end_lies_between_its_bounds_when_the_work_is_done_in_turn(waiting: list[float], at_once: int) -> None:
+def test_a_list_schedule_ends_between_the_bounds(waiting: list[float], at_once: int) -> None:
     works = [running(f"r{number}", 0, 0.0) for number in range(at_once)]
     works += [work(f"w{number}", pace=1.0, planned=round(one)) for number, one in enumerate(waiting)]
     free = [0.0] * at_once
@@ -125,38 +126,37 @@ def test_the_end_lies_between_its_bounds_when_the_work_is_done_in_turn(waiting: 
         free.sort()
         free[0] += round(one)
     found = of(*works).end
-    assert found is not None and found.high is not None
+    assert found is not None
     assert found.low * 0.999 <= max(free) <= found.high * 1.001
 
 
-def test_its_own_pace_counts_and_of_the_epoch_that_it_is_in_anything_may_be_left() -> None:
+def test_its_own_pace_counts_and_any_part_of_the_running_epoch_may_be_left() -> None:
     found = of(running("a", left=6, pace=600, gpus=2))
     assert found.end == Range(3000, 3600, 3600)
     assert found.left == Range(2 * 3000 / 3600, 2, 2)
     assert found.unit == "GPU-hours"
 
 
-def test_what_has_not_begun_takes_what_its_kind_took_else_its_group_else_the_round() -> None:
+def test_a_pending_experiment_takes_as_long_as_its_kind_else_its_group_else_the_round() -> None:
     took = [done("1", HOUR, dataset="x"), done("2", 2 * HOUR, dataset="y"), done("3", 5 * HOUR, "other")]
     assert of(*took, running("r", 0, 0.0), work("n", dataset="x")).left == Range(1, 1, 1)
     assert of(*took, running("r", 0, 0.0), work("n", dataset="z")).left == Range(1, 1.5, 2)
     assert of(*took, running("r", 0, 0.0), work("n", "third")).left == Range(1, 2, 5)
 
 
-def test_before_anything_is_completed_what_runs_is_taken_to_its_end() -> None:
+def test_before_anything_is_completed_running_experiments_are_extrapolated() -> None:
     found = of(running("r", left=10, pace=60, seconds=600), work("n"))
     assert found.left is not None
     assert found.left.usual == pytest.approx((600 + 600 + 600) / 3600)
 
 
-def test_one_that_has_run_longer_than_any_other_ends_nobody_knows_when() -> None:
+def test_an_experiment_that_has_run_longer_than_all_others_has_no_upper_bound() -> None:
     found = of(done("c", HOUR), running("r", seconds=2 * HOUR))
-    assert found.end == Range(0, 0, None)
-    (line,) = lines(found, NOW)
-    assert line.endswith("When it ends is not known: what runs has taken longer than all that was measured.")
+    assert found.end == Range(0, 0, math.inf)
+    assert sentence(found, NOW).endswith("No ETA: a running experiment has taken longer than all measured ones.")
 
 
-def test_a_student_is_waited_for_after_its_teacher_however_much_runs_at_once() -> None:
+def test_a_student_runs_after_its_teacher_however_many_run_at_once() -> None:
     took = [done("1", HOUR, "teacher"), done("2", 2 * HOUR, "student")]
     teacher = work("t", "teacher", running=True, runs=1)
     students = [work(f"s{number}", "student", after=("t",)) for number in range(3)]
@@ -166,7 +166,7 @@ def test_a_student_is_waited_for_after_its_teacher_however_much_runs_at_once() -
     assert found.high == 7 * HOUR, "one at a time, as now"
 
 
-def test_where_what_could_run_waits_no_more_run_at_once_than_now() -> None:
+def test_while_ready_experiments_wait_no_more_run_at_once_than_now() -> None:
     found = of(done("c", HOUR), running("r", 0, 0.0), *(work(str(number)) for number in range(4))).end
     assert found == Range(4 * HOUR, 4 * HOUR, 4 * HOUR)
 
@@ -199,17 +199,17 @@ odd = st.one_of(moments, st.just(0.0), st.just(math.inf), st.just(math.nan), st.
 
 
 @given(moments, odd, odd, odd, st.booleans(), st.booleans())
-def test_whatever_the_clocks_say_no_time_is_negative_or_absurd(
+def test_no_time_is_negative_or_absurd_whatever_the_clocks_say(
     opened: float, seen: float, started: float, end: float, own: bool, closed: bool
 ) -> None:
     result = Result(Cause.ERROR, exit_code=1 if own else None, at=end) if closed else None
     one = Attempt(1, Opened("t", {}, "h", {}, "7", opened), Claim(nonce="n", at=seen, started=started), result,
                   Progress(3, 10), progress_at=end)  # fmt: skip
     made = row(one, state=State.IN_PROGRESS if result is None else State.FAILED)
-    assert all(0 <= last - first <= eta.LONGEST + 1 for first, last in spans(made.record))
-    assert 0 <= work_of(made).seconds <= eta.LONGEST + 1
+    assert all(0 <= last - first <= LONGEST + 1 for first, last in spans(made.record))
+    assert 0 <= workload_of(made).seconds <= LONGEST + 1
     pace = pace_of(made.record)
-    assert pace is None or 0 < pace <= eta.LONGEST
+    assert pace is None or 0 < pace <= LONGEST
 
 
 @given(st.floats(-1e6, 1e6))
@@ -219,29 +219,29 @@ def test_a_host_whose_clock_is_wrong_measures_the_same_time(skew: float) -> None
         attempt(NOW, NOW + 500, skew=skew, own=False),
         attempt(NOW, None, skew=skew, progress_at=NOW + 500),
     ):
-        assert work_of(row(one)).seconds == pytest.approx(500, abs=1e-3)
+        assert workload_of(row(one)).seconds == pytest.approx(500, abs=1e-3)
 
 
-def test_a_copy_that_lost_the_times_of_its_files_goes_by_what_they_say() -> None:
+def test_a_copy_that_lost_the_times_of_its_files_uses_their_content() -> None:
     copied = attempt(NOW, NOW + 500, own=False)
     assert copied.claim is not None
     late = replace(copied, claim=replace(copied.claim, at=NOW + 9e5))
-    assert work_of(row(late)).seconds == 500
+    assert workload_of(row(late)).seconds == 500
 
 
-def test_a_job_that_claimed_and_has_shown_no_sign_of_life_has_used_nothing_yet() -> None:
-    assert work_of(row(attempt(NOW, None), state=State.IN_PROGRESS)).seconds == 0
+def test_a_job_without_a_heartbeat_has_used_nothing_yet() -> None:
+    assert workload_of(row(attempt(NOW, None), state=State.IN_PROGRESS)).seconds == 0
 
 
-def test_all_attempts_count_and_marks_and_what_never_started_do_not() -> None:
+def test_all_attempts_count_but_not_markers_and_what_never_started() -> None:
     void = Attempt(2, Opened("t", {}, "h", {}), Claim(void=True, cause=Cause.LIMIT, started=NOW))
     mark = Attempt(3, Opened("t", {}, "h", {}, mark=Cause.RETRY), Claim(void=True, cause=Cause.RETRY, started=NOW))
     made = row(attempt(NOW, NOW + 100, own=False), void, mark, attempt(NOW + 500, NOW + 700, number=4))
-    assert work_of(made).seconds == 300
-    assert work_of(made).runs == 2
+    assert workload_of(made).seconds == 300
+    assert workload_of(made).runs == 2
 
 
-def test_without_a_word_of_its_training_the_epochs_that_an_attempt_gained_tell_its_pace() -> None:
+def test_without_a_measured_pace_the_epochs_that_an_attempt_gained_give_it() -> None:
     gained = attempt(NOW, None, progress=Progress(8, 20, started_epoch=3), progress_at=NOW + 500)
     assert pace_of(row(gained).record) == pytest.approx(100)
     told = replace(gained, progress=Progress(8, 20, started_epoch=3, seconds_per_epoch=90.0))
@@ -250,13 +250,13 @@ def test_without_a_word_of_its_training_the_epochs_that_an_attempt_gained_tell_i
     assert pace_of(row(none).record) is None
 
 
-def test_on_a_terminal_the_bar_of_the_round_says_when_it_ends_and_keeps_up_with_the_rows() -> None:
+def test_on_a_terminal_the_bar_of_the_round_shows_the_eta() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=160)
     told = Progress(4, 10, seconds_per_epoch=60.0)
     runs = row(attempt(NOW, None, progress=told, progress_at=NOW + 240), state=State.IN_PROGRESS)
     with Display(console) as display:
         display.show([row(attempt(NOW, NOW + 1)), runs])
-        assert display._bars.tasks[-1].fields["metric"].startswith("ends in 5 min to 6 min (")
+        assert display._bars.tasks[-1].fields["metric"].startswith("ETA: in 5 min to 6 min (")
         display.show([row(attempt(NOW, NOW + 1))])
         assert display._bars.tasks[-1].fields["metric"] == ""
 
@@ -264,32 +264,32 @@ def test_on_a_terminal_the_bar_of_the_round_says_when_it_ends_and_keeps_up_with_
 # --------------------------------------------------------------------------------------------------------- in words
 
 
-def test_a_round_that_has_never_run_says_nothing() -> None:
-    assert lines(of(work("a")), NOW) == []
+def test_a_round_that_has_never_run_prints_nothing() -> None:
+    assert sentence(of(work("a")), NOW) == ""
 
 
-def test_what_is_not_known_is_said_with_its_reason() -> None:
-    assert lines(of(done("c", HOUR), work("a")), NOW) == [
-        "1.0 CPU-hours used, about 1.0 left. When it ends is not known yet: nothing runs."
-    ]
-    assert lines(of(running("a", seconds=36)), NOW) == [
-        "0.01 CPU-hours used. When it ends is not known yet: nothing like it was measured."
-    ]
+def test_an_unknown_eta_is_printed_with_its_reason() -> None:
+    assert sentence(of(done("c", HOUR), work("a")), NOW) == (
+        "1.0 CPU-hours used, about 1.0 left. No ETA yet: no experiment is running."
+    )
+    assert sentence(of(running("a", seconds=36)), NOW) == (
+        "0.01 CPU-hours used. No ETA yet: no similar experiment was measured."
+    )
 
 
-def test_the_end_is_told_with_what_it_rests_on() -> None:
+def test_the_eta_is_printed_with_its_basis() -> None:
     works = [done("c1", HOUR), done("c2", 2 * HOUR), running("r", 10, 360.0), work("a"), work("b")]
-    (line,) = lines(of(*works), NOW)
-    assert line.startswith("3.0 CPU-hours used, 2.9 to 5.0 left. The end in 2 h 54 min to 5 h 0 min (")
-    assert line.endswith("), at 1 running now, of 3 experiments ahead; measured in 3 experiments.")
+    line = sentence(of(*works), NOW)
+    assert line.startswith("3.0 CPU-hours used, 2.9 to 5.0 left. ETA: in 2 h 54 min to 5 h 0 min (")
+    assert line.endswith("), with 1 of 3 remaining experiments running; based on 3 measured experiments.")
 
 
-def test_where_some_are_not_counted_it_is_the_least_that_is_told() -> None:
+def test_without_some_durations_only_a_lower_bound_is_printed() -> None:
     works = [running("r", 10, 360.0), work("a")._replace(like=(("x",),))]
-    (line,) = lines(of(*works), NOW)
-    assert "at least 0.90 left. The end in 54 min at the least, " in line
-    assert "1 experiment without a measured duration not counted" in line
+    line = sentence(of(*works), NOW)
+    assert "at least 0.90 left. ETA: in at least 54 min, " in line
+    assert ", without 1 experiment of unknown duration;" in line
 
 
-def test_when_all_is_over_only_what_was_used_is_told() -> None:
-    assert lines(of(done("a", 250 * HOUR, gpus=1)), NOW) == ["250 GPU-hours used."]
+def test_when_everything_has_ended_only_used_hours_are_printed() -> None:
+    assert sentence(of(done("a", 250 * HOUR, gpus=1)), NOW) == "250 GPU-hours used."

@@ -1,4 +1,4 @@
-"""PBS through a fake that really runs the jobs, and is itself held to the transcripts."""
+"""PBS through a fake server that runs the jobs; the fake is tested against transcripts of a real server."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ USER = getpass.getuser()
 ENDED, BLOCKED = JobState.ENDED, JobState.BLOCKED
 
 
-def told(answer: Jobs | QueryFailed) -> dict[str, str]:
-    """Job ID -> name, of a query that was answered."""
+def names(answer: Jobs | QueryFailed) -> dict[str, str]:
+    """Job ID -> name, of a successful query."""
     assert isinstance(answer, Jobs), answer
     return {job.id: job.name for job in answer.jobs}
 
@@ -43,7 +43,7 @@ Script = Callable[..., Path]
 
 @pytest.fixture
 def script(tmp_path: Path) -> Script:
-    """Writes a job script with our header and a body of the test's own."""
+    """Writes a job script with the header of Roundhouse and a body of the test."""
     templates = tmp_path / "templates"
     templates.mkdir()
     shutil.copy(Path(__file__).parent.parent / "templates" / "pbs.sh.j2", templates)
@@ -88,7 +88,7 @@ def read_text(name: str) -> str:
 
 
 def shape(text: str) -> list[str]:
-    """The text without what differs from job to job."""
+    """The text without parts that differ between jobs."""
     return [re.sub(r"\d+", "N", line) for line in text.splitlines()]
 
 
@@ -97,7 +97,7 @@ def keys_in_order(document: str) -> list[str]:
     return list(attributes)
 
 
-def test_the_fake_answers_in_the_words_and_codes_of_the_real_one(fake_pbs: FakePBS, script: Script) -> None:
+def test_the_fake_has_the_messages_and_exit_codes_of_the_real_server(fake_pbs: FakePBS, script: Script) -> None:
     job_id = submitted(fake_pbs, script("ok", "true"))
     fake_pbs.wait_for_state(job_id, "F")
     number = job_id.partition(".")[0]
@@ -121,7 +121,7 @@ def test_the_fake_answers_in_the_words_and_codes_of_the_real_one(fake_pbs: FakeP
     assert shape(fake.stdout)[:6] == shape(real.stdout)[:6]
 
 
-def test_the_fake_goes_down_as_the_real_one(fake_pbs: FakePBS, script: Script) -> None:
+def test_the_fake_reports_a_stopped_server_as_the_real_commands_do(fake_pbs: FakePBS, script: Script) -> None:
     job = script("ok")
     fake_pbs.turn(down=True)
     for real in transcripts(REAL)["server_down"]:
@@ -129,7 +129,7 @@ def test_the_fake_goes_down_as_the_real_one(fake_pbs: FakePBS, script: Script) -
         assert (fake.code, shape(fake.stdout), fake.stderr) == (real.code, shape(real.stdout), real.stderr)
 
 
-def test_the_fake_tells_a_dropped_dependency_as_the_real_one(fake_pbs: FakePBS, script: Script) -> None:
+def test_the_fake_reports_a_dropped_dependency_as_the_real_server_does(fake_pbs: FakePBS, script: Script) -> None:
     job = script("ok", "touch ran")
     fake = fake_pbs.run(["qsub", "-W", "depend=afterok:9999", str(job)])
     job_id = fake.stdout.strip()
@@ -145,7 +145,7 @@ def test_the_fake_tells_a_dropped_dependency_as_the_real_one(fake_pbs: FakePBS, 
     assert (known.state, known.cause) == (ENDED, None)
 
 
-def test_the_fake_tells_of_an_array_as_the_real_one(fake_pbs: FakePBS, script: Script, tmp_path: Path) -> None:
+def test_the_fake_lists_an_array_as_the_real_server_does(fake_pbs: FakePBS, script: Script, tmp_path: Path) -> None:
     go = tmp_path / "go"
     wait = f"while [ ! -e {go} ]; do sleep 0.05; done; exit $PBS_ARRAY_INDEX"
     array = script("arr", wait, tasks=4, at_once=1)
@@ -164,7 +164,7 @@ def test_the_fake_tells_of_an_array_as_the_real_one(fake_pbs: FakePBS, script: S
 
 
 def check_array(fake_pbs: FakePBS, job_id: str, name: str, options: list[str]) -> None:
-    """The fake tells of all tasks as the transcript does: each in its state, its attributes in the real one's order."""
+    """The fake lists all tasks as the transcript does: each with its state and the attributes in the same order."""
     real = json.loads(transcript(REAL, name).stdout)["Jobs"]
     fake = json.loads(fake_pbs.run(["qstat", *options, "-f", "-F", "json", job_id]).stdout)["Jobs"]
     assert [one.replace("15[", "1[") for one in real] == list(fake)
@@ -177,12 +177,10 @@ def check_array(fake_pbs: FakePBS, job_id: str, name: str, options: list[str]) -
                 assert ours.get(key) == theirs.get(key), key
 
 
-# The scheduler and the fake together
+# PBS with the fake server
 
 
-def test_a_job_runs_and_its_output_is_there_when_it_has_ended(
-    fake_pbs: FakePBS, script: Script, tmp_path: Path
-) -> None:
+def test_a_job_runs_and_its_output_exists_when_it_has_ended(fake_pbs: FakePBS, script: Script, tmp_path: Path) -> None:
     log = tmp_path / "scheduler.log"
     job_id = submitted(fake_pbs, script("rhok", "echo I am $PBS_JOBID; exit 7", log=log))
     fake_pbs.wait_for_state(job_id, "F")
@@ -206,12 +204,12 @@ def test_a_job_beyond_its_walltime_is_terminated_then_killed(fake_pbs: FakePBS, 
     assert "not yet" in log
 
 
-def test_a_job_is_found_by_its_name_alive_or_ended(fake_pbs: FakePBS, script: Script) -> None:
+def test_a_live_or_ended_job_is_found_by_its_name(fake_pbs: FakePBS, script: Script) -> None:
     pbs = PBS(USER)
     ended, alive = submitted(fake_pbs, script("rhended", "true")), submitted(fake_pbs, script("rhalive"))
     fake_pbs.wait_for_state(ended, "F")
     answer = pbs.query(fake_pbs.run, set(), {"rhended", "rhalive", "rhnever"})
-    assert told(answer) == {ended: "rhended", alive: "rhalive"}
+    assert names(answer) == {ended: "rhended", alive: "rhalive"}
 
 
 def test_a_deleted_job_has_ended_and_may_be_deleted_again(fake_pbs: FakePBS, script: Script) -> None:
@@ -234,7 +232,7 @@ def test_a_job_deleted_while_queued_never_ran(fake_pbs: FakePBS, script: Script)
     assert the_job(fake_pbs, job_id).cause is Cause.DELETED  # type: ignore[union-attr]
 
 
-def test_a_server_that_is_down_fails_the_query_and_knows_the_jobs_again_later(
+def test_a_query_fails_while_the_server_is_down_and_finds_the_jobs_again_later(
     fake_pbs: FakePBS, script: Script
 ) -> None:
     pbs, job_id = PBS(USER), submitted(fake_pbs, script("rhlong"))
@@ -246,7 +244,7 @@ def test_a_server_that_is_down_fails_the_query_and_knows_the_jobs_again_later(
     assert isinstance(pbs.submit(fake_pbs.run, script("rhother"), "rhother"), Unclear)
     assert pbs.cancel(fake_pbs.run, [job_id])
     fake_pbs.turn()
-    assert told(pbs.query(fake_pbs.run, {job_id}, set())).keys() == {job_id}
+    assert names(pbs.query(fake_pbs.run, {job_id}, set())).keys() == {job_id}
 
 
 def test_without_history_an_ended_job_is_not_known(fake_pbs: FakePBS, script: Script) -> None:
@@ -254,25 +252,25 @@ def test_without_history_an_ended_job_is_not_known(fake_pbs: FakePBS, script: Sc
     pbs = PBS(USER)
     ended, alive = submitted(fake_pbs, script("rhended", "true")), submitted(fake_pbs, script("rhalive"))
     fake_pbs.wait_for_state(ended, None)
-    assert told(pbs.query(fake_pbs.run, {ended, alive}, {"rhended"})).keys() == {alive}
+    assert names(pbs.query(fake_pbs.run, {ended, alive}, {"rhended"})).keys() == {alive}
 
 
 def test_a_job_accepted_but_reported_as_failed_is_found_by_its_name(fake_pbs: FakePBS, script: Script) -> None:
     fake_pbs.turn(fail_after_accept=True)
     assert isinstance(PBS(USER).submit(fake_pbs.run, script("rhlong"), "rhlong"), Unclear)
-    assert list(told(PBS(USER).query(fake_pbs.run, set(), {"rhlong"})).values()) == ["rhlong"]
+    assert list(names(PBS(USER).query(fake_pbs.run, set(), {"rhlong"})).values()) == ["rhlong"]
 
 
-def test_a_job_accepted_after_qsub_gave_up_appears_later(fake_pbs: FakePBS, script: Script) -> None:
+def test_a_job_accepted_after_the_time_limit_of_qsub_appears_later(fake_pbs: FakePBS, script: Script) -> None:
     fake_pbs.turn(accept_late=1.5)
     fake_pbs.limit = 1
     assert isinstance(PBS(USER).submit(fake_pbs.run, script("rhlate"), "rhlate"), Unclear)
     fake_pbs.limit = 60
     fake_pbs.turn()
-    wait_until(lambda: told(PBS(USER).query(fake_pbs.run, set(), {"rhlate"})), "the job appears")
+    wait_until(lambda: names(PBS(USER).query(fake_pbs.run, set(), {"rhlate"})), "the job appears")
 
 
-def test_the_limit_on_jobs_means_later(fake_pbs: FakePBS, script: Script) -> None:
+def test_a_limit_on_jobs_is_a_temporary_refusal(fake_pbs: FakePBS, script: Script) -> None:
     fake_pbs.turn(max_jobs=1)
     submitted(fake_pbs, script("rhone"))
     answer = PBS(USER).submit(fake_pbs.run, script("rhtwo"), "rhtwo")
@@ -280,7 +278,9 @@ def test_the_limit_on_jobs_means_later(fake_pbs: FakePBS, script: Script) -> Non
     assert answer.later
 
 
-def test_a_job_that_can_never_run_is_blocked_with_the_words_of_the_scheduler(fake_pbs: FakePBS, script: Script) -> None:
+def test_a_job_that_can_never_run_is_blocked_with_the_message_of_the_scheduler(
+    fake_pbs: FakePBS, script: Script
+) -> None:
     job_id = submitted(fake_pbs, script("rhbig", ncpus=64))
     wait_until(lambda: the_job(fake_pbs, job_id).state is BLOCKED, "it is blocked")  # type: ignore[union-attr]
     assert "Can Never Run" in the_job(fake_pbs, job_id).words  # type: ignore[union-attr]
@@ -291,7 +291,7 @@ def test_a_held_job_is_blocked(fake_pbs: FakePBS, script: Script) -> None:
     assert the_job(fake_pbs, job_id).state is BLOCKED  # type: ignore[union-attr]
 
 
-def test_a_job_beyond_its_memory_is_killed_as_by_the_real_one(fake_pbs: FakePBS, script: Script) -> None:
+def test_a_job_that_exceeds_its_memory_is_killed_as_by_the_real_server(fake_pbs: FakePBS, script: Script) -> None:
     job_id = submitted(fake_pbs, script("rhbig", "sleep 600"))
     wait_until(lambda: "session" in fake_pbs.jobs()[job_id], "the job has started")
     fake_pbs.exceed_memory(job_id)
@@ -304,7 +304,7 @@ def test_a_job_beyond_its_memory_is_killed_as_by_the_real_one(fake_pbs: FakePBS,
     assert the_job(fake_pbs, job_id).cause is Cause.MEMORY  # type: ignore[union-attr]
 
 
-def test_a_crashed_node_leaves_no_trace_of_its_job(fake_pbs: FakePBS, script: Script, tmp_path: Path) -> None:
+def test_a_job_on_a_crashed_node_is_unknown(fake_pbs: FakePBS, script: Script, tmp_path: Path) -> None:
     job_id = submitted(fake_pbs, script("rhlong", f"touch {tmp_path}/started; sleep 600"))
     wait_until((tmp_path / "started").exists, "the job has started")
     fake_pbs.crash(job_id)
@@ -313,7 +313,7 @@ def test_a_crashed_node_leaves_no_trace_of_its_job(fake_pbs: FakePBS, script: Sc
 
 
 @pytest.mark.parametrize("zombie", [False, True])
-def test_a_job_that_is_run_again_keeps_its_id(zombie: bool, fake_pbs: FakePBS, script: Script, tmp_path: Path) -> None:
+def test_a_job_that_is_restarted_keeps_its_id(zombie: bool, fake_pbs: FakePBS, script: Script, tmp_path: Path) -> None:
     starts = tmp_path / "starts"
     starts.touch()
     job_id = submitted(fake_pbs, script("rhagain", f"echo $$ $PBS_JOBID >> {starts}; sleep 600"))
@@ -325,7 +325,7 @@ def test_a_job_that_is_run_again_keeps_its_id(zombie: bool, fake_pbs: FakePBS, s
     assert Path(f"/proc/{first}").exists() == zombie
 
 
-def test_eight_clients_at_once_get_eight_jobs(fake_pbs: FakePBS, script: Script) -> None:
+def test_eight_clients_at_the_same_time_get_eight_jobs(fake_pbs: FakePBS, script: Script) -> None:
     scripts = [script(f"rh{number}") for number in range(8)]
     ids: list[str] = []
     clients = [threading.Thread(target=lambda one=one: ids.append(submitted(fake_pbs, one))) for one in scripts]
@@ -334,10 +334,10 @@ def test_eight_clients_at_once_get_eight_jobs(fake_pbs: FakePBS, script: Script)
     for client in clients:
         client.join()
     assert len(set(ids)) == 8
-    assert told(PBS(USER).query(fake_pbs.run, ids, set())).keys() == set(ids)
+    assert names(PBS(USER).query(fake_pbs.run, ids, set())).keys() == set(ids)
 
 
-def test_the_fake_is_found_by_its_commands(fake_pbs: FakePBS, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fake_is_detected_by_its_commands(fake_pbs: FakePBS, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", fake_pbs.env["PATH"])
     scheduler, _ = detect("pbs", USER, fake_pbs.run)
     assert isinstance(scheduler, PBS)
@@ -352,7 +352,7 @@ def tasks_of(fake: FakePBS, job_id: str) -> dict[int | None, Job]:
     return {job.index: job for job in answer.jobs}
 
 
-def test_the_tasks_of_an_array_are_jobs_of_their_own(fake_pbs: FakePBS, script: Script, tmp_path: Path) -> None:
+def test_each_task_of_an_array_is_a_job(fake_pbs: FakePBS, script: Script, tmp_path: Path) -> None:
     body = "echo $PBS_JOBID is $PBS_ARRAY_INDEX of $PBS_ARRAY_ID; exit $PBS_ARRAY_INDEX"
     job_id = submitted(fake_pbs, script("rharray", body, tasks=3))
     assert job_id == "1[].pbsnode"
@@ -364,7 +364,7 @@ def test_the_tasks_of_an_array_are_jobs_of_their_own(fake_pbs: FakePBS, script: 
     assert {job.state for job in tasks_of(fake_pbs, job_id).values()} == {ENDED}
 
 
-def test_a_task_that_has_ended_is_told_of_while_its_array_goes_on(fake_pbs: FakePBS, script: Script) -> None:
+def test_an_ended_task_is_listed_while_its_array_runs(fake_pbs: FakePBS, script: Script) -> None:
     job_id = submitted(fake_pbs, script("rharray", "[ $PBS_ARRAY_INDEX = 0 ] || sleep 600", tasks=2))
     fake_pbs.wait_for_state("1[0].pbsnode", "X")
     fake_pbs.wait_for_state("1[1].pbsnode", "R")
@@ -412,7 +412,7 @@ def test_no_more_tasks_run_at_a_time_than_the_array_allows(fake_pbs: FakePBS, sc
 
 
 @pytest.mark.parametrize("where", ["max_array_size", "queue_array_size"])
-def test_an_array_beyond_the_size_of_server_or_queue_is_refused_for_that(
+def test_an_array_larger_than_server_or_queue_allow_is_refused_for_its_size(
     where: str, fake_pbs: FakePBS, script: Script
 ) -> None:
     fake_pbs.turn(**{where: 3})
@@ -436,7 +436,7 @@ def test_the_limit_on_jobs_counts_each_task(fake_pbs: FakePBS, script: Script) -
 
 
 @pytest.mark.parametrize("wanted", [range(12), range(1, 12), (3, 7, 10), (0, 2, 4, 6, 8, 10, 11)])
-def test_queued_tasks_are_deleted_whichever_they_are_and_no_others(
+def test_any_set_of_queued_tasks_is_deleted_and_no_others(
     wanted: range | tuple[int, ...], fake_pbs: FakePBS, script: Script
 ) -> None:
     fake_pbs.turn(stopped=True)
@@ -449,7 +449,7 @@ def test_queued_tasks_are_deleted_whichever_they_are_and_no_others(
     assert not fake_pbs.crashed
 
 
-def test_a_qdel_of_queued_tasks_with_other_jobs_crashes_the_server_for_ever(tmp_path: Path, script: Script) -> None:
+def test_a_qdel_of_queued_tasks_with_other_jobs_crashes_the_server_permanently(tmp_path: Path, script: Script) -> None:
     fake = make_fake_pbs(tmp_path)
     fake.turn(stopped=True)
     array, alone = submitted(fake, script("rharray", tasks=2)), submitted(fake, script("rhalone"))
@@ -469,18 +469,18 @@ def test_a_qdel_of_queued_tasks_with_other_jobs_crashes_the_server_for_ever(tmp_
         ([f"[{index}]" for index in range(12)], "-"),
     ],
 )
-def test_the_fake_deletes_of_separate_ranges_the_first_two_as_the_real_one(
+def test_the_fake_deletes_the_first_two_of_several_ranges_as_the_real_server_does(
     words: list[str], left: str, fake_pbs: FakePBS, script: Script
 ) -> None:
     """The numbers are those of the transcript qdel_lists_of_queued_tasks."""
     fake_pbs.turn(stopped=True)
     array = submitted(fake_pbs, script("rharray", tasks=12))
     assert fake_pbs.run(["qdel", *(array.replace("[]", word) for word in words)]).code == 0
-    told = blocks_of(fake_pbs.run(["qstat", "-x", "-f", array]).stdout)[array]
-    assert told["array_indices_remaining"] == left
+    names = blocks_of(fake_pbs.run(["qstat", "-x", "-f", array]).stdout)[array]
+    assert names["array_indices_remaining"] == left
 
 
-def test_what_is_still_queued_after_qdel_is_reported(fake_pbs: FakePBS, script: Script) -> None:
+def test_jobs_that_are_still_queued_after_qdel_are_reported(fake_pbs: FakePBS, script: Script) -> None:
     fake_pbs.turn(running=1)
     alone = submitted(fake_pbs, script("rhalone"))
     fake_pbs.wait_for_state(alone, "R")
@@ -498,7 +498,7 @@ def test_what_is_still_queued_after_qdel_is_reported(fake_pbs: FakePBS, script: 
 
 
 @pytest.mark.parametrize("spelling", ["1", "1.pbsnode.cluster.example.org"])
-def test_a_job_whose_id_names_the_server_in_another_way_is_deleted(
+def test_a_job_with_another_name_of_the_server_in_its_id_is_deleted(
     fake_pbs: FakePBS, script: Script, spelling: str
 ) -> None:
     fake_pbs.turn(stopped=True)
@@ -521,30 +521,30 @@ def test_a_running_job_is_signalled_once(fake_pbs: FakePBS, script: Script, tmp_
 # The state of many jobs
 
 
-def test_many_jobs_are_known_from_few_connections(fake_pbs: FakePBS, script: Script) -> None:
+def test_many_jobs_are_queried_with_few_connections(fake_pbs: FakePBS, script: Script) -> None:
     fake_pbs.turn(stopped=True)
     ids = [submitted(fake_pbs, script(f"rh{number}")) for number in range(30)]
     fake_pbs.run(["qdel", ids[0]])
     fake_pbs.wait_for_state(ids[0], "F")
     before = len(fake_pbs.commands())
     known = PBS(USER).query(fake_pbs.run, ids, {f"rh{number}" for number in range(30)})
-    assert told(known) == {one: f"rh{number}" for number, one in enumerate(ids)}
+    assert names(known) == {one: f"rh{number}" for number, one in enumerate(ids)}
     asked = fake_pbs.commands()[before:]
     assert asked == [["qselect", "-u", USER], ["qstat", "-f"], ["qstat", "-x", "-f", ids[0]]]
 
 
-def test_of_very_many_jobs_that_are_gone_some_are_asked_for_later(fake_pbs: FakePBS) -> None:
+def test_some_of_very_many_missing_jobs_are_queried_later(fake_pbs: FakePBS) -> None:
     ids = [f"{number}.pbsnode" for number in range(1000, 1300)]
     answer = PBS(USER).query(fake_pbs.run, ids, {"rhunclear"})
     assert isinstance(answer, Jobs) and not answer.jobs
     unknown = [one for one in ids if answer.left_open(one, "rhx")]
-    assert len(unknown) == 200  # no job among these is taken for gone
+    assert len(unknown) == 200  # none of these jobs counts as gone
     qselect, *qstats, by_name = fake_pbs.commands()
     assert [qselect[0], *(words[0] for words in qstats), by_name[0]] == ["qselect", *["qstat"] * 5, "qselect"]
     assert max(map(len, qstats)) < 25
 
 
-def test_of_very_many_names_some_are_looked_up_later(fake_pbs: FakePBS) -> None:
+def test_some_of_very_many_names_are_queried_later(fake_pbs: FakePBS) -> None:
     names = [f"rh{number}" for number in range(1000, 1103)]
     answer = PBS(USER).query(fake_pbs.run, (), names)
     assert isinstance(answer, Jobs)
@@ -552,7 +552,7 @@ def test_of_very_many_names_some_are_looked_up_later(fake_pbs: FakePBS) -> None:
     assert len(fake_pbs.commands()) == 101
 
 
-def test_a_running_task_that_its_array_does_not_list_is_known_by_its_own_id(fake_pbs: FakePBS, script: Script) -> None:
+def test_a_running_task_that_its_array_does_not_list_is_found_by_its_own_id(fake_pbs: FakePBS, script: Script) -> None:
     fake_pbs.turn(running=1)
     array = submitted(fake_pbs, script("rharray", tasks=3))
     fake_pbs.wait_for_state("1[0].pbsnode", "R")
@@ -577,12 +577,12 @@ def test_a_held_array_is_blocked_and_its_running_tasks_are_not(fake_pbs: FakePBS
     assert tasks_of(fake_pbs, array)[1].state is JobState.QUEUED
 
 
-def test_words_of_a_library_beside_each_answer_do_no_harm(fake_pbs: FakePBS, script: Script) -> None:
+def test_a_line_of_a_library_in_each_answer_is_ignored(fake_pbs: FakePBS, script: Script) -> None:
     fake_pbs.turn(chatter="ERROR: ld.so: object 'libx.so' from LD_PRELOAD cannot be preloaded: ignored.", stopped=True)
     pbs, job_id = PBS(USER), submitted(fake_pbs, script("rhlong"))
     assert pbs.identity(fake_pbs.run) == Identity("pbs", "pbsnode", USER)
     assert pbs.array_limit(fake_pbs.run, None) == 10_000
-    assert told(pbs.query(fake_pbs.run, {job_id, "99.pbsnode"}, {"rhlong", "rhnever"})) == {job_id: "rhlong"}
+    assert names(pbs.query(fake_pbs.run, {job_id, "99.pbsnode"}, {"rhlong", "rhnever"})) == {job_id: "rhlong"}
     assert pbs.cancel(fake_pbs.run, [job_id, "99.pbsnode"]) == []
     assert pbs.query(fake_pbs.run, (), ()) == Jobs((), history=True)
 
@@ -598,14 +598,14 @@ def test_words_of_a_library_beside_each_answer_do_no_harm(fake_pbs: FakePBS, scr
         ({"queues": ["other"]}, Refused("qsub (exit 170): qsub: Unknown queue", False, Scope.QUEUE)),
     ],
 )
-def test_a_refusal_holds_the_schedulers_words_and_what_it_is_about(
+def test_a_refusal_has_the_message_of_the_scheduler_and_a_scope(
     knobs: dict[str, Any], expected: Refused, fake_pbs: FakePBS, script: Script
 ) -> None:
     fake_pbs.turn(**knobs)
     assert PBS(USER).submit(fake_pbs.run, script("rhx"), "rhx") == expected
 
 
-def test_a_routing_queue_allows_what_its_destinations_allow(fake_pbs: FakePBS, script: Script) -> None:
+def test_a_routing_queue_has_the_array_limit_of_its_destinations(fake_pbs: FakePBS, script: Script) -> None:
     pbs = PBS(USER)
     fake_pbs.turn(routes={"route": ["workq"]}, queue_array_size=3)
     assert pbs.array_limit(fake_pbs.run, "route") == 3
@@ -617,15 +617,13 @@ def test_a_routing_queue_allows_what_its_destinations_allow(fake_pbs: FakePBS, s
     assert "3[].pbsnode" in answer.why and "routing queue route" in answer.why and "Unknown Job Id" in answer.why
 
 
-def test_a_job_that_may_have_gone_to_another_server_is_not_taken_for_rejected(
-    fake_pbs: FakePBS, script: Script
-) -> None:
+def test_a_job_that_may_be_on_another_server_does_not_count_as_rejected(fake_pbs: FakePBS, script: Script) -> None:
     fake_pbs.turn(routes={"route": ["workq", "workq@elsewhere"]}, queue_array_size=3)
     large = script("rhlarge", tasks=4, queue="route")
     assert PBS(USER).submit(fake_pbs.run, large, "rhlarge") == Submitted("1[].pbsnode")
 
 
-def test_the_queue_of_each_job_is_asked_for_once(fake_pbs: FakePBS, script: Script) -> None:
+def test_each_queue_is_queried_once(fake_pbs: FakePBS, script: Script) -> None:
     pbs = PBS(USER)
     for name in ("rha", "rhb"):
         assert isinstance(pbs.submit(fake_pbs.run, script(name), name), Submitted)

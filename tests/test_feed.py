@@ -153,7 +153,7 @@ def test_both_feeds_give_the_same_batches_to_the_last_bit(
         assert same(batches(by_workers, epoch, seed), batches(DeviceFeed(dataset, size, CPU), epoch, seed))
 
 
-def test_how_much_is_augmented_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_images_augmented_together_does_not_change_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = batches(DeviceFeed(letters(), 4, CPU))
     for size in (1, 4 * 90, 9 * 90):  # less than a batch, one batch, two
         monkeypatch.setattr(feed, "_CHUNK", size)
@@ -177,15 +177,15 @@ def test_order_and_augmentation_each_come_from_their_own_stream_of_the_epoch() -
     assert torch.equal(draw(dataset, here)[0], draw(replace(dataset, shift=0, flip=False), here)[0])
 
 
-def test_nothing_is_carried_from_epoch_to_epoch_by_workers() -> None:
-    """So a run that is resumed in epoch 2 sees what one that was never stopped sees."""
+def test_workers_keep_no_state_between_epochs() -> None:
+    """A run that is resumed in epoch 2 gets the same batches as one that was never stopped."""
     with worker_feed(letters(), 4) as resumed, worker_feed(letters(), 4) as straight:
         for epoch in range(2):
             batches(straight, epoch)
         assert same(batches(resumed, 2), batches(straight, 2))
 
 
-def test_feeds_draw_nothing_from_the_global_generator() -> None:
+def test_feeds_do_not_use_the_global_generator() -> None:
     before = torch.get_rng_state()
     with worker_feed(letters(), 4) as source:
         batches(source)
@@ -194,7 +194,7 @@ def test_feeds_draw_nothing_from_the_global_generator() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_images_of_the_data_set_stay_as_they_are() -> None:
+def test_images_of_the_data_set_are_not_changed() -> None:
     dataset = letters(shift=0, flip=False)
     before = dataset.train.images.clone()
     for images, labels in DeviceFeed(dataset, 4, CPU).epoch(context()):
@@ -217,7 +217,7 @@ def test_auto_takes_the_device_only_if_twice_the_images_fit_into_half_of_its_mem
         source.close()
 
 
-def test_a_feed_that_does_not_exist_is_answered_with_the_nearest() -> None:
+def test_the_error_for_an_unknown_feed_suggests_a_similar_name() -> None:
     with pytest.raises(StudyError, match="unknown feed 'worker': did you mean 'workers'"):
         make_feed("worker", letters(), 4, 2, CPU)
 
@@ -235,7 +235,7 @@ def processes() -> list[psutil.Process]:
     return [one for one in psutil.Process().children() if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_workers_stay_from_epoch_to_epoch_and_end_when_the_feed_is_closed() -> None:
+def test_workers_live_for_all_epochs_and_end_when_the_feed_is_closed() -> None:
     before = set(processes())
     with worker_feed(letters(), 4) as source:
         batches(source)
@@ -247,11 +247,13 @@ def test_workers_stay_from_epoch_to_epoch_and_end_when_the_feed_is_closed() -> N
     source.close()  # again does no harm
 
 
-def test_an_epoch_that_is_stopped_midway_disturbs_no_later_one() -> None:
+def test_an_epoch_that_is_stopped_does_not_change_later_ones() -> None:
     dataset = letters(40)
     expected = batches(DeviceFeed(dataset, 4, CPU), epoch=1)
     with worker_feed(dataset, 4) as source:
-        one = Context(Stage("train", 5), 0, 0, Precision("fp32", CPU), halted=iter([None, None, "a signal"]).__next__)
+        one = Context(
+            Stage("train", 5), 0, 0, Precision("fp32", CPU), stop_reason=iter([None, None, "a signal"]).__next__
+        )
         with pytest.raises(Stopped):
             for _ in one.batches(source.epoch(one)):
                 pass
@@ -259,7 +261,7 @@ def test_an_epoch_that_is_stopped_midway_disturbs_no_later_one() -> None:
         assert same(batches(source, 1), expected)
 
 
-def test_closing_in_the_midst_of_an_epoch_ends_the_workers() -> None:
+def test_closing_during_an_epoch_ends_the_workers() -> None:
     before = set(processes())
     source = WorkerFeed(letters(), 4, CPU, 2)
     epoch = source.epoch(context())

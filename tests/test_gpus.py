@@ -1,4 +1,4 @@
-"""Which GPUs a job uses where nothing in its environment limits it: as many as it requested, and the freest."""
+"""Which GPUs a job uses if its environment sets none: as many as it requested, those with the most free memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def test_never_more_gpus_than_requested_none_twice_and_none_that_the_driver_does
     if source == "free memory":
         assert len(chosen) == min(count, len(free))
         others = free.keys() - set(chosen)
-        assert all(free[gpu] // gpus.ALIKE >= free[other] // gpus.ALIKE for gpu in chosen for other in others)
+        assert all(
+            free[gpu] // gpus.MEMORY_UNIT >= free[other] // gpus.MEMORY_UNIT for gpu in chosen for other in others
+        )
     else:
         assert chosen == named[source][:count]
 
@@ -45,7 +47,7 @@ def test_jobs_that_start_one_after_the_other_on_an_idle_node_do_not_share_its_gp
     assert len(set(chosen)) == count * jobs
 
 
-def test_what_the_scheduler_names_wins_unless_the_driver_does_not_know_it() -> None:
+def test_the_gpus_named_by_the_scheduler_are_used_unless_the_driver_does_not_list_them() -> None:
     free = {"0": 10, "1": 80_000}
     assert choose(1, {"PBS_GPUFILE": ["0"]}, free, 0) == (["0"], "PBS_GPUFILE")
     assert choose(1, {"SLURM_JOB_GPUS": ["0"]}, {}, 0) == (["0"], "SLURM_JOB_GPUS")
@@ -62,14 +64,14 @@ def test_the_variables_and_files_of_schedulers_are_read(tmp_path: Path) -> None:
 
 
 @given(st.text(string.printable))
-def test_text_of_another_form_names_no_gpu_and_is_no_error(text: str) -> None:
+def test_text_in_another_format_gives_no_gpu_and_no_error(text: str) -> None:
     for gpu in gpus_in_file(text) + gpus_in_list(text):
         assert gpu.isdigit()
     assert gpus_in_list(f"gpu:{text}") == []
 
 
 @given(lists)
-def test_a_list_names_what_was_written(written: list[str]) -> None:
+def test_a_list_of_ranges_gives_all_its_numbers(written: list[str]) -> None:
     assert gpus_in_list(",".join(written)) == written
     assert gpus_in_file("".join(f"node7-gpu{gpu}\n" for gpu in written)) == written
 
@@ -84,7 +86,7 @@ FOUR = "echo 0, 100; echo 1, 40000; echo 2, 100; echo 3, 90000"
 
 
 def used(bench: Bench, kind: str, ngpus: int, lists: str, *setup: str) -> str:
-    """CUDA_VISIBLE_DEVICES of a job's Python, where the driver lists these rows."""
+    """CUDA_VISIBLE_DEVICES of a job's Python if the driver lists these rows."""
     path = fake_command(bench.folder, "nvidia-smi", f'case "$*" in *memory.free*) {lists} ;; *) exit 1 ;; esac')
     variables = {"PATH": path, "PYTHONPATH": str(REPOSITORY)}
     bench.kind, bench.python, bench.resources = kind, sys.executable, Resources(ngpus=ngpus)
@@ -96,27 +98,27 @@ def used(bench: Bench, kind: str, ngpus: int, lists: str, *setup: str) -> str:
 
 
 @pytest.mark.parametrize("kind", ["pbs", "torque", "slurm"])
-def test_a_job_uses_the_freest_gpus_where_it_could_use_all(bench: Bench, kind: str) -> None:
+def test_a_job_that_could_use_all_gpus_uses_those_with_the_most_free_memory(bench: Bench, kind: str) -> None:
     assert used(bench, kind, 2, FOUR) == "3,1"
-    told = "CUDA_VISIBLE_DEVICES was not set: this job uses GPU 3, 1 of the 4 on this node, chosen by free memory"
-    assert told in bench.log()
+    choice = "CUDA_VISIBLE_DEVICES was not set: this job uses GPU 3, 1 of the 4 on this node, chosen by free memory"
+    assert choice in bench.log()
 
 
-def test_a_job_uses_what_the_gpufile_names(bench: Bench, tmp_path: Path) -> None:
+def test_a_job_uses_the_gpus_in_the_gpufile(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "gpufile").write_text("node7-gpu2\n")
     assert used(bench, "torque", 1, FOUR, f"export PBS_GPUFILE={tmp_path}/gpufile") == "2"
     assert "chosen by PBS_GPUFILE" in bench.log()
 
 
-def test_what_is_set_stays_as_it_is(bench: Bench) -> None:
+def test_a_variable_that_is_set_stays_unchanged(bench: Bench) -> None:
     assert used(bench, "pbs", 1, FOUR, "export CUDA_VISIBLE_DEVICES=") == ""
 
 
-def test_a_job_that_requested_no_gpu_is_left_as_it_is(bench: Bench) -> None:
+def test_a_job_that_requested_no_gpu_stays_unchanged(bench: Bench) -> None:
     assert used(bench, "pbs", 0, FOUR) == "all"
 
 
-def test_a_job_in_a_slot_of_an_allocation_or_of_the_local_machine_keeps_to_that(bench: Bench) -> None:
+def test_a_job_in_a_slot_uses_the_gpus_of_its_slot(bench: Bench) -> None:
     assert used(bench, "local", 1, FOUR, "export ROUNDHOUSE_SLOT=cpu/0") == "all"
 
 

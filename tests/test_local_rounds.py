@@ -179,7 +179,7 @@ def test_a_job_that_needs_more_gpus_than_there_are_is_refused_and_the_others_run
     done = rounds.call()
     assert done.returncode == FAILED
     assert rounds.states() == {"l": "failed", "s": "completed"}
-    assert "it asks for 3 GPUs, and here 2 may be used" in rounds.status()["l"]["reason"]
+    assert "it requests 3 GPUs, but 2 can be used on this host" in rounds.status()["l"]["reason"]
 
 
 def test_a_job_that_asks_for_no_gpu_sees_none_and_waits_for_none(
@@ -473,7 +473,7 @@ def test_jobs_go_on_when_the_runner_is_killed_and_the_next_one_waits_for_them(ro
     assert [row["job_state"] for row in rounds.status("--only", "[01]").values()] == ["running"] * 2
     third = rounds.call()
     assert third.returncode == WORK_REMAINS
-    assert "another runner is at work on round r" in third.stderr
+    assert "another process works on round r " in third.stderr
     say_go(rounds)
     assert finish(second)[0] == DONE
     assert [rounds.lines(f"e{seed}") for seed in range(3)] == [["run"]] * 3

@@ -22,7 +22,7 @@ from roundhouse import files
 from roundhouse.errors import RoundhouseError
 from roundhouse.settings import Settings
 from roundhouse.training import Context, checkpoint, read_weights
-from roundhouse.training.loop import Outcome, Progress
+from roundhouse.training.loop import Outcome, TrainingProgress
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def one_thread() -> None:
 
 
 def metrics_of(directory: Path) -> dict[str, Any]:
-    """metrics.json without what the clock decides."""
+    """metrics.json without times and memory use."""
     metrics: dict[str, Any] = json.loads((directory / "metrics.json").read_text())
     assert metrics["used"].keys() == {"seconds", "peak_memory_mb"}
     del metrics["used"]
@@ -46,17 +46,17 @@ def with_settings(**changes: Any) -> Settings:
 
 
 def train_until_finished(
-    root: Path, questions: int, settings: Settings = SETTINGS, task: type[SmallTask] = SmallTask
+    root: Path, calls: int, settings: Settings = SETTINGS, task: type[SmallTask] = SmallTask
 ) -> tuple[Outcome, Path]:
-    """Attempts of `questions` questions more each time, until one finishes."""
+    """Run attempts until one finishes: the first stops after `calls` calls of `stop`, each next one a call later."""
     earlier: list[Path] = []
     while True:
         here = root / str(len(earlier) + 1)
-        outcome = train(here, task(), settings, earlier, StopAfter(questions))
+        outcome = train(here, task(), settings, earlier, StopAfter(calls))
         if outcome.finished:
             return outcome, here
         earlier.append(here)
-        questions += 1
+        calls += 1
 
 
 def test_a_run_writes_its_checkpoint_metrics_best_weights_and_outputs(tmp_path: Path) -> None:
@@ -81,33 +81,33 @@ def digest(path: Path) -> str:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_run_stopped_at_any_batch_and_resumed_ends_as_if_never_stopped(tmp_path: Path, precision: str) -> None:
+def test_a_run_stopped_at_any_batch_and_resumed_equals_one_never_stopped(tmp_path: Path, precision: str) -> None:
     settings = with_settings(precision=precision)
     straight = train(tmp_path / "straight", settings=settings)
     batches = (BATCHES + 1) * 5 + BATCHES + 1
-    for questions in range(batches):
-        root = tmp_path / str(questions)
-        outcome, here = train_until_finished(root, questions, settings)
+    for calls in range(batches):
+        root = tmp_path / str(calls)
+        outcome, here = train_until_finished(root, calls, settings)
         assert outcome == straight
         assert metrics_of(here) == metrics_of(tmp_path / "straight")
 
 
-def test_other_seeds_end_elsewhere(tmp_path: Path) -> None:
+def test_other_seeds_give_other_hashes(tmp_path: Path) -> None:
     hashes = {train(tmp_path / str(seed), settings=with_settings(seed=seed)).final_hash for seed in range(3)}
     assert len(hashes) == 3
 
 
-def test_a_stopped_run_says_why_and_writes_no_outputs(tmp_path: Path) -> None:
+def test_a_stopped_run_reports_the_reason_and_writes_no_outputs(tmp_path: Path) -> None:
     outcome = train(tmp_path, stop=StopAfter(8))
     assert outcome == Outcome(False, "preempted", 1, exact=True)
     assert not (tmp_path / "outputs.npz").exists()
 
 
-def test_a_run_stopped_at_once_has_done_nothing(tmp_path: Path) -> None:
+def test_a_run_stopped_immediately_has_trained_no_epoch(tmp_path: Path) -> None:
     assert train(tmp_path, stop=lambda: "cancelled") == Outcome(False, "cancelled", 0, exact=True)
 
 
-def test_earlier_checkpoints_are_deleted_once_there_is_an_own_epoch(tmp_path: Path) -> None:
+def test_earlier_checkpoints_are_deleted_after_the_first_own_epoch(tmp_path: Path) -> None:
     first, second, third = (tmp_path / name for name in "123")
     train(first, stop=StopAfter(18))
     assert (first / "checkpoint.prev.pth").exists()
@@ -119,7 +119,7 @@ def test_earlier_checkpoints_are_deleted_once_there_is_an_own_epoch(tmp_path: Pa
     assert (third / "checkpoint.prev.pth").exists()
 
 
-def test_an_attempt_with_nothing_left_to_train_is_complete_all_the_same(tmp_path: Path) -> None:
+def test_an_attempt_with_no_epoch_left_still_writes_all_files(tmp_path: Path) -> None:
     first, second = tmp_path / "1", tmp_path / "2"
     stopped = train(first, stop=StopAfter(26))
     assert (stopped.finished, stopped.epochs_run) == (False, 5)
@@ -133,7 +133,7 @@ def test_running_a_finished_attempt_again_changes_nothing(tmp_path: Path) -> Non
     assert train(tmp_path) == train(tmp_path)
 
 
-def test_metrics_that_ran_ahead_of_the_checkpoint_are_cut_back(tmp_path: Path) -> None:
+def test_metrics_newer_than_the_checkpoint_are_removed(tmp_path: Path) -> None:
     train(tmp_path, stop=StopAfter(18))
     ahead = (tmp_path / "metrics.json").read_bytes()
     os.replace(tmp_path / "checkpoint.prev.pth", tmp_path / "checkpoint.pth")
@@ -142,21 +142,30 @@ def test_metrics_that_ran_ahead_of_the_checkpoint_are_cut_back(tmp_path: Path) -
     assert len(json.loads((tmp_path / "metrics.json").read_bytes())["epochs"]) == 2
 
 
-@pytest.mark.parametrize("damaged", [["checkpoint.pth"], ["checkpoint.pth", "checkpoint.prev.pth"]])
-def test_a_damaged_checkpoint_costs_epochs_and_not_the_result(
-    tmp_path: Path, damaged: list[str], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("corrupt", "resumed"),
+    [
+        (["checkpoint.pth"], "resuming from {}/checkpoint.prev.pth"),
+        (["checkpoint.pth", "checkpoint.prev.pth"], "no valid checkpoint is left: training starts from the beginning"),
+    ],
+)
+def test_a_corrupt_checkpoint_costs_epochs_but_does_not_change_the_result(
+    tmp_path: Path, corrupt: list[str], resumed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = tmp_path / "1"
     train(first, stop=StopAfter(18))
-    for name in damaged:
+    for name in corrupt:
         (first / name).write_bytes((first / name).read_bytes()[:-1])
     outcome = train(tmp_path / "2", earlier=[first])
+    warnings = capsys.readouterr().err
     assert outcome == train(tmp_path / "straight")
-    assert all(f"{first}/{name} is not used" in capsys.readouterr().err for name in damaged[:1])
+    for name in ("checkpoint.pth", "checkpoint.prev.pth"):
+        assert (f"{first}/{name} is not used" in warnings) == (name in corrupt)
+    assert resumed.format(first) in warnings
 
 
 def test_progress_is_reported_at_the_start_and_after_each_epoch(tmp_path: Path) -> None:
-    reports: list[Progress] = []
+    reports: list[TrainingProgress] = []
     train(tmp_path, reports=reports, stop=StopAfter(18))
     assert [(report.epoch, report.stage, report.epochs) for report in reports] == [
         (0, "autoencoder", 5), (1, "autoencoder", 5), (2, "autoencoder", 5), (3, "head", 5),
@@ -164,7 +173,7 @@ def test_progress_is_reported_at_the_start_and_after_each_epoch(tmp_path: Path) 
     assert reports[0].metrics == {}
     assert reports[0].seconds_per_epoch is None
     assert reports[1].seconds_per_epoch == reports[1].metrics["seconds"]
-    assert reports[3].seconds_per_epoch == reports[3].metrics["seconds"], "of this stage alone"
+    assert reports[3].seconds_per_epoch == reports[3].metrics["seconds"], "of this stage only"
     assert reports[-1].best == reports[-1].metrics["distance"]
     train(tmp_path, reports=reports)
     assert [report.started_epoch for report in reports] == [0, 0, 0, 0, 3, 3, 3]
@@ -195,7 +204,7 @@ def test_max_epochs_finishes_a_run_early(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
-def test_a_run_cut_off_in_its_first_stage_has_outputs_too(tmp_path: Path, epochs: int) -> None:
+def test_a_run_that_ends_in_its_first_stage_has_outputs(tmp_path: Path, epochs: int) -> None:
     outcome = train(tmp_path / "1", settings=with_settings(max_epochs=epochs))
     assert (outcome.finished, outcome.epochs_run) == (True, epochs)
     assert outcome == train_until_finished(tmp_path / "resumed", 3, with_settings(max_epochs=epochs))[0]
@@ -203,7 +212,7 @@ def test_a_run_cut_off_in_its_first_stage_has_outputs_too(tmp_path: Path, epochs
 
 
 class Wavering(SmallTask):
-    """Improves until its epoch 6, and never again."""
+    """Improves until epoch 6, and not afterwards."""
 
     def __init__(self) -> None:
         super().__init__((2, 30))
@@ -216,14 +225,14 @@ def test_early_stopping_ends_a_run_that_no_longer_improves_and_resumes_exactly(t
     settings = with_settings(patience=5)
     straight = train(tmp_path / "straight", Wavering(), settings)
     assert (straight.finished, straight.reason, straight.epochs_run) == (True, "early stopping", 11)
-    for questions in (7, 29, 44, 57):
-        outcome, here = train_until_finished(tmp_path / str(questions), questions, settings, Wavering)
+    for calls in (7, 29, 44, 57):
+        outcome, here = train_until_finished(tmp_path / str(calls), calls, settings, Wavering)
         assert outcome == straight
         assert metrics_of(here) == metrics_of(tmp_path / "straight")
 
 
 class Clock:
-    """Time that passes only where a test says so."""
+    """A clock that a test advances."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
@@ -232,7 +241,7 @@ class Clock:
 
 
 class Slow(SmallTask):
-    """Ten seconds an epoch."""
+    """Each epoch takes ten seconds."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__((2, 30))
@@ -259,7 +268,7 @@ def test_a_time_limit_counts_the_epochs_of_all_attempts(tmp_path: Path, monkeypa
     assert (outcome.reason, outcome.epochs_run) == ("time limit", 4)
 
 
-def test_an_epoch_that_would_not_fit_into_the_walltime_is_not_begun(
+def test_an_epoch_that_does_not_fit_into_the_walltime_is_not_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock(monkeypatch)
@@ -268,7 +277,7 @@ def test_an_epoch_that_would_not_fit_into_the_walltime_is_not_begun(
     assert clock.now == 1030
 
 
-def test_the_walltime_also_ends_an_epoch_between_two_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_walltime_can_end_an_epoch_between_two_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
 
     class SlowBatches(SmallTask):
@@ -294,7 +303,7 @@ def test_a_loss_that_is_not_finite_fails_the_run_and_names_the_batch(tmp_path: P
     assert len(metrics_of(tmp_path)["epochs"]) == 3
 
 
-def test_a_loss_that_is_not_finite_is_noticed_within_an_epoch(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_is_detected_within_the_epoch(tmp_path: Path) -> None:
     seen: list[int] = []
 
     class Long(SmallTask):
@@ -319,7 +328,7 @@ def test_a_metric_that_is_not_finite_fails_the_run(tmp_path: Path) -> None:
 
 
 class Overflowing(SmallTask):
-    """40 batches an epoch, some of which have a finite loss whose gradient is not."""
+    """40 batches per epoch, some of which have a finite loss with an infinite gradient."""
 
     def __init__(self, epoch: int, batches: range) -> None:
         super().__init__((2, 1))
@@ -338,7 +347,7 @@ class Overflowing(SmallTask):
 FP16 = with_settings(precision="fp16")
 
 
-def test_a_scale_may_take_some_steps_to_find_its_level(tmp_path: Path) -> None:
+def test_some_steps_may_be_skipped_until_the_scale_is_low_enough(tmp_path: Path) -> None:
     assert train(tmp_path, Overflowing(0, range(10)), FP16).finished
 
 
@@ -359,7 +368,7 @@ def test_the_share_of_steps_that_may_be_skipped_is_a_setting(tmp_path: Path) -> 
     assert train(tmp_path, Overflowing(1, range(11)), settings).finished
 
 
-def test_a_resume_of_a_task_whose_kernels_may_differ_is_called_approximate(tmp_path: Path) -> None:
+def test_a_resume_of_a_task_whose_kernels_may_differ_is_reported_as_approximate(tmp_path: Path) -> None:
     class Compiled(SmallTask):
         exact = False
 
@@ -368,7 +377,7 @@ def test_a_resume_of_a_task_whose_kernels_may_differ_is_called_approximate(tmp_p
     assert train(tmp_path / "straight", Compiled()).exact
 
 
-def test_a_stage_that_was_prepared_is_written_again_by_the_attempt_that_goes_on(tmp_path: Path) -> None:
+def test_a_resuming_attempt_writes_the_weights_of_finished_stages_again(tmp_path: Path) -> None:
     train(tmp_path / "1", stop=StopAfter(18))
     assert json.loads((tmp_path / "1" / "metrics.json").read_text())["epochs"][-1]["stage"] == "head"
     outcome = train(tmp_path / "2", earlier=[tmp_path / "1"])
@@ -376,13 +385,13 @@ def test_a_stage_that_was_prepared_is_written_again_by_the_attempt_that_goes_on(
     assert outcome.artifacts["autoencoder.pth"] == digest(tmp_path / "2" / "autoencoder.pth")
 
 
-def test_a_resume_with_other_threads_is_called_approximate_ever_after(
+def test_a_run_resumed_with_another_number_of_threads_stays_approximate(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = [tmp_path / name for name in "123"]
     assert train(folders[0], stop=StopAfter(8)).exact
     torch.set_num_threads(2)
-    reports: list[Progress] = []
+    reports: list[TrainingProgress] = []
     outcome = train(folders[1], earlier=folders[:1], stop=StopAfter(8), reports=reports)
     assert "resume is approximate: threads 1 -> 2" in capsys.readouterr().err
     assert not outcome.exact
@@ -393,7 +402,7 @@ def test_a_resume_with_other_threads_is_called_approximate_ever_after(
     assert metrics_of(folders[2])["exact"] is False
 
 
-def test_a_resume_without_deterministic_kernels_is_called_approximate(
+def test_a_resume_without_deterministic_kernels_is_reported_as_approximate(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = with_settings(deterministic=False)
@@ -402,7 +411,7 @@ def test_a_resume_without_deterministic_kernels_is_called_approximate(
     assert "resume is approximate: deterministic is off" in capsys.readouterr().err
 
 
-def test_a_resume_with_smaller_parts_of_a_batch_is_called_approximate_and_keeps_to_them(
+def test_a_resume_with_smaller_parts_of_a_batch_is_approximate_and_keeps_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[int] = []
@@ -417,12 +426,12 @@ def test_a_resume_with_smaller_parts_of_a_batch_is_called_approximate_and_keeps_
         settings = with_settings(accumulate=accumulate)
         train(folders[number], Listening(), settings, folders[:number], StopAfter(8))
     assert seen == [1, 1, 4, 4, 4, 4]
-    told = capsys.readouterr().err
-    assert told == "roundhouse: resume is approximate: batches in 4 times as many parts, since memory ran out\n"
+    change = "batches are split into 4 times as many parts, because memory ran out"
+    assert capsys.readouterr().err == f"roundhouse: resume is approximate: {change}\n"
     assert metrics_of(folders[2])["exact"] is False
 
 
-def test_a_stop_while_a_stage_is_being_prepared_is_heard_on_a_resume_too(tmp_path: Path) -> None:
+def test_a_stop_request_during_begin_stage_is_obeyed_also_on_resume(tmp_path: Path) -> None:
     class Preparing(SmallTask):
         def begin_stage(self, context: Context) -> None:
             super().begin_stage(context)
@@ -433,7 +442,7 @@ def test_a_stop_while_a_stage_is_being_prepared_is_heard_on_a_resume_too(tmp_pat
     assert train(tmp_path, Preparing(), stop=StopAfter(1)) == Outcome(False, "preempted", 1, exact=True)
 
 
-def test_a_checkpoint_of_changed_code_is_a_clear_error(tmp_path: Path) -> None:
+def test_a_checkpoint_of_changed_code_is_an_error_that_names_the_cause(tmp_path: Path) -> None:
     train(tmp_path, stop=StopAfter(8))
 
     class Grown(SmallTask):
@@ -441,12 +450,12 @@ def test_a_checkpoint_of_changed_code_is_a_clear_error(tmp_path: Path) -> None:
             super().load_state({**state, "autoencoder": {}})
 
     with pytest.raises(
-        RoundhouseError, match="checkpoint.pth does not fit this experiment.*code of its study has changed"
+        RoundhouseError, match="checkpoint.pth does not match this experiment.*code of its study has changed"
     ):
         train(tmp_path, Grown())
 
 
-def test_a_disk_that_fills_up_while_training_is_told_and_the_run_goes_on_later(
+def test_a_full_disk_during_training_is_reported_and_the_run_continues_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     straight = train(tmp_path / "straight")
@@ -483,13 +492,13 @@ class WrongTask(SmallTask):
     [
         ({"mode": "maximum"}, "unknown mode 'maximum'"),
         ({"stages": ()}, "at least one epoch"),
-        ({"stages": SmallTask().stages[:1] * 2}, "stages of different names"),
+        ({"stages": SmallTask().stages[:1] * 2}, "stages with different names"),
         ({"metric": "distanc"}, "unknown main metric 'distanc': did you mean 'distance'"),
-        ({"evaluate": lambda context: {"loss": 1.0}}, "two metrics of stage autoencoder have one name: loss"),
-        ({"evaluate": lambda context: {"epoch": 1.0}}, "two metrics of stage autoencoder have one name: epoch"),
+        ({"evaluate": lambda context: {"loss": 1.0}}, "two metrics of stage autoencoder have the same name: loss"),
+        ({"evaluate": lambda context: {"epoch": 1.0}}, "two metrics of stage autoencoder have the same name: epoch"),
     ],
 )
-def test_a_study_that_breaks_its_contract_is_told_how(
+def test_a_study_that_violates_the_task_interface_gets_a_clear_error(
     tmp_path: Path, wrong: dict[str, Any], complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(WrongTask, "wrong", wrong)
@@ -497,7 +506,7 @@ def test_a_study_that_breaks_its_contract_is_told_how(
         train(tmp_path, WrongTask())
 
 
-def test_a_larger_value_is_better_where_the_mode_is_max(tmp_path: Path) -> None:
+def test_a_larger_value_is_better_if_the_mode_is_max(tmp_path: Path) -> None:
     class Rising(SmallTask):
         mode = "max"
 

@@ -1,4 +1,4 @@
-"""PBS's answers, as transcripts of a real one."""
+"""Parsing of PBS's answers, recorded from a real server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REAL = "pbs_transcripts"
 USER = getpass.getuser()
 ENDED, RUNNING, QUEUED, BLOCKED = JobState.ENDED, JobState.RUNNING, JobState.QUEUED, JobState.BLOCKED
 
-# What `qstat -f` said in each transcript: job ID -> name, state, cause.
+# The jobs in the `qstat -f` of each transcript: job ID -> name, state, cause.
 STATUS: dict[str, dict[str, tuple[str, JobState, Cause | None]]] = {
     "qstat_json_finished_and_unknown_without_x": {},
     "qstat_json_held_and_never_fits": {"21.pbsnode": ("held", BLOCKED, None)},
@@ -72,7 +72,7 @@ OTHERS = {
     "server_starting", "walltime_job_output",
 }  # fmt: skip
 
-# What `qstat -f` printed in transcripts without a command line: number or task -> state, cause.
+# The jobs in transcripts of `qstat -f` without a command line: number or task -> state, cause.
 QUEUED_TASK, RUNNING_TASK, HELD_TASK = (QUEUED, None), (RUNNING, None), (BLOCKED, None)
 ENDED_TASK, DELETED_TASK, NODE_FAILED = (ENDED, None), (ENDED, Cause.DELETED), (ENDED, Cause.NODE)
 LISTINGS: dict[str, dict[str, tuple[JobState, Cause | None]]] = {
@@ -117,7 +117,7 @@ LISTINGS: dict[str, dict[str, tuple[JobState, Cause | None]]] = {
 
 
 def read_status(answer: Output, asked: Collection[str]) -> Jobs | QueryFailed:
-    """The jobs in an answer of `qstat -x -f`, where the server keeps history."""
+    """The jobs in an answer of `qstat -x -f`, if the server keeps a history."""
     listing = read_listing(answer, asked)
     return listing if isinstance(listing, QueryFailed) else jobs_of(listing.jobs, listing.unreadable)
 
@@ -131,7 +131,7 @@ def asked_in(answer: Output) -> list[str]:
     return [word for word in answer.argv[1:] if word[0].isdigit()]
 
 
-def told(answer: Jobs | QueryFailed) -> dict[str, tuple[str, JobState, Cause | None]]:
+def summary(answer: Jobs | QueryFailed) -> dict[str, tuple[str, JobState, Cause | None]]:
     assert isinstance(answer, Jobs), answer
     return {job.id: (job.name, job.state, job.cause) for job in answer.jobs}
 
@@ -142,7 +142,7 @@ def test_every_transcript_is_used() -> None:
 
 
 def as_text(document: str) -> str:
-    """What `qstat -f` prints where `-F json` printed this document."""
+    """The output of `qstat -f` that corresponds to this output of `-F json`."""
     text = ""
     for job_id, attributes in json.loads(document).get("Jobs", {}).items():
         text += f"Job Id: {job_id}\n"
@@ -156,14 +156,14 @@ def as_text(document: str) -> str:
 
 
 @pytest.mark.parametrize("name", sorted(STATUS))
-def test_what_qstat_told_is_what_is_known(name: str) -> None:
+def test_jobs_in_a_listing_have_name_state_and_cause(name: str) -> None:
     answer = transcript(REAL, name)
     text = as_text(answer.stdout) if answer.stdout.startswith("{") else answer.stdout
     asked = list(STATUS[name]) if answer.code == 0 else asked_in(answer)
-    assert told(read_status(Output(answer.argv, answer.code, text, answer.stderr), asked)) == STATUS[name]
+    assert summary(read_status(Output(answer.argv, answer.code, text, answer.stderr), asked)) == STATUS[name]
 
 
-def test_a_document_that_tells_of_the_first_job_alone_is_no_answer() -> None:
+def test_a_document_with_only_the_first_job_is_a_failed_query() -> None:
     answer = transcript(REAL, "qstat_x_json_exit_0_and_7")
     assert asked_in(answer) == ["12.pbsnode", "13.pbsnode"]
     assert list(json.loads(answer.stdout)["Jobs"]) == ["12.pbsnode"]
@@ -173,7 +173,7 @@ def test_a_document_that_tells_of_the_first_job_alone_is_no_answer() -> None:
 
 
 def listing(name: str) -> str:
-    """What `qstat -f` printed in a transcript, without the command line and the exit code."""
+    """The output of `qstat -f` in a transcript, without the command line and the exit code."""
     text = (Path(__file__).parent / "data" / REAL / f"{name}.txt").read_text()
     return (
         re.split(r"^\[", text[text.find("Job Id:") :], maxsplit=1, flags=re.MULTILINE)[0] if "Job Id:" in text else ""
@@ -181,20 +181,20 @@ def listing(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", sorted(LISTINGS))
-def test_what_a_real_qstat_listed_is_what_is_known(name: str) -> None:
+def test_jobs_listed_by_a_real_qstat_have_state_and_cause(name: str) -> None:
     answer = read_status(said(0, listing(name)), [])
     assert isinstance(answer, Jobs) and not answer.unreadable
     assert {job.id.removesuffix(".pbsnode"): (job.state, job.cause) for job in answer.jobs} == LISTINGS[name]
 
 
-def test_without_history_a_task_that_has_ended_may_have_run() -> None:
+def test_without_history_an_ended_task_may_have_run() -> None:
     jobs = blocks_of(listing("qdel_one_queued_task"))
     assert job_of("11471[2].pbsnode", jobs["11471[2].pbsnode"], history=False).cause is None
 
 
 @given(st.sampled_from(sorted(LISTINGS)), st.data())
 def test_a_mangled_answer_never_hides_a_job(name: str, data: st.DataObject) -> None:
-    """Whatever lines are lost, cut or replaced: a job is known, or in a row that cannot be read, or it is no answer."""
+    """Whatever lines are lost, cut or replaced: a job is known, or in an unreadable row, or the query has failed."""
     lines = listing(name).splitlines(keepends=True)
     asked = [job_id for job_id in blocks_of("".join(lines)) if "[]" not in job_id]
     for index in data.draw(st.sets(st.integers(0, max(len(lines) - 1, 0)), max_size=12)) if lines else ():
@@ -207,23 +207,23 @@ def test_a_mangled_answer_never_hides_a_job(name: str, data: st.DataObject) -> N
         assert all(one in known or answer.unreadable_row_of(one, "no name") for one in asked)
 
 
-def test_a_row_that_cannot_be_read_leaves_the_others_known() -> None:
+def test_an_unreadable_row_does_not_hide_other_jobs() -> None:
     text = "Job Id: 12.head\n    Job_Name = rhx\n    job_state = R\n\nJob Id: 13.head\n    queue = workq\n\n"
     answer = read_status(said(0, text), ["12.head", "13.head"])
-    assert told(answer) == {"12.head": ("rhx", RUNNING, None)}
+    assert summary(answer) == {"12.head": ("rhx", RUNNING, None)}
     assert isinstance(answer, Jobs)
     assert answer.unreadable == ("13.head queue = workq",)
     assert answer.unreadable_row_of("13.head", "rhy") and not answer.unreadable_row_of("14.head", "rhy")
 
 
 @pytest.mark.parametrize("name", ["qstat_unknown_id", "qstat_finished_without_x"])
-def test_a_job_said_to_be_unknown_or_finished_is_not_known(name: str) -> None:
+def test_a_job_reported_as_unknown_or_finished_is_not_known(name: str) -> None:
     answer = transcript(REAL, name)
     assert read_status(answer, asked_in(answer)) == Jobs(())
 
 
 @pytest.mark.parametrize("name", sorted(SUBMISSIONS))
-def test_a_submission_is_read_as_what_it_was(name: str) -> None:
+def test_the_answer_to_a_submission_is_parsed(name: str) -> None:
     answer, expected = read_submission(transcript(REAL, name)), SUBMISSIONS[name]
     if isinstance(expected, Submitted):
         assert answer == expected
@@ -233,7 +233,7 @@ def test_a_submission_is_read_as_what_it_was(name: str) -> None:
         assert answer.later == (name == "qsub_hook_exception")
 
 
-def test_a_server_that_is_down_answers_nothing_though_it_prints_valid_json() -> None:
+def test_valid_json_from_a_server_that_is_down_is_a_failed_query() -> None:
     table, as_json, submission, deletion = transcripts(REAL)["server_down"]
     assert "Jobs" not in json.loads(as_json.stdout)
     assert isinstance(read_status(as_json, ["10"]), QueryFailed)
@@ -244,11 +244,11 @@ def test_a_server_that_is_down_answers_nothing_though_it_prints_valid_json() -> 
 
 
 @pytest.mark.parametrize("name", DELETIONS)
-def test_that_a_job_is_gone_already_is_no_complaint(name: str) -> None:
+def test_deleting_a_job_that_is_already_gone_is_not_an_error(name: str) -> None:
     assert read_delete(transcript(REAL, name)) == []
 
 
-def test_that_a_task_is_gone_already_while_its_array_goes_on_is_no_complaint() -> None:
+def test_deleting_a_task_that_is_already_gone_is_not_an_error_while_its_array_runs() -> None:
     said_so = "qdel: Request invalid for finished array subjob 15[3].pbsnode"
     assert read_delete(Output(("qdel",), 55, "", said_so)) == []
 
@@ -282,7 +282,7 @@ SUBMITTED_OR_REFUSED = re.findall(
 
 
 @pytest.mark.parametrize(("what", "text"), SUBMITTED_OR_REFUSED, ids=[what for what, _ in SUBMITTED_OR_REFUSED])
-def test_each_answer_of_a_real_qsub_is_read_as_what_it_is(what: str, text: str) -> None:
+def test_each_answer_of_a_real_qsub_is_parsed(what: str, text: str) -> None:
     [said] = read_transcript(text)
     answer = read_submission(said)
     if said.code == 0:
@@ -303,11 +303,11 @@ def test_each_answer_of_a_real_qsub_is_read_as_what_it_is(what: str, text: str) 
 QUEUE_THRESHOLD = "queue queued_jobs_threshold o:PBS_ALL, job 2"
 
 
-def test_all_answers_of_the_real_qsub_are_tried() -> None:
+def test_all_recorded_answers_of_qsub_are_tested() -> None:
     assert len(SUBMITTED_OR_REFUSED) == 52
 
 
-def test_the_words_of_a_sites_hook_are_kept() -> None:
+def test_the_message_of_a_sites_hook_is_kept() -> None:
     answer = read_submission(transcript(REAL, "qsub_rejected_by_hook"))
     assert isinstance(answer, Refused)
     words = "Your job must request a project that has hours left (project x has used 100%)"
@@ -317,7 +317,7 @@ def test_the_words_of_a_sites_hook_are_kept() -> None:
 NOISE = "ERROR: ld.so: object 'libsite.so' from LD_PRELOAD cannot be preloaded: ignored.\nsite: be nice\n"
 
 
-def test_words_of_a_wrapper_or_a_library_beside_an_answer_do_no_harm() -> None:
+def test_lines_of_a_wrapper_or_a_library_in_an_answer_are_ignored() -> None:
     assert read_submission(said(0, "project x: 12 hours left\n12.head\n", NOISE)) == Submitted("12.head")
     refused = read_submission(said(170, "", f"{NOISE}qsub: Unknown queue\n"))
     assert refused == Refused("qsub (exit 170): qsub: Unknown queue", scope=Scope.QUEUE)
@@ -329,14 +329,14 @@ def test_words_of_a_wrapper_or_a_library_beside_an_answer_do_no_harm() -> None:
     ]
     listing = "Job Id: 12.head\n    Job_Name = rhx\n    job_state = R\n\n"
     known = read_status(said(153, listing, f"{NOISE}qstat: Unknown Job Id 13.head\n"), ["12.head", "13.head"])
-    assert told(known) == {"12.head": ("rhx", RUNNING, None)}
+    assert summary(known) == {"12.head": ("rhx", RUNNING, None)}
 
 
-def test_a_complaint_of_qselect_itself_is_no_empty_queue() -> None:
+def test_an_error_of_qselect_is_a_failed_query_and_not_an_empty_queue() -> None:
     assert isinstance(read_selection(said(0, "", "qselect: Unknown error")), QueryFailed)
 
 
-def test_a_code_of_a_refusal_from_something_that_is_not_qsub_is_unclear() -> None:
+def test_the_code_of_a_refusal_without_a_message_of_qsub_is_unclear() -> None:
     assert isinstance(read_submission(said(170, "", "the wrapper of this site has failed")), Unclear)
 
 
@@ -352,12 +352,12 @@ SERVER = "Server: pbsnode\n    server_state = Active\n    default_queue = workq\
         ("", "Queue: workq\n    max_array_size = 20000\n", 10_000),
     ],
 )
-def test_an_array_has_as_many_tasks_as_server_and_queue_allow(server: str, queue: str, tasks: int) -> None:
+def test_the_size_of_an_array_is_limited_by_server_and_queue(server: str, queue: str, tasks: int) -> None:
     run = replay({"qstat -B -f": said(0, SERVER + server), "qstat -Q -f workq": said(0, queue)})
     assert PBS(USER).array_limit(run, None) == PBS(USER).array_limit(run, "workq") == tasks
 
 
-def test_a_queue_that_tells_nothing_leaves_the_limit_to_the_server() -> None:
+def test_without_information_on_the_queue_the_limit_of_the_server_counts() -> None:
     run = replay({"qstat -B": said(0, SERVER), "qstat -Q": said(170, "", "qstat: Unknown queue nowhere")})
     assert PBS(USER).array_limit(run, "nowhere") == 10_000
 
@@ -377,7 +377,7 @@ def test_without_an_answer_jobs_are_submitted_one_by_one() -> None:
         ("12", "12"),
     ],
 )
-def test_a_task_names_its_array_whatever_the_server_is_called(task: str, array: str) -> None:
+def test_the_array_of_a_task_follows_from_its_id_for_any_server_name(task: str, array: str) -> None:
     assert array_id(task) == array
 
 
@@ -385,14 +385,14 @@ def test_a_task_names_its_array_whatever_the_server_is_called(task: str, array: 
     "answer",
     [
         said(183, "", "qsub: Batch protocol error"),
-        said(None, "", "gave no answer within 60 s."),
-        said(None, "12.pbsnode\n", "gave no answer within 60 s."),
+        said(None, "", "no answer within 60 s."),
+        said(None, "12.pbsnode\n", "no answer within 60 s."),
         said(255, "", "qsub: End of File"),
         said(1, "", "something that nobody has seen before"),
         said(0, "", ""),
     ],
 )
-def test_whatever_else_fails_may_have_been_accepted(answer: Output) -> None:
+def test_after_any_other_error_the_job_may_have_been_accepted(answer: Output) -> None:
     assert isinstance(read_submission(answer), Unclear)
 
 
@@ -415,12 +415,14 @@ def test_whatever_else_fails_may_have_been_accepted(answer: Output) -> None:
         ({"job_state": "X", "Exit_status": "-1"}, ENDED, None),
     ],
 )  # fmt: skip
-def test_a_job_is_judged_by_its_state_alone(attributes: dict[str, str], state: JobState, cause: Cause | None) -> None:
+def test_state_and_cause_of_a_job_follow_from_its_attributes(
+    attributes: dict[str, str], state: JobState, cause: Cause | None
+) -> None:
     job = job_of("1.pbsnode", {"Job_Name": "rhx", **attributes})
     assert (job.state, job.cause) == (state, cause)
 
 
-def test_long_values_of_the_text_form_are_put_together() -> None:
+def test_continued_lines_of_long_values_are_joined() -> None:
     jobs = blocks_of(transcript(REAL, "qstat_xf_dependency_dropped").stdout)
     attributes = jobs["18.pbsnode"]
     assert attributes["Variable_List"].startswith("PBS_O_HOME=/home/hpc,PBS_O_LANG=C.UTF-8,")
@@ -428,20 +430,20 @@ def test_long_values_of_the_text_form_are_put_together() -> None:
     assert attributes["depend"] == "afterok:9999.pbsnode@pbsnode"
 
 
-def test_a_variable_of_many_lines_cannot_pass_for_an_attribute() -> None:
+def test_a_line_of_a_variable_is_not_read_as_an_attribute() -> None:
     text = "Job Id: 1.head\n    job_state = R\n    Variable_List = A=one\n    job_state = F\n    substate = 42\n\n"
     [attributes] = blocks_of(text).values()
     assert (attributes["job_state"], attributes["substate"]) == ("R", "42")
 
 
-def test_a_history_that_is_refused_in_other_words_is_done_without() -> None:
+def test_a_query_works_without_history_whatever_the_message() -> None:
     live = Output(
         ("qstat",), 153, "Job Id: 1.head\n    Job_Name = rhx\n    job_state = R\n\n", "qstat: Unknown Job Id 2.head"
     )
     run = replay({"qselect": said(0, "1.head\n"), "qstat -x": said(0, "", "qstat: no such thing"), "qstat -f": live})
-    assert told(PBS(USER).query(run, {"2.head"}, set())) == {"1.head": ("rhx", RUNNING, None)}
+    assert summary(PBS(USER).query(run, {"2.head"}, set())) == {"1.head": ("rhx", RUNNING, None)}
 
 
-def test_a_selection_that_failed_fails_the_query() -> None:
+def test_a_failed_selection_fails_the_query() -> None:
     down = transcripts(REAL)["server_down"][0]
     assert isinstance(PBS(USER).query(replay({"qselect": down}), {"12.pbsnode"}, set()), QueryFailed)

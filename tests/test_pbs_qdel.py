@@ -1,4 +1,4 @@
-"""Which qdel commands delete a set of jobs: all of it, nothing else, and in a way that a real PBS server survives."""
+"""Which qdel commands delete a set of jobs: all of them, no others, and without crashing a real PBS server."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def expanded(words: Iterable[str], jobs: dict[str, Attributes]) -> set[str]:
     return found
 
 
-def test_all_that_is_left_of_an_array_is_deleted_with_it_beside_other_jobs() -> None:
+def test_all_live_tasks_of_an_array_are_deleted_with_the_array_in_one_command_with_other_jobs() -> None:
     jobs = {**array(5, "XRQ"), **array(6, "QQ"), "7.head": {"job_state": "Q"}}
     wanted = ["5[1].head", "6[1].head", "5[2].head", "7.head", "6[0].head"]
     assert commands(wanted, jobs) == [["5[].head", "6[].head", "7.head"]]
 
 
-def test_a_part_of_an_array_is_deleted_range_by_range_and_what_is_queued_first() -> None:
+def test_a_part_of_an_array_is_deleted_range_by_range_with_queued_tasks_first() -> None:
     jobs = array(5, "RRRQQQHQQ")
     wanted = [f"5[{index}].head" for index in (8, 0, 4, 6, 1, 5)]
     assert commands(wanted, jobs) == [["5[4-6].head"], ["5[8].head"], ["5[0-1].head"]]
@@ -54,11 +54,11 @@ def test_an_array_of_which_not_all_tasks_are_listed_is_not_deleted_as_a_whole() 
     assert commands(["5[0].head"], array(5, "Q", submitted="0-0:2")) == [["5[0].head"]]
 
 
-def test_a_task_that_is_ending_does_not_keep_its_array() -> None:
+def test_a_task_that_is_ending_does_not_prevent_deleting_its_array() -> None:
     assert commands(["5[1].head"], array(5, "EQ")) == [["5[].head"]]
 
 
-def test_ranges_are_made_of_numbers_not_of_words() -> None:
+def test_ranges_are_sorted_by_number() -> None:
     assert ranges([f"5[{index}].head" for index in (10, 9, 2, 100, 1)]) == [
         "5[1-2].head",
         "5[9-10].head",
@@ -70,7 +70,7 @@ arrays = st.lists(st.text("QRHXE", min_size=1, max_size=8), max_size=4)
 
 
 @given(arrays, st.integers(0, 30), st.data())
-def test_exactly_what_is_wanted_is_deleted_and_no_task_beside_anything_else(
+def test_exactly_the_wanted_jobs_are_deleted_and_tasks_alone_in_their_command(
     states: list[str], plain: int, data: st.DataObject
 ) -> None:
     jobs: dict[str, Attributes] = {f"{1000 + number}.head": {"job_state": "Q"} for number in range(plain)}

@@ -1,4 +1,4 @@
-"""Rounds on a PBS that fails in every way that is known of PBS: nothing is lost, and nothing runs twice."""
+"""Rounds on a fake PBS with all known failures of PBS: no job is lost, and none runs twice."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def only_job(fake: FakePBS) -> str:
 
 
 def wake(*stopped: psutil.Process) -> None:
-    """Let stopped processes go on; those that woke first may have ended the others already."""
+    """Continue stopped processes; those that continued first may have ended the others already."""
     for process in stopped:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGCONT)
 
 
 def start(rounds: ClusterRounds, *names: str, **group: object) -> None:
-    """Submit experiments that count to 5, and wait until all have checkpointed step 3."""
+    """Submit experiments that count to 5, and wait until all have saved step 3."""
     rounds.write_steps(*names, **group)
     assert rounds.call().returncode == WORK_REMAINS
     for name in names:
@@ -63,7 +63,7 @@ def start(rounds: ClusterRounds, *names: str, **group: object) -> None:
 
 
 def complete(rounds: ClusterRounds, fake: FakePBS, *names: str, submissions: int) -> None:
-    """Let the experiments come to their end, which each reaches once."""
+    """Let the experiments finish; each finishes once."""
     rounds.release(*names)
     rounds.pass_until_done()
     assert [rounds.lines(name).count("end") for name in names] == [1] * len(names)
@@ -100,18 +100,18 @@ def test_a_round_runs_to_its_end_and_the_student_is_submitted_after_its_teacher(
     assert rounds.call().stdout.endswith("all 2 experiments are completed.\n")
 
 
-def test_a_pass_that_finds_nothing_new_leaves_what_the_job_has_told(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
+def test_a_pass_without_changes_keeps_what_the_job_has_written(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     start(rounds, "a")
     rounds.call()
-    told, status = rounds.view("a"), rounds.directory("a") / "status.json"
+    view, status = rounds.view("a"), rounds.directory("a") / "status.json"
     claim = json.loads((rounds.attempt("a") / "claim.json").read_text())
-    assert (told["state"], told["since"]) == ("in_progress", claim["at"])
+    assert (view["state"], view["since"]) == ("in_progress", claim["at"])
     before = status.stat()
     rounds.call()
     assert status.stat().st_ino == before.st_ino
 
 
-def test_a_server_without_history_is_no_hindrance(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
+def test_a_round_completes_on_a_server_without_history(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     fake_pbs.turn(history=False)
     start(rounds, "a", "b")
     fake_pbs.server.rerun(rounds.view("a")["job_id"])  # a job that the server has to tell of meanwhile
@@ -119,9 +119,7 @@ def test_a_server_without_history_is_no_hindrance(fake_pbs: FakePBS, rounds: Clu
     complete(rounds, fake_pbs, "a", "b", submissions=2)
 
 
-def test_a_job_that_was_deleted_by_somebody_resumes_from_its_checkpoint(
-    fake_pbs: FakePBS, rounds: ClusterRounds
-) -> None:
+def test_a_job_deleted_with_qdel_resumes_from_its_checkpoint(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     start(rounds, "a")
     fake_pbs.run(["qdel", only_job(fake_pbs)])
     rounds.pass_until(lambda: accepted(fake_pbs) == 2, "it is submitted again")
@@ -148,10 +146,10 @@ def test_a_job_killed_at_its_walltime_resumes(fake_pbs: FakePBS, rounds: Cluster
     assert rounds.begun("a") == [0, 3]
 
 
-def test_a_job_killed_at_its_walltime_without_a_last_word_resumes(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
+def test_a_job_killed_at_its_walltime_without_a_result_resumes(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     fake_pbs.turn(late=600)
     start(rounds, "a", resources={"walltime": "0:00:01"})
-    rounds.shell("a").send_signal(signal.SIGSTOP)  # it will not hear of the end
+    rounds.shell("a").send_signal(signal.SIGSTOP)  # it does not receive the signal
     fake_pbs.turn(kill_delay=0)
     fake_pbs.wait_for_state("1.pbsnode", "F")
     fake_pbs.turn(late=600)
@@ -164,7 +162,7 @@ def test_a_job_killed_at_its_walltime_without_a_last_word_resumes(fake_pbs: Fake
     assert rounds.begun("a") == [0, 3]
 
 
-def test_a_job_that_lives_beyond_its_walltime_is_waited_for(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
+def test_a_pass_waits_for_a_job_that_runs_longer_than_its_walltime(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     fake_pbs.turn(late=600)
     start(rounds, "a", resources={"walltime": "0:00:01"})
     rounds.let_time_pass("a")
@@ -174,7 +172,7 @@ def test_a_job_that_lives_beyond_its_walltime_is_waited_for(fake_pbs: FakePBS, r
     complete(rounds, fake_pbs, "a", submissions=1)
 
 
-def test_a_job_whose_node_died_without_a_word_is_missed_then_closed_then_requeued(
+def test_a_job_on_a_crashed_node_is_missing_then_closed_then_submitted_again(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     start(rounds, "a")
@@ -190,7 +188,7 @@ def test_a_job_whose_node_died_without_a_word_is_missed_then_closed_then_requeue
     assert rounds.begun("a") == [0, 3]
 
 
-def test_a_job_that_shows_signs_of_life_is_not_given_up_though_the_server_forgot_it(
+def test_a_job_with_a_heartbeat_is_not_closed_even_if_the_server_has_forgotten_it(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     start(rounds, "a")
@@ -201,7 +199,7 @@ def test_a_job_that_shows_signs_of_life_is_not_given_up_though_the_server_forgot
         rounds.let_time_pass("a")
         progress = rounds.attempt("a") / "progress.json"
         then = progress.stat().st_mtime
-        wait_for(lambda: progress.stat().st_mtime > then, "a sign of life")  # noqa: B023
+        wait_for(lambda: progress.stat().st_mtime > then, "a heartbeat")  # noqa: B023
     assert accepted(fake_pbs) == 1
     with fake_pbs.server.change() as state:
         state["jobs"]["1.pbsnode"] = forgotten
@@ -210,9 +208,7 @@ def test_a_job_that_shows_signs_of_life_is_not_given_up_though_the_server_forgot
     complete(rounds, fake_pbs, "a", submissions=1)
 
 
-def test_a_job_that_the_server_starts_again_takes_the_next_attempt_itself(
-    fake_pbs: FakePBS, rounds: ClusterRounds
-) -> None:
+def test_a_job_restarted_by_the_server_opens_the_next_attempt_itself(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     start(rounds, "a")
     fake_pbs.rerun(only_job(fake_pbs))
     rounds.wait_for_step_3("a", 2)
@@ -224,12 +220,12 @@ def test_a_job_that_the_server_starts_again_takes_the_next_attempt_itself(
     assert rounds.begun("a") == [0, 3]
 
 
-def test_a_job_started_again_beside_its_own_zombie_runs_alone(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
+def test_a_restarted_job_runs_alone_despite_its_first_processes(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     start(rounds, "a")
-    zombie = rounds.family("a")
+    orphans = rounds.family("a")
     fake_pbs.rerun(only_job(fake_pbs), zombie=True)
     rounds.wait_for_step_3("a", 2)
-    wait_for(lambda: all(dead(one) for one in zombie), "the zombie sees that its attempt is over")
+    wait_for(lambda: all(dead(one) for one in orphans), "the orphaned job detects that its attempt is closed")
     complete(rounds, fake_pbs, "a", submissions=1)
     assert rounds.begun("a") == [0, 3]
 
@@ -237,7 +233,7 @@ def test_a_job_started_again_beside_its_own_zombie_runs_alone(fake_pbs: FakePBS,
 # ---------------------------------------------------------------------------------------------- jobs that do not run
 
 
-def test_a_held_job_is_blocked_with_the_schedulers_words_and_goes_on_once_released(
+def test_a_held_job_is_blocked_with_the_message_of_the_scheduler_and_continues_when_released(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     fake_pbs.turn(stopped=True)
@@ -262,7 +258,7 @@ def test_a_job_that_can_never_run_is_blocked(fake_pbs: FakePBS, rounds: ClusterR
     assert "Can Never Run: Insufficient amount of resource: ncpus" in rounds.view("a")["reason"]
 
 
-def test_what_the_server_refuses_for_its_limits_is_submitted_as_soon_as_there_is_room(
+def test_a_job_refused_for_a_limit_is_submitted_when_the_limit_allows_it(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     fake_pbs.turn(max_jobs=2)
@@ -270,42 +266,42 @@ def test_what_the_server_refuses_for_its_limits_is_submitted_as_soon_as_there_is
     rounds.write_steps(*names)
     assert rounds.call().returncode == WORK_REMAINS
     assert accepted(fake_pbs) == 2
-    told = rounds.status()
-    assert [told[name]["state"] for name in names] == ["in_progress", "in_progress", "pending", "pending"]
-    assert "limit" in told["c"]["reason"]
+    status = rounds.status()
+    assert [status[name]["state"] for name in names] == ["in_progress", "in_progress", "pending", "pending"]
+    assert "limit" in status["c"]["reason"]
     assert rounds.view("c")["reason"].startswith("limit reached")
     assert rounds.call().returncode == WORK_REMAINS
     assert accepted(fake_pbs) == 2
     assert rounds.causes("d") == [], "while the limit is waited for, nothing else is tried either"
-    assert rounds.status()["d"]["reason"] == told["c"]["reason"]
+    assert rounds.status()["d"]["reason"] == status["c"]["reason"]
     rounds.release(*names)
     rounds.pass_until_done()
     assert sorted(path for path, _ in experiments_of(fake_pbs)) == [*names]
     assert [rounds.lines(name).count("end") for name in names] == [1] * 4
 
 
-def test_a_queue_that_does_not_exist_is_one_message_and_costs_no_try(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
+def test_a_missing_queue_gives_one_message_and_does_not_count_as_a_try(
+    fake_pbs: FakePBS, rounds: ClusterRounds
+) -> None:
     rounds.write_steps("a", "b", resources={"queue": "nowhere"})
     for _ in range(3):
         done = rounds.call()
         assert done.returncode == FAILED
         assert done.stderr.count("Unknown queue") == 1
     assert rounds.states() == {"a": "pending", "b": "pending"}
-    assert rounds.record("b").attempts == ()  # it goes to the same queue, so it was not tried
+    assert rounds.record("b").attempts == ()  # it has the same queue, so it was not submitted
     rounds.write_steps("a", "b")
     assert rounds.call().returncode == WORK_REMAINS
     assert accepted(fake_pbs) == 2
 
 
-def test_what_a_hook_of_the_site_refuses_is_tried_twice_and_is_then_a_failure(
-    fake_pbs: FakePBS, rounds: ClusterRounds
-) -> None:
+def test_an_experiment_refused_twice_by_a_hook_of_the_site_has_failed(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     fake_pbs.turn(hook="project x has used 100% of its hours")
     rounds.write_steps("a", "b")
     done = rounds.call()
     assert done.returncode == WORK_REMAINS
     assert "project x has used 100%" in rounds.view("a")["reason"]
-    assert rounds.record("b").attempts == ()  # it asks for the same, so it was not tried
+    assert rounds.record("b").attempts == ()  # it has the same request, so it was not submitted
     rounds.pass_until(lambda: rounds.call().returncode == FAILED, "both have failed")
     assert rounds.states() == {"a": "failed", "b": "failed"}
     assert [str(attempt.cause) for attempt in rounds.record("a").attempts] == ["refused", "refused"]
@@ -316,9 +312,7 @@ def test_what_a_hook_of_the_site_refuses_is_tried_twice_and_is_then_a_failure(
 # ---------------------------------------------------------------------------------------------- unclear submissions
 
 
-def test_a_job_that_was_accepted_though_qsub_reported_failure_is_adopted(
-    fake_pbs: FakePBS, rounds: ClusterRounds
-) -> None:
+def test_a_job_accepted_although_qsub_reported_an_error_is_adopted(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     fake_pbs.turn(fail_after_accept=True, stopped=True)
     rounds.write_steps("a")
     assert rounds.call().returncode == WORK_REMAINS
@@ -331,7 +325,7 @@ def test_a_job_that_was_accepted_though_qsub_reported_failure_is_adopted(
     complete(rounds, fake_pbs, "a", submissions=1)
 
 
-def test_a_job_accepted_though_reported_as_failed_may_have_ended_before_the_next_pass(
+def test_a_job_accepted_with_an_error_of_qsub_may_end_before_the_next_pass(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     fake_pbs.turn(fail_after_accept=True)
@@ -352,7 +346,7 @@ def test_a_job_accepted_after_the_time_limit_of_qsub_is_adopted(fake_pbs: FakePB
         lambda: rounds.call("--site", "impatient").returncode == WORK_REMAINS and rounds.record("a").attempts,
         "qsub was called",
     )
-    assert "gave no answer within 3 s" in rounds.view("a")["reason"]
+    assert "no answer within 3 s" in rounds.view("a")["reason"]
     fake_pbs.turn()
     assert rounds.call().returncode == WORK_REMAINS
     rounds.wait_for_step_3("a")
@@ -361,7 +355,7 @@ def test_a_job_accepted_after_the_time_limit_of_qsub_is_adopted(fake_pbs: FakePB
     complete(rounds, fake_pbs, "a", submissions=1)
 
 
-def test_a_runner_killed_right_after_the_submission_leaves_a_job_that_the_next_adopts(
+def test_a_job_of_a_runner_killed_directly_after_the_submission_is_adopted(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     rounds.write_steps("a", "b")
@@ -375,7 +369,7 @@ def test_a_runner_killed_right_after_the_submission_leaves_a_job_that_the_next_a
     complete(rounds, fake_pbs, "a", "b", submissions=2)
 
 
-def test_a_submission_that_never_happened_is_void_after_a_wait_and_made_anew(
+def test_a_submission_without_a_job_is_void_after_some_time_and_repeated(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     rounds.write_steps("a")
@@ -393,9 +387,7 @@ def test_a_submission_that_never_happened_is_void_after_a_wait_and_made_anew(
     complete(rounds, fake_pbs, "a", submissions=1)
 
 
-def test_a_submission_that_was_given_up_and_arrives_after_all_leaves_no_trace(
-    fake_pbs: FakePBS, rounds: ClusterRounds
-) -> None:
+def test_a_job_of_a_void_submission_that_starts_later_writes_nothing(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     rounds.write_steps("a")
     wait = f'while [ ! -e "{rounds.notes}/arrive" ]; do sleep 0.05; done'
     wrap_command(rounds, "qsub", before=f"kill -KILL $PPID; {wait}")
@@ -417,7 +409,7 @@ def test_a_submission_that_was_given_up_and_arrives_after_all_leaves_no_trace(
     assert rounds.begun("a") == [0]
 
 
-def test_a_queued_job_whose_attempt_is_over_is_deleted_on_sight(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
+def test_a_queued_job_whose_attempt_is_closed_is_deleted(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     fake_pbs.turn(stopped=True)
     rounds.write_steps("a")
     rounds.call()
@@ -430,15 +422,13 @@ def test_a_queued_job_whose_attempt_is_over_is_deleted_on_sight(fake_pbs: FakePB
     complete(rounds, fake_pbs, "a", submissions=2)
 
 
-# ---------------------------------------------------------------------------------------------- zombies and accidents
+# ---------------------------------------------------------------------------------------------- orphans and accidents
 
 
-def test_a_zombie_that_wakes_after_its_attempt_was_closed_changes_nothing(
-    fake_pbs: FakePBS, rounds: ClusterRounds
-) -> None:
+def test_an_orphaned_job_that_continues_changes_nothing(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     start(rounds, "a")
-    zombie = rounds.family("a")
-    for process in zombie:
+    orphans = rounds.family("a")
+    for process in orphans:
         process.send_signal(signal.SIGSTOP)
     forget(fake_pbs, "1.pbsnode")
     rounds.give_up("a")
@@ -447,24 +437,24 @@ def test_a_zombie_that_wakes_after_its_attempt_was_closed_changes_nothing(
     complete(rounds, fake_pbs, "a", submissions=2)
     assert rounds.begun("a") == [0, 3]
     before = snapshot(rounds.directory("a"))
-    (rounds.notes / "a.go").unlink()  # its command would go on to its end at once, and that is not what is asked here
-    wake(*zombie)
-    wait_for(lambda: all(dead(one) for one in zombie), "the zombie leaves")
+    (rounds.notes / "a.go").unlink()  # otherwise its command would finish immediately, which is not tested here
+    wake(*orphans)
+    wait_for(lambda: all(dead(one) for one in orphans), "the orphaned job exits")
     after = snapshot(rounds.directory("a"))
     log = "attempts/1/out.log"
-    assert {name: told for name, told in after.items() if name != log} == {
-        name: told for name, told in before.items() if name != log
+    assert {name: data for name, data in after.items() if name != log} == {
+        name: data for name, data in before.items() if name != log
     }
-    assert "attempt 1 was closed by a runner; leaving" in (rounds.directory("a") / log).read_text()
+    assert "attempt 1 was closed by a runner; this job exits" in (rounds.directory("a") / log).read_text()
     assert rounds.call().returncode == DONE
 
 
-def test_a_zombie_that_runs_on_to_its_end_does_not_undo_what_came_after_it(
+def test_an_orphaned_job_that_runs_to_its_end_does_not_change_later_attempts(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     start(rounds, "a")
-    zombie = rounds.family("a")
-    for process in zombie:
+    orphans = rounds.family("a")
+    for process in orphans:
         process.send_signal(signal.SIGSTOP)
     forget(fake_pbs, "1.pbsnode")
     rounds.give_up("a")
@@ -472,25 +462,25 @@ def test_a_zombie_that_runs_on_to_its_end_does_not_undo_what_came_after_it(
     rounds.wait_for_step_3("a", 2)
     rounds.release("a")
     rounds.pass_until_done()
-    outside = {name: told for name, told in snapshot(rounds.directory("a")).items() if "attempts/1/" not in name}
-    shell, train, command = zombie
-    wake(shell, command)  # train.py, which would end it, sleeps on: the command is free to finish
-    wait_for(lambda: rounds.lines("a").count("end") == 2, "the command of the zombie comes to its end")
+    outside = {name: data for name, data in snapshot(rounds.directory("a")).items() if "attempts/1/" not in name}
+    shell, train, command = orphans
+    wake(shell, command)  # train.py, which would end the command, stays stopped
+    wait_for(lambda: rounds.lines("a").count("end") == 2, "the command of the orphaned job finishes")
     wake(train)
-    wait_for(lambda: all(dead(one) for one in zombie), "the zombie leaves")
+    wait_for(lambda: all(dead(one) for one in orphans), "the orphaned job exits")
     assert {
-        name: told for name, told in snapshot(rounds.directory("a")).items() if "attempts/1/" not in name
+        name: data for name, data in snapshot(rounds.directory("a")).items() if "attempts/1/" not in name
     } == outside
     assert rounds.call().returncode == DONE
     assert rounds.record("a").completed is not None
     assert rounds.record("a").attempts[0].cause is Cause.UNKNOWN
 
 
-def test_a_job_whose_shell_was_killed_dies_with_it_and_resumes(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
+def test_a_job_whose_shell_is_killed_dies_and_resumes(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     start(rounds, "a")
     shell, *children = rounds.family("a")
     assert len(children) == 2  # train.py, and the command
-    os.kill(fake_pbs.jobs()["1.pbsnode"]["supervisor"], signal.SIGSTOP)  # the server does nothing about it
+    os.kill(fake_pbs.jobs()["1.pbsnode"]["supervisor"], signal.SIGSTOP)  # so that the server does not react
     shell.kill()
     wait_for(lambda: all(dead(one) for one in children), "train.py and its command die with the shell")
     os.kill(fake_pbs.jobs()["1.pbsnode"]["supervisor"], signal.SIGCONT)
@@ -500,7 +490,7 @@ def test_a_job_whose_shell_was_killed_dies_with_it_and_resumes(fake_pbs: FakePBS
     assert rounds.begun("a") == [0, 3]
 
 
-def test_a_killed_train_py_takes_its_command_along_and_resumes(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
+def test_a_killed_train_py_kills_its_command_and_resumes(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     start(rounds, "a")
     shell, train, command = rounds.family("a")
     train.kill()
@@ -511,7 +501,7 @@ def test_a_killed_train_py_takes_its_command_along_and_resumes(fake_pbs: FakePBS
     assert rounds.begun("a") == [0, 3]
 
 
-def test_without_any_status_json_nothing_is_submitted_anew_and_all_are_made_again(
+def test_without_status_json_nothing_is_submitted_again_and_the_files_are_rebuilt(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     start(rounds, "a", "b")
@@ -526,7 +516,7 @@ def test_without_any_status_json_nothing_is_submitted_anew_and_all_are_made_agai
     complete(rounds, fake_pbs, "a", "b", submissions=2)
 
 
-def test_a_record_that_was_copied_to_another_machine_is_not_run_there(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
+def test_a_record_copied_to_another_machine_does_not_run_there(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     start(rounds, "a")
     copy = rounds.folder / "copy"
     shutil.copytree(rounds.experiments, copy)
@@ -551,7 +541,7 @@ def test_a_record_that_was_copied_to_another_machine_is_not_run_there(fake_pbs: 
 # ---------------------------------------------------------------------------------------------- orders and limits
 
 
-def test_a_site_never_has_more_jobs_than_it_allows_and_the_most_important_go_first(
+def test_the_job_limit_of_a_site_is_kept_and_higher_priority_runs_first(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     rounds.set_site(max_jobs=3)
@@ -571,7 +561,7 @@ def test_a_site_never_has_more_jobs_than_it_allows_and_the_most_important_go_fir
     assert fake_pbs.state("1.pbsnode") == "R"
 
 
-def test_of_many_the_limit_takes_the_most_important(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
+def test_the_limit_selects_the_experiments_with_the_highest_priority(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     rounds.write_steps("a", "b", "c", priority="{'b': 2, 'c': 1}[name] if name in 'bc' else 0")
     assert rounds.call("--limit", "2").returncode == WORK_REMAINS
     assert experiments_of(fake_pbs) == [("b", 1), ("c", 1)]
@@ -579,16 +569,16 @@ def test_of_many_the_limit_takes_the_most_important(fake_pbs: FakePBS, rounds: C
 
 
 @pytest.mark.parametrize(
-    ("site", "server", "options", "told"),
+    ("site", "server", "options", "message"),
     [
         ({"max_jobs": 2}, {}, (), "69 experiments held back: limit reached: 2 jobs at once"),
         ({}, {"max_jobs": 2}, (), "69 experiments held back: limit reached: qsub (exit 38): qsub: would exceed"),
         ({}, {}, ("--limit", "2"), "68 experiments held back: limit reached: 2 submissions in this pass"),
     ],
 )
-def test_limits_are_told_in_a_round_that_is_too_large_to_list(
+def test_limits_are_reported_in_a_round_that_is_too_large_to_list(
     fake_pbs: FakePBS, rounds: ClusterRounds, site: dict[str, int], server: dict[str, int], options: tuple[str, ...],
-    told: str,
+    message: str,
 ) -> None:  # fmt: skip
     fake_pbs.turn(stopped=True, **server)
     rounds.set_site(**site)
@@ -598,10 +588,10 @@ def test_limits_are_told_in_a_round_that_is_too_large_to_list(
     rounds.write({"e": {"path": "{n}", "grid": {"n": list(range(70))}, "command": "true"}})
     done = rounds.call(*options)
     assert done.returncode == WORK_REMAINS
-    assert told in done.stdout
+    assert message in done.stdout
 
 
-def test_limit_submits_so_many_and_no_more(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
+def test_limit_submits_exactly_this_number(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     rounds.write_steps("a", "b", "c")
     assert rounds.call("--limit", "2").returncode == WORK_REMAINS
     assert accepted(fake_pbs) == 2
@@ -611,9 +601,7 @@ def test_limit_submits_so_many_and_no_more(fake_pbs: FakePBS, rounds: ClusterRou
     assert accepted(fake_pbs) == 3
 
 
-def test_cancel_ends_the_queued_and_the_running_and_touches_nothing_else(
-    fake_pbs: FakePBS, rounds: ClusterRounds
-) -> None:
+def test_cancel_ends_queued_and_running_jobs_and_no_others(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     fake_pbs.turn(running=2)
     foreign = rounds.folder / "foreign.sh"
     foreign.write_text("#PBS -N rhotherstool\nsleep 600\n")
@@ -639,9 +627,7 @@ def test_cancel_ends_the_queued_and_the_running_and_touches_nothing_else(
     assert rounds.begun("running") == [0, 3]
 
 
-def test_a_cancel_while_the_server_is_down_is_carried_out_once_it_is_back(
-    fake_pbs: FakePBS, rounds: ClusterRounds
-) -> None:
+def test_a_cancel_while_the_server_is_down_is_done_when_it_is_back(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     fake_pbs.turn(running=1)
     rounds.write_steps("running", "queued")
     rounds.call()
@@ -658,7 +644,7 @@ def test_a_cancel_while_the_server_is_down_is_carried_out_once_it_is_back(
     assert rounds.lines("queued") == []
 
 
-def test_a_job_that_ended_just_now_is_no_trouble_for_cancel(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
+def test_cancelling_a_job_that_has_just_ended_is_not_an_error(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     start(rounds, "a")
     fake_pbs.turn(kill_delay=0)
     for process in rounds.family("a"):

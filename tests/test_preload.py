@@ -1,4 +1,4 @@
-"""Jobs that find a Python with everything loaded: they do, end and die as those that start one of their own."""
+"""Preloaded jobs behave, end and die like jobs that start a Python of their own."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ class Tiny(SmallTask):
         exec(self.program)
         return super().train_epoch(context)
 """
-LONG = 10**6  # epochs; nobody waits for them
+LONG = 10**6  # epochs; no test waits for their end
 
 
 @dataclass
 class Agent(Marked):
-    """An agent at work in a repository of its own, with one small study."""
+    """A running agent in a repository of its own, with one small study."""
 
     folder: Path = Path()
     study: str = "tiny"
-    said: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=lambda: iter(range(10**6)))
 
     @property
@@ -70,7 +70,7 @@ class Agent(Marked):
         (self.root / "studies/tiny/__init__.py").write_text(STUDY)
         self.process = subprocess.Popen(
             [sys.executable, REPOSITORY / "tests" / "agent_for_tests.py", self.root, self.study],
-            env={**self.env, "PYTHONPATH": str(REPOSITORY / "tests")},
+            env={**self.env, "PYTHONPATH": str(REPOSITORY / "tests"), "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=(self.folder / "agent.log").open("ab"),
@@ -79,13 +79,13 @@ class Agent(Marked):
         return self
 
     def wait_until(self, word: str) -> str:
-        """What follows the first line of the agent's that begins with this."""
+        """The rest of the agent's first line that begins with this word."""
         assert self.process.stdout is not None
-        while not (line := next((one for one in self.said if one.startswith(word)), "")):
+        while not (line := next((one for one in self.lines if one.startswith(word)), "")):
             got = self.process.stdout.readline().decode()
             assert got, (self.folder / "agent.log").read_text()
-            self.said.append(got)
-        self.said.remove(line)
+            self.lines.append(got)
+        self.lines.remove(line)
         return line.removeprefix(word).strip()
 
     def job(self, threads: int = 1, **config: Any) -> Job:
@@ -118,7 +118,7 @@ class Job:
         return record.attempt_directory(self.directory, self.number)
 
     def start(self) -> Job:
-        """Open the next attempt, and have the agent start it."""
+        """Open the next attempt, and let the agent start it."""
         self.number, self.token = self.number + 1, record.new_token()
         opened = Opened(self.token, {"kind": "local"}, self.experiment.config_hash(), {})
         assert record.open_attempt(self.directory, self.number, opened)
@@ -150,20 +150,20 @@ class Job:
     def log(self) -> str:
         return (self.place / record.LOG).read_text()
 
-    def told(self) -> tuple[Cause, int | None, tuple[str, ...]]:
+    def result(self) -> tuple[Cause, int | None, tuple[str, ...]]:
         result = self.attempt.result
         assert result is not None, self.log + (self.place / "scheduler.log").read_text()
         return result.cause, result.exit_code, result.signals
 
     def final_hash(self) -> str:
-        assert self.told()[0] is Cause.COMPLETED, self.log
+        assert self.result()[0] is Cause.COMPLETED, self.log
         return str(json.loads((self.place / record.PROGRESS).read_text())["final_hash"])
 
     def trains(self, epochs: int = 2) -> Callable[[], bool]:
         return lambda: (progress := self.attempt.progress) is not None and progress.epoch >= epochs
 
     def processes(self) -> list[psutil.Process]:
-        """Its living processes, which write its logs: shell, attendant, training."""
+        """Its live processes, which write its logs: shell, supervisor, training."""
         found = []
         for one in self.agent.processes():
             with suppress(OSError):
@@ -188,18 +188,18 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    """One that preloads nothing."""
+    """An agent that preloads nothing."""
     yield from begin(tmp_path_factory.mktemp("plain"), "-")
 
 
 def python_of(job: Job) -> psutil.Process:
-    """What trains: it is in the group of another process, that part of the shell which waits for it."""
+    """The process that trains: it is in the group of another process, the subshell that waits for it."""
     (found,) = [one for one in job.processes() if os.getpgid(one.pid) not in (job.shell, one.pid)]
     return found
 
 
-def ended_if_asked_again(job: Job, again: float, number: int = signal.SIGTERM) -> Callable[[], bool]:
-    """Bash itself may lose a signal that comes while it reads the script, or soon after another signal."""
+def ended_if_signalled_again(job: Job, again: float, number: int = signal.SIGTERM) -> Callable[[], bool]:
+    """Bash may lose a signal that comes while it reads the script, or soon after another signal."""
 
     def ended() -> bool:
         if time.monotonic() > again:
@@ -210,18 +210,18 @@ def ended_if_asked_again(job: Job, again: float, number: int = signal.SIGTERM) -
     return ended
 
 
-def attendant_of(job: Job) -> psutil.Process:
+def supervisor_of(job: Job) -> psutil.Process:
     found = python_of(job).parent()
     assert found is not None
     assert found.ppid() == job.shell
     return found
 
 
-# ------------------------------------------------------------------------------------------------ jobs that end well
+# ------------------------------------------------------------------------------------------------ jobs that complete
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_preloaded_training_ends_bit_for_bit_as_one_in_a_python_of_its_own(
+def test_a_preloaded_training_is_bit_identical_to_one_in_a_python_of_its_own(
     agent: Agent, plain: Agent, threads: int
 ) -> None:
     program = 'print("seen:", torch.get_num_threads(), os.environ["OMP_NUM_THREADS"], sys.argv[0], os.getcwd())'
@@ -230,11 +230,11 @@ def test_a_preloaded_training_ends_bit_for_bit_as_one_in_a_python_of_its_own(
     for job in (preloaded, fresh):
         seen = f"seen: {threads} {threads} {job.agent.root}/train.py {job.agent.root}"
         assert job.log.count(seen) == 4
-    told = [json.loads((job.place / record.ENVIRONMENT).read_text()) for job in (preloaded, fresh)]
-    assert told[0] == told[1]
+    environments = [json.loads((job.place / record.ENVIRONMENT).read_text()) for job in (preloaded, fresh)]
+    assert environments[0] == environments[1]
 
 
-def test_nothing_of_it_is_loaded_again_and_everything_is_told_in_order(agent: Agent) -> None:
+def test_a_preloaded_training_starts_no_other_python_and_prints_in_order(agent: Agent) -> None:
     job = agent.job(do="print('between', file=sys.stderr); print('pid', os.getppid())").run()
     lines = [line.split()[0] for line in job.log.splitlines()]
     assert lines == ["roundhouse:", *["between", "pid", "epoch"] * 3, "roundhouse:", "roundhouse:"]
@@ -242,21 +242,21 @@ def test_nothing_of_it_is_loaded_again_and_everything_is_told_in_order(agent: Ag
     assert (job.place / "scheduler.log").read_text() == ""
 
 
-def test_each_training_draws_other_numbers_where_nobody_seeds(agent: Agent) -> None:
+def test_unseeded_generators_differ_between_trainings(agent: Agent) -> None:
     program = "import random, numpy; print('drew', random.SystemRandom().random(), os.getpid())"
     jobs = [agent.job(do=program).run() for _ in range(2)]
     assert jobs[0].final_hash() == jobs[1].final_hash()
     assert not {line for line in jobs[0].log.splitlines() if "drew" in line} & set(jobs[1].log.splitlines())
 
 
-def test_a_command_finds_the_same_around_it_as_in_a_python_of_its_own(agent: Agent, plain: Agent) -> None:
+def test_a_command_has_the_same_environment_with_and_without_preloading(agent: Agent, plain: Agent) -> None:
     script = "env | cut -d= -f1 | sort; pwd; umask; ls /proc/self/fd; grep -E 'Sig(Blk|Ign|Cgt)' /proc/self/status"
     ran = [one.command(script).run() for one in (agent, plain)]
     seen = [
         [line.replace(str(job.agent.folder), "") for line in job.log.splitlines() if not line.startswith("roundhouse:")]
         for job in ran
     ]
-    assert [job.told()[0] for job in ran] == [Cause.COMPLETED] * 2
+    assert [job.result()[0] for job in ran] == [Cause.COMPLETED] * 2
     assert seen[0] == seen[1]
 
 
@@ -268,19 +268,19 @@ def test_a_training_inherits_no_open_file(agent: Agent, plain: Agent) -> None:
     assert [line.partition("]")[2] for line in seen[0]] == [line.partition("]")[2] for line in seen[1]]
 
 
-def test_what_a_training_leaves_to_its_end_is_done_there(agent: Agent) -> None:
+def test_exit_handlers_run_and_output_is_flushed(agent: Agent) -> None:
     program = "atexit._clear() if 0 else atexit.register(print, 'at the end'); sys.stdout.write('no line')"
     job = agent.job(epochs=1, do=program).run()
-    assert job.told()[0] is Cause.COMPLETED
+    assert job.result()[0] is Cause.COMPLETED
     assert job.log.count("at the end\n") == 2
     assert job.log.count("no line") == 2
 
 
-# ------------------------------------------------------------------------------------------------ jobs that do not
+# ---------------------------------------------------------------------------------------- jobs that fail or are stopped
 
 
 @pytest.mark.parametrize(
-    ("program", "cause", "code", "told"),
+    ("program", "cause", "code", "message"),
     [
         ("raise ValueError('lost')", Cause.ERROR, 1, "ValueError: lost"),
         ("sys.exit(9)", Cause.ERROR, 9, "exit code 9"),
@@ -293,53 +293,53 @@ def test_what_a_training_leaves_to_its_end_is_done_there(agent: Agent) -> None:
         ("os.abort()", Cause.ERROR, 134, ""),
     ],
 )
-def test_a_training_that_fails_ends_with_the_same_code_and_words(
-    agent: Agent, program: str, cause: Cause, code: int, told: str
+def test_a_training_that_fails_has_the_same_exit_code_and_message(
+    agent: Agent, program: str, cause: Cause, code: int, message: str
 ) -> None:
     job = agent.job(do=program)
     assert job.start().end() == code
-    assert job.told() == (cause, code, ())
-    assert told in job.log
-    assert "preload.py" not in job.log, "a traceback tells of the training alone"
+    assert job.result() == (cause, code, ())
+    assert message in job.log
+    assert "preload.py" not in job.log, "a traceback shows only the training"
     assert not job.processes()
 
 
-def test_a_training_that_is_asked_to_stop_does_at_a_safe_point_and_goes_on_bit_for_bit(agent: Agent) -> None:
+def test_a_training_that_is_signalled_saves_a_checkpoint_and_resumes_exactly(agent: Agent) -> None:
     slow = "time.sleep(0.02)"
     straight = agent.job(epochs=40, do=slow).run()
     job = agent.job(epochs=40, do=slow).start()
     wait_for(job.trains(5), "it trains")
     os.kill(job.shell, signal.SIGTERM)
     assert job.end() == 75
-    assert job.told() == (Cause.PREEMPTED, 75, ("TERM",))
+    assert job.result() == (Cause.PREEMPTED, 75, ("TERM",))
     assert (job.place / "checkpoint.pth").exists()
     job.run()
     assert "resumed after epoch" in job.log
     assert job.final_hash() == straight.final_hash()
 
 
-def test_a_signal_to_every_process_of_a_job_stops_it_as_one_to_its_shell_does(agent: Agent) -> None:
-    """PBS signals them all, and then the agent passes the signal on as well."""
+def test_a_signal_to_every_process_of_a_job_stops_it_like_one_to_its_shell(agent: Agent) -> None:
+    """PBS signals all of them, and then the agent passes the signal on as well."""
     job = agent.job(epochs=LONG).start()
     wait_for(job.trains(5), "it trains")
     for process in job.processes():
         process.terminate()
     os.kill(job.shell, signal.SIGTERM)
     assert job.end() == 75
-    assert job.told() == (Cause.PREEMPTED, 75, ("TERM",))
+    assert job.result() == (Cause.PREEMPTED, 75, ("TERM",))
 
 
-def test_a_training_that_takes_too_long_to_stop_is_killed_and_its_shell_writes_that_down(agent: Agent) -> None:
+def test_a_training_that_takes_too_long_to_stop_is_killed_and_its_shell_writes_the_result(agent: Agent) -> None:
     job = agent.job(epochs=LONG, do="print('begins', flush=True); time.sleep(1000)").start()
     wait_for(lambda: (job.place / record.LOG).exists() and "begins" in job.log, "it trains")
     os.kill(job.shell, signal.SIGTERM)
-    wait_for(ended_if_asked_again(job, 0, pool.KILL_TRAINING), "it ends")
+    wait_for(ended_if_signalled_again(job, 0, pool.KILL_TRAINING), "it ends")
     assert job.end() == 137
-    assert job.told() == (Cause.PREEMPTED, 137, ("TERM",))
+    assert job.result() == (Cause.PREEMPTED, 137, ("TERM",))
     assert not job.processes()
 
 
-def test_a_signal_at_any_moment_is_heard(agent: Agent) -> None:
+def test_a_signal_at_any_moment_is_received(agent: Agent) -> None:
     chance = random.Random(1)
     jobs = []
     for number in range(24):
@@ -349,21 +349,21 @@ def test_a_signal_at_any_moment_is_heard(agent: Agent) -> None:
         time.sleep(chance.uniform(0, 0.12))
         os.kill(job.shell, signal.SIGTERM)
         jobs.append((job, time.monotonic()))
-    for job, asked in jobs:
-        wait_for(ended_if_asked_again(job, asked + STOP_AGAIN), "it ends")
+    for job, signalled in jobs:
+        wait_for(ended_if_signalled_again(job, signalled + STOP_AGAIN), "it ends")
         job.end()
         assert not job.processes(), "nothing is left of it"
         if job.attempt.claim is not None:
-            assert job.told()[0] is Cause.PREEMPTED
-            assert job.told()[1] in (75, 143)
+            assert job.result()[0] is Cause.PREEMPTED
+            assert job.result()[1] in (75, 143)
 
 
-def test_a_training_whose_attendant_is_killed_dies_and_counts_as_killed(agent: Agent) -> None:
+def test_a_training_whose_supervisor_is_killed_dies_and_counts_as_killed(agent: Agent) -> None:
     job = agent.job(epochs=LONG).start()
     wait_for(job.trains(), "it trains")
-    attendant_of(job).kill()
+    supervisor_of(job).kill()
     assert job.end() == 137
-    assert job.told() == (Cause.UNKNOWN, 137, ())
+    assert job.result() == (Cause.UNKNOWN, 137, ())
     assert not job.processes()
 
 
@@ -372,11 +372,11 @@ def test_a_training_whose_shell_is_killed_dies(agent: Agent) -> None:
     wait_for(job.trains(), "it trains")
     os.kill(job.shell, signal.SIGKILL)
     assert job.end() == -signal.SIGKILL
-    wait_for(lambda: not [one for one in job.processes() if one.name() != "bash"], "attendant and training are gone")
+    wait_for(lambda: not [one for one in job.processes() if one.name() != "bash"], "supervisor and training are gone")
     assert job.attempt.result is None
 
 
-def test_a_job_whose_claim_is_anothers_leaves_nothing_behind(agent: Agent) -> None:
+def test_a_job_whose_attempt_is_claimed_by_another_leaves_no_process(agent: Agent) -> None:
     job = agent.job().start()
     job.end()
     (job.place / record.RESULT).unlink()
@@ -385,7 +385,7 @@ def test_a_job_whose_claim_is_anothers_leaves_nothing_behind(agent: Agent) -> No
     agent.process.stdin.flush()
     job.shell, job.token = int(agent.wait_until("started rhother")), "rhother"
     assert job.end() == 0
-    wait_for(lambda: not job.processes(), "shell and attendant are gone")
+    wait_for(lambda: not job.processes(), "shell and supervisor are gone")
     assert job.attempt.result is None
 
 
@@ -404,15 +404,15 @@ def test_jobs_stay_in_the_session_of_the_agent_and_end_when_it_is_killed(tmp_pat
         assert (training.attempt.result, command.attempt.result) == (None, None)
 
 
-# ------------------------------------------------------------------------------------------------ the plain way
+# ------------------------------------------------------------------------------------------------ without preloading
 
 
 @pytest.mark.parametrize(
-    ("package", "told"),
+    ("package", "message"),
     [("import no_such_module", "no_such_module"), ("raise ValueError('not now')", "not now")],
 )
-def test_a_study_that_cannot_be_loaded_is_told_once_and_each_job_starts_its_own_python(
-    tmp_path: Path, package: str, told: str
+def test_a_study_that_cannot_be_imported_is_reported_once_and_each_job_starts_its_own_python(
+    tmp_path: Path, package: str, message: str
 ) -> None:
     made = Agent(folder=tmp_path, study="broken")
     (tmp_path / "repository" / "studies" / "broken").mkdir(parents=True)
@@ -420,26 +420,26 @@ def test_a_study_that_cannot_be_loaded_is_told_once_and_each_job_starts_its_own_
     try:
         made.begin()
         for _ in range(2):
-            assert made.command("true").run().told()[0] is Cause.COMPLETED
+            assert made.command("true").run().result()[0] is Cause.COMPLETED
         log = (tmp_path / "agent.log").read_text()
-        assert (log.count("nothing is preloaded"), told in log) == (1, True)
+        assert (log.count("nothing is preloaded"), message in log) == (1, True)
     finally:
         made.kill()
         made.process.communicate()
 
 
-def test_an_experiment_of_other_code_starts_its_own_python(agent: Agent, tmp_path: Path) -> None:
-    """Such as a copy of the code that was made when it was submitted."""
+def test_an_experiment_with_other_code_starts_its_own_python(agent: Agent, tmp_path: Path) -> None:
+    """For example with a copy of the code that was made when it was submitted."""
     other = Agent(folder=tmp_path)
     try:
         other.begin()
         job = agent.job(epochs=1)
         job.agent = other
         other.process, theirs = agent.process, other.process
-        other.said = agent.said
+        other.lines = agent.lines
         job.run()
         assert "does not accept this attempt; starting a new one" in job.log
-        assert job.told()[0] is Cause.COMPLETED
+        assert job.result()[0] is Cause.COMPLETED
     finally:
         theirs.kill()
         theirs.communicate()

@@ -26,7 +26,8 @@ from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import logs, record
-from roundhouse.views import tables
+from roundhouse.views import status_json, tables
+from roundhouse.views.explanation import explain
 
 EXPERIMENT = Experiment("r", "e", "e", None, {"lr": 0.1}, command=("true",))
 SCHEDULER = {"kind": "local", "server": "here", "user": "me", "boot": "b"}
@@ -418,12 +419,12 @@ def test_whatever_a_field_holds_reading_deciding_and_telling_never_fail(
             inputs = plan.Inputs({"teacher": [{"path": "t", "sha256": "0"}]})
             action = plan.decide(rec, answer, inputs, plan.Clock(1e9, 180, 120), EXPERIMENT.config_hash())
             row = ExperimentStatus(EXPERIMENT, rec, action, inputs)
-            told = tables.as_dict(row)
+            told = status_json.as_dict(row)
             json.dumps(told)
-            record.write_status(directory, tables.status_of(row))
+            record.write_status(directory, status_json.file_content(row))
             tables.table([row])
             tables.summary("r", [row], 1)
-            tables.story(row)
+            explain(row)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -621,7 +622,7 @@ def row_of(directory: Path, state: plan.State) -> ExperimentStatus:
 
 
 def since(directory: Path, state: plan.State) -> float | None:
-    told: float | None = tables.as_dict(row_of(directory, state))["since"]
+    told: float | None = status_json.as_dict(row_of(directory, state))["since"]
     return told
 
 
@@ -662,9 +663,9 @@ def test_a_status_stays_as_it_is_while_nothing_happens(tmp_path: Path, claimed: 
     place = open_one(tmp_path)
     if claimed:
         write(place, record.CLAIM, {**CLAIM, "at": 1795254295.1234567})
-    record.write_status(tmp_path, tables.status_of(row_of(tmp_path, plan.State.IN_PROGRESS)))
+    record.write_status(tmp_path, status_json.file_content(row_of(tmp_path, plan.State.IN_PROGRESS)))
     before = (tmp_path / record.STATUS).stat()
-    record.write_status(tmp_path, tables.status_of(row_of(tmp_path, plan.State.IN_PROGRESS)))
+    record.write_status(tmp_path, status_json.file_content(row_of(tmp_path, plan.State.IN_PROGRESS)))
     assert (tmp_path / record.STATUS).stat().st_ino == before.st_ino
 
 
@@ -721,7 +722,7 @@ def at(place: Path, name: str, seconds: float) -> None:
 
 def test_the_story_of_each_attempt_has_its_times(tmp_path: Path) -> None:
     def told() -> list[str]:
-        lines = tables.story(row_of(tmp_path, plan.State.IN_PROGRESS)).splitlines()
+        lines = explain(row_of(tmp_path, plan.State.IN_PROGRESS)).splitlines()
         return [after.strip() for line, after in pairwise(lines) if line.startswith("  attempt")]
 
     hour = 3600
@@ -732,9 +733,9 @@ def test_the_story_of_each_attempt_has_its_times(tmp_path: Path) -> None:
     write(first, record.PROGRESS, PROGRESS)
     at(first, record.PROGRESS, 12 * hour)
     begun = "submitted 1970-01-01 10:00, started 1970-01-01 11:00"
-    assert told() == [f"{begun}, last sign of life 1970-01-01 12:00 UTC"]
+    assert told() == [f"{begun}, last heartbeat 1970-01-01 12:00 UTC"]
     write(first, record.RESULT, {"version": 1, "nonce": "n", "cause": "unknown", "at": 40 * hour})
-    assert told() == [f"{begun}, last sign of life 1970-01-01 12:00, closed 1970-01-02 16:00 UTC"]
+    assert told() == [f"{begun}, last heartbeat 1970-01-01 12:00, closed 1970-01-02 16:00 UTC"]
     assert record.open_attempt(tmp_path, 2, replace(OPENED, mark=Cause.RETRY))
     at(record.attempt_directory(tmp_path, 2), record.JOB, 41 * hour)
     record.void(tmp_path, 2, Cause.RETRY, "by the user")
@@ -753,7 +754,7 @@ def test_a_time_that_is_none_is_left_out(tmp_path: Path) -> None:
     place = open_one(tmp_path)
     write(place, record.CLAIM, {**CLAIM, "at": 1e300})
     write(place, record.RESULT, {**RESULT, "at": -1})
-    story = tables.story(row_of(tmp_path, plan.State.IN_PROGRESS))
+    story = explain(row_of(tmp_path, plan.State.IN_PROGRESS))
     assert "started on node" in story
     assert "ended: completed" in story
     assert "ran" not in story

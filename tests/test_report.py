@@ -131,7 +131,7 @@ def test_without_a_round_file_it_is_unknown_what_was_requested_and_plain_hours_a
 def test_a_running_experiment_has_its_own_pace() -> None:
     found = remaining_time([known("a", State.IN_PROGRESS, hours=(1.0,), done=10, planned=150, pace=36.0)])
     assert found.seconds == 140 * 36.0
-    assert found.basis == "at 1 running now, of 1 experiment ahead"
+    assert found.basis == "with 1 of 1 remaining experiment running"
 
 
 def test_one_that_has_not_begun_takes_the_median_of_its_group_and_data_set() -> None:
@@ -150,14 +150,14 @@ def test_without_its_data_set_the_whole_group_counts_and_without_that_it_is_repo
     found = remaining_time([done, running, known("n", config={"dataset": "cifar10"}), known("x", group="other")])
     assert found.seconds == 3 * 3600
     assert found.uncounted == 1
-    assert "1 experiment without a measured duration not counted" in found.basis
+    assert "without 1 experiment of unknown duration" in found.basis
 
 
 def test_where_nothing_runs_the_end_is_not_known() -> None:
     done = known("c", State.COMPLETED, hours=(3.0,))
     found = remaining_time([done, known("n")])
     assert found.seconds is None
-    assert found.basis == "nothing runs"
+    assert found.basis == "no experiment is running"
 
 
 def test_one_that_is_queued_does_not_run() -> None:
@@ -559,7 +559,7 @@ def test_a_round_in_which_nothing_has_started_has_a_report(tmp_path: Path) -> No
         page, problems = report.make_report("mixed", place, tmp_path / "elsewhere")
     assert page == tmp_path / "elsewhere" / "index.html"
     assert problems == []
-    assert "nothing runs" in page.read_text(encoding="utf-8")
+    assert "no experiment is running" in page.read_text(encoding="utf-8")
 
 
 def test_every_snapshot_survives_its_file(mixed: Reported) -> None:

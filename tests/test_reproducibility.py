@@ -1,4 +1,4 @@
-"""Randomness that follows from names, hashes that see every bit, options, and devices that are refused early."""
+"""Seeds derived from names, hashes that depend on every bit, options, and devices that are refused early."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roundhouse.errors import RoundhouseError
+from roundhouse.gpu_kernels import has_kernels
 from roundhouse.settings import Settings, split_config
 from roundhouse.training import Context, Stage, choose, read_options
-from roundhouse.training.precision import Precision, choose_device, choose_precision, has_kernels
+from roundhouse.training.precision import Precision, choose_device, choose_precision
 from roundhouse.training.reproducibility import (
     derive_seed,
     differences,
@@ -35,7 +36,7 @@ def context(stage: str = "train", epoch: int = 0, seed: int = 0) -> Context:
     return Context(Stage(stage, 9), epoch, seed, Precision("fp32", CPU))
 
 
-def test_a_derived_seed_is_the_same_for_ever() -> None:
+def test_a_derived_seed_never_changes() -> None:
     assert derive_seed(0, "order", "train", 5) == 7586911728352701861
 
 
@@ -45,7 +46,7 @@ def test_different_names_have_different_seeds(one: list[int | str], other: list[
     assert (derive_seed(*one) == derive_seed(*other)) == (one == other)
 
 
-def test_a_stream_depends_on_seed_stream_stage_and_epoch_and_on_nothing_else() -> None:
+def test_a_stream_depends_only_on_seed_stream_stage_and_epoch() -> None:
     def draw(place: Context, stream: str = "order") -> list[float]:
         return [*torch.rand(2, generator=place.generator(stream)).tolist(), *place.numpy_generator(stream).random(2)]
 
@@ -91,7 +92,7 @@ def changed(change: str) -> Any:
     "change",
     ["one bit", "the sign of a zero", "type", "shape", "name", "plain value", "plain type", "order of a list"],
 )
-def test_the_hash_of_a_state_sees(change: str) -> None:
+def test_the_hash_of_a_state_changes_with(change: str) -> None:
     assert hash_state(changed(change)) != hash_state(STATE)
 
 
@@ -106,7 +107,7 @@ def test_a_state_of_any_number_type_has_a_hash() -> None:
         hash_state({"value": torch.zeros((), dtype=dtype)})
 
 
-def test_a_snapshot_does_not_follow_later_training() -> None:
+def test_later_training_does_not_change_a_snapshot() -> None:
     state = {"weight": torch.zeros(2, requires_grad=True)}
     kept = snapshot(state)
     with torch.no_grad():
@@ -115,13 +116,13 @@ def test_a_snapshot_does_not_follow_later_training() -> None:
     assert not kept["weight"].requires_grad
 
 
-def test_the_environment_names_what_exactness_rests_on() -> None:
+def test_the_environment_contains_what_exactness_depends_on() -> None:
     facts = environment(CPU, "fp32")
     assert facts.items() >= exactness(CPU, "fp32").items()
     assert {"host", "python", "torch", "numpy", "device", "model", "threads", "precision"} <= facts.keys()
 
 
-def test_differences_are_told_in_words() -> None:
+def test_differences_are_reported_as_text() -> None:
     assert differences({"threads": 1, "torch": "2"}, {"threads": 2, "torch": "2"}) == ["threads 1 -> 2"]
     assert differences({}, {"cuda": "12.6"}) == ["cuda None -> 12.6"]
 
@@ -158,15 +159,15 @@ def test_a_gpu_without_kernels_is_refused_at_the_start(monkeypatch: pytest.Monke
         choose_device("auto")
 
 
-def test_a_gpu_with_kernels_is_taken_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_with_kernels_is_selected_automatically(monkeypatch: pytest.MonkeyPatch) -> None:
     a_gpu(monkeypatch, (9, 0))
     assert choose_device("auto").type == "cuda"
-    with pytest.raises(RoundhouseError, match="'cuda:1' was asked for, and PyTorch .* sees 1 GPUs"):
+    with pytest.raises(RoundhouseError, match="'cuda:1' was requested, but PyTorch .* finds 1 GPUs"):
         choose_device("cuda:1")
 
 
 @pytest.mark.parametrize("name", ["gpu", "mps", "cuda:x", ""])
-def test_a_device_that_cannot_be_used_is_a_clear_error(name: str) -> None:
+def test_a_device_that_cannot_be_used_is_an_error_that_names_the_choices(name: str) -> None:
     with pytest.raises(RoundhouseError, match="write auto, cpu, cuda or cuda:0"):
         choose_device(name)
 
@@ -174,14 +175,14 @@ def test_a_device_that_cannot_be_used_is_a_clear_error(name: str) -> None:
 @pytest.mark.parametrize(
     ("capability", "precision"), [((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")]
 )
-def test_precision_auto_takes_what_the_gpu_does_well(
+def test_precision_auto_depends_on_the_capability_of_the_gpu(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str
 ) -> None:
     a_gpu(monkeypatch, capability)
     assert choose_precision("auto", torch.device("cuda")).name == precision
 
 
-def test_precision_on_a_cpu_is_float32_unless_asked_otherwise() -> None:
+def test_precision_on_a_cpu_is_float32_by_default() -> None:
     assert choose_precision("auto", CPU).name == "fp32"
     assert choose_precision("bf16", CPU).name == "bf16"
     assert choose_precision("fp16", CPU).scaled
@@ -232,28 +233,28 @@ def test_a_list_in_a_config_becomes_a_tuple_of_the_right_type() -> None:
         ({"name": "a", "rates": [float("inf")]}, "config key 'rates' is inf; it must be finite"),
     ],
 )
-def test_a_mistake_in_a_config_is_answered(config: dict[str, Any], complaint: str) -> None:
+def test_a_mistake_in_a_config_is_reported(config: dict[str, Any], complaint: str) -> None:
     with pytest.raises(RoundhouseError) as error:
         read_options(Options, config)
     assert complaint in str(error.value)
 
 
-def test_a_name_that_resembles_nothing_is_answered_with_all_names() -> None:
+def test_an_error_for_a_name_without_a_similar_one_lists_all_names() -> None:
     with pytest.raises(RoundhouseError, match="unknown colour 'zzz': known are blue, red"):
         choose("colour", "zzz", ["red", "blue"])
 
 
-def test_a_config_is_split_into_the_loops_keys_and_the_studys() -> None:
+def test_a_config_is_split_into_the_keys_of_the_loop_and_of_the_study() -> None:
     settings, rest = split_config({"seed": 4, "time_limit": 60, "lr": 0.1, "max_epoch": 3}, deadline=5.0)
     assert settings == Settings(seed=4, time_limit=60.0, deadline=5.0)
     assert rest == {"lr": 0.1, "max_epoch": 3}
 
 
-def test_the_deadline_is_no_key_of_a_config() -> None:
+def test_the_deadline_is_not_a_key_of_a_config() -> None:
     assert split_config({"deadline": 5.0})[1] == {"deadline": 5.0}
 
 
-def test_what_a_sweep_adds_to_tell_experiments_apart_is_not_put_to_the_study() -> None:
+def test_keys_that_a_sweep_adds_to_distinguish_experiments_are_not_passed_to_the_study() -> None:
     assert split_config({"draw": 3, "focus": "depth", "lr": 0.1})[1] == {"lr": 0.1}
 
 

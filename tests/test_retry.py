@@ -25,7 +25,8 @@ from roundhouse.model.experiment import Experiment, Resources
 from roundhouse.model.retry import Growth, RetryPolicy, exhausted, next_resources, policy_of, request
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import record
-from roundhouse.views import resource_format, tables
+from roundhouse.views import resource_format
+from roundhouse.views.explanation import explain
 
 SAID = Resources(ncpus=2, mem_mb=8192, walltime_s=3600)
 DEFAULT = RetryPolicy()
@@ -166,7 +167,7 @@ def test_pbs_is_not_asked_for_what_it_cannot_do() -> None:
     failed = ended(Cause.NODE, scheduler=PBS)
     assert following(failed).exclude == ()
     assert resource_format.remarks(SAID, [failed], DEFAULT) == [
-        "node1 failed, and it does not keep away from there: its scheduler cannot be told to"
+        "node1 failed, but is not excluded: its scheduler does not support it"
     ]
 
 
@@ -301,7 +302,7 @@ def test_what_a_job_asks_for_is_in_its_record(tmp_path: Path) -> None:
 def test_nonsense_in_the_record_stops_nobody(resources: dict[str, Any]) -> None:
     attempt = replace(MEMORY, opened=replace(MEMORY.opened, resources=resources))
     assert following(attempt).mem_mb in (8192, 16384)
-    assert isinstance(resource_format.changed(resources), str)
+    assert isinstance(resource_format.changes(resources), str)
 
 
 # ----------------------------------------------------------------------------------------------------- in words
@@ -312,7 +313,7 @@ def story(*attempts: Attempt, policy: RetryPolicy = DEFAULT, said: Resources = S
     rec = Record(Path("/nowhere"), numbered, next_number=len(attempts) + 1)
     action = plan.decide(rec, plan.Unknown(), plan.Inputs({}), plan.Clock(0, 0, 0), "hash", retry=policy)
     row = ExperimentStatus(Experiment("r", "e", "e", None, {}, said), rec, action, plan.Inputs({}), retry=policy)
-    return tables.story(row).splitlines()
+    return explain(row).splitlines()
 
 
 def notes(*attempts: Attempt, policy: RetryPolicy = DEFAULT, said: Resources = SAID) -> Sequence[str]:
@@ -320,10 +321,10 @@ def notes(*attempts: Attempt, policy: RetryPolicy = DEFAULT, said: Resources = S
     return [line.removeprefix("  note      ") for line in lines if line.startswith("  note")]
 
 
-def test_why_tells_the_policy() -> None:
+def test_why_shows_the_policy() -> None:
     assert (
         "  retries   error 2, memory 2 (memory x 2 each), walltime 2 (without a new epoch, time x 2 each), unknown 2, "
-        "unclaimed 2, refused 2; in a row without a new epoch: preempted 20, node 20 (kept away from), deleted 20, "
+        "unclaimed 2, refused 2; in a row without a new epoch: preempted 20, node 20 (excluded), deleted 20, "
         "input 20"
     ) in story()
     policy = replace(DEFAULT, memory=Growth(1.5, 128 * 1024), walltime=Growth(1.0), exclude=False, accumulate=True)
@@ -333,31 +334,31 @@ def test_why_tells_the_policy() -> None:
     assert "node 20," in told
 
 
-def test_why_tells_what_each_attempt_asked_for_if_it_is_not_what_the_round_file_says() -> None:
+def test_why_shows_what_an_attempt_requested_if_it_differs_from_the_round_file() -> None:
     grown = replace(SAID, mem_mb=16384, walltime_s=14400, exclude=("node17",))
     lines = [line for line in story(MEMORY, ended(Cause.PREEMPTED, got=grown)) if line.startswith("  attempt")]
-    assert "asked for" not in lines[0]
-    assert "; asked for 16 GB, 4:00:00; keeps away from node17; started on" in lines[1]
+    assert "requested" not in lines[0]
+    assert "; requested 16 GB, 4:00:00; excludes node17; started on" in lines[1]
     cut = ended(Cause.PREEMPTED, got=replace(SAID, accumulate=4))
     assert "; computes a batch in 4 times as many parts; started on" in "\n".join(story(cut))
 
 
-def test_why_tells_what_the_next_attempt_asks_for() -> None:
-    assert story()[-1] == "  next      asks for 2 cores, 8 GB, 1:00:00, as the round file says"
-    assert story(MEMORY, NODE)[-1] == "  next      asks for 2 cores, 16 GB, 1:00:00; keeps away from node1"
+def test_why_shows_what_the_next_attempt_requests() -> None:
+    assert story()[-1] == "  next      requests 2 cores, 8 GB, 1:00:00, as in the round file"
+    assert story(MEMORY, NODE)[-1] == "  next      requests 2 cores, 16 GB, 1:00:00; excludes node1"
     assert not any(line.startswith("  next") for line in story(ERROR, ERROR)), "there is none"
 
 
-def test_why_tells_what_cannot_be_helped_by_asking_for_more() -> None:
+def test_why_explains_where_requesting_more_cannot_help() -> None:
     assert notes(MEMORY) == []
     assert notes(MEMORY, said=replace(SAID, mem_mb=None)) == [
-        "memory ran out, and the round file asks for no mem: there is nothing to multiply"
+        "memory ran out, but the round file requests no `mem` that could be multiplied"
     ]
     small = replace(DEFAULT, memory=Growth(2, 9216), walltime=Growth(2, 5400))
-    assert notes(MEMORY, policy=small) == ["it asks for no more memory than 9 GB, the most that `retry` allows"]
-    assert notes(STUCK, policy=small) == ["it asks for no more time than 1:30:00, the most that `retry` allows"]
-    assert notes(NODE, REFUSED) == ["node1 failed, and it does not keep away from there: a job was refused since"]
-    (told,) = notes(GPU_MEMORY)
-    assert told.startswith("the GPU's memory ran out, and more memory for the job would not help")
-    assert notes(GPU_MEMORY, GPU_MEMORY) == [told], "when it has failed, too"
+    assert notes(MEMORY, policy=small) == ["memory is not increased beyond 9 GB, the limit of `retry`"]
+    assert notes(STUCK, policy=small) == ["walltime is not increased beyond 1:30:00, the limit of `retry`"]
+    assert notes(NODE, REFUSED) == ["node1 failed, but is not excluded: a job was refused since"]
+    (note,) = notes(GPU_MEMORY)
+    assert note.startswith("GPU memory ran out, which more memory for the job cannot prevent")
+    assert notes(GPU_MEMORY, GPU_MEMORY) == [note], "when it has failed, too"
     assert notes(GPU_MEMORY, policy=replace(DEFAULT, accumulate=True)) == []

@@ -120,7 +120,7 @@ def test_a_node_that_failed_is_kept_away_from_unless_there_is_no_other(
         slurm_cluster.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"])
     slurm.give_up("a")
     assert slurm.causes("a") == ["node"]
-    assert f"keeps away from {node}" in why(slurm)
+    assert f"excludes {node}" in why(slurm)
     slurm.call()
     assert slurm.causes("a") == ["node", "refused"], "there is no other node"
     assert f"{node} failed, and it does not keep away from there: a job was refused since" in why(slurm)

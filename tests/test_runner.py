@@ -1,4 +1,4 @@
-"""runner.py as a person calls it: what it prints, what it refuses, and its exit codes."""
+"""runner.py as a user calls it: what it prints, what it refuses, and its exit codes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rounds_for_tests import REPOSITORY, Rounds, snapshot
 import runner
 from roundhouse.store import record
 
-DONE, USAGE, WORK_REMAINS, FAILED, TROUBLE = 0, 2, 3, 4, 5
+DONE, USAGE, WORK_REMAINS, FAILED, SYSTEM_ERROR = 0, 2, 3, 4, 5
 KEYS = [
     "path", "state", "since", "goes_on", "attempt", "job_id", "job_state", "epoch", "epochs", "metric", "best",
     "metric_name", "cause", "reason", "code",
@@ -53,7 +53,7 @@ def write_two(rounds: Rounds) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         ("round: r\nexperiments: {e: {path: e, command: x}", "is not YAML"),
         ("- a list", "r.yaml:1: must be a mapping"),
@@ -72,27 +72,35 @@ def write_two(rounds: Rounds) -> None:
         ("round: r\nexperiments:\n  e: {path: e, command: x, resources: {walltime: soon}}", "is no walltime"),
     ],
 )  # fmt: skip
-def test_a_mistake_in_a_round_file_is_told_with_its_place(rounds: Rounds, call: Call, content: str, told: str) -> None:
+def test_an_error_in_a_round_file_is_reported_with_its_place(
+    rounds: Rounds, call: Call, content: str, expected: str
+) -> None:
     rounds.write(content)
     code, out, err = call()
     assert code == USAGE
     assert err.startswith("runner.py: ")
     assert "r.yaml" in err
-    assert told in err
+    assert expected in err
     assert out == ""
     assert not rounds.experiments.exists()
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
-        (["--limit", "-1"], "--limit -1 makes no sense: give a number from 0 on"),
-        (["--watch", "0"], "--watch 0.0 makes no sense: give a number from 1 on"),
-        (["--watch", "nan"], "--watch nan makes no sense"),
-        (["--watch", "inf"], "--watch inf makes no sense: give a number below 10,000,000"),
-        (["--jobs-per-gpu", "0"], "--jobs-per-gpu 0 makes no sense"),
-        (["--json"], "--json goes with --status"),
-        (["--status", "--watch"], "--watch goes with passes, and --status makes none"),
+        (["--limit", "-1"], "--limit must be >= 0 (got -1)"),
+        (["--watch", "0"], "--watch must be >= 1 (got 0)"),
+        (["--watch", "nan"], "--watch must be >= 1 (got nan)"),
+        (["--watch", "inf"], "--watch must be < 10,000,000 (got inf)"),
+        (["--jobs-per-gpu", "0"], "--jobs-per-gpu must be >= 1 (got 0)"),
+        (["--json"], "--json is only valid with --status"),
+        (["--status", "--watch"], "--watch is only valid with a pass or --retry (got --status)"),
+        (["--dry-run", "--json"], "--json is only valid with --status (got --dry-run)"),
+        (["--force"], "--force is only valid with --archive"),
+        (["--archive", "--only", "s"], "--only is only valid with a pass, --dry-run, --status, --cancel or --retry"),
+        (["--cancel", "--limit", "1"], "--limit is only valid with a pass, --dry-run or --retry (got --cancel)"),
+        (["--status", "--code", "current"], "--code is only valid with a pass, --dry-run or --retry (got --status)"),
+        (["--code", "current"], "has no `snapshot: true`"),
         (["--only", "x/*"], "--only 'x/*' matches no experiment of round r"),
         (["--only", "S"], "did you mean 's'?"),
         (["--why", "t/2"], "has no experiment 't/2'; did you mean 't/"),
@@ -100,34 +108,34 @@ def test_a_mistake_in_a_round_file_is_told_with_its_place(rounds: Rounds, call: 
         (["--site", "example_slrm"], "no site 'example_slrm'"),
     ],
 )
-def test_a_mistake_in_the_options_is_told(rounds: Rounds, call: Call, options: list[str], told: str) -> None:
+def test_an_error_in_the_options_is_reported(rounds: Rounds, call: Call, options: list[str], expected: str) -> None:
     write_two(rounds)
     code, out, err = call(*options)
     assert code == USAGE
-    assert told in err
+    assert expected in err
     assert out == ""
 
 
 @pytest.mark.parametrize("options", [["--status", "--dry-run"], ["--limit", "many"], ["--frobnicate"]])
-def test_options_that_do_not_exist_or_do_not_fit_are_named(rounds: Rounds, call: Call, options: list[str]) -> None:
+def test_unknown_options_and_wrong_combinations_are_named(rounds: Rounds, call: Call, options: list[str]) -> None:
     write_two(rounds)
     code, out, err = call(*options)
     assert (code, out) == (USAGE, "")
     assert all(option in err.splitlines()[-1] for option in options)
 
 
-def test_an_unknown_round_is_told_with_the_nearest(rounds: Rounds, call: Call) -> None:
+def test_an_unknown_round_is_reported_with_the_nearest_name(rounds: Rounds, call: Call) -> None:
     rounds.write({"e": {"path": "e", "command": "true"}}, "charlie")
     code, _, err = call(name="charly")
     assert (code, "did you mean 'charlie'?" in err) == (USAGE, True)
-    assert "say which round" in call(name=None)[2]
+    assert "--round NAME is required" in call(name=None)[2]
     assert "no round '../charlie'" in call(name="../charlie")[2]
     code, _, err = call("--rounds", str(rounds.folder / "nowhere"))
     assert (code, "there is no round file" in err) == (USAGE, True)
 
 
 @pytest.mark.parametrize(("scheduler", "command"), [("pbs", "qsub"), ("slurm", "sbatch")])
-def test_a_scheduler_that_is_not_here_is_told(
+def test_a_missing_scheduler_is_reported(
     rounds: Rounds, call: Call, monkeypatch: pytest.MonkeyPatch, scheduler: str, command: str
 ) -> None:
     write_two(rounds)
@@ -139,33 +147,33 @@ def test_a_scheduler_that_is_not_here_is_told(
     assert not rounds.experiments.exists()
 
 
-def test_what_stands_in_the_way_of_the_experiments_folder_is_told(rounds: Rounds, call: Call) -> None:
+def test_a_file_in_place_of_the_experiments_folder_is_reported(rounds: Rounds, call: Call) -> None:
     write_two(rounds)
     rounds.experiments.write_text("a file")
     for options in ((), ("--status",), ("--dry-run",), ("--cancel",), ("--retry",), ("--why", "s")):
         code, _, err = call(*options)
-        assert code == TROUBLE
+        assert code == SYSTEM_ERROR
         assert str(rounds.experiments) in err
         assert len(err.splitlines()) == 1
 
 
-# ------------------------------------------------------------------------------------------------------- what is told
+# ------------------------------------------------------------------------------------------------------- output
 
 
-def test_the_status_is_told_for_scripts_with_the_documented_keys(rounds: Rounds, call: Call) -> None:
+def test_the_status_as_json_has_the_documented_keys(rounds: Rounds, call: Call) -> None:
     write_two(rounds)
     assert call("--only", "t/0")[0] == DONE
     code, out, err = call("--status", "--json")
     assert (code, err) == (DONE, "")
-    told = json.loads(out)
-    assert [list(row) for row in told] == [KEYS] * 3
-    assert [(row["path"], row["state"], row["attempt"], row["cause"]) for row in told] == [
+    statuses = json.loads(out)
+    assert [list(one) for one in statuses] == [KEYS] * 3
+    assert [(row["path"], row["state"], row["attempt"], row["cause"]) for row in statuses] == [
         ("t/0", "completed", 1, "completed"),
         ("t/1", "pending", None, None),
         ("s", "pending", None, None),
     ]
-    assert told[2]["reason"] == "waits for t/1, which is pending"
-    assert told[0]["job_id"].startswith("rh")
+    assert statuses[2]["reason"] == "waits for t/1, which is pending"
+    assert statuses[0]["job_id"].startswith("rh")
     code, out, _ = call("--status", "--json", "--only", "t/*")
     assert [row["path"] for row in json.loads(out)] == ["t/0", "t/1"]
 
@@ -174,7 +182,9 @@ def test_the_status_is_told_for_scripts_with_the_documented_keys(rounds: Rounds,
     "options", [("--status",), ("--status", "--json"), ("--dry-run",), ("--why", "s"), ("--schema",)]
 )
 @pytest.mark.parametrize("begun", [False, True])
-def test_what_only_tells_changes_nothing(rounds: Rounds, call: Call, options: tuple[str, ...], begun: bool) -> None:
+def test_options_that_only_print_change_nothing(
+    rounds: Rounds, call: Call, options: tuple[str, ...], begun: bool
+) -> None:
     write_two(rounds)
     if begun:
         call("--limit", "1")
@@ -183,7 +193,7 @@ def test_what_only_tells_changes_nothing(rounds: Rounds, call: Call, options: tu
     assert snapshot(rounds.folder) == before
 
 
-def test_a_dry_run_tells_what_would_happen_and_shows_the_scripts(rounds: Rounds, call: Call) -> None:
+def test_a_dry_run_prints_what_would_happen_and_writes_the_scripts(rounds: Rounds, call: Call) -> None:
     write_two(rounds)
     code, out, _ = call("--dry-run")
     assert code == DONE
@@ -198,34 +208,32 @@ def test_a_dry_run_tells_what_would_happen_and_shows_the_scripts(rounds: Rounds,
     assert not list(rounds.experiments.rglob("attempts"))
 
 
-def test_a_dry_run_on_a_full_machine_counts_what_would_follow(rounds: Rounds, call: Call) -> None:
+def test_a_dry_run_on_a_full_machine_counts_later_jobs(rounds: Rounds, call: Call) -> None:
     rounds.write({"e": {"path": "e/{n}", "grid": {"n": list(range(5))}, "command": "true", "resources": {"ngpus": 1}}})
     lines = call("--dry-run")[1].splitlines()
     assert sum(line.endswith("waits for a slot of this machine") for line in lines) == 3
-    told = "2 single jobs would be submitted through local (site default)"
-    assert lines[-1].startswith(f"{told}, and 3 more would follow as slots come free. Scripts: ")
-    assert f"{told}, and 1 more would" in call("--dry-run", "--limit", "3")[1]
-    assert f"{told}. Scripts" in call("--dry-run", "--limit", "2")[1]
+    jobs = "2 single jobs would be submitted through local (site default)"
+    assert lines[-1].startswith(f"{jobs}, and 3 more would follow as slots come free. Scripts: ")
+    assert f"{jobs}, and 1 more would" in call("--dry-run", "--limit", "3")[1]
+    assert f"{jobs}. Scripts" in call("--dry-run", "--limit", "2")[1]
 
 
-def test_the_story_of_an_experiment_is_told_by_its_path_or_its_directory(
+def test_why_takes_the_path_of_an_experiment_or_of_its_directory(
     rounds: Rounds, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_two(rounds)
     assert call("--only", "t/0")[0] == DONE
     code, out, _ = call("--why", "t/0")
     assert code == DONE
-    for part in ("r/t/0", "state     completed", "seed=0", "attempt 1", "log of attempt 1"):
+    for part in ("r/t/0", "state     completed", "seed=0", "attempt 1", "end of the log of attempt 1:"):
         assert part in out
     assert call("--why", str(rounds.directory("t/0")))[1] == out
     monkeypatch.chdir(rounds.directory("t"))
     assert call("--why", "0/")[1] == out
-    assert "waits for t/0, t/1" in call("--why", "s")[1]
-    assert call()[0] == DONE
-    assert "waited for t/0, t/1" in call("--why", "s")[1]
+    assert "depends on t/0, t/1" in call("--why", "s")[1]
 
 
-def test_the_schema_is_a_json_schema_that_is_strict_and_whole(call: Call) -> None:
+def test_the_schema_is_a_complete_and_strict_json_schema(call: Call) -> None:
     code, out, _ = call("--schema", name=None)
     assert code == DONE
     schema = json.loads(out)
@@ -238,7 +246,7 @@ def test_the_schema_is_a_json_schema_that_is_strict_and_whole(call: Call) -> Non
     assert all(part["additionalProperties"] is False for part in schema["$defs"].values())
 
 
-def test_an_empty_pass_over_completed_experiments_says_so(rounds: Rounds, call: Call) -> None:
+def test_a_pass_over_completed_experiments_says_so(rounds: Rounds, call: Call) -> None:
     write_two(rounds)
     assert call()[0] == DONE
     code, out, err = call()
@@ -252,7 +260,7 @@ def test_an_empty_pass_over_completed_experiments_says_so(rounds: Rounds, call: 
 # --------------------------------------------------------------------------------------------------------- exit codes
 
 
-def test_the_exit_code_tells_how_the_round_stands(rounds: Rounds, call: Call) -> None:
+def test_the_exit_code_follows_the_states_of_the_round(rounds: Rounds, call: Call) -> None:
     rounds.write({
         "good": {"path": "good", "command": "true"},
         "bad": {"path": "bad", "command": "false"},
@@ -269,21 +277,21 @@ def test_the_exit_code_tells_how_the_round_stands(rounds: Rounds, call: Call) ->
     assert rounds.states() == {"good": "completed", "bad": "failed", "waits": "cancelled"}
 
 
-def test_a_record_that_cannot_be_read_is_trouble(rounds: Rounds, call: Call) -> None:
+def test_an_unreadable_record_is_a_system_error(rounds: Rounds, call: Call) -> None:
     write_two(rounds)
     rounds.directory("t/0").mkdir(parents=True)
     (rounds.directory("t/0") / record.HISTORY).symlink_to(record.HISTORY)
     for options in (("--only", "t/0"), ("--status",), ("--dry-run",)):
         code, _, err = call(*options)
-        assert code == TROUBLE
+        assert code == SYSTEM_ERROR
         assert err.count("\n") == 1
         assert "history.json cannot be read: Too many levels of symbolic links" in err
     code, out, _ = call()
-    assert code == TROUBLE
+    assert code == SYSTEM_ERROR
     assert ["t/1", "completed"] in [line.split()[:2] for line in out.splitlines()]
 
 
-def test_a_reader_that_goes_away_is_no_reason_for_a_traceback(rounds: Rounds) -> None:
+def test_a_closed_output_pipe_causes_no_traceback(rounds: Rounds) -> None:
     rounds.write({"e": {"path": "{seed}", "grid": {"seed": list(range(3000))}, "command": "true"}})
     words = rounds.argv("--round", "r", "--status", "--json")
     with subprocess.Popen(words, env=rounds.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -292,7 +300,7 @@ def test_a_reader_that_goes_away_is_no_reason_for_a_traceback(rounds: Rounds) ->
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == ""
-        assert process.wait(30) == TROUBLE
+        assert process.wait(30) == SYSTEM_ERROR
 
 
 # --------------------------------------------------------------------------------------------------- weak login nodes
@@ -311,19 +319,19 @@ def modules_after(*options: str, env: dict[str, str] | None = None) -> set[str]:
     return set(done.stdout.rpartition("MODULES")[2].split())
 
 
-def test_help_is_told_without_loading_much() -> None:
+def test_help_loads_few_modules() -> None:
     loaded = modules_after("--help")
-    assert not {"torch", "pydantic", "rich", "yaml", "jinja2", "numpy", "roundhouse.cli.commands"} & loaded
+    assert not {"torch", "pydantic", "rich", "yaml", "jinja2", "numpy", "roundhouse.cli.run"} & loaded
 
 
-def test_help_tells_every_option_and_exit_code() -> None:
+def test_help_lists_every_option_and_exit_code() -> None:
     done = subprocess.run(
         [sys.executable, "runner.py", "--help"], check=True, cwd=REPOSITORY, capture_output=True, text=True
     )
     words = "round dry-run status watch only limit retry cancel why json scheduler site jobs-per-gpu experiments rounds"
     for word in words.split():
         assert f"--{word} " in done.stdout or f"--{word}\n" in done.stdout
-    for code in (DONE, USAGE, WORK_REMAINS, FAILED, TROUBLE, 130):
+    for code in (DONE, USAGE, WORK_REMAINS, FAILED, SYSTEM_ERROR, 130):
         assert f"\n  {code}  " in done.stdout
 
 
@@ -332,5 +340,5 @@ def test_no_call_loads_torch(rounds: Rounds, options: tuple[str, ...]) -> None:
     write_two(rounds)
     words = rounds.argv("--round", "r", *options)[2:]
     loaded = modules_after(*words, env={**os.environ, **rounds.env})
-    assert "roundhouse.cli.commands" in loaded
+    assert "roundhouse.cli.main" in loaded
     assert not {"torch", "numpy", "sklearn", "matplotlib"} & loaded

@@ -17,8 +17,13 @@ import pytest
 from cluster import SlurmCluster
 from rounds_for_tests import REPOSITORY, fake_command, small_disk, snapshot
 
-from roundhouse.doctor import checks as look
+from roundhouse.doctor import filesystem
 from roundhouse.doctor import gpu_support as gpus
+from roundhouse.doctor.account import Account, Finding
+from roundhouse.doctor.cluster import check_partition, check_pbs_queue
+from roundhouse.doctor.environment import check_packages
+from roundhouse.doctor.gpus import check_driver, check_models
+from roundhouse.gpu_kernels import has_kernels
 from roundhouse.schedulers.base import Output, Run
 
 NEW = gpus.Build("2.15.0", "13.2", ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120"))
@@ -68,12 +73,12 @@ def lines(done: subprocess.CompletedProcess[str], what: str) -> list[str]:
 def test_help_names_options_and_exit_codes(repository: Path) -> None:
     done = run_setup(repository, "--help")
     assert done.returncode == 0
-    for text in ("--check", "--site NAME", "--data NAME", "\n  0  ", "\n  1  ", "\n  2  "):
-        assert text in done.stdout
+    for reported in ("--check", "--site NAME", "--data NAME", "\n  0  ", "\n  1  ", "\n  2  "):
+        assert reported in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "reported"),
     [
         (["--chek"], "unknown option --chek"),
         (["here"], "unknown option here"),
@@ -82,10 +87,10 @@ def test_help_names_options_and_exit_codes(repository: Path) -> None:
         (["--check", "--site", ""], "--site needs a name"),
     ],
 )
-def test_wrong_options_are_refused(repository: Path, options: list[str], message: str) -> None:
+def test_wrong_options_are_refused(repository: Path, options: list[str], reported: str) -> None:
     done = run_setup(repository, *options)
     assert done.returncode == 2
-    assert message in done.stderr
+    assert reported in done.stderr
     assert done.stdout == ""
 
 
@@ -95,10 +100,10 @@ def test_a_good_account_is_reported_line_by_line_and_nothing_is_changed(reposito
     assert (done.returncode, done.stderr) == (0, "")
     assert {line.split()[0] for line in done.stdout.splitlines()} <= {"ok", "warning"}
     assert lines(done, "site")[0].startswith("ok here, for ")
-    assert lines(done, "scheduler") == ["warning none here: rounds run on this machine itself"]
-    assert lines(done, "experiments") == ["ok can be written; a file is created by one alone, through hard links"]
-    assert lines(done, "locks") == ["ok a lock in experiments/ keeps another process of this host out"]
-    assert lines(done, "rounds") == ["ok all experiments can start in quickstart: their data sets are there"]
+    assert lines(done, "scheduler") == ["warning none found: rounds run on the local machine"]
+    assert lines(done, "experiments") == ["ok can be written; files are created exclusively, by hard links"]
+    assert lines(done, "locks") == ["ok a lock in experiments/ excludes other processes of this host"]
+    assert lines(done, "rounds") == ["ok all experiments can start in quickstart; their data sets were found"]
     assert lines(done, "packages")[0].startswith("ok ")
     assert (snapshot(repository), sorted(map(str, repository.rglob("*")))) == before
 
@@ -110,14 +115,14 @@ def test_pytorch_is_reported_but_not_loaded() -> None:
     assert " PyTorch: 2" in done.stdout
 
 
-def test_without_an_environment_the_checks_run_that_need_no_package(repository: Path, tmp_path: Path) -> None:
+def test_without_an_environment_only_checks_without_packages_run(repository: Path, tmp_path: Path) -> None:
     path = fake_command(tmp_path, "python3", f'exec {sys.executable} -SE "$@"')
     done = run_setup(repository, "--check", own=False, path=path)
     assert (done.returncode, done.stderr) == (1, "")
     assert lines(done, "environment")[0].startswith(f"missing there is no {repository}/.venv: run toolbox/setup.sh")
     assert "torch is not installed" in lines(done, "packages")[0]
     assert lines(done, "experiments")[0].startswith("ok ")
-    assert lines(done, "site")[0].startswith("warning cannot be looked at before the packages are there")
+    assert lines(done, "site")[0].startswith("warning not checked, since packages are missing")
     assert not (repository / ".venv").exists()
 
 
@@ -143,7 +148,7 @@ def test_a_missing_environment_is_created_and_an_existing_one_is_left(repository
     assert (tmp_path / "made").read_text() == "install\n"
 
 
-def test_an_environment_that_cannot_be_created_is_reported(repository: Path, tmp_path: Path) -> None:
+def test_an_environment_that_cannot_be_made_is_reported(repository: Path, tmp_path: Path) -> None:
     done = run_setup(repository, own=False, path=fake_command(tmp_path, "make", "echo no network >&2; exit 2"))
     assert done.returncode == 2
     assert done.stderr.endswith("make install failed: see above, fix it, and call this again\n")
@@ -153,8 +158,8 @@ def test_a_folder_that_cannot_be_written_is_reported(repository: Path) -> None:
     with read_only(repository / "experiments"):
         done = run_setup(repository, "--check")
     assert done.returncode == 1
-    (line,) = lines(done, "experiments")
-    assert line.startswith(f"missing {repository}/experiments cannot be written: ")
+    (reported,) = lines(done, "experiments")
+    assert reported.startswith(f"missing {repository}/experiments cannot be written: ")
 
 
 @contextmanager
@@ -172,16 +177,16 @@ def read_only(folder: Path) -> Iterator[None]:
         yield
 
 
-def test_a_missing_folder_is_reported_and_not_created(repository: Path) -> None:
+def test_a_folder_that_is_not_there_is_reported_and_not_made(repository: Path) -> None:
     (repository / "experiments").rmdir()
     done = run_setup(repository, "--check")
     assert done.returncode == 1
-    assert lines(done, "experiments")[0].startswith(f"missing {repository}/experiments is not there")
+    assert lines(done, "experiments")[0].startswith(f"missing {repository}/experiments does not exist")
     (repository / "experiments").symlink_to("/nowhere")
-    assert "leads nowhere" in lines(run_setup(repository, "--check"), "experiments")[0]
+    assert "is a link to nothing" in lines(run_setup(repository, "--check"), "experiments")[0]
 
 
-def test_a_site_may_be_named_and_a_missing_one_is_reported_once(repository: Path) -> None:
+def test_a_site_may_be_named_and_one_that_is_not_there_is_reported_once(repository: Path) -> None:
     (repository / "sites/other.yaml").write_text("scheduler: local\npython: /nowhere/python\n")
     done = run_setup(repository, "--check", "--site", "other")
     assert done.returncode == 0
@@ -204,16 +209,16 @@ def test_a_data_set_that_a_round_needs_is_named_with_the_rounds_that_need_it(rep
         shutil.copy(REPOSITORY / f"rounds/{name}.yaml", repository / "rounds")
     done = run_setup(repository, "--check")
     assert done.returncode == 0, "other rounds can run"
-    found = lines(done, "rounds")
-    assert found[0].startswith("ok all experiments can start in quickstart")
-    (svhn,) = [line for line in found if "'svhn'" in line]
+    reported = lines(done, "rounds")
+    assert reported[0].startswith("ok all experiments can start in quickstart")
+    (svhn,) = [line for line in reported if "'svhn'" in line]
     assert svhn.startswith("warning in charlie, control: ") and "toolbox/setup.sh --data svhn" in svhn
 
 
 def test_a_round_file_with_a_mistake_is_reported(repository: Path) -> None:
     (repository / "rounds/wrong.yaml").write_text("round: other\n")
-    (line,) = [line for line in lines(run_setup(repository, "--check"), "rounds") if "in wrong: " in line]
-    assert line.startswith("warning ")
+    (reported,) = [line for line in lines(run_setup(repository, "--check"), "rounds") if "in wrong: " in line]
+    assert reported.startswith("warning ")
 
 
 # ---------------------------------------------------------------------------------------------- schedulers
@@ -229,7 +234,7 @@ def test_a_cluster_that_answers_and_its_partition_are_reported(repository: Path,
     name = slurm_cluster.folder.name
     assert lines(done, "scheduler")[0].startswith(f"ok slurm on {name} answers; you have ")
     assert lines(done, "queue") == ["ok partition main is up"]
-    assert lines(done, "GPUs") == ["warning main offers none, as sinfo tells it: a job that asks for one is refused"]
+    assert lines(done, "GPUs") == ["warning sinfo lists none for main: a job that requests one is refused"]
 
     site.write_text('hosts: ["*"]\nqueue: mian\n')
     done = run_setup(repository, "--check", **env)
@@ -265,7 +270,7 @@ def test_a_cluster_that_does_not_answer_is_reported(
     assert lines(done, "scheduler")[0].startswith("missing slurm does not answer: ")
 
 
-def test_a_scheduler_of_the_site_that_is_not_installed_is_reported(repository: Path, tmp_path: Path) -> None:
+def test_a_scheduler_that_the_site_names_and_is_not_here_is_reported(repository: Path, tmp_path: Path) -> None:
     (repository / "sites/here.yaml").write_text('hosts: ["*"]\nscheduler: pbs\n')
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -273,7 +278,7 @@ def test_a_scheduler_of_the_site_that_is_not_installed_is_reported(repository: P
         (tools / name).symlink_to(str(shutil.which(name)))
     done = run_setup(repository, "--check", path=str(tools))
     assert done.returncode == 1
-    assert lines(done, "scheduler")[0].startswith("missing no pbs here: there is no command 'qsub'")
+    assert lines(done, "scheduler")[0].startswith("missing no pbs on this host: there is no command 'qsub'")
 
 
 def slurm_that_prints(folder: Path, sinfo: str) -> str:
@@ -292,26 +297,25 @@ def test_gpus_of_the_partition_are_compared_with_pytorch(repository: Path, tmp_p
     (package / "__init__.py").write_text("raise SystemExit('loaded')")
     (package / "version.py").write_text("__version__ = '2.15.0+cu132'\ncuda: str | None = '13.2'\nhip = None\n")
     (package / "lib/libtorch_python.so").write_bytes(b"\x7fELF\0sm_75 sm_80 sm_90\0more")
-    gres = "cpu*|up|idle|(null)\ngpu|up|mix|gpu:v100:4(S:0-1)\ngpu|up|alloc|gpu:a100:2,nvme:1\ngpu|up|down*|gpu:2"
-    path = slurm_that_prints(tmp_path, gres)
+    reported = "cpu*|up|idle|(null)\ngpu|up|mix|gpu:v100:4(S:0-1)\ngpu|up|alloc|gpu:a100:2,nvme:1\ngpu|up|down*|gpu:2"
+    path = slurm_that_prints(tmp_path, reported)
     done = run_setup(repository, "--check", path=path, PYTHONPATH=str(package.parent))
     assert done.returncode == 0, done.stdout
     assert lines(done, "PyTorch") == ["ok 2.15.0+cu132, for CUDA 13.2, with code for sm_75 sm_80 sm_90"]
     assert lines(done, "queue") == ["ok partition gpu is up"]
-    unnamed, a100, v100 = sorted(lines(done, "GPUs"), key=lambda line: ("of " not in line[:11], "v100" in line))
-    assert unnamed.startswith("warning of GPUs without a model's name in gpu cannot be told from here")
+    unnamed, a100, v100 = sorted(lines(done, "GPUs"), key=lambda line: ("not known" not in line, "v100" in line))
+    assert unnamed.startswith("warning it is not known whether PyTorch supports GPUs without a model name in gpu.")
     assert a100 == "ok gpu offers a100, which this PyTorch has code for"
     assert v100.startswith("warning PyTorch 2.15.0+cu132 has no code for v100 (compute capability 7.0)")
 
 
 def test_a_partition_without_a_node_in_service_is_reported() -> None:
-    (line,) = look.look_at_partition(says("gpu*|up|drain|gpu:4\ngpu*|up|down*|gpu:4\n"), None)
-    assert (line.verdict, line.text) == ("warning", "no node of partition gpu is in service now")
+    found = check_partition(says("gpu*|up|drain|gpu:4\ngpu*|up|down*|gpu:4\n"), None)
+    assert (found.verdict, found.text) == ("warning", "no node of partition gpu is in service now")
 
 
 def test_a_sinfo_that_fails_is_reported() -> None:
-    (line,) = look.look_at_partition(says("", 1), "gpu")
-    assert line.verdict == "warning"
+    assert check_partition(says("", 1), "gpu").verdict == "warning"
 
 
 def says(stdout: str, code: int = 0, stderr: str = "") -> Run:
@@ -329,11 +333,11 @@ def says(stdout: str, code: int = 0, stderr: str = "") -> Run:
         (says("Queue: gpu\n    enabled = True\n    started = True\n"), "ok", "gpu is enabled and started"),
         (says("Queue: gpu\n    enabled = True\n    started = False\n"), "warning", "started is False"),
         (says("", 170, "qstat: Unknown queue gpu"), "missing", "there is no queue 'gpu'"),
-        (says("", 255, "cannot connect"), "warning", "cannot be told: qstat (exit 255): cannot connect"),
+        (says("", 255, "cannot connect"), "warning", "is not known: qstat (exit 255): cannot connect"),
     ],
 )
 def test_a_pbs_queue_is_reported(answer: Run, verdict: str, text: str) -> None:
-    found = look.look_at_pbs_queue(answer, "gpu")
+    found = check_pbs_queue(answer, "gpu")
     assert found.verdict == verdict
     assert text in found.text
 
@@ -379,7 +383,7 @@ def test_models_are_read_from_generic_resources(gres: str, models: list[str]) ->
         (NEW.architectures, (8, 9), True),
         (("sm_86",), (8, 0), False),
         (("sm_80",), (9, 0), False),
-        (("sm_90a",), (9, 0), False),
+        (("sm_90a",), (9, 0), True),
         (OLD.architectures, (10, 0), True),
         (NEW.architectures, (12, 0), True),
     ],
@@ -387,10 +391,10 @@ def test_models_are_read_from_generic_resources(gres: str, models: list[str]) ->
 def test_code_runs_on_gpus_of_its_own_generation_and_later_within_it(
     architectures: tuple[str, ...], capability: tuple[int, int], runs: bool
 ) -> None:
-    assert gpus.runs_on(architectures, capability) is runs
+    assert has_kernels(capability, architectures) is runs
 
 
-def test_an_unknown_model_or_build_is_no_mismatch() -> None:
+def test_what_is_not_known_is_no_misfit() -> None:
     assert gpus.misfit(NEW, "v100")
     for build, model in ((OLD, "v100"), (NEW, "some_gpu"), (CPU, "v100"), (gpus.Build("2.5", "12.1", ()), "v100")):
         assert gpus.misfit(build, model) == ""
@@ -418,18 +422,18 @@ def test_the_installed_build_is_what_pytorch_itself_says() -> None:
 def test_gpus_of_this_host_are_compared_with_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", fake_command(tmp_path, "nvidia-smi", ":"))
     smi = says("Tesla V100-SXM2-32GB, 535.1\nTesla V100-SXM2-32GB, 535.1\n")
-    (line,) = look.look_at_driver(smi, NEW)
-    assert (line.verdict, "needs driver 580 or later, not 535.1" in line.text) == ("warning", True)
-    (line,) = look.look_at_driver(smi, OLD)
-    assert (line.verdict, line.text) == ("ok", "Tesla V100-SXM2-32GB, driver 535.1")
-    (line,) = look.look_at_driver(says("", 9, "couldn't communicate with the NVIDIA driver"), NEW)
-    assert (line.verdict, "communicate" in line.text) == ("warning", True)
+    (reported,) = check_driver(smi, NEW)
+    assert (reported.verdict, "needs driver 580 or later, not 535.1" in reported.text) == ("warning", True)
+    (reported,) = check_driver(smi, OLD)
+    assert (reported.verdict, reported.text) == ("ok", "Tesla V100-SXM2-32GB, driver 535.1")
+    (reported,) = check_driver(says("", 9, "couldn't communicate with the NVIDIA driver"), NEW)
+    assert (reported.verdict, "communicate" in reported.text) == ("warning", True)
 
 
-def test_unknown_models_of_gpus_are_reported() -> None:
-    (line,) = look.look_at_models(NEW, [], "")
-    assert line.verdict == "warning"
-    assert "which ones there are cannot be told from here" in line.text and "sm_75" in line.text
+def test_unknown_models_are_reported() -> None:
+    (reported,) = check_models(NEW, [], "")
+    assert reported.verdict == "warning"
+    assert "not known whether PyTorch supports those of the nodes" in reported.text and "sm_75" in reported.text
 
 
 # ---------------------------------------------------------------------------------------------- packages, files, room
@@ -438,19 +442,19 @@ def test_unknown_models_of_gpus_are_reported() -> None:
 def test_a_package_that_is_too_old_or_missing_is_named(tmp_path: Path) -> None:
     wanted = "[options]\ninstall_requires =\n    numpy>=99.1\n    no-such-package>=1.0\n    pyyaml>=6.0\n"
     (tmp_path / "setup.cfg").write_text(wanted)
-    (line,) = look.look_at_packages(look.Account(tmp_path, None))
-    assert line.verdict == "missing"
-    assert "numpy is " in line.text and "and must be 99.1 or later" in line.text
-    assert "no-such-package is not installed" in line.text
-    assert "yaml" not in line.text.lower()
+    (reported,) = check_packages(Account(tmp_path, None))
+    assert reported.verdict == "missing"
+    assert "numpy is " in reported.text and "and must be 99.1 or later" in reported.text
+    assert "no-such-package is not installed" in reported.text
+    assert "yaml" not in reported.text.lower()
 
 
-def account(tmp_path: Path) -> look.Account:
+def account(tmp_path: Path) -> Account:
     (tmp_path / "experiments").mkdir()
-    return look.Account(tmp_path, None)
+    return Account(tmp_path, None)
 
 
-def verdicts(found: Iterator[look.Finding]) -> dict[str, str]:
+def verdicts(found: Iterator[Finding]) -> dict[str, str]:
     return {one.what: one.verdict for one in found}
 
 
@@ -461,7 +465,7 @@ def test_without_hard_links_files_are_still_created_exclusively(
         raise OSError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", link)
-    found = list(look.look_at_files(account(tmp_path)))
+    found = list(filesystem.check_files(account(tmp_path)))
     assert (found[0].verdict, "O_EXCL, which is enough" in found[0].text) == ("warning", True)
     assert os.listdir(tmp_path / "experiments") == []
 
@@ -469,13 +473,13 @@ def test_without_hard_links_files_are_still_created_exclusively(
 def test_a_file_system_on_which_two_can_create_one_file_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(look, "create_exclusive", lambda path, value: True)
-    assert verdicts(look.look_at_files(account(tmp_path)))["experiments"] == "missing"
+    monkeypatch.setattr(filesystem, "create_exclusive", lambda path, value: True)
+    assert verdicts(filesystem.check_files(account(tmp_path)))["experiments"] == "missing"
 
 
-def test_a_lock_without_effect_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(look, "SECOND", "pass")
-    assert verdicts(look.look_at_files(account(tmp_path)))["locks"] == "warning"
+def test_a_lock_that_excludes_nobody_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filesystem, "SECOND", "pass")
+    assert verdicts(filesystem.check_files(account(tmp_path)))["locks"] == "warning"
 
 
 @pytest.mark.parametrize(
@@ -487,4 +491,4 @@ def test_little_space_or_few_inodes_are_a_warning(
 ) -> None:
     disk = SimpleNamespace(f_bavail=gigabytes * 2**18, f_frsize=4096, f_files=files, f_favail=inodes)
     monkeypatch.setattr(os, "statvfs", lambda place: disk)
-    assert verdicts(look.look_at_space(account(tmp_path))) == {"space": verdict}
+    assert verdicts(filesystem.check_space(account(tmp_path))) == {"space": verdict}

@@ -1,4 +1,4 @@
-"""Which part of a machine each job gets: nothing is given twice, and nobody waits for what will never be."""
+"""Which part of a machine each job gets: no part is assigned twice, and no job waits that can never run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from rounds_for_tests import wait_for
 
 from roundhouse.machine.pool import Pool
-from roundhouse.machine.slots import BETWEEN, Layout, Room, Slot
+from roundhouse.machine.slots import SEPARATOR, Layout, Room, Slot
 from roundhouse.model.answers import Identity, Jobs, Refused, Submitted
 from roundhouse.model.experiment import Resources
+from roundhouse.schedulers.allocation_slots import AllocationSlots
 from roundhouse.schedulers.base import Output
-from roundhouse.schedulers.in_allocation import Slots
 from roundhouse.schedulers.local import Local
 
 layouts = st.builds(
@@ -32,7 +32,7 @@ needs = st.builds(Resources, ngpus=st.integers(0, 4))
 
 
 def fill(layout: Layout, jobs: list[Resources]) -> list[Slot]:
-    """Slots for these jobs, of those that find one."""
+    """The slots of those jobs that get one."""
     slots: list[Slot] = []
     for need in jobs:
         slot = layout.choose(need, taken(slots))
@@ -41,11 +41,11 @@ def fill(layout: Layout, jobs: list[Resources]) -> list[Slot]:
 
 
 def taken(slots: list[Slot]) -> set[str]:
-    return {place for slot in slots for place in slot.name.split(BETWEEN)}
+    return {place for slot in slots for place in slot.name.split(SEPARATOR)}
 
 
 @given(layouts, st.lists(needs, max_size=20))
-def test_no_place_is_given_to_two_jobs_and_no_whole_gpu_is_shared(layout: Layout, jobs: list[Resources]) -> None:
+def test_no_place_is_assigned_twice_and_no_whole_gpu_is_shared(layout: Layout, jobs: list[Resources]) -> None:
     slots = fill(layout, jobs)
     places = [place for slot in slots for place in slot.places]
     assert len(places) == len(set(places))
@@ -56,7 +56,7 @@ def test_no_place_is_given_to_two_jobs_and_no_whole_gpu_is_shared(layout: Layout
 
 
 @given(layouts, st.lists(needs, max_size=20))
-def test_a_job_gets_as_many_gpus_as_it_asks_for_and_a_job_that_asks_for_none_sees_none(
+def test_a_job_gets_as_many_gpus_as_it_requests_and_a_job_that_requests_none_sees_none(
     layout: Layout, jobs: list[Resources]
 ) -> None:
     for need in jobs:
@@ -69,7 +69,7 @@ def test_a_job_gets_as_many_gpus_as_it_asks_for_and_a_job_that_asks_for_none_see
 
 
 @given(layouts, needs)
-def test_what_does_not_fit_into_an_empty_machine_is_refused_and_nothing_else(layout: Layout, need: Resources) -> None:
+def test_exactly_the_jobs_that_do_not_fit_into_an_empty_machine_are_refused(layout: Layout, need: Resources) -> None:
     assert (layout.choose(need, set()) is None) == bool(layout.refusal(need))
 
 
@@ -87,10 +87,10 @@ def test_threads_are_never_more_than_the_cores_unless_each_job_has_one(layout: L
 
 
 @given(layouts, st.lists(needs, min_size=1, max_size=20), st.data())
-def test_every_job_starts_in_the_end_whatever_else_is_submitted(
+def test_every_job_starts_eventually_whatever_else_is_submitted(
     layout: Layout, jobs: list[Resources], data: st.DataObject
 ) -> None:
-    """One pass after the other; in each some jobs end, and small ones keep coming behind."""
+    """Simulated passes: in each, some jobs end and new small jobs are submitted."""
     waiting = [need for need in jobs if not layout.refusal(need)]
     running = fill(layout, data.draw(st.lists(needs, max_size=10)))
     first = len(waiting)
@@ -111,18 +111,18 @@ def test_every_job_starts_in_the_end_whatever_else_is_submitted(
     raise AssertionError(f"still waiting: {waiting[:first]}")
 
 
-def test_jobs_are_spread_over_the_gpus_and_share_them_only_then() -> None:
+def test_jobs_are_spread_over_the_gpus_before_they_share_them() -> None:
     layout = Layout(("0", "1"), 2, 1, 8)
     assert [slot.gpus for slot in fill(layout, [Resources(ngpus=1)] * 5)] == [("0",), ("1",), ("0",), ("1",)]
 
 
-def test_a_gpu_that_another_runner_shares_among_more_is_not_taken_whole() -> None:
+def test_a_gpu_with_jobs_of_a_runner_with_a_larger_per_gpu_is_not_used_whole() -> None:
     layout = Layout(("0", "1"), 1, 1, 8)
     assert layout.choose(Resources(ngpus=2), {"gpu 1/5"}) is None
     assert layout.choose(Resources(ngpus=1), {"gpu 0"}) == Slot(("gpu 1/0",), ("1",), 4)
 
 
-def test_a_large_job_that_waits_holds_back_the_small_ones_behind_it_but_not_those_that_need_no_gpu() -> None:
+def test_a_waiting_large_job_blocks_later_small_ones_except_those_without_a_gpu() -> None:
     room = Room(Layout(("0", "1"), 1, 1, 8), {"gpu 0/0"})
     assert [room.take(Resources(ngpus=count)) for count in (2, 1, 0, 0)] == [False, False, True, False]
     room = Room(Layout(("0", "1"), 1, 2, 8, most=2), {"gpu 0/0"})
@@ -136,7 +136,7 @@ def test_the_cores_are_divided_among_the_slots() -> None:
     ] == [4, 4, 8, 8]  # fmt: skip
 
 
-def test_two_allocations_on_one_node_do_not_take_each_others_places() -> None:
+def test_two_allocations_on_one_node_do_not_use_each_others_places() -> None:
     first, second = (Layout((), 1, 1, 8, 1, home=f"{job} ") for job in (7, 8))
     slot = first.choose(Resources(), set())
     assert slot is not None
@@ -144,26 +144,28 @@ def test_two_allocations_on_one_node_do_not_take_each_others_places() -> None:
     assert second.choose(Resources(), set(slot.places)) is not None
 
 
-@pytest.mark.parametrize(("gpus", "told"), [((), "none can be found"), (("0",), "1 may be used")])
-def test_a_job_that_asks_for_more_gpus_than_there_are_is_refused_at_once(gpus: tuple[str, ...], told: str) -> None:
+@pytest.mark.parametrize(("gpus", "found"), [((), "none was found"), (("0",), "1 can be used")])
+def test_a_job_that_requests_more_gpus_than_there_are_is_refused_immediately(gpus: tuple[str, ...], found: str) -> None:
     layout = Layout(gpus, 1, 1, 8)
     answer = Local(Pool(layout)).submit(None, None, "rh", Resources(ngpus=4))  # type: ignore[arg-type]
     assert isinstance(answer, Refused)
     assert not answer.later
-    assert told in answer.why
-    assert "asks for 4 GPUs" in answer.why
-    assert Room(layout, set()).take(Resources(ngpus=4)), "it is let through to be refused"
+    assert found in answer.why
+    assert "requests 4 GPUs" in answer.why
+    assert Room(layout, set()).take(Resources(ngpus=4)), "it may start, and is then refused"
 
 
-def test_a_job_that_was_just_forked_has_its_place_before_it_shows_its_token(tmp_path: Path) -> None:
-    """As a preloaded one, until the fork of the agent is a shell: /proc still shows the agent's own environment."""
+def test_a_started_job_occupies_its_place_even_if_its_token_is_not_found(tmp_path: Path) -> None:
+    """The environment of a process may be unreadable or not yet set."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def fork(script: Path, environ: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    def launch(script: Path, environ: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
         started.append(subprocess.Popen(["sleep", "600"]))
         return started[-1]
 
-    slots = Slots(Pool(Layout((), 1, 2, 2, most=2, home=f"{tmp_path} "), fork), Identity("slurm", "c", "me"), "7")
+    slots = AllocationSlots(
+        Pool(Layout((), 1, 2, 2, most=2, home=f"{tmp_path} "), launch), Identity("slurm", "c", "me"), "7"
+    )
     script = tmp_path / "job.sh"
     try:
         answers = [slots.submit(no_command, script, token, Resources()) for token in ("a", "b", "c")]

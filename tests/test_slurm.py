@@ -1,4 +1,4 @@
-"""Slurm's answers, as transcripts of a real one, and a real one."""
+"""Parsing of Slurm's answers, recorded from a real controller, and queries of a real one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def said(code: int | None, stdout: str = "", stderr: str = "") -> Output:
     return Output(("sbatch",), code, stdout, stderr)
 
 
-def test_a_limit_of_slurm_stands_in_the_table_and_nothing_is_tried_again_while_it_is_waited_for(
+def test_a_limit_of_slurm_is_shown_in_the_table_and_submissions_wait_for_it(
     rounds: Rounds,
 ) -> None:
     words = "sbatch: error: QOSMaxSubmitJobPerUserLimit\\nsbatch: error: Batch job submission failed: Job violates "
@@ -47,7 +47,7 @@ def test_a_limit_of_slurm_stands_in_the_table_and_nothing_is_tried_again_while_i
         assert len(tried.read_text().splitlines()) == 1
 
 
-def test_jobs_of_this_machine_are_no_matter_of_slurm_and_those_to_be_cancelled_stop_by_themselves(
+def test_local_jobs_are_not_queried_from_slurm_and_stop_when_they_are_cancelled(
     rounds: Rounds,
 ) -> None:
     hold = f"echo run >> {rounds.notes}/{{n}}; while [ ! -e {rounds.notes}/go ]; do sleep 0.05; done"
@@ -76,7 +76,7 @@ def test_jobs_of_this_machine_are_no_matter_of_slurm_and_those_to_be_cancelled_s
     assert not rounds.lines("asked")
 
 
-def test_the_queue_is_read_whole() -> None:
+def test_all_jobs_of_the_queue_are_read() -> None:
     answer = read_queue(transcript(SLURM, "squeue_all"))
     assert isinstance(answer, Jobs)
     held, running, ended = JobState.BLOCKED, JobState.RUNNING, JobState.ENDED
@@ -147,7 +147,7 @@ def test_a_reason_may_be_any_text() -> None:
         ("12_[]", ([], False)),
     ],
 )
-def test_an_id_may_stand_for_several_tasks(printed: str, expected: tuple[list[str], bool]) -> None:
+def test_an_id_may_represent_several_tasks(printed: str, expected: tuple[list[str], bool]) -> None:
     assert job_ids(printed) == expected
 
 
@@ -163,7 +163,7 @@ def test_an_id_may_stand_for_several_tasks(printed: str, expected: tuple[list[st
         ("7|RUNNING|None|rha\n8|\ufffd\ufffd|None|rhb\n", "8|\ufffd\ufffd|None|rhb"),
     ],
 )
-def test_a_row_that_cannot_be_read_hides_no_other_and_leaves_its_own_job_unknown(rows: str, unreadable: str) -> None:
+def test_an_unreadable_row_hides_no_other_job_and_leaves_its_own_job_unknown(rows: str, unreadable: str) -> None:
     answer = read_queue(said(0, rows))
     assert isinstance(answer, Jobs)
     assert Job("7", "rha", JobState.RUNNING, "RUNNING") in answer.jobs
@@ -172,13 +172,13 @@ def test_a_row_that_cannot_be_read_hides_no_other_and_leaves_its_own_job_unknown
     assert answer.unreadable_row_of(None, "rhb") == unreadable
 
 
-def test_a_row_that_was_cut_within_its_id_may_be_about_any_job_that_begins_so() -> None:
+def test_a_row_truncated_within_its_id_may_belong_to_any_job_whose_id_begins_so() -> None:
     answer = read_queue(said(0, "7|RUNNING|None|rha\n1"))
     assert isinstance(answer, Jobs)
     assert answer.unreadable_row_of("12", "rhb") == "1"
 
 
-def test_words_around_the_queue_concern_no_job() -> None:
+def test_text_before_and_after_the_queue_is_ignored() -> None:
     answer = read_queue(said(0, "Welcome to the lab!\n7|RUNNING|None|rha\n\nQuestions? help@lab\n"))
     assert answer == Jobs((Job("7", "rha", JobState.RUNNING, "RUNNING"),))
 
@@ -192,12 +192,12 @@ CHATTER = (
 
 
 @pytest.mark.parametrize("name", ["squeue_all", "squeue_nothing"])
-def test_words_of_others_beside_the_queue_do_no_harm(name: str) -> None:
+def test_lines_of_other_programs_in_the_queue_are_ignored(name: str) -> None:
     answer = transcript(SLURM, name)
     assert read_queue(Output(answer.argv, 0, answer.stdout, CHATTER)) == read_queue(answer)
 
 
-def test_the_words_of_a_failed_query_are_those_of_the_command() -> None:
+def test_the_message_of_a_failed_query_is_that_of_the_command() -> None:
     down = transcript(SLURM, "squeue_controller_down")
     answer = read_queue(Output(down.argv, 1, "", CHATTER * 3 + down.stderr))
     assert isinstance(answer, QueryFailed)
@@ -205,12 +205,12 @@ def test_the_words_of_a_failed_query_are_those_of_the_command() -> None:
     assert "ld.so" not in answer.why
 
 
-def test_words_of_others_beside_history_do_no_harm() -> None:
+def test_lines_of_other_programs_in_the_history_are_ignored() -> None:
     answer = transcript(SLURM, "sacct_names_and_arrays")
     assert read_history(Output(answer.argv, 0, answer.stdout, CHATTER)) == read_history(answer)
 
 
-def test_an_error_of_squeue_itself_counts_though_it_exits_with_0() -> None:
+def test_an_error_of_squeue_counts_even_if_it_exits_with_0() -> None:
     down = transcript(SLURM, "squeue_controller_down").stderr
     assert isinstance(read_queue(said(0, "7|RUNNING|None|rha\n", CHATTER + down)), QueryFailed)
     assert isinstance(read_queue(said(0, "", "squeue: error: something new\n")), QueryFailed)
@@ -252,13 +252,13 @@ def jobs_of_row(line: str) -> tuple[Job, ...]:
 
 
 @given(st.text(alphabet="0123456789|_+[]-%,ABCDEFG rh\n\r\x00\ufffd\u2028", max_size=80))
-def test_no_listing_makes_the_readers_fail(text: str) -> None:
+def test_no_text_makes_the_parsers_raise(text: str) -> None:
     assert isinstance(read_queue(said(0, text)), Jobs | QueryFailed)
     assert isinstance(read_history(said(0, text)), Jobs)
 
 
 @pytest.mark.parametrize("state", ["COMPLETING", "STAGE_OUT", "SIGNALING", "SUSPENDED", "RESIZING", "STATE_OF_2031"])
-def test_a_state_that_is_not_known_to_be_an_end_is_alive(state: str) -> None:
+def test_an_unknown_state_counts_as_alive(state: str) -> None:
     assert job_of("1", state, "rhx").state is JobState.RUNNING
 
 
@@ -276,7 +276,7 @@ def test_a_state_that_is_not_known_to_be_an_end_is_alive(state: str) -> None:
         ("COMPLETED", None),
     ],
 )
-def test_an_end_has_the_cause_that_its_state_tells(state: str, cause: Cause | None) -> None:
+def test_an_ended_job_has_the_cause_of_its_state(state: str, cause: Cause | None) -> None:
     job = job_of("1", state, "rhx")
     assert (job.state, job.cause) == (JobState.ENDED, cause)
 
@@ -307,11 +307,11 @@ def test_an_end_has_the_cause_that_its_state_tells(state: str, cause: Cause | No
         ("REQUEUED", "None", JobState.QUEUED),
     ],
 )
-def test_only_what_no_waiting_resolves_is_blocked(state: str, reason: str, expected: JobState) -> None:
+def test_a_pending_job_is_blocked_only_for_a_permanent_reason(state: str, reason: str, expected: JobState) -> None:
     assert job_of("1", state, "rhx", reason).state is expected
 
 
-def test_history_is_asked_only_for_what_the_queue_does_not_show() -> None:
+def test_history_is_queried_only_for_jobs_that_are_not_in_the_queue() -> None:
     asked: list[tuple[str, ...]] = []
 
     def run(argv: Sequence[str]) -> Output:
@@ -334,26 +334,26 @@ def test_history_is_asked_only_for_what_the_queue_does_not_show() -> None:
     assert [argv[-1] for argv in asked[2:]] == ["--jobs=5", "--name=rhb"]
 
 
-def test_a_job_that_only_accounting_thinks_alive_is_not_known() -> None:
+def test_a_job_that_is_alive_only_in_accounting_is_not_known() -> None:
     assert read_history(said(0, "5|RUNNING|rha\n6|COMPLETED|rhb\n")) == Jobs(
         (Job("6", "rhb", JobState.ENDED, "COMPLETED"),)
     )
 
 
-def test_tasks_that_were_cancelled_while_they_were_pending_have_ended_one_by_one() -> None:
+def test_pending_tasks_that_were_cancelled_are_ended_jobs() -> None:
     answer = read_history(transcript(SLURM, "sacct_names_and_arrays"))
     assert isinstance(answer, Jobs)
     tasks = {f"4_{index}": Cause.DELETED for index in (1, 3, 5, 7, 9)}
     assert {job.id: job.cause for job in answer.jobs} == {"6": None, "7": None, **tasks}
 
 
-def test_an_ended_job_that_was_asked_for_is_kept_under_its_new_name() -> None:
+def test_an_ended_job_queried_by_id_is_kept_under_its_new_name() -> None:
     run = replay({"squeue": transcript(SLURM, "squeue_nothing"), "sacct": said(0, "5|COMPLETED|renamed\n")})
     answer = Slurm(USER).query(run, {"5"}, set())
     assert answer == Jobs((Job("5", "renamed", JobState.ENDED, "COMPLETED"),), history=True)
 
 
-def test_history_is_asked_from_the_oldest_attempt_on() -> None:
+def test_history_is_queried_from_the_oldest_attempt_on() -> None:
     starts: list[int] = []
 
     def run(argv: Sequence[str]) -> Output:
@@ -367,7 +367,7 @@ def test_history_is_asked_from_the_oldest_attempt_on() -> None:
 
 
 def within(limit: float, starts: list[int]) -> Callable[[Sequence[str]], Output]:
-    """A Slurm with accounting that looks for names in ranges of at most so many seconds; 0 is none at all."""
+    """A Slurm whose accounting allows time ranges of at most this many seconds for names; 0 refuses all."""
 
     def run(argv: Sequence[str]) -> Output:
         if argv[0] != "sacct":
@@ -380,7 +380,7 @@ def within(limit: float, starts: list[int]) -> Callable[[Sequence[str]], Output]
     return run
 
 
-def test_a_range_of_dates_that_is_too_wide_is_narrowed_and_remembered() -> None:
+def test_a_time_range_that_is_too_wide_is_narrowed_and_remembered() -> None:
     starts: list[int] = []
     slurm = Slurm(USER)
     run = within(7 * 86400, starts)
@@ -395,14 +395,14 @@ def test_a_range_of_dates_that_is_too_wide_is_narrowed_and_remembered() -> None:
     assert starts[-1] > 30 * 86400, "IDs are looked for in any range"
 
 
-def test_accounting_that_refuses_every_range_of_dates_is_no_history() -> None:
+def test_accounting_that_refuses_every_time_range_counts_as_no_history() -> None:
     starts: list[int] = []
     assert Slurm(USER).query(within(0, starts), set(), {"rhb"}) == Jobs(())
     assert len(starts) == NARROWINGS + 1
 
 
 @pytest.mark.parametrize("sacct", [transcript(SLURM, "sacct_disabled"), MISSING])
-def test_without_accounting_the_queue_alone_answers(sacct: Output) -> None:
+def test_without_accounting_only_the_queue_is_used(sacct: Output) -> None:
     run = replay({"squeue": transcript(SLURM, "squeue_nothing"), "sacct": sacct})
     assert Slurm(USER).query(run, {"5"}, {"rha"}) == Jobs(())
 
@@ -412,7 +412,7 @@ def test_without_accounting_the_queue_alone_answers(sacct: Output) -> None:
     [
         transcript(SLURM, "sacct_daemon_down"),
         transcript(SLURM, "sacct_munge_down"),  # it says "No such file or directory"
-        said(None, "", "gave no answer within 60 s."),
+        said(None, "", "no answer within 60 s."),
         said(0, "", "sacct: error: Problem talking to the database: Connection refused"),
     ],
 )
@@ -433,17 +433,17 @@ def test_accounting_that_is_down_fails_the_query(sacct: Output) -> None:
         ("scancel_unknown_cluster", 2),
     ],
 )
-def test_that_a_job_is_gone_already_is_no_complaint(name: str, complaints: int) -> None:
+def test_cancelling_a_job_that_is_already_gone_is_not_an_error(name: str, complaints: int) -> None:
     assert len(read_cancel(transcript(SLURM, name))) == complaints
 
 
-def test_complaints_of_a_job_that_ended_meanwhile_are_dropped() -> None:
+def test_errors_about_jobs_that_have_ended_are_dropped() -> None:
     gone = "scancel: error: Kill job error on job id 5: Job/step already completing or completed\n"
     other = "scancel: error: Kill job error on job id 6: Access/permission denied\n"
     assert read_cancel(said(1, "", gone + other)) == [other.strip()]
 
 
-def test_words_of_others_beside_scancel_are_no_complaints() -> None:
+def test_lines_of_other_programs_are_not_errors_of_scancel() -> None:
     gone = "scancel: error: Kill job error on job id 5: Job/step already completing or completed\n"
     assert read_cancel(said(1, "", CHATTER + gone)) == []
     assert read_cancel(said(0, "", CHATTER)) == []

@@ -1,4 +1,4 @@
-"""Slurm's commands against a real one."""
+"""Slurm's commands with a real Slurm."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Script = Callable[..., Path]
 
 @pytest.fixture
 def script(tmp_path: Path) -> Script:
-    """Writes a job script with our header and a body of the test's own."""
+    """Writes a job script with the header of Roundhouse and a body of the test."""
     templates = tmp_path / "templates"
     templates.mkdir()
     shutil.copy(Path(__file__).parent.parent / "templates" / "slurm.sh.j2", templates)
@@ -61,7 +61,7 @@ def state_of(slurm: Slurm, cluster: SlurmCluster, name: str) -> JobState | None:
     return answer.by_name()[name][-1].state if name in answer.by_name() else None
 
 
-def test_a_job_is_seen_by_its_name_from_submission_to_cancellation(
+def test_a_job_is_found_by_its_name_from_submission_to_cancellation(
     slurm: Slurm, slurm_cluster: SlurmCluster, script: Script
 ) -> None:
     answer = slurm.submit(slurm_cluster.run, script("rhlong", "sleep 600"), "rhlong")
@@ -97,7 +97,7 @@ def test_a_job_does_not_inherit_the_variables_of_the_shell_that_submitted_it(
     assert f"HOME is {Path.home()}" in log.read_text()
 
 
-def test_a_controller_that_dies_fails_the_query_and_forgets_nothing(script: Script) -> None:
+def test_a_query_fails_while_the_controller_is_down_and_no_job_is_lost(script: Script) -> None:
     slurm = Slurm(USER)
     try:
         cluster = start_slurm(message_timeout=2)
@@ -125,7 +125,7 @@ def test_a_controller_that_dies_fails_the_query_and_forgets_nothing(script: Scri
 
 @pytest.fixture(scope="module")
 def accounted() -> Iterator[SlurmCluster]:
-    """A Slurm with accounting that remembers an ended job for seconds only, and which does not limit anyone's jobs."""
+    """A Slurm with accounting, without limits, that remembers ended jobs only for seconds."""
     try:
         cluster = start_slurm(min_job_age=2, message_timeout=2)
     except CannotStart as problem:
@@ -173,7 +173,7 @@ def test_a_job_that_another_cluster_accepted_is_cancelled(accounted: SlurmCluste
     wait_until(lambda: causes() == [Cause.DELETED], "the job is cancelled")
 
 
-def test_a_cluster_that_is_not_known_is_a_mistake_of_the_site(accounted: SlurmCluster, script: Script) -> None:
+def test_an_unknown_cluster_is_a_refusal_of_all_jobs(accounted: SlurmCluster, script: Script) -> None:
     answer = Slurm(USER).submit(accounted.run, naming(script("rhnowhere", "true"), "nowhere"), "rhnowhere")
     assert isinstance(answer, Refused)
     assert (answer.later, answer.scope) == (False, Scope.ALL)
@@ -185,7 +185,7 @@ def naming(script: Path, cluster: str) -> Path:
     return script
 
 
-def test_a_range_of_dates_that_the_site_does_not_allow_is_narrowed(accounted: SlurmCluster) -> None:
+def test_a_time_range_that_the_site_does_not_allow_is_narrowed(accounted: SlurmCluster) -> None:
     if os.getuid() != 0:
         pytest.skip("Slurm limits the queries of users other than the one that it runs as")
     limit_query_range(accounted, "0-06:00:00")

@@ -1,4 +1,4 @@
-"""What Slurm's answers to a submission mean, and which reasons of a pending job no waiting resolves."""
+"""What Slurm's answers to a submission mean, and which reasons of a pending job are permanent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from roundhouse.model.answers import JobState, Refused, Scope, Submitted, Unclea
 from roundhouse.schedulers.base import Output
 from roundhouse.schedulers.slurm import Slurm
 from roundhouse.schedulers.slurm_answers import job_of, read_submission
-from roundhouse.schedulers.slurm_refusals import LIMITS, Limit, hopeless, limit_of, refusal
+from roundhouse.schedulers.slurm_refusals import LIMITS, Limit, is_permanent, limit_of, refusal
 
 SLURM = "slurm_transcripts"
 POLICY = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
@@ -72,24 +72,24 @@ def meaning(answer: Output) -> Submitted | type | tuple[bool, Scope]:
 
 
 @pytest.mark.parametrize("name", [name for name in transcripts(SLURM) if name.startswith("sbatch")])
-def test_a_submission_is_read_as_what_it_was(name: str) -> None:
+def test_the_answer_to_a_submission_is_parsed(name: str) -> None:
     assert meaning(transcript(SLURM, name)) == SUBMISSIONS[name]
 
 
 @pytest.mark.parametrize("name", [name for name in SUBMISSIONS if not isinstance(SUBMISSIONS[name], Submitted)])
-def test_the_words_of_sbatch_are_kept(name: str) -> None:
+def test_the_message_of_sbatch_is_kept(name: str) -> None:
     answer = transcript(SLURM, name)
     verdict = read_submission(answer)
     assert isinstance(verdict, Refused | Unclear)
     assert " ".join(answer.stderr.splitlines()[0].split()) in verdict.why
 
 
-def test_words_of_a_site_before_the_id_do_no_harm() -> None:
+def test_lines_of_a_site_before_the_id_are_ignored() -> None:
     assert read_submission(said(0, "Welcome!\nYour account is lab.\n123\n", PRELOAD)) == Submitted("123")
 
 
 @pytest.mark.parametrize("name", [name for name in SUBMISSIONS if not isinstance(SUBMISSIONS[name], Submitted)])
-def test_words_of_others_beside_a_failure_change_nothing(name: str) -> None:
+def test_lines_of_other_programs_in_an_error_are_ignored(name: str) -> None:
     answer = transcript(SLURM, name)
     chatter = PRELOAD * 4 + "lab-wrapper: error: Connection refused\n"
     noisy = Output(answer.argv, answer.code, answer.stdout, chatter + answer.stderr + chatter)
@@ -162,8 +162,8 @@ def test_after_an_error_of_the_connection_the_job_may_exist(verdict: str) -> Non
 @pytest.mark.parametrize(
     "answer",
     [
-        said(None, "", "gave no answer within 60 s."),
-        said(None, "", "gave no answer within 60 s. sbatch: error: Slurm temporarily unable to accept job, retrying"),
+        said(None, "", "no answer within 60 s."),
+        said(None, "", "no answer within 60 s. sbatch: error: Slurm temporarily unable to accept job, retrying"),
         said(1, "", "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying.\n"),
         said(0, "no number"),
         said(137, "123\n"),
@@ -177,18 +177,18 @@ def test_after_an_error_of_the_connection_the_job_may_exist(verdict: str) -> Non
         said(1, "", "sbatch: error: _fetch_child: failed to fetch remote configs: Unable to contact slurm controller"),
     ],
 )
-def test_what_is_not_said_by_the_controller_or_by_sbatch_itself_leaves_open_whether_there_is_a_job(
+def test_without_a_message_of_the_controller_or_sbatch_it_is_unclear_whether_there_is_a_job(
     answer: Output,
 ) -> None:
     assert isinstance(read_submission(answer), Unclear)
 
 
-def test_one_try_of_several_that_may_have_been_accepted_is_enough_to_leave_it_open() -> None:
+def test_it_is_unclear_if_one_of_several_requests_may_have_been_accepted() -> None:
     tries = failed("Socket timed out on send/recv operation").stderr + failed("Invalid qos specification").stderr
     assert isinstance(read_submission(said(1, "", tries)), Unclear)
 
 
-def test_an_error_without_a_name_after_one_of_the_connection_leaves_it_open() -> None:
+def test_an_unspecified_error_after_a_connection_error_is_unclear() -> None:
     lost = "slurm_receive_msg: Socket timed out on send/recv operation"
     assert isinstance(read_submission(failed("Unspecified error", lost)), Unclear)
     assert isinstance(read_submission(failed("Unspecified error", "Your licence timed out")), Refused)
@@ -200,7 +200,7 @@ def test_an_error_without_a_name_after_one_of_the_connection_leaves_it_open() ->
 @pytest.mark.parametrize(
     ("verdict", "expected"),
     [
-        # Slurm's text for what a site's own filter (job_submit/lua) rejects.
+        # Slurm's text for a job that a site's own filter (job_submit/lua) rejects.
         ("Unspecified error", NEVER),
         ("Requested time limit is invalid (missing or exceeds some limit)", NEVER),
         ("Requested node configuration is not available", NEVER),
@@ -228,7 +228,7 @@ def test_an_error_without_a_name_after_one_of_the_connection_leaves_it_open() ->
         (POLICY, (True, Scope.ALL)),
     ],
 )
-def test_a_refusal_says_what_it_concerns_and_whether_it_passes(verdict: str, expected: tuple[bool, Scope]) -> None:
+def test_a_refusal_has_a_scope_and_is_temporary_or_not(verdict: str, expected: tuple[bool, Scope]) -> None:
     answer = failed(verdict, "spank: x11.so: Plugin file not found")
     assert meaning(answer) == expected
 
@@ -247,11 +247,11 @@ def reasons() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("change", [str, str.lower, str.upper])
-def test_every_reason_has_one_meaning_in_any_case_of_letters(change: type[str]) -> None:
+def test_every_reason_has_one_meaning_in_upper_and_lower_case(change: type[str]) -> None:
     assert len(list(reasons())) > 190
     for name, word in reasons():
         limit = limit_of(change(word))
-        assert hopeless(change(word)) is (name in ("REQUEST", "HOPELESS")), word
+        assert is_permanent(change(word)) is (name in ("REQUEST", "HOPELESS")), word
         assert (limit.name if limit else None) == (name if name in Limit.__members__ else None), word
 
 
@@ -263,7 +263,7 @@ def test_no_reason_matches_two_limits() -> None:
 MEANING = {"REQUEST": NEVER, "JOBS": (True, Scope.ALL), "RESOURCES": (True, Scope.REQUEST)}
 
 
-def test_a_limit_means_the_same_of_a_submission_and_of_a_pending_job() -> None:
+def test_a_limit_has_the_same_meaning_for_a_submission_and_a_pending_job() -> None:
     for name, word in reasons():
         if name in MEANING:
             assert meaning(failed(POLICY, word)) == MEANING[name], word
@@ -276,7 +276,7 @@ def test_a_limit_that_only_a_wrapper_names_does_not_count() -> None:
     assert meaning(Output(answer.argv, 1, "", "QOSMaxJobsPerUserLimit\n" + answer.stderr)) == NEVER
 
 
-def test_what_qsub_of_slurm_says_is_read_likewise() -> None:
+def test_the_message_of_slurms_qsub_is_parsed_in_the_same_way() -> None:
     assert isinstance(refusal(Output(("qsub",), 1, "", "sbatch: error: invalid partition specified: x")), Refused)
 
 
@@ -295,11 +295,11 @@ def submit(answers: dict[str, Output]) -> tuple[object, list[str]]:
     return Slurm("me").submit(run, DATA / "job.sh", "rhx"), asked
 
 
-def test_a_job_that_this_cluster_accepted_is_submitted_though_the_cluster_is_named() -> None:
+def test_a_job_with_the_name_of_this_cluster_in_the_answer_is_submitted() -> None:
     assert submit({"sbatch": said(0, "12;here\n"), "scontrol": CONFIG})[0] == Submitted("12")
 
 
-def test_no_further_command_is_needed_where_no_cluster_is_named() -> None:
+def test_no_further_command_runs_if_no_cluster_is_named() -> None:
     assert submit({"sbatch": said(0, "12\n")}) == (Submitted("12"), ["sbatch"])
 
 
@@ -320,7 +320,7 @@ def test_a_job_on_another_cluster_that_cannot_be_cancelled_may_still_run() -> No
     assert "No cluster 'other' known" in verdict.why
 
 
-def test_a_job_is_not_cancelled_where_it_is_not_known_which_cluster_this_is() -> None:
+def test_a_job_is_not_cancelled_if_the_name_of_this_cluster_is_unknown() -> None:
     verdict, asked = submit({"sbatch": said(0, "12;far\n"), "scontrol": transcript(SLURM, "scontrol_controller_down")})
     assert isinstance(verdict, Unclear)
     assert asked == ["sbatch", "scontrol"]

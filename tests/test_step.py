@@ -54,23 +54,23 @@ def gradients(model: nn.Module) -> list[Tensor]:
 
 def test_a_batch_in_parts_has_the_gradients_and_metrics_of_the_whole() -> None:
     model = network(CPU, norm=False)
-    told = {}
+    results = {}
     for parts in (1, 2, 3, 12):
         step = Step(computing(model), [model], "eager", parts)
         loss, metrics = step(context_on(CPU), batch_on(CPU), torch.tensor(2.0))
-        told[parts] = [loss, metrics, *gradients(model)]
+        results[parts] = [loss, metrics, *gradients(model)]
     for parts in (2, 3, 12):
-        for mine, whole in zip(told[parts], told[1], strict=True):
+        for mine, whole in zip(results[parts], results[1], strict=True):
             torch.testing.assert_close(mine, whole)
 
 
-def test_compiled_passes_give_the_gradients_of_eager_ones_but_for_rounding() -> None:
-    told = {}
+def test_compiled_passes_give_the_gradients_of_eager_ones_up_to_rounding() -> None:
+    results = {}
     for kind in ("eager", "compile"):
         model = network(CPU)
         step = Step(computing(model), [model], kind)
-        told[kind] = [*step(context_on(CPU), batch_on(CPU), torch.tensor(1.0)), *gradients(model)]
-    for mine, eager in zip(told["compile"], told["eager"], strict=True):
+        results[kind] = [*step(context_on(CPU), batch_on(CPU), torch.tensor(1.0)), *gradients(model)]
+    for mine, eager in zip(results["compile"], results["eager"], strict=True):
         torch.testing.assert_close(mine, eager)
 
 
@@ -85,7 +85,7 @@ def test_gradients_of_one_step_do_not_leak_into_the_next() -> None:
         assert torch.equal(mine, before)
 
 
-def test_running_statistics_are_put_back_after_a_trial() -> None:
+def test_running_statistics_are_restored_after_a_trial() -> None:
     model = network(CPU)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with buffers_kept([model]):
@@ -102,7 +102,7 @@ def test_cleared_gradients_are_none() -> None:
     assert all(one.grad is None for one in model.parameters())
 
 
-def test_the_first_number_of_parts_that_does_not_run_out_of_memory_is_taken() -> None:
+def test_the_first_number_of_parts_that_does_not_run_out_of_memory_is_used() -> None:
     tried = []
 
     def attempt(parts: int) -> None:
@@ -118,7 +118,7 @@ def test_the_first_number_of_parts_that_does_not_run_out_of_memory_is_taken() ->
         fewest_parts([1], attempt)
 
 
-def test_memory_is_known_and_told_in_units_that_people_use() -> None:
+def test_free_and_peak_memory_are_found_and_printed_with_units() -> None:
     assert free_memory(CPU) > 0
     assert peak_memory(CPU) > 10_000_000
     assert [readable(size) for size in (12, 34_000, 512e6, 4.29e9)] == ["12 bytes", "34 kB", "512 MB", "4.29 GB"]
@@ -137,18 +137,18 @@ def gpu() -> torch.device:
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 @pytest.mark.parametrize("parts", [1, 3])
-def test_a_graph_gives_the_bits_that_eager_passes_give(gpu: torch.device, precision: str, parts: int) -> None:
+def test_a_graph_gives_bit_identical_results_to_eager_passes(gpu: torch.device, precision: str, parts: int) -> None:
     ended = {}
     for kind in ("eager", "graph"):
         model, context = network(gpu), context_on(gpu, precision)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
         step = Step(computing(model), [model], kind, parts)
-        told = []
+        results = []
         for seed in range(5):
             loss, metrics = step(context, batch_on(gpu, seed), torch.tensor(1.0 + seed, device=gpu))
             context.update(optimizer)
-            told.append((loss.item(), metrics.tolist()))
-        ended[kind] = told, model.state_dict()
+            results.append((loss.item(), metrics.tolist()))
+        ended[kind] = results, model.state_dict()
     assert ended["graph"][0] == ended["eager"][0]
     for name, value in ended["eager"][1].items():
         assert torch.equal(value, ended["graph"][1][name])

@@ -27,6 +27,7 @@ from roundhouse.model.status import ExperimentStatus, goes_on
 from roundhouse.model.throttle import Throttle
 from roundhouse.store import job_group, record
 from roundhouse.views import tables
+from roundhouse.views.explanation import explain
 
 REPOSITORY = Path(__file__).parent.parent
 TOO_LARGE = Refused("Array job exceeds server or queue size limit", later=True, scope=Scope.SIZE)
@@ -363,7 +364,7 @@ def test_the_words_of_an_unclear_answer_are_kept_until_the_attempt_is_given_up(t
         assert all(said in row.action.reason for row in desk.rows())
         (waiting, _) = desk.rows()
         assert waiting.action.state is State.SUBMITTING and said in waiting.action.reason
-        assert said in tables.story(waiting)
+        assert said in explain(waiting)
         make_older(tmp_path, 700)
         given_up = desk.rows(limit=0)[0].record.newest
         assert given_up is not None and given_up.cause is Cause.UNCLAIMED and said in given_up.why

@@ -1,4 +1,4 @@
-"""Torque's manners, as transcripts of Slurm's qsub and qstat, and those in front of a real Slurm."""
+"""Torque's commands: recorded answers of Slurm's qsub and qstat, and these commands with a real Slurm."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def said(code: int | None, stdout: str = "", stderr: str = "") -> Output:
     return Output(("qsub",), code, stdout, stderr)
 
 
-def test_own_jobs_are_told_apart_from_the_others() -> None:
+def test_only_own_jobs_are_returned() -> None:
     answer = read_status(said(0, REAL_TORQUE), "ann")
     assert isinstance(answer, Jobs)
     assert [(job.id, job.name, job.state, job.cause) for job in answer.jobs] == [
@@ -88,7 +88,7 @@ def test_the_states_of_a_slurm_behind_qstat_are_read() -> None:
     assert {job.cause for job in answer.jobs} == {None}
 
 
-def test_an_empty_queue_is_an_answer_though_it_exits_153() -> None:
+def test_an_empty_queue_is_an_answer_although_qstat_exits_with_153() -> None:
     assert read_status(transcript(TORQUE, "qstat_unknown_id"), "root") == Jobs(())
     assert read_status(said(0), "root") == Jobs(())
 
@@ -98,12 +98,12 @@ def test_an_empty_queue_is_an_answer_though_it_exits_153() -> None:
     [
         transcript(TORQUE, "qstat_controller_down"),
         said(153, "", "qstat: cannot connect to server head (errno=111) Connection refused"),
-        said(None, "", "gave no answer within 60 s."),
+        said(None, "", "no answer within 60 s."),
         said(0, "qstat is closed for maintenance\n"),
         said(0, "", "Communication failure"),
     ],
 )
-def test_a_queue_that_was_not_told_is_a_failed_query(answer: Output) -> None:
+def test_a_queue_that_was_not_printed_is_a_failed_query(answer: Output) -> None:
     assert isinstance(read_status(answer, "root"), QueryFailed)
 
 
@@ -117,15 +117,15 @@ def test_a_queue_that_was_not_told_is_a_failed_query(answer: Output) -> None:
         (said(170, "", "qsub: submit error (Unknown queue MSG=cannot locate queue)"), Refused),
         (transcript(TORQUE, "qsub_controller_down"), Unclear),
         (said(1, "", "qsub: submit error (Pbs Server is currently too busy to service this request)"), Unclear),
-        (said(None, "", "gave no answer within 60 s."), Unclear),
+        (said(None, "", "no answer within 60 s."), Unclear),
     ],
 )
-def test_a_submission_is_read_as_what_it_was(answer: Output, expected: Submitted | type) -> None:
+def test_the_answer_to_a_submission_is_parsed(answer: Output, expected: Submitted | type) -> None:
     read = read_submission(answer)
     assert read == expected if isinstance(expected, Submitted) else type(read) is expected
 
 
-def test_a_refusal_by_slurm_is_told_in_its_words_however_long_the_command_was() -> None:
+def test_the_message_of_a_refusal_by_slurm_is_kept_however_long_the_command_is() -> None:
     answer = transcript(TORQUE, "qsub_too_much_memory")
     answer = replace(answer, stdout=answer.stdout.replace("long.sh.o", f"/scratch/{'experiments/' * 30}long.sh.o"))
     read = read_submission(answer)
@@ -145,27 +145,27 @@ def test_a_refusal_by_slurm_is_told_in_its_words_however_long_the_command_was() 
         ("Job exceeds queue resource limits MSG=cannot satisfy queue max walltime requirement", False, Scope.REQUEST),
     ],
 )
-def test_what_a_refusal_is_about_is_read_from_its_words(words: str, later: bool, scope: Scope) -> None:
+def test_the_scope_of_a_refusal_follows_from_its_message(words: str, later: bool, scope: Scope) -> None:
     answer = read_submission(said(170, "", f"qsub: submit error ({words})"))
     assert isinstance(answer, Refused)
     assert (answer.later, answer.scope) == (later, scope)
 
 
-def test_words_of_the_dynamic_linker_beside_an_answer_do_no_harm() -> None:
+def test_lines_of_the_dynamic_linker_in_an_answer_are_ignored() -> None:
     noise = "ERROR: ld.so: object 'libsite.so' from LD_PRELOAD cannot be preloaded: ignored.\n"
     assert read_status(said(0, "", noise), "ann") == Jobs(())
     assert read_status(said(0, REAL_TORQUE, noise), "ann") == read_status(said(0, REAL_TORQUE), "ann")
     assert read_submission(said(0, "4321.head.example.org\n", noise)) == Submitted("4321.head.example.org")
 
 
-def test_a_row_that_cannot_be_read_leaves_the_others_known() -> None:
+def test_an_unreadable_row_does_not_hide_other_jobs() -> None:
     answer = read_status(said(0, REAL_TORQUE.replace("    Job_Name = rhcba9876543210\n", "")), "ann")
     assert isinstance(answer, Jobs)
     assert [job.id for job in answer.jobs] == ["4321.head.example.org"]
     assert answer.unreadable_row_of("4322.head.example.org", "rhcba9876543210")
 
 
-def test_a_full_queue_means_later() -> None:
+def test_a_full_queue_is_a_temporary_refusal() -> None:
     answer = read_submission(said(198, "", "qsub: submit error (Maximum number of jobs already in queue MSG=total)"))
     assert isinstance(answer, Refused)
     assert answer.later
@@ -175,11 +175,11 @@ def test_a_full_queue_means_later() -> None:
     ("name", "complaints"),
     [("qdel_running", 0), ("qdel_ended", 0), ("qdel_unknown", 0), ("qdel_controller_down", 1)],
 )
-def test_that_a_job_is_gone_already_is_no_complaint(name: str, complaints: int) -> None:
+def test_deleting_a_job_that_is_already_gone_is_not_an_error(name: str, complaints: int) -> None:
     assert len(read_delete(transcript(TORQUE, name))) == complaints
 
 
-def test_a_path_that_qsub_would_tear_apart_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_qsub_would_split_is_refused(tmp_path: Path) -> None:
     script = tmp_path / "my experiments" / "job.sh"
     script.parent.mkdir()
     script.touch()
@@ -204,7 +204,7 @@ def test_the_server_is_named_by_qstat() -> None:
         (transcript(TORQUE, "qstat_no_cluster"), None),
     ],
 )
-def test_qstat_tells_which_qsub_this_is(
+def test_qstat_shows_which_scheduler_qsub_belongs_to(
     version: Output, kind: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "qsub").touch(0o755)
@@ -214,7 +214,7 @@ def test_qstat_tells_which_qsub_this_is(
     assert bool(remark) == (kind is None)
 
 
-def test_a_qsub_of_no_known_scheduler_is_an_error_and_no_local_run(
+def test_a_qsub_of_an_unknown_scheduler_is_an_error_and_not_a_local_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "qsub").touch(0o755)
@@ -234,7 +234,7 @@ def torque(torque_cluster: SlurmCluster, slurm_cluster: SlurmCluster) -> Iterato
 
 
 @pytest.mark.cluster
-def test_a_job_is_seen_by_its_name_from_submission_to_cancellation(
+def test_a_job_is_found_by_its_name_from_submission_to_cancellation(
     torque: Torque, torque_cluster: SlurmCluster, tmp_path: Path
 ) -> None:
     templates, log = tmp_path / "templates", tmp_path / "scheduler.log"
@@ -269,7 +269,7 @@ def test_a_slurm_behind_qsub_is_named_by_its_cluster(torque: Torque, torque_clus
 
 
 @pytest.mark.cluster
-def test_a_machine_with_qsub_alone_is_found(
+def test_a_host_with_only_qsub_is_detected(
     torque: Torque, torque_cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", torque_cluster.env["PATH"])

@@ -1,4 +1,4 @@
-"""Who may read a record: its files follow the folder in which records lie, or the site file, under any umask."""
+"""Permissions of a record: they follow the folder of the records, or the site file, under any umask."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ WRITES = "mkdir results; echo x > results/x; umask > shell.umask; sleep 0.1"
 
 
 def modes(folder: Path) -> dict[str, int]:
-    """The permissions of all that is in a folder, but for locks, which concern only runners."""
+    """The permissions of everything in a folder except locks, which only runners use."""
     return {str(path.relative_to(folder)): stat.S_IMODE(path.stat().st_mode) for path in sorted(folder.rglob("*"))}
 
 
 def unreadable(folder: Path, bits: int) -> list[str]:
-    """What lies in a folder and does not give all these permissions to read (and, for directories, to enter)."""
+    """The entries of a folder without all of these read permissions (and, for directories, search permissions)."""
     found = []
     for path in sorted(folder.rglob("*")):
         wanted = bits if path.is_dir() else bits & 0o444
@@ -39,7 +39,7 @@ def unreadable(folder: Path, bits: int) -> list[str]:
 
 @pytest.fixture
 def strict() -> Iterator[None]:
-    """This test, and all that it starts, under umask 077."""
+    """Runs the test, and everything it starts, under umask 077."""
     before = os.umask(0o077)
     yield
     os.umask(before)
@@ -60,7 +60,7 @@ def test_the_umask_follows_the_folder(tmp_path: Path, mode: int, present: int, e
 
 
 @given(mode=st.integers(0o700, 0o777), present=st.integers(0, 0o77))
-def test_the_umask_is_never_stricter_and_gives_no_more_than_the_folder(
+def test_the_umask_is_never_stricter_and_never_wider_than_the_folder(
     tmp_path_factory: pytest.TempPathFactory, mode: int, present: int
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / "folder"
@@ -73,7 +73,7 @@ def test_the_umask_is_never_stricter_and_gives_no_more_than_the_folder(
     assert not given_now & 0o002, "others never get the right to write"
 
 
-def test_a_new_directory_has_the_group_of_the_one_above_it_and_hands_it_on(tmp_path: Path) -> None:
+def test_a_new_directory_has_the_group_of_its_parent_and_passes_it_on(tmp_path: Path) -> None:
     if os.getuid() != 0:
         pytest.skip("only root can give a folder to any group")
     os.chown(tmp_path, -1, GROUP)
@@ -85,7 +85,7 @@ def test_a_new_directory_has_the_group_of_the_one_above_it_and_hands_it_on(tmp_p
     assert (tmp_path / "experiments" / "r" / "file").stat().st_gid == GROUP
 
 
-def test_a_directory_that_exists_or_has_the_group_anyway_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_directory_that_exists_or_has_the_group_already_is_unchanged(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "there").chmod(0o700)
     make_shared_directory(tmp_path / "there")
@@ -95,7 +95,7 @@ def test_a_directory_that_exists_or_has_the_group_anyway_stays_as_it_is(tmp_path
 
 
 @pytest.mark.parametrize(("written", "expected"), [("'027'", "027"), ("'0027'", None), ("'27'", "027"), ("27", None)])
-def test_a_site_file_may_say_the_umask(tmp_path: Path, written: str, expected: str | None) -> None:
+def test_a_site_file_can_set_the_umask(tmp_path: Path, written: str, expected: str | None) -> None:
     (tmp_path / "x.yaml").write_text(f"umask: {written}\n")
     if expected is None:
         with pytest.raises(RoundhouseError, match="x.yaml:1: umask"):
@@ -104,8 +104,8 @@ def test_a_site_file_may_say_the_umask(tmp_path: Path, written: str, expected: s
         assert load_site("x", tmp_path, "h").umask == expected
 
 
-def test_a_job_whose_login_shell_sets_another_umask_follows_the_site_as_well(bench: Bench) -> None:
-    """As /etc/profile on a node may do, whatever the scheduler was asked for."""
+def test_a_job_whose_login_shell_sets_another_umask_uses_that_of_the_site(bench: Bench) -> None:
+    """For example /etc/profile on a node, whatever the job requests."""
     bench.site = Site(umask="027")
     bench.train('cd "$1" && umask > shell.umask')
     bench.open()
@@ -119,7 +119,7 @@ def test_a_job_whose_login_shell_sets_another_umask_follows_the_site_as_well(ben
 
 
 @pytest.mark.usefixtures("strict")
-def test_colleagues_can_read_all_of_a_local_round(rounds: Rounds) -> None:
+def test_other_users_can_read_all_files_of_a_local_round(rounds: Rounds) -> None:
     """A study with its checkpoints and metrics, in a shell with umask 077."""
     rounds.folder.chmod(0o750)
     rounds.write("""\
@@ -145,10 +145,10 @@ experiments:
 @pytest.mark.parametrize(
     "resources", [{}, {"array": True}, {"pack": {"slots": 2}, "ncpus": 2}], ids=["one", "array", "pack"]
 )
-def test_colleagues_can_read_all_of_a_round_on_pbs(
+def test_other_users_can_read_all_files_of_a_round_on_pbs(
     fake_pbs: FakePBS, tmp_path: Path, resources: dict[str, object]
 ) -> None:
-    """PBS starts jobs under umask 077, unless it is asked for another."""
+    """PBS starts jobs under umask 077, unless the job requests another."""
     with pbs_rounds(fake_pbs, tmp_path) as rounds:
         rounds.folder.chmod(0o755)
         command = ["bash", "-c", f"cd {{directory}}; {WRITES}; echo seen"]
@@ -160,7 +160,7 @@ def test_colleagues_can_read_all_of_a_round_on_pbs(
 
 
 @pytest.mark.usefixtures("strict")
-def test_the_umask_of_the_site_file_wins(fake_pbs: FakePBS, tmp_path: Path) -> None:
+def test_the_umask_of_the_site_file_has_priority(fake_pbs: FakePBS, tmp_path: Path) -> None:
     with pbs_rounds(fake_pbs, tmp_path, umask="037") as rounds:
         rounds.folder.chmod(0o755)
         rounds.write({"all": {"path": "a", "command": ["bash", "-c", f"cd {{directory}}; {WRITES}"]}})
@@ -174,7 +174,7 @@ def test_the_umask_of_the_site_file_wins(fake_pbs: FakePBS, tmp_path: Path) -> N
 @pytest.mark.cluster
 @pytest.mark.usefixtures("strict")
 @pytest.mark.parametrize("through", ["slurm", "torque"])
-def test_colleagues_can_read_all_of_a_round_on_slurm(request: pytest.FixtureRequest, through: str) -> None:
+def test_other_users_can_read_all_files_of_a_round_on_slurm(request: pytest.FixtureRequest, through: str) -> None:
     rounds: ClusterRounds = request.getfixturevalue(through)
     rounds.folder.chmod(0o755)
     rounds.write({"all": {"path": "a", "command": ["bash", "-c", f"cd {{directory}}; {WRITES}"]}})

@@ -321,7 +321,7 @@ def test_ctrl_c_ends_the_watch_and_not_the_jobs(fake_pbs: FakePBS, rounds: Clust
     assert (
         printed(rounds)
         .splitlines()[-1]
-        .endswith("The watch has ended; the jobs go on. The same call takes it up again.")
+        .endswith("The watch has ended; the jobs continue. The same command resumes it.")
     )
     assert fake_pbs.state("1.pbsnode") == "R"
 

@@ -1,4 +1,4 @@
-"""Reads transcripts: files of what real commands answered, `$ command`, `[exit N]`, `[stdout]`, `[stderr]`."""
+"""Reads transcripts of real commands: files with `$ command`, `[exit N]`, `[stdout]`, `[stderr]`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def transcript(folder: str, name: str) -> Output:
 
 
 def read_transcript(text: str) -> list[Output]:
-    """The commands of one file. Where stdout and stderr are not told apart, a JSON document is stdout."""
+    """The commands of one file. If stdout and stderr are not separated, a JSON document is stdout."""
     found = []
     for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
         command, _, said = part.partition("\n")
@@ -42,8 +42,8 @@ def read_transcript(text: str) -> list[Output]:
 
 
 def replay(answers: Mapping[str, Output | Sequence[Output]]) -> Callable[[Sequence[str]], Output]:
-    """A `run` that answers by the longest beginning of the command line that `answers` knows, each list in order."""
-    queues = {start: list(told) if not isinstance(told, Output) else None for start, told in answers.items()}
+    """A `run` that answers by the longest prefix of the command line in `answers`; the answers of a list in order."""
+    queues = {start: list(given) if not isinstance(given, Output) else None for start, given in answers.items()}
 
     def run(argv: Sequence[str]) -> Output:
         line = " ".join(argv)
@@ -51,9 +51,9 @@ def replay(answers: Mapping[str, Output | Sequence[Output]]) -> Callable[[Sequen
         assert start is not None, f"nobody expected: {line}"
         queue = queues[start]
         if queue is None:
-            told = answers[start]
-            assert isinstance(told, Output)
-            return told
+            recorded = answers[start]
+            assert isinstance(recorded, Output)
+            return recorded
         assert queue, f"asked once too often: {line}"
         return queue.pop(0)
 

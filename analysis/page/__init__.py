@@ -29,9 +29,8 @@ from analysis.round_summary import (
     Spread,
     Usage,
 )
-from roundhouse.formatting import counted, date_and_time
+from roundhouse.formatting import counted, date_and_time, duration
 from roundhouse.model.plan import State
-from roundhouse.views.eta import duration
 
 HERE = Path(__file__).parent
 SYMBOLS = {

@@ -1,1 +1,1 @@
-"""Whether an account on a cluster is ready for rounds."""
+"""Checks whether an account on a cluster is ready for rounds."""

@@ -1,4 +1,4 @@
-"""Which GPUs a PyTorch build can use, told from its files and from names of models: PyTorch itself is not loaded."""
+"""Which GPUs a PyTorch build supports, from its files and the names of GPU models, without loading PyTorch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import mmap
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from roundhouse.gpu_kernels import has_kernels
 
 # Compute capabilities by model, from NVIDIA's list "CUDA GPU Compute Capability".
 CAPABILITIES = {
@@ -26,7 +28,7 @@ Capability = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """A PyTorch as it was built. `cuda` is None for one without; `architectures` is empty where they cannot be told."""
+    """A PyTorch build. `cuda` is None for one without CUDA; `architectures` is empty if they are not known."""
 
     version: str
     cuda: str | None
@@ -35,17 +37,17 @@ class Build:
 
 def read_build(package: Path) -> Build:
     """The build in this folder, `.../site-packages/torch`. OSError: it cannot be read."""
-    told: dict[str, object] = {}
+    values: dict[str, object] = {}
     for node in ast.parse((package / "version.py").read_text()).body:
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Constant):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            told |= {target.id: node.value.value for target in targets if isinstance(target, ast.Name)}
-    cuda = told.get("cuda")
-    return Build(str(told.get("__version__", "?")), str(cuda) if cuda else None, _architectures(package))
+            values |= {target.id: node.value.value for target in targets if isinstance(target, ast.Name)}
+    cuda = values.get("cuda")
+    return Build(str(values.get("__version__", "?")), str(cuda) if cuda else None, _architectures(package))
 
 
 def _architectures(package: Path) -> tuple[str, ...]:
-    """What torch.cuda.get_arch_list() would say, from the text that it is compiled from."""
+    """What torch.cuda.get_arch_list() would return, from a string in the library."""
     try:
         with (
             (package / "lib/libtorch_python.so").open("rb") as file,
@@ -55,17 +57,6 @@ def _architectures(package: Path) -> tuple[str, ...]:
             return tuple(found[1].decode().split()) if found else ()
     except (OSError, ValueError):
         return ()
-
-
-def runs_on(architectures: tuple[str, ...], capability: Capability) -> bool:
-    """Whether code for these runs on such a GPU: sm_86 on 8.6 and 8.9, not on 8.0 or 9.0; compute_80, from 8.0 on."""
-    for one in architectures:
-        parts = re.fullmatch(r"(sm|compute)_(\d+)(\d)", one)
-        if parts:
-            built = (int(parts[2]), int(parts[3]))
-            if built <= capability and (parts[1] == "compute" or built[0] == capability[0]):
-                return True
-    return False
 
 
 def capability_of(model: str) -> Capability | None:
@@ -78,15 +69,17 @@ def capability_of(model: str) -> Capability | None:
 
 
 def models_in(gres: str) -> list[str]:
-    """The models in generic resources as Slurm tells them: gpu:v100:4(S:0-1),gpu:a100:2 has two; gpu:4 one, unnamed."""
+    """The models in generic resources of Slurm: gpu:v100:4(S:0-1),gpu:a100:2 has two; gpu:4 has one without a name."""
     found = re.findall(r"(?:^|,)(?:gres/)?gpu(?::([A-Za-z][^:,(]*|\d+[A-Za-z][^:,(]*))?(?=[:,(]|$)", gres)
     return sorted(set(found))
 
 
 def misfit(build: Build, model: str) -> str:
-    """Why this build cannot use a GPU of this model; empty if it can, or if that cannot be told."""
+    """Why this build cannot use a GPU of this model; empty if it can, or if that is not known."""
     capability = capability_of(model)
-    if build.cuda is None or not build.architectures or capability is None or runs_on(build.architectures, capability):
+    if build.cuda is None or not build.architectures or capability is None:
+        return ""
+    if has_kernels(capability, build.architectures):
         return ""
     return (
         f"PyTorch {build.version} has no code for {model} (compute capability {capability[0]}.{capability[1]}), "
@@ -95,7 +88,7 @@ def misfit(build: Build, model: str) -> str:
 
 
 def driver_too_old(build: Build, driver: str) -> str:
-    """Why this build cannot run with a driver of this version; empty if it can, or if that cannot be told."""
+    """Why this build cannot run with a driver of this version; empty if it can, or if that is not known."""
     if build.cuda is None or not (major := re.match(r"\d+", driver)):
         return ""
     oldest = OLDEST_DRIVERS.get(int(build.cuda.partition(".")[0]))

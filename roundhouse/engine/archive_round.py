@@ -26,7 +26,7 @@ from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import record
 from roundhouse.store.archive import RECORDS, Archive, refuse_archived
 from roundhouse.store.code_copy import COPIES
-from roundhouse.views.results import Setting, settings_of
+from roundhouse.views.results import SettingResults, settings_of
 
 _OVER = (State.COMPLETED, State.PRUNED)
 README, ENVIRONMENT, PACKAGES = "README.md", "environments.json", "packages.txt"
@@ -201,7 +201,7 @@ def _when_and_where(rows: Sequence[ExperimentStatus], told: Sequence[Mapping[str
     return lines
 
 
-def _table(settings: Sequence[Setting]) -> list[str]:
+def _table(settings: Sequence[SettingResults]) -> list[str]:
     """Mean ± standard deviation over seeds of every final metric."""
     if not settings:
         return ["No experiment was completed, or none left a metric."]
@@ -213,6 +213,6 @@ def _table(settings: Sequence[Setting]) -> list[str]:
         f"|---|---|{'---|' * len(names)}",
     ]
     for one in settings:
-        cells = [one.told(name) for name in names]
+        cells = [one.formatted(name) for name in names]
         lines.append(f"| {one.name.replace('|', chr(92) + '|')} | {one.seeds} | {' | '.join(cells)} |")
     return lines

@@ -30,7 +30,7 @@ from roundhouse.store import record
 from roundhouse.store.archive import Archive, make_directory
 from roundhouse.store.logs import last_words
 from roundhouse.store.markers import mark
-from roundhouse.views import tables
+from roundhouse.views import status_json
 
 _HOPELESS = (State.FAILED, State.CANCELLED, State.BLOCKED, State.PRUNED)
 
@@ -247,7 +247,7 @@ class Desk:
                 record.link_outputs(rec)
                 record.fold(rec)
             if rec.attempts or (rec.damage and rec.readable):
-                record.write_status(rec.directory, tables.status_of(row))
+                record.write_status(rec.directory, status_json.file_content(row))
         except OSError as error:
             self.report.trouble.append(f"{row.experiment.path}: its files could not be brought up to date: {error}")
 

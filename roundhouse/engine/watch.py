@@ -17,6 +17,8 @@ from roundhouse.model.causes import Cause
 from roundhouse.model.plan import VERDICT_WITHIN, Clock, State
 from roundhouse.model.status import ExperimentStatus, goes_on
 from roundhouse.views import eta, tables
+from roundhouse.views.measured import is_running
+from roundhouse.views.status_json import as_dict
 
 AT_LEAST = 30.0  # seconds between two passes: many people share the scheduler
 SHARE = 5  # so many times as long as the scheduler took to answer, and the whole pass, but for that not beyond AT_MOST
@@ -135,7 +137,7 @@ class Watch:
             say("The pass failed. Nothing was lost.")
         if not report.blind:
             summary = tables.summary(passed.round.name, report.rows, len(passed.round.experiments))
-            say(" ".join([summary, *eta.told(report.rows, time.time())]))
+            say(" ".join([summary, *eta.lines(report.rows, time.time())]))
 
 
 # ---------------------------------------------------------------------------------------------------- how long to wait
@@ -161,14 +163,14 @@ def pause_after(passed: Passed, still: int, every: float | None) -> float:
 
 def moments(rows: Sequence[ExperimentStatus], clock: Clock) -> Iterator[float]:
     """When something is expected, in seconds from `clock.now`: the end of a job or of a wait. Below 0: it is late."""
-    left = eta.left_of([eta.work_of(row) for row in rows])
+    left = eta.left_of([eta.workload_of(row) for row in rows])
     for row in rows:
         newest = row.record.newest
         if newest is None or not goes_on(row):
             continue
         if newest.gone_at is not None and not newest.closed:
             yield newest.gone_at + clock.grace - clock.now
-        elif newest.claim is not None and eta.is_running(row):
+        elif newest.claim is not None and is_running(row):
             yield newest.claim.at + row.experiment.resources.walltime_s - clock.now
             expected = left[row.experiment.path]
             if expected is not None:
@@ -210,7 +212,7 @@ def _state(row: ExperimentStatus) -> str:
 
 def _line(row: ExperimentStatus) -> str:
     """How an experiment stands now."""
-    told = tables.as_dict(row)
+    told = as_dict(row)
     attempt = f", attempt {told['attempt']}" if (told["attempt"] or 0) > 1 else ""
     best = f", best {told['metric_name']} {number(told['best'])}" if told["best"] is not None else ""
     reason = f": {told['reason']}" if told["reason"] else ""

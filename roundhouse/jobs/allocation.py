@@ -33,8 +33,8 @@ from roundhouse.model.halving import judged
 from roundhouse.model.plan import Clock, State, Verb
 from roundhouse.model.selection import Selections
 from roundhouse.model.status import ExperimentStatus
+from roundhouse.schedulers.allocation_slots import AllocationSlots
 from roundhouse.schedulers.base import Output
-from roundhouse.schedulers.in_allocation import Slots
 from roundhouse.store import job_group, record
 from roundhouse.store.archive import Archive, refuse_archived
 
@@ -64,7 +64,7 @@ class Agent:
     allocation: Allocation
     directory: Path  # the allocation's own
     place: PassContext
-    slots: Slots
+    slots: AllocationSlots
     experiments: Sequence[Experiment]
     ends: float
     stop_signal: int | None = None  # the signal that ends it
@@ -343,7 +343,7 @@ def prepare(directory: Path, job_id: str, started: float) -> Agent:
     refuse_archived(Archive.of(allocation.round, experiments, Path(allocation.analysis)))
     loaded = load_round(allocation.round, Path(allocation.rounds))
     site = load_site(allocation.site, repository / "sites", "").model_copy(update=_DONE)
-    slots = Slots(_pool(allocation, loaded.experiments, repository), allocation.identity, job_id)
+    slots = AllocationSlots(_pool(allocation, loaded.experiments, repository), allocation.identity, job_id)
     place = PassContext(experiments, repository, site, slots, _no_command, site.python or sys.executable)
     place.packed, place.current_code = True, allocation.current_code
     if allocation.code is not None:

@@ -9,7 +9,7 @@ from functools import partial
 
 from roundhouse.errors import RoundhouseError
 from roundhouse.jobs.worker import Work
-from roundhouse.machine.binding import die_with
+from roundhouse.machine.parent_death import die_with
 
 
 def run_command(work: Work) -> int:

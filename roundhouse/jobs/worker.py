@@ -15,7 +15,7 @@ from typing import Any
 
 from roundhouse import files
 from roundhouse.errors import RoundhouseError
-from roundhouse.machine.binding import die_with_parent
+from roundhouse.machine.parent_death import die_with_parent
 from roundhouse.model.attempt import Attempt
 from roundhouse.model.exit_codes import ExitCode
 from roundhouse.store import record

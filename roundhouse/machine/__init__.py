@@ -1,1 +1,1 @@
-"""This machine, or what an allocation has of one: slots, and the jobs in them."""
+"""The local machine, or an allocation's share of one: slots, and the jobs in them."""

@@ -1,4 +1,4 @@
-"""Which GPUs there are; and which of them a job uses where nothing in its environment limits it to some.
+"""Which GPUs there are, and which of them a job uses if CUDA_VISIBLE_DEVICES is not set.
 
 PBS and Torque without cgroups do not set CUDA_VISIBLE_DEVICES, and then each job would use all GPUs of its node.
 """
@@ -14,19 +14,19 @@ from contextlib import suppress
 from pathlib import Path
 
 ID_LISTS = ("GPU_DEVICE_ORDINAL", "SLURM_STEP_GPUS", "SLURM_JOB_GPUS")  # the first counts from 0 within the job
-ALIKE = 1024  # MiB; free memory is compared in multiples of this
+MEMORY_UNIT = 1024  # MiB; free memory is compared in multiples of it
 
 
 def find_gpus(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """The GPUs that may be used: those in CUDA_VISIBLE_DEVICES if it is set, else all that the driver lists."""
+    """The GPUs that can be used: those in CUDA_VISIBLE_DEVICES if it is set, otherwise all that the driver lists."""
     if "CUDA_VISIBLE_DEVICES" in environ:
-        listed = [name.strip() for name in environ["CUDA_VISIBLE_DEVICES"].split(",")]
-        return [name for name in listed if name and name != "-1"]
-    return [row[0] for row in _ask_driver("index")]
+        names = [name.strip() for name in environ["CUDA_VISIBLE_DEVICES"].split(",")]
+        return [name for name in names if name and name != "-1"]
+    return [row[0] for row in _query_driver("index")]
 
 
-def _ask_driver(query: str) -> list[list[str]]:
-    """What the driver lists, a row for each GPU, its index first; nothing if there is no driver, or no answer."""
+def _query_driver(query: str) -> list[list[str]]:
+    """The values that nvidia-smi prints, a row for each GPU, its index first; empty if it is missing or fails."""
     try:
         command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
@@ -36,14 +36,15 @@ def _ask_driver(query: str) -> list[list[str]]:
     return [row for row in rows if row[0].isdigit()] if done.returncode == 0 else []
 
 
-# ---------------------------------------------------------------------------------------------- a choice
+# ---------------------------------------------------------------------------------------------- selection
 
 
 def choose(count: int, named: Mapping[str, Sequence[str]], free: Mapping[str, int], turn: int) -> tuple[list[str], str]:
-    """At most `count` GPUs, and why these: the first list in `named` of which the driver knows each; else the freest.
+    """At most `count` GPUs, and the source of the choice.
 
-    `free` is the free memory in MiB, by index, of what the driver lists; empty if it does not answer. Among GPUs with
-    equal free memory `turn` decides, so that jobs that start on a node at the same time do not all choose the same.
+    They are from the first list in `named` whose GPUs the driver all lists; otherwise those with the most free memory.
+    `free`: index -> free memory in MiB, empty if the driver does not answer. Among GPUs with equal free memory `turn`
+    decides, so that jobs that start on a node at the same time do not all choose the same GPU.
     """
     for source, gpus in named.items():
         if gpus and (not free or free.keys() >= set(gpus)):
@@ -51,7 +52,7 @@ def choose(count: int, named: Mapping[str, Sequence[str]], free: Mapping[str, in
     order = sorted(free, key=int)
     first = turn * count
     ranks = {gpu: (place - first) % len(order) for place, gpu in enumerate(order)}
-    freest = sorted(order, key=lambda gpu: (-(free[gpu] // ALIKE), ranks[gpu]))
+    freest = sorted(order, key=lambda gpu: (-(free[gpu] // MEMORY_UNIT), ranks[gpu]))
     return freest[:count], "free memory"
 
 
@@ -61,7 +62,7 @@ def gpus_in_file(text: str) -> list[str]:
 
 
 def gpus_in_list(text: str) -> list[str]:
-    """The GPUs in a list such as `0,2-3`; none if it is written in another way."""
+    """The GPUs in a list such as `0,2-3`; none if it has another format."""
     found: list[str] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,4})(?:-(\d{1,4}))?\s*", part)
@@ -72,34 +73,34 @@ def gpus_in_list(text: str) -> list[str]:
 
 
 def turn_of(job_id: str) -> int:
-    """A number that differs between jobs, and tasks of arrays, that were submitted one after the other."""
+    """A number that differs between jobs, or tasks of an array, that were submitted one after the other."""
     return sum(map(int, re.findall(r"\d+", job_id.partition(".")[0])))
 
 
 def named_by_scheduler(environ: Mapping[str, str]) -> dict[str, list[str]]:
-    """The job's GPUs as the scheduler says in files and variables, by their names; the most reliable first."""
+    """File or variable of the scheduler -> the job's GPUs according to it; the most reliable first."""
     named: dict[str, list[str]] = {}
     with suppress(KeyError, OSError, UnicodeDecodeError):
         named["PBS_GPUFILE"] = gpus_in_file(Path(environ["PBS_GPUFILE"]).read_text())
     return {**named, **{name: gpus_in_list(environ[name]) for name in ID_LISTS if name in environ}}
 
 
-def explain(count: int, gpus: Sequence[str], source: str, there: int) -> str:
-    """What was chosen, for the job's log."""
+def explain(count: int, gpus: Sequence[str], source: str, total: int) -> str:
+    """The choice, as a line for the job's log. `total`: the number of GPUs on the node, 0 if unknown."""
     if not gpus:
-        some = f"{count} GPU{'s' * (count > 1)} requested (ngpus)"
-        return f"{some}, but nvidia-smi lists none: CUDA_VISIBLE_DEVICES stays unset"
-    here = f" of the {there} on this node" if there else ""
-    chosen = f"CUDA_VISIBLE_DEVICES was not set: this job uses GPU {', '.join(gpus)}{here}, chosen by {source}"
+        requested = f"{count} GPU{'s' * (count > 1)} requested (ngpus)"
+        return f"{requested}, but nvidia-smi lists none: CUDA_VISIBLE_DEVICES stays unset"
+    on_node = f" of the {total} on this node" if total else ""
+    chosen = f"CUDA_VISIBLE_DEVICES was not set: this job uses GPU {', '.join(gpus)}{on_node}, chosen by {source}"
     if len(gpus) < count:
-        chosen += f". It requested {count} (ngpus), and no more were found: is the node, or the queue, the right one?"
+        chosen += f". It requested {count} (ngpus), but no more were found: check the node and the queue"
     return chosen
 
 
 def main(argv: Sequence[str]) -> int:
-    """`python -m roundhouse.machine.gpus COUNT JOB_ID`, in job scripts: prints a value for CUDA_VISIBLE_DEVICES."""
+    """`python -m roundhouse.machine.gpus COUNT JOB_ID` in job scripts: print a value for CUDA_VISIBLE_DEVICES."""
     count, job_id = int(argv[1]), argv[2]
-    rows = _ask_driver("index,memory.free")
+    rows = _query_driver("index,memory.free")
     free = {row[0]: int(row[1]) if len(row) > 1 and row[1].isdigit() else 0 for row in rows}
     gpus, source = choose(count, named_by_scheduler(os.environ), free, turn_of(job_id))
     print(f"roundhouse: {explain(count, gpus, source, len(free))}", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""Slots on the local machine, and the job scripts that run in them. Which are taken is read from the processes.
+"""The slots of the local machine, or of an allocation, and the job scripts that run in them.
 
-Nothing is remembered between calls. On the local machine, a pool that was killed leaves its jobs running, and the next
-one finds them; in an allocation, jobs end with their pool.
+Which slots are taken is read from the process table; nothing is stored between calls. On the local machine, a pool that
+was killed leaves its jobs running, and the next pool finds them; in an allocation, jobs end with their pool.
 """
 
 from __future__ import annotations
@@ -16,45 +16,30 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
-from roundhouse.machine.binding import bind
 from roundhouse.machine.gpus import find_gpus
-from roundhouse.machine.slots import BETWEEN, Layout, Room, Slot
+from roundhouse.machine.parent_death import start_group
+from roundhouse.machine.slots import SEPARATOR, Layout, Room, Slot
 from roundhouse.model.experiment import Resources
 
 TOKEN, SLOT, JOB_ID = "ROUNDHOUSE_TOKEN", "ROUNDHOUSE_SLOT", "ROUNDHOUSE_JOB_ID"
-KILL_TRAINING = signal.SIGALRM  # has a job's shell kill what it runs, and write the result (templates/body.sh.j2)
+KILL_TRAINING = signal.SIGALRM  # a job's shell then kills its processes and writes the result (templates/body.sh.j2)
 
 
-class Child(Protocol):
-    """A job's shell, as the pool that started it sees it."""
-
-    @property
-    def pid(self) -> int: ...
-
-    def poll(self) -> int | None:
-        """Its exit code once it has ended, negative for a death by signal; None while it runs."""
-        ...
-
-    def send_signal(self, sig: int) -> None:
-        """Nothing happens to one that has ended."""
-        ...
+Launch = Callable[[Path, Mapping[str, str], IO[bytes]], subprocess.Popen[bytes]]  # script, environment, log
 
 
-Launch = Callable[[Path, Mapping[str, str], IO[bytes]], Child]  # script, environment, log
-
-
-def launch(script: Path, environ: Mapping[str, str], log: IO[bytes]) -> Child:
-    """Start a job script in a session of its own: Ctrl-C reaches the jobs only through `Pool.stop`, in order."""
+def launch(script: Path, environ: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start a job script in a session of its own, so that Ctrl-C reaches the jobs only through `Pool.stop`."""
     return subprocess.Popen(
         ["bash", str(script)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, start_new_session=True
     )
 
 
-def launch_bound(script: Path, environ: Mapping[str, str], log: IO[bytes]) -> Child:
-    """Start a job script that stays in this process's session, and dies when this thread does: for allocations."""
-    first = partial(bind, os.getpid())
+def launch_bound(script: Path, environ: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start a job script in the session of this process; it is killed when this thread ends. For allocations."""
+    first = partial(start_group, os.getpid())
     command = ["bash", str(script)]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, preexec_fn=first)
 
@@ -67,11 +52,11 @@ def make_pool(
     home: str = "",
     launch: Launch = launch,
 ) -> Pool:
-    """A pool of all that this machine, or this allocation, lets us use.
+    """A pool of all GPUs and cores that this process may use.
 
-    `per_gpu` jobs share a GPU, and of those without one as many run as there are `ncpus` cores for; with `slots`, that
-    is how many run in all. `cores` is how many there are; if not given, all that this process may use. `home` names the
-    allocation: two of them on one node may call different GPUs and cores by the same names.
+    `per_gpu` jobs share a GPU. Each job without a GPU gets `ncpus` cores. `slots`: the most jobs that run at the same
+    time. `cores`: the number of CPU cores; by default all that this process may use. `home`: the allocation's name,
+    because two allocations on one node may use the same names for different GPUs and cores.
     """
     cores = cores or len(os.sched_getaffinity(0))
     layout = Layout(tuple(find_gpus()), per_gpu, slots or max(1, cores // ncpus), cores, slots, home)
@@ -80,15 +65,15 @@ def make_pool(
 
 @dataclass
 class Pool:
-    """Starts job scripts, each in a free slot."""
+    """Starts job scripts, each in a free slot of `layout`."""
 
     layout: Layout
     launch: Launch = launch
-    _started: dict[str, tuple[Child, Slot]] = field(default_factory=dict)  # by token
+    _started: dict[str, tuple[subprocess.Popen[bytes], Slot]] = field(default_factory=dict)  # by token
 
     def start(self, script: Path, token: str, need: Resources) -> bool:
         """Run a job script in a free slot; False if there is none now."""
-        with _turn():
+        with _lock():
             return self._start(script, token, need)
 
     def _start(self, script: Path, token: str, need: Resources) -> bool:
@@ -105,62 +90,61 @@ class Pool:
         return True
 
     def room(self) -> Room:
-        """What is free now."""
+        """The places that are free now."""
         return Room(self.layout, self.places_taken(live()))
 
     def places_taken(self, jobs: Mapping[str, tuple[list[int], str]]) -> set[str]:
-        """The names of the places that some of `live` are in, whichever runner started them.
+        """The names of the places in use by `jobs`, the result of `live()`, whichever runner started them.
 
-        What this pool has started counts from the first moment: one that was forked shows its token only once it is a
-        shell.
+        Jobs that this pool has started count from the start: a forked process shows its token only after exec.
         """
-        others = {place for _, slot in jobs.values() for place in slot.split(BETWEEN)}
+        others = {place for _, slot in jobs.values() for place in slot.split(SEPARATOR)}
         return others.union(*(slot.places for _, slot in self._started.values()))
 
     def holders(self, jobs: Mapping[str, tuple[list[int], str]]) -> dict[str, list[int]]:
-        """The processes, by token, of jobs that are in a place of this pool, but that it does not run."""
+        """Token -> process IDs of the jobs that use a place of this pool, but that this pool has not started."""
         own = self.layout.places
         return {
             token: pids
             for token, (pids, slot) in jobs.items()
-            if token not in self._started and not own.isdisjoint(slot.split(BETWEEN))
+            if token not in self._started and not own.isdisjoint(slot.split(SEPARATOR))
         }
 
     def reap(self) -> bool:
-        """Collect children that have ended; True if there were any."""
+        """Remove jobs whose shells have ended; True if there were any."""
         before = len(self._started)
         self._started = {token: started for token, started in self._started.items() if started[0].poll() is None}
         return len(self._started) < before
 
     @property
     def running(self) -> frozenset[str]:
-        """The tokens of the jobs that this pool started, and has not yet seen to end."""
+        """The tokens of the jobs that this pool has started and `reap` has not removed."""
         return frozenset(self._started)
 
     def stop(self, number: int = signal.SIGINT, tokens: Collection[str] | None = None) -> None:
-        """Ask the jobs that this pool started to stop at a safe point; all of them, or some."""
+        """Send a signal to the jobs that this pool has started, all or some: they save a checkpoint and stop."""
         for token, (child, _) in self._started.items():
             if tokens is None or token in tokens:
                 child.send_signal(number)
 
     def kill_training(self) -> None:
-        """Have each shell kill what it runs; the shell itself lives on, to write the result."""
+        """Have each shell kill its processes; the shell itself continues, to write the result."""
         self.stop(KILL_TRAINING)
 
     def kill(self) -> None:
-        """Make them stop at once. What a shell has started dies with it."""
+        """Kill all jobs immediately. Processes that a shell has started die with it."""
         for child, _ in self._started.values():
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
 
 
 @contextmanager
-def _turn() -> Iterator[None]:
-    """One runner of this user at a time takes slots: else two that look at once would take the same one."""
+def _lock() -> Iterator[None]:
+    """Let one runner of this user at a time take slots: two at the same time could take the same slot."""
     import filelock
 
     lock = filelock.FileLock(Path(tempfile.gettempdir(), f"roundhouse-{os.getuid()}.lock"))
-    with suppress(filelock.Timeout, NotImplementedError, OSError):  # without it, slots may be shared for a while
+    with suppress(filelock.Timeout, NotImplementedError, OSError):  # without the lock, two jobs may share a slot
         lock.acquire(timeout=10)
     try:
         yield
@@ -169,12 +153,12 @@ def _turn() -> Iterator[None]:
 
 
 def live() -> dict[str, tuple[list[int], str]]:
-    """Every job of this user on this machine, by token: the processes that still carry it, and its slot's name.
+    """Every live job of this user on this host: token -> (IDs of its processes, name of its slot).
 
-    A process inherits the token from its job's shell, so a job whose shell was killed is still seen to live.
+    A process inherits the token from its job's shell, so a job whose shell was killed is still found.
     """
     found: dict[str, tuple[list[int], str]] = {}
-    for pid, environ in _environments() if sys.platform == "linux" else _environments_elsewhere():
+    for pid, environ in _environments() if sys.platform == "linux" else _environments_by_psutil():
         if TOKEN in environ and pid != os.getpid():
             pids, _ = found.setdefault(environ[TOKEN], ([], environ.get(SLOT, "")))
             pids.append(pid)
@@ -182,21 +166,23 @@ def live() -> dict[str, tuple[list[int], str]]:
 
 
 def _environments() -> Iterator[tuple[int, Mapping[str, str]]]:
-    """Each process of this user's that may be a job's: its ID, and the environment in which it was started.
+    """Each process of this user that may belong to a job: its ID, and the environment in which it was started.
 
-    It reads /proc itself, for psutil takes ten times as long, and a slot stays idle meanwhile. The dead have none.
+    It reads /proc directly, because psutil takes ten times as long, and a slot is idle meanwhile. Zombie processes have
+    an empty environment.
     """
-    mine, sign = os.getuid(), TOKEN.encode() + b"="
+    mine, prefix = os.getuid(), TOKEN.encode() + b"="
     for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
         try:
             raw = Path(f"/proc/{pid}/environ").read_bytes() if os.stat(f"/proc/{pid}").st_uid == mine else b""
         except OSError:
             continue
-        if sign in raw:
+        if prefix in raw:
             yield pid, dict(part.split("=", 1) for part in os.fsdecode(raw).split("\0") if "=" in part)
 
 
-def _environments_elsewhere() -> Iterator[tuple[int, Mapping[str, str]]]:
+def _environments_by_psutil() -> Iterator[tuple[int, Mapping[str, str]]]:
+    """The same on systems without /proc."""
     import psutil
 
     mine = os.getuid()

@@ -1,4 +1,4 @@
-"""Which part of a machine a job gets: a share of a GPU, whole GPUs, or some CPU cores. Pure, from what is taken."""
+"""Which part of a machine a job gets: a share of a GPU, whole GPUs, or CPU cores. Pure functions of what is in use."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from dataclasses import dataclass, field
 
 from roundhouse.model.experiment import Resources
 
-BETWEEN = ","  # between a slot's places; no GPU's name holds it, since CUDA_VISIBLE_DEVICES is a list with commas
+SEPARATOR = ","  # between a slot's places; no GPU name contains it, because CUDA_VISIBLE_DEVICES is a list with commas
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Room for one experiment: a share of a GPU, some whole GPUs, or CPU cores.
+    """What one job gets: a share of a GPU, whole GPUs, or CPU cores.
 
-    `places` are the names of what it takes; they are the same for all runners. `threads` are for each process: one for
-    each GPU, or one in all.
+    `places` are the names of these parts, the same for all runners. `threads` is the number of threads of each process;
+    a job has one process for each GPU, or one without GPUs.
     """
 
     places: tuple[str, ...]
-    gpus: tuple[str, ...] | None  # None: the machine has none, and CUDA_VISIBLE_DEVICES stays as it is
+    gpus: tuple[str, ...] | None  # None: there are no GPUs, and CUDA_VISIBLE_DEVICES stays unchanged
     threads: int
 
     @property
     def name(self) -> str:
-        return BETWEEN.join(self.places)
+        return SEPARATOR.join(self.places)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What there is to give away.
+    """How the GPUs and CPU cores of a machine or an allocation are divided into slots.
 
-    `per_gpu` jobs share a GPU; `cpu_slots` is how many jobs without a GPU fit; `most`, if given, how many jobs of
-    whatever kind, where one that takes whole GPUs counts as all that might have shared them. `home` sets the names
-    apart from those of other allocations on the same node.
+    `per_gpu` jobs share a GPU; `cpu_slots` is the number of jobs without a GPU; `most`, if given, the number of jobs of
+    any kind, where a job with whole GPUs counts as all jobs that could share them. `home` is a prefix of the names of
+    places; it distinguishes allocations on the same node.
     """
 
     gpus: tuple[str, ...]
@@ -45,19 +45,19 @@ class Layout:
 
     @property
     def places(self) -> frozenset[str]:
-        """The names of all places that there are."""
+        """The names of all places."""
         gpus = (place for gpu in self.gpus for place in (self._whole(gpu), *self._shares(gpu)))
         return frozenset((*self._cpu_places(), *gpus))
 
     def refusal(self, need: Resources) -> str:
-        """Why such a job can never run here; empty if it can."""
+        """Why a job with this request can never run here; empty if it can."""
         if need.ngpus <= max(1, len(self.gpus)):
-            return ""  # one that asks for a single GPU runs on the CPU where there is none
-        here = f"{len(self.gpus)} may be used" if self.gpus else "none can be found"
-        return f"it asks for {need.ngpus} GPUs, and here {here}: ask for fewer (ngpus), or run it elsewhere"
+            return ""  # a job that requests one GPU runs on the CPU if there is none
+        found = f"{len(self.gpus)} can be used" if self.gpus else "none was found"
+        return f"it requests {need.ngpus} GPUs, but {found} on this host: set a smaller ngpus, or use another host"
 
     def choose(self, need: Resources, taken: Collection[str]) -> Slot | None:
-        """A free slot for such a job, given the names of the places that are taken; None if there is none now."""
+        """A free slot for a job with this request, given the names of the places in use; None if there is none now."""
         if self.refusal(need) or (self.most is not None and self._weight(taken) + self._cost(need) > self.most):
             return None
         if not self.gpus or not need.ngpus:
@@ -74,7 +74,7 @@ class Layout:
         return Slot(tuple(map(self._whole, whole)), whole, threads)
 
     def _share(self, threads: int, taken: Collection[str]) -> Slot | None:
-        """A share of the GPU with the fewest jobs on it."""
+        """A share of the GPU with the fewest jobs."""
         for gpu in sorted(self.gpus, key=lambda gpu: self._load(gpu, taken)):
             if self._whole(gpu) in taken:
                 continue
@@ -84,16 +84,16 @@ class Layout:
         return None
 
     def _threads(self, need: Resources, slots: int) -> int:
-        """For each process of a job; the cores are divided among so many slots."""
+        """Threads of each process of a job, if the cores are divided among `slots` slots."""
         return max(1, self.cores * self._cost(need) // (self.most or slots) // max(1, need.ngpus))
 
     def _cost(self, need: Resources) -> int:
-        """For how many jobs that share a GPU this one counts."""
+        """As how many jobs this one counts towards `most`."""
         whole = need.ngpus * self.per_gpu if need.ngpus > 1 else 1
         return min(whole, self.most or whole)
 
     def _weight(self, taken: Iterable[str]) -> int:
-        """How many of `most` are used up by this allocation's own jobs."""
+        """How many of `most` the jobs in places of this layout use."""
         whole = {self._whole(gpu) for gpu in self.gpus}
         return sum(self.per_gpu if place in whole else 1 for place in self.places.intersection(taken))
 
@@ -107,36 +107,36 @@ class Layout:
         return [f"{self._whole(gpu)}/{share}" for share in range(self.per_gpu)]
 
     def _load(self, gpu: str, taken: Iterable[str]) -> int:
-        """How many jobs are on a GPU, those of runners that share it among more included."""
+        """How many jobs are on a GPU, including those of runners with a larger `per_gpu`."""
         whole = self._whole(gpu)
         return sum(place == whole or place.rpartition("/")[0] == whole for place in taken)
 
 
 @dataclass
 class Room:
-    """What is free during one pass, given out in the order in which jobs are to start.
+    """The free places of a layout during one pass, assigned to jobs in the order in which they start.
 
-    A job that must wait holds back those after it that want the same: small ones would else keep it waiting for ever.
+    A job that must wait blocks later jobs of the same kind (GPU or CPU): otherwise small jobs could delay it forever.
     """
 
     layout: Layout
     taken: set[str]
-    _held: set[bool] = field(default_factory=set)  # whether the jobs that wait want GPUs
+    _waiting: set[bool] = field(default_factory=set)  # kinds of waiting jobs; True: with GPUs
 
     def has(self, need: Resources) -> bool:
-        """Whether such a job would find a slot."""
+        """Whether there is a free slot for such a job."""
         return self.layout.choose(need, self.taken) is not None
 
     def take(self, need: Resources) -> bool:
-        """Whether such a job can be started next. One that can never run may: it is refused as it starts."""
+        """Whether such a job can start next; if so, take its places. True if it can never run: starting refuses it."""
         if self.layout.refusal(need):
             return True
         kind = bool(need.ngpus and self.layout.gpus)
-        if kind in self._held or (self.layout.most is not None and self._held):
+        if kind in self._waiting or (self.layout.most is not None and self._waiting):
             return False
         slot = self.layout.choose(need, self.taken)
         if slot is None:
-            self._held.add(kind)
+            self._waiting.add(kind)
             return False
         self.taken |= set(slot.places)
         return True

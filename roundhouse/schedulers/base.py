@@ -1,7 +1,7 @@
-"""What a scheduler is to the rest: three verbs, and answers that cannot be mistaken for one another.
+"""The interface of a scheduler: submit, query, cancel, with answers of distinct types.
 
-A scheduler builds command lines and reads what they print. It runs nothing itself: it is handed `run`,
-which runs one command under a time limit. It decides nothing, and knows neither records nor plans.
+A scheduler builds command lines and parses what they print. It runs nothing itself: it is passed `run`, which runs one
+command under a time limit. It decides nothing, and knows neither records nor plans.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from roundhouse.model.experiment import Resources
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a command did. `code` is None if it did not start or outlasted its limit; `stderr` then says which."""
+    """The result of a command. `code` is None if it did not start or exceeded its limit; `stderr` then says which."""
 
     argv: tuple[str, ...]
     code: int | None
@@ -26,9 +26,9 @@ class Output:
 
     @property
     def complaint(self) -> str:
-        """One line for a person: the command and what it said."""
-        said = " ".join((self.stderr.strip() or self.stdout.strip() or "said nothing").split())
-        return f"{self.argv[0]} (exit {'none' if self.code is None else self.code}): {said[:300]}"
+        """One line for the user: the command, its exit code and its output."""
+        printed = " ".join((self.stderr.strip() or self.stdout.strip() or "no output").split())
+        return f"{self.argv[0]} (exit {'none' if self.code is None else self.code}): {printed[:300]}"
 
 
 Run = Callable[[Sequence[str]], Output]
@@ -36,38 +36,38 @@ ONE_CORE = Resources()
 
 
 class Scheduler(Protocol):
-    """The verbs of a scheduler. All take `run` and return answers; none raises for what a command said."""
+    """The verbs of a scheduler. All take `run` and return answers; none raises because of a command's output."""
 
     kind: str
-    grace: float  # seconds a job must be missing before its silence counts
+    grace: float  # seconds for which a job must be missing before it counts as gone
 
     def identity(self, run: Run) -> Identity | QueryFailed:
-        """Which scheduler answers here."""
+        """Which scheduler answers on this host."""
         ...
 
     def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
-        """Submit a rendered script. Its header holds resources, name and log already; this machine looks at `need`."""
+        """Submit a rendered script. Its header has resources, name and log; only the local machine uses `need`."""
         ...
 
     def query(
         self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None
     ) -> Jobs | QueryFailed:
-        """All live jobs of this user; of `ids` and `names` also what is remembered of their end.
+        """All live jobs of this user, and those jobs with `ids` or `names` whose end the scheduler remembers.
 
         `since`: none of them was submitted before this time, in seconds since 1970.
         """
         ...
 
     def array_limit(self, run: Run, queue: str | None) -> int:
-        """How many tasks an array may have in `queue`, None being the default one; 1 where there are no arrays."""
+        """How many tasks an array may have in `queue` (None: the default queue); 1 if there are no arrays."""
         ...
 
     def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:
-        """Delete jobs; returns complaints. That a job is gone already is no complaint."""
+        """Delete jobs; returns error messages. That a job is already gone is not an error."""
         ...
 
 
 def in_batches(words: Iterable[str], size: int) -> list[list[str]]:
-    """Words in sorted lists of at most `size`: command lines have limits."""
-    listed = sorted(words)
-    return [listed[start : start + size] for start in range(0, len(listed), size)]
+    """Sorted lists of at most `size` words, because the length of command lines is limited."""
+    ordered = sorted(words)
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]

@@ -1,4 +1,4 @@
-"""The one place that runs scheduler commands, each under a time limit."""
+"""Runs scheduler commands, each under a time limit."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from roundhouse.schedulers.environment import for_scheduler
 
 
 def runner(limit: float) -> Run:
-    """A function that runs one command for at most `limit` seconds and never raises for what became of it.
+    """A function that runs one command for at most `limit` seconds, and never raises because of its result.
 
-    The command has the environment of this process without what would steer it; see `environ.for_scheduler`.
+    The command gets the environment of this process without the variables that change its behaviour; see
+    `environment.for_scheduler`.
     """
 
     def run(argv: Sequence[str]) -> Output:
@@ -38,7 +39,7 @@ def runner(limit: float) -> Run:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             stdout, stderr = process.communicate()
-            return Output(words, None, stdout, f"gave no answer within {limit:.0f} s. {stderr}".strip())
+            return Output(words, None, stdout, f"no answer within {limit:.0f} s. {stderr}".strip())
         return Output(words, process.returncode, stdout, stderr)
 
     return run

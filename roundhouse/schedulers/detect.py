@@ -1,4 +1,4 @@
-"""Which scheduler is here: the one asked for, or the one whose commands exist."""
+"""Which scheduler to use: the one that was requested, or the one whose commands exist."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from roundhouse.schedulers.base import Output, Run, Scheduler
 
 KINDS = ("auto", "cluster", "slurm", "pbs", "local")
 
-# Commands without a cluster behind them, as after installing a distribution's package.
+# Commands without a cluster, for example after installing a distribution's package.
 UNCONFIGURED = re.compile(r"DNS SRV lookup failed|Could not establish a configuration source")
 
 
 def detect(kind: str, user: str, run: Run) -> tuple[Scheduler | None, str]:
-    """The scheduler for this user, or None for this machine itself, and a remark for the person (or "").
+    """The scheduler for this user, or None for the local machine, and a remark for the user (or "").
 
-    A cluster that is configured but does not answer stays the scheduler: its jobs must not be run here as well.
-    "cluster" is any scheduler, and never this machine. RoundhouseError: the scheduler asked for is not here, or there
-    is one that is not known.
+    A cluster that is configured but does not answer stays the scheduler: its jobs must not run locally as well.
+    "cluster" is any scheduler, but never the local machine. RoundhouseError: the requested scheduler is not on this
+    host, or there is an unknown one.
     """
     if kind not in KINDS:
-        raise RoundhouseError(f"no scheduler {kind!r}: choose {', '.join(KINDS)}")
+        raise RoundhouseError(f"unknown scheduler {kind!r}: choose {', '.join(KINDS)}")
     if kind == "local":
         return None, ""
     remarks = []
@@ -30,17 +30,17 @@ def detect(kind: str, user: str, run: Run) -> tuple[Scheduler | None, str]:
         if kind not in ("auto", "cluster", one):
             continue
         if shutil.which(command) is None:
-            problem = f"no {one} here: there is no command {command!r}"
+            problem = f"no {one} on this host: there is no command {command!r}"
         else:
             scheduler, problem = find(user, run)
             if scheduler is not None:
                 return scheduler, ""
             remarks.append(problem)
         if kind == one:
-            raise RoundhouseError(f"{problem}. Use --scheduler local to run on this machine")
+            raise RoundhouseError(f"{problem}. Use --scheduler local to run on the local machine")
     if kind == "cluster":
         problem = "; ".join(remarks) or "there is neither sbatch nor qsub"
-        raise RoundhouseError(f"no cluster here: {problem}. Nothing was run on this machine itself")
+        raise RoundhouseError(f"no cluster on this host: {problem}. Nothing was run on the local machine")
     return None, "; ".join(remarks)
 
 
@@ -53,25 +53,25 @@ def find_slurm(user: str, run: Run) -> tuple[Scheduler | None, str]:
 
 
 def find_pbs(user: str, run: Run) -> tuple[Scheduler | None, str]:
-    """PBS or Torque, by what `qstat --version` says. Grid Engine has commands of the same names."""
+    """PBS or Torque, according to `qstat --version`. Grid Engine has commands with the same names."""
     answer = run(["qstat", "--version"])
-    said = answer.stdout + answer.stderr
-    if "pbs_version" in said:
+    printed = answer.stdout + answer.stderr
+    if "pbs_version" in printed:
         from roundhouse.schedulers.pbs import PBS
 
         return PBS(user), ""
-    if re.search(r"^version:", said, re.IGNORECASE | re.MULTILINE) or "qstat [-f] [-a|-i|-r]" in said:
+    if re.search(r"^version:", printed, re.IGNORECASE | re.MULTILINE) or "qstat [-f] [-a|-i|-r]" in printed:
         from roundhouse.schedulers.torque import Torque
 
         return Torque(user), ""
     if unconfigured(answer):
         return None, "qsub is installed, but no cluster is configured"
     raise RoundhouseError(
-        f"there is a qsub, but of no scheduler known to Roundhouse: {answer.complaint}. "
-        "Use --scheduler local to run on this machine"
+        f"qsub belongs to a scheduler that is not supported: {answer.complaint}. "
+        "Use --scheduler local to run on the local machine"
     )
 
 
 def unconfigured(answer: Output) -> bool:
-    """Whether both marks of a missing configuration are there; one that names a server that is down lacks the first."""
+    """Whether both signs of a missing configuration are there. If only the server is down, the first one is missing."""
     return answer.code not in (0, None) and len(set(UNCONFIGURED.findall(answer.stderr))) == 2

@@ -1,7 +1,7 @@
-"""Which variables of the user's shell the scheduler's commands are given.
+"""Which environment variables of the user's shell the scheduler's commands get.
 
-Slurm and PBS read options from variables, and these win over the header of a job script or filter what a query shows.
-A pass must work in the same way from any shell, from cron and from inside a job, so they are removed.
+Slurm and PBS read options from variables, which override the header of a job script or filter the results of a query.
+A pass must work in the same way from any shell, from cron and from inside a job, so these variables are removed.
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 
-# Slurm: every variable of its commands, but for those that select a cluster and prove who the user is. What a job of
-# Slurm is given has such a name too, and `sbatch` hands all SLURM_* on to the new job, --export=NONE or not.
+# Slurm: every variable of its commands, except those that select a cluster or authenticate the user. The variables of a
+# Slurm job have such names too, and `sbatch` passes all SLURM_* on to the new job, even with --export=NONE.
 _SLURM = re.compile(
     r"(SLURM|SLURMD|SLURMCTLD|SBATCH|SALLOC|SRUN|SQUEUE|SACCT|SACCTMGR|SCANCEL|SCONTROL|SINFO|SPRIO|SSHARE|SREPORT|SSTAT"
     r"|STRIGGER|SATTACH|SBCAST|SDIAG|SCRONTAB)_.*"
 )
-_OF_SLURM_KEPT = re.compile(r"SLURM_(CONF|CONF_SERVER|CLUSTERS|JWT|SACK_.*)")
+_SLURM_KEPT = re.compile(r"SLURM_(CONF|CONF_SERVER|CLUSTERS|JWT|SACK_.*)")
 
-# PBS and Torque: what changes how a script is read, what makes commands print more, and what a job is given. All else
-# stays: any key of pbs.conf may be set as a variable, and which server and installation there is, they say.
+# PBS and Torque: variables that change how a script is read or what commands print, and the variables of a job. All
+# others stay: any key of pbs.conf may be set as a variable, and they select the server and the installation.
 _PBS = re.compile(
     r"PBS_DPREFIX|PBSDEBUG|PBSLOGLEVEL|PBSCOREDUMP"
     r"|PBS_(O_.*|JOB.*|ARRAY.*|NUM_.*|NODEFILE|NODENUM|VNODENUM|TASKNUM|QUEUE|ENVIRONMENT|MOMPORT|NP|GPUFILE|MICFILE"
     r"|WALLTIME|VERSION|COOKIE|SID)"
 )
 
-# Variables that people set instead of a key of the site file; what to write there for each.
-_INSTEAD = {
+# Variables that users may set instead of a key of the site file -> that key.
+_SITE_KEYS = {
     "SBATCH_ACCOUNT": "project",
     "SBATCH_PARTITION": "queue",
     "SBATCH_QOS": "directives",
@@ -36,24 +36,24 @@ _INSTEAD = {
 
 
 def for_scheduler(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a scheduler's command: `environ` without what would steer it, and with messages in English."""
-    kept = {name: value for name, value in environ.items() if not steers(name)}
-    # Names in paths stay readable: only the language of messages, and the form of dates and numbers, are set.
+    """The environment of a scheduler's command: without variables that change its behaviour, messages in English."""
+    kept = {name: value for name, value in environ.items() if not changes_commands(name)}
+    # The character set of paths stays; only the language of messages and the format of dates and numbers are set.
     characters = kept.pop("LC_ALL", "") or kept.get("LC_CTYPE") or kept.get("LANG")
     kept.pop("LANGUAGE", None)
     kept |= {"LC_MESSAGES": "C", "LC_TIME": "C", "LC_NUMERIC": "C"}
     return kept | {"LC_CTYPE": characters} if characters else kept
 
 
-def steers(name: str) -> bool:
-    """Whether a variable changes what a scheduler's command does, beyond which cluster it asks."""
-    return bool(_PBS.fullmatch(name) or (_SLURM.fullmatch(name) and not _OF_SLURM_KEPT.fullmatch(name)))
+def changes_commands(name: str) -> bool:
+    """Whether a variable changes the behaviour of a scheduler's command, other than which cluster it contacts."""
+    return bool(_PBS.fullmatch(name) or (_SLURM.fullmatch(name) and not _SLURM_KEPT.fullmatch(name)))
 
 
 def without_effect(environ: Mapping[str, str], written: Collection[str]) -> list[str]:
-    """One message for each variable that a user of Slurm may rely on, unless its key is `written` in the site file."""
+    """A message for each variable that a Slurm user may rely on, unless its key is `written` in the site file."""
     return [
-        f"{name} is set in this shell, but has no effect on jobs: if they need it, write {key!r} in the site file"
-        for name, key in _INSTEAD.items()
+        f"{name} is set in this shell, but has no effect on jobs: if they need it, set {key!r} in the site file"
+        for name, key in _SITE_KEYS.items()
         if name in environ and key not in written
     ]

@@ -1,4 +1,4 @@
-"""This machine as a scheduler: a pool of slots. Its answers come from the process table, so they are always certain."""
+"""The local machine as a scheduler: a pool of slots. Its answers are read from the process table, and never fail."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from roundhouse.schedulers.user import user_name
 
 
 class Local:
-    """Job IDs are the tokens themselves: unlike process IDs, they never name anything else later."""
+    """The verbs of `base.Scheduler` for the local machine. A job's ID is its token, which is never used again."""
 
     kind = "local"
     grace = 2.0
@@ -63,13 +63,13 @@ class Local:
         running = pool.live()
         for token in ids:
             pids, _ = running.get(token, ([], ""))
-            for pid in pids[:1]:  # the shell, or what is left of the job: it passes the signal on
+            for pid in pids[:1]:  # the shell, which passes the signal on, or what is left of the job
                 try:
                     os.kill(pid, signal.SIGTERM)
                 except ProcessLookupError:
                     continue
                 except OSError as error:
-                    complaints.append(f"process {pid} of {token} could not be signalled: {error}")
+                    complaints.append(f"cannot send a signal to process {pid} of job {token}: {error}")
         return complaints
 
 

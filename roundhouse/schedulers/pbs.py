@@ -1,4 +1,4 @@
-"""OpenPBS and PBS Pro: which commands to run, in which order. How to read what they print is in `pbs_answers`."""
+"""OpenPBS and PBS Pro: which commands to run, in which order. `pbs_answers` parses their output."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ from roundhouse.schedulers.pbs_answers import (
     stem,
 )
 
-AT_A_TIME = 20  # IDs in one command. qstat opens a connection for each, from one of the 511 reserved ports of the host
-ONE_BY_ONE = 100  # jobs that have left the queue, and names, that are asked for in one query
-DELETIONS = 3  # times that cancel deletes what is still queued
-LISTED = 10  # jobs or ranges of tasks that a complaint names
+BATCH = 20  # IDs in one command: qstat opens a connection for each, from one of the 511 reserved ports of the host
+LOOKUPS = 100  # most jobs that have left the queue, and most names, that one query looks up
+DELETIONS = 3  # how often `cancel` tries to delete jobs that are still queued
+LISTED = 10  # most jobs or ranges of tasks in an error message
 
 
 class PBS:
@@ -52,7 +52,7 @@ class PBS:
 
     def __init__(self, user: str) -> None:
         self.user = user
-        self._destinations: dict[str | None, list[str]] = {}  # of each queue that was asked for
+        self._destinations: dict[str | None, list[str]] = {}  # by queue
 
     def identity(self, run: Run) -> Identity | QueryFailed:
         answer = run(["qstat", "-B", "-f"])
@@ -69,17 +69,17 @@ class PBS:
     def query(
         self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None
     ) -> Jobs | QueryFailed:
-        inquiry = Inquiry(run, self.user)
+        listing = JobQuery(run, self.user)
         try:
-            inquiry.ask_for_live()
-            inquiry.ask_for_others({array_id(one) for one in ids})
+            listing.find_live()
+            listing.find_others({array_id(one) for one in ids})
             # After `qterm -t immediate`, running tasks are missing from their array, but known by their own IDs.
-            inquiry.ask_for_others({one for one in ids if array_id(one) in inquiry.jobs})
-            inquiry.look_up(names)
+            listing.find_others({one for one in ids if array_id(one) in listing.jobs})
+            listing.find_names(names)
         except NoAnswer as failure:
             return QueryFailed(str(failure))
-        known = jobs_of(inquiry.jobs, inquiry.unreadable, inquiry.history)
-        return replace(known, later=frozenset(inquiry.later), history=inquiry.history)
+        known = jobs_of(listing.jobs, listing.unreadable, listing.history)
+        return replace(known, later=frozenset(listing.later), history=listing.history)
 
     def array_limit(self, run: Run, queue: str | None) -> int:
         server = run(["qstat", "-B", "-f"])
@@ -89,37 +89,37 @@ class PBS:
     def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:
         wanted, named, complaints = {*ids}, set[str](), dict[str, None]()
         for times in range(DELETIONS + 1):
-            inquiry = Inquiry(run, self.user)
+            listing = JobQuery(run, self.user)
             try:
-                left = inquiry.alive(wanted)
+                left = listing.alive(wanted)
             except NoAnswer as failure:
                 return [*complaints, str(failure)]
-            queued = {one for one in left if inquiry.jobs[one]["job_state"] in pbs_qdel.WAITING}
-            # One that runs takes its time to end, and must not be signalled twice.
+            queued = {one for one in left if listing.jobs[one]["job_state"] in pbs_qdel.WAITING}
+            # A running job needs time to end, and must not be signalled twice.
             left = [one for one in left if one in queued or one not in named]
             if times == DELETIONS or not left:
-                return [*complaints, *inquiry.unread(wanted), *still_queued(queued)]
-            for words in pbs_qdel.commands(left, inquiry.jobs):
+                return [*complaints, *listing.unread(wanted), *still_queued(queued)]
+            for words in pbs_qdel.commands(left, listing.jobs):
                 complaints |= dict.fromkeys(read_delete(run(["qdel", *words])))
             named |= {*left} - queued
-            if not queued:  # qdel leaves out only queued jobs without a message
+            if not queued:  # qdel skips only queued jobs without a message
                 break
-        return [*complaints, *inquiry.unread(wanted)]
+        return [*complaints, *listing.unread(wanted)]
 
     def _queues(self, run: Run, queue: str) -> Mapping[str, Attributes]:
-        """The queue, and if it is a routing queue all that a job may be handed on to."""
+        """The queue and, if it is a routing queue, all queues that a job may be routed to."""
         found: dict[str, Attributes] = {}
         unknown = [queue]
         while unknown:
             listed = read_queues(run(["qstat", "-Q", "-f", *unknown]))
-            asked, found = {*unknown, *found}, found | listed
-            unknown = sorted({one for queue in listed.values() for one in destinations_of(queue)} - asked)
+            queried, found = {*unknown, *found}, found | listed
+            unknown = sorted({one for queue in listed.values() for one in destinations_of(queue)} - queried)
         return found
 
     def _routed(self, run: Run, answer: Submitted, queue: str | None) -> SubmitAnswer:
-        """The answer, unless the job went to a routing queue whose destinations have rejected it at once.
+        """The answer, or a refusal if the job went to a routing queue whose destinations rejected it immediately.
 
-        qsub prints an ID all the same, and the server does not know the job any more, not even in its history.
+        qsub prints an ID in that case too, but the server no longer knows the job, not even in its history.
         """
         if queue not in self._destinations:
             name = queue or _default_queue(run(["qstat", "-B", "-f"]).stdout)
@@ -127,26 +127,27 @@ class PBS:
             if name in queues:
                 self._destinations[queue] = [one for known in queues.values() for one in destinations_of(known)]
         destinations = self._destinations.get(queue, [])
-        if not destinations or any("@" in one for one in destinations):  # one on another server would not be seen here
+        # A job on another server is not in the answers of this one.
+        if not destinations or any("@" in one for one in destinations):
             return answer
         known = run(["qstat", "-x", "-f", answer.job_id])
         if known.code != UNKNOWN or NO_HISTORY.search(known.stderr) or known.stdout.strip():
             return answer
         why = (
-            f"qsub accepted the job as {answer.job_id}, and then it was rejected by the destinations of routing queue "
+            f"qsub accepted the job as {answer.job_id}, but then it was rejected by the destinations of routing queue "
             f"{queue or '(the default one)'} ({', '.join(destinations)}): {known.complaint}"
         )
         return Refused(why, scope=Scope.REQUEST)
 
 
 def _as_listed(job_id: str, listed: str) -> str:
-    """A job's ID, or a task's, with the server named as in `listed`, the ID of the job or of the task's array."""
+    """The ID of a job or a task with the server name of `listed`, the ID of the job or of the task's array."""
     index = re.search(r"\[(\d+)\]", job_id)
     return task_id(listed, int(index[1]) if index else None)
 
 
-def _some_first(words: Collection[str]) -> list[str]:
-    """In an order that differs each time, so that none is left for later again and again."""
+def _shuffled(words: Collection[str]) -> list[str]:
+    """In random order, so that no word is postponed in every pass."""
     return random.sample(sorted(words), len(words))
 
 
@@ -156,7 +157,7 @@ def _default_queue(server: str) -> str | None:
 
 
 def still_queued(ids: Collection[str]) -> list[str]:
-    """The complaint about queued jobs that are there after all deletions; none if there are no such jobs."""
+    """An error message about jobs that are still queued after all deletions; none if there are no such jobs."""
     arrays: dict[str, list[str]] = {}
     for one in sorted(ids):
         arrays.setdefault(array_id(one), []).append(one)
@@ -166,55 +167,55 @@ def still_queued(ids: Collection[str]) -> list[str]:
 
 
 class NoAnswer(Exception):
-    """A command gave no answer, or none to rely on."""
+    """A command gave no answer, or an unreliable one."""
 
 
 @dataclass
-class Inquiry:
-    """The questions of one query, and what was answered."""
+class JobQuery:
+    """The commands of one query, and the jobs that they found."""
 
     run: Run
     user: str
-    history: bool = True  # whether the server keeps what it knows of jobs that have ended
+    history: bool = True  # whether the server keeps a history of ended jobs
     jobs: dict[str, Attributes] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
-    later: set[str] = field(default_factory=set)  # IDs and names that a later query asks for
+    later: set[str] = field(default_factory=set)  # IDs and names left for a later query
 
-    def ask_for_live(self) -> None:
+    def find_live(self) -> None:
         """All jobs of the user that have not ended, arrays with their tasks."""
-        self._ask_for({*self._select()})
+        self._list_live({*self._select()})
 
-    def ask_for_others(self, ids: Collection[str]) -> None:
-        """Those of these jobs that are not known yet: most have ended. There may be more than can be asked for now."""
-        others = _some_first({*ids} - {*self.jobs})
-        self._ask_by_id(others[:ONE_BY_ONE])
-        self.later |= {*others[ONE_BY_ONE:]}
+    def find_others(self, ids: Collection[str]) -> None:
+        """Those of these jobs that are not known yet, at most LOOKUPS: most of them have ended."""
+        others = _shuffled({*ids} - {*self.jobs})
+        self._list(others[:LOOKUPS])
+        self.later |= {*others[LOOKUPS:]}
 
-    def look_up(self, names: Collection[str]) -> None:
-        """Jobs of these names that have ended, if no job of that name is known yet."""
-        unknown = _some_first({*names} - {job["Job_Name"] for job in self.jobs.values()})
-        for name in unknown[:ONE_BY_ONE]:
+    def find_names(self, names: Collection[str]) -> None:
+        """Ended jobs with these names, if no job with that name is known yet; at most LOOKUPS names."""
+        unknown = _shuffled({*names} - {job["Job_Name"] for job in self.jobs.values()})
+        for name in unknown[:LOOKUPS]:
             if self.history:
-                self._ask_by_id({*self._select(name)} - {*self.jobs})
-        self.later |= {*unknown[ONE_BY_ONE:]}
+                self._list({*self._select(name)} - {*self.jobs})
+        self.later |= {*unknown[LOOKUPS:]}
 
     def alive(self, wanted: Collection[str]) -> list[str]:
-        """Those of these jobs and tasks that have not ended, by their IDs as the server writes them."""
+        """Those of these jobs and tasks that have not ended, with their IDs as the server writes them."""
         live = {stem(one): one for one in self._select()}
         wanted = {_as_listed(one, live[number]) for one in wanted if (number := stem(array_id(one))) in live}
-        self._ask_for({array_id(one) for one in wanted})
-        self._ask_by_id({one for one in wanted if array_id(one) in self.jobs} - {*self.jobs})
+        self._list_live({array_id(one) for one in wanted})
+        self._list({one for one in wanted if array_id(one) in self.jobs} - {*self.jobs})
         alive = [one for one in sorted(wanted) if one in self.jobs]
         return [one for one in alive if self.jobs[one]["job_state"] not in {*ENDED, "E"}]
 
     def unread(self, wanted: Iterable[str]) -> list[str]:
-        """Complaints about those of these jobs that are not known since a part of qstat's answer cannot be read."""
+        """Error messages about those of these jobs that are unknown because a part of qstat's output is unreadable."""
         rows = Jobs((), tuple(self.unreadable))
         about = {rows.unreadable_row_of(one, f"job {one}") for one in wanted if one not in self.jobs}
-        return [f"not deleted, as qstat's answer cannot be read: {row}" for row in sorted(about - {""})]
+        return [f"not deleted, because qstat's output is unreadable: {row}" for row in sorted(about - {""})]
 
     def _select(self, name: str | None = None) -> list[str]:
-        """The user's live jobs; or all of this name, those that have ended too."""
+        """The IDs of the user's live jobs; with `name`, of all jobs with this name, also ended ones."""
         answer = self.run(
             ["qselect", "-u", self.user] if name is None else ["qselect", "-x", "-u", self.user, "-N", name]
         )
@@ -224,19 +225,20 @@ class Inquiry:
             raise NoAnswer(ids.why)
         return ids
 
-    def _ask_for(self, live: Collection[str]) -> None:
-        """Live jobs. Many plain ones are read from the list of all jobs of the server, which is one connection."""
+    def _list_live(self, live: Collection[str]) -> None:
+        """Read live jobs. Many plain ones are read from the list of all jobs of the server, over one connection."""
         plain = {one for one in live if "[" not in one}
-        if len(plain) > AT_A_TIME:
+        if len(plain) > BATCH:
             answer = self.run(["qstat", "-f"])
             if answer.code != 0:
                 raise NoAnswer(answer.complaint)
             everyones = parse_listing(answer.stdout).jobs
             self.jobs |= {one: job for one, job in everyones.items() if one in plain}
-        self._ask_by_id({*live} - {*self.jobs})
+        self._list({*live} - {*self.jobs})
 
-    def _ask_by_id(self, ids: Iterable[str]) -> None:
-        for some in in_batches(ids, AT_A_TIME):
+    def _list(self, ids: Iterable[str]) -> None:
+        """Read jobs by ID."""
+        for some in in_batches(ids, BATCH):
             tasks = ["-t"] if any("[]" in one for one in some) else []
             answer = self.run(["qstat", "-x", *tasks, "-f", *some] if self.history else ["qstat", *tasks, "-f", *some])
             if self.history and (NO_HISTORY.search(answer.stderr) or (answer.code == 0 and not answer.stdout.strip())):

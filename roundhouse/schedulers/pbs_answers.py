@@ -1,4 +1,4 @@
-"""What qstat, qselect and qdel of OpenPBS and PBS Pro print, read into jobs, queues and complaints. Pure functions."""
+"""Parses what qstat, qselect and qdel of OpenPBS and PBS Pro print: jobs, queues, error messages. Pure functions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from roundhouse.schedulers.base import Output
 
 Attributes = Mapping[str, str]  # of one job or queue, as qstat -f names them
 
-ARRAY_SIZE = 10_000  # the limit of an OpenPBS server that has none of its own
+ARRAY_SIZE = 10_000  # the default limit of an OpenPBS server
 JOB_ID = re.compile(r"\d+(\[\d*\])?(\.\S+)?")
 
 # Exit codes are PBS's error numbers modulo 256.
 UNKNOWN, FINISHED = 153, 35
-ANSWERED = {0, UNKNOWN, FINISHED}  # with several IDs, the code is that of the last failure; the other jobs are printed
+ANSWERED = {0, UNKNOWN, FINISHED}  # with several IDs, the code is that of the last error; the other jobs are printed
 NO_HISTORY = re.compile(r"job[ _]history", re.IGNORECASE)
 GONE = re.compile(
     r"job has finished|unknown job id|request invalid for (state of job|finished array subjob)"
@@ -32,10 +32,10 @@ STATES = {
 }  # fmt: skip
 NOT_STARTED = {"Q", "W", "T", "M"}
 
-# Exit_status below 0 is PBS's own verdict (pbs_job.h: JOB_EXEC_...).
-VERDICTS = {
+# An Exit_status below 0 is an exit cause reported by PBS (pbs_job.h: JOB_EXEC_...).
+CAUSES = {
     -29: Cause.WALLTIME,
-    -28: Cause.WALLTIME,  # CPU time: a limit of time as well
+    -28: Cause.WALLTIME,  # CPU time, also a time limit
     -27: Cause.MEMORY,
     -26: Cause.MEMORY,
     -20: Cause.NODE,
@@ -52,7 +52,7 @@ DELETED = "91"  # the substate of a job that was deleted
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What one `qstat -f` printed: the attributes of each job by ID, and the blocks that could not be parsed."""
+    """The output of one `qstat -f`: job ID -> attributes, and the blocks that could not be parsed."""
 
     jobs: Mapping[str, Attributes]
     unreadable: tuple[str, ...] = ()
@@ -65,14 +65,14 @@ def blocks_of(text: str, heading: str = "Job Id:") -> dict[str, Attributes]:
         name, _, body = block.partition("\n")
         if body.startswith(" "):
             body = body.replace("\n\t", "")
-        # The first of a key counts: what looks like another is a line of a variable's value.
+        # The first line with a key counts: a later one is a line of a variable's value.
         pairs = re.findall(r"^\s+([\w.]+) = (.*)$", body, re.MULTILINE)
         found[name.strip()] = dict(reversed(pairs))
     return found
 
 
 def parse_listing(text: str) -> Listing:
-    """All jobs that `qstat -f` printed. A block without a job ID, a name or a state cannot be read."""
+    """All jobs that `qstat -f` printed. A block without a job ID, a name or a state is unreadable."""
     jobs: dict[str, Attributes] = {}
     unreadable = []
     for job_id, attributes in blocks_of(text).items():
@@ -84,85 +84,85 @@ def parse_listing(text: str) -> Listing:
     return Listing(jobs, tuple(unreadable))
 
 
-def read_listing(answer: Output, asked: Collection[str]) -> Listing | QueryFailed:
-    """What `qstat -f` said of the jobs asked for.
+def read_listing(answer: Output, requested: Collection[str]) -> Listing | QueryFailed:
+    """The output of `qstat -f` for the requested jobs.
 
-    It is an answer only if each of them is there, even if unreadable, or is said to be unknown or finished. That is
-    more than can be had with `-F json`, which OpenPBS 23.06 prints for the first of several jobs alone (its issue
-    2672), and for a server that is down as well.
+    It is an answer only if each of them is listed, even if unreadable, or reported as unknown or finished. `-F json` is
+    less reliable: OpenPBS 23.06 prints it only for the first of several jobs (its issue 2672), and also if the server
+    is down.
     """
     listing = parse_listing(answer.stdout)
     known = {stem(job_id) for job_id in listing.jobs}
     known |= {stem(word) for line in answer.stderr.splitlines() if GONE.search(line) for word in line.split()}
-    missing = [one for one in asked if stem(one) not in known and not _may_be_in(listing.unreadable, one)]
+    missing = [one for one in requested if stem(one) not in known and not _may_be_in(listing.unreadable, one)]
     return QueryFailed(answer.complaint) if answer.code not in ANSWERED or missing else listing
 
 
 def _may_be_in(rows: Iterable[str], job_id: str) -> bool:
-    """Whether one of these unreadable rows may be that of the job: it has its number, or none."""
+    """Whether one of these unreadable rows may belong to the job: it has the job's number, or no number."""
     numbers = [re.match(r"\d+", row) for row in rows]
     return any(number is None or number[0] == re.split(r"\D", job_id, maxsplit=1)[0] for number in numbers)
 
 
 def stem(job_id: str) -> str:
-    """The ID without the server's name, which is not always printed."""
+    """The ID without the server name, which is not always printed."""
     return job_id.partition(".")[0]
 
 
 def jobs_of(jobs: Mapping[str, Attributes], unreadable: Sequence[str] = (), history: bool = True) -> Jobs:
-    """The jobs, and the tasks of arrays, without the arrays as a whole."""
+    """Plain jobs and the tasks of arrays, without the arrays themselves."""
     own = (job_of(job_id, one, history=history) for job_id, one in jobs.items() if "[]" not in job_id)
     return Jobs(tuple(own), tuple(unreadable))
 
 
-def job_of(job_id: str, attributes: Attributes, verdicts: Mapping[int, Cause] = VERDICTS, history: bool = True) -> Job:
-    """A job from its attributes; `verdicts` gives meaning to an exit status below 0.
+def job_of(job_id: str, attributes: Attributes, causes: Mapping[int, Cause] = CAUSES, history: bool = True) -> Job:
+    """A job from its attributes; `causes`: exit status below 0 -> cause.
 
-    `history`: whether the server keeps what it knows of jobs that have ended.
+    `history`: whether the server keeps a history of ended jobs.
     """
     name, letter, comment = (attributes.get(key, "") for key in ("Job_Name", "job_state", "comment"))
     words = ": ".join(part for part in (STATES.get(letter, f"state {letter}"), comment) if part)
     if letter in ENDED:
-        cause = cause_of(attributes, verdicts)
+        cause = cause_of(attributes, causes)
         return Job(job_id, name, JobState.ENDED, words, cause or _deleted_while_queued(job_id, attributes, history))
-    # The queued tasks of a held array are in state Q; only Hold_Types shows that they are held.
+    # The queued tasks of a held array have state Q; only Hold_Types shows that they are held.
     held = letter == "H" or (letter in NOT_STARTED and attributes.get("Hold_Types", "n") not in ("n", ""))
     if held or "can never run" in comment.lower():
         return Job(job_id, name, JobState.BLOCKED, words)
     if letter in NOT_STARTED:  # with an exit status if it has run before
-        return Job(job_id, name, JobState.QUEUED, words, cause_of(attributes, verdicts))
+        return Job(job_id, name, JobState.QUEUED, words, cause_of(attributes, causes))
     return Job(job_id, name, JobState.RUNNING, words)
 
 
-def cause_of(attributes: Attributes, verdicts: Mapping[int, Cause]) -> Cause | None:
-    """The scheduler's own verdict on an ended job, if it gave a clear one. An exit code of the script is none."""
+def cause_of(attributes: Attributes, causes: Mapping[int, Cause]) -> Cause | None:
+    """The exit cause reported by the scheduler, if it is definite. The script's own exit code is not one."""
     status = attributes.get("Exit_status") or attributes.get("exit_status", "")
-    verdict = verdicts.get(int(status)) if re.fullmatch(r"-\d+", status) else None
+    cause = causes.get(int(status)) if re.fullmatch(r"-\d+", status) else None
     exceeded = re.search(r"exceeded resource (\w+)", attributes.get("comment", ""))
-    if verdict is None and exceeded:
-        verdict = LIMITS.get(exceeded[1])
-    return verdict or (Cause.DELETED if attributes.get("substate") == DELETED else None)
+    if cause is None and exceeded:
+        cause = LIMITS.get(exceeded[1])
+    return cause or (Cause.DELETED if attributes.get("substate") == DELETED else None)
 
 
 def _deleted_while_queued(job_id: str, attributes: Attributes, history: bool) -> Cause | None:
-    """The cause of a task that ended and never ran: only qdel does that.
+    """The cause of a task that ended but never ran: only qdel does that.
 
-    Without history, PBS says the same of every task that has ended, so nothing follows from it.
+    Without history, PBS reports every ended task in this way, so there it means nothing.
     """
     never_ran = "[" in job_id and not {"run_count", "exec_host"} & attributes.keys()
     return Cause.DELETED if history and never_ran and attributes.get("comment") == "Subjob finished" else None
 
 
 def read_selection(answer: Output) -> list[str] | QueryFailed:
-    """The IDs that qselect printed. A server without history has none to select from.
+    """The IDs that qselect printed; none if the server keeps no history.
 
-    Other words on stderr, such as those of a preloaded library or of a site's wrapper, are no complaint of qselect.
+    Other lines on stderr, such as those of a preloaded library or of a site's wrapper, are not errors of qselect.
     """
     if NO_HISTORY.search(answer.stderr):
         return []
     ids = answer.stdout.split()
-    complains = re.search(r"^qselect:", answer.stderr, re.MULTILINE)
-    if answer.code != 0 or complains or not all(JOB_ID.fullmatch(one) for one in ids):
+    has_error = re.search(r"^qselect:", answer.stderr, re.MULTILINE)
+    if answer.code != 0 or has_error or not all(JOB_ID.fullmatch(one) for one in ids):
         return QueryFailed(answer.complaint)
     return ids
 
@@ -173,14 +173,14 @@ def read_queues(answer: Output) -> dict[str, Attributes]:
 
 
 def destinations_of(queue: Attributes) -> list[str]:
-    """Where a routing queue hands its jobs on to; empty for an execution queue."""
+    """The queues that a routing queue sends its jobs to; empty for an execution queue."""
     if queue.get("queue_type", "").lower() != "route":
         return []
     return [one for one in re.split(r"[,\s]+", queue.get("route_destinations", "")) if one]
 
 
 def read_array_limit(server: Output, queues: Iterable[Attributes] = ()) -> int:
-    """The most tasks of an array: the server's limit or a queue's, where one is set. Without an answer, 1."""
+    """The most tasks of an array: the smallest limit of the server and the queues; 1 without an answer."""
     if server.code != 0:
         return 1
     own = re.search(r"^\s*max_array_size = (\d+)", server.stdout, re.MULTILINE)
@@ -189,9 +189,9 @@ def read_array_limit(server: Output, queues: Iterable[Attributes] = ()) -> int:
 
 
 def read_delete(answer: Output) -> list[str]:
-    """Complaints of qdel; that a job is gone already is none."""
+    """Error messages of qdel, except that a job is already gone."""
     if answer.code is None or answer.code < 0:
         return [answer.complaint]
     lines = [line.strip() for line in f"{answer.stdout}\n{answer.stderr}".splitlines() if line.strip()]
-    own = [line for line in lines if line.startswith("qdel:")]  # the others may be a wrapper's or a library's
+    own = [line for line in lines if line.startswith("qdel:")]  # other lines may come from a wrapper or a library
     return [line for line in own or lines if not GONE.search(line)] if answer.code else []

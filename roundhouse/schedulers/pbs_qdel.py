@@ -1,8 +1,8 @@
 """Which qdel commands delete a set of PBS jobs. Pure functions.
 
-OpenPBS 23.06 crashes when one command names a queued task of an array together with anything else, and of more than
-two separate ranges of queued tasks it deletes the first two, without a message. What it does in order: plain jobs and
-whole arrays (`A[]`), many in a command; tasks, one contiguous range of one array (`A[3-17]`) in a command.
+OpenPBS 23.06 crashes if one command names a queued task of an array together with anything else, and of more than two
+separate ranges of queued tasks it deletes only the first two, without a message. These commands work: plain jobs and
+whole arrays (`A[]`), many in one command; tasks, one contiguous range of one array (`A[3-17]`) in each command.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from roundhouse.model.answers import array_id
 from roundhouse.schedulers.base import in_batches
 from roundhouse.schedulers.pbs_answers import ENDED, NOT_STARTED, Attributes
 
-TOGETHER = 20  # plain jobs and whole arrays in a command
+BATCH = 20  # plain jobs and whole arrays in one command
 TASK = re.compile(r"(\d+)\[(\d+)\](.*)")
 WAITING = NOT_STARTED | {"H"}
 
 
 def commands(wanted: Collection[str], jobs: Mapping[str, Attributes]) -> list[list[str]]:
-    """The arguments of each qdel that deletes the jobs `wanted`, all of them alive.
+    """The arguments of the qdel commands that delete the jobs `wanted`, all of them alive.
 
-    `jobs` holds them, and of each array of which a task is wanted the array itself and all its tasks. What is queued
-    comes first: it could start in the place of something that runs.
+    `jobs` must contain them and, for each wanted task, its array and all tasks of it. Queued jobs come first, because
+    one of them could start when a running job is deleted.
     """
     together, queued, running = [one for one in wanted if not TASK.fullmatch(one)], [], []
     for array in sorted({array_id(one) for one in wanted if TASK.fullmatch(one)}):
@@ -35,20 +35,20 @@ def commands(wanted: Collection[str], jobs: Mapping[str, Attributes]) -> list[li
         waiting = [one for one in chosen if tasks[one].get("job_state") in WAITING]
         queued += ranges(waiting)
         running += ranges([one for one in chosen if one not in set(waiting)])
-    return [*in_batches(together, TOGETHER), *([one] for one in (*queued, *running))]
+    return [*in_batches(together, BATCH), *([one] for one in (*queued, *running))]
 
 
 def _is_whole(array: Attributes, tasks: Mapping[str, Attributes], chosen: Collection[str]) -> bool:
-    """Whether to delete the array is to delete the chosen tasks and nothing else: they are all that has not ended.
+    """Whether deleting the array deletes exactly the chosen tasks: they are all tasks that have not ended.
 
-    Those that are ending are left alone by qdel anyway. A server that was stopped while tasks ran may not list all.
+    qdel ignores tasks that are ending. A server that was stopped while tasks ran may not list all tasks.
     """
     alive = {one for one, attributes in tasks.items() if attributes.get("job_state") not in {*ENDED, "E"}}
     return len(tasks) == _count(array.get("array_indices_submitted", "")) and alive <= {*chosen}
 
 
 def _count(indices: str) -> int | None:
-    """How many indices "0,2-5" names; None for what is written in other ways."""
+    """The number of indices in "0,2-5"; None for another format."""
     if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", indices):
         return None
     ends = [part.partition("-") for part in indices.split(",")]

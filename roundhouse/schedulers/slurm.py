@@ -1,4 +1,4 @@
-"""Slurm: how to ask it. `slurm_answers` reads what it prints, `slurm_refusals` what it says of failed submissions."""
+"""Slurm: which commands to run. `slurm_answers` parses their output, `slurm_refusals` that of failed submissions."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ QUEUE = ("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%r|%j")
 HISTORY = ("sacct", "-n", "-P", "-X", "-o", "JobID,State,JobName")
 
 DAY = 86400
-MARGIN = 3600.0  # seconds by which history is asked from before the oldest attempt: clocks differ
-NARROWINGS = 8  # 30 days become less than 3 hours
+MARGIN = 3600.0  # seconds before the oldest attempt from which history is queried, because clocks differ
+NARROWINGS = 8  # halvings of the range: 30 days become less than 3 hours
 
-# A site may limit the range of dates of a query (MaxQueryTimeRange of slurmdbd). It then refuses names, not IDs.
+# A site may limit the time range of a query (MaxQueryTimeRange of slurmdbd), for queries by name, not by ID.
 TOO_WIDE = re.compile(r"too wide of a date range", re.IGNORECASE)
 
 
@@ -40,8 +40,8 @@ class Slurm:
 
     def __init__(self, user: str) -> None:
         self.user = user
-        self.cluster = ""  # the name of the cluster that answers, once it has been asked
-        self.widest = math.inf  # seconds: the longest range of dates in which accounting may look for names
+        self.cluster = ""  # the name of the cluster that answers, once known
+        self.widest = math.inf  # seconds: the longest time range that accounting allows for names
 
     def identity(self, run: Run) -> Identity | QueryFailed:
         answer = run(["scontrol", "show", "config"])
@@ -53,16 +53,16 @@ class Slurm:
 
     def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
         answer = run(["sbatch", "--parsable", str(script)])
-        verdict, cluster = read_submission(answer), cluster_of(answer)
-        return self._on_cluster(run, verdict, cluster) if isinstance(verdict, Submitted) and cluster else verdict
+        result, cluster = read_submission(answer), cluster_of(answer)
+        return self._on_cluster(run, result, cluster) if isinstance(result, Submitted) and cluster else result
 
     def _on_cluster(self, run: Run, accepted: Submitted, cluster: str) -> SubmitAnswer:
-        """What it means that sbatch named the cluster that accepted the job (`4711;cluster`): it may be another one.
+        """The answer if sbatch named the cluster that accepted the job (`4711;cluster`), which may be another one.
 
-        Another cluster's job is never in the answers of this one, so its ID must not be recorded: it would be judged
-        gone while it waits or runs, and the experiment submitted again. The job is cancelled there, which makes the
-        submission a refusal. If it cannot be cancelled it may still start, so the answer is unclear: the attempt is
-        closed by taking its claim, and a job that starts later ends at once.
+        A job on another cluster is never in the answers of this one, so its ID must not be recorded: it would count as
+        gone while it waits or runs, and the experiment would be submitted again. The job is cancelled there, so the
+        answer is a refusal. If it cannot be cancelled it may still start, so the answer is unclear: the attempt is
+        closed by taking its claim, and a job that starts later exits immediately.
         """
         if not self.cluster:
             self.identity(run)
@@ -70,11 +70,11 @@ class Slurm:
             return accepted
         where = f"sbatch: job {accepted.job_id} was accepted by cluster {cluster!r}"
         if not self.cluster:
-            return Unclear(f"{where}, and scontrol did not answer which cluster this is")
+            return Unclear(f"{where}, and scontrol did not report the name of this cluster")
         cancel = ["scancel", f"--clusters={cluster}", accepted.job_id]
         where += f", but this pass works with cluster {self.cluster!r}"
         if complaints := read_cancel(run(cancel)):
-            return Unclear(f"{where}; it could not be cancelled there, do it by: {' '.join(cancel)} ({complaints[0]})")
+            return Unclear(f"{where}; it could not be cancelled there; run: {' '.join(cancel)} ({complaints[0]})")
         remedy = f"remove the choice of a cluster from the site file, or set SLURM_CLUSTERS={cluster}"
         return Refused(f"{where}; it was cancelled there; {remedy}", scope=Scope.ALL)
 
@@ -97,7 +97,7 @@ class Slurm:
         return Jobs(tuple(jobs), listed.unreadable, history=True)
 
     def _history(self, run: Run, which: str, since: float | None) -> Jobs | QueryFailed | None:
-        """What accounting knows of the end of jobs, from `since` on; None if it keeps no history, or shows none."""
+        """The ended jobs that accounting knows, from `since` on; None if there is no history, or access is refused."""
         seconds = 30 * DAY if since is None else max(0.0, time.time() - since) + MARGIN
         if which.startswith("--name="):
             seconds = min(seconds, self.widest)
@@ -117,6 +117,6 @@ class Slurm:
 
 
 def no_history(answer: Output) -> bool:
-    """Whether there is no accounting here: the command is missing, or the cluster has none."""
+    """Whether there is no accounting: the command is missing, or the cluster has none."""
     missing = answer.code is None and answer.stderr.startswith("cannot be started: No such file")
     return missing or answer.code == 127 or "accounting storage is disabled" in answer.stderr

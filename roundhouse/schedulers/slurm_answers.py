@@ -1,4 +1,4 @@
-"""Slurm: how to read what its commands print."""
+"""Parses what Slurm's commands print. Pure functions."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from roundhouse.model.answers import Job, Jobs, JobState, QueryFailed, SubmitAnswer, Submitted, Unclear
 from roundhouse.model.causes import Cause
 from roundhouse.schedulers.base import Output
-from roundhouse.schedulers.slurm_refusals import complaint, hopeless, own_lines, refusal
+from roundhouse.schedulers.slurm_refusals import complaint, is_permanent, own_lines, refusal
 
-# The states of a job that is over, and the cause where the state alone shows it. Any other word means alive.
+# The states of an ended job, and the exit cause if the state alone shows it. Any other state means alive.
 ENDED: Mapping[str, Cause | None] = {
     "COMPLETED": None,
     "FAILED": None,
@@ -28,22 +28,22 @@ HELD = {"RESV_DEL_HOLD", "REQUEUE_HOLD", "SPECIAL_EXIT"}
 
 # 12, 12_3, 12_[0-5%2] (the tasks of an array that are pending), 1+0 (a part of a heterogeneous job).
 _ID = r"(\d+(?:[_+]\d+|_\[[^\]|]*\])?)"
-# Reason and name may hold any character, but names of our jobs hold no bar: the name is what follows the last one.
+# Reason and name may contain any character, but names of our jobs contain no bar: the name follows the last bar.
 _QUEUE_ROW = re.compile(rf"{_ID}\|([A-Z_]+)\|(.*)\|([^|]*)")
 _HISTORY_ROW = re.compile(rf"{_ID}\|([A-Z_]+)(?: by \S+)?\|(.*)")
-# A line that may be a row, or a part of one: not the rest of a name with a line break, nor words of a wrapper.
+# A line that may be a row or a part of one: neither the rest of a name with a line break nor a line of a wrapper.
 _LIKE_A_ROW = re.compile(r"\s*\d|.*\|[A-Z_]+\|")
 _RANGE = re.compile(r"(\d{1,7})(?:-(\d{1,7})(?::(\d{1,7}))?)?")
 
-# Errors that a command reports beside a good answer: they are about the configuration or about plugins.
+# Errors in the configuration or in plugins: a command reports them together with a correct answer.
 _HARMLESS = re.compile(r"plugin|spank|parsing error|unrecognized key|defunct|obsolete|deprecated|ignor", re.IGNORECASE)
 _GONE = re.compile(r"invalid job id specified|already (completing|completed|finished)", re.IGNORECASE)
 
 
 def read_submission(answer: Output) -> SubmitAnswer:
-    """What sbatch printed: `123` or `123;cluster`, or why not.
+    """The answer of sbatch: `123` or `123;cluster`, or an error.
 
-    An ID beside a failure, an exit by a signal and a success without an ID leave open whether there is a job.
+    It is unclear whether there is a job after an error with an ID, an exit by a signal, or success without an ID.
     """
     accepted = _accepted(answer)
     if answer.code == 0 and accepted:
@@ -53,7 +53,7 @@ def read_submission(answer: Output) -> SubmitAnswer:
 
 
 def cluster_of(answer: Output) -> str:
-    """The cluster that sbatch named beside the ID; empty if it named none."""
+    """The cluster that sbatch printed after the ID; empty if there is none."""
     accepted = _accepted(answer)
     return (accepted[2] or "").strip() if accepted else ""
 
@@ -63,8 +63,8 @@ def _accepted(answer: Output) -> re.Match[str] | None:
 
 
 def read_queue(answer: Output) -> Jobs | QueryFailed:
-    """The rows that squeue printed. Those that cannot be read are handed on; they never hide the others."""
-    if answer.code != 0 or _complains(answer, "squeue"):
+    """The jobs that squeue printed. Unreadable rows are returned as they are; they never hide other rows."""
+    if answer.code != 0 or _has_error(answer, "squeue"):
         return QueryFailed(complaint(answer, "squeue"))
     jobs: list[Job] = []
     unreadable: list[str] = []
@@ -73,20 +73,20 @@ def read_queue(answer: Output) -> Jobs | QueryFailed:
         if row is None:
             unreadable += [line] if _LIKE_A_ROW.match(line) else []
             continue
-        ids, all_of_them = job_ids(row[1])
+        ids, complete = job_ids(row[1])
         jobs += [job_of(job_id, row[2], row[4], row[3]) for job_id in ids]
-        unreadable += [] if all_of_them else [line]
+        unreadable += [] if complete else [line]
     if answer.stdout.strip() and not jobs and not unreadable:
         return QueryFailed(answer.complaint)
     return Jobs(tuple(jobs), tuple(unreadable))
 
 
 def read_history(answer: Output) -> Jobs | QueryFailed:
-    """The ended jobs that sacct printed. Which jobs are alive is for squeue to say: accounting may lag for ever.
+    """The ended jobs that sacct printed. Only squeue shows which jobs are alive: accounting may be late by any time.
 
-    So a row that cannot be read is no more than a job without history.
+    So an unreadable row means only a job without history.
     """
-    if answer.code != 0 or _complains(answer, "sacct"):
+    if answer.code != 0 or _has_error(answer, "sacct"):
         return QueryFailed(complaint(answer, "sacct"))
     rows = [_HISTORY_ROW.fullmatch(line) for line, _ in _lines(answer.stdout)]
     ended = [row for row in rows if row and row[2] in ENDED]
@@ -94,25 +94,24 @@ def read_history(answer: Output) -> Jobs | QueryFailed:
 
 
 def _lines(text: str) -> list[tuple[str, bool]]:
-    """The lines of a listing that are not empty, and whether a line was cut short: every row ends with a line break."""
+    """The non-empty lines of a listing, and whether each was truncated: every row ends with a line break."""
     *whole, rest = text.split("\n")
     return [(line, False) for line in whole if line.strip()] + [(rest, True)] * bool(rest.strip())
 
 
-def _complains(answer: Output, command: str) -> bool:
+def _has_error(answer: Output, command: str) -> bool:
     """Whether the command itself reported an error that makes its answer unreliable, whatever its exit code.
 
-    squeue exits with 0 for a user that it does not know. Words of others on stderr do no harm: those of preloaded
-    libraries and of wrappers.
+    squeue exits with 0 for an unknown user. Other lines on stderr, of preloaded libraries and wrappers, do not count.
     """
     errors = [line for line in own_lines(answer.stderr, command) if re.match(r"\S+:? (error|fatal): ", line)]
     return any(not _HARMLESS.search(line) for line in errors)
 
 
 def job_ids(printed: str) -> tuple[list[str], bool]:
-    """The jobs that an ID stands for, each task of `12_[0-5%2]` by itself, and whether these are all of them.
+    """The jobs that an ID represents, one for each task of `12_[0-5%2]`, and whether the list is complete.
 
-    Slurm shortens long lists of tasks by "...".
+    Slurm shortens long lists of tasks with "...".
     """
     array, bracket, ranges = printed.partition("_[")
     if not bracket:
@@ -123,17 +122,17 @@ def job_ids(printed: str) -> tuple[list[str], bool]:
 
 
 def job_of(job_id: str, state: str, name: str, reason: str = "") -> Job:
-    """A job from Slurm's words."""
+    """A job from the columns that Slurm prints."""
     words = f"{state} ({reason})" if reason not in ("", "None") else state
     if state in ENDED:
         return Job(job_id, name, JobState.ENDED, words, ENDED[state])
-    if state in HELD or (state == "PENDING" and hopeless(reason)):
+    if state in HELD or (state == "PENDING" and is_permanent(reason)):
         return Job(job_id, name, JobState.BLOCKED, words)
     return Job(job_id, name, JobState.QUEUED if state in WAITING else JobState.RUNNING, words)
 
 
 def read_cancel(answer: Output) -> list[str]:
-    """Complaints of scancel; that a job is gone already is none, and words of others are none beside its own."""
+    """Error messages of scancel, except that a job is already gone. Its own lines count, if there are any."""
     if answer.code == 0:
         return []
     own = own_lines(answer.stderr, "scancel")
@@ -143,9 +142,9 @@ def read_cancel(answer: Output) -> list[str]:
 
 
 def read_array_limit(answer: Output) -> int:
-    """The most tasks of an array: MaxArraySize counts the index 0, and max_array_tasks may allow fewer still.
+    """The most tasks of an array: MaxArraySize counts the index 0, and max_array_tasks may be smaller.
 
-    Without an answer, 1: the jobs are then submitted one by one.
+    1 without an answer: the jobs are then submitted one by one.
     """
     size = re.search(r"^MaxArraySize\s*=\s*(\d+)", answer.stdout, re.MULTILINE)
     if answer.code != 0 or size is None:

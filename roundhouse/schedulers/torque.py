@@ -1,4 +1,4 @@
-"""Torque, and what has its commands (Slurm's qsub, qstat and qdel): how to ask it, and how to read its answers."""
+"""Torque, and Slurm's commands of the same names (qsub, qstat, qdel): commands, and how to parse their output."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from roundhouse.schedulers import pbs_answers, pbs_qsub, slurm, slurm_answers, s
 from roundhouse.schedulers.base import ONE_CORE, Output, Run, in_batches
 
 # exit_status below 0 (Torque's administrator guide, appendix of job exit statuses).
-VERDICTS = {
-    -12: Cause.WALLTIME,  # CPU time: a limit of time as well
+CAUSES = {
+    -12: Cause.WALLTIME,  # CPU time, also a time limit
     -11: Cause.WALLTIME,
     -10: Cause.MEMORY,
     -6: Cause.NODE,
@@ -23,16 +23,16 @@ VERDICTS = {
     -4: Cause.NODE,
 }
 SHOW = ("scontrol", "-o", "show", "job")
-SLURMS = "Job Id:\t"  # how an answer of Slurm's qstat begins
+SLURM_PREFIX = "Job Id:\t"  # how the output of Slurm's qstat begins
 ARRAY_SIZE = 10_000  # Torque itself has no limit
 PLAIN = re.compile(r"[\w@+=:,./-]+", re.ASCII)
 
-# Definite refusals, by their words: whether the same may be accepted later, and what it is about. All else that fails
-# may have been accepted.
-_SAYS = r"^qsub: (submit error \()?"
+# Definite refusals: message, whether the same may be accepted later, scope. After any other error the job may have been
+# accepted.
+_PREFIX = r"^qsub: (submit error \()?"
 REFUSALS = [
-    (re.compile(_SAYS + said, re.IGNORECASE | re.MULTILINE), later, scope)
-    for said, later, scope in (
+    (re.compile(_PREFIX + message, re.IGNORECASE | re.MULTILINE), later, scope)
+    for message, later, scope in (
         (r"array job exceeds server or queue size limit", True, Scope.SIZE),
         (r"(.*would exceed|maximum number of jobs .*already in)", True, Scope.ALL),
         (r"queue is not enabled", True, Scope.QUEUE),
@@ -48,7 +48,7 @@ REFUSALS = [
 
 
 class Torque:
-    """The verbs of `base.Scheduler` for Torque, and for the qsub and qstat that Slurm brings along."""
+    """The verbs of `base.Scheduler` for Torque, and for the qsub, qstat and qdel that come with Slurm."""
 
     kind = "torque"
     grace = 180.0
@@ -70,8 +70,8 @@ class Torque:
         text = script.read_text(encoding="utf-8", errors="replace")
         path, log = str(pbs_qsub.beside_log(script, text)), pbs_qsub.log_in(text)
         if not PLAIN.fullmatch(path):
-            return Refused(f"{path}: qsub of Torque takes no paths but of letters, digits and @+=:,./-_")
-        # Slurm's qsub gives sbatch a log path of its own unless -o names one, and that would override the header's.
+            return Refused(f"{path}: qsub of Torque only accepts paths of letters, digits and @+=:,./-_")
+        # Without -o, Slurm's qsub passes a log path of its own to sbatch, which would override that of the header.
         options = ["-j", "oe", "-o", log] if log and PLAIN.fullmatch(log) else []
         return read_submission(run(["qsub", *options, path]))
 
@@ -86,24 +86,24 @@ class Torque:
             if isinstance(jobs, QueryFailed):
                 return jobs
             return replace(jobs, jobs=tuple(one for one in jobs.jobs if "[]" not in one.id))
-        return slurm_tasks(jobs, run) if answer.stdout.startswith(SLURMS) else jobs
+        return slurm_tasks(jobs, run) if answer.stdout.startswith(SLURM_PREFIX) else jobs
 
     def array_limit(self, run: Run, queue: str | None) -> int:
-        torques = read_array_limit(run(["qmgr", "-c", "print server"]))
-        return max(torques, slurm.Slurm(self.user).array_limit(run, queue))
+        limit = read_array_limit(run(["qmgr", "-c", "print server"]))
+        return max(limit, slurm.Slurm(self.user).array_limit(run, queue))
 
     def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:
         ids = list(ids)
         if any("_" in one for one in ids):
-            # Slurm's qdel would take 12_3 for 12, and delete the whole array. It can delete the tasks that have begun;
-            # the others end by themselves, as soon as they see that their attempt is over.
-            begun = {task: job for job, tasks in read_tasks(run(SHOW)).items() if len(tasks) == 1 for task in tasks}
-            ids = [begun.get(one, one) for one in ids if "_" not in one or one in begun]
+            # Slurm's qdel would read 12_3 as 12, and delete the whole array. It can delete tasks that have started; the
+            # others exit when they start, because their attempt is closed.
+            started = {task: job for job, tasks in read_tasks(run(SHOW)).items() if len(tasks) == 1 for task in tasks}
+            ids = [started.get(one, one) for one in ids if "_" not in one or one in started]
         return [line for some in in_batches(ids, 500) for line in pbs_answers.read_delete(run(["qdel", *some]))]
 
 
 def read_array_limit(answer: Output) -> int:
-    """The most tasks of an array, which the server prints only if it has been set. Without an answer, 1."""
+    """The most tasks of an array, which the server prints only if it has been set; 1 without an answer."""
     if answer.code != 0:
         return 1
     size = re.search(r"^set server max_job_array_size = (\d+)", answer.stdout, re.MULTILINE)
@@ -111,20 +111,20 @@ def read_array_limit(answer: Output) -> int:
 
 
 def read_submission(answer: Output) -> SubmitAnswer:
-    """What qsub said. Slurm's prints what sbatch said when that fails, after a command that may be long."""
+    """The answer of qsub. If sbatch fails, Slurm's qsub prints its command, which may be long, and its output."""
     if isinstance(accepted := pbs_qsub.read_submission(answer), Submitted):
         return accepted
-    for said, later, scope in REFUSALS if answer.code else ():
-        if said.search(answer.stderr):
+    for message, later, scope in REFUSALS if answer.code else ():
+        if message.search(answer.stderr):
             return Refused(answer.complaint, later, scope)
     if answer.code and "sbatch" in answer.stdout:
-        words = answer.stdout.rpartition("and the output was:")[2].strip().strip("'")
-        return slurm_refusals.refusal(replace(answer, stdout="", stderr=words))
+        output = answer.stdout.rpartition("and the output was:")[2].strip().strip("'")
+        return slurm_refusals.refusal(replace(answer, stdout="", stderr=output))
     return Unclear(answer.complaint)
 
 
 def slurm_tasks(jobs: Jobs, run: Run) -> Jobs | QueryFailed:
-    """The jobs that Slurm's qstat listed, those of arrays by task: which they are, only scontrol knows."""
+    """The jobs that Slurm's qstat listed, with one job for each task of an array; only scontrol lists the tasks."""
     if not jobs.jobs:
         return jobs
     answer = run(SHOW)
@@ -136,22 +136,22 @@ def slurm_tasks(jobs: Jobs, run: Run) -> Jobs | QueryFailed:
 
 
 def read_tasks(answer: Output) -> dict[str, list[str]]:
-    """Job ID -> the tasks that the job stands for, such as 12_3, from `scontrol show job`."""
+    """Job ID -> the tasks that the job represents, such as 12_3, from `scontrol show job`."""
     found = re.findall(r"^JobId=(\d+) ArrayJobId=(\d+) ArrayTaskId=([\d,-]+)", answer.stdout, re.MULTILINE)
     return {job: slurm_answers.job_ids(f"{array}_[{ranges}]")[0] for job, array, ranges in found}
 
 
 def read_status(answer: Output, user: str) -> Jobs | QueryFailed:
-    """The user's own jobs among all that `qstat -f` listed: the live, and the ended while the server keeps them."""
+    """The user's own jobs in the output of `qstat -f`: live ones, and ended ones as long as the server keeps them."""
     listing = pbs_answers.parse_listing(answer.stdout)
-    # An error may exit with 0, with words on stderr alone. Those of the dynamic linker are not qstat's.
-    said = [line for line in answer.stderr.splitlines() if line.strip() and "ld.so:" not in line]
-    nothing = not answer.stdout.strip() and not said
+    # After an error, qstat may exit with 0 and print only to stderr. Lines of the dynamic linker are not its errors.
+    errors = [line for line in answer.stderr.splitlines() if line.strip() and "ld.so:" not in line]
+    nothing = not answer.stdout.strip() and not errors
     answered = answer.code == 0 and (listing.jobs or listing.unreadable or nothing)
     if not answered and not (answer.code == pbs_answers.UNKNOWN and nothing):  # Slurm's qstat for an empty queue
         return QueryFailed(answer.complaint)
     own = {job_id: one for job_id, one in listing.jobs.items() if one.get("Job_Owner", "").partition("@")[0] == user}
     return Jobs(
-        tuple(pbs_answers.job_of(job_id, one, VERDICTS, history=False) for job_id, one in own.items()),
+        tuple(pbs_answers.job_of(job_id, one, CAUSES, history=False) for job_id, one in own.items()),
         listing.unreadable,
     )

@@ -1,4 +1,4 @@
-"""Who the user is: the user that this process runs as, whatever the environment says."""
+"""The user that this process runs as, independent of environment variables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pwd
 
 
 def user_name() -> str:
-    """The name of the user that this process runs as; without an entry in passwd, the number."""
+    """The name of the user that this process runs as; without an entry in passwd, the user ID."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

@@ -1,4 +1,4 @@
-"""What studies share. They import from here, and from `roundhouse.options`, which loads no torch."""
+"""What studies share. They import from here, and from `roundhouse.options`, which does not import torch."""
 
 from roundhouse.errors import RoundhouseError as StudyError
 from roundhouse.options import choose, read_options

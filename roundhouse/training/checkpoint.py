@@ -1,8 +1,8 @@
-"""Checkpoint files that know when they are damaged, and the search for the newest good one.
+"""Checkpoint files that contain their own SHA-256, and the search for the newest valid one.
 
-A file is what `torch.save` writes, a ZIP archive, whose own comment, its last 64 bytes, is the SHA-256 of all before
-it. Plain `torch.load(path, weights_only=True)` opens it. Here the digest is compared before anything is unpickled,
-because `torch.load` does not notice a flipped bit.
+A file is what `torch.save` writes: a ZIP archive. Its last 64 bytes, the archive's comment, are the SHA-256 of all
+bytes before them. Plain `torch.load(path, weights_only=True)` opens it. Here the digest is checked before anything is
+unpickled, because `torch.load` does not detect a flipped bit.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ DAMAGED = ".damaged"
 FORMAT = 2
 
 _DIGEST = 64  # hexadecimal digits
-_END_RECORD = 22  # a ZIP archive's last record, whose final two bytes say how long the comment after it is
+_END_RECORD = 22  # bytes of a ZIP archive's last record; its final two bytes are the length of the comment after it
 
 
-class Damaged(Exception):
-    """The file is not what was written."""
+class CorruptFile(Exception):
+    """The content of the file is not what was written."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A valid checkpoint: where it lies and what it holds."""
+    """A valid checkpoint: its path and content."""
 
     path: Path
     content: dict[str, Any]
 
 
 def pack(content: Mapping[str, Any]) -> bytes:
-    """The bytes of a checkpoint file. RoundhouseError: the content is not all tensors and plain values."""
+    """The bytes of a checkpoint file. RoundhouseError: `content` has a value that is neither tensor nor plain."""
     check_plain(content)
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
@@ -57,23 +57,23 @@ def pack(content: Mapping[str, Any]) -> bytes:
 
 
 def unpack(data: bytes) -> dict[str, Any]:
-    """What `pack` packed, with tensors on the CPU. Damaged: any bit of it differs."""
+    """The content given to `pack`, with tensors on the CPU. CorruptFile: any bit differs."""
     if len(data) < _END_RECORD + _DIGEST:
-        raise Damaged("it is empty" if not data else f"only {len(data)} bytes are left of it")
+        raise CorruptFile("it is empty" if not data else f"it has only {len(data)} bytes")
     body, digest = memoryview(data)[:-_DIGEST], data[-_DIGEST:]
     if hashlib.sha256(body).hexdigest().encode() != digest:
-        raise Damaged("its SHA-256 is not the one it was written with")
+        raise CorruptFile("its SHA-256 differs from the one stored in it")
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise Damaged(f"PyTorch {torch.__version__} cannot read it ({error})") from error
+        raise CorruptFile(f"PyTorch {torch.__version__} cannot read it ({error})") from error
     if not isinstance(content, dict):
-        raise Damaged("it holds no dictionary")
+        raise CorruptFile("it does not contain a dictionary")
     return content
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Put a file of this kind at `path`, whole and durable, in the place of what was there."""
+    """Write a checkpoint file to `path`, atomically and durably; an existing file is replaced."""
     data = pack(content)
     try:
         files.replace(path, data)
@@ -82,17 +82,17 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The content of a file that must be there and be good: a teacher's `best.pth`. RoundhouseError if it is not."""
+    """The content of a file that must exist, such as a teacher's `best.pth`. RoundhouseError: missing or corrupted."""
     try:
         return unpack(path.read_bytes())
     except OSError as error:
         raise RoundhouseError(f"cannot read {path}: {error.strerror or error}") from error
-    except Damaged as damage:
-        raise RoundhouseError(f"{path} is damaged: {damage}; train what it came from again") from damage
+    except CorruptFile as error:
+        raise RoundhouseError(f"{path} is corrupted: {error}; rerun the experiment that wrote it") from error
 
 
 def save(directory: Path, content: Mapping[str, Any]) -> None:
-    """Save a checkpoint; the one before stays as `checkpoint.prev.pth`. At every moment one of the two is whole."""
+    """Save a checkpoint; the previous one stays as `checkpoint.prev.pth`. At any moment one of the two is complete."""
     path, data = directory / CHECKPOINT, pack({"format": FORMAT, **content})
     try:
         draft = files.write_draft(directory, data)
@@ -109,16 +109,16 @@ def save(directory: Path, content: Mapping[str, Any]) -> None:
 
 
 def newest(directory: Path, earlier: Sequence[Path]) -> Found | None:
-    """The valid checkpoint with the most epochs, in this attempt's folder or in those of earlier ones.
+    """The valid checkpoint with the most epochs, in the folder of this attempt or of `earlier` ones (oldest first).
 
-    A damaged one is named on stderr and passed over; one of this attempt is also put aside, so that it never takes the
-    place of a good previous one. RoundhouseError: a checkpoint of another format.
+    A corrupted file is reported on stderr and skipped; one of this attempt is also renamed, so that it never replaces a
+    valid previous one. RoundhouseError: a checkpoint of another format.
 
-    The oldest folder is read first: a later attempt that still lives deletes an older checkpoint only once its own is
-    there, so reading in that order cannot miss both.
+    The oldest folder is read first: a later attempt that still runs deletes an older checkpoint only after it has saved
+    its own, so this order cannot miss both.
     """
     best: Found | None = None
-    complaints = 0
+    skipped = 0
     for folder in (*earlier, directory):
         for name in (PREVIOUS, CHECKPOINT):
             path = folder / name
@@ -126,17 +126,19 @@ def newest(directory: Path, earlier: Sequence[Path]) -> Found | None:
                 content = unpack(path.read_bytes())
             except FileNotFoundError:
                 continue
-            except (OSError, Damaged) as error:
-                complaints += 1
-                say(f"checkpoint {path} is not used: {error}")
-                if isinstance(error, Damaged) and folder == directory:
+            except (OSError, CorruptFile) as error:
+                skipped += 1
+                warn(f"checkpoint {path} is not used: {error}")
+                if isinstance(error, CorruptFile) and folder == directory:
                     os.replace(path, path.with_name(name + DAMAGED))
                 continue
             _check_format(path, content)
             if best is None or content["epochs"] >= best.content["epochs"]:
                 best = Found(path, content)
-    if complaints:
-        say(f"going back to {best.path}" if best else "no valid checkpoint is left: training starts over")
+    if skipped:
+        warn(
+            f"resuming from {best.path}" if best else "no valid checkpoint is left: training starts from the beginning"
+        )
     return best
 
 
@@ -144,28 +146,28 @@ def _check_format(path: Path, content: Mapping[str, Any]) -> None:
     if content.get("format") != FORMAT:
         raise RoundhouseError(
             f"{path} has checkpoint format {content.get('format')}, and this version reads {FORMAT}: "
-            "continue with the version that wrote it, or archive the experiment and start it anew"
+            "continue with the version that wrote it, or archive the experiment and start it again"
         )
 
 
-def forget(folders: Sequence[Path]) -> None:
-    """Delete the checkpoints of earlier attempts, and drafts that a kill left there. A failure only costs space."""
+def delete_earlier(folders: Sequence[Path]) -> None:
+    """Delete the checkpoints of earlier attempts, and drafts left by killed processes. Errors are only reported."""
     for folder in folders:
         for path in (folder / CHECKPOINT, folder / PREVIOUS, *folder.glob(".draft-*")):
             try:
                 files.remove(path)
             except OSError as error:
-                say(f"cannot delete {path}: {error.strerror or error}")
+                warn(f"cannot delete {path}: {error.strerror or error}")
 
 
 def cannot_write(path: Path, error: OSError) -> RoundhouseError:
-    """The error for a full disk or a like fault."""
+    """The error for a full disk and similar faults."""
     return RoundhouseError(
-        f"cannot write {path}: {error.strerror or error}. What was there before still stands: "
-        "make room (quota, disk), and the run goes on from its last checkpoint"
+        f"cannot write {path}: {error.strerror or error}. The previous file is unchanged; "
+        "free disk space or quota, and the run continues from its last checkpoint"
     )
 
 
-def say(text: str) -> None:
-    """A line for the log that a person should see."""
+def warn(text: str) -> None:
+    """Print a line to stderr, which is in the job's log."""
     print(f"roundhouse: {text}", file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """The training loop: epochs, checkpoints, metrics, limits and resume, for any study.
 
-The checkpoint is the one truth of a run. It also holds the metrics of all epochs and the best weights, and
-`metrics.json` and `best.pth` are written out from it, so no two files can disagree about which epoch they are of.
+The checkpoint is the only state of a run. It also contains the metrics of all epochs and the best weights;
+`metrics.json` and `best.pth` are written from it, so all files always describe the same epoch.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from roundhouse.training.reproducibility import (
 )
 from roundhouse.training.task import Context, Stopped, Task
 
-RUNG = "rung"  # the reason of a run that paused where it was told
+RUNG = "rung"  # the reason of a run that paused at `settings.pause_at`
 METRICS, BEST, OUTPUTS = "metrics.json", "best.pth", "outputs.npz"
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a run is. Epochs are counted over all stages; `epoch` of them are done."""
+class TrainingProgress:
+    """How far a run is. Epochs are counted over all stages; `epoch` of `epochs` are done."""
 
     stage: str
     epoch: int
@@ -53,25 +53,25 @@ class Progress:
     best: float | None
     started_epoch: int  # epochs that were done when this attempt began
     exact: bool
-    seconds_per_epoch: float | None = None  # median of those of this stage; None before the first
+    seconds_per_epoch: float | None = None  # median over the epochs of this stage; None before the first
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. What is not finished goes on from its checkpoint in a later attempt."""
+    """How a run ended. A later attempt continues an unfinished run from its checkpoint."""
 
     finished: bool
-    reason: str  # completed, max epochs, early stopping, time limit; unfinished: walltime, rung, or what `stop` said
+    reason: str  # completed, max epochs, early stopping, time limit; unfinished: walltime, rung, or that of `stop`
     epochs_run: int
     exact: bool
-    final_hash: str | None = None  # of the state after the last epoch; None while unfinished
+    final_hash: str | None = None  # of the state after the last epoch; None if unfinished
     metrics: Mapping[str, float] = field(default_factory=dict)  # the final ones
     artifacts: Mapping[str, str] = field(default_factory=dict)  # file name -> SHA-256
 
 
 @dataclass
 class _Run:
-    """A run under way: its surroundings, and what a checkpoint holds of it beside the task's own state."""
+    """A run in progress: its arguments, and what a checkpoint contains in addition to the task's own state."""
 
     task: Task
     settings: Settings
@@ -82,27 +82,27 @@ class _Run:
     epochs: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None  # epoch, value, state
-    prepared: dict[str, Any] = field(default_factory=dict)  # name of a stage before the last -> what it led to
+    prepared: dict[str, Any] = field(default_factory=dict)  # name of a finished stage before the last -> its weights
     exact: bool = True
-    accumulate: int = 1  # a batch is computed in so many times as many parts as the config asks for; it never falls
-    steps: list[bool] = field(default_factory=list)  # with gradient scaling: whether each of the latest was taken
-    begun: int = 0  # stages whose begin_stage has run
-    longest: float = 0.0  # seconds of the longest epoch of this attempt, its writing included
+    accumulate: int = 1  # factor on the number of parts of a batch; it never decreases
+    steps: list[bool] = field(default_factory=list)  # with gradient scaling: which of the latest steps were taken
+    begun: int = 0  # number of stages whose begin_stage was called
+    longest: float = 0.0  # seconds of the longest epoch of this attempt, including writing
 
     @property
     def total(self) -> int:
         return sum(stage.epochs for stage in self.task.stages)
 
     def locate(self, epoch: int) -> tuple[int, int]:
-        """(index of the stage, epoch within it) of the epoch after `epoch` done ones."""
+        """(index of the stage, epoch within it), from 0, of the epoch that follows `epoch` done ones."""
         for index, stage in enumerate(self.task.stages):
             if epoch < stage.epochs:
                 return index, epoch
             epoch -= stage.epochs
         return len(self.task.stages) - 1, self.task.stages[-1].epochs
 
-    def halted(self) -> str | None:
-        """Why the run must stop now, to be resumed later."""
+    def stop_reason(self) -> str | None:
+        """Why the run must stop now and be resumed later; None if it need not."""
         if reason := self.stop():
             return reason
         deadline = self.settings.deadline
@@ -111,13 +111,13 @@ class _Run:
     def context(self, index: int, epoch: int, purpose: str) -> Context:
         stage = self.task.stages[index]
         seed_globals(derive_seed(self.settings.seed, purpose, stage.name, epoch))
-        return Context(stage, epoch, self.settings.seed, self.precision, self.scaler, self.halted, self.accumulate)
+        return Context(stage, epoch, self.settings.seed, self.precision, self.scaler, self.stop_reason, self.accumulate)
 
 
 def prepare(settings: Settings) -> Precision:
-    """Choose device and precision and make the process deterministic. Call it before a study is built.
+    """Choose device and precision, and make the process deterministic. Call it before a study is built.
 
-    RoundhouseError: the device is not there, or the installed PyTorch has no kernels for it.
+    RoundhouseError: the device does not exist, or the installed PyTorch has no kernels for it.
     """
     if settings.deterministic:
         make_deterministic()
@@ -129,16 +129,15 @@ def run(
     settings: Settings,
     directory: Path,
     earlier: Sequence[Path],
-    report: Callable[[Progress], None],
+    report: Callable[[TrainingProgress], None],
     stop: Callable[[], str | None],
 ) -> Outcome:
-    """Train `task` to its end, or until `stop` gives a reason or the deadline comes.
+    """Train `task` to its end, or until `stop` returns a reason or the deadline is reached.
 
-    It pauses after `settings.pause_at` epochs, and ends no other for it: nothing but the stop depends on it.
-    Writes into `directory` alone, and goes on from the newest valid checkpoint there or in the folders of `earlier`
-    attempts (oldest first), whose checkpoints are deleted once `directory` has its own. `report` is called at the start
-    and after each epoch, `stop` between batches. RoundhouseError: a disk that is full, a loss that is not finite, a
-    study that does not keep its contract.
+    It pauses after `settings.pause_at` epochs; the results do not depend on pauses. It writes only into `directory`,
+    and resumes from the newest valid checkpoint there or in the folders of `earlier` attempts (oldest first), whose
+    checkpoints it deletes once `directory` has its own. `report` is called at the start and after each epoch, `stop`
+    between batches. RoundhouseError: the disk is full, a loss is not finite, the study violates the `Task` interface.
     """
     _validate(task)
     precision = prepare(settings)
@@ -148,13 +147,13 @@ def run(
         _resume(this, earlier)
         started = this.epochs
         report(_progress(this, started))
-        while (over := _over(this)) is None:
+        while (finished := _finished(this)) is None:
             _train_one_epoch(this)
             if this.epochs == started + 1:
-                checkpoint.forget(earlier)
+                checkpoint.delete_earlier(earlier)
             report(_progress(this, started))
-        outcome = _finish(this, over)
-        checkpoint.forget(earlier)
+        outcome = _finish(this, finished)
+        checkpoint.delete_earlier(earlier)
         files.remove(directory / checkpoint.PREVIOUS)
         return outcome
     except Stopped as stopped:
@@ -168,7 +167,7 @@ def _validate(task: Task) -> None:
     names = [stage.name for stage in task.stages]
     if len(set(names)) != len(names) or not sum(stage.epochs for stage in task.stages):
         raise RoundhouseError(
-            f"a task needs stages of different names and at least one epoch; it has {list(task.stages)}"
+            f"a task needs stages with different names and at least one epoch; it has {list(task.stages)}"
         )
 
 
@@ -179,42 +178,43 @@ def _resume(this: _Run, earlier: Sequence[Path]) -> None:
     content = found.content
     this.epochs, this.history, this.best = content["epochs"], content["history"], content["best"]
     this.prepared = content["prepared"]
-    before = content.get("accumulate", 1)
-    this.accumulate = max(before, this.accumulate)
+    accumulate_before = content.get("accumulate", 1)
+    this.accumulate = max(accumulate_before, this.accumulate)
     _begin_stages(this, this.locate(this.epochs - 1)[0])
     changed = differences(content["environment"], exactness(this.precision.device, this.precision.name))
-    if this.accumulate > before:
-        changed.append(f"batches in {this.accumulate // before} times as many parts, since memory ran out")
+    if this.accumulate > accumulate_before:
+        factor = this.accumulate // accumulate_before
+        changed.append(f"batches are split into {factor} times as many parts, because memory ran out")
     if not this.settings.deterministic:
         changed.append("deterministic is off")
     if not getattr(this.task, "exact", True):
-        changed.append("its kernels may be others in each process")
+        changed.append("its kernels may differ between processes")
     if changed:
-        checkpoint.say(f"resume is approximate: {', '.join(changed)}")
+        checkpoint.warn(f"resume is approximate: {', '.join(changed)}")
     this.exact = content["exact"] and not changed
     try:
         this.task.load_state(content["task"])
     except (RuntimeError, ValueError, KeyError) as error:
         raise RoundhouseError(
-            f"{found.path} does not fit this experiment ({' '.join(str(error).split())}): the code of its study has "
-            "changed; take the code that wrote it, or archive the experiment and start it anew"
+            f"{found.path} does not match this experiment ({' '.join(str(error).split())}): the code of its study has "
+            "changed; use the code that wrote it, or archive the experiment and start it again"
         ) from error
     if this.scaler is not None and content["scaler"]:
         this.scaler.load_state_dict(content["scaler"])
-    if found.path != this.directory / checkpoint.CHECKPOINT:  # so this folder is complete even if nothing is left to do
+    if found.path != this.directory / checkpoint.CHECKPOINT:  # this folder must be complete even if no epoch is left
         checkpoint.save(this.directory, content)
-    _write_out(this, improved=True)
+    _write_files(this, improved=True)
 
 
 def _begin_stages(this: _Run, last: int) -> None:
-    """Begin the stages up to number `last`, if they have not begun."""
+    """Begin the stages up to index `last` that have not begun."""
     while this.begun <= last:
         this.task.begin_stage(this.context(this.begun, 0, "begin"))
         this.begun += 1
 
 
-def _over(this: _Run) -> str | None:
-    """Why training is over for good, if it is."""
+def _finished(this: _Run) -> str | None:
+    """Why training is finished; None if it is not."""
     settings = this.settings
     if this.epochs >= this.total:
         return "completed"
@@ -234,7 +234,7 @@ def _over(this: _Run) -> str | None:
 
 
 def _train_one_epoch(this: _Run) -> None:
-    if reason := this.halted():
+    if reason := this.stop_reason():
         raise Stopped(reason)
     if this.settings.pause_at is not None and this.epochs >= this.settings.pause_at:
         raise Stopped(RUNG)
@@ -266,7 +266,7 @@ def _train_one_epoch(this: _Run) -> None:
             "state": snapshot(this.task.best_state()),
         }
     checkpoint.save(this.directory, _content(this))
-    _write_out(this, improved)
+    _write_files(this, improved)
     this.longest = max(this.longest, time.monotonic() - began)
 
 
@@ -292,8 +292,8 @@ def _content(this: _Run) -> dict[str, Any]:
     }
 
 
-def _write_out(this: _Run, improved: bool, final: Mapping[str, float] | None = None) -> None:
-    """Write `metrics.json`, `best.pth` if it changed, and `STAGE.pth` if new, from what the checkpoint holds."""
+def _write_files(this: _Run, improved: bool, final: Mapping[str, float] | None = None) -> None:
+    """Write `metrics.json`, `best.pth` if `improved`, and missing `STAGE.pth`, from the content of the checkpoint."""
     best = this.best and {"epoch": this.best["epoch"], this.task.metric: this.best["value"]}
     metrics = {"metric": this.task.metric, "mode": this.task.mode, "exact": this.exact, "best": best, "final": final}
     used = {
@@ -309,6 +309,7 @@ def _write_out(this: _Run, improved: bool, final: Mapping[str, float] | None = N
 
 
 def _replace(path: Path, data: bytes) -> None:
+    """`files.replace`, with a RoundhouseError for a full disk."""
     try:
         files.replace(path, data)
     except OSError as error:
@@ -316,29 +317,31 @@ def _replace(path: Path, data: bytes) -> None:
 
 
 def _finish(this: _Run, reason: str) -> Outcome:
-    """Outputs and final metrics, from the best weights. They can be made again if they are interrupted."""
-    if halted := this.halted():
-        raise Stopped(halted)
+    """Compute outputs and final metrics from the best weights. If interrupted, the next attempt repeats it."""
+    if stopped := this.stop_reason():
+        raise Stopped(stopped)
     final_hash = hash_state(this.task.state())
-    if this.best is None:  # training was cut off before its last stage
+    if this.best is None:  # training ended before its last stage
         this.best = {"epoch": this.epochs, "value": None, "state": snapshot(this.task.best_state())}
     index, epoch = this.locate(this.epochs - 1)
     arrays, metrics = this.task.outputs(this.best["state"], this.context(index, epoch + 1, "outputs"))
     final = {name: float(value) for name, value in metrics.items()}
     buffer = io.BytesIO()
-    np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]  # the stub thinks an array may be allow_pickle
+    np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]  # the stub takes an array for allow_pickle
     _replace(this.directory / OUTPUTS, buffer.getvalue())
-    _write_out(this, improved=True, final=final)
+    _write_files(this, improved=True, final=final)
     written = (BEST, OUTPUTS, *(f"{name}.pth" for name in this.prepared))
     artifacts = {name: hashlib.sha256((this.directory / name).read_bytes()).hexdigest() for name in written}
     return Outcome(True, reason, this.epochs, this.exact, final_hash, final, artifacts)
 
 
-def _progress(this: _Run, started: int) -> Progress:
+def _progress(this: _Run, started: int) -> TrainingProgress:
     last: dict[str, Any] = this.history[-1] if this.history else {"stage": this.task.stages[0].name}
     metrics = {name: value for name, value in last.items() if name not in ("stage", "epoch", "peak_memory_mb")}
     epochs = min(this.total, this.settings.max_epochs or this.total)
     best = this.best["value"] if this.best else None
-    seconds = [one["seconds"] for one in this.history if one["stage"] == last["stage"]]
+    seconds = [entry["seconds"] for entry in this.history if entry["stage"] == last["stage"]]
     pace = round(statistics.median(seconds), 3) if seconds else None
-    return Progress(last["stage"], this.epochs, epochs, metrics, this.task.metric, best, started, this.exact, pace)
+    return TrainingProgress(
+        last["stage"], this.epochs, epochs, metrics, this.task.metric, best, started, this.exact, pace
+    )

@@ -1,4 +1,4 @@
-"""How much memory there is, how much was used, and the most work that fits into it."""
+"""Free memory, peak memory, and the smallest number of parts of a batch that fits into memory."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ _CGROUPS = (
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a process can still get: the GPU's, or the machine's within the job's own limit."""
+    """Bytes that this process can still allocate: of the GPU, or of the host within the job's memory limit."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(free + kept)
-    return min([psutil.virtual_memory().available, *_left_in_cgroups()])
+    return min([psutil.virtual_memory().available, *_free_in_cgroups()])
 
 
-def _left_in_cgroups() -> list[int]:
+def _free_in_cgroups() -> list[int]:
     found = []
     for limit, used in _CGROUPS:
         try:
             found.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
-        except (OSError, ValueError):  # none of that kind, or "max"
+        except (OSError, ValueError):  # no such cgroup, or no limit ("max")
             continue
     return found
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most bytes that this process has held: on the GPU, as PyTorch counts them, or of the machine."""
+    """The most bytes that this process has used: on the GPU, as PyTorch counts them, or of the host's memory."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     unit = 1024 if os.uname().sysname == "Linux" else 1
@@ -46,33 +46,33 @@ def peak_memory(device: torch.device) -> int:
 
 
 def fewest_parts(candidates: Sequence[int], attempt: Callable[[int], None]) -> int:
-    """The first of `candidates`, in ascending order, with which `attempt` does not run out of memory.
+    """The first of `candidates` (ascending) for which `attempt` does not run out of memory.
 
-    RoundhouseError: not even the last fits. It tells the figures of the attempt that came nearest.
+    RoundhouseError: none fits; the message has the figures of the last one.
     """
     for parts in candidates:
         try:
             attempt(parts)
         except torch.OutOfMemoryError as error:
-            told = str(error).splitlines()[0]
+            reason = str(error).splitlines()[0]
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         else:
             return parts
     whole = "in one piece" if candidates[-1] == 1 else f"in {candidates[-1]} parts"
     raise RoundhouseError(
-        f"a batch does not fit into memory {whole}: {told}. Take a smaller batch_size, or cut it into more parts "
-        "(accumulation: a number, or auto)"
+        f"a batch does not fit into memory {whole}: {reason}. Set a smaller batch_size, or more parts (accumulation: a "
+        "number, or auto)"
     )
 
 
 def equal_parts(batch: int, at_least: int) -> int:
-    """The smallest number of equal parts of a batch that is not below `at_least`; no more than it has samples."""
+    """The smallest divisor of `batch` (samples) that is >= `at_least`; `batch` itself if there is none."""
     return next((parts for parts in range(at_least, batch + 1) if batch % parts == 0), batch)
 
 
 def readable(size: float) -> str:
-    """Bytes as a person writes them: 512 MB, 1.2 GB."""
+    """Bytes with a unit: 512 MB, 1.2 GB."""
     for unit in ("bytes", "kB", "MB"):
         if size < 1000:
             return f"{size:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""Devices and number formats: which one a run computes on and in, said aloud and refused early if it cannot work."""
+"""The device and the number format of a run; unusable ones are refused before training starts."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import torch
 
 from roundhouse.errors import RoundhouseError
+from roundhouse.gpu_kernels import has_kernels
 from roundhouse.options import choose
 from roundhouse.settings import PRECISIONS
 
 
 @dataclass(frozen=True)
 class Precision:
-    """The number format of a run. `scaled`: gradients are scaled against underflow, as fp16 needs."""
+    """The number format and the device of a run. `scaled`: gradients are scaled against underflow, as fp16 needs."""
 
     name: str
     device: torch.device
@@ -24,13 +25,13 @@ class Precision:
         return self.name == "fp16"
 
     def autocast(self) -> AbstractContextManager[None]:
-        """The context in which a model's forward pass runs. Losses belong outside it, in float32."""
+        """The context for a model's forward pass. Compute losses outside it, in float32."""
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.name)
         return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
 
 def choose_precision(name: str, device: torch.device) -> Precision:
-    """Resolve `auto`: float32 on a CPU, bfloat16 on a GPU that has it (capability 8 and up), float16 on older ones."""
+    """Resolve `auto`: fp32 on a CPU, bf16 on a GPU that supports it (capability 8 or higher), fp16 on older GPUs."""
     choose("precision", name, PRECISIONS)
     if name == "auto":
         if device.type != "cuda":
@@ -43,7 +44,7 @@ def choose_precision(name: str, device: torch.device) -> Precision:
 def choose_device(name: str) -> torch.device:
     """The device called `name`; `auto` is the first GPU if there is one, else the CPU.
 
-    RoundhouseError: no such device here, or one that the installed PyTorch has no kernels for.
+    RoundhouseError: the device does not exist, or the installed PyTorch has no kernels for it.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -57,38 +58,15 @@ def choose_device(name: str) -> torch.device:
         raise RoundhouseError(f"device {name!r} is not supported: write auto, cpu, cuda or cuda:0")
     if not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
         raise RoundhouseError(
-            f"device {name!r} was asked for, and PyTorch {torch.__version__} sees {torch.cuda.device_count()} GPUs "
-            "here: ask the scheduler for a GPU (ngpus), look at CUDA_VISIBLE_DEVICES, or write device: cpu"
+            f"device {name!r} was requested, but PyTorch {torch.__version__} finds {torch.cuda.device_count()} GPUs: "
+            "request a GPU from the scheduler (ngpus), check CUDA_VISIBLE_DEVICES, or write device: cpu"
         )
     capability = torch.cuda.get_device_capability(device)
     if not has_kernels(capability, torch.cuda.get_arch_list()):
         major, minor = capability
         raise RoundhouseError(
             f"PyTorch {torch.__version__} has no kernels for {torch.cuda.get_device_name(device)} "
-            f"(sm_{major}{minor}; it has {' '.join(torch.cuda.get_arch_list())}): install a build for it "
-            "(V100: the cu126 one), or take another node"
+            f"(sm_{major}{minor}; it supports {' '.join(torch.cuda.get_arch_list())}): install a build for it "
+            "(V100: the cu126 one), or use another node"
         )
     return device
-
-
-def has_kernels(capability: tuple[int, int], architectures: list[str]) -> bool:
-    """Whether a build for `architectures` (sm_80, compute_90, sm_90a) runs on a GPU of this capability.
-
-    Binary code runs on the same major version and an equal or later minor one, PTX (compute_) on all later ones;
-    architecture-specific code (sm_90a) on its own only.
-    """
-    for architecture in architectures:
-        kind, _, number = architecture.partition("_")
-        digits = number.rstrip("af")
-        if not digits.isdigit():
-            continue
-        built = (int(digits[:-1]), int(digits[-1]))
-        if number == digits + "a":
-            fits = built == capability
-        elif kind == "compute":
-            fits = built <= capability
-        else:
-            fits = built[0] == capability[0] and built[1] <= capability[1]
-        if fits:
-            return True
-    return False

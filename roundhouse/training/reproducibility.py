@@ -1,4 +1,4 @@
-"""Exactness: every random number follows from (seed, stream, stage, epoch), and every kernel is deterministic."""
+"""Reproducibility: seeds derived from (seed, stream, stage, epoch), deterministic kernels, hashes of states."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PLAIN = (bool, int, float, str, bytes, type(None))
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed from the SHA-256 of `parts`: streams that share no structure, on any machine and version."""
+    """A 63-bit seed from the SHA-256 of `parts`: independent streams, the same on every machine and version."""
     digest = hashlib.sha256(json.dumps(parts).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
@@ -34,23 +34,23 @@ def seed_globals(seed: int) -> None:
 
 
 def make_deterministic() -> None:
-    """Allow deterministic kernels only. Call it before CUDA starts: cuBLAS reads its workspace setting once."""
+    """Allow only deterministic kernels. Call it before CUDA is initialised: cuBLAS reads its setting only once."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
-    # Else each new tensor is first filled, at some cost, for the sake of code that reads what it never wrote.
+    # Filling each new tensor costs time and only helps code that reads uninitialised memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def environment(device: torch.device, precision: str) -> dict[str, Any]:
-    """Where a run happens: host, device, versions, threads, precision. Plain values, for the attempt's record."""
+    """Host, device, versions, threads and precision of a run, as plain values for the attempt's record."""
     return {"host": socket.gethostname(), "python": platform.python_version(), **exactness(device, precision)}
 
 
 def exactness(device: torch.device, precision: str) -> dict[str, Any]:
-    """The part of the environment on which bit-equality rests: two runs are comparable bit by bit if this is equal.
+    """The part of the environment that must be equal for two runs to give bit-identical results.
 
-    On a CPU the number of threads is part of it, because it decides the order in which sums are taken.
+    On a CPU this includes the number of threads, because it determines the order of summation.
     """
     found: dict[str, Any] = {
         "device": device.type,
@@ -80,13 +80,13 @@ def _cpu_model() -> str:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What changed between two `exactness`, in words: `threads 1 -> 2`."""
+    """What differs between two results of `exactness`, as text: `threads 1 -> 2`."""
     keys = sorted(before.keys() | now.keys())
     return [f"{key} {before.get(key)} -> {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
 
 
 def snapshot(state: Any) -> Any:
-    """A copy of a nested state with its tensors on the CPU, detached: later training does not change it."""
+    """A copy of a nested state with detached tensors on the CPU: later training does not change it."""
     if isinstance(state, torch.Tensor):
         return state.detach().to("cpu", copy=True)
     if isinstance(state, Mapping):
@@ -97,9 +97,9 @@ def snapshot(state: Any) -> Any:
 
 
 def leaves(state: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Names and values of all that a nested state holds, in an order that depends on the names alone.
+    """Names and values of all leaves of a nested state, in an order that depends only on the names.
 
-    RoundhouseError: a value that is neither a tensor nor plain, which `torch.load(weights_only=True)` would refuse.
+    RoundhouseError: a leaf is neither a tensor nor a plain value; `torch.load(weights_only=True)` would refuse it.
     """
     if isinstance(state, Mapping):
         for key in sorted(state, key=lambda key: (type(key).__name__, key)):
@@ -111,19 +111,19 @@ def leaves(state: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield name, state
     else:
         raise RoundhouseError(
-            f"the state holds a {type(state).__module__}.{type(state).__qualname__} at {name or '/'}: "
-            "a checkpoint takes tensors and plain Python values only; convert it in the study's state()"
+            f"the state contains a {type(state).__module__}.{type(state).__qualname__} at {name or '/'}: "
+            "a checkpoint can only contain tensors and plain Python values; convert it in the study's state()"
         )
 
 
 def check_plain(state: Any) -> None:
-    """RoundhouseError if a state holds what a checkpoint cannot: see `leaves`."""
+    """RoundhouseError if a state contains a value that a checkpoint cannot store: see `leaves`."""
     for _ in leaves(state):
         pass
 
 
 def hash_state(state: Any) -> str:
-    """SHA-256 over all leaves of a state: name, type, shape and bytes. Equal if two states are equal bit by bit."""
+    """SHA-256 over all leaves of a state: name, type, shape and bytes. Equal if two states are bit-identical."""
     digest = hashlib.sha256()
     for name, value in leaves(state):
         if isinstance(value, torch.Tensor):

@@ -1,7 +1,7 @@
-"""The forward and backward pass of one batch: eager, as a CUDA graph, or compiled; in parts where memory is short.
+"""The forward and backward pass of one batch: eager, as a CUDA graph, or compiled; in parts if memory is short.
 
-Networks for small images launch a thousand kernels a step, each of which takes less time than its launch. A CUDA graph
-launches them all at once, with the same kernels on the same numbers, so it changes no result.
+Networks for small images launch a thousand kernels per step, each of which takes less time than its launch. A CUDA
+graph launches them all at once: the same kernels on the same numbers, so the results are identical.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from roundhouse.training.task import Context
 
 Compute = Callable[..., tuple[Tensor, Tensor]]
-"""From a batch's tensors to (loss, metrics): a scalar that has gradients, and a vector that has none."""
+"""From a batch's tensors to (loss, metrics): a scalar with gradients, and a vector without."""
 
-_WARM_UP = 3  # passes before a capture: libraries allocate their workspaces in the first
+_WARM_UP = 3  # passes before a capture: libraries allocate their workspaces in the first one
 
 
 class Step:
-    """Computes gradients for `modules`; the optimiser's own step comes after it.
+    """Computes gradients for `modules`; the caller steps the optimiser afterwards.
 
-    `kind` is eager, graph or compile. A graph replays what the first batch did: all batches have its shapes, `compute`
-    decides nothing by values, and `Parameter.grad` is not to be cleared in between.
+    `kind` is eager, graph or compile. A graph replays the kernels of the first batch, so all batches must have the same
+    shapes, `compute` must not branch on values, and `Parameter.grad` must not be cleared between calls.
     """
 
     def __init__(self, compute: Compute, modules: Sequence[nn.Module], kind: str, parts: int = 1) -> None:
@@ -35,35 +35,35 @@ class Step:
         self._graphed = kind == "graph"
 
     def __call__(self, context: Context, batch: Sequence[Tensor], *constants: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients of the mean loss; returns (loss, metrics), means over the parts, on the device.
+        """Compute the gradients of the mean loss; returns (loss, metrics), means over the parts, on the device.
 
-        The tensors of `batch` are cut into the parts along their first dimension; `constants` go to each as they are.
+        The tensors of `batch` are split into `parts` along their first dimension; each part gets all `constants`.
         """
         if not self._graphed:
             clear_gradients(self._modules)
             return self._passes(context, batch, constants)
         if self._graph is None:
-            self._graph = Graph(lambda *given: self._passes(context, given[: len(batch)], given[len(batch) :]),
+            self._graph = Graph(lambda *inputs: self._passes(context, inputs[: len(batch)], inputs[len(batch) :]),
                                 (*batch, *constants), self._modules)  # fmt: skip
         return self._graph(*batch, *constants)
 
     def _passes(self, context: Context, batch: Sequence[Tensor], constants: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        told = []
+        results = []
         for part in zip(*(tensor.chunk(self._parts) for tensor in batch), strict=True):
             loss, metrics = self._compute(*part, *constants)
             context.backward(loss / self._parts)
-            told.append((loss.detach(), metrics.detach()))
-        if len(told) == 1:
-            return told[0]
-        losses, metrics_of_parts = zip(*told, strict=True)
+            results.append((loss.detach(), metrics.detach()))
+        if len(results) == 1:
+            return results[0]
+        losses, metrics_of_parts = zip(*results, strict=True)
         return torch.stack(losses).mean(), torch.stack(metrics_of_parts).mean(0)
 
 
 class Graph:
-    """A function that was captured once, on `inputs`, and is replayed on others of the same shapes and types.
+    """A function that is captured once, on `inputs`, and replayed on other inputs of the same shapes and types.
 
-    What it returns is overwritten by the next call. Buffers of `modules` (running statistics of batch normalisation)
-    are put back to what they were before the warm-up, so a replay is to the last bit what the function itself does.
+    The next call overwrites the returned tensors. Buffers of `modules` (running statistics of batch normalisation) are
+    restored after the warm-up, so a replay gives bit-identical results to calling the function.
     """
 
     def __init__(
@@ -72,37 +72,37 @@ class Graph:
         inputs: Sequence[Tensor],
         modules: Sequence[nn.Module],
     ) -> None:
-        self._inputs = [one.clone() for one in inputs]
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside), buffers_kept(modules):
+        self._inputs = [tensor.clone() for tensor in inputs]
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream), buffers_kept(modules):
             for _ in range(_WARM_UP):
                 clear_gradients(modules)
                 function(*self._inputs)
-        torch.cuda.current_stream().wait_stream(aside)
-        # Gradients that are made during the capture lie in the graph's own memory, and each replay writes them anew.
+        torch.cuda.current_stream().wait_stream(stream)
+        # Gradients that are created during the capture are in the graph's memory, and each replay overwrites them.
         clear_gradients(modules)
         self._graph = torch.cuda.CUDAGraph()
-        # thread_local: the thread that pins the workers' batches may call CUDA meanwhile.
+        # thread_local: the thread that pins the workers' batches may call CUDA at the same time.
         with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._outputs = function(*self._inputs)
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        for mine, given in zip(self._inputs, inputs, strict=True):
-            mine.copy_(given)
+        for static, tensor in zip(self._inputs, inputs, strict=True):
+            static.copy_(tensor)
         self._graph.replay()
         return self._outputs
 
 
 def clear_gradients(modules: Sequence[nn.Module]) -> None:
-    """Leave no gradient at any parameter."""
+    """Set the gradients of all parameters to None."""
     for module in modules:
         module.zero_grad(set_to_none=True)
 
 
 @contextmanager
 def buffers_kept(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Whatever passes happen inside, running statistics are afterwards what they were."""
+    """Restore the buffers of `modules` (running statistics) afterwards, whatever passes run inside."""
     buffers = [buffer for module in modules for buffer in module.buffers()]
     before = [buffer.clone() for buffer in buffers]
     try:

@@ -1,4 +1,4 @@
-"""What a study hands the loop (`Task`), and what the loop offers a study while it computes (`Context`)."""
+"""The interface between a study and the training loop: `Task` is the study's part, `Context` the loop's."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from roundhouse.training.precision import Precision
 from roundhouse.training.reproducibility import derive_seed
 
 Item = TypeVar("Item")
-_CHECK_EVERY = 50  # losses; looking at one makes the CPU wait for the device
+_CHECK_EVERY = 50  # losses; reading one makes the CPU wait for the device
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of epochs with one purpose: `train`, or `paraphraser` and then `student`."""
+    """A part of a run with its own models and optimisers: `train`, or `paraphraser` and then `student`."""
 
     name: str
     epochs: int
 
 
 class Stopped(Exception):
-    """Raised between two batches when the run must stop. A study lets it pass."""
+    """Raised between two batches when the run must stop. A study must not catch it."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -35,54 +35,58 @@ class Stopped(Exception):
 
 
 class Task(Protocol):
-    """One training run, as its study describes it. It computes; the loop does all else.
+    """One training run, implemented by a study. The task computes; the loop does everything else.
 
-    A run calls `begin_stage` once for each stage, then `train_epoch` and `evaluate` for each of its epochs. A resumed
-    run calls `begin_stage` for the stages up to the current one, in order, and then `load_state`: so `begin_stage`
-    builds models and optimisers, and all that training changes afterwards is in `state`. A task that cannot be repeated
-    bit for bit has an attribute `exact` that is False; one that starts processes has a method `close`, called at the
-    end, whatever the end.
+    The loop calls `begin_stage` once for each stage, then `train_epoch` and `evaluate` for each of its epochs. To
+    resume a run, it calls `begin_stage` for the stages up to the current one, in order, and then `load_state`. So
+    `begin_stage` builds models and optimisers, and `state` contains everything that training changes afterwards.
+    Optional: an attribute `exact`, False if a repeated run is not bit-identical; a method `close`, called at the end of
+    each run, also after errors, for tasks that start processes.
     """
 
     @property
     def stages(self) -> Sequence[Stage]:
-        """In order. `best.pth` is chosen, and early stopping counts, in the last one."""
+        """The stages in order. `best.pth` and early stopping refer to the last one."""
 
     @property
     def metric(self) -> str:
-        """The main metric: a key of what `evaluate` returns in the last stage."""
+        """The main metric: a key of the result of `evaluate` in the last stage."""
 
     @property
     def mode(self) -> str:
-        """Whether the best value of the main metric is its `max` or its `min`."""
+        """`max` or `min`: which value of the main metric is best."""
 
     def begin_stage(self, context: Context) -> None:
-        """Build what the stage needs. Global generators are seeded for it."""
+        """Build models and optimisers of the stage. The global generators have been seeded."""
 
     def train_epoch(self, context: Context) -> Mapping[str, float]:
         """Train for one epoch and return its metrics."""
 
     def evaluate(self, context: Context) -> Mapping[str, float]:
-        """Metrics on validation data, never on test data."""
+        """Compute metrics on validation data, never on test data."""
 
     def state(self) -> dict[str, Any]:
-        """All that training changes: tensors and plain values, nested in dicts, lists and tuples."""
+        """Everything that training changes: tensors and plain values, nested in dicts, lists and tuples."""
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from what `state` returned. Its tensors are on the CPU."""
+        """Restore a result of `state`. Its tensors are on the CPU."""
 
     def best_state(self) -> dict[str, Any]:
-        """What `best.pth` is to hold for the present weights; at the end of a stage before the last, `STAGE.pth`."""
+        """The content of `best.pth` for the current weights; at the end of an earlier stage, that of `STAGE.pth`."""
 
     def outputs(self, best: dict[str, Any], context: Context) -> tuple[Mapping[str, np.ndarray], Mapping[str, float]]:
         """Arrays for `outputs.npz`, and final metrics, from the best weights and test data. Called once, at the end.
 
-        The present weights are those of the last epoch.
+        The current weights are those of the last epoch.
         """
 
 
 class Context:
-    """One epoch's surroundings: where and how to compute, its randomness, and the loop's ear between batches."""
+    """One epoch, as the loop passes it to a task: precision, device, random streams, steps, and stop requests.
+
+    `epoch` counts from 0 within the stage; `batch` is the number of batches begun, so it is 1 during the first;
+    `accumulate` is the factor by which a batch must be split into more parts than configured, to save memory.
+    """
 
     def __init__(
         self,
@@ -91,18 +95,18 @@ class Context:
         seed: int,
         precision: Precision,
         scaler: torch.amp.GradScaler | None = None,
-        halted: Callable[[], str | None] = lambda: None,
+        stop_reason: Callable[[], str | None] = lambda: None,
         accumulate: int = 1,
     ) -> None:
         self.stage = stage
-        self.epoch = epoch  # within the stage, from 0
+        self.epoch = epoch
         self.precision = precision
-        self.accumulate = accumulate  # in how many times as many parts a batch is to be computed, for want of memory
-        self.batch = 0  # batches begun, so the first is 1
+        self.accumulate = accumulate
+        self.batch = 0
         self._scales: list[torch.Tensor] = []  # with gradient scaling: before the first step, and after each
         self._seed = seed
         self._scaler = scaler
-        self._halted = halted
+        self._stop_reason = stop_reason
         self._losses: list[tuple[int, torch.Tensor]] = []
 
     @property
@@ -110,45 +114,45 @@ class Context:
         return self.precision.device
 
     def seed(self, stream: str) -> int:
-        """The seed of a named stream of random numbers in this epoch: `order`, `augmentation`, ..."""
+        """The seed of a named random stream in this epoch: `order`, `augmentation`, ..."""
         return derive_seed(self._seed, stream, self.stage.name, self.epoch)
 
     def generator(self, stream: str, device: torch.device | str = "cpu") -> torch.Generator:
-        """A fresh generator for the named stream. The same stream on another device draws other numbers."""
+        """A new generator for the named stream. The same stream gives different numbers on another type of device."""
         return torch.Generator(device).manual_seed(self.seed(stream))
 
     def numpy_generator(self, stream: str) -> np.random.Generator:
-        """The same for NumPy."""
+        """A new NumPy generator for the named stream."""
         return np.random.default_rng(self.seed(stream))
 
     def batches(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items, one by one, as long as the run may go on; it raises `Stopped` when it may not."""
+        """Yield the items, and count them in `batch`. Raises `Stopped` before the next one when the run must stop."""
         self.batch = 0
         for item in items:
-            if reason := self._halted():
+            if reason := self._stop_reason():
                 raise Stopped(reason)
             self.batch += 1
             yield item
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Run forward passes in it; compute losses outside, in float32."""
+        """The context for forward passes. Compute losses outside it, in float32."""
         return self.precision.autocast()
 
     def step(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Backward pass, one step, gradients cleared; with gradient scaling where the precision needs it."""
+        """Backward pass, one optimiser step, gradients set to None; with gradient scaling if the precision needs it."""
         self.watch(loss)
         self.backward(loss)
         self.update(optimizer)
         optimizer.zero_grad(set_to_none=True)
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Only the backward pass: gradients, scaled where the precision needs it, are added to what is there."""
+        """Only the backward pass: gradients, scaled if the precision needs it, are added to existing ones."""
         if self._scaler is not None:
             loss = self._scaler.scale(loss)
         loss.backward()  # type: ignore[no-untyped-call]
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:
-        """Only the step, by the gradients that `backward` has left. Where they overflowed, it changes nothing."""
+        """Only the optimiser step, with the gradients of `backward`. It is skipped if they overflowed."""
         if self._scaler is None:
             optimizer.step()
             return
@@ -166,18 +170,18 @@ class Context:
 
     @property
     def steps(self) -> list[bool]:
-        """With gradient scaling: whether each step was taken. Waits for the device."""
+        """Whether each step was taken (not skipped); empty without gradient scaling. Waits for the device."""
         scales = torch.stack(self._scales).tolist() if self._scales else []
         return [after >= before for before, after in zip(scales, scales[1:], strict=False)]
 
     def watch(self, loss: torch.Tensor) -> None:
-        """Have the loss checked for NaN and infinity, soon: not at once, so that the device is not waited for."""
+        """Check the loss for NaN and infinity within the next 50 losses: an immediate check waits for the device."""
         self._losses.append((self.batch, loss.detach().clone()))
         if len(self._losses) == _CHECK_EVERY:
             self.check_losses()
 
     def check_losses(self) -> None:
-        """RoundhouseError if a loss that was watched is not finite."""
+        """RoundhouseError if one of the losses given to `watch` is not finite."""
         if not self._losses:
             return
         finite = torch.stack([loss.float().mean() for _, loss in self._losses]).isfinite().tolist()
@@ -185,7 +189,7 @@ class Context:
             if not good:
                 raise RoundhouseError(
                     f"the loss became {loss.float().mean().item()} in stage {self.stage.name}, epoch {self.epoch + 1}, "
-                    f"batch {batch}, at precision {self.precision.name}: try a lower learning rate, gradient clipping, "
-                    "or precision fp32, and look for NaN in the data"
+                    f"batch {batch}, at precision {self.precision.name}: try a lower learning rate, gradient clipping "
+                    "or precision: fp32, and check the data for NaN"
                 )
         self._losses.clear()

@@ -1,1 +1,1 @@
-"""What a person is shown."""
+"""What is printed: tables, results, ETA, progress, explanations."""

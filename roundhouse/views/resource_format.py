@@ -1,9 +1,9 @@
-"""In words: what jobs ask for, how often an experiment is tried again, and why its next job asks for something else."""
+"""Resource requests and retry policies in words, and why the next job requests other resources or the same."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from roundhouse.formatting import counted, walltime
@@ -26,92 +26,94 @@ from roundhouse.model.retry import (
 )
 
 
-def job(asked: Resources) -> str:
-    """What a job asks for: `2 cores, 1 GPU, 16 GB, 4:00:00`."""
-    gpus = f", {counted(asked.ngpus, 'GPU')}" if asked.ngpus else ""
-    more = _besides(asked.exclude, asked.accumulate)
-    memory = f", {_memory(asked.mem_mb)}" if asked.mem_mb else ""
-    slots = f" for {counted(asked.pack.slots, 'slot')}" if asked.pack else ""
-    return f"{counted(asked.ncpus, 'core')}{gpus}{memory}, {walltime(asked.walltime_s)}{slots}{more}"
+def job(resources: Resources) -> str:
+    """The resource request of a job: `2 cores, 1 GPU, 16 GB, 4:00:00`."""
+    gpus = f", {counted(resources.ngpus, 'GPU')}" if resources.ngpus else ""
+    memory = f", {_memory(resources.mem_mb)}" if resources.mem_mb else ""
+    slots = f" for {counted(resources.pack.slots, 'slot')}" if resources.pack else ""
+    more = _measures(resources.exclude, resources.accumulate)
+    return f"{counted(resources.ncpus, 'core')}{gpus}{memory}, {walltime(resources.walltime_s)}{slots}{more}"
 
 
-def divided(asked: Resources) -> list[str]:
-    """What may surprise in how an allocation is divided."""
-    pack = asked.pack
+def divided(resources: Resources) -> list[str]:
+    """Warnings about the division of an allocation into slots."""
+    pack = resources.pack
     if pack is None:
         return []
-    told, places = [], asked.ngpus * pack.per_gpu
-    if pack.slots > asked.ncpus:
-        told.append(
-            f"{pack.slots} slots share {counted(asked.ncpus, 'core')} (ncpus): experiments slow each other down"
-        )
+    lines, places = [], resources.ngpus * pack.per_gpu
+    if pack.slots > resources.ncpus:
+        cores = counted(resources.ncpus, "core")
+        lines.append(f"{pack.slots} slots share {cores} (ncpus): experiments slow each other down")
     if pack.slots < places:
-        gpus = f"{counted(asked.ngpus, 'GPU')} with {pack.per_gpu} on each (per_gpu)"
-        told.append(f"{counted(pack.slots, 'slot')}, though {gpus} would have room for {places}")
-    return told
+        gpus = f"{counted(resources.ngpus, 'GPU')} with {pack.per_gpu} on each (per_gpu)"
+        lines.append(f"{counted(pack.slots, 'slot')}, but {gpus} have room for {places}")
+    return lines
 
 
-def changed(asked: Mapping[str, Any]) -> str:
-    """What an attempt asked for that the round file does not say, from its job.json; empty if there is nothing."""
-    instead = asked.get("instead_of")
+def changes(requested: Mapping[str, Any]) -> str:
+    """What an attempt requested, from its job.json, where that differs from the round file; else empty."""
+    instead = requested.get("instead_of")
     keys = [key for key in GROWING if isinstance(instead, dict) and key in instead]
-    amounts = [(key, asked[key]) for key in keys if isinstance(asked.get(key), int)]
-    told = [_memory(value) if key == "mem_mb" else walltime(value) for key, value in amounts]
-    exclude, accumulate = asked.get("exclude"), asked.get("accumulate")
-    more = _besides(
+    amounts = [(key, requested[key]) for key in keys if isinstance(requested.get(key), int)]
+    texts = [_memory(value) if key == "mem_mb" else walltime(value) for key, value in amounts]
+    exclude, accumulate = requested.get("exclude"), requested.get("accumulate")
+    more = _measures(
         [str(node) for node in exclude] if isinstance(exclude, list) else [],
         accumulate if isinstance(accumulate, int) else 1,
     )
-    return f"asked for {', '.join(told)}{more}" if told else more.removeprefix("; ")
+    return f"requested {', '.join(texts)}{more}" if texts else more.removeprefix("; ")
 
 
-def _besides(exclude: Sequence[str], accumulate: int) -> str:
-    nodes = f"; keeps away from {', '.join(exclude)}" if exclude else ""
+def _measures(exclude: Sequence[str], accumulate: int) -> str:
+    """What earlier attempts led to, apart from amounts."""
+    nodes = f"; excludes {', '.join(exclude)}" if exclude else ""
     return nodes + (f"; computes a batch in {accumulate} times as many parts" if accumulate > 1 else "")
 
 
 def policy(retry: RetryPolicy) -> str:
     """The policy in a line."""
-    beside = {
+    details = {
         Cause.MEMORY: _growth(retry.memory, "memory", _memory) + "; GPU: half the batch at once" * retry.accumulate,
         Cause.WALLTIME: "without a new epoch" + _growth(retry.walltime, ", time", walltime),
-        Cause.NODE: "kept away from" if retry.exclude else "",
+        Cause.NODE: "excluded" if retry.exclude else "",
     }
-    told = {
-        cause: f"{cause} {tries}{f' ({beside[cause]})' if beside.get(cause) else ''}"
-        for cause, tries in retry.tries.items()
+    texts = {
+        cause: f"{cause} {limit}{f' ({details[cause]})' if details.get(cause) else ''}"
+        for cause, limit in retry.tries.items()
     }
-    hard, soft = (", ".join(told[cause] for cause in group) for group in (HARD, SOFT))
+    hard, soft = (", ".join(texts[cause] for cause in group) for group in (HARD, SOFT))
     return f"{hard}; in a row without a new epoch: {soft}"
 
 
-def _growth(growth: Growth, what: str, told: Any) -> str:
-    most = f", at most {told(growth.most)}" if growth.most is not None else ""
+def _growth(growth: Growth, what: str, amount: Callable[[int], str]) -> str:
+    most = f", at most {amount(growth.most)}" if growth.most is not None else ""
     return f"{what} x {growth.factor:g} each{most}" if growth.factor > 1 else ""
 
 
 def remarks(resources: Resources, attempts: Sequence[Attempt], retry: RetryPolicy) -> list[str]:
-    """Why the next attempt asks for no more than before, although an earlier one ended for want of it."""
-    asked, tries = next_resources(resources, attempts, retry), since_retry(attempts)
-    told = []
-    if any(map(job_memory_ran_out, tries)):
+    """Why the next attempt does not request more, although an earlier one ran out of memory or time."""
+    following, counted_attempts = next_resources(resources, attempts, retry), since_retry(attempts)
+    lines = []
+    if any(map(job_memory_ran_out, counted_attempts)):
         if resources.mem_mb is None:
-            told.append("memory ran out, and the round file asks for no mem: there is nothing to multiply")
-        elif asked.mem_mb is not None and asked.mem_mb >= (retry.memory.most or math.inf):
-            told.append(f"it asks for no more memory than {_memory(asked.mem_mb)}, the most that `retry` allows")
-    if any(map(gpu_memory_ran_out, tries)) and not retry.accumulate:
-        told.append(
-            "the GPU's memory ran out, and more memory for the job would not help: take a smaller batch, or "
+            lines.append("memory ran out, but the round file requests no `mem` that could be multiplied")
+        elif following.mem_mb is not None and following.mem_mb >= (retry.memory.most or math.inf):
+            lines.append(f"memory is not increased beyond {_memory(following.mem_mb)}, the limit of `retry`")
+    if any(map(gpu_memory_ran_out, counted_attempts)) and not retry.accumulate:
+        lines.append(
+            "GPU memory ran out, which more memory for the job cannot prevent: use a smaller batch, or "
             "`retry: {memory: {accumulate: true}}`"
         )
-    if any(map(stuck, tries)) and asked.walltime_s >= (retry.walltime.most or math.inf):
-        told.append(f"it asks for no more time than {walltime(asked.walltime_s)}, the most that `retry` allows")
-    failed = [one for one in tries if one.cause is Cause.NODE and node_of(one) not in ("", *asked.exclude)]
+    if any(map(stuck, counted_attempts)) and following.walltime_s >= (retry.walltime.most or math.inf):
+        lines.append(f"walltime is not increased beyond {walltime(following.walltime_s)}, the limit of `retry`")
+    failed = [
+        one for one in counted_attempts if one.cause is Cause.NODE and node_of(one) not in ("", *following.exclude)
+    ]
     if failed and retry.exclude:
         nodes = ", ".join(sorted({node_of(one) for one in failed}))
-        why = "a job was refused since" if all(map(can_exclude, failed)) else "its scheduler cannot be told to"
-        told.append(f"{nodes} failed, and it does not keep away from there: {why}")
-    return told
+        why = "a job was refused since" if all(map(can_exclude, failed)) else "its scheduler does not support it"
+        lines.append(f"{nodes} failed, but is not excluded: {why}")
+    return lines
 
 
 def _memory(mebibytes: int) -> str:

@@ -1,6 +1,6 @@
-"""A PBS in a folder, for tests: it answers as OpenPBS 23.06 does, and really runs the jobs.
+"""A fake PBS in a folder, for tests: it answers like OpenPBS 23.06, and runs the jobs.
 
-The commands beside this file share it. Everything lies in the folder that FAKE_PBS names: `state.json` under a lock,
+The commands in this folder share it. All files are in the folder that FAKE_PBS names: `state.json` under a lock,
 scripts and outputs under `spool/`, and `knobs.json`, by which a test makes the server misbehave (see KNOBS).
 Each job has a supervisor, a process of its own that plays server and node for it. An array is a parent, `15[].pbsnode`,
 which has `indices` and no supervisor, and a job for each task, such as `15[3].pbsnode`, which has its `index`.
@@ -25,27 +25,27 @@ KNOBS = {
     "down": False,  # no command reaches the server
     "history": True,  # keep ended jobs; without, they are forgotten
     "hang": 0,  # seconds that every command takes
-    "fail_after_accept": False,  # qsub accepts the job, and reports failure
-    "accept_late": None,  # qsub never answers; the job appears so many seconds later
+    "fail_after_accept": False,  # qsub accepts the job, but reports an error
+    "accept_late": None,  # qsub never answers; the job appears this many seconds later
     "stopped": False,  # jobs stay queued
-    "running": 8,  # most jobs at once
-    "ncpus": 16,  # what the largest node has
-    "max_jobs": None,  # qsub refuses more live jobs than these
+    "running": 8,  # most running jobs
+    "ncpus": 16,  # of the largest node
+    "max_jobs": None,  # qsub refuses more live jobs
     "queues": ["workq"],
     "disabled": [],  # queues that are not enabled
-    "routes": {},  # routing queue -> its destinations; it accepts all, and what they reject is gone at once
-    "hook": None,  # what a site's hook says to each submission, which it refuses
-    "chatter": "",  # a line on stderr beside each answer, as from a library that cannot be preloaded
+    "routes": {},  # routing queue -> destinations; it accepts all jobs, and those they reject disappear
+    "hook": None,  # the message of a site's hook that refuses each submission
+    "chatter": "",  # a line on stderr in each answer, as from a library that cannot be preloaded
     "tasks_missing": False,  # running tasks are missing from their array, as after `qterm -t immediate`
-    "max_array_size": None,  # most tasks of an array, as the server has it
-    "queue_array_size": None,  # and the queue
-    "late": 0,  # seconds by which a walltime is noticed too late
+    "max_array_size": None,  # most tasks of an array: the server's limit
+    "queue_array_size": None,  # and the queue's limit
+    "late": 0,  # seconds by which the end of a walltime is detected late
     "kill_delay": 1,  # seconds from SIGTERM to SIGKILL
 }
 
 
 class Server:
-    """The state in a folder. `jobs()` is a look at it, `change()` a change under the lock."""
+    """The state in a folder. `jobs()` reads it, `change()` changes it under the lock."""
 
     def __init__(self, folder=None):
         self.folder = str(folder or os.environ["FAKE_PBS"])
@@ -120,7 +120,7 @@ class Server:
                 job.update(changes, job_state="F")
 
     def expire(self, jobs, task, changes=None):
-        """A task has ended. Until its array has, it is listed, but without history nothing of its end is kept."""
+        """A task has ended. It is listed until its array has ended; without history, its exit status is not kept."""
         forgotten = {"comment": "Subjob finished", "run_count": None}
         task.update(forgotten if changes is None or not self.knob("history") else changes, job_state="X")
         array = task["array"]
@@ -134,7 +134,7 @@ class Server:
                     del jobs[job_id]
 
     def crash(self, job_id):
-        """The node dies: nothing of the job is left, and the server has forgotten it; of a task it says why."""
+        """The node crashes: no process of the job is left, and the server forgets it; for a task, it reports why."""
         with self.change() as state:
             job = state["jobs"][job_id]
             if "array" in job:
@@ -145,15 +145,15 @@ class Server:
             kill(pid, signal.SIGKILL)
 
     def rerun(self, job_id, zombie=False):
-        """The server starts the job again under its ID; as a zombie, its old processes live on."""
+        """The server restarts the job with its ID; with `zombie`, its old processes keep running."""
         self.update(job_id, order="abandon" if zombie else "rerun")
 
     def exceed_memory(self, job_id):
-        """The node finds that a running job uses more memory than it asked for, and kills it."""
+        """The node kills a running job that uses more memory than it requested."""
         self.update(job_id, order="exceed_memory")
 
     def hold(self, job_id):
-        """As qhold. The queued tasks of a held array stay in state Q; their Hold_Types shows it."""
+        """Like qhold. The queued tasks of a held array stay in state Q; their Hold_Types shows it."""
         with self.change() as state:
             comment = f"Job held by {state['jobs'][job_id]['user']} on {time.ctime()}"
             state["jobs"][job_id].update(job_state="H", substate=20, Hold_Types="u", comment=comment)
@@ -162,7 +162,7 @@ class Server:
                     task.update(Hold_Types="u", comment=comment)
 
     def release(self, job_id):
-        """As qrls."""
+        """Like qrls."""
         with self.change() as state:
             tasks = [one for one in state["jobs"].values() if one.get("array") == job_id]
             begun = any(one["job_state"] != "Q" for one in tasks)
@@ -172,7 +172,7 @@ class Server:
 
 
 def counts(jobs):
-    """How many jobs live; of an array, how many tasks."""
+    """The number of live jobs; each task of an array counts."""
     return sum(job["job_state"] in LIVE and "indices" not in job for job in jobs.values())
 
 
@@ -181,7 +181,7 @@ def full_id(word):
 
 
 def detach(work):
-    """Run `work` in a process of its own that outlives this one; return its pid."""
+    """Run `work` in a new process that outlives this one; return its process ID."""
     pid = os.fork()
     if pid:
         return pid
@@ -202,7 +202,7 @@ def kill(pid, how):
 
 
 def in_session(session):
-    """The processes of a session, as PBS's node finds those of a job."""
+    """The processes of a session: a PBS node finds the processes of a job in this way."""
     found = []
     for name in os.listdir("/proc") if session else ():
         with contextlib.suppress(ValueError, ProcessLookupError):
@@ -212,7 +212,7 @@ def in_session(session):
 
 
 def supervise(server, job_id):
-    """One job from queue to end, as often as the server starts it."""
+    """Supervises one job from queue to end, including restarts."""
     while (job := wait_for_start(server, job_id)) is not None:
         child = start(server, job_id, job)
         ended = watch(server, job_id, child, job)
@@ -229,7 +229,7 @@ def supervise(server, job_id):
 
 
 def wait_for_start(server, job_id):
-    """The job once it may run, and marked as running; None once it was deleted."""
+    """Wait until the job may run, and mark it as running; None if it was deleted."""
     while True:
         with server.change() as state:
             job = state["jobs"].get(job_id)
@@ -239,9 +239,9 @@ def wait_for_start(server, job_id):
                 break
             running = sum(other["job_state"] == "R" for other in state["jobs"].values())
             parent = state["jobs"].get(full_id(job.get("depend") or ""), {"job_state": "F", "Exit_status": 0})
-            beside = [one for one in state["jobs"].values() if one.get("array", "") == job.get("array")]
-            at_once = sum(one["job_state"] == "R" for one in beside)
-            turn = not any(one["job_state"] == "Q" and one["index"] < job["index"] for one in beside)
+            siblings = [one for one in state["jobs"].values() if one.get("array", "") == job.get("array")]
+            at_once = sum(one["job_state"] == "R" for one in siblings)
+            turn = not any(one["job_state"] == "Q" and one["index"] < job["index"] for one in siblings)
             if job["ncpus"] > server.knob("ncpus"):
                 wanted, there = job["ncpus"], server.knob("ncpus")
                 job["comment"] = (
@@ -256,7 +256,7 @@ def wait_for_start(server, job_id):
                 and running < server.knob("running")
                 and parent["job_state"] == "F"
                 and turn
-                and at_once < job.get("max_run_subjobs", len(beside) + 1)
+                and at_once < job.get("max_run_subjobs", len(siblings) + 1)
             ):
                 begin_array(state["jobs"], job)
                 job.update(job_state="R", substate=42, run_count=job.get("run_count", 0) + 1, started=time.time())
@@ -268,7 +268,7 @@ def wait_for_start(server, job_id):
 
 
 def begin_array(jobs, task):
-    """A task of an array starts: the array has begun, and the task's output gets its index."""
+    """A task of an array starts: mark the array as begun, and add the index to the path of the task's output."""
     if "array" in task:
         parent = jobs[task["array"]]
         parent.update(job_state="B", substate=70, comment=f"Job Array Began at {time.strftime('%a %b %d at %H:%M')}")
@@ -276,7 +276,7 @@ def begin_array(jobs, task):
 
 
 def start(server, job_id, job):
-    """Run the script in a session of its own, with a job's environment and no more."""
+    """Run the script in a new session, with only a job's environment."""
     environment = {
         "HOME": os.path.expanduser("~"), "USER": job["user"], "LOGNAME": job["user"], "SHELL": "/bin/bash",
         "PATH": "/usr/local/bin:/usr/bin:/bin", "TMPDIR": server.path("spool"), "PBS_ENVIRONMENT": "PBS_BATCH",
@@ -302,7 +302,7 @@ def start(server, job_id, job):
 
 
 def watch(server, job_id, child, job):
-    """Wait for the end: what the server then says of the job, or None if it is to start again."""
+    """Wait for the end: the job's attributes then, or None if it must be restarted."""
     limit, over, deadline, verdict = job["walltime"], False, None, {}
     while True:
         pid, status = os.waitpid(child, os.WNOHANG)
@@ -356,7 +356,7 @@ def watch(server, job_id, child, job):
 
 
 def reached(command, server, code, *, json_too=False):
-    """Exit as a command does that cannot reach its server, unless it can."""
+    """If the server is down, exit like a command that cannot reach it."""
     with open(server.path("commands"), "a") as log:
         log.write(" ".join([command, *sys.argv[1:]]) + "\n")
     time.sleep(server.knob("hang"))
@@ -371,12 +371,12 @@ def reached(command, server, code, *, json_too=False):
 
 
 def document(jobs):
-    """What `qstat -F json` prints: the first job alone, or the first array with its tasks, as OpenPBS 23.06 does."""
-    told = {"timestamp": int(time.time()), "pbs_version": "23.06.06", "pbs_server": SERVER}
+    """The output of `qstat -F json`: only the first job, or the first array with its tasks, as in OpenPBS 23.06."""
+    document = {"timestamp": int(time.time()), "pbs_version": "23.06.06", "pbs_server": SERVER}
     number = next(iter(jobs), "").partition(".")[0].partition("[")[0]
     if jobs:
-        told["Jobs"] = {one: job for one, job in jobs.items() if one.startswith((f"{number}.", f"{number}["))}
-    return json.dumps(told, indent="\t", separators=(",", ":\t"))
+        document["Jobs"] = {one: job for one, job in jobs.items() if one.startswith((f"{number}.", f"{number}["))}
+    return json.dumps(document, indent="\t", separators=(",", ":\t"))
 
 
 def fail(*lines, code):

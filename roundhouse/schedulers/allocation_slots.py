@@ -1,4 +1,4 @@
-"""An allocation as a scheduler: its slots take job scripts, and it knows what runs in them and nothing else."""
+"""An allocation as a scheduler: its agent starts job scripts in its slots, and sees only what runs in them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from roundhouse.schedulers.base import ONE_CORE, Run
 from roundhouse.schedulers.local import Local
 
 
-class Slots(Local):
-    """All jobs here are the allocation's own job, as the scheduler that made it knows it; names tell them apart."""
+class AllocationSlots(Local):
+    """The verbs of `base.Scheduler` inside an allocation.
 
-    def __init__(self, slots: pool.Pool, outside: Identity, job_id: str) -> None:
+    All its jobs have the ID of the allocation's job in the cluster's scheduler; their names are their tokens.
+    """
+
+    def __init__(self, slots: pool.Pool, cluster: Identity, job_id: str) -> None:
         super().__init__(slots)
-        self._outside, self._job_id = outside, job_id
-        # As of the last query: what was free, and the processes, by token, that hold places but were not started here.
+        self._cluster, self._job_id = cluster, job_id
+        # As of the last query: the free places, and token -> processes that use places but were not started here.
         self.room = Room(slots.layout, set())
         self.holders: dict[str, list[int]] = {}
 
     def identity(self, run: Run) -> Identity | QueryFailed:
-        return self._outside
+        return self._cluster
 
     def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
         answer = super().submit(run, script, name, need)

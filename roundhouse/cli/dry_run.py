@@ -1,0 +1,27 @@
+"""--dry-run: print what a pass would do and why, and write the job scripts to a temporary folder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from roundhouse.cli import context
+from roundhouse.cli.exit_codes import ExitCode
+from roundhouse.cli.output import print_errors, print_lines
+from roundhouse.engine import dry_run, one_pass
+from roundhouse.views import tables
+
+
+def run(options: argparse.Namespace, repository: Path) -> ExitCode:
+    session = context.connect(context.load_target(options), options, repository)
+    loaded, place = session.round, session.context
+    report = one_pass.run_pass(place, loaded.experiments, act=False, only=session.only, limit=options.limit)
+    folder, jobs = dry_run.write(report.foreseen, loaded.name)
+    print_lines([*map(tables.planned, report.rows), *jobs, *dry_run.notes(report.foreseen), *report.notes])
+    print_errors(tables.refusals(report.rows) + report.trouble)
+    print(tables.summary(loaded.name, report.rows, len(loaded.experiments)))
+    through = f"through {place.scheduler.kind} (site {place.site.name})"
+    more = dry_run.followers(report.rows, report.foreseen, options.limit)
+    scripts = f" Scripts: {folder}" if folder else ""
+    print(f"{dry_run.summary(report.foreseen)} would be submitted {through}{more}.{scripts}")
+    return ExitCode.SYSTEM_ERROR if report.trouble else ExitCode.DONE

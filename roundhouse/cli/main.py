@@ -1,0 +1,38 @@
+"""One call of runner.py: parse the options, run the module of the verb, turn errors into a message and an exit code."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from roundhouse.cli.exit_codes import ExitCode
+from roundhouse.cli.parser import PASS, PROGRAM, parse
+from roundhouse.errors import Busy, RoundhouseError
+
+MODULES = {"retry": PASS}  # the module of a verb, if its name differs: a retry is a pass with a step before it
+
+
+def main(repository: Path, argv: list[str] | None = None) -> int:
+    """Run one call. Returns the exit code; SystemExit: --help, or wrong options."""
+    options = parse(argv, repository)
+    gc.disable()  # a pass over a large round creates almost only objects that stay; collection costs an eighth of it
+    try:
+        # Imported only now: --help and wrong options need no verb.
+        verb = import_module(f"roundhouse.cli.{MODULES.get(options.verb, options.verb)}")
+        code: ExitCode = verb.run(options, repository)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except RoundhouseError as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return ExitCode.WORK_REMAINS if isinstance(error, Busy) else ExitCode.USAGE
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing reads the output: no error at exit
+        return ExitCode.SYSTEM_ERROR
+    except OSError as error:
+        print(f"{PROGRAM}: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        return ExitCode.SYSTEM_ERROR

@@ -1,0 +1,71 @@
+"""What the verbs print: the report of a pass, lines, warnings; and the exit code of a report."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+
+from roundhouse.cli.exit_codes import ExitCode
+from roundhouse.cli.parser import PROGRAM
+from roundhouse.config.round import Round
+from roundhouse.engine.report import PassReport
+from roundhouse.model.plan import State
+from roundhouse.model.status import goes_on
+from roundhouse.views import eta, tables
+
+FILE_WIDTH = 160  # columns of a table that is written to a file or a pipe
+
+
+def warn(message: str) -> None:
+    print(f"{PROGRAM}: {message}", file=sys.stderr)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
+
+
+def print_errors(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
+def exit_code(report: PassReport) -> ExitCode:
+    """The exit code of a pass with this report."""
+    states = {status.action.state for status in report.rows}
+    if report.trouble:
+        return ExitCode.SYSTEM_ERROR
+    if states <= {State.COMPLETED, State.PRUNED}:
+        return ExitCode.DONE
+    return ExitCode.WORK_REMAINS if any(map(goes_on, report.rows)) else ExitCode.FAILED
+
+
+def print_report(loaded: Round, report: PassReport) -> None:
+    """The tables, notes and errors of a pass, the ETA, and a summary. A large round that is done has no tables."""
+    statuses = report.rows
+    if len(statuses) <= tables.MANY or exit_code(report) != ExitCode.DONE:
+        _print_tables(report)
+        print_lines(tables.choices(statuses) + report.notes)
+        print_errors(tables.refusals(statuses) + report.trouble)
+    print_lines(eta.lines(statuses, time.time()))
+    print(tables.summary(loaded.name, statuses, len(loaded.experiments)), flush=True)
+
+
+def _print_tables(report: PassReport) -> None:
+    from rich.console import Console
+
+    from roundhouse.views import results
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
+    statuses = report.rows
+    large = len(statuses) > tables.MANY
+    if large and any(status.action.state is not State.COMPLETED for status in statuses):
+        console.print(tables.groups(statuses))
+        print_lines(tables.limits(statuses))
+    table = tables.table(statuses)
+    if table.row_count:
+        console.print(table)
+    settings = [] if large else results.settings_of(statuses)
+    if settings:
+        console.print("", results.table(settings), sep="\n")

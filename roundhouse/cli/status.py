@@ -1,0 +1,37 @@
+"""--status: show the status of a round; change nothing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from roundhouse.cli import context
+from roundhouse.cli.exit_codes import ExitCode
+from roundhouse.cli.output import print_errors, print_report, warn
+from roundhouse.engine import offline, one_pass
+from roundhouse.engine.report import PassReport
+from roundhouse.views.status_json import as_dict
+
+
+def run(options: argparse.Namespace, repository: Path) -> ExitCode:
+    target = context.load_target(options)
+    if target.archive.there:
+        report = archived_report(target)
+        report.rows = [status for status in report.rows if target.only(status.experiment)]
+    else:
+        session = context.connect(target, options, repository)
+        report = one_pass.run_pass(session.context, session.round.experiments, act=False, only=session.only)
+    if options.json:
+        print(json.dumps(list(map(as_dict, report.rows)), indent=1))
+        print_errors(report.trouble)
+    else:
+        print_report(target.round, report)
+    return ExitCode.SYSTEM_ERROR if report.trouble else ExitCode.DONE
+
+
+def archived_report(target: context.Target) -> PassReport:
+    """All experiments of an archived round, from their records: no scheduler has a job of them."""
+    warn(f"round {target.round.name} was archived, into {target.archive.folder}")
+    directories = {one.path: target.archive.records / one.path for one in target.round.experiments}
+    return PassReport(list(offline.rows(target.round.experiments, directories).values()))

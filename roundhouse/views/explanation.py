@@ -1,0 +1,105 @@
+"""Everything known about one experiment, as text: `--why`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from roundhouse.formatting import date_and_time, duration
+from roundhouse.model.attempt import Attempt
+from roundhouse.model.plan import State
+from roundhouse.model.status import ExperimentStatus
+from roundhouse.store import code_copy, logs
+from roundhouse.views import resource_format
+
+PATHS = 12  # dependencies that are listed
+CLOCK_SKEW = 60.0  # seconds by which clocks may differ; a file that is later than this has lost its time in a copy
+LATEST = 1e11  # seconds since 1970; what is later is not a time
+
+
+def explain(status: ExperimentStatus) -> str:
+    """Config, retry policy, dependencies, each attempt with its times, what the next one requests, and the log."""
+    experiment, rec, action = status.experiment, status.record, status.action
+    dependencies = [path for paths in experiment.after.values() for path in paths]
+    round_directory = Path(str(rec.directory).removesuffix(f"/{experiment.path}"))
+    lines = [
+        f"{experiment.round}/{experiment.path}",
+        f"  state     {action.state}{': ' + action.reason if action.reason else ''}",
+        f"  config    {', '.join(f'{key}={value}' for key, value in experiment.config.items())}",
+        f"  retries   {resource_format.policy(status.retry)}",
+        *([f"  selected  {experiment.selection.choice or 'nothing yet'}"] if experiment.selection else []),
+        f"  depends on {_listed(dependencies) or 'nothing'}",
+        f"  directory {rec.directory}",
+        *(f"  note      {note}" for note in rec.notes),
+        *(f"  code      {line}" for line in code_copy.story(rec, round_directory)),
+    ]
+    for attempt in rec.attempts:
+        lines.append(f"  attempt {attempt.number}  {'; '.join(_facts(attempt))}")
+        if times := _times(attempt):
+            lines.append(f"             {times}")
+    if action.state in (State.PENDING, State.FAILED):
+        lines += [
+            f"  note      {note}" for note in resource_format.remarks(experiment.resources, rec.attempts, status.retry)
+        ]
+    if action.state is State.PENDING:
+        unchanged = ", as in the round file" if status.resources == experiment.resources else ""
+        lines.append(f"  next      requests {resource_format.job(status.resources)}{unchanged}")
+    last = status.shown
+    tail = logs.tail(rec.directory, last.number) if last else ""
+    if last and tail:
+        lines += [f"  end of the log of attempt {last.number}:", *(f"    {line}" for line in tail.splitlines())]
+    return "\n".join(lines)
+
+
+def _listed(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - PATHS} more" if len(paths) > PATHS else ""
+    return ", ".join(paths[:PATHS]) + more
+
+
+def _facts(attempt: Attempt) -> Iterator[str]:
+    """What is known of one attempt, except its times."""
+    if attempt.opened.mark is not None:
+        yield f"marker: {attempt.opened.mark} ({attempt.why})"
+        return
+    scheduler = attempt.opened.scheduler
+    yield f"job {attempt.job_id or '(no ID known)'} of {scheduler.get('kind')} on {scheduler.get('server')}"
+    if changes := resource_format.changes(attempt.opened.resources):
+        yield changes
+    if attempt.claim and not attempt.claim.void:
+        yield f"started on {attempt.claim.host or 'an unknown host'}"
+    if attempt.progress and attempt.progress.epochs:
+        yield f"epoch {attempt.progress.epoch}/{attempt.progress.epochs}"
+    if attempt.closed:
+        yield f"ended: {attempt.cause}{f' ({attempt.why})' if attempt.why else ''}"
+        if attempt.result and attempt.result.cause is not attempt.cause:
+            yield f"the job itself recorded {attempt.result.cause} ({attempt.result.why})"
+        return
+    if attempt.gone_at is not None:
+        yield "not found by the last query of the scheduler"
+    yield "open"
+    if attempt.opened.answer and attempt.job_id is None:
+        yield f"the scheduler's answer to its submission: {attempt.opened.answer}"
+
+
+def _times(attempt: Attempt) -> str:
+    """When it was submitted, started and ended, in UTC, and how long it ran, as far as that is known.
+
+    Of a job that left no result, only the last heartbeat is known, and when a pass closed the attempt.
+    """
+    opened, claim, result = attempt.opened.at, attempt.claim, attempt.result
+    if attempt.opened.mark is not None:
+        return f"set {date_and_time(opened)} UTC" if 0 < opened < LATEST else ""
+    void = attempt.void and claim is not None
+    by_job = result is not None and result.exit_code is not None  # the job's shell wrote the result
+    started = claim.started if claim and not void else 0.0
+    ended = result.at if result else claim.started if claim and void else 0.0
+    heartbeat = 0.0 if by_job else attempt.progress_at or 0.0
+    moments = {
+        "submitted": opened if opened <= (started or ended or LATEST) + CLOCK_SKEW else 0.0,
+        "started": started,
+        "last heartbeat": heartbeat if heartbeat <= (ended or LATEST) + CLOCK_SKEW else 0.0,
+        "ended" if by_job else "closed": ended,
+    }
+    known = [f"{event} {date_and_time(at)}" for event, at in moments.items() if 0 < at < LATEST]
+    ran = f"; ran {duration(ended - started)}" if by_job and 0 < started <= ended < LATEST else ""
+    return f"{', '.join(known)} UTC{ran}" if known else ""
