@@ -29,7 +29,7 @@ def nothing() -> None:
 
 
 @dataclass(frozen=True)
-class MeasuredProcess:
+class TimedProcess:
     """One process to measure, which works on `experiments` experiments.
 
     `before` restores the state before a run. `until`: for a process that does not end in time; it is stopped when this
@@ -96,7 +96,7 @@ class Recorder:
         return Counter((self.folder / "calls").read_text().split())
 
 
-def measure(work: MeasuredProcess, recorder: Recorder, repeat: int, trace: bool) -> Figures:
+def measure(work: TimedProcess, recorder: Recorder, repeat: int, trace: bool) -> Figures:
     """Run it `repeat` times, and once more under strace to count system calls, those of its children included.
 
     Without futex: under strace, threads wait far more often.
@@ -131,7 +131,7 @@ print(time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_m
 """
 
 
-def _run(work: MeasuredProcess, argv: list[str]) -> tuple[float, float, float]:
+def _run(work: TimedProcess, argv: list[str]) -> tuple[float, float, float]:
     """Wall seconds, processor seconds and peak memory in MB of a process and its children."""
     stderr = work.directory / "stderr"
     started = time.perf_counter()
@@ -182,7 +182,7 @@ class MarkdownTable:
         print(f"| {' | '.join(self.HEADINGS)} |")
         print(f"|{'---|' * len(self.HEADINGS)}", flush=True)
 
-    def row(self, work: MeasuredProcess, place: str, figures: Figures) -> None:
+    def row(self, work: TimedProcess, place: str, figures: Figures) -> None:
         ratio = figures.median / self._first.setdefault((work.name, place), figures.median)
         spread = f" ({min(figures.wall):.2f} to {max(figures.wall):.2f})" if len(figures.wall) > 1 else " (one run)"
         each = f"{figures.system_calls / work.experiments:.1f}" if figures.system_calls else ""

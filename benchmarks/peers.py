@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from measure import MeasuredProcess, Recorder
+from measure import Recorder, TimedProcess
 
 PACKAGES = ("submitit", "snakemake", "snakemake-executor-plugin-slurm", "signac", "signac-flow", "gwf")
 
@@ -113,41 +113,41 @@ class Peers:
 
     # ------------------------------------------------------------------------------------------ submissions
 
-    def submissions_as_array(self, name: str) -> Iterator[MeasuredProcess]:
+    def submissions_as_array(self, name: str) -> Iterator[TimedProcess]:
         folder = self.folder_for("submitit", {"submit.py": SUBMITIT_SUBMIT})
         argv = [str(self.commands / "python"), "submit.py"]
         before = self._cleared(folder, "log")
-        yield MeasuredProcess(name, "submitit", argv, self.count, self.environ, folder, before, remark="map_array")
+        yield TimedProcess(name, "submitit", argv, self.count, self.environ, folder, before, remark="map_array")
         yield self._snakemake(name, "snakemake", "arrays", "--slurm-array-jobs", "all")
 
-    def submissions_one_by_one(self, name: str) -> Iterator[MeasuredProcess]:
+    def submissions_one_by_one(self, name: str) -> Iterator[TimedProcess]:
         yield self._snakemake(name, "snakemake", "until the last job is queued")
         folder = self.folder_for("gwf", {"workflow.py": GWF})
         (folder / "out").mkdir()
         argv = [str(self.commands / "gwf"), "-b", "slurm", "run"]
-        yield MeasuredProcess(
+        yield TimedProcess(
             name, "gwf", argv, self.count, self.environ, folder, self._cleared(folder, ".gwf"), once=True
         )
         folder = self._signac("new")
         argv = [str(self.commands / "python"), "project.py", "submit"]
-        yield MeasuredProcess(
+        yield TimedProcess(
             name, "signac-flow", argv, self.count, self.environ, folder, self._signac_cleared(folder), once=True
         )
 
-    def submissions_as_one_job(self, name: str) -> Iterator[MeasuredProcess]:
+    def submissions_as_one_job(self, name: str) -> Iterator[TimedProcess]:
         folder = self._signac("new")
         argv = [str(self.commands / "python"), "project.py", "submit", "--bundle", str(self.count)]
-        yield MeasuredProcess(
+        yield TimedProcess(
             name, "signac-flow", argv, self.count, self.environ, folder, self._signac_cleared(folder), remark="bundle"
         )
 
-    def _snakemake(self, name: str, tool: str, remark: str, *options: str) -> MeasuredProcess:
+    def _snakemake(self, name: str, tool: str, remark: str, *options: str) -> TimedProcess:
         folder = self.folder_for(tool, {"Snakefile": SNAKEMAKE})
         argv = [str(self.commands / "snakemake"), "--executor", "slurm", "--jobs", str(self.count), "--quiet", "all"]
         argv += ["--max-jobs-per-timespan", f"{self.count}/1s"]  # else 100 in a second
         argv += ["--default-resources", "slurm_account=none", "slurm_partition=main", *options]
         before = self._cleared(folder, ".snakemake")
-        return MeasuredProcess(
+        return TimedProcess(
             name, tool, argv, self.count, self.environ, folder, before,
             until=lambda: self.queued() >= self.count, remark=remark, once=True,
         )  # fmt: skip
@@ -177,7 +177,7 @@ class Peers:
 
     # ------------------------------------------------------------------------------------------ status
 
-    def status_of_completed(self, name: str) -> Iterator[MeasuredProcess]:
+    def status_of_completed(self, name: str) -> Iterator[TimedProcess]:
         folder = self.folder_for("submitit", {"status.py": SUBMITIT_STATUS})
         (folder / "log").mkdir()
         ids = [f"1_{number}" for number in range(self.count)]
@@ -185,20 +185,20 @@ class Peers:
         for job_id in ids:
             (folder / "log" / f"{job_id}_0_result.pkl").write_bytes(b"done")
         argv = [str(self.commands / "python"), "status.py", "done"]
-        yield MeasuredProcess(name, "submitit", argv, self.count, self.environ, folder, remark="done() of each job")
+        yield TimedProcess(name, "submitit", argv, self.count, self.environ, folder, remark="done() of each job")
         folder = self.folder_for("snakemake", {"Snakefile": SNAKEMAKE})
         self._outputs(folder)
         argv = [str(self.commands / "snakemake"), "--dry-run", "--quiet", "all", "--rerun-triggers", "mtime"]
-        yield MeasuredProcess(name, "snakemake", argv, self.count, self.environ, folder, remark="--dry-run", once=True)
+        yield TimedProcess(name, "snakemake", argv, self.count, self.environ, folder, remark="--dry-run", once=True)
         folder = self.folder_for("gwf", {"workflow.py": GWF})
         self._outputs(folder)
         argv = [str(self.commands / "gwf"), "-b", "slurm", "status", "--summary"]
-        yield MeasuredProcess(name, "gwf", argv, self.count, self.environ, folder, remark="status")
+        yield TimedProcess(name, "gwf", argv, self.count, self.environ, folder, remark="status")
         folder = self._signac("done")
         argv = [str(self.commands / "python"), "project.py", "status"]
-        yield MeasuredProcess(name, "signac-flow", argv, self.count, self.environ, folder, remark="status", once=True)
+        yield TimedProcess(name, "signac-flow", argv, self.count, self.environ, folder, remark="status", once=True)
 
-    def status_of_running(self, name: str) -> Iterator[MeasuredProcess]:
+    def status_of_running(self, name: str) -> Iterator[TimedProcess]:
         """The status of jobs that each tool has submitted itself."""
         for submission in [*self.submissions_as_array(name), *self.submissions_one_by_one(name)]:
             if submission.tool == "snakemake":
@@ -210,7 +210,7 @@ class Peers:
             )  # fmt: skip
             yield self._status_of_running(name, submission.tool, submission.directory)
 
-    def _status_of_running(self, name: str, tool: str, folder: Path) -> MeasuredProcess:
+    def _status_of_running(self, name: str, tool: str, folder: Path) -> TimedProcess:
         if tool == "submitit":
             (folder / "status.py").write_text(SUBMITIT_STATUS)
             stems = {path.name.partition("_submi")[0] for path in (folder / "log").glob("*_submitted.pkl")}
@@ -220,7 +220,7 @@ class Peers:
             argv, remark = [str(self.commands / "gwf"), "-b", "slurm", "status", "--summary"], "status"
         else:
             argv, remark = [str(self.commands / "python"), "project.py", "status"], "status"
-        return MeasuredProcess(name, tool, argv, self.count, self.environ, folder, remark=remark)
+        return TimedProcess(name, tool, argv, self.count, self.environ, folder, remark=remark)
 
     def _outputs(self, folder: Path) -> None:
         (folder / "out").mkdir()

@@ -29,7 +29,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(REPOSITORY / "be
 
 import peers  # noqa: E402
 from cluster import CannotStart, SlurmCluster, start_slurm  # noqa: E402
-from measure import MarkdownTable, MeasuredProcess, Recorder, TooSlow, measure  # noqa: E402
+from measure import MarkdownTable, Recorder, TimedProcess, TooSlow, measure  # noqa: E402
 
 from roundhouse.config.round import load_round  # noqa: E402
 from roundhouse.model.attempt import Opened  # noqa: E402
@@ -127,7 +127,7 @@ class RunnerBenchmark:
         recorder = self.recorder("help", dict(os.environ))
         for tool, argv in (("python -c pass", ["-c", "pass"]), (OURS, [str(REPOSITORY / "runner.py"), "--help"])):
             self.measure(
-                MeasuredProcess("runner.py --help", tool, [sys.executable, *argv], 1, recorder.environ, self.base),
+                TimedProcess("runner.py --help", tool, [sys.executable, *argv], 1, recorder.environ, self.base),
                 recorder,
             )
 
@@ -145,7 +145,7 @@ class RunnerBenchmark:
                 others = self.peers("completed", count, recorder)
                 self.measure_all(others.status_of_completed(name), recorder)
 
-    def all_but_one(self, work: MeasuredProcess, recorder: Recorder) -> None:
+    def all_but_one(self, work: TimedProcess, recorder: Recorder) -> None:
         """All but one are completed, so the scheduler is queried."""
         name = work.argv[work.argv.index("--round") + 1]
         shutil.rmtree(self.base / "experiments" / name / "0" / "0")
@@ -158,9 +158,7 @@ class RunnerBenchmark:
         name = f"submit {count:,} as one array"
         self.measure(self.submission(name, "array", count, recorder), recorder)
         argv = ["sbatch", "--parsable", "-o", "/dev/null", f"--array=0-{count - 1}", "--wrap=true"]
-        self.measure(
-            MeasuredProcess(name, "sbatch alone", argv, count, recorder.environ, self.base, self.clear), recorder
-        )
+        self.measure(TimedProcess(name, "sbatch alone", argv, count, recorder.environ, self.base, self.clear), recorder)
         if self.commands:
             self.measure_all(self.peers("array", count, recorder).submissions_as_array(name), recorder)
             for tool in ("gwf", "signac-flow"):
@@ -177,9 +175,7 @@ class RunnerBenchmark:
             "-c",
             f"for i in $(seq {count}); do sbatch --parsable -o /dev/null --wrap=true || exit; done",
         ]
-        loop = MeasuredProcess(
-            name, "sbatch in a loop", argv, count, recorder.environ, self.base, self.clear, once=True
-        )
+        loop = TimedProcess(name, "sbatch in a loop", argv, count, recorder.environ, self.base, self.clear, once=True)
         self.measure(loop, recorder)
         if self.commands:
             others = self.peers("single", count, recorder)
@@ -224,12 +220,10 @@ class RunnerBenchmark:
 
     def ours(
         self, name: str, called: str, count: int, environ: Mapping[str, str], *options: str, remark: str = ""
-    ) -> MeasuredProcess:
-        return MeasuredProcess(
-            name, OURS, command(self.base, called, *options), count, environ, self.base, remark=remark
-        )
+    ) -> TimedProcess:
+        return TimedProcess(name, OURS, command(self.base, called, *options), count, environ, self.base, remark=remark)
 
-    def submission(self, name: str, called: str, count: int, recorder: Recorder, once: bool = False) -> MeasuredProcess:
+    def submission(self, name: str, called: str, count: int, recorder: Recorder, once: bool = False) -> TimedProcess:
         write_round(self.base, called, count, array=called == "array")
         argv = command(self.base, called)
 
@@ -237,15 +231,15 @@ class RunnerBenchmark:
             self.clear()
             shutil.rmtree(self.base / "experiments", ignore_errors=True)
 
-        return MeasuredProcess(name, OURS, argv, count, recorder.environ, self.base, before, once=once)
+        return TimedProcess(name, OURS, argv, count, recorder.environ, self.base, before, once=once)
 
-    def measure(self, work: MeasuredProcess, recorder: Recorder) -> None:
+    def measure(self, work: TimedProcess, recorder: Recorder) -> None:
         try:
             self.table.row(work, self.place, measure(work, recorder, self.options.repeat, trace=True))
         except TooSlow as problem:
             self.table.cannot(work.name, work.tool, str(problem))
 
-    def measure_all(self, works: Iterator[MeasuredProcess], recorder: Recorder) -> None:
+    def measure_all(self, works: Iterator[TimedProcess], recorder: Recorder) -> None:
         for work in works:
             self.measure(work, recorder)
 

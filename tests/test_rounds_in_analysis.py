@@ -209,7 +209,7 @@ def test_a_round_without_its_file_is_what_has_a_record_and_has_no_baselines(
         assert row_of(frame, path)[key] == row_of(with_file, path)[key]
 
 
-def test_without_its_file_an_experiment_whose_config_is_damaged_is_reported_and_left_out(
+def test_without_its_file_an_experiment_whose_config_is_unreadable_is_reported_and_left_out(
     made: tuple[Folders, Made], copied: Folders
 ) -> None:
     path = path_of(made, "completed", "logit")
@@ -218,7 +218,8 @@ def test_without_its_file_an_experiment_whose_config_is_damaged_is_reported_and_
     frame = load_round("mixed", copied)
     assert path not in set(frame.path) and len(frame) > 5
     assert any(
-        one.startswith(f"{path} is left out") and "config.yaml is damaged" in one for one in frame.attrs["problems"]
+        one.startswith(f"{path} is left out") and "config.yaml cannot be parsed" in one
+        for one in frame.attrs["problems"]
     )
 
 
