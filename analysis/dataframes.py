@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.rounds import Folders, RoundEntry, RoundRecords, metrics_of, read_round
 from roundhouse.store import record
-from roundhouse.store.metrics import Metrics
+from roundhouse.store.metrics import RunMetrics
 
 HEAD = ("path", "group", "study", "state", "cause", "reason")
 NO_EPOCHS = ["path", "stage", "epoch"]
@@ -64,7 +64,7 @@ def epochs_of(found: RoundRecords) -> pd.DataFrame:
     return frame
 
 
-def facts_of(entry: RoundEntry, metrics: Metrics) -> dict[str, Any]:
+def facts_of(entry: RoundEntry, metrics: RunMetrics) -> dict[str, Any]:
     """The columns of one experiment without its config and its final metrics."""
     shown, environments = entry.status.shown, record.environments(entry.directory)
     environment: Mapping[str, Any] = environments.get(shown.number, {}) if shown else {}

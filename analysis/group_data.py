@@ -17,7 +17,7 @@ from analysis.learning_curves import LETTERS, DrawnFigure, LearningCurve, plain
 from analysis.rounds import RoundEntry, WithBaseline, metrics_of, setting_labels, varying_keys
 from analysis.style import legend_below
 from roundhouse.model.plan import State
-from roundhouse.store.metrics import Metrics
+from roundhouse.store.metrics import RunMetrics
 
 DATA = frozenset({"dataset", "data", "task"})  # results with different values of these keys are not comparable
 FACETS = 8  # panels are split by a key with at most this many values
@@ -49,7 +49,7 @@ class GroupData:
         return {one.path: one for _, baseline in self.shown for one in baseline}
 
     @cached_property
-    def metrics(self) -> dict[str, Metrics]:
+    def metrics(self) -> dict[str, RunMetrics]:
         return {one.path: metrics_of(one, []) for one in (*self.entries, *self.baseline.values())}
 
     @cached_property

@@ -15,7 +15,7 @@ from analysis.group_data import ACROSS, LONGEST, GroupData, Panel, shortened, va
 from analysis.learning_curves import DrawnFigure, label, percent, plain
 from analysis.rounds import RoundEntry, WithBaseline
 from analysis.style import BASELINE, COLOURS, MARKERS, panels
-from roundhouse.store.metrics import Metrics
+from roundhouse.store.metrics import RunMetrics
 
 RESULTS = "test_"  # prefix of the final metrics that are shown as results
 METRICS_AT_MOST = 3  # in one figure
@@ -28,7 +28,7 @@ class ResultMetric:
 
     name: str
     text: str
-    of: Callable[[Metrics], float | None]
+    of: Callable[[RunMetrics], float | None]
 
 
 def results(shown: Sequence[WithBaseline]) -> DrawnFigure:
@@ -79,7 +79,7 @@ def _result_metrics(group: GroupData) -> list[ResultMetric]:
     return [ResultMetric(key, label(key, study), _final(key)) for key in (keys or list(finals))[:METRICS_AT_MOST]]
 
 
-def _final(key: str) -> Callable[[Metrics], float | None]:
+def _final(key: str) -> Callable[[RunMetrics], float | None]:
     return lambda metrics: metrics.final.get(key)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from analysis.rounds import RoundEntry, measured_keys, metrics_of
 from analysis.style import BASELINE, COLOURS, LINES
 from roundhouse.formatting import counted
-from roundhouse.store.metrics import Metrics, finite
+from roundhouse.store.metrics import RunMetrics, finite
 
 Floats = NDArray[np.float64]
 
@@ -61,7 +61,7 @@ class LearningCurve:
     values: Mapping[str, Floats]
 
     @classmethod
-    def of(cls, metrics: Metrics) -> LearningCurve:
+    def of(cls, metrics: RunMetrics) -> LearningCurve:
         """The measurements of each epoch. A value that is not a finite number becomes NaN."""
         rows = metrics.epochs
         epochs = np.array([finite(row.get("epoch", index)) for index, row in enumerate(rows, 1)])
@@ -249,7 +249,7 @@ def _averaged(name: str, band: Band) -> str:
     return f"{name} (mean of {most})" if most > 1 else f"{name} (1 run)"
 
 
-def _best(axes: Axes, metrics: Metrics, curve: LearningCurve) -> None:
+def _best(axes: Axes, metrics: RunMetrics, curve: LearningCurve) -> None:
     values = curve.values[str(metrics.metric)]
     where = np.flatnonzero((curve.epochs == finite(metrics.best_epoch)) & np.isfinite(values))[:1]
     if len(where):
@@ -311,7 +311,7 @@ def planned_epochs(entry: RoundEntry) -> int | None:
     return shown.progress.epochs if shown and shown.progress else None
 
 
-def _table(metrics: Metrics, curve: LearningCurve, bands: Mapping[str, Band]) -> list[dict[str, Any]]:
+def _table(metrics: RunMetrics, curve: LearningCurve, bands: Mapping[str, Band]) -> list[dict[str, Any]]:
     """The epochs as they are in metrics.json, with the baseline's mean, minimum, maximum and count."""
     reference: dict[float, dict[str, Any]] = {}
     for key, band in bands.items():

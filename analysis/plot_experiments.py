@@ -22,7 +22,7 @@ from analysis.processes import in_processes
 from analysis.rounds import Folders, RoundEntry, RoundRecords, WithBaseline, find_rounds, measured_keys, read_round
 from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import counted
-from roundhouse.store.metrics import Metrics
+from roundhouse.store.metrics import RunMetrics
 
 EPILOG = """\
 Records are only read. Figures are written to analysis/experiment_NAME/plots, each with its data as CSV, and listed in
@@ -150,12 +150,12 @@ class MetricsCache:
 
     def __init__(self, progress: DrawingProgress) -> None:
         self._progress = progress
-        self._read: dict[str, Metrics] = {}
+        self._read: dict[str, RunMetrics] = {}
 
-    def metrics(self, entry: RoundEntry) -> Metrics:
+    def metrics(self, entry: RoundEntry) -> RunMetrics:
         """Its metrics; none if they cannot be read."""
         if entry.path not in self._read:
-            self._read[entry.path] = Metrics()
+            self._read[entry.path] = RunMetrics()
             try:
                 self._read[entry.path] = entry.metrics()
             except (RoundhouseError, OSError) as error:

@@ -14,18 +14,19 @@ from analysis.rounds import RoundEntry, RoundRecords, metrics_of, setting_labels
 from roundhouse.model.attempt import Progress
 from roundhouse.model.plan import State
 from roundhouse.store import logs
-from roundhouse.store.metrics import Metrics
+from roundhouse.store.metrics import RunMetrics
 from roundhouse.views import eta, measured
 from roundhouse.views.eta import Workload
 
-STOPPED = (State.FAILED, State.BLOCKED, State.CANCELLED)  # these need an action of the user
 ORDER = (
     State.COMPLETED,
     State.PRUNED,
     State.IN_PROGRESS,
     State.SUBMITTING,
     State.PENDING,
-    *STOPPED,
+    State.FAILED,
+    State.BLOCKED,
+    State.CANCELLED,
 )  # in which states are listed
 SETTINGS_SHOWN = 3  # best settings of each group
 LOGS_SHOWN = 200  # failures shown with the end of their log: when all of a round fails, logs are alike
@@ -36,7 +37,7 @@ class ExperimentSummary:
     """One experiment with its metrics, read once."""
 
     entry: RoundEntry
-    metrics: Metrics
+    metrics: RunMetrics
 
     @property
     def running(self) -> bool:
@@ -159,7 +160,7 @@ class Failure:
 def failures(summaries: Iterable[ExperimentSummary]) -> list[Failure]:
     """The failed, blocked and cancelled experiments, in this order."""
     stopped = sorted(
-        (one for one in summaries if one.entry.state in STOPPED), key=lambda one: STOPPED.index(one.entry.state)
+        (one for one in summaries if one.entry.state.needs_user), key=lambda one: ORDER.index(one.entry.state)
     )
     return [_failure(one, number < LOGS_SHOWN) for number, one in enumerate(stopped)]
 
@@ -339,7 +340,7 @@ def changes(since: str, before: Mapping[str, Mapping[str, Any]], now: Mapping[st
     return Changes(
         since,
         completed,
-        [(path, state) for path, state in moved.items() if state in {str(one) for one in STOPPED}],
+        [(path, state) for path, state in moved.items() if State(state).needs_user],
         [path for path, (old, new) in both.items() if new["attempts"] > old["attempts"] > 0],
         [
             (path, old["best"], new["best"])

@@ -23,7 +23,7 @@ from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.names import is_name, nearest
 from roundhouse.store import record
-from roundhouse.store.metrics import Metrics, numbers_in, read_metrics
+from roundhouse.store.metrics import RunMetrics, numbers_in, read_metrics
 from roundhouse.views import measured
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -130,25 +130,25 @@ class RoundEntry:
         """Attempts that count towards the retry limit. Markers, scheduler limits and pauses at a rung do not."""
         return sum(one.cause not in (Cause.LIMIT, Cause.RUNG) for one in self.record.runs)
 
-    def metrics(self) -> Metrics:
+    def metrics(self) -> RunMetrics:
         """metrics.json; without one, what the record holds of a completed run. RoundhouseError: it is unreadable."""
         if self.metrics_file:
             return read_metrics(self.metrics_file)
         completed = self.record.completed
         kept = completed.progress if completed else None
-        return Metrics(kept.metric_name, best=kept.best, final=numbers_in(kept.final)) if kept else Metrics()
+        return RunMetrics(kept.metric_name, best=kept.best, final=numbers_in(kept.final)) if kept else RunMetrics()
 
 
 WithBaseline = tuple[RoundEntry, tuple[RoundEntry, ...]]  # an experiment, and the experiments of its baseline
 
 
-def metrics_of(entry: RoundEntry, problems: list[str]) -> Metrics:
+def metrics_of(entry: RoundEntry, problems: list[str]) -> RunMetrics:
     """Its metrics. If they cannot be read: none, and a line in `problems`."""
     try:
         return entry.metrics()
     except (RoundhouseError, OSError) as error:
         problems.append(f"{entry.path}: {error}")
-        return Metrics()
+        return RunMetrics()
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def read_round(name: str, folders: Folders | None = None) -> RoundRecords:
         problems.append(f"no valid round file, so only experiments with a record are shown, without baselines: {error}")
         file = None
         experiments = list(_experiments_with_record(name, directory, problems))
-    statuses = offline.rows(experiments, {one.path: directory / one.path for one in experiments})
+    statuses = offline.statuses(experiments, {one.path: directory / one.path for one in experiments})
     problems += [f"{path}: {status.record.damage}" for path, status in statuses.items() if status.record.damage]
     entries = tuple(
         RoundEntry(one, newest_file(one.record, "metrics.json"), newest_file(one.record, "outputs.npz"))

@@ -14,7 +14,7 @@ from typing import Any
 from analysis.comparison import SHOWN_BELOW, beats_all, smallest_p
 from analysis.rounds import RoundEntry, RoundRecords, label_of, metrics_of, varying_keys
 from roundhouse.formatting import counted
-from roundhouse.store.metrics import Metrics
+from roundhouse.store.metrics import RunMetrics
 
 LARGEST = 1e100  # larger values would make means inexact and squares overflow
 BlockKey = tuple[str, str]  # data set and seed
@@ -55,7 +55,7 @@ class RoundResults:
     """The experiments of a round with their metrics, read once, and the problems of reading."""
 
     found: RoundRecords
-    metrics: Sequence[Metrics]
+    metrics: Sequence[RunMetrics]
     problems: list[str]
 
     @classmethod
@@ -64,7 +64,7 @@ class RoundResults:
         return cls(found, [metrics_of(entry, problems) for entry in found.entries], problems)
 
     @cached_property
-    def completed(self) -> list[tuple[RoundEntry, Metrics]]:
+    def completed(self) -> list[tuple[RoundEntry, RunMetrics]]:
         pairs = zip(self.found.entries, self.metrics, strict=True)
         return [(entry, metrics) for entry, metrics in pairs if entry.record.completed]
 

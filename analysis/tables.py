@@ -34,7 +34,6 @@ if __name__ == "__main__":
 from analysis.cli import add_folders, folders_from, run_script
 from analysis.dataframes import HEAD, facts_of, moment
 from analysis.figure_store import csv_of, write_bytes
-from analysis.round_summary import STOPPED
 from analysis.rounds import RoundEntry, RoundRecords, newest_file, read_round, varying_keys
 from analysis.table_rows import RoundResults, TableRow, bold_note, comparison_groups, winners
 from roundhouse.model.attempt import Claim
@@ -214,7 +213,7 @@ def failed_jobs(results: RoundResults) -> dict[str, Any]:
     made = []
     for entry in results.found.entries:
         shown, seen = entry.status.shown, as_dict(entry.status)
-        if entry.state not in STOPPED and entry.counted_attempts < 2:
+        if not entry.state.needs_user and entry.counted_attempts < 2:
             continue
         head = {"path": entry.path, "group": entry.group, **{key: seen[key] for key in ("state", "cause", "reason")}}
         log = logs.tail(entry.directory, shown.number) if shown else ""

@@ -1,8 +1,8 @@
-"""The exceptions whose text is printed for the user: what happened, to which thing, what to do."""
+"""The exceptions whose text is shown to the user: what happened, to which thing, what to do."""
 
 
 class RoundhouseError(Exception):
-    """An error that the user can fix, in a line or a few. The entry scripts print it without a traceback, and exit."""
+    """An error described in one or a few lines. The entry scripts print it and exit, without a traceback."""
 
 
 class Busy(RoundhouseError):

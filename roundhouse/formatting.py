@@ -1,4 +1,4 @@
-"""How numbers, counts and times are written for people, everywhere alike."""
+"""How numbers, counts and times are formatted in all output."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 
 def number(value: float | None) -> str:
-    """A metric for a table: four significant digits."""
+    """A metric in a table: four significant digits."""
     return "" if value is None else f"{value:.4g}"
 
 
 def counted(number: int, what: str, form: str = "") -> str:
-    """`1 run`, `1240 runs`; with `,` as the form of the number, `1,240 runs`."""
+    """`1 run`, `1240 runs`; with the format `,` for the number, `1,240 runs`."""
     return f"{number:{form}} {what}{'s' * (number != 1)}"
 
 
@@ -38,7 +38,7 @@ def duration(seconds: float) -> str:
 
 
 def spread(values: Iterable[float]) -> str:
-    """A metric's mean and standard deviation over seeds. One seed says nothing of the noise."""
+    """A metric's mean and standard deviation over seeds; the deviation of a single seed is unknown."""
     listed = list(values)
     if len(listed) < 2:
         return "".join(f"{number(value)} ± ?" for value in listed)

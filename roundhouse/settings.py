@@ -1,4 +1,4 @@
-"""The settings of a run that concern every study alike: seed, device, limits."""
+"""The settings of a run that all studies share: seed, device, limits."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from typing import Any
 from roundhouse.errors import RoundhouseError
 from roundhouse.options import choose, read_options
 
-GIVEN_BY_SWEEPS = {"draw", "focus", "rank"}  # they tell experiments apart, and mean nothing to a study
+SET_BY_SWEEPS = {"draw", "focus", "rank"}  # they identify experiments, and are not passed to a study
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the loop itself obeys. All but `pause_at`, `deadline`, `accumulate` may stand in a config."""
+    """The options of the training loop. A config can set all except `pause_at`, `deadline` and `accumulate`."""
 
     seed: int = 0
     precision: str = "auto"  # auto, fp32, bf16, fp16
     device: str = "auto"  # auto, cpu, cuda, cuda:N
     deterministic: bool = True
-    max_epochs: int | None = None  # finish after so many epochs, over all stages
+    max_epochs: int | None = None  # finish after this many epochs, over all stages
     time_limit: float | None = None  # seconds: finish before an epoch that would bring the sum of all epochs above it
-    patience: int | None = None  # finish when the main metric has not improved for so many epochs
-    max_skipped: float = 0.2  # share of an epoch's steps that gradient scaling may skip
-    pause_at: int | None = None  # pause once so many epochs are done, to be resumed later
+    patience: int | None = None  # finish when the main metric has not improved for this many epochs
+    max_skipped: float = 0.2  # fraction of an epoch's steps that gradient scaling may skip
+    pause_at: int | None = None  # pause after this many epochs, to be resumed later
     deadline: float | None = None  # time.time() by which the job must have stopped, to be resumed later
-    accumulate: int = 1  # since memory ran out before: a batch is computed in so many times as many parts
+    accumulate: int = 1  # after memory ran out: a batch is computed in this many times as many parts
 
     def __post_init__(self) -> None:
         choose("precision", self.precision, PRECISIONS)
         for name in ("max_epochs", "time_limit", "patience"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise RoundhouseError(f"config key {name!r} is {value}; it must be above 0, or null for no limit")
+                raise RoundhouseError(f"config key {name!r} is {value}; it must be > 0, or null for no limit")
         if not 0 <= self.max_skipped <= 1:
-            raise RoundhouseError(f"config key 'max_skipped' is {self.max_skipped}; it must lie between 0 and 1")
+            raise RoundhouseError(f"config key 'max_skipped' is {self.max_skipped}; it must be between 0 and 1")
 
 
 def split_config(
     config: Mapping[str, Any], deadline: float | None = None, accumulate: int = 1
 ) -> tuple[Settings, dict[str, Any]]:
-    """Take the loop's keys, and those that sweeps add, out of a config: (settings, what is left for the study)."""
+    """Separate the loop's keys, and those that sweeps set, from a config: (settings, the study's own keys)."""
     keys = {field.name for field in dataclasses.fields(Settings)} - {"pause_at", "deadline", "accumulate"}
     settings = read_options(Settings, {key: value for key, value in config.items() if key in keys})
-    rest = {key: value for key, value in config.items() if key not in keys | GIVEN_BY_SWEEPS}
+    rest = {key: value for key, value in config.items() if key not in keys | SET_BY_SWEEPS}
     return dataclasses.replace(settings, deadline=deadline, accumulate=accumulate), rest

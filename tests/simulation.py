@@ -1,7 +1,7 @@
-"""A cluster, its jobs, a clock and a faulty file system, in one process: the world of the state machine.
+"""A simulator of a cluster, its jobs, a clock and a faulty file system in one process, for the state machine.
 
-Runners are the real code (`dispatch`, `orders`, `record`). Only what lies outside is simulated: the scheduler, the
-jobs (whose protocol is that of `templates/body.sh.j2`), time, and the faults.
+Runners are the real code (`one_pass`, `user_actions`, `record`). Only the environment is simulated: the scheduler, the
+jobs (with the protocol of `templates/body.sh.j2`), time, and the faults.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class SimulatedJob:
 
 
 class OneByOne:
-    """Stands in for a thread pool: what it is given is done here and now, so that every example can be repeated."""
+    """Replaces a thread pool: work is done at once and in order, so that every example can be repeated."""
 
     def __init__(self, size: int) -> None:
         self.map = map

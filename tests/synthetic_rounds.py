@@ -448,7 +448,7 @@ class _Job:
         state = JobState.RUNNING if rec.newest.claim else JobState.QUEUED
         answer, inputs = Job(self.id, rec.newest.opened.token, state), Inputs(pinned(self.experiment))
         clock = Clock(time.time(), 0.0, 0.0)
-        action = decide(rec, answer, inputs, clock, self.experiment.config_hash(), here=SCHEDULER)
+        action = decide(rec, answer, inputs, clock, self.experiment.config_hash(), scheduler=SCHEDULER)
         record.write_status(
             self.directory,
             status_json.file_content(ExperimentStatus(self.experiment, rec, action, inputs, state.value)),

@@ -29,8 +29,9 @@ from roundhouse.engine.allocations import Allocation
 from roundhouse.engine.context import PassContext
 from roundhouse.engine.report import PassReport
 from roundhouse.errors import RoundhouseError
+from roundhouse.jobs import agent as agent_module
 from roundhouse.jobs import allocation
-from roundhouse.jobs.allocation import Agent
+from roundhouse.jobs.agent import Agent
 from roundhouse.machine.pool import SLOT, TOKEN
 from roundhouse.model import selection
 from roundhouse.model.answers import Identity, Job, Jobs, JobState, Refused, Scope, SubmitAnswer, Submitted
@@ -160,7 +161,7 @@ class Passes:
 
 
 def reasons(report: PassReport) -> dict[str, str]:
-    return {row.experiment.path: row.action.reason for row in report.rows}
+    return {row.experiment.path: row.action.reason for row in report.statuses}
 
 
 def test_what_an_allocation_for_others_will_not_take_gets_one_of_its_own_in_a_later_pass(tmp_path: Path) -> None:
@@ -182,19 +183,19 @@ def test_where_no_more_allocations_may_live_it_is_told_why_one_that_lives_will_n
     passes.make("a*")
     told = reasons(passes.make())
     assert told["a1"] == "waits for a slot in allocation 1, queued"
-    assert told["b1"] == "limit reached: max_running: 1, and the allocations that live were submitted with --only"
+    assert told["b1"] == "limit reached: max_running: 1, and the existing allocations were submitted with --only"
     assert passes.submitted() == ["a*"]
 
 
 def test_a_queue_that_allocations_cannot_use_is_one_message(tmp_path: Path) -> None:
     passes = Passes(tmp_path, ("a1", "a2", "b1"))
     passes.scheduler.refusal = Refused("Unknown queue", scope=Scope.QUEUE)
-    rows = passes.make().rows
+    rows = passes.make().statuses
     assert {str(row.action.state) for row in rows} == {"blocked"}
     (message,) = tables.refusals(rows)
     assert "Unknown queue" in message and "site file" in message
     passes.scheduler.refusal = None
-    assert {str(row.action.state) for row in passes.make().rows} == {"pending"}
+    assert {str(row.action.state) for row in passes.make().statuses} == {"pending"}
 
 
 def test_an_allocation_that_has_not_started_is_deleted_once_nothing_that_it_takes_is_left(tmp_path: Path) -> None:
@@ -220,7 +221,7 @@ def test_allocations_that_run_other_code_are_told_of_where_the_present_code_is_a
     assert passes.make(code="old", current=True).notes == []
     assert passes.make(code="new").notes == []
     (told,) = passes.make(code="new", current=True).notes
-    assert "keep to the code they were submitted with, whatever they take: 1." in told
+    assert "keep the code they were submitted with: 1." in told
     passes.scheduler.cancel(None, ["1"])
     assert passes.make(code="new", current=True).notes == []
     assert passes.make(code="new", current=True).notes == []
@@ -348,7 +349,7 @@ def test_an_agent_that_fills_a_slot_does_not_read_again_what_is_over(
     reads: list[Path] = []
     real = record.read
     monkeypatch.setattr(record, "read", lambda directory: (reads.append(directory), real(directory))[1])
-    monkeypatch.setattr(allocation, "LOOK_AROUND", 1000.0)
+    monkeypatch.setattr(agent_module, "EVALUATE_EVERY", 1000.0)
     agent.run()
     assert [packed.causes(name) for name in ("b1", "b2", "b3")] == [["completed"]] * 3
     assert reads.count(packed.directory("over")) == 3  # as it starts, as it looks around, and once more at its end
@@ -369,8 +370,8 @@ def holding(agent: Agent) -> Iterator[subprocess.Popen[bytes]]:
 def test_an_agent_whose_slots_are_held_by_others_says_so_waits_and_ends_with_that_reason(
     packed: Packed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(allocation, "LOOK_AROUND", 0.05)
-    monkeypatch.setattr(allocation, "HELD_FOR", 0.3)
+    monkeypatch.setattr(agent_module, "EVALUATE_EVERY", 0.05)
+    monkeypatch.setattr(agent_module, "HELD_FOR", 0.3)
     agent = packed.agent({"all": group("a", "true")}, 1)
     with holding(agent) as stray:
         agent.run()
@@ -381,7 +382,7 @@ def test_an_agent_whose_slots_are_held_by_others_says_so_waits_and_ends_with_tha
 
 
 def test_an_agent_takes_a_slot_as_soon_as_others_have_left_it(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocation, "LOOK_AROUND", 0.05)
+    monkeypatch.setattr(agent_module, "EVALUATE_EVERY", 0.05)
     agent = packed.agent({"all": group("a", "true")}, 1)
     with holding(agent) as stray, packed.at_work(agent):
         wait_for(lambda: agent.held_by, "it waits")
@@ -435,4 +436,4 @@ def test_an_agent_for_the_present_code_runs_it_whatever_has_run_before(packed: P
     one = replace(agent.experiments[0], snapshot=True)
     ran = Opened("rhold", {}, one.config_hash(), {}, code="old")
     assert record.open_attempt(packed.directory("a"), 1, ran)
-    assert agent.place.copies.of(one, record.read(packed.directory("a"))) == "new"
+    assert agent.context.copies.of(one, record.read(packed.directory("a"))) == "new"

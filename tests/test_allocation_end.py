@@ -15,7 +15,7 @@ from fake_pbs import FakePBS
 from rounds_for_tests import fake_command, wait_for
 from test_allocations import allocations, job_id_of, write
 
-from roundhouse.jobs import stopping
+from roundhouse.model import walltime
 
 KILL_DELAY = 10  # PBS's default
 
@@ -108,7 +108,7 @@ def test_on_slurm_no_process_of_a_slot_outlives_the_agent(slurm: ClusterRounds) 
      ("slurm", signal.SIGUSR2, 120)],
 )  # fmt: skip
 def test_the_results_can_be_written_before_the_scheduler_kills(kind: str, number: int, kill: float) -> None:
-    assert kill / 2 < stopping.seconds_to_save(kind, number) < kill - stopping.RESULT - 1
+    assert kill / 2 < walltime.seconds_to_save(kind, number) < kill - walltime.RESULT - 1
 
 
 def test_an_allocation_uses_as_many_gpus_as_it_requested_where_the_scheduler_hides_none(rounds: ClusterRounds) -> None:

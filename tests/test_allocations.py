@@ -17,7 +17,7 @@ from rounds_for_tests import MARK, wait_for
 from test_halving import group as halving_group
 
 from roundhouse.engine.allocations import Allocation
-from roundhouse.jobs.allocation import Agent
+from roundhouse.jobs.agent import Agent
 from roundhouse.model.answers import Identity
 from roundhouse.model.experiment import Pack, Resources
 

@@ -13,7 +13,7 @@ from synthetic_rounds import write_mixed
 
 from analysis.rounds import Folders, read_round
 from roundhouse.config.round import Round, load_round
-from roundhouse.engine import archive_round, offline
+from roundhouse.engine import archive_documents, archive_round, offline
 from roundhouse.errors import RoundhouseError
 from roundhouse.model.attempt import Opened
 from roundhouse.model.causes import Cause
@@ -45,7 +45,7 @@ def test_a_finished_round_moves_with_readme_round_file_and_environments(rounds: 
     assert list(rounds.experiments.iterdir()) == []
     assert {path: value[1] for path, value in snapshot(archived(rounds) / "experiments").items()} == before
     assert (archived(rounds) / "r.yaml").read_bytes() == (rounds.rounds / "r.yaml").read_bytes()
-    assert "pydantic==" in (archived(rounds) / "packages.txt").read_text()
+    assert "filelock==" in (archived(rounds) / "packages.txt").read_text()
     readme = (archived(rounds) / "README.md").read_text()
     assert readme.startswith("# Round r\n") and "Halted" not in readme
     assert "2 experiments of commands" in readme and "jobs of local" in readme and "(UTC)" in readme
@@ -105,7 +105,7 @@ def test_an_unfinished_round_is_archived_only_by_force_and_says_so(rounds: Round
 
     assert rounds.call("--archive", "--force").returncode == 0
     readme = (archived(rounds) / "README.md").read_text()
-    assert "**Halted before its end**: 2 of 4 experiments are completed" in readme
+    assert "**Stopped before its end**: 2 of 4 experiments are completed" in readme
     assert "1 pending" in readme and "1 failed" in readme
     never = record.read(archived(rounds) / "experiments" / "late")
     assert never.newest is not None and never.newest.cause is Cause.ARCHIVED, "what was never started is void"
@@ -173,7 +173,7 @@ def mixed(tmp_path: Path) -> tuple[Archive, Round]:
     loaded = load_round("mixed", rounds)
     archive = Archive.of("mixed", experiments, tmp_path / "analysis")
     places = {one.path: archive.source / one.path for one in loaded.experiments}
-    for row in offline.rows(loaded.experiments, places).values():
+    for row in offline.statuses(loaded.experiments, places).values():
         rec = row.record
         if rec.damage:
             (rec.directory / record.HISTORY).unlink()
@@ -197,7 +197,7 @@ def opened(experiment: Experiment) -> Opened:
 
 def test_a_runner_that_was_at_work_opens_nothing_once_the_round_has_moved(tmp_path: Path) -> None:
     archive, loaded = mixed(tmp_path)
-    archive_round.put_away(archive, loaded, force=True)
+    archive_round.archive_round(archive, loaded, force=True)
     for experiment in loaded.experiments:
         for number in (1, 2, 3):
             late = record.open_attempt(archive.source / experiment.path, number, opened(experiment), archive.source)
@@ -210,7 +210,7 @@ def test_a_runner_that_was_at_work_opens_nothing_once_the_round_has_moved(tmp_pa
 
 def test_every_experiment_that_was_not_completed_is_closed_for_ever(tmp_path: Path) -> None:
     archive, loaded = mixed(tmp_path)
-    archive_round.put_away(archive, loaded, force=True)
+    archive_round.archive_round(archive, loaded, force=True)
     for experiment in loaded.experiments:
         rec = record.read(archive.records / experiment.path)
         assert rec.newest is not None and rec.newest.closed, experiment.path
@@ -232,7 +232,7 @@ def test_an_attempt_that_is_opened_while_the_round_moves_is_voided(
         real(source, target)
 
     monkeypatch.setattr(archive_round, "_move", late)
-    archive_round.put_away(archive, loaded, force=True)
+    archive_round.archive_round(archive, loaded, force=True)
     newest = record.read(archive.records / victim.path).newest
     assert newest is not None and newest.number == number and newest.cause is Cause.ARCHIVED
 
@@ -254,7 +254,7 @@ def test_a_job_that_starts_while_the_round_moves_brings_it_back_and_runs_on(
 
     monkeypatch.setattr(archive_round, "_move", late)
     with pytest.raises(RoundhouseError, match="a job started meanwhile"):
-        archive_round.put_away(archive, loaded, force=True)
+        archive_round.archive_round(archive, loaded, force=True)
     assert not archive.there
     newest = record.read(archive.source / victim.path).newest
     assert newest is not None and not newest.closed
@@ -265,7 +265,7 @@ def test_a_job_that_starts_while_the_round_moves_brings_it_back_and_runs_on(
 def test_the_readme_stands_whatever_settings_are_called(text: str) -> None:
     from roundhouse.views.results import SettingResults
 
-    lines = archive_round._table(
+    lines = archive_documents._table(
         [SettingResults(f"a|{text}".replace("\n", " ").replace("\r", " "), 1, {"loss": [1.0]})]
     )
     assert len(lines) == 5

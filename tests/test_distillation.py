@@ -144,7 +144,7 @@ def test_the_learning_rate_falls_to_a_tenth_at_each_milestone(few_digits: Datase
     ("config", "message"),
     [
         ({"method": "fitnet"}, "unknown method 'fitnet': did you mean 'fitnets'"),
-        ({"modle": "ResNet8"}, "unknown config key 'modle': did you mean 'model'"),
+        ({"modle": "ResNet8"}, "unknown key 'config.modle': did you mean 'model'"),
         ({"alpha": 1.5}, "'alpha' is 1.5; it must lie between 0 and 1"),
         ({"epochs": 0}, "'epochs' is 0; it must be above 0"),
         ({"factor_rate": 0.0}, "'factor_rate' is 0.0; it must be above 0, and 1 at most"),
@@ -153,10 +153,10 @@ def test_the_learning_rate_falls_to_a_tenth_at_each_milestone(few_digits: Datase
         ({"accumulation": "all"}, "unknown accumulation 'all'"),
         ({"schedule": "steps"}, "must be set together"),
         ({"milestones": [10]}, "must be set together"),
-        ({"milestones": [10.5], "schedule": "steps"}, "'milestones' is 10.5"),
+        ({"milestones": [10.5], "schedule": "steps"}, "config.milestones.0 should be a whole number, not 10.5"),
         ({"nesterov": True, "momentum": 0.0}, "'nesterov' needs a 'momentum'"),
         ({"step": "grahp"}, "unknown step 'grahp': did you mean 'graph'"),
-        ({"lr": "1e-1"}, "write 1.0e-3"),
+        ({"lr": "1e-1"}, "config.lr should be a finite number, not '1e-1'"),
     ],
 )
 def test_a_mistake_in_a_config_is_reported(config: dict[str, Any], message: str) -> None:

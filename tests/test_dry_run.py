@@ -12,7 +12,7 @@ from cluster_helpers import DONE, ClusterRounds, pbs_rounds
 from fake_pbs import FakePBS
 
 from roundhouse.engine import dry_run
-from roundhouse.engine.report import Foreseen
+from roundhouse.engine.report import PlannedJob
 from roundhouse.model.experiment import Pack, Resources
 from roundhouse.store import job_group
 from roundhouse.views import resource_format
@@ -67,29 +67,29 @@ def test_a_dry_run_shows_each_job_that_a_pass_would_submit(fake_pbs: FakePBS, ro
     assert done.stdout.splitlines()[-1] == "Nothing would be submitted through pbs (site test)."
 
 
-def foreseen(arrays: Sequence[int] = (), slots: Sequence[int] = (), single: int = 0) -> list[Foreseen]:
+def planned(arrays: Sequence[int] = (), slots: Sequence[int] = (), single: int = 0) -> list[PlannedJob]:
     nothing: Any = None
-    jobs = [Foreseen("array", [nothing] * tasks, Resources(array=True), str) for tasks in arrays]
-    jobs += [Foreseen("allocation", [nothing], Resources(pack=Pack(each)), str) for each in slots]
-    return jobs + [Foreseen("single job", [nothing], Resources(), str)] * single
+    jobs = [PlannedJob("array", [nothing] * tasks, Resources(array=True), str) for tasks in arrays]
+    jobs += [PlannedJob("allocation", [nothing], Resources(pack=Pack(each)), str) for each in slots]
+    return jobs + [PlannedJob("single job", [nothing], Resources(), str)] * single
 
 
 @pytest.mark.parametrize(
     ("jobs", "told"),
     [
-        (foreseen(), "Nothing"),
-        (foreseen(single=1), "1 single job"),
+        (planned(), "Nothing"),
+        (planned(single=1), "1 single job"),
         (
-            foreseen([1000, 200], [8] * 3, 4),
+            planned([1000, 200], [8] * 3, 4),
             "2 arrays of 1000 and 200 tasks, 3 allocations of 8 slots and 4 single jobs",
         ),
-        (foreseen([40] * 9, single=1), "9 arrays of 40 tasks and 1 single job"),
-        (foreseen([40] * 9 + [2]), "10 arrays of 2 to 40 tasks"),
-        (foreseen([5], [1]), "1 array of 5 tasks and 1 allocation of 1 slot"),
-        (foreseen(slots=[2, 4, 2]), "3 allocations of 2, 4 and 2 slots"),
+        (planned([40] * 9, single=1), "9 arrays of 40 tasks and 1 single job"),
+        (planned([40] * 9 + [2]), "10 arrays of 2 to 40 tasks"),
+        (planned([5], [1]), "1 array of 5 tasks and 1 allocation of 1 slot"),
+        (planned(slots=[2, 4, 2]), "3 allocations of 2, 4 and 2 slots"),
     ],
 )
-def test_the_jobs_are_told_in_a_sentence(jobs: list[Foreseen], told: str) -> None:
+def test_the_jobs_are_told_in_a_sentence(jobs: list[PlannedJob], told: str) -> None:
     assert dry_run.summary(jobs) == told
 
 

@@ -24,10 +24,10 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.model.attempt import Attempt, Claim, Opened, Progress, Record, Result
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment, Halving
-from roundhouse.model.halving import judged, pause_at
+from roundhouse.model.halving import compare_at_rungs, pause_at
 from roundhouse.model.plan import Action, Inputs, State, Verb
 from roundhouse.model.status import ExperimentStatus
-from roundhouse.store import record
+from roundhouse.store import metrics, record
 from toolbox.weekly.history import events_of
 
 PER = Halving("loss", "min", 10, 0.5)
@@ -67,7 +67,7 @@ def test_a_group_that_waits_for_itself_cannot_pause_for_itself(tmp_path: Path) -
     (tmp_path / "r.yaml").write_text(
         f"round: r\nstudy: s\nexperiments:\n  g: {{{group}, halving: {{metric: a, mode: min, every: 1}}}}\n"
     )
-    with pytest.raises(RoundhouseError, match="r.yaml:4: group 'g' waits for itself"):
+    with pytest.raises(RoundhouseError, match="r.yaml:4: group 'g' depends on itself"):
         load_round("r", tmp_path)
 
 
@@ -98,7 +98,7 @@ def paused(name: str, loss: float, at: int = 10, **config: Any) -> ExperimentSta
 
 
 def verdicts(*rows: ExperimentStatus) -> dict[str, str]:  # noqa: F811
-    found = judged({one.experiment.path: one for one in rows})
+    found = compare_at_rungs({one.experiment.path: one for one in rows}, metrics)
     words = {Verb.SUBMIT: "goes on", Verb.PRUNE: "pruned", Verb.NOTHING: "waits"}
     return {path: words[one.action.verb] for path, one in found.items()}
 
@@ -140,10 +140,10 @@ def test_nothing_is_decided_before_all_have_come_or_are_over() -> None:
     assert verdicts(*two, row("c")) == {"a": "waits", "b": "waits"}
     failed = row("c", attempt(1, Cause.ERROR, 10), state=State.FAILED)
     assert verdicts(*two, failed) == {"a": "goes on", "b": "pruned"}
-    stuck = judged({one.experiment.path: one for one in (*two, row("c", state=State.BLOCKED))})
+    stuck = compare_at_rungs({one.experiment.path: one for one in (*two, row("c", state=State.BLOCKED))}, metrics)
     assert stuck["a"].inputs.hopeless
     assert stuck["a"].action.reason == (
-        "waits at epoch 10 for 1 of 3, of which 1 will not come by themselves (c is blocked)"
+        "waits at epoch 10 for 1 of 3, of which 1 will not get there automatically (c is blocked)"
     )
 
 
@@ -282,7 +282,7 @@ def test_half_of_a_round_is_pruned_at_each_rung_and_what_is_chosen_from_it_is_of
     assert rounds.call("--retry").returncode == 0
     assert {path: rounds.causes(path) for path in states} == before, "--retry alone takes no pruning back"
 
-    assert "s/4/0: to be tried again" in rounds.call("--retry", "--only", "s/4/0").stdout
+    assert "s/4/0: will be retried" in rounds.call("--retry", "--only", "s/4/0").stdout
     assert rounds.causes("s/4/0") == ["rung", "pruned", "retry", "completed"]
 
     place = Folders(rounds.experiments, rounds.rounds, rounds.analysis)
@@ -330,9 +330,11 @@ def test_what_waits_for_a_group_whose_metric_no_run_tells_waits_in_vain_as_well(
     assert rounds.call().returncode == 4
     told = rounds.status()
     assert not any(one["goes_on"] for one in told.values())
-    assert told["s/1/0"]["reason"].startswith("s/1/0 tells no metric 'accuracy'")
-    assert told["a"]["reason"].startswith("waits for s/1/0, which is blocked: s/1/0 tells no metric 'accuracy'")
-    assert "2 will not complete by themselves (s/1/0 is blocked)" in told["c"]["reason"]
+    assert told["s/1/0"]["reason"].startswith("s/1/0 does not report the metric 'accuracy'")
+    assert told["a"]["reason"].startswith(
+        "waits for s/1/0, which is blocked: s/1/0 does not report the metric 'accuracy'"
+    )
+    assert "2 will not complete automatically (s/1/0 is blocked)" in told["c"]["reason"]
     assert told["l"]["reason"].startswith("waits for c, which is pending: waits for 2 of 2 of group sweep")
     place = Folders(rounds.experiments, rounds.rounds, rounds.analysis)
     alone = {one.path: one.status.action.reason for one in read_round("r", place).entries}

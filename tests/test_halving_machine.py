@@ -18,7 +18,7 @@ class Halved(Rounds):
     experiments = [BETTER, WORSE]
 
     def of(self, experiment: Experiment, known: Known) -> tuple[Attempt, ...]:
-        return known[self.place.directory(experiment)].attempts
+        return known[self.context.directory(experiment)].attempts
 
     def the_better_one_is_never_pruned(self, known: Known) -> None:
         assert Cause.PRUNED not in {one.cause for one in self.of(BETTER, known)}

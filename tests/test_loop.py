@@ -533,5 +533,5 @@ def test_the_study_in_the_docs_learns_and_resumes_exactly(tmp_path: Path, monkey
     train(tmp_path / "1", study.build({}, {}, torch.device("cpu"), None), stop=StopAfter(100))
     resumed = train(tmp_path / "2", study.build({}, {}, torch.device("cpu"), None), earlier=[tmp_path / "1"])
     assert resumed == straight
-    with pytest.raises(RoundhouseError, match="unknown config key 'widht': did you mean 'width'"):
+    with pytest.raises(RoundhouseError, match="unknown key 'config.widht': did you mean 'width'"):
         study.build({"widht": 8}, {}, torch.device("cpu"), None)

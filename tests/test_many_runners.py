@@ -49,7 +49,7 @@ def test_nothing_is_judged_or_submitted_in_50_passes_while_the_server_is_down(
     codes = finish_passes(rounds.passing(49))
     last = rounds.call()
     assert [*codes, last.returncode] == [TROUBLE] * 50
-    assert "the scheduler cannot be asked, so nothing is judged or submitted: qstat (exit 255)" in last.stderr
+    assert "the scheduler could not be queried, so nothing was changed: qstat (exit 255)" in last.stderr
     assert accepted(fake_pbs) == 2
     assert {name: len(rounds.record(name).attempts) for name in ("running", "queued", "unsubmitted")} == {
         "running": 1,
@@ -87,7 +87,7 @@ def test_a_slurm_that_is_down_is_waited_for(tmp_path: Path) -> None:
         wait_for(lambda: rounds.record("running").completed, "the job itself writes that it is completed")
         told = rounds.call()
         assert told.returncode == TROUBLE
-        assert "nothing is judged or submitted: scontrol (exit 1)" in told.stderr
+        assert "nothing was changed: scontrol (exit 1)" in told.stderr
         assert rounds.state("running") == "completed"
         cluster.start_controller()
         rounds.pass_until_done()

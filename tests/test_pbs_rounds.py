@@ -635,7 +635,7 @@ def test_a_cancel_while_the_server_is_down_is_done_when_it_is_back(fake_pbs: Fak
     fake_pbs.turn(down=True, running=1)
     done = rounds.call("--cancel")
     assert done.returncode == TROUBLE
-    assert "the scheduler cannot be asked" in done.stderr
+    assert "the scheduler could not be queried" in done.stderr
     fake_pbs.turn(running=1)
     rounds.call()
     fake_pbs.wait_for_state("2.pbsnode", "F")

@@ -16,10 +16,11 @@ from roundhouse.model.attempt import Attempt, Claim, Opened, Progress, Record, R
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Pack, Resources
 from roundhouse.model.plan import Action, Answer, Clock, Inputs, State, Unknown, Verb, decide
-from roundhouse.model.retry import HARD_LIMIT, SOFT_LIMIT, RetryPolicy, next_resources, request
+from roundhouse.model.retry import next_resources, request
+from roundhouse.model.retry_policy import HARD_LIMIT, SOFT_LIMIT, RetryPolicy
 
 NOW = 100_000.0
-CLOCK = Clock(NOW, grace=180.0, settle=120.0)
+CLOCK = Clock(NOW, grace=180.0, submission_delay=120.0)
 HOME = {"kind": "slurm", "server": "cluster", "user": "me", "boot": ""}
 OPENED = Opened("rhtoken", HOME, "hash", {}, job_id="7", at=NOW - 5000)
 HELD = Claim(job_id="7", nonce="n", at=NOW - 4000)
@@ -153,7 +154,7 @@ def test_what_the_user_put_away_stays_until_retry(cause: Cause) -> None:
 def test_without_an_answer_of_its_scheduler_nothing_is_concluded() -> None:
     old = Attempt(0, replace(OPENED, at=0.0), HELD, progress_at=1.0, gone_at=2.0, cancel=True)
     action = decided([old], DOWN)
-    assert (outcome(action), action.reason) == ((Verb.NOTHING, State.IN_PROGRESS), "cannot tell: the server is down")
+    assert (outcome(action), action.reason) == ((Verb.NOTHING, State.IN_PROGRESS), "state unknown: the server is down")
     nameless = Attempt(0, replace(OPENED, at=0.0, job_id=None))
     assert outcome(decided([nameless], DOWN)) == (Verb.NOTHING, State.SUBMITTING)
 
@@ -167,12 +168,12 @@ def test_damage_waits_for_a_person() -> None:
 
 def test_a_record_keeps_to_the_scheduler_that_it_ran_on_until_retry() -> None:
     here = {**HOME, "server": "another cluster"}
-    action = decided([ended(Cause.PREEMPTED)], Unknown(), here=here)
+    action = decided([ended(Cause.PREEMPTED)], Unknown(), scheduler=here)
     assert outcome(action) == (Verb.NOTHING, State.BLOCKED)
     assert "slurm on cluster, user me: run the pass there" in action.reason
-    assert decided([ended(Cause.PREEMPTED)], Unknown(), here={**HOME, "boot": "since"}).verb is Verb.SUBMIT
-    assert decided([ended(Cause.PREEMPTED), ended(Cause.RETRY)], Unknown(), here=here).verb is Verb.SUBMIT
-    assert decided([], Unknown(), here=here).verb is Verb.SUBMIT
+    assert decided([ended(Cause.PREEMPTED)], Unknown(), scheduler={**HOME, "boot": "since"}).verb is Verb.SUBMIT
+    assert decided([ended(Cause.PREEMPTED), ended(Cause.RETRY)], Unknown(), scheduler=here).verb is Verb.SUBMIT
+    assert decided([], Unknown(), scheduler=here).verb is Verb.SUBMIT
 
 
 # ------------------------------------------------------------------------------------------------ 4: its job is alive
@@ -194,7 +195,7 @@ def test_a_job_that_runs_without_a_sign_of_life_is_spoken_of_and_left_alone() ->
     for seconds, told in ((1700, False), (1860, True)):
         action = decided([Attempt(0, OPENED, HELD, progress_at=NOW - seconds)], RUNNING)
         assert outcome(action) == (Verb.NOTHING, State.IN_PROGRESS)
-        assert ("no sign of life for 31 min" in action.reason) is told
+        assert ("last heartbeat was 31 min ago" in action.reason) is told
     fresh = Attempt(0, OPENED, replace(HELD, at=NOW - 10))
     assert decided([fresh], RUNNING).reason == "", "it has only just started"
 
@@ -257,7 +258,7 @@ def test_a_job_that_is_gone_is_missed_for_a_while_before_its_attempt_is_closed(a
 def test_a_job_that_is_gone_and_gives_signs_of_life_is_not_closed() -> None:
     attempt = Attempt(0, OPENED, HELD, progress_at=NOW - 10, gone_at=NOW - 9999)
     action = decided([attempt], Unknown())
-    assert (action.verb, "signs of life" in action.reason) == (Verb.MARK_GONE, True)
+    assert (action.verb, "heartbeats continue" in action.reason) == (Verb.MARK_GONE, True)
 
 
 def test_an_attempt_that_no_job_started_in_is_closed_by_taking_its_claim() -> None:
@@ -285,10 +286,10 @@ def test_a_fault_of_its_own_is_tried_twice(cause: Cause) -> None:
     one = ended(cause, "the reason")
     again = decided([one])
     assert outcome(again) == (Verb.SUBMIT, State.PENDING)
-    assert again.reason == f"again after: {cause} (the reason)"
+    assert again.reason == f"retry after: {cause} (the reason)"
     failed = decided([one] * HARD_LIMIT)
     assert outcome(failed) == (Verb.NOTHING, State.FAILED)
-    assert failed.reason == f"failed 2 times, at last by {cause}: the reason"
+    assert failed.reason == f"failed 2 times; last cause: {cause}: the reason"
     assert failed.cause is cause
 
 
@@ -317,7 +318,7 @@ def test_a_fault_of_others_is_tried_twenty_times_in_a_row_without_an_epoch(cause
     assert decided([one] * (SOFT_LIMIT - 1)).verb is Verb.SUBMIT
     failed = decided([one] * SOFT_LIMIT)
     assert failed.state is State.FAILED
-    assert failed.reason == f"taken down 20 times without one new epoch, at last by {cause}: drained"
+    assert failed.reason == f"interrupted 20 times without a new epoch; last cause: {cause}: drained"
     got_on = [one] * 15 + [ended(cause, gained=True)] + [one] * 15
     assert decided(got_on).verb is Verb.SUBMIT
 
@@ -428,3 +429,21 @@ def test_what_has_failed_stays_failed_whatever_is_added_but_a_retry(attempts: li
     if decided(attempts).state is State.FAILED:
         assert decided([*attempts, ended(more)]).state is State.FAILED
         assert decided([*attempts, ended(Cause.RETRY)]).verb is Verb.SUBMIT
+
+
+@pytest.mark.parametrize(
+    ("state", "properties"),
+    [
+        (State.PENDING, set()),
+        (State.SUBMITTING, {"active"}),
+        (State.IN_PROGRESS, {"active"}),
+        (State.BLOCKED, {"needs_user", "never_completes"}),
+        (State.COMPLETED, {"final", "ended_well"}),
+        (State.FAILED, {"final", "needs_user", "never_completes"}),
+        (State.CANCELLED, {"final", "needs_user", "never_completes"}),
+        (State.PRUNED, {"final", "ended_well", "never_completes"}),
+    ],
+)
+def test_the_properties_of_each_state(state: State, properties: set[str]) -> None:
+    names = [name for name, value in vars(State).items() if isinstance(value, property) and not name.startswith("_")]
+    assert {name for name in names if getattr(state, name)} == properties

@@ -42,7 +42,7 @@ from analysis.round_summary import (
     summaries_of,
     usage,
 )
-from analysis.rounds import Folders, Metrics, RoundEntry, RoundRecords, read_round
+from analysis.rounds import Folders, RoundEntry, RoundRecords, RunMetrics, read_round
 from roundhouse.errors import RoundhouseError
 from roundhouse.model.attempt import Attempt, Claim, Opened, Progress, Record, Result
 from roundhouse.model.causes import Cause
@@ -88,7 +88,9 @@ def known(
         experiment, Record(Path("/nowhere"), tuple(attempts)), Action(Verb.NOTHING, state), Inputs({})
     )
     epochs = [{"stage": "train", "epoch": epoch + 1, "seconds": pace} for epoch in range(done)] if pace else []
-    metrics = Metrics(metric="val_accuracy" if best is not None else None, best=best, final=final or {}, epochs=epochs)
+    metrics = RunMetrics(
+        metric="val_accuracy" if best is not None else None, best=best, final=final or {}, epochs=epochs
+    )
     return ExperimentSummary(RoundEntry(row, None, None), metrics)
 
 
@@ -164,7 +166,7 @@ def test_one_that_is_queued_does_not_run() -> None:
     opened = Attempt(1, Opened("token", {}, "hash", {}, job_id="1"))
     row = ExperimentStatus(known().entry.experiment, Record(Path("/nowhere"), (opened,)),
               Action(Verb.NOTHING, State.IN_PROGRESS), Inputs({}))  # fmt: skip
-    assert not ExperimentSummary(RoundEntry(row, None, None), Metrics()).running
+    assert not ExperimentSummary(RoundEntry(row, None, None), RunMetrics()).running
 
 
 def test_where_all_is_done_or_needs_the_user_nothing_remains() -> None:
@@ -194,7 +196,7 @@ def test_the_end_is_no_sooner_than_the_longest_and_no_later_than_one_after_the_o
 
 def test_seconds_that_are_no_numbers_do_not_end_the_report() -> None:
     one = known("r", State.IN_PROGRESS, hours=(1.0,), done=3, planned=10, pace=1.0)
-    odd = Metrics(epochs=[{"stage": "train", "seconds": value} for value in ("x", None, math.inf, math.nan)])
+    odd = RunMetrics(epochs=[{"stage": "train", "seconds": value} for value in ("x", None, math.inf, math.nan)])
     assert ExperimentSummary(one.entry, odd).pace is None
     assert remaining_time([ExperimentSummary(one.entry, odd)]).seconds is None
 
@@ -224,7 +226,7 @@ def test_the_best_setting_is_shown_with_baseline_noise_and_chance() -> None:
 
 def test_settings_are_ranked_by_what_training_watched_not_by_the_test_data() -> None:
     lucky = ExperimentSummary(
-        trained("a", 0.8, alpha=1).entry, Metrics("val_accuracy", best=0.8, final={"test_accuracy": 0.99})
+        trained("a", 0.8, alpha=1).entry, RunMetrics("val_accuracy", best=0.8, final={"test_accuracy": 0.99})
     )
     (found,) = rankings(round_of(lucky), [lucky, trained("b", 0.9, alpha=2)])
     assert [one.label for one in found.settings] == ["alpha 2", "alpha 1"]

@@ -1,4 +1,4 @@
-"""The retry policy: how often an experiment is tried again, what its next job asks for, and how that is told."""
+"""The retry policy: how many attempts an experiment has, what its next job requests, and how both are shown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from rounds_for_tests import REPOSITORY
 
 from roundhouse.config.round import load_round
-from roundhouse.config.round_schema import MoreMemory, MoreTime, OtherNode, Retry
 from roundhouse.config.site import load_site
 from roundhouse.errors import RoundhouseError
 from roundhouse.model import plan
@@ -22,8 +21,10 @@ from roundhouse.model.attempt import Attempt, Claim, Opened, Progress, Record, R
 from roundhouse.model.causes import Cause
 from roundhouse.model.exit_codes import ExitCode
 from roundhouse.model.experiment import Experiment, Resources
-from roundhouse.model.retry import Growth, RetryPolicy, exhausted, next_resources, policy_of, request
+from roundhouse.model.retry import exhausted, next_resources, request
+from roundhouse.model.retry_policy import HARD, SOFT, MemoryRetry, NodeRetry, RetryPolicy, WalltimeRetry
 from roundhouse.model.status import ExperimentStatus
+from roundhouse.schema import keys_of
 from roundhouse.store import record
 from roundhouse.views import resource_format
 from roundhouse.views.explanation import explain
@@ -43,7 +44,7 @@ def ended(
     got: Resources | None = None,
     scheduler: dict[str, str] = SLURM,
 ) -> Attempt:
-    """An attempt that is over; the round file said `said`, and it asked for `got`. It tells its epochs."""
+    """An ended attempt that requested `got` when the round file said `said`. It reports its epochs."""
     resources = request(got or said, said) if said else {}
     opened = Opened("token", scheduler, "hash", {}, "1", resources=resources)
     if cause in (Cause.RETRY, Cause.REFUSED, Cause.UNCLAIMED):
@@ -62,32 +63,35 @@ def following(*attempts: Attempt, policy: RetryPolicy = DEFAULT, said: Resources
     return next_resources(said, attempts, policy)
 
 
-# -------------------------------------------------------------------------------------------------- how often
+# -------------------------------------------------------------------------------------------------- number of attempts
 
 
 def tries(**numbers: int) -> RetryPolicy:
-    return policy_of(tuple((cause, "tries", number) for cause, number in numbers.items()))
+    growing = ("memory", "walltime", "node")
+    return DEFAULT.updated(
+        {cause: {"tries": number} if cause in growing else number for cause, number in numbers.items()}
+    )
 
 
 @pytest.mark.parametrize("cause", [Cause.ERROR, Cause.MEMORY, Cause.UNKNOWN, Cause.REFUSED, Cause.WALLTIME, Cause.NODE])
-def test_a_cause_has_the_tries_that_the_policy_gives_it(cause: Cause) -> None:
+def test_the_policy_limits_the_attempts_of_each_cause(cause: Cause) -> None:
     policy = tries(**{str(cause): 4})
     assert not exhausted([ended(cause)] * 3, policy)
     assert "4 times" in exhausted([ended(cause)] * 4, policy)
 
 
-def test_causes_count_together_to_the_most_that_one_of_them_allows() -> None:
+def test_all_causes_together_have_the_highest_of_their_limits() -> None:
     policy = tries(memory=4)
     assert not exhausted([MEMORY, MEMORY, ERROR], policy)
     assert exhausted([MEMORY, ERROR, MEMORY, MEMORY], policy)
-    assert exhausted([MEMORY, ERROR, ERROR], policy), "an error has no more tries than before"
+    assert exhausted([MEMORY, ERROR, ERROR], policy), "the limit of errors is unchanged"
 
 
-def test_one_try_means_none_after_the_first() -> None:
-    assert exhausted([ERROR], tries(error=1)) == "failed once, at last by error: the reason"
+def test_a_limit_of_one_means_no_attempt_after_the_first() -> None:
+    assert exhausted([ERROR], tries(error=1)) == "failed once; last cause: error: the reason"
 
 
-def test_tries_count_anew_after_retry() -> None:
+def test_attempts_before_retry_do_not_count() -> None:
     assert not exhausted([ERROR, ERROR, RETRY, ERROR], DEFAULT)
     assert exhausted([ERROR, RETRY, ERROR, ERROR], DEFAULT)
 
@@ -97,7 +101,7 @@ policies = st.fixed_dictionaries({cause: st.integers(1, 9) for cause in ("error"
 
 
 @given(st.lists(causes), policies)
-def test_whatever_happens_it_ends_and_more_tries_never_end_it_earlier(
+def test_attempts_always_end_and_a_higher_limit_never_ends_them_earlier(
     attempts: list[Attempt], numbers: dict[str, int]
 ) -> None:
     fewer, more = tries(**numbers), tries(**{cause: number + 1 for cause, number in numbers.items()})
@@ -105,14 +109,14 @@ def test_whatever_happens_it_ends_and_more_tries_never_end_it_earlier(
     assert exhausted([*attempts, *[ERROR] * 9], fewer)
 
 
-# -------------------------------------------------------------------------------------------- what the next asks for
+# -------------------------------------------------------------------------------------------- the next resource request
 
 
 def test_memory_grows_after_memory_ran_out_and_after_nothing_else() -> None:
     assert [following(*[MEMORY] * count).mem_mb for count in range(3)] == [8192, 16384, 32768]
     for other in (ERROR, STUCK, NODE, REFUSED, GPU_MEMORY, ended(Cause.UNKNOWN), ended(Cause.PREEMPTED)):
         assert following(other).mem_mb == 8192
-    assert following(MEMORY, ERROR).mem_mb == 16384, "what it grew to stays"
+    assert following(MEMORY, ERROR).mem_mb == 16384, "it stays at what it grew to"
 
 
 def test_time_grows_after_a_walltime_without_an_epoch_and_after_nothing_else() -> None:
@@ -120,36 +124,36 @@ def test_time_grows_after_a_walltime_without_an_epoch_and_after_nothing_else() -
     for other in (MEMORY, ERROR, NODE, ended(Cause.WALLTIME, gained=True), ended(Cause.PREEMPTED)):
         assert following(other).walltime_s == 3600
     silent = replace(STUCK, progress=Progress(epoch=0, epochs=None))
-    assert following(silent).walltime_s == 3600, "it may well have got on"
-    assert following(STUCK, ended(Cause.WALLTIME, gained=True)).walltime_s == 7200, "what it grew to stays"
+    assert following(silent).walltime_s == 3600, "it may have made progress"
+    assert following(STUCK, ended(Cause.WALLTIME, gained=True)).walltime_s == 7200, "it stays at what it grew to"
 
 
-def test_growth_ends_at_the_most_and_never_below_what_the_round_file_says() -> None:
-    policy = replace(DEFAULT, memory=Growth(1.5, 10_000), walltime=Growth(3, 1800))
+def test_growth_ends_at_most_and_never_below_the_round_file() -> None:
+    policy = replace(DEFAULT, memory=MemoryRetry(factor=1.5, most=10_000), walltime=WalltimeRetry(factor=3, most=1800))
     assert following(MEMORY, policy=policy).mem_mb == 10_000
     assert following(STUCK, policy=policy).walltime_s == 3600
 
 
-def test_what_is_not_asked_for_cannot_grow() -> None:
+def test_memory_that_is_not_requested_cannot_grow() -> None:
     assert following(MEMORY, MEMORY, said=replace(SAID, mem_mb=None)).mem_mb is None
 
 
-def test_a_changed_round_file_counts_anew() -> None:
+def test_after_a_change_of_the_round_file_only_later_attempts_count() -> None:
     assert following(MEMORY, said=replace(SAID, mem_mb=4096)).mem_mb == 4096
     grown = ended(Cause.MEMORY, got=replace(SAID, mem_mb=16384))
     assert following(MEMORY, grown, said=replace(SAID, mem_mb=12288)).mem_mb == 12288
-    assert following(STUCK, said=replace(SAID, mem_mb=4096)).walltime_s == 7200, "of the time it says the same"
-    assert following(ended(Cause.MEMORY, said=None)).mem_mb == 16384, "a record of old says nothing of resources"
+    assert following(STUCK, said=replace(SAID, mem_mb=4096)).walltime_s == 7200, "the walltime is unchanged"
+    assert following(ended(Cause.MEMORY, said=None)).mem_mb == 16384, "an old record contains no resources"
 
 
-def test_after_retry_it_asks_for_what_the_round_file_says() -> None:
+def test_after_retry_it_requests_what_the_round_file_says() -> None:
     assert following(MEMORY, STUCK, NODE, RETRY) == SAID
 
 
-def test_nodes_that_failed_are_kept_away_from() -> None:
+def test_nodes_that_failed_are_excluded() -> None:
     other = ended(Cause.NODE, host="node2")
     assert following(NODE, other, NODE).exclude == ("node1", "node2")
-    assert following(NODE, policy=replace(DEFAULT, exclude=False)).exclude == ()
+    assert following(NODE, policy=replace(DEFAULT, node=NodeRetry(exclude=False))).exclude == ()
     assert following(ended(Cause.PREEMPTED)).exclude == ()
 
 
@@ -159,11 +163,11 @@ def test_a_refusal_clears_the_nodes_because_there_may_be_no_other() -> None:
 
 
 @pytest.mark.parametrize("host", ["", "node[1-9]", "a b", "-x", "n\n#SBATCH"])
-def test_what_is_no_name_of_a_node_reaches_no_header(host: str) -> None:
+def test_a_text_that_is_not_a_node_name_does_not_reach_a_header(host: str) -> None:
     assert following(ended(Cause.NODE, host=host)).exclude == ()
 
 
-def test_pbs_is_not_asked_for_what_it_cannot_do() -> None:
+def test_no_nodes_are_excluded_on_pbs_which_cannot_do_so() -> None:
     failed = ended(Cause.NODE, scheduler=PBS)
     assert following(failed).exclude == ()
     assert resource_format.remarks(SAID, [failed], DEFAULT) == [
@@ -171,18 +175,18 @@ def test_pbs_is_not_asked_for_what_it_cannot_do() -> None:
     ]
 
 
-def test_a_batch_is_cut_after_the_gpus_memory_ran_out_if_the_policy_says_so() -> None:
-    policy = replace(tries(memory=4), accumulate=True)
+def test_a_batch_is_divided_after_the_gpus_memory_ran_out_if_the_policy_says_so() -> None:
+    policy = replace(DEFAULT, memory=MemoryRetry(tries=4, accumulate=True))
     assert [following(*[GPU_MEMORY] * count, policy=policy).accumulate for count in range(4)] == [1, 2, 4, 8]
     assert following(MEMORY, STUCK, policy=policy).accumulate == 1
     assert following(GPU_MEMORY).accumulate == 1
 
 
 @given(st.lists(causes), st.floats(1, 10), st.integers(1, 10**6) | st.none())
-def test_nothing_ever_shrinks_below_the_round_file_or_grows_above_the_most(
+def test_no_request_shrinks_below_the_round_file_or_grows_above_most(
     attempts: list[Attempt], factor: float, most: int | None
 ) -> None:
-    policy = replace(tries(memory=100, walltime=100), memory=Growth(factor, most), walltime=Growth(factor, most))
+    policy = replace(DEFAULT, memory=MemoryRetry(100, factor, most), walltime=WalltimeRetry(100, factor, most))
     found = following(*attempts, policy=policy)
     assert found.mem_mb is not None
     for value, said in ((found.mem_mb, 8192), (found.walltime_s, 3600)):
@@ -191,7 +195,7 @@ def test_nothing_ever_shrinks_below_the_round_file_or_grows_above_the_most(
     assert following(*attempts, RETRY, policy=policy) == SAID
 
 
-# ------------------------------------------------------------------------------------------------- written in files
+# ------------------------------------------------------------------------------------------------- policies in files
 
 
 def write(folder: Path, retry: str) -> Path:
@@ -201,14 +205,15 @@ def write(folder: Path, retry: str) -> Path:
 
 def policy_in(folder: Path, retry: str, site: str = "{}") -> RetryPolicy:
     (folder / "s.yaml").write_text(f"retry: {site}\n")
-    (experiment,) = load_round("r", write(folder, retry)).experiments
-    return policy_of(load_site("s", folder, "host").retry.written(), experiment.retry)
+    (experiment,) = load_round("r", write(folder, retry)).at(load_site("s", folder, "host").retry).experiments
+    return experiment.retry
 
 
-def test_without_a_word_the_policy_is_the_default(tmp_path: Path) -> None:
+def test_the_policy_that_is_not_written_is_the_default(tmp_path: Path) -> None:
     assert policy_in(tmp_path, "{}") == DEFAULT
-    assert DEFAULT.tries[Cause.ERROR] == DEFAULT.tries[Cause.WALLTIME] == 2
-    assert DEFAULT.tries[Cause.NODE] == 20
+    assert DEFAULT.limit(Cause.ERROR) == DEFAULT.limit(Cause.WALLTIME) == 2
+    assert DEFAULT.limit(Cause.NODE) == 20
+    assert {cause.value for cause in (*HARD, *SOFT)} == keys_of(RetryPolicy).keys()
 
 
 def test_a_policy_is_read_from_the_round_file(tmp_path: Path) -> None:
@@ -217,40 +222,41 @@ def test_a_policy_is_read_from_the_round_file(tmp_path: Path) -> None:
         "{error: 3, memory: {tries: 4, factor: 1.5, most: 128gb, accumulate: true}, input: 5, "
         'walltime: {factor: 3, most: "48:00:00"}, node: {tries: 6, exclude: false}}',
     )
-    numbers = {Cause.ERROR: 3, Cause.MEMORY: 4, Cause.INPUT: 5, Cause.NODE: 6}
     assert policy == RetryPolicy(
-        {**DEFAULT.tries, **numbers}, Growth(1.5, 128 * 1024), Growth(3, 48 * 3600), exclude=False, accumulate=True
+        error=3,
+        memory=MemoryRetry(4, 1.5, 128 * 1024, accumulate=True),
+        walltime=WalltimeRetry(factor=3, most=48 * 3600),
+        node=NodeRetry(6, exclude=False),
+        input=5,
     )
 
 
-def test_the_most_may_be_what_is_asked_for_at_first(tmp_path: Path) -> None:
+def test_most_can_equal_the_first_request(tmp_path: Path) -> None:
     retry = "{memory: {most: 2gb}, walltime: {most: 3600}}\nresources: {mem: 2gb}"
     assert policy_in(tmp_path, retry).memory.most == 2048
 
 
-def test_a_number_alone_is_the_tries(tmp_path: Path) -> None:
+def test_a_number_alone_means_tries(tmp_path: Path) -> None:
     policy = policy_in(tmp_path, "{memory: 3, walltime: 4, node: 5}")
-    assert [policy.tries[cause] for cause in (Cause.MEMORY, Cause.WALLTIME, Cause.NODE)] == [3, 4, 5]
-    assert policy.memory == DEFAULT.memory
+    assert (policy.memory, policy.walltime, policy.node) == (MemoryRetry(3), WalltimeRetry(4), NodeRetry(5))
 
 
-def test_the_round_wins_over_the_site_key_by_key(tmp_path: Path) -> None:
+def test_the_round_overrides_the_site_key_by_key(tmp_path: Path) -> None:
     site = "{error: 5, memory: {tries: 6, most: 64gb}, node: {exclude: false}}"
     policy = policy_in(tmp_path, "{memory: {factor: 3, most: null}, error: 1}", site)
-    assert (policy.tries[Cause.ERROR], policy.tries[Cause.MEMORY]) == (1, 6)
-    assert (policy.memory, policy.exclude) == (Growth(3, None), False)
+    assert (policy.error, policy.memory, policy.node) == (1, MemoryRetry(6, 3, None), NodeRetry(exclude=False))
 
 
 @pytest.mark.parametrize(
-    ("retry", "told"),
+    ("retry", "message"),
     [
         ("{eror: 2}", "r.yaml:2: unknown key 'retry.eror': did you mean 'error'?"),
         ("{memory: {facter: 2}}", "r.yaml:2: unknown key 'retry.memory.facter': did you mean 'factor'?"),
         ("{error: 0}", "r.yaml:2: retry.error should be greater than or equal to 1, not 0"),
         ("{error: twice}", "r.yaml:2: retry.error should be a whole number, not 'twice'"),
         ("{memory: {factor: 0.5}}", "r.yaml:2: retry.memory.factor should be greater than or equal to 1, not 0.5"),
-        ("{memory: {most: much}}", "r.yaml:2: retry.memory.most: 'much' is no amount of memory"),
-        ("{walltime: {most: long}}", "r.yaml:2: retry.walltime.most: 'long' is no walltime"),
+        ("{memory: {most: much}}", "r.yaml:2: retry.memory.most: 'much' is not an amount of memory"),
+        ("{walltime: {most: long}}", "r.yaml:2: retry.walltime.most: 'long' is not a walltime"),
         ("{error: {tries: 2}}", "r.yaml:2: retry.error should be a whole number"),
         (
             "{memory: {most: 1gb}}\nresources: {mem: 2gb}",
@@ -258,24 +264,24 @@ def test_the_round_wins_over_the_site_key_by_key(tmp_path: Path) -> None:
         ),
         (
             "{walltime: {most: 3599}}",
-            "r.yaml:2: retry.walltime: most is less than the walltime that group 'a' asks for",
+            "r.yaml:2: retry.walltime: most is less than the walltime that group 'a' requests",
         ),
     ],
 )
-def test_mistakes_are_told_with_their_line(tmp_path: Path, retry: str, told: str) -> None:
+def test_mistakes_are_reported_with_their_line(tmp_path: Path, retry: str, message: str) -> None:
     with pytest.raises(RoundhouseError) as raised:
         load_round("r", write(tmp_path, retry))
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
-@pytest.mark.parametrize("model", [Retry, MoreMemory, MoreTime, OtherNode])
-def test_the_reference_names_every_key(model: type[Retry | MoreMemory | MoreTime | OtherNode]) -> None:
+@pytest.mark.parametrize("model", [RetryPolicy, MemoryRetry, WalltimeRetry, NodeRetry])
+def test_the_reference_names_every_key(model: type) -> None:
     section = (REPOSITORY / "docs/round_file.md").read_text().partition("## Retry")[2].partition("\n## ")[0]
     table = "".join(line for line in section.splitlines(keepends=True) if line.startswith("| `"))
-    assert set(model.model_fields) <= set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]*)`", table))))
+    assert keys_of(model).keys() <= set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]*)`", table))))
 
 
-def test_a_mistake_in_a_site_file_is_told_likewise(tmp_path: Path) -> None:
+def test_a_mistake_in_a_site_file_is_reported_equally(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text("scheduler: slurm\nretry:\n  node: {exlude: true}\n")
     with pytest.raises(RoundhouseError, match=r"s.yaml:3: unknown key 'retry.node.exlude': did you mean 'exclude'"):
         load_site("s", tmp_path, "host")
@@ -284,7 +290,7 @@ def test_a_mistake_in_a_site_file_is_told_likewise(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- the record
 
 
-def test_what_a_job_asks_for_is_in_its_record(tmp_path: Path) -> None:
+def test_the_resource_request_is_in_the_record(tmp_path: Path) -> None:
     grown = replace(SAID, mem_mb=16384, exclude=("node1",))
     opened = Opened("token", SLURM, "hash", {}, resources=request(grown, SAID))
     assert record.open_attempt(tmp_path, 1, opened)
@@ -299,7 +305,7 @@ def test_what_a_job_asks_for_is_in_its_record(tmp_path: Path) -> None:
 @given(st.dictionaries(st.sampled_from(["mem_mb", "walltime_s", "exclude", "accumulate", "instead_of"]),
                        st.none() | st.integers() | st.text() | st.lists(st.integers())
                        | st.dictionaries(st.sampled_from(["mem_mb", "walltime_s"]), st.text())))  # fmt: skip
-def test_nonsense_in_the_record_stops_nobody(resources: dict[str, Any]) -> None:
+def test_unreadable_resources_in_the_record_are_harmless(resources: dict[str, Any]) -> None:
     attempt = replace(MEMORY, opened=replace(MEMORY.opened, resources=resources))
     assert following(attempt).mem_mb in (8192, 16384)
     assert isinstance(resource_format.changes(resources), str)
@@ -312,7 +318,7 @@ def story(*attempts: Attempt, policy: RetryPolicy = DEFAULT, said: Resources = S
     numbered = tuple(replace(one, number=number) for number, one in enumerate(attempts, 1))
     rec = Record(Path("/nowhere"), numbered, next_number=len(attempts) + 1)
     action = plan.decide(rec, plan.Unknown(), plan.Inputs({}), plan.Clock(0, 0, 0), "hash", retry=policy)
-    row = ExperimentStatus(Experiment("r", "e", "e", None, {}, said), rec, action, plan.Inputs({}), retry=policy)
+    row = ExperimentStatus(Experiment("r", "e", "e", None, {}, said, retry=policy), rec, action, plan.Inputs({}))
     return explain(row).splitlines()
 
 
@@ -327,7 +333,8 @@ def test_why_shows_the_policy() -> None:
         "unclaimed 2, refused 2; in a row without a new epoch: preempted 20, node 20 (excluded), deleted 20, "
         "input 20"
     ) in story()
-    policy = replace(DEFAULT, memory=Growth(1.5, 128 * 1024), walltime=Growth(1.0), exclude=False, accumulate=True)
+    memory = MemoryRetry(factor=1.5, most=128 * 1024, accumulate=True)
+    policy = replace(DEFAULT, memory=memory, walltime=WalltimeRetry(factor=1.0), node=NodeRetry(exclude=False))
     (told,) = [line for line in story(policy=policy) if line.startswith("  retries")]
     assert "memory 2 (memory x 1.5 each, at most 128 GB; GPU: half the batch at once)" in told
     assert "walltime 2 (without a new epoch)," in told
@@ -354,11 +361,11 @@ def test_why_explains_where_requesting_more_cannot_help() -> None:
     assert notes(MEMORY, said=replace(SAID, mem_mb=None)) == [
         "memory ran out, but the round file requests no `mem` that could be multiplied"
     ]
-    small = replace(DEFAULT, memory=Growth(2, 9216), walltime=Growth(2, 5400))
+    small = replace(DEFAULT, memory=MemoryRetry(most=9216), walltime=WalltimeRetry(most=5400))
     assert notes(MEMORY, policy=small) == ["memory is not increased beyond 9 GB, the limit of `retry`"]
     assert notes(STUCK, policy=small) == ["walltime is not increased beyond 1:30:00, the limit of `retry`"]
     assert notes(NODE, REFUSED) == ["node1 failed, but is not excluded: a job was refused since"]
     (note,) = notes(GPU_MEMORY)
     assert note.startswith("GPU memory ran out, which more memory for the job cannot prevent")
     assert notes(GPU_MEMORY, GPU_MEMORY) == [note], "when it has failed, too"
-    assert notes(GPU_MEMORY, policy=replace(DEFAULT, accumulate=True)) == []
+    assert notes(GPU_MEMORY, policy=replace(DEFAULT, memory=MemoryRetry(accumulate=True))) == []

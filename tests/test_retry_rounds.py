@@ -1,4 +1,4 @@
-"""Jobs that get more memory, more time or another node, on a real Slurm; and smaller parts of a batch, here."""
+"""Jobs that get more memory, more time or another node, on a real Slurm; and, locally, smaller parts of a batch."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from cluster import SlurmCluster, wait_until
 from cluster_helpers import DONE, FAILED, WORK_REMAINS, ClusterRounds, freeze
 from rounds_for_tests import Rounds, wait_for
 
-# It tells its epochs, and finishes one only if it has more than 25 minutes; else it waits for its time to be up.
+# It reports its epochs, and finishes one only if it has more than 25 minutes; otherwise it runs until its walltime.
 SLOW = """\
 import json, os, sys, time
 
-def tell(epoch):
+def report(epoch):
     with open(sys.argv[1] + "/progress.json", "w") as file:
         json.dump({"version": 1, "epoch": epoch, "epochs": 2, "started_epoch": 0}, file)
 
-tell(0)
+report(0)
 while float(os.environ["ROUNDHOUSE_DEADLINE"]) - time.time() < 1500:
     open(sys.argv[1] + "/waits", "w").close()
     time.sleep(0.05)
-tell(2)
+report(2)
 """
 
 
@@ -46,7 +46,7 @@ def closes(rounds: Rounds, number: int) -> Callable[[], bool]:
     return lambda: rounds.record("a").attempts[number - 1].closed
 
 
-def test_a_job_is_told_to_cut_its_batch_until_the_gpus_memory_suffices(rounds: Rounds) -> None:
+def test_a_job_divides_its_batch_until_the_gpus_memory_suffices(rounds: Rounds) -> None:
     enough = '[ "${{ROUNDHOUSE_ACCUMULATE:-1}}" -ge 4 ] || exit 73'
     write(rounds, ["bash", "-c", enough], {}, memory={"tries": 3, "accumulate": True})
     assert rounds.call().returncode == DONE
@@ -64,7 +64,7 @@ def test_a_job_gets_more_memory_until_it_has_enough(slurm: ClusterRounds) -> Non
     assert slurm.call().returncode == WORK_REMAINS
     wait_for(closes(slurm, 1), "the first job ends")
     told = why(slurm)
-    assert "again after: memory (memory ran out)" in told
+    assert "retry after: memory (memory ran out)" in told
     assert "memory 4 (memory x 2 each, at most 1 GB)" in told
     assert "next      asks for 1 core, 200 MB, 1:00:00\n" in told
     slurm.pass_until_done()
@@ -76,14 +76,14 @@ def test_a_job_gets_more_memory_until_it_has_enough(slurm: ClusterRounds) -> Non
 
 
 @pytest.mark.cluster
-def test_a_job_gets_no_more_memory_than_the_most_and_then_its_tries_are_used_up(slurm: ClusterRounds) -> None:
+def test_a_job_gets_no_more_memory_than_most_and_then_reaches_its_retry_limit(slurm: ClusterRounds) -> None:
     slurm.set_site(retry={"memory": {"tries": 3, "most": "150mb"}})
     write(slurm, ["bash", "-c", "exit 71"], {"mem": "100mb"})
     slurm.pass_until(lambda: slurm.call().returncode == FAILED, "it fails")
     assert slurm.causes("a") == ["memory"] * 3
     assert asked(slurm, "mem_mb") == [100, 150, 150]
     told = why(slurm)
-    assert "failed 3 times, at last by memory: memory ran out" in told
+    assert "failed 3 times; last cause: memory: memory ran out" in told
     assert "asks for no more memory than 150 MB, the most that `retry` allows" in told
 
 
@@ -93,7 +93,7 @@ def test_a_job_gets_more_time_if_no_epoch_fitted_into_it(slurm: ClusterRounds, s
     write(slurm, [sys.executable, "-SE", str(slurm.folder / "slow.py"), "{directory}"], {"walltime": "0:20:00"})
     slurm.call()
     wait_for((slurm.attempt("a") / "waits").exists, "it waits for its time to be up")
-    slurm_cluster.run(["scancel", "--batch", "--signal=USR2", slurm.view("a")["job_id"]])  # as Slurm does by itself
+    slurm_cluster.run(["scancel", "--batch", "--signal=USR2", slurm.view("a")["job_id"]])  # as Slurm does
     wait_for(closes(slurm, 1), "the first job ends")
     assert "next      asks for 1 core, 0:40:00\n" in why(slurm)
     slurm.pass_until_done()
@@ -102,7 +102,7 @@ def test_a_job_gets_more_time_if_no_epoch_fitted_into_it(slurm: ClusterRounds, s
 
 
 @pytest.mark.cluster
-def test_a_node_that_failed_is_kept_away_from_unless_there_is_no_other(
+def test_a_node_that_failed_is_excluded_unless_there_is_no_other(
     slurm: ClusterRounds, slurm_cluster: SlurmCluster
 ) -> None:
     slurm.set_site(directives=["--no-requeue"])
@@ -110,7 +110,7 @@ def test_a_node_that_failed_is_kept_away_from_unless_there_is_no_other(
     slurm.call()
     slurm.wait_for_step_3("a")
     node = slurm_cluster.run(["sinfo", "-h", "-N", "-o", "%N"]).stdout.split()[0]
-    freeze(slurm.family("a"))  # a node that fails lets nobody say a last word
+    freeze(slurm.family("a"))  # a node that fails ends its processes without a signal
     slurm_cluster.run(["scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test"])
     try:
         wait_until(lambda: "NODE_FAIL" in slurm_cluster.job_states().values(), "the job is lost")

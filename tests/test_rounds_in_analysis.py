@@ -285,7 +285,7 @@ def test_of_several_attempts_the_newest_with_metrics_is_read(made: tuple[Folders
 def test_offline_an_open_attempt_is_in_progress_and_dependents_wait(made: tuple[Folders, Made]) -> None:
     experiments = load_round_file("mixed", made[0].rounds).experiments
     directories = {one.path: made[0].experiments / "mixed" / one.path for one in experiments}
-    reported = offline.rows(experiments[::-1], directories)
+    reported = offline.statuses(experiments[::-1], directories)
     assert list(reported) == [one.path for one in experiments[::-1]]
     assert {path: str(row.action.state) for path, row in reported.items()} == {
         path: STATES[state] for path, state in made[1].items()
@@ -358,7 +358,7 @@ def test_keys_that_the_baseline_does_not_vary_or_the_run_lacks_are_not_compared(
     ("named", "message"),
     [
         ("plane", r"small\.yaml:6.*no other group is called 'plane': did you mean 'plain'\?"),
-        ("other", r"small\.yaml:6.*no other group is called 'other': a group is no baseline of itself"),
+        ("other", r"small\.yaml:6.*no other group is called 'other': a group cannot be its own baseline"),
     ],
 )
 def test_a_baseline_that_is_no_other_group_is_reported_with_file_line_and_nearest_name(

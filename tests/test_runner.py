@@ -58,18 +58,18 @@ def write_two(rounds: Rounds) -> None:
         ("round: r\nexperiments: {e: {path: e, command: x}", "is not YAML"),
         ("- a list", "r.yaml:1: must be a mapping"),
         ("", "is empty"),
-        ("round: other\nexperiments: {e: {path: e, command: x}}", "calls itself 'other'"),
+        ("round: other\nexperiments: {e: {path: e, command: x}}", "the name of the round is 'other'"),
         ("round: r\nexperimets: {}", "did you mean 'experiments'?"),
         ("round: r\nexperiments:\n  e: {path: e, command: x}\n  f: {path: e, command: y}", "path 'e' of group 'f'"),
         ("round: r\nexperiments: {e: {path: e, command: x, vocabulary: y}}", "there are after, baseline, "
          "combinations, command, config, exclude, focus, grid, halving, include, path, priority, random, resources, "
          "select, study, zip"),
-        ("round: r\nexperiments: {e: {path: e, command: x, after: [f]}, f: {path: f, study: s, after: [e]}}", "circle"),
+        ("round: r\nexperiments: {e: {path: e, command: x, after: [f]}, f: {path: f, study: s, after: [e]}}", "cycle"),
         ("round: r\nexperiments:\n  e: {path: '{a}', command: x, grid: {a: []}}", "has no values for 'a'"),
         ("round: r\nexperiments:\n  e: {path: ../e, command: x}", "could leave the experiments folder"),
         ("round: r\nexperiments:\n  e: {path: /e, command: x}", "is absolute"),
         ("round: r\nexperiments:\n  e: {path: e}", "neither study nor command"),
-        ("round: r\nexperiments:\n  e: {path: e, command: x, resources: {walltime: soon}}", "is no walltime"),
+        ("round: r\nexperiments:\n  e: {path: e, command: x, resources: {walltime: soon}}", "is not a walltime"),
     ],
 )  # fmt: skip
 def test_an_error_in_a_round_file_is_reported_with_its_place(
@@ -211,9 +211,9 @@ def test_a_dry_run_prints_what_would_happen_and_writes_the_scripts(rounds: Round
 def test_a_dry_run_on_a_full_machine_counts_later_jobs(rounds: Rounds, call: Call) -> None:
     rounds.write({"e": {"path": "e/{n}", "grid": {"n": list(range(5))}, "command": "true", "resources": {"ngpus": 1}}})
     lines = call("--dry-run")[1].splitlines()
-    assert sum(line.endswith("waits for a slot of this machine") for line in lines) == 3
+    assert sum(line.endswith("waits for a slot on the local machine") for line in lines) == 3
     jobs = "2 single jobs would be submitted through local (site default)"
-    assert lines[-1].startswith(f"{jobs}, and 3 more would follow as slots come free. Scripts: ")
+    assert lines[-1].startswith(f"{jobs}, and 3 more would follow as slots become free. Scripts: ")
     assert f"{jobs}, and 1 more would" in call("--dry-run", "--limit", "3")[1]
     assert f"{jobs}. Scripts" in call("--dry-run", "--limit", "2")[1]
 

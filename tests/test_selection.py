@@ -78,21 +78,22 @@ def test_a_group_may_wait_for_a_selecting_one_and_choose_from_it(load: Load) -> 
 @pytest.mark.parametrize(
     ("group", "line", "told"),
     [
-        ('{path: "b/{lr}", ' + BEST + "}", 6, "unknown name 'lr': there is rank; what is chosen from group "
-         "'sweep' is not known yet, only the group's own keys and rank"),
+        ('{path: "b/{lr}", ' + BEST + "}", 6, "unknown name 'lr': there is rank; the settings selected from group "
+         "'sweep' are not known yet, only the group's own keys and rank"),
         ('{path: b, ' + BEST + ', priority: "lr + 1"}', 6, ": there is rank"),
         ("{path: b, " + BEST + ", resources: {when: [{if: 'width == 3', ngpus: 1}]}}", 6, "'width == 3': "),
         ("{path: b, select: {from: sweeep, metric: loss, mode: min}}", 6, "no other group is called 'sweeep': did you"),
-        ("{path: b, select: {from: best, metric: loss, mode: min}}", 6, "a group cannot choose from itself"),
+        ("{path: b, select: {from: best, metric: loss, mode: min}}", 6, "a group cannot select from itself"),
         ('{path: "b/{rank}", select: {from: sweep, metric: loss, mode: min, top: 4}}', 6,
-         "group 'sweep' has 3 settings (seeds apart), so its best 4 cannot be chosen"),
-        ("{path: b, select: {from: sweep, metric: loss, mode: min, top: 2}}", 6, "write into the path what tells"),
+         "group 'sweep' has 3 settings (without seeds): cannot select the best 4"),
+        ("{path: b, select: {from: sweep, metric: loss, mode: min, top: 2}}", 6, "add a key that differs to the path"),
         ("{path: b, select: {from: sweep, metric: loss, mode: least}}", 6, "'min' or 'max', not 'least'"),
         ("{path: b, select: {from: sweep, metric: loss}}", 6, "needs the key 'mode'"),
         ("{path: b, select: {from: sweep, metric: loss, mode: min, tops: 1}}", 6, "did you mean 'top'?"),
-        ("{path: b, " + BEST + ", grid: {rank: [1]}}", 6, "'rank' is the rank of what is selected"),
-        ("{path: b, " + BEST + ", after: [sweep]}", 6, "waits for all of 'sweep' already"),
-        ('{path: "b/{rank}", ' + BEST + ", include: [{rank: 2}]}", 6, "needs the rank of what is chosen, from 1 to 1"),
+        ("{path: b, " + BEST + ", grid: {rank: [1]}}", 6, "'rank' is the rank of the selected setting"),
+        ("{path: b, " + BEST + ", after: [sweep]}", 6, "depends on all of 'sweep' because it selects from it"),
+        ('{path: "b/{rank}", ' + BEST + ", include: [{rank: 2}]}", 6,
+         "needs the rank of the selected setting, from 1 to 1"),
         ("{path: b, " + BEST + ', command: "train {lr} {depth}"}', 6, "unknown name 'depth'"),
         ("{path: b, " + BEST + ', command: "train {seed}"}', 6, "unknown name 'seed'"),
     ],
@@ -103,7 +104,7 @@ def test_a_mistake_is_told_by_file_and_line(load: Load, group: str, line: int, t
     assert told in said
 
 
-def test_groups_that_choose_from_each_other_are_a_circle(load: Load) -> None:
+def test_groups_that_select_from_each_other_are_a_cycle(load: Load) -> None:
     said = mistake(
         load,
         """\
@@ -111,7 +112,7 @@ def test_groups_that_choose_from_each_other_are_a_circle(load: Load) -> None:
         two: {path: two, after: [one]}
         """,
     )
-    assert "in a circle" in said
+    assert "in a cycle" in said
 
 
 # ---------------------------------------------------------------------------------------------- what is chosen
@@ -239,7 +240,7 @@ def test_a_run_that_failed_keeps_the_choice_open_and_says_so(rounds: Rounds) -> 
     assert rounds.call().returncode == 4
     best = rounds.status()["b/1/0"]
     assert (best["state"], best["goes_on"]) == ("pending", False)
-    assert best["reason"].startswith("waits for 2 of 6 of group sweep, and 2 will not complete by themselves (s/1/0 is")
+    assert best["reason"].startswith("waits for 2 of 6 of group sweep, and 2 will not complete automatically (s/1/0 is")
     groups["sweep"]["exclude"] = [{"lr": 1}]
     rounds.write(groups)
     assert rounds.call().returncode == 0
@@ -250,9 +251,9 @@ def test_a_metric_that_nobody_tells_stops_the_choice_and_is_named(rounds: Rounds
     rounds.write(stages(metric="los"))
     assert rounds.call().returncode == 4
     best = rounds.status()["b/1/0"]
-    assert best["reason"] == "s/3/0 of group sweep tells no metric 'los': did you mean 'loss'?"
+    assert best["reason"] == "s/3/0 of group sweep does not report the metric 'los': did you mean 'loss'?"
     assert (best["state"], best["goes_on"]) == ("blocked", False)
-    assert "to be tried again" not in rounds.call("--retry", "--limit", "0").stdout
+    assert "will be retried" not in rounds.call("--retry", "--limit", "0").stdout
     rounds.write(stages())
     assert rounds.call("--limit", "0").returncode == 3
     assert rounds.states()["b/1/0"] == "pending", "it goes on once the round file is mended"
@@ -269,7 +270,7 @@ def test_a_choice_that_is_no_longer_the_best_is_told_and_what_was_run_stays(roun
     best = rounds.status()["b/1/0"]
     assert best["state"] == "blocked"
     assert "lr was 3, is now 4" in best["reason"]
-    assert "It selects from group sweep, whose results now say rank 1 of 4 settings" in best["reason"]
+    assert "It selects from group sweep, whose results now give rank 1 of 4 settings" in best["reason"]
 
 
 def test_what_waits_for_a_choice_can_be_cancelled_and_tried_again(rounds: Rounds) -> None:  # noqa: F811

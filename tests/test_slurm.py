@@ -68,7 +68,7 @@ def test_local_jobs_are_not_queried_from_slurm_and_stop_when_they_are_cancelled(
         assert "its job belongs to local on" in done.stdout
     done = rounds.call("--cancel", "--only", "1", *slurm)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "1: attempt 1 marked to stop, but its job not signalled" in done.stdout
+    assert "1: attempt 1 marked to stop, but its job was not signalled" in done.stdout
     assert "(--scheduler local): run the pass there" in done.stdout
     wait_for(lambda: rounds.causes("1") == ["cancelled"], "the job saw the mark")
     (rounds.notes / "go").touch()

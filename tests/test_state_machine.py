@@ -1,4 +1,4 @@
-"""The five invariants hold whatever runners, jobs, scheduler and files do, and fail where the protocol is weakened."""
+"""The five invariants hold whatever runners, jobs, scheduler and files do, and fail if the protocol is weakened."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from simulation import HOME, Crash, Faults, Process, Thread, World
 
 from roundhouse import files
 from roundhouse.config.site import Site
-from roundhouse.engine import one_pass, user_actions
+from roundhouse.engine import one_pass, reconcile, user_actions
 from roundhouse.engine.context import PassContext
 from roundhouse.engine.report import PassReport
 from roundhouse.engine.scheduler_snapshot import SchedulerSnapshot
 from roundhouse.engine.submit_job import Submitter
+from roundhouse.model import evaluate
 from roundhouse.model.answers import Identity, Job, JobState
 from roundhouse.model.attempt import Attempt, Record
 from roundhouse.model.causes import Cause
@@ -41,7 +42,6 @@ STUDENT = Experiment("r", "student", "s/0", "s", {"lr": 0.2}, after={"teacher": 
 TASK = Resources(array=True, max_running=1)
 TASKS = [Experiment("r", name, f"{name}/0", "s", {}, TASK) for name in "ab"]
 TASKS.append(Experiment("r", "c", "c/0", "s", {}, TASK, after={"a": ("a/0",)}))
-OVER = {State.COMPLETED, State.FAILED, State.CANCELLED, State.BLOCKED, State.PRUNED}
 ELSEWHERE = Identity("slurm", "elsewhere", "me")
 STEPS = st.integers(1, 60)
 Known = Mapping[Path, Record]  # by the experiment's directory
@@ -53,7 +53,7 @@ def memory_folder() -> Path:
 
 
 class Rounds(RuleBasedStateMachine):
-    """Two experiments, one waiting for the other, and everything that can happen to them."""
+    """Two experiments, one depending on the other, and everything that can happen to them."""
 
     experiments = (TEACHER, STUDENT)
     outcomes = ("accepted", "accepted", "unclear", "late", "lost", "refused", "limit")
@@ -65,9 +65,9 @@ class Rounds(RuleBasedStateMachine):
         self.world = World(self.root)
         self.world.bend()
         self.undo: list[Callable[[], None]] = []
-        self.place = PassContext(self.root, self.root, Site(), self.world.scheduler(), lambda argv: None, "py")
-        self.place.script = lambda *_: "#!/bin/bash\n"  # type: ignore[method-assign]
-        self.place.array_script = lambda *given: str(given[4])  # type: ignore[method-assign]
+        self.context = PassContext(self.root, self.root, Site(), self.world.scheduler(), lambda argv: None, "py")
+        self.context.script = lambda *_: "#!/bin/bash\n"  # type: ignore[method-assign]
+        self.context.array_script = lambda *given: str(given[4])  # type: ignore[method-assign]
         self.passes: list[Thread] = []
         self.completed: dict[Path, int] = {}
         self.verdicts: dict[Path, bytes] = {}
@@ -87,56 +87,56 @@ class Rounds(RuleBasedStateMachine):
         if begun and late_runner:
             self.race(late_runner, data.draw(st.sampled_from(self.outcomes)))
         elif begun:
-            self.look_and_act()
+            self.run_pass()
         if begun >= 2 and self.queued():
             self.run_job(self.queued()[0], 8 if begun == 3 else 2)
-            self.look_and_act()
+            self.run_pass()
         self.world.outcome = "accepted"
 
     # ------------------------------------------------------------------------------------------ runners
 
-    def look_and_act(self) -> PassReport:
+    def run_pass(self) -> PassReport:
         job_group._known.clear()  # each pass is made by another process
-        return one_pass.run_pass(self.place, self.experiments)
+        return one_pass.run_pass(self.context, self.experiments)
 
-    def order(self, name: str) -> None:
-        rows = one_pass.run_pass(self.place, self.experiments, act=False).rows
+    def user_action(self, name: str) -> None:
+        statuses = one_pass.run_pass(self.context, self.experiments, act=False).statuses
         if name == "cancel":
-            user_actions.cancel(self.place, rows)
+            user_actions.cancel(self.context, statuses)
         elif name == "retry":
-            user_actions.retry(rows)
+            user_actions.retry(statuses)
         else:
-            user_actions.put_away(rows)
+            user_actions.mark_archived(statuses)
 
     def under(self, faults: Faults, work: Callable[[], Any]) -> None:
         self.world.faults = faults
         try:
             work()
         except (Crash, OSError):
-            pass  # the process is gone, or an order told its user that the disk is full
+            pass  # the process is gone, or a user action reported that the disk is full
         finally:
             self.world.faults = Faults()
 
     @rule()
     def a_good_pass(self) -> None:
-        self.look_and_act()
+        self.run_pass()
 
     @rule(hide=st.sets(st.sampled_from([record.CLAIM, record.RESULT, record.VERDICT, record.JOB, job_group.JOB_ID])))
     def a_pass(self, hide: set[str]) -> None:
-        self.under(Faults(hide=frozenset(hide)), self.look_and_act)
+        self.under(Faults(hide=frozenset(hide)), self.run_pass)
 
     @rule(at=STEPS)
     def a_pass_that_crashes(self, at: int) -> None:
-        self.under(Faults(crash_at=at), self.look_and_act)
+        self.under(Faults(crash_at=at), self.run_pass)
 
     @rule(at=st.integers(1, 8))
     def a_pass_on_a_full_disk(self, at: int) -> None:
-        self.under(Faults(full_at=at), self.look_and_act)
+        self.under(Faults(full_at=at), self.run_pass)
 
     @precondition(lambda self: len(self.passes) < 3)
     @rule(pause=STEPS)
     def a_pass_that_halts_midway(self, pause: int) -> None:
-        thread = Thread(self.look_and_act, pause)
+        thread = Thread(self.run_pass, pause)
         thread.proceed()
         if not thread.finished:
             self.passes.append(thread)
@@ -147,9 +147,9 @@ class Rounds(RuleBasedStateMachine):
 
     def race(self, pause: int, outcome: str) -> None:
         """One runner halts while another makes its whole pass, and then finds this outcome of what it submits."""
-        thread = Thread(self.look_and_act, pause)
+        thread = Thread(self.run_pass, pause)
         thread.proceed()
-        self.look_and_act()
+        self.run_pass()
         self.world.outcome = outcome
         while not thread.finished:
             thread.proceed()
@@ -159,11 +159,11 @@ class Rounds(RuleBasedStateMachine):
     def a_halted_pass_goes_on(self) -> None:
         self.passes.pop(0).proceed()
 
-    @rule(seldom=st.integers(0, 5), name=st.sampled_from(["cancel", "retry", "put away"]), crash=st.none() | STEPS)
-    def an_order(self, seldom: int, name: str, crash: int | None) -> None:
+    @rule(seldom=st.integers(0, 5), name=st.sampled_from(["cancel", "retry", "archive"]), crash=st.none() | STEPS)
+    def an_action_of_the_user(self, seldom: int, name: str, crash: int | None) -> None:
         if name != "retry" and seldom:
-            return  # a round that is cancelled early shows nothing of what may happen later
-        self.under(Faults(crash_at=crash), lambda: self.order(name))
+            return  # a round that is cancelled early does not reach later states
+        self.under(Faults(crash_at=crash), lambda: self.user_action(name))
 
     @rule(damage=st.sampled_from(["delete", "truncate", "roll back"]))
     def status_files_are_lost(self, damage: str) -> None:
@@ -271,7 +271,7 @@ class Rounds(RuleBasedStateMachine):
     def a_job_is_ended_from_outside(
         self, data: st.DataObject, guess: Cause, verdict: Cause, queued: bool, late_runner: int | None
     ) -> None:
-        """Its shell writes a guess; the scheduler knows why, or queues the job again. Two runners may ask it why."""
+        """Its shell writes a guess; the scheduler knows why, or queues the job again. Two runners may query it."""
         process = data.draw(st.sampled_from(self.living()))
         if not process.stopped:
             self.world.finish(process, guess, verdict)
@@ -286,8 +286,8 @@ class Rounds(RuleBasedStateMachine):
     def a_job_runs_and_is_ended_while_a_pass_is_under_way(
         self, data: st.DataObject, pause: int, verdict: Cause
     ) -> None:
-        """What the scheduler said of it before it started says nothing about its end."""
-        thread = Thread(self.look_and_act, pause)
+        """The scheduler's answer from before it started is no evidence about its end."""
+        thread = Thread(self.run_pass, pause)
         thread.proceed()
         if queued := self.queued():
             process = self.world.start(data.draw(st.sampled_from(queued)))
@@ -308,12 +308,12 @@ class Rounds(RuleBasedStateMachine):
     # ------------------------------------------------------------------------------------------ invariants
 
     def known(self) -> Known:
-        """What the records of all experiments say now."""
-        return {place: record.read(place) for place in map(self.place.directory, self.experiments)}
+        """The records of all experiments now."""
+        return {place: record.read(place) for place in map(self.context.directory, self.experiments)}
 
     @invariant()
     def all_invariants_hold(self) -> None:
-        """Of records that are read once for all of them, since reading is most of their time."""
+        """With records that are read once for all invariants, since reading takes most of the time."""
         known = self.known()
         for holds in self.held:
             holds(self, known)
@@ -350,7 +350,7 @@ class Rounds(RuleBasedStateMachine):
         assert not self.world.late_starts
 
     def absence_is_no_evidence(self, known: Known) -> None:
-        """No job that gives signs of life, and never froze, was given up by a runner."""
+        """No job whose heartbeats continue, and that never froze, was given up by a runner."""
         for process in self.living():
             if process.reporting and not process.ever_stopped:
                 attempts = known[process.job.directory].attempts
@@ -422,8 +422,11 @@ class Rounds(RuleBasedStateMachine):
             self.world.unbend()
             shutil.rmtree(self.root, ignore_errors=True)
 
+    def has_ended(self, status: ExperimentStatus) -> bool:
+        return status.action.state.final or status.action.state.needs_user or status.inputs.hopeless
+
     def everything_ends(self) -> None:
-        """From here on nothing fails any more: then every experiment comes to an end, and says which."""
+        """From now on nothing fails: then every experiment reaches an end, and reports which."""
         world = self.world
         world.query_fails, world.outcome = False, "accepted"
         for process in self.living():
@@ -433,10 +436,10 @@ class Rounds(RuleBasedStateMachine):
             while self.passes:
                 self.passes.pop().proceed()
             world.identity = ELSEWHERE if turn % 2 else HOME  # a pass on either cluster, in turn
-            report = self.look_and_act()
-            states = {row.experiment.path: row.action for row in report.rows}
-            elsewhere = any("its jobs belong to" in row.action.reason for row in report.rows)
-            if all(row.action.state in OVER or row.inputs.hopeless for row in report.rows) and not elsewhere:
+            report = self.run_pass()
+            states = {status.experiment.path: status.action for status in report.statuses}
+            elsewhere = any("its jobs belong to" in status.action.reason for status in report.statuses)
+            if all(map(self.has_ended, report.statuses)) and not elsewhere:
                 break
             world.advance(700)
             for job in self.queued():
@@ -448,14 +451,14 @@ class Rounds(RuleBasedStateMachine):
             self.one_attempt_is_open(known)
             self.one_writer_per_directory(known)
         else:
-            raise AssertionError(f"no end in sight: {states}")
+            raise AssertionError(f"no end is reached: {states}")
         known = self.known()
         self.completed_is_final_and_unique(known)
         self.one_submit_per_token(known)
 
 
 class Arrays(Rounds):
-    """Three experiments that go as tasks of arrays, as far as they may go at once."""
+    """Three experiments that are submitted as tasks of arrays, as far as the limits allow."""
 
     experiments = tuple(TASKS)
     outcomes = (*Rounds.outcomes, "limit for arrays", "too large", "too large")
@@ -535,7 +538,7 @@ def task_for_array(machine: Any) -> None:
 
 def verdict_on_open_attempts(machine: Any) -> None:
     """A verdict is recorded as soon as the job has ended, whether its attempt is closed by a guess or not."""
-    real = one_pass.decide
+    real = evaluate.decide
 
     def decide(rec: Record, answer: Any, *rest: Any) -> Action:
         newest = rec.newest
@@ -543,8 +546,8 @@ def verdict_on_open_attempts(machine: Any) -> None:
             return Action(Verb.VERDICT, State.PENDING, "", answer.cause)
         return real(rec, answer, *rest)
 
-    one_pass.decide = decide
-    machine.undo.append(lambda: setattr(one_pass, "decide", real))
+    evaluate.decide = decide
+    machine.undo.append(lambda: setattr(evaluate, "decide", real))
 
 
 def verdict_replaced(machine: Any) -> None:
@@ -562,13 +565,13 @@ def verdict_replaced(machine: Any) -> None:
 
 def answers_of_before(machine: Any) -> None:
     """An answer counts for an attempt that has ended since."""
-    real = one_pass.answer_for
+    real = reconcile.answer_for
 
     def answer_for(attempt: Attempt | None, before: Attempt | None, seen: SchedulerSnapshot) -> Any:
         return real(attempt, attempt if before and attempt and before.number == attempt.number else before, seen)
 
-    one_pass.answer_for = answer_for
-    machine.undo.append(lambda: setattr(one_pass, "answer_for", real))
+    reconcile.answer_for = answer_for
+    machine.undo.append(lambda: setattr(reconcile, "answer_for", real))
 
 
 def no_wait_for_the_verdict(machine: Any) -> None:
@@ -586,7 +589,7 @@ def no_wait_for_the_verdict(machine: Any) -> None:
         (Rounds, shared_open, "was submitted 2 times"),
         (Arrays, every_task_runs, "was submitted 2 times"),
         (Arrays, task_for_array, "looks for job"),
-        (Rounds, verdict_on_open_attempts, "is open, with a verdict|no end in sight"),
+        (Rounds, verdict_on_open_attempts, "is open, with a verdict|no end is reached"),
         (Rounds, verdict_replaced, "the verdict on attempt . changed"),
         (Rounds, no_wait_for_the_verdict, "submitted before the verdict"),
         (Rounds, answers_of_before, "though the scheduler says|submitted before the verdict"),

@@ -18,7 +18,7 @@ from rounds_for_tests import REPOSITORY, Rounds, snapshot
 
 import studies
 from roundhouse.config.site import Site
-from roundhouse.engine.study_check import Readiness
+from roundhouse.engine.study_check import StudyChecks
 from roundhouse.model.experiment import Experiment
 
 DONE, WORK_REMAINS, FAILED = 0, 3, 4
@@ -179,7 +179,7 @@ def test_a_retry_leaves_alone_what_is_refused(rounds: Repository) -> None:
     rounds.study(check=None)
     rounds.write({"e": seeds("e", config={"lr": "fast"})})
     assert rounds.call().returncode == FAILED
-    assert rounds.call("--retry", "--limit", "0").stdout.startswith("e/0: to be tried again")
+    assert rounds.call("--retry", "--limit", "0").stdout.startswith("e/0: will be retried")
     rounds.study()
     attempts = rounds.causes("e/0")
     assert attempts == ["error", "error", "retry"]
@@ -310,7 +310,7 @@ def ask(rounds: Repository, monkeypatch: pytest.MonkeyPatch) -> Ask:
     for name in ("studies.s", "studies.s.check"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     importlib.invalidate_caches()
-    readiness = Readiness(rounds.root, Site(data=str(rounds.data)))
+    readiness = StudyChecks(rounds.root, Site(data=str(rounds.data)))
 
     def ask(study: str | None = "s", **config: Any) -> str:
         return readiness.refusal(Experiment("r", "e", "e", study, config))
@@ -324,7 +324,7 @@ def test_the_check_sees_the_config_without_the_keys_of_the_loop(rounds: Reposito
 
 
 def test_a_mistake_in_a_key_of_the_loop_is_told_without_asking_the_study(rounds: Repository, ask: Ask) -> None:
-    assert ask(lr=0.1, patience=0) == "config key 'patience' is 0; it must be above 0, or null for no limit"
+    assert ask(lr=0.1, patience=0) == "config key 'patience' is 0; it must be > 0, or null for no limit"
     assert rounds.asked() == []
 
 
@@ -352,7 +352,7 @@ def test_a_command_has_no_study_to_ask(rounds: Repository, ask: Ask) -> None:
 
 def test_without_a_data_folder_the_study_is_told_so(rounds: Repository, ask: Ask) -> None:
     (rounds.root / "studies/s/check.py").write_text("def check(config, data):\n    assert data is None\n")
-    assert Readiness(rounds.root, Site()).refusal(Experiment("r", "e", "e", "s", {})) == ""
+    assert StudyChecks(rounds.root, Site()).refusal(Experiment("r", "e", "e", "s", {})) == ""
     assert "AssertionError" in ask()
 
 
@@ -362,7 +362,7 @@ def test_the_example_in_the_documentation_works_as_it_stands(rounds: Repository)
     rounds.study("spirals", check, package)
     (rounds.root / "studies/spirals/options.py").write_text(options)
     rounds.write({"good": seeds("good", study="spirals"), "bad": seeds("bad", study="spirals", config={"widht": 8})})
-    refusal = "cannot start: unknown config key 'widht': did you mean 'width'? known are epochs, lr, width"
+    refusal = "cannot start: unknown key 'config.widht': did you mean 'width'?"
     assert rounds.call("--dry-run").stderr.splitlines() == [f"bad/0 {refusal}"]
     rounds.data.rmdir()
     missing = f"good/0 cannot start: data directory {rounds.data} does not exist: create it"
@@ -393,8 +393,8 @@ def distillation(config: dict[str, Any], data: Path) -> tuple[str, set[str]]:
         ({"model": "ResNet8"}, ""),
         ({"model": "ResNet8", "milestones": [3, 5], "schedule": "steps"}, ""),
         ({"model": "ResNet9"}, "unknown model 'ResNet9': did you mean 'ResNet"),
-        ({"model": "ResNet8", "learning_rate": 0.1}, "unknown config key 'learning_rate'"),
-        ({"model": "ResNet8", "lr": "1e-3"}, "write 1.0e-3"),
+        ({"model": "ResNet8", "learning_rate": 0.1}, "unknown key 'config.learning_rate'"),
+        ({"model": "ResNet8", "lr": "1e-3"}, "config.lr should be a finite number, not '1e-3'"),
         ({"model": "ResNet8", "method": "fitnet"}, "unknown method 'fitnet': did you mean 'fitnets'?"),
         ({"model": "ResNet8", "dataset": "digit"}, "did you mean 'digits'?"),
         ({"model": "ResNet8", "dataset": "cifar100"}, "toolbox/setup.sh --data cifar100"),

@@ -22,7 +22,8 @@ from roundhouse.model.attempt import Opened
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment, Pack, Resources
 from roundhouse.model.plan import State, Verb
-from roundhouse.model.retry import RetryPolicy, exhausted
+from roundhouse.model.retry import exhausted
+from roundhouse.model.retry_policy import RetryPolicy
 from roundhouse.model.status import ExperimentStatus, goes_on
 from roundhouse.model.throttle import Throttle
 from roundhouse.store import job_group, record
@@ -74,7 +75,7 @@ class Refusing:
 
 
 @dataclass
-class Desk:
+class Passes:
     """A round of `tasks` experiments that ask for the same, and passes over it."""
 
     folder: Path
@@ -98,7 +99,7 @@ class Desk:
         place = PassContext(
             self.folder, REPOSITORY, Site(), scheduler, run, "python", analysis=self.folder / "analysis"
         )
-        return one_pass.run_pass(place, self.experiments, **how).rows
+        return one_pass.run_pass(place, self.experiments, **how).statuses
 
     def look_and_act(self, **how: Any) -> list[str]:
         """One pass; the states that it tells."""
@@ -147,14 +148,15 @@ def test_a_pass_that_only_tells_foresees_the_very_jobs_of_one_that_submits(
     scheduler.submit, scheduler.array_limit = submit, lambda *_: 10
     run: Any = None
     place = PassContext(tmp_path / "e", REPOSITORY, Site(), scheduler, run, "python", max_jobs, analysis=tmp_path)
-    told = one_pass.run_pass(place, experiments, act=False, limit=limit).foreseen
+    told = one_pass.run_pass(place, experiments, act=False, limit=limit).planned
     assert not (tmp_path / "e").exists()
-    foreseen = [
-        job.script() + (manifest(job.rows, ["T"] * len(job.rows)) if job.kind == "array" else "") for job in told
+    planned = [
+        job.script() + (manifest(job.statuses, ["T"] * len(job.statuses)) if job.kind == "array" else "")
+        for job in told
     ]
     one_pass.run_pass(place, experiments, limit=limit)
-    assert [without_tokens(text) for text in foreseen] == [without_tokens(text) for text in submitted]
-    assert len(foreseen) == jobs
+    assert [without_tokens(text) for text in planned] == [without_tokens(text) for text in submitted]
+    assert len(planned) == jobs
 
 
 def without_tokens(text: str) -> str:
@@ -162,81 +164,81 @@ def without_tokens(text: str) -> str:
 
 
 def test_an_array_that_is_too_large_for_its_queue_goes_in_smaller_ones_in_the_same_pass(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, Refusing(3, TOO_LARGE), tasks=10, resources=Resources(array=True, queue="develop"))
-    assert desk.look_and_act() == ["in_progress"] * 10
-    assert desk.scheduler.asked == [10, 5, 2, 2, 2, 2, 2]
-    assert desk.scheduler.queues == ["develop"]
-    assert desk.causes(0) == ["limit", "limit", "None"]
+    passes = Passes(tmp_path, Refusing(3, TOO_LARGE), tasks=10, resources=Resources(array=True, queue="develop"))
+    assert passes.look_and_act() == ["in_progress"] * 10
+    assert passes.scheduler.asked == [10, 5, 2, 2, 2, 2, 2]
+    assert passes.scheduler.queues == ["develop"]
+    assert passes.causes(0) == ["limit", "limit", "None"]
 
 
 def test_a_refusal_for_size_says_nothing_of_how_many_jobs_there_may_be(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, Refusing(1, TOO_LARGE), tasks=4)
-    assert desk.look_and_act() == ["in_progress"] * 4
-    attempts = [attempt for number in range(4) for attempt in record.read(desk.directory(number)).attempts]
+    passes = Passes(tmp_path, Refusing(1, TOO_LARGE), tasks=4)
+    assert passes.look_and_act() == ["in_progress"] * 4
+    attempts = [attempt for number in range(4) for attempt in record.read(passes.directory(number)).attempts]
     assert {attempt.claim.jobs for attempt in attempts if attempt.claim} == {None}
 
 
 def test_smaller_arrays_fill_a_limit_on_jobs(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, Refusing(5, TOO_MANY))
-    assert desk.look_and_act() == ["in_progress"] * 5 + ["pending"] * 3
-    assert desk.scheduler.asked == [8, 4, 3, 1, 1]
+    passes = Passes(tmp_path, Refusing(5, TOO_MANY))
+    assert passes.look_and_act() == ["in_progress"] * 5 + ["pending"] * 3
+    assert passes.scheduler.asked == [8, 4, 3, 1, 1]
 
 
 def test_smaller_arrays_share_max_running_as_well(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, Refusing(4, TOO_LARGE), resources=Resources(array=True, max_running=6))
-    desk.look_and_act()
-    assert desk.arrays() == ["0-3%3", "0-3%3"]
+    passes = Passes(tmp_path, Refusing(4, TOO_LARGE), resources=Resources(array=True, max_running=6))
+    passes.look_and_act()
+    assert passes.arrays() == ["0-3%3", "0-3%3"]
 
 
 @pytest.mark.parametrize("refusal", [TOO_LARGE, TOO_MANY])
 def test_after_a_refusal_nothing_is_opened_beside_what_another_runner_has_opened(
     refusal: Refused, tmp_path: Path
 ) -> None:
-    desk = Desk(tmp_path, Refusing(1, refusal), tasks=3)
-    desk.scheduler.meanwhile = lambda: desk.open_elsewhere(1)
-    assert desk.look_and_act()[1] == "submitting"
-    assert desk.causes(1) == ["None"]
-    assert desk.causes(0) == ["limit", "None"]
+    passes = Passes(tmp_path, Refusing(1, refusal), tasks=3)
+    passes.scheduler.meanwhile = lambda: passes.open_elsewhere(1)
+    assert passes.look_and_act()[1] == "submitting"
+    assert passes.causes(1) == ["None"]
+    assert passes.causes(0) == ["limit", "None"]
 
 
 def test_after_a_refusal_nothing_is_opened_that_was_cancelled_meanwhile(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, Refusing(1, TOO_LARGE), tasks=2)
-    submit = desk.scheduler.submit
+    passes = Passes(tmp_path, Refusing(1, TOO_LARGE), tasks=2)
+    submit = passes.scheduler.submit
 
     def cancelled_while_submitted(run: Any, script: Path, name: str, need: Any = None) -> SubmitAnswer:
-        if not desk.scheduler.asked:
-            assert record.void(desk.directory(0), 1, Cause.CANCELLED, "by the user")
+        if not passes.scheduler.asked:
+            assert record.void(passes.directory(0), 1, Cause.CANCELLED, "by the user")
         return submit(run, script, name)
 
-    desk.scheduler.submit = cancelled_while_submitted  # type: ignore[method-assign]
-    desk.look_and_act()
-    assert desk.causes(0) == ["cancelled"]
-    assert desk.causes(1) == ["limit", "None"]
+    passes.scheduler.submit = cancelled_while_submitted  # type: ignore[method-assign]
+    passes.look_and_act()
+    assert passes.causes(0) == ["cancelled"]
+    assert passes.causes(1) == ["limit", "None"]
 
 
 def test_an_array_without_a_task_of_its_own_is_not_submitted(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, Refusing(9, TOO_LARGE), tasks=2)
-    desk.scheduler.meanwhile = lambda: [desk.open_elsewhere(number) for number in range(2)]
-    assert desk.look_and_act() == ["submitting"] * 2
-    assert desk.scheduler.asked == []
+    passes = Passes(tmp_path, Refusing(9, TOO_LARGE), tasks=2)
+    passes.scheduler.meanwhile = lambda: [passes.open_elsewhere(number) for number in range(2)]
+    assert passes.look_and_act() == ["submitting"] * 2
+    assert passes.scheduler.asked == []
 
 
 def test_after_a_limit_nothing_is_tried_until_the_user_has_fewer_jobs_or_10_minutes_are_over(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, Refusing(0, TOO_MANY), tasks=2, resources=Resources())
-    desk.scheduler.live = 5
+    passes = Passes(tmp_path, Refusing(0, TOO_MANY), tasks=2, resources=Resources())
+    passes.scheduler.live = 5
     for _ in range(2):
-        told = {(str(row.action.state), row.action.reason, row.action.cause) for row in desk.rows()}
+        told = {(str(row.action.state), row.action.reason, row.action.cause) for row in passes.rows()}
         assert told == {("pending", "limit reached: would exceed complex's per-user limit", Cause.LIMIT)}
-        assert desk.scheduler.asked == [1], "one asks for all"
-    desk.scheduler.live = 4
-    desk.look_and_act()
-    assert desk.scheduler.asked == [1, 1]
-    desk.look_and_act()
-    assert desk.scheduler.asked == [1, 1]
+        assert passes.scheduler.asked == [1], "one asks for all"
+    passes.scheduler.live = 4
+    passes.look_and_act()
+    assert passes.scheduler.asked == [1, 1]
+    passes.look_and_act()
+    assert passes.scheduler.asked == [1, 1]
     for claim in tmp_path.rglob(record.CLAIM):
         os.utime(claim, (claim.stat().st_atime, claim.stat().st_mtime - 601))
-    desk.look_and_act()
-    assert desk.scheduler.asked == [1, 1, 1]
+    passes.look_and_act()
+    assert passes.scheduler.asked == [1, 1, 1]
 
 
 # ---------------------------------------------------------------------------------------------- max_running
@@ -260,13 +262,13 @@ class Choosy(Refusing):
         return self.refusal if self.word in script.read_text() else Submitted(str(len(self.asked)))
 
 
-def choosy(tmp_path: Path, refusal: Refused, word: str) -> Desk:
+def choosy(tmp_path: Path, refusal: Refused, word: str) -> Passes:
     """Three experiments that ask for 3 cores, one for 4 cores in the same queue, and one in the queue `other`."""
     more = [
         Experiment("r", "e", "four", "s", {"n": "four"}, Resources(ncpus=4, queue="main")),
         Experiment("r", "e", "other", "s", {"n": "other"}, Resources(queue="other")),
     ]
-    return Desk(tmp_path, Choosy(0, refusal, word=word), 3, Resources(ncpus=3, queue="main"), more)
+    return Passes(tmp_path, Choosy(0, refusal, word=word), 3, Resources(ncpus=3, queue="main"), more)
 
 
 IN_PROGRESS, PENDING, BLOCKED = "in_progress", "pending", "blocked"
@@ -284,54 +286,54 @@ IN_PROGRESS, PENDING, BLOCKED = "in_progress", "pending", "blocked"
 def test_a_refusal_holds_back_what_it_is_about_and_nothing_else(
     refusal: Refused, word: str, states: list[str], asked: int, tmp_path: Path
 ) -> None:
-    desk = choosy(tmp_path, refusal, word)
-    rows = desk.rows()
+    passes = choosy(tmp_path, refusal, word)
+    rows = passes.rows()
     assert [str(row.action.state) for row in rows] == states
-    assert len(desk.scheduler.asked) == asked
+    assert len(passes.scheduler.asked) == asked
     assert all(refusal.why in row.action.reason for row in rows if row.action.state is not State.IN_PROGRESS)
-    assert exhausted(record.read(desk.directory(0)).attempts, RetryPolicy()) == ""
-    assert desk.causes(0) == [str(Cause.LIMIT if refusal.later else Cause.SITE)]
+    assert exhausted(record.read(passes.directory(0)).attempts, RetryPolicy()) == ""
+    assert passes.causes(0) == [str(Cause.LIMIT if refusal.later else Cause.SITE)]
 
 
 @pytest.mark.parametrize("refusal", [UNKNOWN_QUEUE, NO_ACCOUNT])
 def test_a_refusal_of_every_job_is_one_message_and_costs_no_try(refusal: Refused, tmp_path: Path) -> None:
-    desk = choosy(tmp_path, refusal, "partition=main")
+    passes = choosy(tmp_path, refusal, "partition=main")
     for _ in range(5):
-        rows = desk.rows()
+        rows = passes.rows()
         messages = tables.refusals(rows)
         assert len(messages) == 1 and refusal.why in messages[0] and "site file" in messages[0]
-    choosy_no_more = Choosy(0, refusal, word="never")
-    desk.scheduler = choosy_no_more
-    assert set(desk.look_and_act()) == {IN_PROGRESS}
+    choosy_no_more = Choosy(0, refusal, word="in no script")
+    passes.scheduler = choosy_no_more
+    assert set(passes.look_and_act()) == {IN_PROGRESS}
 
 
 @pytest.mark.parametrize("scope", [Scope.QUEUE, Scope.REQUEST])
 def test_an_array_beyond_a_limit_that_counts_tasks_is_submitted_in_smaller_ones(scope: Scope, tmp_path: Path) -> None:
     limit = Refused("would exceed queue main's per-user limit", later=True, scope=scope, counts_tasks=True)
-    desk = Desk(tmp_path, Refusing(10, limit), 30, Resources(array=True, queue="main"))
-    states = desk.look_and_act()
+    passes = Passes(tmp_path, Refusing(10, limit), 30, Resources(array=True, queue="main"))
+    states = passes.look_and_act()
     assert states.count("in_progress") == 10 and states.count("pending") == 20
-    assert desk.scheduler.asked[:3] == [30, 15, 7]
-    asked = len(desk.scheduler.asked)
-    desk.look_and_act()
-    assert len(desk.scheduler.asked) == asked, "the last refusal, of a single job, holds back the others for a while"
+    assert passes.scheduler.asked[:3] == [30, 15, 7]
+    asked = len(passes.scheduler.asked)
+    passes.look_and_act()
+    assert len(passes.scheduler.asked) == asked, "the last refusal, of a single job, holds back the others for a while"
 
 
 def test_after_a_refusal_of_every_job_a_single_one_finds_out_whether_the_site_file_was_corrected(
     tmp_path: Path,
 ) -> None:
-    desk = Desk(tmp_path, Choosy(0, UNKNOWN_QUEUE), 8, Resources(array=True, queue="main"))
+    passes = Passes(tmp_path, Choosy(0, UNKNOWN_QUEUE), 8, Resources(array=True, queue="main"))
     for _ in range(4):
-        assert set(desk.look_and_act()) == {BLOCKED}
-    assert [len(desk.causes(number)) for number in range(8)] == [4, *[1] * 7]
-    desk.scheduler = Refusing(100, UNKNOWN_QUEUE)
-    assert set(desk.look_and_act()) == {IN_PROGRESS}
-    assert desk.scheduler.asked == [1, 7]
+        assert set(passes.look_and_act()) == {BLOCKED}
+    assert [len(passes.causes(number)) for number in range(8)] == [4, *[1] * 7]
+    passes.scheduler = Refusing(100, UNKNOWN_QUEUE)
+    assert set(passes.look_and_act()) == {IN_PROGRESS}
+    assert passes.scheduler.asked == [1, 7]
 
 
 def test_what_waits_for_an_experiment_that_cannot_be_submitted_does_not_wait_for_ever(tmp_path: Path) -> None:
     student = Experiment("r", "s", "s/0", "s", {}, Resources(queue="main"), after={"e": ("e/0",)})
-    rows = Desk(tmp_path, Choosy(0, UNKNOWN_QUEUE), 1, Resources(queue="main"), [student]).rows()
+    rows = Passes(tmp_path, Choosy(0, UNKNOWN_QUEUE), 1, Resources(queue="main"), [student]).rows()
     assert [goes_on(row) for row in rows] == [False, False]
     assert "waits for e/0, which is blocked" in rows[1].action.reason
 
@@ -340,14 +342,14 @@ def test_what_waits_for_an_experiment_that_cannot_be_submitted_does_not_wait_for
 def test_what_was_refused_for_now_is_tried_again_after_a_while_and_costs_no_try(
     refusal: Refused, tmp_path: Path
 ) -> None:
-    desk = choosy(tmp_path, refusal, "partition=main")
-    desk.look_and_act()
-    asked = len(desk.scheduler.asked)
-    desk.look_and_act()
-    assert len(desk.scheduler.asked) == asked, "what was refused a moment ago is not tried"
+    passes = choosy(tmp_path, refusal, "partition=main")
+    passes.look_and_act()
+    asked = len(passes.scheduler.asked)
+    passes.look_and_act()
+    assert len(passes.scheduler.asked) == asked, "what was refused a moment ago is not tried"
     make_older(tmp_path, 700)
-    desk.scheduler = Choosy(0, refusal, word="never")
-    assert set(desk.look_and_act()) == {IN_PROGRESS}
+    passes.scheduler = Choosy(0, refusal, word="in no script")
+    assert set(passes.look_and_act()) == {IN_PROGRESS}
 
 
 def make_older(folder: Path, seconds: float) -> None:
@@ -358,15 +360,15 @@ def make_older(folder: Path, seconds: float) -> None:
 
 def test_the_words_of_an_unclear_answer_are_kept_until_the_attempt_is_given_up(tmp_path: Path) -> None:
     for folder, resources in (("one", Resources()), ("array", Resources(array=True))):
-        desk = Desk(tmp_path / folder, Refusing(0, TOO_MANY), 2, resources)
+        passes = Passes(tmp_path / folder, Refusing(0, TOO_MANY), 2, resources)
         said = "sbatch (exit 1): sbatch: error: Socket timed out on send/recv operation"
-        desk.scheduler.submit = lambda *_, said=said: Unclear(said)  # type: ignore[method-assign, misc]
-        assert all(said in row.action.reason for row in desk.rows())
-        (waiting, _) = desk.rows()
+        passes.scheduler.submit = lambda *_, said=said: Unclear(said)  # type: ignore[method-assign, misc]
+        assert all(said in row.action.reason for row in passes.rows())
+        (waiting, _) = passes.rows()
         assert waiting.action.state is State.SUBMITTING and said in waiting.action.reason
         assert said in explain(waiting)
         make_older(tmp_path, 700)
-        given_up = desk.rows(limit=0)[0].record.newest
+        given_up = passes.rows(limit=0)[0].record.newest
         assert given_up is not None and given_up.cause is Cause.UNCLAIMED and said in given_up.why
 
 
@@ -374,80 +376,80 @@ WILLING = Refused("never said", later=True, scope=Scope.ALL)
 
 
 def test_what_is_requeued_waits_while_an_older_array_runs_as_much_as_there_may_be(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, Refusing(99, WILLING), resources=FOUR)
-    assert desk.look_and_act() == ["in_progress"] * 8
-    assert desk.arrays() == ["0-7%4"]
-    desk.end(Cause.PREEMPTED, 0)
-    desk.end(Cause.MEMORY, 1)  # and so it asks for more than the others
+    passes = Passes(tmp_path, Refusing(99, WILLING), resources=FOUR)
+    assert passes.look_and_act() == ["in_progress"] * 8
+    assert passes.arrays() == ["0-7%4"]
+    passes.end(Cause.PREEMPTED, 0)
+    passes.end(Cause.MEMORY, 1)  # and so it asks for more than the others
     hows: list[dict[str, Any]] = [{"act": False}, {}, {"only": lambda one: one.path == "e/0"}]
     for how in hows:
-        first = desk.rows(**how)[0].action
+        first = passes.rows(**how)[0].action
         assert (first.verb, first.state, first.reason) == (Verb.NOTHING, State.PENDING, FULL)
-    assert desk.causes(0) == ["preempted"], "no attempt is opened"
-    desk.end(Cause.COMPLETED, 2, 3, 4)
-    told = [row.action for row in desk.rows(act=False)[:2]]
+    assert passes.causes(0) == ["preempted"], "no attempt is opened"
+    passes.end(Cause.COMPLETED, 2, 3, 4)
+    told = [row.action for row in passes.rows(act=False)[:2]]
     assert [(action.verb, action.reason == FULL) for action in told] == [(Verb.SUBMIT, False), (Verb.NOTHING, True)]
-    assert desk.look_and_act() == ["in_progress", "pending", *["completed"] * 3, *["in_progress"] * 3]
-    desk.end(Cause.COMPLETED, 0)
-    assert desk.look_and_act()[1] == "in_progress"
-    assert desk.scheduler.asked == [8, 1, 1]
+    assert passes.look_and_act() == ["in_progress", "pending", *["completed"] * 3, *["in_progress"] * 3]
+    passes.end(Cause.COMPLETED, 0)
+    assert passes.look_and_act()[1] == "in_progress"
+    assert passes.scheduler.asked == [8, 1, 1]
 
 
 def test_a_new_array_gets_the_places_that_are_free_and_no_more_tasks_than_are_their_share(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, Refusing(99, WILLING), tasks=20, resources=FOUR)
-    desk.look_and_act()
-    desk.end(Cause.PREEMPTED, *range(17))
-    assert desk.look_and_act().count("pending") == 17 - 5
-    assert desk.arrays() == ["0-19%4", "0-4%1"]
-    desk.end(Cause.COMPLETED, *range(17, 20))
-    assert desk.look_and_act().count("pending") == 3
-    assert desk.arrays() == ["0-19%4", "0-4%1", "0-8%3"]
+    passes = Passes(tmp_path, Refusing(99, WILLING), tasks=20, resources=FOUR)
+    passes.look_and_act()
+    passes.end(Cause.PREEMPTED, *range(17))
+    assert passes.look_and_act().count("pending") == 17 - 5
+    assert passes.arrays() == ["0-19%4", "0-4%1"]
+    passes.end(Cause.COMPLETED, *range(17, 20))
+    assert passes.look_and_act().count("pending") == 3
+    assert passes.arrays() == ["0-19%4", "0-4%1", "0-8%3"]
 
 
 def test_of_more_arrays_than_may_run_at_a_time_some_are_submitted_later(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, Refusing(99, WILLING, size=2), tasks=10, resources=FOUR)
-    assert [row.action.reason for row in desk.rows(act=False)] == [""] * 8 + [FULL] * 2
-    assert desk.look_and_act() == ["in_progress"] * 8 + ["pending"] * 2
-    assert desk.arrays() == ["0-1%1"] * 4
-    desk.end(Cause.COMPLETED, 0, 2)
-    assert desk.look_and_act()[8:] == ["pending"] * 2
-    desk.end(Cause.COMPLETED, 1, 3)
-    assert desk.look_and_act()[8:] == ["in_progress"] * 2
+    passes = Passes(tmp_path, Refusing(99, WILLING, size=2), tasks=10, resources=FOUR)
+    assert [row.action.reason for row in passes.rows(act=False)] == [""] * 8 + [FULL] * 2
+    assert passes.look_and_act() == ["in_progress"] * 8 + ["pending"] * 2
+    assert passes.arrays() == ["0-1%1"] * 4
+    passes.end(Cause.COMPLETED, 0, 2)
+    assert passes.look_and_act()[8:] == ["pending"] * 2
+    passes.end(Cause.COMPLETED, 1, 3)
+    assert passes.look_and_act()[8:] == ["in_progress"] * 2
 
 
 def test_what_waits_for_a_place_takes_nothing_from_other_limits(tmp_path: Path) -> None:
     other = [Experiment("r", "o", f"o/{n}", "s", {"n": n}, Resources(), -1.0) for n in range(3)]
-    desk = Desk(tmp_path, Refusing(99, WILLING), resources=FOUR)
-    desk.look_and_act()
-    desk.end(Cause.PREEMPTED, *range(4))
-    desk.more = other
-    assert desk.look_and_act(limit=2) == ["pending"] * 4 + ["in_progress"] * 6 + ["pending"]
-    assert desk.rows(act=False, limit=0)[0].action.reason == "not submitted in this pass"
+    passes = Passes(tmp_path, Refusing(99, WILLING), resources=FOUR)
+    passes.look_and_act()
+    passes.end(Cause.PREEMPTED, *range(4))
+    passes.more = other
+    assert passes.look_and_act(limit=2) == ["pending"] * 4 + ["in_progress"] * 6 + ["pending"]
+    assert passes.rows(act=False, limit=0)[0].action.reason == "not submitted in this pass"
 
 
 def test_all_tasks_of_an_array_of_which_nobody_knows_how_many_may_run_hold_places(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, Refusing(99, WILLING, size=4), resources=FOUR)
-    desk.look_and_act()
+    passes = Passes(tmp_path, Refusing(99, WILLING, size=4), resources=FOUR)
+    passes.look_and_act()
     for path in tmp_path.rglob(job_group.AT_ONCE):
         path.write_text("")
-    desk.end(Cause.PREEMPTED, 0, 1)
-    assert desk.look_and_act()[:2] == ["pending"] * 2
-    desk.end(Cause.COMPLETED, 2, 4, 5)
-    assert desk.look_and_act()[0] == "in_progress"
+    passes.end(Cause.PREEMPTED, 0, 1)
+    assert passes.look_and_act()[:2] == ["pending"] * 2
+    passes.end(Cause.COMPLETED, 2, 4, 5)
+    assert passes.look_and_act()[0] == "in_progress"
 
 
 def test_what_is_open_elsewhere_holds_no_place(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, Refusing(99, WILLING), resources=FOUR)
+    passes = Passes(tmp_path, Refusing(99, WILLING), resources=FOUR)
     for number in range(4):
-        desk.open_elsewhere(number, server="there")
-    assert desk.look_and_act() == ["submitting"] * 4 + ["in_progress"] * 4
-    assert desk.arrays() == ["0-3%4"]
+        passes.open_elsewhere(number, server="there")
+    assert passes.look_and_act() == ["submitting"] * 4 + ["in_progress"] * 4
+    assert passes.arrays() == ["0-3%4"]
 
 
 def test_a_refused_array_holds_no_place(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, Refusing(2, TOO_LARGE), resources=FOUR)
-    assert desk.look_and_act() == ["in_progress"] * 8
-    assert desk.arrays() == ["0-1%1"] * 4
+    passes = Passes(tmp_path, Refusing(2, TOO_LARGE), resources=FOUR)
+    assert passes.look_and_act() == ["in_progress"] * 8
+    assert passes.arrays() == ["0-1%1"] * 4
 
 
 @given(most=st.integers(1, 9), size=st.integers(1, 9), tasks=st.integers(1, 60), data=st.data())

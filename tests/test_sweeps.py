@@ -65,7 +65,7 @@ def test_selected_subsets_alone_are_all_there_is(load: Load) -> None:
     assert [(one.path, one.config["t"]) for one in loaded.experiments] == [("a+c", ["a", "c"]), ("none", [])]
 
 
-def test_the_printable_name_can_be_said_wherever_a_key_can_and_is_not_in_the_config(tmp_path: Path) -> None:
+def test_the_printable_name_can_be_used_wherever_a_key_can_and_is_not_in_the_config(tmp_path: Path) -> None:
     (tmp_path / "example.yaml").write_text(
         textwrap.dedent("""\
             round: example
@@ -142,9 +142,7 @@ def test_a_larger_count_keeps_all_that_was_drawn_before(count: int, more: int, s
 
 @settings(deadline=None, max_examples=30)
 @given(keys=DRAWN, data=st.data())
-def test_a_key_is_drawn_alike_whatever_the_others_are_and_in_whatever_order(
-    keys: dict[str, Any], data: st.DataObject
-) -> None:
+def test_a_draw_depends_neither_on_the_other_keys_nor_on_their_order(keys: dict[str, Any], data: st.DataObject) -> None:
     together = draws(5, 1, keys)
     shuffled = draws(5, 1, {key: keys[key] for key in data.draw(st.permutations(list(keys)))})
     assert shuffled == together
@@ -193,7 +191,7 @@ RANDOM = {
 }
 
 
-def test_the_draws_of_a_seed_are_these_for_ever() -> None:
+def test_the_draws_of_a_seed_never_change() -> None:
     assert [config for _, config in expanded({"path": "{draw}", "random": RANDOM})] == [
         {"draw": 0, "lr": 0.000119523, "u": 0.361231, "n": 1, "c": "x"},
         {"draw": 1, "lr": 0.00184824, "u": -0.8053, "n": -3, "c": "z"},
@@ -201,7 +199,7 @@ def test_the_draws_of_a_seed_are_these_for_ever() -> None:
     ]
 
 
-def test_a_round_expands_alike_in_processes_that_hash_differently_and_on_every_machine_for_ever(tmp_path: Path) -> None:
+def test_a_round_expands_equally_in_processes_with_different_hash_seeds_and_on_every_machine(tmp_path: Path) -> None:
     load_group(
         {
             "path": "{focus}/{draw}/{t_name}/{w}/{x}/{z}",
@@ -261,7 +259,7 @@ def test_all_that_is_swept_is_combined_the_last_changing_fastest(load: Load) -> 
     assert len(drawn) == 2, "a draw is the same in every combination"
 
 
-# As in test_round.py: `#! TEXT` marks each line that is answered, with parts of the answer, `|` between them.
+# As in test_round.py: `#! TEXT` marks each line with a mistake: parts of its message, separated by `|`.
 MISTAKES = {
     "combinations": """\
         a:
@@ -269,9 +267,9 @@ MISTAKES = {
           combinations:
             x:
               of: [a, b, a]                      #! combinations of 'x' in group 'a': 'a' is in `of` twice
-              sizes: [1, 3, 4, 1]                #! no 4 items in `of`, only 3|size 1 is there twice
+              sizes: [1, 3, 4, 1]                #! no 4 items in `of`, only 3|size 1 appears twice
               select:
-                - [a, bb]                        #! 'bb' is no item of `of`: did you mean 'b'?
+                - [a, bb]                        #! 'bb' is not an item of `of`: did you mean 'b'?
                 - [b, b]                         #! b+b has an item twice
                 - [a, b]
                 - [b, a]                         #! a+b is selected twice
@@ -297,7 +295,7 @@ MISTAKES = {
         a:
           path: "a/{draw}"
           random:
-            count: 0                             #! count must lie between 1 and 1,000,000
+            count: 0                             #! count must be between 1 and 1,000,000
             seed: x                              #! seed must be a whole number, not 'x'
             a: {unifrom: [0, 1]}                 #! 'a' has the unknown distribution 'unifrom': did you mean 'uniform'?
             b: {uniform: [1, 1]}                 #! from a low number to a high one, not from 1 to 1
@@ -326,12 +324,12 @@ MISTAKES = {
           path: "a/{focus}"
           focus:
             x: {grid: {}}                        #! grid of focus 'x' in group 'a' is empty
-            y: {grid: {k: []}}                   #! grid of focus 'y' in group 'a' has no 'k'
+            y: {grid: {k: []}}                   #! grid of focus 'y' in group 'a' has no values for 'k'
         b:
           path: b
           focus: {}                              #! focus of group 'b' is empty
     """,
-    "a key given twice": """\
+    "a key swept twice": """\
         a:
           path: a
           grid: {seed: [0], x: [1]}
@@ -347,7 +345,7 @@ MISTAKES = {
             one: {grid: {seed: [1], free: [1]}}  #! 'seed' is both in grid and in focus of group 'a'
             two: {grid: {free: [2]}}
     """,
-    "names that sweeps give": """\
+    "names that sweeps set": """\
         a:
           path: a
           grid:
@@ -399,24 +397,24 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("text", MISTAKES.values(), ids=MISTAKES.keys())
-def test_mistakes_are_told_together_each_with_its_line(tmp_path: Path, text: str) -> None:
+def test_all_mistakes_are_reported_together_each_with_its_line(tmp_path: Path, text: str) -> None:
     text = "round: example\nstudy: s\nexperiments:\n" + textwrap.indent(textwrap.dedent(text), "  ")
     (tmp_path / "example.yaml").write_text(re.sub(r" *#!.*", "", text))
     with pytest.raises(RoundhouseError) as raised:
         load_round("example", tmp_path)
-    told: dict[int, str] = {}
+    reported: dict[int, str] = {}
     for line in str(raised.value).splitlines():
         _, where, message = line.split(":", 2)
-        told[int(where)] = told.get(int(where), "") + message
+        reported[int(where)] = reported.get(int(where), "") + message
     expected = {
         number: line.split("#! ")[1].split("|") for number, line in enumerate(text.splitlines(), 1) if "#! " in line
     }
-    assert told.keys() == expected.keys(), told
+    assert reported.keys() == expected.keys(), reported
     for number, parts in expected.items():
-        assert all(part in told[number] for part in parts), (parts, told[number])
+        assert all(part in reported[number] for part in parts), (parts, reported[number])
 
 
-def test_a_name_that_a_sweep_gives_is_not_among_the_defaults(tmp_path: Path) -> None:
+def test_a_name_that_a_sweep_sets_cannot_be_a_default(tmp_path: Path) -> None:
     (tmp_path / "example.yaml").write_text(
         "round: example\nstudy: s\ndefaults:\n  draw: 1\n"
         'experiments: {a: {path: "{draw}", random: {count: 1, x: {uniform: [0, 1]}}}}\n'

@@ -95,7 +95,7 @@ def test_all_of_charlie_and_of_control_reads_back_as_completed(written: Path) ->
     for experiments in (CHARLIE, CONTROL):
         directories = {one.path: written / one.round / one.path for one in experiments}
         assert sum(1 for _ in (written / experiments[0].round).rglob("history.json")) == len(experiments)
-        rows = offline.rows(experiments, directories)
+        rows = offline.statuses(experiments, directories)
         assert Counter(row.action.state for row in rows.values()) == {State.COMPLETED: len(experiments)}
         assert all(row.record.folded and not row.record.damage and not row.record.notes for row in rows.values())
         for row in rows.values():
@@ -296,7 +296,7 @@ def decision(experiment: Experiment, rec: Record) -> tuple[State, Verb]:
     state = JobState.RUNNING if newest and newest.claim else JobState.QUEUED
     answer = Job(newest.job_id or "", newest.opened.token, state) if newest else Job("", "", JobState.ENDED)
     clock = Clock(newest.opened.at if newest else 0.0, 0.0, 0.0)
-    action = decide(rec, answer, Inputs(pinned), clock, experiment.config_hash(), here=SCHEDULER)
+    action = decide(rec, answer, Inputs(pinned), clock, experiment.config_hash(), scheduler=SCHEDULER)
     return action.state, action.verb
 
 
@@ -317,7 +317,7 @@ def test_a_mixed_round_has_one_of_everything(tmp_path: Path) -> None:
         assert decision(experiment, rec) == (expected[state], Verb.NOTHING)
         if state != "damaged":
             assert record.status_says(rec.directory, str(expected[state]))
-    rows = offline.rows(loaded, {one.path: tmp_path / "experiments" / "mixed" / one.path for one in loaded})
+    rows = offline.statuses(loaded, {one.path: tmp_path / "experiments" / "mixed" / one.path for one in loaded})
     never = [rows[path] for path, state in made.items() if state is None]
     assert {row.action.state for row in never} == {State.PENDING}
     assert all("waits for digits/pure/ResNet20/1, which is in_progress" in row.action.reason for row in never)

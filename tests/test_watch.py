@@ -41,7 +41,7 @@ from roundhouse.model.status import ExperimentStatus
 
 TROUBLE, INTERRUPTED = 5, 130
 NOW = 1.8e9
-CLOCK = Clock(NOW, grace=180.0, settle=120.0, limit_backoff=600.0)
+CLOCK = Clock(NOW, grace=180.0, submission_delay=120.0, limit_backoff=600.0)
 
 seconds = st.floats(0, 1e6)
 
@@ -135,7 +135,7 @@ def passed(
     code: int = WORK_REMAINS,
     failed: bool = False,
 ) -> Passed:
-    trouble = ["the scheduler cannot be asked"] if failed else []
+    trouble = ["the scheduler could not be queried"] if failed else []
     report = PassReport(rows, trouble=trouble, clock=CLOCK, asking=asking, blind=failed)
     loaded = Round("r", Path("r.yaml"), None, [one.experiment for one in rows], {})
     return Passed(loaded, report, took, code, over=code not in (WORK_REMAINS, TROUBLE), failed=failed)
@@ -184,14 +184,14 @@ def test_a_watch_waits_longer_while_nothing_changes_and_the_least_after_a_change
 
 
 def test_a_failed_pass_is_told_tells_no_news_and_is_made_again_later(capsys: pytest.CaptureFixture[str]) -> None:
-    lost = row(State.IN_PROGRESS, attempt(), reason="cannot tell: the scheduler cannot be asked")
+    lost = row(State.IN_PROGRESS, attempt(), reason="state unknown: the scheduler could not be queried")
     failing = passed([lost], code=TROUBLE, failed=True)
     code, pauses, _ = watched(passed([QUEUED]), failing, failing, passed([QUEUED]), passed([ENDED], code=DONE))
     assert (code, pauses) == (DONE, [30, 45, 67.5, 101.25])
     told = capsys.readouterr()
-    assert told.err.splitlines() == ["the scheduler cannot be asked"], "once, while it is the same"
+    assert told.err.splitlines() == ["the scheduler could not be queried"], "once, while it is the same"
     assert told.out.count("The pass failed") == 2
-    assert "cannot tell" not in told.out
+    assert "state unknown" not in told.out
 
 
 def test_what_changes_is_told_though_a_record_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
@@ -230,7 +230,7 @@ def test_a_limit_is_told_when_it_is_new(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_pause_that_follows_from_a_long_pass_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     watched(passed([row()], took=60, asking=1), passed([ENDED], code=DONE))
-    told = "Next pass in 300 s: this one took 60 s, 1 of them to ask the scheduler."
+    told = "Next pass in 300 s: this one took 60 s, 1 of them for the scheduler's answer."
     assert told in capsys.readouterr().out
 
 
@@ -247,7 +247,7 @@ def test_a_mistake_in_the_round_file_is_told_once_and_the_last_round_goes_on(
         return found
 
     latest = Latest(first, read)
-    assert [latest.look() for _ in range(4)] == [first, first, first, second]
+    assert [latest.reload() for _ in range(4)] == [first, first, first, second]
     assert capsys.readouterr().err.splitlines() == ["r.yaml:3: wrong", "stale file handle"]
 
 

@@ -17,7 +17,7 @@ from analysis import calibration, fidelity, representation
 from analysis.distillation.runs import LAYERS, CompletedRun, CompletedRuns, Outputs
 from analysis.rounds import metrics_of
 from roundhouse.errors import RoundhouseError
-from roundhouse.store.metrics import Metrics
+from roundhouse.store.metrics import RunMetrics
 
 NEIGHBOURS = 10  # k of the k-NN overlap
 NEIGHBOUR_EXAMPLES = 2000  # the first test images: distances of all 10,000 would take most of the time
@@ -217,7 +217,7 @@ def _cka(own: Outputs, teacher: Outputs, layer: str) -> Callable[[], float]:
     return lambda: representation.cka(own[layer], teacher[layer])
 
 
-def _cost(run: CompletedRun, metrics: Metrics, epochs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def _cost(run: CompletedRun, metrics: RunMetrics, epochs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     ratios = [one["gradient_ratio"] for one in epochs]
 
     with warnings.catch_warnings():

@@ -18,6 +18,6 @@ def run(options: argparse.Namespace, repository: Path) -> ExitCode:
     refuse_archived(target.archive)
     experiments, name = target.archive.source.parent, target.round.name
     with context.lock(experiments, name, context.LOCAL_LOCK_TIMEOUT):
-        print_lines(archive_round.put_away(target.archive, target.round, options.force))
+        print_lines(archive_round.archive_round(target.archive, target.round, options.force))
         (experiments / f".{name}.lock").unlink(missing_ok=True)
     return ExitCode.DONE

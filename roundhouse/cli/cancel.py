@@ -19,7 +19,7 @@ def run(options: argparse.Namespace, repository: Path) -> ExitCode:
     experiments = session.round.experiments
     before = one_pass.run_pass(session.context, experiments, act=False)
     cancelled, failed = user_actions.cancel(
-        session.context, [status for status in before.rows if session.only(status.experiment)]
+        session.context, [status for status in before.statuses if session.only(status.experiment)]
     )
     if not cancelled and not failed:
         cancelled = ["nothing to cancel: all experiments have ended"]

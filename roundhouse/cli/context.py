@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -67,15 +67,16 @@ def connect(target: Target, options: argparse.Namespace, repository: Path) -> Se
     refuse_archived(target.archive)
     check_studies(target.round, repository)
     _check_code(target.round, options.code)
-    experiments, loaded = options.experiments.absolute(), target.round
+    experiments = options.experiments.absolute()
     site = _site(options, repository, experiments)
+    loaded = target.round.at(site.retry)
     run = command_runner(site.command_limit)
     kind = options.scheduler if options.scheduler not in (None, "auto") else site.scheduler
     if kind == "cluster" and site.scheduler in ("slurm", "pbs"):
         kind = site.scheduler
     scheduler, remark = detect(kind, user_name(), run)
     if scheduler is not None and scheduler.kind == "slurm":
-        for message in without_effect(os.environ, {key for key in Site.model_fields if getattr(site, key)}):
+        for message in without_effect(os.environ, {one.name for one in fields(site) if getattr(site, one.name)}):
             warn(message)
     if remark:
         warn(f"{remark}; running on the local machine")
@@ -87,10 +88,10 @@ def connect(target: Target, options: argparse.Namespace, repository: Path) -> Se
         cores = max((one.resources.ncpus for one in slots), default=1)
         pool = make_pool(cores, options.jobs_per_gpu or shared)
         context = PassContext(experiments, repository, site, Local(pool), run, site.python or sys.executable)
-        context.settle, context.backoff, context.room = 5.0, 0.0, pool.room
+        context.submission_delay, context.backoff, context.room = 5.0, 0.0, pool.room
     else:
         context = PassContext(experiments, repository, site, scheduler, run, site.python or sys.executable)
-        context.max_jobs, context.settle = site.max_jobs, max(120.0, 2 * site.command_limit)
+        context.max_jobs, context.submission_delay = site.max_jobs, max(120.0, 2 * site.command_limit)
     context.rounds, context.analysis = options.rounds.absolute(), options.analysis.absolute()
     context.current_code, context.only = options.code == "current", options.only
     return Session(loaded, target.archive, target.only, context)
@@ -156,4 +157,4 @@ def _site(options: argparse.Namespace, repository: Path, directory: Path) -> Sit
     site = load_site(options.site, repository / "sites", socket.gethostname())
     mask = int(site.umask, 8) if site.umask else umask_for(directory, os.umask(0o077))
     os.umask(mask)
-    return site.model_copy(update={"umask": f"{mask:03o}"})
+    return replace(site, umask=f"{mask:03o}")

@@ -16,12 +16,12 @@ def run(options: argparse.Namespace, repository: Path) -> ExitCode:
     session = context.connect(context.load_target(options), options, repository)
     loaded, place = session.round, session.context
     report = one_pass.run_pass(place, loaded.experiments, act=False, only=session.only, limit=options.limit)
-    folder, jobs = dry_run.write(report.foreseen, loaded.name)
-    print_lines([*map(tables.planned, report.rows), *jobs, *dry_run.notes(report.foreseen), *report.notes])
-    print_errors(tables.refusals(report.rows) + report.trouble)
-    print(tables.summary(loaded.name, report.rows, len(loaded.experiments)))
+    folder, jobs = dry_run.write(report.planned, loaded.name)
+    print_lines([*map(tables.planned, report.statuses), *jobs, *dry_run.notes(report.planned), *report.notes])
+    print_errors(tables.refusals(report.statuses) + report.trouble)
+    print(tables.summary(loaded.name, report.statuses, len(loaded.experiments)))
     through = f"through {place.scheduler.kind} (site {place.site.name})"
-    more = dry_run.followers(report.rows, report.foreseen, options.limit)
+    more = dry_run.followers(report.statuses, report.planned, options.limit)
     scripts = f" Scripts: {folder}" if folder else ""
-    print(f"{dry_run.summary(report.foreseen)} would be submitted {through}{more}.{scripts}")
+    print(f"{dry_run.summary(report.planned)} would be submitted {through}{more}.{scripts}")
     return ExitCode.SYSTEM_ERROR if report.trouble else ExitCode.DONE

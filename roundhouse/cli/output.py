@@ -33,17 +33,17 @@ def print_errors(lines: Iterable[str]) -> None:
 
 def exit_code(report: PassReport) -> ExitCode:
     """The exit code of a pass with this report."""
-    states = {status.action.state for status in report.rows}
+    states = {status.action.state for status in report.statuses}
     if report.trouble:
         return ExitCode.SYSTEM_ERROR
-    if states <= {State.COMPLETED, State.PRUNED}:
+    if all(state.ended_well for state in states):
         return ExitCode.DONE
-    return ExitCode.WORK_REMAINS if any(map(goes_on, report.rows)) else ExitCode.FAILED
+    return ExitCode.WORK_REMAINS if any(map(goes_on, report.statuses)) else ExitCode.FAILED
 
 
 def print_report(loaded: Round, report: PassReport) -> None:
     """The tables, notes and errors of a pass, the ETA, and a summary. A large round that is done has no tables."""
-    statuses = report.rows
+    statuses = report.statuses
     if len(statuses) <= tables.MANY or exit_code(report) != ExitCode.DONE:
         _print_tables(report)
         print_lines(tables.choices(statuses) + report.notes)
@@ -58,7 +58,7 @@ def _print_tables(report: PassReport) -> None:
     from roundhouse.views import results
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
-    statuses = report.rows
+    statuses = report.statuses
     large = len(statuses) > tables.MANY
     if large and any(status.action.state is not State.COMPLETED for status in statuses):
         console.print(tables.groups(statuses))

@@ -40,9 +40,9 @@ def _run_local(session: context.Session, pool: Pool, limit: int | None) -> ExitC
     experiments = session.round.experiments
     if all(record.read(session.context.directory(experiment)).folded for experiment in experiments):
         return _run_pass(session, limit)
-    from roundhouse.engine.local_loop import run_here
+    from roundhouse.engine.local_loop import run_local
 
     gc.enable()  # training may last for days
-    report, interrupted = run_here(session.context, pool, experiments, session.only, limit)
+    report, interrupted = run_local(session.context, pool, experiments, session.only, limit)
     print_report(session.round, report)
     return ExitCode.INTERRUPTED if interrupted else exit_code(report)

@@ -18,12 +18,12 @@ def run(options: argparse.Namespace, repository: Path) -> ExitCode:
     target = context.load_target(options)
     if target.archive.there:
         report = archived_report(target)
-        report.rows = [status for status in report.rows if target.only(status.experiment)]
+        report.statuses = [status for status in report.statuses if target.only(status.experiment)]
     else:
         session = context.connect(target, options, repository)
         report = one_pass.run_pass(session.context, session.round.experiments, act=False, only=session.only)
     if options.json:
-        print(json.dumps(list(map(as_dict, report.rows)), indent=1))
+        print(json.dumps(list(map(as_dict, report.statuses)), indent=1))
         print_errors(report.trouble)
     else:
         print_report(target.round, report)
@@ -34,4 +34,4 @@ def archived_report(target: context.Target) -> PassReport:
     """All experiments of an archived round, from their records: no scheduler has a job of them."""
     warn(f"round {target.round.name} was archived, into {target.archive.folder}")
     directories = {one.path: target.archive.records / one.path for one in target.round.experiments}
-    return PassReport(list(offline.rows(target.round.experiments, directories).values()))
+    return PassReport(list(offline.statuses(target.round.experiments, directories).values()))

@@ -17,13 +17,13 @@ def watch(session: context.Session, options: argparse.Namespace) -> ExitCode:
     from roundhouse.engine.watch import Latest, NoPass, Passed, Watch, say
 
     def read() -> Round:
-        loaded = load_round(options.round, options.rounds)
+        loaded = load_round(options.round, options.rounds).at(session.context.site.retry)
         context.check_studies(loaded, session.context.repository)
         context.selector(loaded, options.only)
         return loaded
 
     def next_pass() -> Passed:
-        current = latest.look()
+        current = latest.reload()
         only = context.selector(current, options.only)
         try:
             with context.lock(session.context.experiments, current.name):

@@ -24,7 +24,7 @@ def run(options: argparse.Namespace, repository: Path) -> ExitCode:
     else:
         session = context.connect(target, options, repository)
         report = one_pass.run_pass(session.context, session.round.experiments, act=False)
-    by_path = {status.experiment.path: status for status in report.rows}
+    by_path = {status.experiment.path: status for status in report.statuses}
     # A path in the round, or a path of its directory on this host.
     relative = os.path.relpath(os.path.abspath(options.why), records)
     path = next((one for one in (options.why, relative, options.why.strip("/")) if one in by_path), None)

@@ -1,106 +1,101 @@
-"""What `after` means for each experiment: the paths that must be completed first, and no circles among them."""
+"""The dependencies of each experiment: the paths that must be completed first, without cycles."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from roundhouse.config.round_schema import Group
-from roundhouse.config.templates import parse_template
-from roundhouse.config.yaml_file import YamlFile
+from roundhouse.config.section import Combination, Section
 from roundhouse.names import nearest
+from roundhouse.placeholders import parse_template
 
-Located = Sequence[tuple[str, Mapping[str, Any]]]  # (path, config) of a group's experiments
-Waiting = dict[str, tuple[str, ...]]  # group: the paths in it that an experiment waits for
-Conditions = dict[str, Callable[[Mapping[str, Any]], Any]]  # key of the group waited for: the value it must have
+Dependencies = dict[str, tuple[str, ...]]  # group: the paths in it that an experiment depends on
 
 
-def waits_of(file: YamlFile, groups: Mapping[str, Group], located: Mapping[str, Located]) -> dict[str, list[Waiting]]:
-    """What each experiment of each group with `after` waits for, in order. Mistakes become problems of `file`."""
-    waits = {name: [Waiting() for _ in located[name]] for name, group in groups.items() if group.after or group.select}
-    for name, waiting in waits.items():
-        chosen_from = _chosen_from(groups[name])
-        for group in chosen_from & located.keys():
-            paths = tuple(path for path, _ in located[group])
-            for one in waiting:
+def dependencies_of(sections: Mapping[str, Section]) -> dict[str, list[Dependencies]]:
+    """The dependencies of each experiment of each group, in order. Mistakes become problems of the file."""
+    found: dict[str, list[Dependencies]] = {name: [{} for _ in one.combinations] for name, one in sections.items()}
+    for name, section in sections.items():
+        source = _source(section)
+        for group in source & sections.keys():
+            paths = tuple(one.path for one in sections[group].combinations)
+            for one in found[name]:
                 one[group] = paths
-        for target in [one for one in groups[name].after if one not in chosen_from]:
-            if target not in groups:
-                file.problem(
-                    ("experiments", name, "after", target), f"unknown group {target!r}: {nearest(target, groups)}"
-                )
-            elif located[target]:
-                _add(file, name, groups[name], target, located, waiting)
-    _check_groups_for_circles(file, groups)
-    for name, waiting in waits.items():
-        if name in groups[name].after:
-            _check_experiments_for_circles(file, name, located[name], waiting)
-    return waits
+        for target in [one for one in section.group.after if one not in source]:
+            if target not in sections:
+                section.wrong(("after", target), f"unknown group {target!r}: {nearest(target, sections)}")
+            elif sections[target].combinations:
+                _add(section, sections[target], found[name])
+    _check_groups_for_cycles(sections)
+    for name, section in sections.items():
+        if name in section.group.after:
+            graph = {
+                one.path: paths.get(name, ()) for one, paths in zip(section.combinations, found[name], strict=True)
+            }
+            cycle = _cycle(graph)
+            if cycle:
+                message = f"experiments of group {name!r} depend on each other in a cycle: {_chain(cycle)}"
+                section.wrong(("after", name), message)
+    return found
 
 
-def _chosen_from(group: Group) -> set[str]:
-    return {group.select.group} if group.select else set()
+def _source(section: Section) -> set[str]:
+    """The group that a group selects from, if any."""
+    return {section.group.select.group} if section.group.select else set()
 
 
-def _add(
-    file: YamlFile, name: str, group: Group, target: str, located: Mapping[str, Located], waiting: list[Waiting]
-) -> None:
-    """Find in `target` what each experiment of group `name` waits for."""
-    place = ("experiments", name, "after", target)
-    conditions = _conditions(file, place, group.after[target], located[target])
+def _add(section: Section, target: Section, found: list[Dependencies]) -> None:
+    """Find in `target` the dependencies of each experiment of a group."""
+    place, own = ("after", target.name), section.combinations
+    conditions = _conditions(section, target)
     if conditions is None:
         return
-    matching = _index(located[target], list(conditions))
+    matching = _index(target.combinations, list(conditions))
     unmatched = []
-    for number, (path, config) in enumerate(located[name]):
+    for one, dependencies in zip(own, found, strict=True):
         try:
-            wanted = tuple(_comparable(value(config)) for value in conditions.values())
+            wanted = tuple(_comparable(value(one.names)) for value in conditions.values())
         except ValueError as error:
-            file.problem(place, f"after of group {name!r}: {error}")
+            section.wrong(place, f"after of group {section.name!r}: {error}")
             return
-        found = matching.get(wanted, ())
-        if found:
-            waiting[number][target] = found
+        if wanted in matching:
+            dependencies[target.name] = matching[wanted]
         else:
-            unmatched.append(path)
-    # A chain inside one group has a beginning: there, those that match nothing wait for nothing.
-    if unmatched and (target != name or len(unmatched) == len(located[name])):
+            unmatched.append(one.path)
+    # A chain inside one group has a beginning: experiments there that match nothing have no dependencies.
+    if unmatched and (target is not section or len(unmatched) == len(own)):
         more = f" (nor for {len(unmatched) - 1} more)" if len(unmatched) > 1 else ""
-        file.problem(place, f"no experiment of group {target!r} is what {unmatched[0]} waits for{more}")
+        section.wrong(place, f"no experiment of group {target.name!r} matches `after` for {unmatched[0]}{more}")
 
 
-def _conditions(
-    file: YamlFile, place: tuple[str, ...], written: Mapping[str, Any], targets: Located
-) -> Conditions | None:
-    """The conditions of one `after`, or None where they are wrong."""
-    keys = {key for _, config in targets for key in config}
-    conditions: Conditions = {}
-    for key, value in written.items():
+def _conditions(section: Section, target: Section) -> dict[str, Callable[[Mapping[str, Any]], Any]] | None:
+    """For each key in `after`, how its value follows from the experiment that depends; None if one is wrong."""
+    name, keys = target.name, {key for names in target.names for key in names}
+    conditions: dict[str, Callable[[Mapping[str, Any]], Any]] = {}
+    for key, value in section.group.after[name].items():
         if key not in keys:
-            file.problem((*place, key), f"group {place[-1]!r} has no config key {key!r}: {nearest(key, keys)}")
+            section.wrong(("after", name, key), f"group {name!r} has no config key {key!r}: {nearest(key, keys)}")
             return None
         try:
-            conditions[key] = _wanted(value)
+            conditions[key] = parse_template(value).value if isinstance(value, str) else _constant(value)
         except ValueError as error:
-            file.problem((*place, key), f"after.{place[-1]}.{key}: {error}")
+            section.wrong(("after", name, key), f"after.{name}.{key}: {error}")
             return None
     return conditions
 
 
-def _wanted(value: Any) -> Callable[[Mapping[str, Any]], Any]:
-    """How a condition's value follows from the config of the experiment that waits."""
-    template = parse_template(value) if isinstance(value, str) else None
-    return template.value if template else lambda config: value
+def _constant(value: Any) -> Callable[[Mapping[str, Any]], Any]:
+    return lambda names: value
 
 
-def _index(targets: Located, keys: list[str]) -> dict[tuple[Any, ...], tuple[str, ...]]:
+def _index(targets: Sequence[Combination], keys: list[str]) -> dict[tuple[Any, ...], tuple[str, ...]]:
     """The paths of a group by the values of some keys; an experiment without one of them is left out."""
     found: dict[tuple[Any, ...], list[str]] = {}
-    for path, config in targets:
-        if all(key in config for key in keys):
-            found.setdefault(tuple(_comparable(config[key]) for key in keys), []).append(path)
+    for one in targets:
+        if all(key in one.names for key in keys):
+            found.setdefault(tuple(_comparable(one.names[key]) for key in keys), []).append(one.path)
     return {values: tuple(paths) for values, paths in found.items()}
 
 
@@ -109,26 +104,24 @@ def _comparable(value: Any) -> Any:
     return json.dumps([value], sort_keys=True) if isinstance(value, (bool, list, dict)) else value
 
 
-def _check_groups_for_circles(file: YamlFile, groups: Mapping[str, Group]) -> None:
-    try:
-        TopologicalSorter(
-            {name: ({*group.after} | _chosen_from(group)) - {name} for name, group in groups.items()}
-        ).prepare()
-    except CycleError as error:
-        circle: list[str] = error.args[1][::-1]
-        chosen = circle[1] in _chosen_from(groups[circle[0]])
-        place = ("experiments", circle[0], "select") if chosen else ("experiments", circle[0], "after", circle[1])
-        file.problem(place, f"groups wait for each other in a circle: {' waits for '.join(circle)}")
+def _check_groups_for_cycles(sections: Mapping[str, Section]) -> None:
+    graph = {name: (section.group.after.keys() | _source(section)) - {name} for name, section in sections.items()}
+    cycle = _cycle(graph)
+    if cycle:
+        section = sections[cycle[0]]
+        where = ("select",) if cycle[1] in _source(section) else ("after", cycle[1])
+        section.wrong(where, f"groups depend on each other in a cycle: {_chain(cycle)}")
 
 
-def _check_experiments_for_circles(file: YamlFile, name: str, located: Located, waiting: list[Waiting]) -> None:
-    """Circles within group `name`, which waits for itself."""
-    place = ("experiments", name, "after", name)
-    graph = {path: found.get(name, ()) for (path, _), found in zip(located, waiting, strict=True)}
+def _cycle(graph: Mapping[str, Iterable[str]]) -> list[str]:
+    """Nodes of which each depends on the next, the last being the first; empty if there is no cycle."""
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        circle: list[str] = error.args[1][::-1]
-        file.problem(
-            place, f"experiments of group {name!r} wait for each other in a circle: {' waits for '.join(circle)}"
-        )
+        found: list[str] = error.args[1][::-1]
+        return found
+    return []
+
+
+def _chain(cycle: Sequence[str]) -> str:
+    return " depends on ".join(cycle)

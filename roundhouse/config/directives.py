@@ -1,7 +1,7 @@
-"""The lines that a site adds to a job's header, and which options of the scheduler they must leave to Roundhouse.
+"""The lines that a site adds to a job's header, and the options of the scheduler that they must not set.
 
-Such a line comes after Roundhouse's own, so it would win: a job under another name is never found again, one in another
-cluster is never seen. All else is the site's to say.
+Such a line comes after Roundhouse's own lines and overrides them: a job with another name, or in another cluster, would
+never be found. A site can set all other options.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from itertools import takewhile
 
 RESOURCES = "under `resources` in the round file"
 WALLTIME = f"write `walltime` {RESOURCES}"
-LOG = "job logs are in the record; there is no other place for them"
-NAME = "it is how a job is found again; leave it out"
+LOG = "job logs are part of the record; leave it out"
+NAME = "jobs are found by name; leave it out"
 ARRAY = f"write `array` {RESOURCES}"
 QUEUE = f"write `queue` in the site file, or {RESOURCES}"
 PROJECT = "write `project` in the site file"
-DEPENDENCY = "Roundhouse submits a job only once all that it depends on is completed; leave it out"
-HOLD = "a held job never starts; to submit nothing, make no pass"
+DEPENDENCY = "a job is submitted only after its dependencies are completed; leave it out"
+HOLD = "a held job never starts; leave it out"
 WAIT = "a pass does not wait for jobs; use --watch, or leave it out"
-CLUSTER = "set SLURM_CLUSTERS in the shell that runs Roundhouse, so that all commands ask the same cluster"
-SIGNAL = "a job is warned 2 minutes before its walltime; leave it out"
-USER = "jobs run as you, and are found by your name; leave it out"
-NO_JOB = "no job would be submitted that can be found again; leave it out"
+CLUSTER = "set SLURM_CLUSTERS in the shell that runs Roundhouse, so that all commands use the same cluster"
+SIGNAL = "a job gets a warning signal 2 minutes before its walltime; leave it out"
+USER = "jobs run as your user, and are found by its name; leave it out"
+NO_JOB = "no job would be submitted that can be found later; leave it out"
 
-# What belongs to Roundhouse: for Slurm the long name, the short one, and what to do instead.
+# The options that only Roundhouse sets: for Slurm the long name, the short one, and what to do instead.
 SLURM: Mapping[str, tuple[str, str]] = {
     "array": ("a", ARRAY),
     "clusters": ("M", CLUSTER),
@@ -51,14 +51,14 @@ PBS: Mapping[str, str] = {
     "J": ARRAY,
     "N": NAME,
     "R": LOG,
-    "S": "jobs are scripts for bash; leave it out",
+    "S": "job scripts are written for bash; leave it out",
     "e": LOG,
     "h": HOLD,
     "j": LOG,
     "k": LOG,
     "o": LOG,
     "q": QUEUE,
-    "r": "Roundhouse copes with restarts, and arrays must allow them; leave it out",
+    "r": "Roundhouse handles restarts, and arrays must allow them; leave it out",
     "t": ARRAY,
     "u": USER,
     "z": NO_JOB,
@@ -66,17 +66,17 @@ PBS: Mapping[str, str] = {
 PBS_RESOURCES = {"walltime": WALLTIME}
 PBS_ATTRIBUTES = {"depend": DEPENDENCY, "block": WAIT, "umask": "write `umask` in the site file", "interactive": NO_JOB}
 
-# The short options that no value follows: any other takes the rest of its word, or the next one, but
-# for -k and -s of Slurm, whose value, if any, stands in the same word.
+# Short options without a value. All others take the rest of their word or the next word, except -k and -s of Slurm,
+# whose value, if any, is in the same word.
 SLURM_FLAGS = "hHOQuvVW"
 SLURM_OPTIONAL = "ks"
 PBS_FLAGS = "fhInVXxzG"
 
 
 def refused(line: str, kind: str, project: bool) -> Iterator[str]:
-    """What is wrong with one line, for a scheduler of this kind (slurm, or pbs for PBS and Torque).
+    """The mistakes in one line, for a scheduler of this kind (slurm, or pbs for PBS and Torque).
 
-    `project`: whether the site file names one already.
+    `project`: whether the site file has the key `project`.
     """
     try:
         words = shlex.split(line)
@@ -84,15 +84,15 @@ def refused(line: str, kind: str, project: bool) -> Iterator[str]:
         try:
             words = shlex.split(re.sub(r"(^|\s)#.*", "", line))  # the quote may be in a comment
         except ValueError:
-            yield f"{line!r} has a quote without an end"
+            yield f"{line!r} has an opening quote without a closing one"
             return
     words = [*takewhile(lambda word: not word.startswith("#"), words)]
-    for written, what, instead in _owned(words, kind, project):
-        yield f"{written!r} sets {what}, which is for Roundhouse to set: {instead}"
+    for written, what, instead in _reserved(words, kind, project):
+        yield f"{written!r} sets {what}, which only Roundhouse sets: {instead}"
 
 
-def _owned(words: list[str], kind: str, project: bool) -> Iterator[tuple[str, str, str]]:
-    """(the option as written, what it is, what to do instead) of each that belongs to Roundhouse."""
+def _reserved(words: list[str], kind: str, project: bool) -> Iterator[tuple[str, str, str]]:
+    """(the option as written, its name, what to do instead) of each option that only Roundhouse sets."""
     slurm = kind == "slurm"
     names = {**SLURM, **({"account": ("A", PROJECT)} if project else {})}
     letters = {**PBS, **({"P": PROJECT} if project else {})}
@@ -103,9 +103,9 @@ def _owned(words: list[str], kind: str, project: bool) -> Iterator[tuple[str, st
         if slurm and word in ("hetjob", "packjob"):
             yield word, "a second component", "an experiment is one job on one node; leave it out"
         elif slurm and word.startswith("--"):
-            # Slurm accepts any abbreviation of a name. Of two that it may stand for, the message names the first.
-            meant = sorted(name for name in names if word != "--" and name.startswith(word[2:].partition("=")[0]))
-            yield from ((word, f"--{name}", names[name][1]) for name in meant[:1])
+            # Slurm accepts any abbreviation of a name. If two names fit, the message contains the first.
+            fitting = sorted(name for name in names if word != "--" and name.startswith(word[2:].partition("=")[0]))
+            yield from ((word, f"--{name}", names[name][1]) for name in fitting[:1])
         elif word.startswith("-"):
             for letter, value in _short(word, SLURM_FLAGS if slurm else PBS_FLAGS, rest):
                 written = word if value is None or word.endswith(value) else f"{word} {value}"
@@ -127,8 +127,8 @@ def _short(word: str, flags: str, rest: Iterator[str]) -> Iterator[tuple[str, st
 
 
 def _listed(letter: str, value: str) -> Iterator[tuple[str, str]]:
-    """What of -l walltime=1,place=excl, or of -W depend=afterok:1, belongs to Roundhouse."""
-    own = PBS_RESOURCES if letter == "l" else PBS_ATTRIBUTES
+    """The reserved names in -l walltime=1,place=excl, or in -W depend=afterok:1."""
+    reserved = PBS_RESOURCES if letter == "l" else PBS_ATTRIBUTES
     for name in re.findall(r"(?:^|,)\s*(\w+)\s*(?=[=,]|$)", value):
-        if name in own:
-            yield f"-{letter} {name}", own[name]
+        if name in reserved:
+            yield f"-{letter} {name}", reserved[name]

@@ -3,257 +3,243 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 from functools import cache
 from typing import Any, TypeVar
 
-from roundhouse.config.dependencies import waits_of
-from roundhouse.config.grid import rows_of
+from roundhouse.config.dependencies import dependencies_of
+from roundhouse.config.expressions import Expression
 from roundhouse.config.paths import ancestors_among, path_fault
-from roundhouse.config.round_schema import Group, ResourceRequests, RoundFile
-from roundhouse.config.selecting import base_of, check_selections, halving_of, not_yet_known, selections_of
-from roundhouse.config.sweeps import printable
-from roundhouse.config.templates import Expression, any_text, fill_words, parse_template
-from roundhouse.config.yaml_file import Location, YamlFile
+from roundhouse.config.round_schema import RoundFile
+from roundhouse.config.section import Combination, Section
+from roundhouse.config.selections import check_halving, check_selection, selections_of
+from roundhouse.config.sweeps import rows_of
+from roundhouse.config.yaml_file import YamlFile
 from roundhouse.model.experiment import Experiment, Resources
+from roundhouse.model.retry_policy import Growth, RetryPolicy
+from roundhouse.placeholders import any_text, fill_words, parse_template, printable
+from roundhouse.schema import Location
 
-Configs = Sequence[Mapping[str, Any]]
 Column = TypeVar("Column")
-
-
-@dataclass(frozen=True, slots=True)
-class Combination:
-    """One choice of values in a group, where it is written, and the config and path that follow from it.
-
-    `names`: the config, and what only paths, commands and expressions may name besides.
-    """
-
-    values: Mapping[str, Any]
-    place: Location
-    config: Mapping[str, Any]
-    names: Mapping[str, Any]
-    path: str
-
-    def __str__(self) -> str:
-        return _told(self.values)
 
 
 def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
     """All experiments of round `name`, in the order of the file. Mistakes become problems of `file`."""
-    groups = content.experiments
-    if not groups:
+    if not content.experiments:
         file.problem(("experiments",), "experiments is empty: a round has at least one group")
-    combined = {group: _combinations(file, group, groups[group], content.defaults) for group in groups}
-    _check_paths(file, combined)
-    located = {group: [(one.path, one.names) for one in combinations] for group, combinations in combined.items()}
-    check_selections(file, groups, {group: [one.names for one in combined[group]] for group in groups})
-    waits = waits_of(file, groups, located)
+    sections = {group: Section(file, content, group) for group in content.experiments}
+    for section in sections.values():
+        section.combinations = _combinations(section)
+    _check_paths(sections)
+    dependencies = dependencies_of(sections)
+    resources = {group: _resources(section) for group, section in sections.items()}
+    retry = RetryPolicy().updated(content.retry)
+    _check_retry(file, retry, resources)
     experiments: list[Experiment] = []
-    asked: dict[str, list[Resources]] = {}
-    retry = content.retry.written()
-    for group, combinations in combined.items():
-        names = [one.names for one in combinations]
-        study = _study(file, content, group)
-        halving = halving_of(file, group, groups[group], names)
-        asked[group] = _resources(file, content, group, names)
+    for group, section in sections.items():
+        check_selection(section, sections)
+        check_halving(section)
+        baseline = section.group.baseline
+        if baseline is not None:
+            section.other_group(("baseline",), baseline, "a group cannot be its own baseline")
+        study = _study(section)
         columns = zip(
-            combinations,
-            asked[group],
-            _priorities(file, content, group, names),
-            waits.get(group) or [{}] * len(names),
-            _commands(file, group, groups[group], names),
-            selections_of(content, group, names),
+            section.combinations,
+            resources[group],
+            _priorities(section),
+            dependencies[group],
+            _commands(section),
+            selections_of(section),
             strict=True,
         )
         experiments += [
             Experiment(
-                name,
-                group,
-                one.path,
-                study,
-                one.config,
-                resources,
-                priority,
-                after,
-                command,
-                retry,
-                content.snapshot,
-                choice,
-                halving,
+                round=name,
+                group=group,
+                path=one.path,
+                study=study,
+                config=one.config,
+                resources=requested,
+                priority=priority,
+                after=after,
+                command=command,
+                retry=retry,
+                snapshot=content.snapshot,
+                selection=selection,
+                halving=section.group.halving,
             )
-            for one, resources, priority, after, command, choice in columns
+            for one, requested, priority, after, command, selection in columns
         ]
-    _check_retry(file, content, asked)
     return experiments
 
 
-def _combinations(file: YamlFile, name: str, group: Group, defaults: Mapping[str, Any]) -> list[Combination]:
+def _combinations(section: Section) -> list[Combination]:
     """Those of all that is swept, then those of include. One whose path is wrong is left out and becomes a problem."""
-    place = ("experiments", name)
+    group, defaults = section.group, section.content.defaults
     try:
         template = parse_template(group.path)
     except ValueError as error:
-        file.problem((*place, "path"), f"path of group {name!r}: {error}")
+        section.wrong(("path",), f"path of group {section.name!r}: {error}")
         return []
-    base = base_of(group, defaults)
-    swept = rows_of(file, name, group, defaults)
-    rows: list[tuple[Mapping[str, Any], Location]] = [(row, (*place, "path")) for row in swept]
-    rows += [(row, (*place, "include", number)) for number, row in enumerate(group.include)]
+    # A selected setting overrides the round's defaults, so these are added later.
+    base = group.config if group.select else {**defaults, **group.config}
+    rows: list[tuple[Mapping[str, Any], Location]] = [(row, ("path",)) for row in rows_of(section)]
+    rows += [(row, ("include", number)) for number, row in enumerate(group.include)]
     combinations: list[Combination] = []
     faults: dict[Location, dict[str, None]] = {}
-    for row, origin in rows:
+    for row, place in rows:
         config = {**base, **row}
         names = printable(config, group.combinations)
         try:
             path = template.fill(names)
             fault = path_fault(path)
             if fault is None:
-                combinations.append(Combination(row, origin, config, names, path))
+                combinations.append(Combination(row, place, config, names, path))
                 continue
-            message = f"{path!r} {fault} ({_told(row)})"
+            message = f"{path!r} {fault} ({_shown(row)})"
         except ValueError as error:
-            message = f"{error}{not_yet_known(group)}"
-        faults.setdefault(origin, {})[message] = None
-    for origin, messages in faults.items():
-        more = f"; so have {len(messages) - 1} more of its paths" if len(messages) > 1 else ""
-        file.problem(origin, f"path of group {name!r}: {next(iter(messages))}{more}")
+            message = f"{error}{section.not_yet_known}"
+        faults.setdefault(place, {})[message] = None
+    for place, messages in faults.items():
+        more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
+        section.wrong(place, f"path of group {section.name!r}: {next(iter(messages))}{more}")
     return combinations
 
 
-def _told(values: Mapping[str, Any]) -> str:
+def _shown(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={any_text(value)}" for key, value in values.items()) or "its only combination"
 
 
-def _check_paths(file: YamlFile, combined: Mapping[str, Sequence[Combination]]) -> None:
-    """No two experiments with one path, and none inside another's directory. Told once for each pair of groups."""
+def _check_paths(sections: Mapping[str, Section]) -> None:
+    """No two experiments have one path, and none lies inside another's directory. One message per pair of groups."""
     owners: dict[str, tuple[str, Combination]] = {}
-    for group, combinations in combined.items():
+    for group, section in sections.items():
         rivals = set()
-        for one in combinations:
+        for one in section.combinations:
             rival, other = owners.setdefault(one.path, (group, one))
             if other is not one and rival not in rivals:
                 rivals.add(rival)
-                file.problem(one.place, _collision(group, one, rival, other))
+                section.wrong(one.place, _collision(group, one, rival, other))
     inside: dict[tuple[str, str], str] = {}
     for outer, inner in ancestors_among(owners).items():
         pair = owners[outer][0], owners[inner][0]
         inside.setdefault(pair, f"path {inner!r} of group {pair[1]!r} lies inside {outer!r} of group {pair[0]!r}")
     for (_, group), message in inside.items():
-        file.problem(("experiments", group, "path"), f"{message}: no experiment may lie inside another's directory")
+        sections[group].wrong(("path",), f"{message}: no experiment may lie inside another's directory")
 
 
 def _collision(group: str, one: Combination, rival: str, other: Combination) -> str:
     both = {**other.config, **one.config}
     differing = [key for key in both if key not in one.config or one.config[key] != other.config.get(key, ...)]
-    whose = f"of group {rival!r} ({other})" if rival != group else f"of ({other})"
+    whose = f"of group {rival!r} ({_shown(other.values)})" if rival != group else f"of ({_shown(other.values)})"
     hint = f"they differ in {', '.join(differing)}" if differing else "their configs are equal"
-    advice = "write into the path what tells them apart" if differing else "drop one of them"
-    return f"path {one.path!r} of group {group!r} ({one}) is also that {whose}: {hint}; {advice}"
+    advice = "add a key that differs to the path" if differing else "remove one of them"
+    return f"path {one.path!r} of group {group!r} ({_shown(one.values)}) is also that {whose}: {hint}; {advice}"
 
 
-def _study(file: YamlFile, content: RoundFile, name: str) -> str | None:
-    group = content.experiments[name]
-    place = ("experiments", name)
+def _study(section: Section) -> str | None:
+    group, study = section.group, section.content.study
     if group.study and group.command:
-        file.problem((*place, "study"), f"group {name!r} has both a study and a command: it needs one of them")
-    if not (group.study or group.command or content.study):
-        file.problem(place, f"group {name!r} has neither study nor command, and the round names no study")
-    return None if group.command else group.study or content.study
+        section.wrong(("study",), f"group {section.name!r} has both a study and a command: it needs one of them")
+    if not (group.study or group.command or study):
+        section.wrong((), f"group {section.name!r} has neither study nor command, and the round has no study")
+    return None if group.command else group.study or study
 
 
-def _resources(file: YamlFile, content: RoundFile, name: str, configs: Configs) -> list[Resources]:
+def _resources(section: Section) -> list[Resources]:
     """The round's plain values, then its `when`, then the group's plain values, then its `when`: the last one wins."""
-    group = content.experiments[name]
-    asked: list[Mapping[str, Any]] = []
+    layers: list[Mapping[str, Any]] = []
     holds: list[list[bool]] = []
-    requests: list[tuple[Location, ResourceRequests]] = [
-        (("resources",), content.resources),
-        (("experiments", name, "resources"), group.resources),
+    requests: list[tuple[Location, Mapping[str, Any]]] = [
+        (("resources",), section.content.resources),
+        (("experiments", section.name, "resources"), section.group.resources),
     ]
-    for place, request in requests:
-        asked.append(request.asked())
-        holds.append([True] * len(configs))
-        for number, conditional in enumerate(request.when):
-            asked.append(conditional.asked())
-            condition = _computed(
-                file, name, group, (*place, "when", number, "if"), conditional.condition, configs, Expression.truth
-            )
-            holds.append(condition or [False] * len(configs))
+    for place, written in requests:
+        layers.append(written)
+        holds.append([True] * len(section.combinations))
+        for number, conditional in enumerate(written.get("when", [])):
+            layers.append(conditional)
+            where = (*place, "when", number, "if")
+            condition = _computed(section, where, conditional["condition"], Expression.truth)
+            holds.append(condition or [False] * len(section.combinations))
 
     @cache
     def merged(applies: tuple[bool, ...]) -> Resources:
-        values: dict[str, Any] = {}
-        for layer, applied in zip(asked, applies, strict=True):
-            values.update(layer if applied else {})
+        values = {key: value for layer, applied in zip(layers, applies, strict=True) if applied
+                  for key, value in layer.items() if key in _RESOURCES}  # fmt: skip
         return Resources(**values)
 
     resources = [merged(applies) for applies in zip(*holds, strict=True)]
-    for fault in dict.fromkeys(filter(None, map(_senseless, dict.fromkeys(resources)))):
-        file.problem(("experiments", name), f"resources of group {name!r}: {fault}")
+    for conflict in dict.fromkeys(filter(None, map(_conflict, dict.fromkeys(resources)))):
+        section.wrong((), f"resources of group {section.name!r}: {conflict}")
     return resources
 
 
-def _senseless(asked: Resources) -> str:
-    """What does not go together in what a job asks for; empty if all does."""
-    pack = asked.pack
+_RESOURCES = {one.name for one in fields(Resources)}
+
+
+def _conflict(requested: Resources) -> str:
+    """What cannot be combined in a resource request; empty if all can."""
+    pack = requested.pack
     if pack is None:
-        alone = asked.max_running is not None and not asked.array
-        return "max_running goes with array or pack; max_jobs in the site file bounds single jobs" if alone else ""
-    if asked.array:
-        return "array and pack exclude each other: allocations are submitted one by one"
-    if asked.ngpus and pack.slots > asked.ngpus * pack.per_gpu:
-        return f"{pack.slots} slots do not fit on {asked.ngpus} GPUs with {pack.per_gpu} on each (per_gpu)"
-    if not asked.ngpus and pack.per_gpu > 1:
-        return "per_gpu makes no sense without ngpus"
+        alone = requested.max_running is not None and not requested.array
+        return "max_running needs array or pack; max_jobs in the site file limits single jobs" if alone else ""
+    if requested.array:
+        return "array and pack cannot be combined: allocations are submitted one by one"
+    if requested.ngpus and pack.slots > requested.ngpus * pack.per_gpu:
+        return f"{pack.slots} slots do not fit on {requested.ngpus} GPUs with {pack.per_gpu} on each (per_gpu)"
+    if not requested.ngpus and pack.per_gpu > 1:
+        return "per_gpu needs ngpus"
     return ""
 
 
-def _check_retry(file: YamlFile, content: RoundFile, asked: Mapping[str, Sequence[Resources]]) -> None:
-    """No experiment asks at once for more than `most` lets it grow to."""
-    memory, walltime = content.retry.memory.most, content.retry.walltime.most
-    for cause, key, most in (("memory", "mem_mb", memory), ("walltime", "walltime_s", walltime)):
-        groups = [name for name, each in asked.items() if most and any((getattr(one, key) or 0) > most for one in each)]
+def _check_retry(file: YamlFile, retry: RetryPolicy, resources: Mapping[str, Sequence[Resources]]) -> None:
+    """No experiment requests more at first than `most` lets it grow to."""
+    limits: list[tuple[str, str, Growth]] = [
+        ("memory", "mem_mb", retry.memory),
+        ("walltime", "walltime_s", retry.walltime),
+    ]
+    for cause, key, growth in limits:
+        most = growth.most
+        groups = [
+            name for name, each in resources.items() if most and any((getattr(one, key) or 0) > most for one in each)
+        ]
         if groups:
             more = f" (and {len(groups) - 1} more)" if len(groups) > 1 else ""
-            told = f"most is less than the {key.partition('_')[0]} that group {groups[0]!r}{more} asks for at first"
-            file.problem(("retry", cause, "most"), f"retry.{cause}: {told}: raise it, or leave it out")
+            less = f"most is less than the {key.partition('_')[0]} that group {groups[0]!r}{more} requests at first"
+            file.problem(("retry", cause, "most"), f"retry.{cause}: {less}: raise it, or leave it out")
 
 
-def _priorities(file: YamlFile, content: RoundFile, name: str, configs: Configs) -> list[float]:
-    group = content.experiments[name]
-    own = group.priority
-    priority, place = (content.priority, ["priority"]) if own is None else (own, ["experiments", name, "priority"])
+def _priorities(section: Section) -> list[float]:
+    own = section.group.priority
+    priority = section.content.priority if own is None else own
     if not isinstance(priority, str):
-        return [float(priority)] * len(configs)
-    return _computed(file, name, group, place, priority, configs, Expression.number) or [0.0] * len(configs)
+        return [priority] * len(section.combinations)
+    place = ("priority",) if own is None else ("experiments", section.name, "priority")
+    return _computed(section, place, priority, Expression.number) or [0.0] * len(section.combinations)
 
 
 def _computed(
-    file: YamlFile,
-    name: str,
-    group: Group,
-    place: Location,
-    source: str,
-    configs: Configs,
-    value: Callable[[Expression, Mapping[str, Any]], Column],
+    section: Section, place: Location, source: str, value: Callable[[Expression, Mapping[str, Any]], Column]
 ) -> list[Column] | None:
-    """An expression's value for each config of group `name`. None where there is none, which is a problem of `file`."""
+    """An expression's value for each experiment of a group; None if there is none, which is a problem at `place`."""
     try:
         expression = Expression(source)
-        return [value(expression, config) for config in configs]
+        return [value(expression, names) for names in section.names]
     except ValueError as error:
-        file.problem(place, f"{error} (in group {name!r}){not_yet_known(group)}")
+        section.file.problem(place, f"{error} (in group {section.name!r}){section.not_yet_known}")
         return None
 
 
-def _commands(file: YamlFile, name: str, group: Group, configs: Configs) -> list[tuple[str, ...] | None]:
-    """Each command with its names filled in, but for {directory}, which the job knows."""
-    if group.command is None:
-        return [None] * len(configs)
-    if group.select is not None:
-        return [tuple(group.command)] * len(configs)  # filled in when the choice is made
+def _commands(section: Section) -> Sequence[tuple[str, ...] | None]:
+    """Each command with its placeholders filled in, except {directory}, which the job knows."""
+    command, number = section.group.command, len(section.combinations)
+    if command is None:
+        return [None] * number
+    if section.group.select is not None:
+        return [tuple(command)] * number  # filled in when the selection is made
     try:
-        return [fill_words(group.command, config, any_text) for config in configs]
+        return [fill_words(command, names, any_text) for names in section.names]
     except ValueError as error:
-        file.problem(("experiments", name, "command"), f"command of group {name!r}: {error}")
-        return [None] * len(configs)
+        section.wrong(("command",), f"command of group {section.name!r}: {error}")
+        return [None] * number

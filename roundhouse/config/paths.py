@@ -1,4 +1,4 @@
-"""Which paths experiments may have: safe below the round's folder, one each, and none inside another."""
+"""The paths that experiments can have: below the round's folder, and none inside another."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LONGEST_COMPONENT = 200  # bytes; file systems allow 255, temporary names need s
 
 
 def path_fault(path: str) -> str | None:
-    """What is wrong with a path within a round, or None."""
+    """Why a path within a round is not legal, or None."""
     if path.startswith("/"):
         return "is absolute; it must lie within the round's folder"
     for component in path.split("/"):
@@ -36,12 +36,12 @@ def _component_fault(component: str) -> str | None:
     if len(component.encode()) > LONGEST_COMPONENT:
         return f"has a component longer than {LONGEST_COMPONENT} bytes: {component[:40]!r}..."
     if component in NAMES:
-        return f"has the component {component!r}, which is a name in every experiment's record"
+        return f"has the component {component!r}, which is a file name of the record"
     return None
 
 
 def ancestors_among(paths: Iterable[str]) -> dict[str, str]:
-    """Paths that are folders of other paths: each with one path that lies inside it."""
+    """Paths that are folders of other paths, each with one path inside it."""
     paths = list(paths)
     inside: dict[str, str] = {}
     for path in paths:

@@ -1,87 +1,127 @@
-"""What a group sweeps besides lists of values: subsets of items, random draws, and sub-sweeps over some keys each."""
+"""The combinations of a group: the product of all that it sweeps, without those that it excludes."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations, product
 from typing import Any
 
-from roundhouse.config.round_schema import Focus, Subsets, Values
-from roundhouse.config.templates import any_text, plain_text
-from roundhouse.config.yaml_file import YamlFile
+from roundhouse.config.draws import draw_axis
+from roundhouse.config.round_schema import Subsets, Values
+from roundhouse.config.section import Section
 from roundhouse.names import nearest
+from roundhouse.placeholders import NO_ITEMS, any_text, name_of, plain_text
 
-MOST = 1_000_000  # combinations in one group
-NO_ITEMS = "none"  # how the empty subset is written
-BITS = 256  # of SHA-256
-# Decimal arithmetic is rounded correctly everywhere, logarithms too; that of floats depends on the machine.
-_EXACT = Context(prec=40, rounding=ROUND_HALF_EVEN)
-_ROUNDED = Context(prec=6, rounding=ROUND_HALF_EVEN)
+MAX_COMBINATIONS = 1_000_000  # in one group
+KINDS = ("focus", "grid", "zip", "combinations", "random")  # in the order of keys in a combination
 
 Row = dict[str, Any]
-Distribution = Callable[[int], Any]  # from BITS random bits to a value
 
 
-@dataclass
-class Section:
-    """A group within its file, and whether all that was read of it so far is right."""
+def rows_of(section: Section) -> list[Row]:
+    """The values of all that a group sweeps, the last key changing fastest. None if there are mistakes in it.
 
-    file: YamlFile
-    name: str
-    is_sound: bool = True
-
-    def wrong(self, where: Sequence[str | int], message: str) -> None:
-        """Note a mistake; `where` counts from the group."""
-        self.is_sound = False
-        self.file.problem(("experiments", self.name, *where), message)
-
-
-def printable(config: Mapping[str, Any], subsets: Collection[str]) -> Mapping[str, Any]:
-    """The config with KEY_name for each key of `combinations`: its items joined by +."""
-    if not subsets:
-        return config
-    chosen = {key: config[key] for key in subsets if isinstance(config.get(key), list)}
-    return {**config, **{name_of(key): "+".join(map(any_text, chosen[key])) or NO_ITEMS for key in chosen}}
-
-
-def name_of(key: str) -> str:
-    """What paths call the value of a key of `combinations`."""
-    return f"{key}_name"
-
-
-def product_of(section: Section, where: Sequence[str | int], axes: Sequence[Sequence[Row]]) -> list[Row]:
-    """All rows of each axis with all of the others, the last changing fastest; one empty row without any axis."""
-    if math.prod(map(len, axes)) > MOST:
-        section.wrong(where, f"group {section.name!r} has more than {MOST:,} combinations")
+    A group that sweeps nothing has one empty row, or none if it has `include`.
+    """
+    group = section.group
+    _check_lists(section)
+    _check_keys(section)
+    axes = [[{"rank": rank} for rank in range(1, group.select.top + 1)]] if group.select else []
+    axes += [_focus_axis(section)] if group.focus else []
+    axes += _grid_axes(group.grid)
+    if group.zip and section.is_sound:
+        axes.append([dict(zip(group.zip, step, strict=True)) for step in zip(*group.zip.values(), strict=True)])
+    axes += [_subset_axis(section, key, subsets) for key, subsets in group.combinations.items()]
+    axes += [draw_axis(section)] if group.random else []
+    if not section.is_sound:
         return []
-    return [{key: value for part in parts for key, value in part.items()} for parts in product(*axes)]
+    rows = [] if group.include and not axes else _product(section, (), axes)
+    return _without_excluded(section, rows) if section.is_sound else []
 
 
-def grid_axes(grid: Values) -> list[list[Row]]:
+def _check_lists(section: Section) -> None:
+    """Nothing is empty, and the lists of zip are equally long."""
+    name, group = section.name, section.group
+    for kind in KINDS:
+        if section.writes(kind) and not getattr(group, kind):
+            section.wrong((kind,), f"{kind} of group {name!r} is empty: leave it out for a single experiment")
+    for kind, lists in (("grid", group.grid), ("zip", group.zip)):
+        for key, values in lists.items():
+            if not values:
+                section.wrong((kind, key), f"{kind} of group {name!r} has no values for {key!r}")
+    lengths = {key: len(values) for key, values in group.zip.items()}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{key} has {length}" for key, length in lengths.items())
+        section.wrong(("zip",), f"the lists in zip of group {name!r} are not equally long: {listed}")
+
+
+def _swept(section: Section) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Each swept key: (kind, key, where it is written within the group)."""
+    for kind in ("grid", "zip", "combinations", "random"):
+        for key in getattr(section.group, kind):
+            if kind != "random" or key not in ("count", "seed"):
+                yield kind, key, (kind, key)
+    for name, part in section.group.focus.items():
+        for key in part.grid:
+            yield "focus", key, ("focus", name, "grid", key)
+
+
+def _check_keys(section: Section) -> None:
+    """No key is swept in two ways, or has a name that sweeps set. `include` can set `draw` and `focus`.
+
+    Sub-sweeps of focus may share keys: no combination is part of two of them.
+    """
+    group, name = section.group, section.name
+    kinds: dict[str, str] = {}
+    for kind, key, where in _swept(section):
+        other = kinds.setdefault(key, kind)
+        if other != kind:
+            section.wrong(where, f"{key!r} is both in {other} and in {kind} of group {name!r}")
+    names = {name_of(key): f"the printable name of {key!r}" for key in group.combinations}
+    reserved = dict(names)
+    reserved |= {"draw": "the number of the draw from random"} if group.random else {}
+    reserved |= {"rank": "the rank of the selected setting"} if group.select else {}
+    reserved |= {"focus": "the name of the sub-sweep in focus"} if group.focus else {}
+    places = [(key, where) for _, key, where in _swept(section)] + [(key, ("config", key)) for key in group.config]
+    for key, where in places:
+        if key in reserved:
+            section.wrong(where, f"{key!r} is {reserved[key]} in group {name!r}: choose another key")
+    for number, row in enumerate(group.include):
+        for key in row.keys() & names.keys():
+            section.wrong(("include", number, key), f"{key!r} is {names[key]} in group {name!r}: leave it out")
+    for key in section.content.defaults.keys() & reserved.keys():
+        section.is_sound = False
+        section.file.problem(("defaults", key), f"{key!r} is {reserved[key]} in group {name!r}: choose another key")
+
+
+def _grid_axes(grid: Values) -> list[list[Row]]:
     """An axis for each key."""
     return [[{key: value} for value in values] for key, values in grid.items()]
 
 
-def focus_axis(section: Section, focus: Mapping[str, Focus]) -> list[Row]:
+def _product(section: Section, where: Sequence[str], axes: Sequence[Sequence[Row]]) -> list[Row]:
+    """All rows of each axis with all of the others, the last changing fastest; one empty row without any axis."""
+    if math.prod(map(len, axes)) > MAX_COMBINATIONS:
+        section.wrong(where, f"group {section.name!r} has more than {MAX_COMBINATIONS:,} combinations")
+        return []
+    return [{key: value for part in parts for key, value in part.items()} for parts in product(*axes)]
+
+
+def _focus_axis(section: Section) -> list[Row]:
     """The product of each sub-sweep, one after the other, with the sub-sweep's name as `focus`."""
     rows: list[Row] = []
-    for name, part in focus.items():
+    for name, part in section.group.focus.items():
+        where, what = ("focus", name, "grid"), f"grid of focus {name!r} in group {section.name!r}"
         if not part.grid:
-            section.wrong(("focus", name, "grid"), f"grid of focus {name!r} in group {section.name!r} is empty")
-        for key, values in part.grid.items():
-            if not values:
-                section.wrong(
-                    ("focus", name, "grid", key), f"grid of focus {name!r} in group {section.name!r} has no {key!r}"
-                )
-        rows += [{"focus": name, **row} for row in product_of(section, ("focus", name), grid_axes(part.grid))]
+            section.wrong(where, f"{what} is empty")
+        for key in [key for key, values in part.grid.items() if not values]:
+            section.wrong((*where, key), f"{what} has no values for {key!r}")
+        rows += [{"focus": name, **row} for row in _product(section, where[:2], _grid_axes(part.grid))]
     return rows
 
 
-def subset_axis(section: Section, key: str, written: Subsets) -> list[Row]:
+def _subset_axis(section: Section, key: str, written: Subsets) -> list[Row]:
     """The subsets by size in the order in which sizes are written, then those selected that are not yet among them."""
 
     def wrong(message: str, *part: str | int) -> None:
@@ -94,20 +134,20 @@ def subset_axis(section: Section, key: str, written: Subsets) -> list[Row]:
         if size > len(written.of):
             wrong(f"there are no {size} items in `of`, only {len(written.of)}", "sizes", position)
         if size in written.sizes[:position]:
-            wrong(f"size {size} is there twice", "sizes", position)
+            wrong(f"size {size} appears twice", "sizes", position)
     selected: list[list[str]] = []
     for position, subset in enumerate(written.select):
         texts = [any_text(item) for item in subset]
         for unknown in [text for text in texts if text not in items]:
-            wrong(f"{unknown!r} is no item of `of`: {nearest(unknown, items)}", "select", position)
+            wrong(f"{unknown!r} is not an item of `of`: {nearest(unknown, items)}", "select", position)
         ordered = [text for text in items if text in texts]
         if len(set(texts)) < len(texts):
             wrong(f"{'+'.join(texts)} has an item twice", "select", position)
         elif ordered in selected:
             wrong(f"{'+'.join(ordered) or NO_ITEMS} is selected twice", "select", position)
         selected.append(ordered)
-    if section.is_sound and sum(math.comb(len(items), size) for size in written.sizes) > MOST:
-        wrong(f"more than {MOST:,} subsets", "sizes")
+    if section.is_sound and sum(math.comb(len(items), size) for size in written.sizes) > MAX_COMBINATIONS:
+        wrong(f"more than {MAX_COMBINATIONS:,} subsets", "sizes")
     if not section.is_sound:
         return []
     subsets = [chosen for size in written.sizes for chosen in combinations(items, size)]
@@ -116,7 +156,7 @@ def subset_axis(section: Section, key: str, written: Subsets) -> list[Row]:
 
 
 def _items(of: Sequence[Any], wrong: Callable[..., None]) -> dict[str, Any]:
-    """Each item by its text, which tells it from the others."""
+    """Each item by its text, which must be unique."""
     items: dict[str, Any] = {}
     if not of:
         wrong("`of` is empty", "of")
@@ -132,115 +172,31 @@ def _items(of: Sequence[Any], wrong: Callable[..., None]) -> dict[str, Any]:
     return items
 
 
-def draw_axis(section: Section, written: Mapping[str, Any]) -> list[Row]:
-    """Row i holds `draw: i` and the i-th draw of each key, which depends on (seed, key, i) and on nothing else."""
-
-    def wrong(message: str, *part: str | int) -> None:
-        section.wrong(("random", *part), f"random of group {section.name!r}: {message}")
-
-    numbers = {"count": written.get("count"), "seed": written.get("seed", 0)}
-    for name, number in numbers.items():
-        if type(number) is not int:
-            said = f"{name} must be a whole number, not {number!r}" if name in written else f"needs the key {name!r}"
-            wrong(said, name)
-        elif name == "count" and not 1 <= number <= MOST:
-            wrong(f"count must lie between 1 and {MOST:,}", name)
-    drawn = [key for key in written if key not in numbers]
-    distributions: dict[str, Distribution] = {}
-    for key in drawn:
-        try:
-            distributions[key] = distribution(written[key])
-        except ValueError as error:
-            kind = list(written[key])[:1] if isinstance(written[key], dict) else []
-            wrong(f"{key!r} {error}", key, *kind)
-    if not drawn:
-        wrong("draws no key: write KEY: {uniform: [LOW, HIGH]} or the like")
-    if not section.is_sound:
-        return []
-    return [
-        {
-            "draw": number,
-            **{key: value(random_bits(numbers["seed"], key, number)) for key, value in distributions.items()},
-        }
-        for number in range(written["count"])
-    ]
+def _without_excluded(section: Section, rows: list[Row]) -> list[Row]:
+    group, name = section.group, section.name
+    dropped: set[int] = set()
+    keys = {key: None for row in rows for key in row} if group.exclude else {}
+    for position, excluded in enumerate(group.exclude):
+        unknown = [key for key in excluded if key not in keys]
+        for key in unknown:
+            kinds = " or ".join(kind for kind in KINDS if kind in ("grid", "zip") or getattr(group, kind))
+            message = f"exclude names {key!r}, which is not in {kinds} of group {name!r}: {nearest(key, keys)}"
+            section.wrong(("exclude", position, key), message)
+        if unknown:
+            continue
+        matching = {number for number, row in enumerate(rows) if excluded and _has(row, excluded)}
+        if not matching:
+            what = "matches no combination of" if excluded else "names no values in"
+            section.wrong(("exclude", position), f"exclude {what} group {name!r}")
+        dropped |= matching
+    if rows and len(dropped) == len(rows) and not group.include:
+        section.wrong(("exclude",), f"exclude drops every combination of group {name!r}")
+    return [row for number, row in enumerate(rows) if number not in dropped] if dropped else rows
 
 
-def random_bits(seed: int, key: str, number: int) -> int:
-    """BITS bits that depend on these three alone, the same on every machine and Python."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{key}/{number}".encode()).digest(), "big")
-
-
-def distribution(written: Any) -> Distribution:
-    """The distribution in {uniform: [low, high]} and the like. ValueError says what is wrong with it."""
-    if not isinstance(written, dict) or len(written) != 1:
-        known = ", ".join(_DISTRIBUTIONS)
-        raise ValueError(
-            f"needs one distribution, such as {{uniform: [0, 1]}}, not {any_text(written)}: known are {known}"
-        )
-    ((kind, values),) = written.items()
-    if kind not in _DISTRIBUTIONS:
-        raise ValueError(f"has the unknown distribution {kind!r}: {nearest(kind, _DISTRIBUTIONS)}")
-    return _DISTRIBUTIONS[kind](values)
-
-
-def _uniform(limits: Any) -> Distribution:
-    low, high = _float_limits("uniform", limits)
-    span = _EXACT.subtract(high, low)
-    return lambda bits: _rounded(_EXACT.fma(span, _share(bits), low), low, high)
-
-
-def _log_uniform(limits: Any) -> Distribution:
-    low, high = _float_limits("log_uniform", limits)
-    if low <= 0:
-        raise ValueError(f"log_uniform must begin above 0, not at {limits[0]}")
-    start = _EXACT.ln(low)
-    span = _EXACT.subtract(_EXACT.ln(high), start)
-    return lambda bits: _rounded(_EXACT.exp(_EXACT.fma(span, _share(bits), start)), low, high)
-
-
-def _integer(limits: Any) -> Distribution:
-    low, high = _limits("integer", limits, (int,))
-    return lambda bits: low + (bits * (high - low + 1) >> BITS)
-
-
-def _choice(values: Any) -> Distribution:
-    if not isinstance(values, list) or not values:
-        raise ValueError(f"choice must be a list of values, not {any_text(values)}")
-    return lambda bits: values[bits * len(values) >> BITS]
-
-
-_DISTRIBUTIONS: dict[str, Callable[[Any], Distribution]] = {
-    "uniform": _uniform,
-    "log_uniform": _log_uniform,
-    "choice": _choice,
-    "integer": _integer,
-}
-
-
-def _limits(kind: str, limits: Any, types: tuple[type, ...]) -> list[Any]:
-    numbers = "whole numbers" if types == (int,) else "numbers"
-    if not isinstance(limits, list) or len(limits) != 2 or any(type(one) not in types for one in limits):
-        raise ValueError(f"{kind} must be two {numbers}, [LOW, HIGH], not {any_text(limits)}")
-    if limits[0] >= limits[1]:
-        raise ValueError(f"{kind} must go from a low number to a high one, not from {limits[0]} to {limits[1]}")
-    return limits
-
-
-def _float_limits(kind: str, limits: Any) -> tuple[Decimal, Decimal]:
-    try:
-        low, high = (Decimal(repr(float(one))) for one in _limits(kind, limits, (int, float)))
-    except OverflowError:
-        raise ValueError(f"{kind} has a limit that is no floating-point number") from None
-    if _ROUNDED.plus(low) == _ROUNDED.plus(high):
-        raise ValueError(f"{kind} has limits that are equal in the 6 digits to which draws are rounded")
-    return low, high
-
-
-def _share(bits: int) -> Decimal:
-    """Of the way from low to high: at least 0, below 1."""
-    return _EXACT.divide(Decimal(bits >> (BITS - 64)), Decimal(2**64))
-
-
-def _rounded(value: Decimal, low: Decimal, high: Decimal) -> float:
-    return float(min(max(_ROUNDED.plus(value), low), high))
+def _has(row: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether all wanted values are in the row; 1 is not true."""
+    return all(
+        key in row and row[key] == value and isinstance(row[key], bool) == isinstance(value, bool)
+        for key, value in wanted.items()
+    )

@@ -1,148 +1,104 @@
-"""YAML files written by people, read strictly: every mistake is told with file, line and the nearest legal name.
+"""YAML files written by the user, read strictly: every mistake is reported with file, line and the nearest legal name.
 
-Numbers are read as YAML 1.2 has them (1e-3 is a number, 2:00:00 is text), booleans as YAML 1.1 (yes, no, on, off too).
-What YAML would guess at (dates, 007, 1_000) is a mistake.
+Numbers are read as in YAML 1.2 (1e-3 is a number, 2:00:00 is text), booleans as in YAML 1.1 (also yes, no, on, off).
+Values with more than one possible meaning (dates, 007, 1_000) are mistakes.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
 
+from roundhouse import schema
 from roundhouse.errors import RoundhouseError
-from roundhouse.names import nearest
+from roundhouse.schema import Location
 
 if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
     from yaml import SafeLoader as _FastestLoader
 else:
     _FastestLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-Location = Sequence[str | int]
+Model = TypeVar("Model")
 DEEPEST = 50  # levels of mappings and lists; versions of PyYAML and of Python differ in what they can read
 _TAG = "tag:yaml.org,2002:"
-_MERGE = _TAG + "merge"
-
-
-class StrictModel(BaseModel):
-    """What a file may hold: no other keys, no conversions."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-Model = TypeVar("Model", bound=BaseModel)
+_PLAIN = [
+    ("null", re.compile(r"~|null|Null|NULL|")),
+    ("bool", re.compile(r"yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF")),
+    ("int", re.compile(r"[-+]?(?:0x[0-9a-fA-F]+|0o[0-7]+|[0-9]+(?:_[0-9]+)*)")),
+    ("float", re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")),
+    ("float", re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")),
+    ("timestamp", re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt \t].*)?")),
+]
 
 
 class YamlFile:
-    """A file's `data`, the line of everything in it, and the problems found so far."""
+    """A file's `data`, the line of each key and item in it, and the mistakes found so far."""
 
-    def __init__(self, path: Path, root: yaml.Node, data: Any, problems: list[tuple[int, str]]) -> None:
+    def __init__(self, path: Path, builder: _Builder, data: dict[str, Any]) -> None:
         self.path = path
         self.data = data
-        self._root = root
-        self._problems = problems
+        self._lines = builder.lines
+        self._first_line = builder.first_line
+        self._problems = builder.problems
 
     def line(self, location: Location) -> int:
         """The line of the key or item at `location`, or of the innermost part of it that exists; from 1."""
-        node, line = self._root, _line(self._root)
+        value, line = self.data, self._first_line
         for part in location:
-            found = _child(node, part)
-            if found is None:
+            lines = self._lines.get(id(value), {})
+            if part not in lines:
                 break
-            node, line = found
+            value, line = value[part], lines[part]  # type: ignore[index]
         return line
 
     def problem(self, location: Location, message: str) -> None:
-        """Note a mistake; `check` tells it."""
+        """Note a mistake; `check` reports it."""
         self._problems.append((self.line(location), message))
 
     def check(self) -> None:
-        """Raise one RoundhouseError with all problems in the order of their lines, if there is any."""
+        """Raise one RoundhouseError with all mistakes in the order of their lines, if there are any."""
         if self._problems:
             ordered = dict.fromkeys(sorted(self._problems))
             raise RoundhouseError("\n".join(f"{self.path}:{line}: {message}" for line, message in ordered))
 
-    def validate(self, model: type[Model]) -> Model:
-        """The data as `model`; a RoundhouseError tells all that does not fit."""
-        try:
-            content = model.model_validate(self.data)
-        except ValidationError as error:
-            for detail in error.errors(include_url=False):
-                self.problem(*_explain(detail, model))
-            self.check()
-            raise
+    def read_as(self, model: type[Model]) -> Model:
+        """The data as a dataclass. RoundhouseError with all mistakes so far."""
+        content = schema.read(model, self.data, self.problem)
         self.check()
         return content
 
 
 def read_yaml(path: Path) -> YamlFile:
-    """Read one mapping from a file.
+    """Read one mapping from a file. RoundhouseError if it is not readable YAML.
 
-    Problems inside it (a key twice, a date) are kept for `check`. RoundhouseError if it is no readable YAML.
+    Mistakes inside it (a duplicate key, a date) are kept for `check`.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        _check_depth(path, text, _FastestLoader)
-        root = _compose(text)
-        builder = _Builder(path)
-        data = builder.build(root) if root else None
+        builder = _Builder(path, text, _FastestLoader)
+        data = builder.document()
     except OSError as error:
         raise RoundhouseError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise RoundhouseError(f"{path}: is not UTF-8 text (byte {error.start})") from None
     except yaml.MarkedYAMLError as error:
-        # The parser written in C reads ahead, and newer versions of it have a limit there. The one in Python has none.
+        # The parser written in C reads ahead, and newer versions of it limit the depth. The one in Python does not.
         with suppress(yaml.YAMLError):
-            _check_depth(path, text, yaml.SafeLoader)
+            _Builder(path, text, yaml.SafeLoader).document()
         raise RoundhouseError(_syntax_error(path, text, error)) from None
     except yaml.YAMLError as error:
         raise RoundhouseError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
-    if root is None:
+    if not builder.first_line:
         raise RoundhouseError(f"{path}: is empty")
-    if not isinstance(root, yaml.MappingNode):
-        raise RoundhouseError(f"{path}:{_line(root)}: must be a mapping (KEY: VALUE lines)")
-    return YamlFile(path, root, data, builder.problems)
-
-
-class _Loader(_FastestLoader):
-    """Parses to nodes; which plain words are numbers and the like is said below."""
-
-
-_Loader.yaml_implicit_resolvers = {}
-for _name, _pattern, _first in (
-    ("bool", r"yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF", "yYnNtTfFoO"),
-    ("int", r"[-+]?(?:0x[0-9a-fA-F]+|0o[0-7]+|[0-9]+(?:_[0-9]+)*)", "-+0123456789"),
-    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
-    ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+."),
-    ("timestamp", r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt \t].*)?", "0123456789"),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("merge", r"<<", "<"),
-):
-    _Loader.add_implicit_resolver(_TAG + _name, re.compile(f"(?:{_pattern})$"), list(_first))
-
-
-def _check_depth(path: Path, text: str, loader: type[yaml.SafeLoader]) -> None:
-    """RoundhouseError if values are nested more than DEEPEST levels deep: what builds them would recurse so deep."""
-    depth = 0
-    for event in yaml.parse(text, Loader=loader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise RoundhouseError(f"{path}:{_line(event)}: values are nested more than {DEEPEST} levels deep")
-
-
-def _compose(text: str) -> yaml.Node | None:
-    loader = _Loader(text)
-    try:
-        return loader.get_single_node()
-    finally:
-        loader.dispose()
+    if not isinstance(data, dict):
+        raise RoundhouseError(f"{path}:{builder.first_line}: must be a mapping (KEY: VALUE lines)")
+    return YamlFile(path, builder, data)
 
 
 def _syntax_error(path: Path, text: str, error: yaml.MarkedYAMLError) -> str:
@@ -158,183 +114,145 @@ def _syntax_error(path: Path, text: str, error: yaml.MarkedYAMLError) -> str:
 
 
 class _Builder:
-    """Builds plain data from nodes, and notes by line what is wrong with them."""
+    """Builds plain data from the parser's events, with the line of each key and item.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    `lines`: for the `id` of each mapping and list, the line of each key or index.
+    """
+
+    def __init__(self, path: Path, text: str, loader: type[yaml.SafeLoader]) -> None:
+        self.lines: dict[int, dict[Any, int]] = {}
         self.problems: list[tuple[int, str]] = []
-        self._built: dict[int, Any] = {}
-        self._open: set[int] = set()
+        self.first_line = 0
+        self._path = path
+        self._events: Iterator[Any] = yaml.parse(text, Loader=loader)
+        self._anchors: dict[str, Any] = {}
 
-    def build(self, node: yaml.Node) -> Any:
-        """A string, number, boolean, None, list or dict. What is anchored is built once and shared."""
-        if isinstance(node, yaml.ScalarNode):
-            return self._scalar(node)
-        if id(node) in self._open:
-            raise RoundhouseError(f"{self._path}:{_line(node)}: what is anchored here contains itself")
-        if id(node) not in self._built:
-            self._open.add(id(node))
-            if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
-                self._built[id(node)] = self._mapping(node)
-            elif isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
-                self._built[id(node)] = [self.build(item) for item in node.value]
-            else:
-                self._built[id(node)] = self._wrong(node, f"values of type {_short(node.tag)} have no place here")
-            self._open.discard(id(node))
-        return self._built[id(node)]
+    def document(self) -> Any:
+        """The only document of the file; None if it has none."""
+        value = None
+        for event in self._events:
+            if isinstance(event, yaml.DocumentStartEvent):
+                if self.first_line:
+                    raise self._error(event, "is not YAML: found another document")
+                root = next(self._events)
+                self.first_line = _line(root)
+                value = self._value(root, 0)
+        return value
 
-    def _wrong(self, node: yaml.Node, message: str) -> Any:
-        """Note a mistake; None stands in for the value."""
-        self.problems.append((_line(node), message))
+    def _value(self, event: Any, depth: int) -> Any:
+        """A string, number, boolean, None, list or dict. An anchored value is built once and shared."""
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in self._anchors:
+                raise self._error(event, f"is not YAML: found undefined alias {event.anchor!r}")
+            found = self._anchors[event.anchor]
+            if isinstance(found, yaml.CollectionStartEvent):
+                raise self._error(found, "the value anchored here contains itself")
+            return found
+        if event.anchor in self._anchors:
+            raise self._error(event, f"is not YAML: found duplicate anchor {event.anchor!r}")
+        if event.anchor:
+            self._anchors[event.anchor] = event  # until it is built
+        if isinstance(event, yaml.ScalarEvent):
+            value = self._scalar(event)
+        elif depth == DEEPEST:
+            raise self._error(event, f"values are nested more than {DEEPEST} levels deep")
+        else:
+            is_mapping = isinstance(event, yaml.MappingStartEvent)
+            value = self._mapping(depth + 1) if is_mapping else self._list(depth + 1)
+            if event.tag not in (None, "!", _TAG + ("map" if is_mapping else "seq")):
+                value = self._wrong(event, f"values of type {_short(event.tag)} are not supported")
+        if event.anchor:
+            self._anchors[event.anchor] = value
+        return value
 
-    def _mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
-        merged: dict[str, Any] = {}
+    def _list(self, depth: int) -> list[Any]:
+        items: list[Any] = []
+        lines = self.lines[id(items)] = {}
+        for event in self._items():
+            lines[len(items)] = _line(event)
+            items.append(self._value(event, depth))
+        return items
+
+    def _mapping(self, depth: int) -> dict[str, Any]:
         own: dict[str, Any] = {}
-        lines: dict[str, int] = {}
-        for key_node, value_node in node.value:
-            if key_node.tag == _MERGE:
-                for source in _merge_sources(value_node):
-                    merged = {**self.build(source), **merged}
-                continue
-            key, value = self.build(key_node), self.build(value_node)
-            if not isinstance(key, str):
-                self._wrong(key_node, f"the key {_source(key_node)} must be text: quote it")
+        own_lines: dict[Any, int] = {}
+        merged: dict[str, Any] = {}
+        merged_lines: dict[Any, int] = {}
+        for key_event in self._items():
+            is_merge = isinstance(key_event, yaml.ScalarEvent) and key_event.value == "<<" and key_event.implicit[0]
+            key = self._value(key_event, depth)
+            value = self._value(next(self._events), depth)
+            if is_merge:
+                for source in value if isinstance(value, list) else [value]:
+                    if not isinstance(source, dict):
+                        self._wrong(key_event, "<< merges mappings only")
+                        continue
+                    merged = {**source, **merged}
+                    merged_lines = {**self.lines[id(source)], **merged_lines}
+            elif not isinstance(key, str):
+                shown = key_event.value if isinstance(key_event, yaml.ScalarEvent) else "here"
+                self._wrong(key_event, f"the key {shown} must be text: quote it")
             elif key in own:
-                self._wrong(key_node, f"the key {key!r} appears twice (first on line {lines[key]})")
+                self._wrong(key_event, f"the key {key!r} appears twice (first on line {own_lines[key]})")
             else:
-                own[key], lines[key] = value, _line(key_node)
-        return {**merged, **own}
+                own[key], own_lines[key] = value, _line(key_event)
+        mapping = {**merged, **own}
+        self.lines[id(mapping)] = {**merged_lines, **own_lines}
+        return mapping
 
-    def _scalar(self, node: yaml.ScalarNode) -> Any:
-        text: str = node.value
-        if node.tag == _TAG + "str":
+    def _items(self) -> Iterable[Any]:
+        """The events that begin an item, up to the end of the mapping or list."""
+        return iter(self._next_item, None)
+
+    def _next_item(self) -> Any:
+        event = next(self._events)
+        return None if isinstance(event, yaml.CollectionEndEvent) else event
+
+    def _scalar(self, event: yaml.ScalarEvent) -> Any:
+        text: str = event.value
+        kind = _kind_of(event)
+        if kind == "str":
             return text
-        if node.tag == _TAG + "null":
+        if kind == "null":
             return None
-        if node.tag == _TAG + "bool":
+        if kind == "bool":
             return text.lower() in ("yes", "true", "on")
-        if node.tag == _TAG + "int":
-            return self._integer(node, text)
-        if node.tag == _TAG + "float":
-            return self._float(node, text)
-        if node.tag == _TAG + "timestamp":
-            return self._wrong(node, f"{text} is a date to YAML: quote it")
-        return self._wrong(node, f"values of type {_short(node.tag)} have no place here")
+        if kind == "timestamp":
+            return self._wrong(event, f"{text} is a date in YAML: quote it")
+        if kind == "int":
+            with suppress(ValueError):
+                if "_" not in text:
+                    return int(text, 0)
+            return self._wrong(
+                event, f"{text} has two possible meanings: quote it if it is text, else write it in full"
+            )
+        if kind == "float":
+            with suppress(ValueError):
+                if math.isfinite(number := float(text)):
+                    return number
+            return self._wrong(event, f"{text} is not a finite number")
+        return self._wrong(event, f"values of type {_short(str(event.tag))} are not supported")
 
-    def _integer(self, node: yaml.ScalarNode, text: str) -> Any:
-        try:
-            if "_" not in text:
-                return int(text, 0)
-        except ValueError:
-            pass
-        return self._wrong(node, f"{text} can be read in two ways: quote it if it is text, else write the plain number")
+    def _wrong(self, event: Any, message: str) -> Any:
+        """Note a mistake; the value is None."""
+        self.problems.append((_line(event), message))
 
-    def _float(self, node: yaml.ScalarNode, text: str) -> Any:
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        return number if math.isfinite(number) else self._wrong(node, f"{text} is not a finite number")
+    def _error(self, event: Any, message: str) -> RoundhouseError:
+        return RoundhouseError(f"{self._path}:{_line(event)}: {message}")
 
 
-def _line(part: Any) -> int:
-    """Where a node or an event begins; from 1."""
-    return int(part.start_mark.line) + 1
+def _kind_of(event: yaml.ScalarEvent) -> str:
+    """The type of a scalar: its tag, or for plain text the first that its pattern fits."""
+    if event.tag not in (None, "!"):
+        return str(event.tag).removeprefix(_TAG)
+    kinds = (kind for kind, pattern in _PLAIN if event.implicit[0] and pattern.fullmatch(event.value))
+    return next(kinds, "str")
+
+
+def _line(event: Any) -> int:
+    """The line where an event begins; from 1."""
+    return int(event.start_mark.line) + 1
 
 
 def _short(tag: str) -> str:
     return tag.replace(_TAG, "!!")
-
-
-def _source(node: yaml.Node) -> str:
-    return str(node.value) if isinstance(node, yaml.ScalarNode) else "here"
-
-
-def _merge_sources(node: yaml.Node) -> Iterator[yaml.MappingNode]:
-    for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
-        if isinstance(source, yaml.MappingNode):
-            yield source
-
-
-def _child(node: yaml.Node, part: str | int) -> tuple[yaml.Node, int] | None:
-    """What lies at a key or an index of a node, and its line."""
-    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-        return node.value[part], _line(node.value[part])
-    if not isinstance(node, yaml.MappingNode):
-        return None
-    for key, value in node.value:
-        if isinstance(key, yaml.ScalarNode) and key.value == part:
-            return value, _line(key)
-    sources = (source for key, value in node.value if key.tag == _MERGE for source in _merge_sources(value))
-    return next((found for source in sources if (found := _child(source, part))), None)
-
-
-# What a value should be, by pydantic's name of the error: its messages differ between its versions.
-_TYPES = {
-    "bool_type": "true or false",
-    "dict_type": "a mapping",
-    "float_type": "a number",
-    "int_type": "a whole number",
-    "list_type": "a list",
-    "model_type": "a mapping",
-    "string_type": "text",
-}
-_LIMITS = {
-    "greater_than": ("gt", "greater than"),
-    "greater_than_equal": ("ge", "greater than or equal to"),
-    "less_than": ("lt", "less than"),
-    "less_than_equal": ("le", "less than or equal to"),
-}
-
-
-def _explain(detail: ErrorDetails, model: type[BaseModel]) -> tuple[Location, str]:
-    """Where and what: pydantic's finding in our words."""
-    location = [part for part in detail["loc"] if part != "[key]"]
-    where = ".".join(map(str, location))
-    if detail["type"] == "extra_forbidden":
-        legal = _keys_at(model, location[:-1])
-        return location, f"unknown key {where!r}: {nearest(str(location[-1]), legal, len(legal))}"
-    if detail["type"] == "missing":
-        return location[:-1], f"{'.'.join(map(str, location[:-1])) or 'the file'} needs the key {location[-1]!r}"
-    if detail["type"] == "value_error":
-        return location, f"{where}: {detail['ctx']['error']}"
-    given = repr(detail["input"])
-    return location, f"{where} {_should(detail)}, not {given if len(given) <= 60 else given[:57] + '...'}"
-
-
-def _should(detail: ErrorDetails) -> str:
-    kind = detail["type"]
-    if kind in _TYPES:
-        return f"should be {_TYPES[kind]}"
-    if kind in _LIMITS:
-        key, words = _LIMITS[kind]
-        return f"should be {words} {detail['ctx'][key]:g}"
-    if kind == "literal_error":
-        return f"should be {detail['ctx']['expected']}"
-    return detail["msg"].removeprefix("Input ")
-
-
-def _keys_at(annotation: Any, location: Location) -> list[str]:
-    """The keys that a model knows at a place inside it."""
-    for arm in _arms(annotation):
-        # Python 3.10 takes list[str] for a type, and issubclass refuses it.
-        if get_origin(arm) is None and isinstance(arm, type) and issubclass(arm, BaseModel):
-            fields = {field.alias or name: field.annotation for name, field in arm.model_fields.items()}
-            if not location:
-                return list(fields)
-            if location[0] in fields:
-                return _keys_at(fields[str(location[0])], location[1:])
-        elif location and get_origin(arm) in (dict, list):
-            return _keys_at(get_args(arm)[-1], location[1:])
-    return []
-
-
-def _arms(annotation: Any) -> Iterator[Any]:
-    """A type without Annotated and without `| None`."""
-    if hasattr(annotation, "__metadata__"):
-        yield from _arms(annotation.__origin__)
-    elif get_origin(annotation) in (None, dict, list):
-        yield annotation
-    else:
-        for arm in get_args(annotation):
-            yield from _arms(arm)

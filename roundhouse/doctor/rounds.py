@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from roundhouse.config.named_files import named_files
 from roundhouse.doctor.account import Account, Finding, ok, warning
 from roundhouse.errors import RoundhouseError
-from roundhouse.names import named_files
 
 
 def check_rounds(account: Account) -> Iterator[Finding]:
     """Of data sets, files and their sizes are checked, not every byte."""
     from roundhouse.config.round import load_round
-    from roundhouse.engine.study_check import Readiness
+    from roundhouse.engine.study_check import StudyChecks
 
-    readiness = Readiness(account.repository, account.site)
+    readiness = StudyChecks(account.repository, account.site)
     problems: dict[str, list[str]] = {}  # the rounds that have each
     ready = []
     for file in named_files(account.repository / "rounds"):

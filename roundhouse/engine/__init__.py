@@ -1,1 +1,1 @@
-"""Passes: to look, to decide, to act, to report; once, until all is done, or again and again."""
+"""Passes: query the scheduler, evaluate, act, report; once, or repeated until nothing is left to do."""

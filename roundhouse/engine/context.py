@@ -1,4 +1,4 @@
-"""Where, and with what, a pass works: folders, site, scheduler, and the job scripts made of them."""
+"""The context of a pass: folders, site, scheduler, and the job scripts made of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from roundhouse.engine import job_script
 from roundhouse.engine.allocations import Allocation
 from roundhouse.engine.log_path import plain_path
+from roundhouse.model import walltime
 from roundhouse.model.answers import Identity
 from roundhouse.model.experiment import Experiment, Resources
 from roundhouse.schedulers.base import Run, Scheduler
@@ -23,13 +24,12 @@ if TYPE_CHECKING:
     from roundhouse.config.site import Site
     from roundhouse.machine.slots import Room
 
-NO_LOG = "/dev/null"  # where no path would do; templates know it. What the run itself prints is in out.log all the same
-STOP_BEFORE = 60  # seconds before the walltime at which training stops by itself; a tenth of it, if that is less
+NO_LOG = "/dev/null"  # for a path that no scheduler accepts; templates test for it. The run itself prints to out.log
 
 
 @dataclass
 class PassContext:
-    """Where, and with what, a pass works."""
+    """The folders, the site and the scheduler of a pass."""
 
     experiments: Path  # holds one folder for each round
     repository: Path
@@ -38,20 +38,20 @@ class PassContext:
     run: Run
     python: str
     max_jobs: int | None = None
-    settle: float = 120.0  # seconds that a submission may take to show up
+    submission_delay: float = 120.0  # seconds that a submission may take to appear in the queue
     backoff: float = 600.0  # seconds to wait after "limit reached", unless the user has fewer jobs by then
-    room: Callable[[], Room] | None = None  # what is free on this machine now
-    rounds: Path | None = None  # where round files lie; rounds/ of the repository, if nobody says
-    analysis: Path | None = None  # where archived rounds lie; analysis/ of the repository, if nobody says
+    room: Callable[[], Room] | None = None  # what is free on the local machine now
+    rounds: Path | None = None  # the folder of round files; default: rounds/ of the repository
+    analysis: Path | None = None  # the folder of archived rounds; default: analysis/ of the repository
     packed: bool = False  # jobs start in the slots of an allocation
     late: bool = False  # jobs have less than the walltime, since they start late in an allocation
-    current_code: bool = False  # what ran a copy of the code goes on with the present code
-    only: str | None = None  # what an allocation may take, as a glob
+    current_code: bool = False  # experiments that ran a copy of the code continue with the present code
+    only: str | None = None  # which experiments an allocation may take, as a glob
     _templates: Environment | None = None
 
     @cached_property
     def copies(self) -> Copies:
-        """The copies of the code that jobs run, where a round wants them."""
+        """The copies of the code that jobs run, for rounds with `snapshot: true`."""
         analysis = self.analysis or self.repository / "analysis"
         return Copies(self.repository, self.experiments, analysis, self.current_code)
 
@@ -66,7 +66,7 @@ class PassContext:
         resources: Resources | None = None,
         code: str | None = None,
     ) -> str:
-        """The job script of one attempt. It asks for `resources`; for what the round file says, if left out.
+        """The job script of one attempt, which requests `resources`; default: those of the round file.
 
         `code`: the hash of the copy that it runs, instead of the checkout.
         """
@@ -86,7 +86,7 @@ class PassContext:
     def array_script(
         self, round_name: str, like: Resources, code: str | None, name: str, tasks: int, at_once: int | None
     ) -> str:
-        """The job script of an array of `tasks` that ask for the same and run the same code, `at_once` at a time."""
+        """The job script of an array of `tasks` with the same resources and code, `at_once` at a time."""
         round_directory = Path(f"{self.experiments}/{round_name}").absolute()
         shared = job_group.directory_of(round_directory, name)
         array = {"round": round_directory, "shared": shared, "tasks": tasks, "at_once": at_once}
@@ -96,7 +96,7 @@ class PassContext:
         return self.copies.path(round_name, code) if code else None
 
     def allocation(self, round_name: str, like: Resources, identity: Identity, code: str | None) -> Allocation:
-        """One more allocation for the experiments of a round that ask for the same."""
+        """A new allocation for the experiments of a round that need the same resources."""
         rounds, analysis = self.rounds or self.repository / "rounds", self.analysis or self.repository / "analysis"
         site = self.site.name if self.site.name != "default" else None
         where = str(rounds), str(analysis), site
@@ -127,6 +127,6 @@ class PassContext:
             site=self.site,
             repository=self.repository.absolute(),
             python=self.python,
-            margin=min(STOP_BEFORE, resources.walltime_s // 10),
+            margin=walltime.margin(resources.walltime_s),
             **more,
         )

@@ -1,4 +1,4 @@
-"""A dry run: the jobs that a pass would submit, in words, and their scripts where a person can read them."""
+"""A dry run: descriptions of the jobs that a pass would submit, and their scripts in a temporary folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from roundhouse.engine.report import Foreseen
+from roundhouse.engine.report import PlannedJob
 from roundhouse.engine.submit import SLOT_AWAITED
 from roundhouse.engine.submit_job import manifest
 from roundhouse.formatting import counted
@@ -15,10 +15,10 @@ from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import job_group, record
 from roundhouse.views import resource_format
 
-_LISTED = 3  # jobs of one kind whose sizes are told one by one
+_LISTED = 3  # jobs of one kind whose sizes are listed one by one
 
 
-def write(jobs: Sequence[Foreseen], round_name: str) -> tuple[Path | None, list[str]]:
+def write(jobs: Sequence[PlannedJob], round_name: str) -> tuple[Path | None, list[str]]:
     """Write the scripts of the jobs into a temporary folder; without jobs there is none.
 
     Returns the folder, and a line for each job that runs more than one experiment.
@@ -26,39 +26,43 @@ def write(jobs: Sequence[Foreseen], round_name: str) -> tuple[Path | None, list[
     if not jobs:
         return None, []
     folder = Path(tempfile.mkdtemp(prefix=f"roundhouse-{round_name}-"))
-    told, numbers = [], Counter[str]()
+    lines, numbers = [], Counter[str]()
     for job in jobs:
         if job.kind == "single job":
-            (folder / f"{job.rows[0].experiment.path.replace('/', '__')}.sh").write_text(job.script(), encoding="utf-8")
+            (folder / f"{job.statuses[0].experiment.path.replace('/', '__')}.sh").write_text(
+                job.script(), encoding="utf-8"
+            )
             continue
         numbers[job.kind] += 1
-        place = folder / f"{job.kind}_{numbers[job.kind]}"  # no script of a single job is called so
-        place.mkdir()
-        (place / job_group.SCRIPT).write_text(job.script(), encoding="utf-8")
+        directory = folder / f"{job.kind}_{numbers[job.kind]}"  # no script of a single job has this name
+        directory.mkdir()
+        (directory / job_group.SCRIPT).write_text(job.script(), encoding="utf-8")
         if job.kind == "array":
-            tokens = [record.new_token() for _ in job.rows]
-            (place / job_group.MANIFEST).write_text(manifest(job.rows, tokens), encoding="utf-8")
-        told.append(f"{job.kind:12} {_told(job)}: {' '.join(str(path) for path in sorted(place.iterdir()))}")
-    return folder, told
+            tokens = [record.new_token() for _ in job.statuses]
+            (directory / job_group.MANIFEST).write_text(manifest(job.statuses, tokens), encoding="utf-8")
+        lines.append(
+            f"{job.kind:12} {_description(job)}: {' '.join(str(path) for path in sorted(directory.iterdir()))}"
+        )
+    return folder, lines
 
 
-def _told(job: Foreseen) -> str:
+def _description(job: PlannedJob) -> str:
     resources = resource_format.job(job.resources)
     if job.kind == "allocation":
-        return f"{resources}; {counted(len(job.rows), 'experiment')} may run in it"
+        return f"{resources}; {counted(len(job.statuses), 'experiment')} may run in it"
     at_once = f", {job.at_once} at a time" if job.at_once else ""
-    return f"{counted(len(job.rows), 'task')} ({resources}){at_once}"
+    return f"{counted(len(job.statuses), 'task')} ({resources}){at_once}"
 
 
-def notes(jobs: Sequence[Foreseen]) -> list[str]:
-    """A line for each thing that may surprise in the allocations."""
+def notes(jobs: Sequence[PlannedJob]) -> list[str]:
+    """A line for each property of the allocations that may be unexpected."""
     kinds = dict.fromkeys(job.resources for job in jobs if job.kind == "allocation")
     return [f"{'note':12} {note}" for resources in kinds for note in resource_format.divided(resources)]
 
 
-def summary(jobs: Sequence[Foreseen]) -> str:
-    """How many jobs of which kind and size: `2 arrays of 1000 and 200 tasks and 4 single jobs`."""
-    arrays = [len(job.rows) for job in jobs if job.kind == "array"]
+def summary(jobs: Sequence[PlannedJob]) -> str:
+    """The number of jobs of each kind and size: `2 arrays of 1000 and 200 tasks and 4 single jobs`."""
+    arrays = [len(job.statuses) for job in jobs if job.kind == "array"]
     slots = [job.resources.pack.slots for job in jobs if job.kind == "allocation" and job.resources.pack]
     single = sum(job.kind == "single job" for job in jobs)
     parts = [
@@ -69,11 +73,11 @@ def summary(jobs: Sequence[Foreseen]) -> str:
     return _and(parts) or "Nothing"
 
 
-def followers(rows: Sequence[ExperimentStatus], jobs: Sequence[Foreseen], limit: int | None) -> str:
-    """How many more the same call would run on this machine; empty if there are none."""
-    waiting = sum(row.action == SLOT_AWAITED for row in rows)
+def followers(statuses: Sequence[ExperimentStatus], jobs: Sequence[PlannedJob], limit: int | None) -> str:
+    """How many more experiments the same call would run on the local machine; empty if there are none."""
+    waiting = sum(status.action == SLOT_AWAITED for status in statuses)
     more = waiting if limit is None else min(waiting, limit - len(jobs))
-    return f", and {more} more would follow as slots come free" if more > 0 else ""
+    return f", and {more} more would follow as slots become free" if more > 0 else ""
 
 
 def _sizes(numbers: Sequence[int], what: str) -> str:
@@ -85,5 +89,5 @@ def _sizes(numbers: Sequence[int], what: str) -> str:
 
 
 def _and(parts: Sequence[str]) -> str:
-    """Words as a sentence lists them."""
+    """A list of words, as in a sentence."""
     return " and ".join(part for part in (", ".join(parts[:-1]), *parts[-1:]) if part)

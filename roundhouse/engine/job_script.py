@@ -1,4 +1,4 @@
-"""Job scripts from templates. What is put in passes one filter: `sh` towards a shell, `directive` in a header."""
+"""Job scripts from templates. Every value passes one filter: `sh` in the body, `directive` in a header."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import walltime
+from roundhouse.model import walltime as walltime_end
 from roundhouse.model.exit_codes import ENDINGS, ExitCode
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# How each scheduler tells a job its own ID.
+# The variable in which each scheduler gives a job its ID.
 JOB_ID_VARIABLES = {
     "slurm": "SLURM_JOB_ID",
     "pbs": "PBS_JOBID",
@@ -25,17 +26,24 @@ JOB_ID_VARIABLES = {
 
 # What only some jobs have: an array, a slot of an allocation, less than their whole walltime, a copy of the code.
 _OPTIONAL: Mapping[str, Any] = {"array": None, "packed": False, "late": False, "copy": None}
+_CONSTANTS: Mapping[str, Any] = {
+    "exit_code": ExitCode,
+    "endings": ENDINGS,
+    "signal_before_end": walltime_end.SIGNAL_BEFORE_END,
+    "signal_from": walltime_end.SIGNAL_FROM,
+    "time_is_up": walltime_end.TIME_IS_UP,
+}
 
 
 def _job_id(kind: str) -> str:
-    """What a shell makes the job's own ID of."""
+    """The shell expression for the job's own ID."""
     variable = JOB_ID_VARIABLES[kind]
     otherwise = "${SLURM_JOB_ID:-unknown}" if variable == "PBS_JOBID" else "unknown"  # Slurm's qsub sets no PBS_JOBID
     return f"${{{variable}:-{otherwise}}}"
 
 
 def shell_quote(value: Any) -> str:
-    """The filter `sh`: one word for a shell, whatever it holds."""
+    """The filter `sh`: any text as one word for a shell."""
     text = str(value)
     if "\0" in text:
         raise RoundhouseError(f"{text!r} holds a NUL character, which no shell can take")
@@ -47,7 +55,7 @@ def directive(value: Any) -> str:
     text = str(value)
     if re.search(r"[\x00-\x1f\x7f]", text):
         raise RoundhouseError(
-            f"{text!r} holds a control character or a line break and cannot stand in a job script's header"
+            f"{text!r} holds a control character or a line break and cannot be used in a job script's header"
         )
     return text
 
@@ -73,7 +81,7 @@ def render(env: Environment, kind: str, body: str = "body.sh.j2", **context: Any
 
     try:
         return env.get_template(f"{kind}.sh.j2").render(
-            {**_OPTIONAL, **context}, kind=kind, body=body, job_id=_job_id(kind), exit_code=ExitCode, endings=ENDINGS
+            {**_OPTIONAL, **_CONSTANTS, **context}, kind=kind, body=body, job_id=_job_id(kind)
         )
     except TemplateError as error:
         raise RoundhouseError(f"templates/{kind}.sh.j2 cannot be rendered: {error}") from None

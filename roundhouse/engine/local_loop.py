@@ -1,4 +1,4 @@
-"""A round on this machine: passes over it in the foreground, with progress, until nothing is left to do."""
+"""A round on the local machine: passes in the foreground, with progress, until nothing is left to do."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from roundhouse.engine.report import PassReport
 from roundhouse.machine.pool import Pool, live
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment
-from roundhouse.model.plan import State, Verb
+from roundhouse.model.plan import Verb
 from roundhouse.store import record
 from roundhouse.views.progress_bar import Display
 
-LOOK_EVERY = 0.25  # seconds between looks at the processes
-STOP_AGAIN = 10.0  # seconds after which jobs that still run are asked to stop once more
-PASS_EVERY = 2.0  # seconds between passes while nothing runs from here, but something is awaited
-PASS_AT_LEAST_EVERY = 60.0  # seconds between passes while jobs run from here
+REAP_EVERY = 0.25  # seconds between checks for processes that have ended
+STOP_AGAIN = 10.0  # seconds after which jobs that are still running are asked again to stop
+PASS_EVERY = 2.0  # seconds between passes while no job of this process runs, but an attempt is open
+PASS_AT_LEAST_EVERY = 60.0  # seconds between passes while jobs of this process run
 
 
-def run_here(
-    place: PassContext,
+def run_local(
+    context: PassContext,
     pool: Pool,
     experiments: Sequence[Experiment],
     only: Callable[[Experiment], bool],
@@ -36,72 +36,72 @@ def run_here(
 
     Ctrl-C stops the jobs at a safe point, a second one at once; either way the next call resumes them.
     """
-    report, told = PassReport(), False
+    report, reported = PassReport(), False
     with Display() as display, _Interrupts() as interrupts:
         try:
             while True:
                 with interrupts.deferred():
-                    report = one_pass.run_pass(place, experiments, limit=limit, only=only)
+                    report = one_pass.run_pass(context, experiments, limit=limit, only=only)
                 if limit is not None:
                     limit -= sum(action.verb is Verb.SUBMIT for _, action in report.done)
-                display.show(report.rows)
-                full = limit != 0 and any(row.action.cause is Cause.LIMIT for row in report.rows)
-                if not pool.running and not report.done and not full and not _awaits(place, report):
+                display.show(report.statuses)
+                full = limit != 0 and any(status.action.cause is Cause.LIMIT for status in report.statuses)
+                if not pool.running and not report.done and not full and not _has_open_attempts(context, report):
                     return report, False
-                if full and not pool.running and not told:
-                    display.say("All slots of this machine are taken by other jobs of yours. Waiting for one.")
-                    told = True
+                if full and not pool.running and not reported:
+                    display.say("Your other jobs use all slots of the local machine. Waiting for one.")
+                    reported = True
                 _wait(pool, display, report, interrupts)
         except KeyboardInterrupt:
             _stop(pool, display, report, interrupts)
-            return one_pass.run_pass(place, experiments, limit=0, only=only), True
+            return one_pass.run_pass(context, experiments, limit=0, only=only), True
 
 
-def _awaits(place: PassContext, report: PassReport) -> bool:
-    """Whether something of this machine's is still open: an orphan of an earlier runner, or a last word to come."""
-    here = asdict(place.scheduler.identity(place.run))
-    for row in report.rows:
-        newest = row.record.newest
-        if row.action.state in (State.IN_PROGRESS, State.SUBMITTING) and newest is not None and not newest.closed:
-            if newest.opened.ran_at(here):
+def _has_open_attempts(context: PassContext, report: PassReport) -> bool:
+    """Whether an attempt of this host is still open: of an earlier runner, or one whose result has not arrived."""
+    scheduler = asdict(context.scheduler.identity(context.run))
+    for status in report.statuses:
+        newest = status.record.newest
+        if status.action.state.active and newest is not None and not newest.closed:
+            if newest.opened.ran_at(scheduler):
                 return True
     return False
 
 
 def _wait(pool: Pool, display: Display, report: PassReport, interrupts: _Interrupts) -> None:
-    """Until a job ends, or it is time to look around again."""
+    """Wait until a job ends, or until the next pass is due."""
     until = time.monotonic() + (PASS_AT_LEAST_EVERY if pool.running else PASS_EVERY)
     while not pool.reap() and time.monotonic() < until:
         if interrupts.noted():
             raise KeyboardInterrupt
-        time.sleep(LOOK_EVERY)
-        display.show(report.rows, fresh=record.read)
+        time.sleep(REAP_EVERY)
+        display.show(report.statuses, fresh=record.read)
 
 
 def _stop(pool: Pool, display: Display, report: PassReport, interrupts: _Interrupts) -> None:
     stopped = pool.running
-    display.say("Stopping: each job saves its place. Once more to stop at once.")
+    display.say("Stopping: each job saves a checkpoint. Press Ctrl-C again to stop at once.")
     pool.stop()
     again = time.monotonic() + STOP_AGAIN
     while pool.running:
-        if time.monotonic() > again:  # a shell that just starts a command may have lost the signal
+        if time.monotonic() > again:  # a shell that has just started a command may have missed the signal
             pool.stop()
             again += STOP_AGAIN
         if interrupts.noted():
             pool.kill()
-        time.sleep(LOOK_EVERY)
+        time.sleep(REAP_EVERY)
         pool.reap()
     _close(stopped, report)
 
 
 def _close(stopped: frozenset[str], report: PassReport) -> None:
-    """Write down for jobs that had no time to: it was the user's wish, and no fault of the experiments'."""
+    """Close the attempts of jobs that had no time to write a result: the user stopped them."""
     until = time.monotonic() + PASS_EVERY
     while stopped & live().keys() and time.monotonic() < until:
-        time.sleep(LOOK_EVERY)
+        time.sleep(REAP_EVERY)
     gone = stopped - live().keys()
-    for row in report.rows:
-        directory = row.record.directory
+    for status in report.statuses:
+        directory = status.record.directory
         newest = record.read(directory).newest
         if newest is not None and not newest.closed and not newest.cancel and newest.opened.token in gone:
             why = "stopped by the user"
@@ -110,10 +110,10 @@ def _close(stopped: frozenset[str], report: PassReport) -> None:
 
 
 class _Interrupts:
-    """Ctrl-C, a polite kill and a closed terminal: noted when they come, and raised where nothing is half done.
+    """SIGINT, SIGTERM and SIGHUP: noted when they arrive, and raised only between passes.
 
-    Half a pass would leave jobs that this runner does not know of, and an exception that comes anywhere can be lost in
-    a place that swallows it.
+    An interrupted pass would leave jobs that this runner does not know, and an exception raised at any point may be
+    swallowed by other code.
     """
 
     def __init__(self) -> None:
@@ -122,8 +122,8 @@ class _Interrupts:
     def __enter__(self) -> _Interrupts:
         self._before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         for name, handler in self._before.items():
-            # What is ignored (by nohup, or in the background of a script) stays so, but by a handler, which jobs do
-            # not inherit: they must hear what the pool tells them.
+            # Signals that are ignored (by nohup, or in the background of a script) stay ignored, but by a handler,
+            # which jobs do not inherit: they must receive the signals of the pool.
             signal.signal(name, self._ignore if handler is signal.SIG_IGN else self._interrupt)
         return self
 
@@ -138,7 +138,7 @@ class _Interrupts:
             raise KeyboardInterrupt
 
     def noted(self) -> bool:
-        """Whether there was one since the last time."""
+        """Whether there was one since the last call."""
         pending, self._pending = self._pending, False
         return pending
 

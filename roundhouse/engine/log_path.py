@@ -1,7 +1,7 @@
-"""Paths for the headers of job scripts: without characters that qsub, sbatch or their servers misread.
+"""Log paths for the headers of job scripts, without characters that qsub, sbatch or their servers misread.
 
 PBS takes no quotes and no letters beyond ASCII in `-o`, and splits it at a colon; Slurm replaces `%`; Slurm's qsub
-takes no blanks. To a path that holds such a character, a link in the home directory leads.
+takes no blanks. A path with such a character is replaced by a link in the home directory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LINKS = ".roundhouse/links"  # in the home directory
 
 
 def plain_path(path: Path) -> Path | None:
-    """An absolute path as it is, or by way of a link, so that it holds plain characters only; None if that fails."""
+    """An absolute path as it is, or through a link, with plain characters only; None if that fails."""
     if PLAIN.fullmatch(str(path)):
         return path
     parts = path.parts
@@ -30,7 +30,7 @@ def plain_path(path: Path) -> Path | None:
 
 
 def _link_to(directory: Path) -> Path:
-    """The link that leads to a directory; it is made if it is not there yet."""
+    """The link to a directory; it is made if it does not exist yet."""
     links = Path.home() / LINKS
     link = links / hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]
     if not link.is_symlink():

@@ -1,4 +1,4 @@
-"""What the scheduler has refused, and so what else of a round is not submitted for the same reason."""
+"""Refusals of the scheduler, and what else of a round is not submitted for the same reason."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _FOR_NOW = {Scope.QUEUE: "its queue takes no jobs now", Scope.REQUEST: "limit re
 
 
 def cause_of(refused: Refused) -> Cause:
-    """Under which cause a refused attempt is made void."""
+    """The cause with which a refused attempt is voided."""
     if refused.later:
         return Cause.LIMIT
     return Cause.SITE if refused.scope in _FIX else Cause.REFUSED
 
 
 def reason_of(refused: Refused) -> str:
-    """The reason that an experiment shows whose own submission was refused."""
+    """The reason shown for an experiment whose own submission was refused."""
     if refused.later:
         return f"{_FOR_NOW.get(refused.scope, 'limit reached')}: {refused.why}"
     if refused.scope in _FIX:
@@ -36,7 +36,7 @@ def reason_of(refused: Refused) -> str:
 
 @dataclass
 class Refusals:
-    """The refusals that hold in one pass. `queue`: where a job goes whose resources name none."""
+    """The refusals of one pass. `queue`: that of jobs whose resources name none."""
 
     queue: str | None = None
     _by_request: dict[Resources, Refused] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Refusals:
     _of_all: Refused | None = None
 
     def add(self, resources: Resources, refused: Refused) -> None:
-        """A job with these resources was refused. A limit on the user's jobs, or on tasks, is not kept here."""
+        """Record that a job with these resources was refused. Limits on the number of jobs are not kept here."""
         if refused.scope is Scope.REQUEST:
             self._by_request[resources] = refused
         elif refused.scope is Scope.QUEUE:
@@ -53,23 +53,23 @@ class Refusals:
             self._of_all = refused
 
     def of(self, resources: Resources) -> Refused | None:
-        """The refusal that holds for a job with these resources as well."""
+        """The refusal that applies to a job with these resources, if any."""
         by_queue = self._by_queue.get(resources.queue or self.queue)
         return self._of_all or by_queue or self._by_request.get(resources)
 
 
-def held_back(row: ExperimentStatus, refused: Refused) -> ExperimentStatus:
-    """An experiment that is not submitted, because another was refused for a reason that holds for it too."""
+def held_back(status: ExperimentStatus, refused: Refused) -> ExperimentStatus:
+    """An experiment that is not submitted, because a job was refused for a reason that applies to it too."""
     if refused.scope in _FIX and not refused.later:
-        return blocked(row, refused)
+        return blocked(status, refused)
     if refused.later:
         why = reason_of(refused)
     else:
-        why = f"not submitted: a job that asks for the same resources was refused ({refused.why})"
-    return replace(row, action=Action(Verb.NOTHING, State.PENDING, why, Cause.LIMIT))
+        why = f"not submitted: a job with the same resource request was refused ({refused.why})"
+    return replace(status, action=Action(Verb.NOTHING, State.PENDING, why, Cause.LIMIT))
 
 
-def blocked(row: ExperimentStatus, refused: Refused) -> ExperimentStatus:
+def blocked(status: ExperimentStatus, refused: Refused) -> ExperimentStatus:
     """An experiment that cannot be submitted until the site file or the account is corrected."""
     why = reason_of(refused)
-    return replace(row, action=Action(Verb.NOTHING, State.BLOCKED, f"cannot start: {why}", Cause.SITE), refusal=why)
+    return replace(status, action=Action(Verb.NOTHING, State.BLOCKED, f"cannot start: {why}", Cause.SITE), refusal=why)

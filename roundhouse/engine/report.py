@@ -1,4 +1,4 @@
-"""What a pass found and did, or would do."""
+"""The report of a pass: what it found and did, or would do."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from roundhouse.model.status import ExperimentStatus
 
 
 @dataclass(frozen=True, slots=True)
-class Foreseen:
+class PlannedJob:
     """A job that a pass would submit.
 
-    `rows`: the experiment, the tasks of an array, or all that wait for a slot in such an allocation.
+    `statuses`: of the experiment, the tasks of an array, or all experiments that wait for a slot in the allocation.
     """
 
     kind: Literal["array", "allocation", "single job"]
-    rows: Sequence[ExperimentStatus]
+    statuses: Sequence[ExperimentStatus]
     resources: Resources
     script: Callable[[], str]  # renders it
     at_once: int | None = None  # tasks of an array that may run
@@ -27,13 +27,13 @@ class Foreseen:
 
 @dataclass
 class PassReport:
-    """A pass's outcome. `trouble`: the scheduler or the disk failed, so the picture may be incomplete."""
+    """The outcome of a pass. `trouble`: the scheduler or the disk failed, so the report may be incomplete."""
 
-    rows: list[ExperimentStatus] = field(default_factory=list)
+    statuses: list[ExperimentStatus] = field(default_factory=list)
     done: list[tuple[Experiment, Action]] = field(default_factory=list)  # what was carried out
-    foreseen: list[Foreseen] = field(default_factory=list)  # what would be submitted, by a pass that only tells
+    planned: list[PlannedJob] = field(default_factory=list)  # what would be submitted, by a pass that changes nothing
     trouble: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # what a person should know besides, a line each
-    clock: Clock = Clock(0.0, 0.0, 0.0)  # by which it was judged
+    notes: list[str] = field(default_factory=list)  # additional information for the user, a line each
+    clock: Clock = Clock(0.0, 0.0, 0.0)  # the times used for the evaluation
     asking: float = 0.0  # seconds that the scheduler took to answer
     blind: bool = False  # it did not answer

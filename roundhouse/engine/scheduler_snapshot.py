@@ -1,4 +1,4 @@
-"""What the scheduler says, asked once a pass, and what of it may be held against a record."""
+"""The scheduler's answer to the one query of a pass, and what it means for each record."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from roundhouse.schedulers.base import Run, Scheduler
 
 @dataclass(frozen=True)
 class SchedulerSnapshot:
-    """The scheduler's answer at one moment; or that of the allocation `within`, which knows only its own slots."""
+    """The scheduler's answer at one moment, or that of the allocation `within`, which knows only its own slots."""
 
     jobs: Jobs | QueryFailed
     identity: Identity | QueryFailed
-    took: float = 0.0  # seconds until it came
+    took: float = 0.0  # seconds that the query took
     within: str | None = None
 
     @cached_property
@@ -33,47 +33,47 @@ class SchedulerSnapshot:
 
     @cached_property
     def alive_by_id(self) -> dict[str, Job]:
-        """The live jobs by ID, whatever they are called."""
+        """The live jobs by ID, under any name."""
         if isinstance(self.jobs, QueryFailed):
             return {}
         return {job.id: job for job in self.jobs.jobs if job.state is not JobState.ENDED}
 
     @cached_property
     def live(self) -> int:
-        """How many live jobs the user has, of any round and of none."""
+        """The number of live jobs of the user, of any round or of none."""
         if isinstance(self.jobs, QueryFailed):
             return 0
         return sum(job.state is not JobState.ENDED for job in self.jobs.jobs)
 
     @cached_property
-    def here(self) -> Mapping[str, str] | None:
-        """The scheduler that answered, as job.json names one; None if none did."""
+    def scheduler(self) -> Mapping[str, str] | None:
+        """The identity of the scheduler, as job.json names it; None if it did not answer."""
         return None if isinstance(self.identity, QueryFailed) else asdict(self.identity)
 
     @property
-    def trouble(self) -> str:
-        """Why the scheduler could not be asked; empty if it answered."""
+    def error(self) -> str:
+        """Why the scheduler could not be queried; empty if it answered."""
         for answer in (self.jobs, self.identity):
             if isinstance(answer, QueryFailed):
                 return answer.why
         return ""
 
 
-NOT_ASKED = SchedulerSnapshot(QueryFailed("not asked"), QueryFailed("not asked"))
+NOT_QUERIED = SchedulerSnapshot(QueryFailed("not queried"), QueryFailed("not queried"))
 
 
-def look(scheduler: Scheduler, run: Run, records: Sequence[Record]) -> SchedulerSnapshot:
-    """Ask once, about all live jobs of this user and about the jobs of this scheduler that decisions depend on.
+def query_scheduler(scheduler: Scheduler, run: Run, records: Sequence[Record]) -> SchedulerSnapshot:
+    """Query once: all live jobs of this user, and the jobs of this scheduler that decisions depend on.
 
-    Those of another scheduler mean nothing to it: Slurm takes the token of a local job for a mistake, and says no more.
+    Jobs of another scheduler are left out: Slurm answers a query for the token of a local job with an error.
     """
     began = time.monotonic()
     identity = scheduler.identity(run)
     if isinstance(identity, QueryFailed):
         return SchedulerSnapshot(identity, identity, time.monotonic() - began)
-    here = asdict(identity)
-    newest = [rec.newest for rec in records if rec.newest and _is_asked_about(rec.newest)]
-    attempts = [attempt for attempt in newest if attempt.opened.ran_at(here)]
+    home = asdict(identity)
+    newest = [rec.newest for rec in records if rec.newest and _is_open_question(rec.newest)]
+    attempts = [attempt for attempt in newest if attempt.opened.ran_at(home)]
     ids = {attempt.job_id for attempt in attempts if attempt.job_id}
     # By name only where no ID is recorded: PBS looks each name up over a connection of its own.
     names = {attempt.opened.job_name for attempt in attempts if not attempt.job_id}
@@ -81,56 +81,56 @@ def look(scheduler: Scheduler, run: Run, records: Sequence[Record]) -> Scheduler
     return SchedulerSnapshot(jobs, identity, time.monotonic() - began)
 
 
-def answer_for(attempt: Attempt | None, before: Attempt | None, seen: SchedulerSnapshot) -> Answer:
-    """What `seen` says of the attempt's job. `before` is the attempt as it was read before the scheduler was asked."""
-    if attempt is None or not _is_asked_about(attempt):
+def answer_for(attempt: Attempt | None, before: Attempt | None, snapshot: SchedulerSnapshot) -> Answer:
+    """The answer for an attempt's job. `before` is the attempt as it was read before the scheduler was queried."""
+    if attempt is None or not _is_open_question(attempt):
         return Unknown()
-    for part in (seen.jobs, seen.identity):
+    for part in (snapshot.jobs, snapshot.identity):
         if isinstance(part, QueryFailed):
             return part
-    assert isinstance(seen.jobs, Jobs) and seen.here is not None
-    if not attempt.opened.ran_at(seen.here):
-        return QueryFailed(f"its job belongs to {attempt.opened.home}: run the pass there")
-    if attempt.opened.scheduler.get("boot", "") != seen.here["boot"]:
-        return Unknown()  # this very machine has been started anew since
+    assert isinstance(snapshot.jobs, Jobs) and snapshot.scheduler is not None
+    if not attempt.opened.ran_at(snapshot.scheduler):
+        return QueryFailed(f"its job belongs to {attempt.opened.scheduler_text}: run the pass there")
+    if attempt.opened.scheduler.get("boot", "") != snapshot.scheduler["boot"]:
+        return Unknown()  # the host has been rebooted since
     if before is None or before.number != attempt.number or before.job_id not in (None, attempt.job_id):
-        return QueryFailed("the attempt is newer than the scheduler's answer; the next pass will tell")
-    if seen.within not in (None, attempt.opened.job_name):
+        return QueryFailed("the attempt is newer than the scheduler's answer; the next pass queries again")
+    if snapshot.within not in (None, attempt.opened.job_name):
         return QueryFailed("it runs in another job")
     # By name and ID: IDs are used again after a reset of the scheduler.
-    name = attempt.opened.token if seen.within else attempt.opened.job_name
-    called = seen.named.get((name, attempt.opened.index), ())
+    name = attempt.opened.token if snapshot.within else attempt.opened.job_name
+    called = snapshot.named.get((name, attempt.opened.index), ())
     job = next((job for job in called if attempt.job_id in (None, job.id)), None)
     if attempt.closed and not before.closed and (job is None or job.state is not JobState.ENDED):
-        return QueryFailed("the attempt ended after the scheduler's answer; the next pass asks again")
-    return job or _not_found(attempt, name, seen)
+        return QueryFailed("the attempt ended after the scheduler's answer; the next pass queries again")
+    return job or _not_found(attempt, name, snapshot)
 
 
-def _is_asked_about(attempt: Attempt) -> bool:
-    """Whether an answer about its job can change anything: how it stands, or why it ended."""
+def _is_open_question(attempt: Attempt) -> bool:
+    """Whether an answer about its job can change anything: its state, or why it ended."""
     return not attempt.closed or attempt.awaits_verdict
 
 
-def _not_found(attempt: Attempt, name: str, seen: SchedulerSnapshot) -> Answer:
-    """What it means that no job has both the name and the ID of the attempt's job: often, that it is not known."""
-    assert isinstance(seen.jobs, Jobs)
-    renamed = seen.alive_by_id.get(attempt.job_id or "")
-    if renamed is not None and not seen.within:
+def _not_found(attempt: Attempt, name: str, snapshot: SchedulerSnapshot) -> Answer:
+    """The answer when no job has both the name and the ID of the attempt's job."""
+    assert isinstance(snapshot.jobs, Jobs)
+    renamed = snapshot.alive_by_id.get(attempt.job_id or "")
+    if renamed is not None and not snapshot.within:
         # It may be this job under another name, or another job that was given the same ID.
         return QueryFailed(f"job {renamed.id} is alive, but is called {renamed.name!r} instead of {name!r}")
-    if why := seen.jobs.left_open(attempt.job_id, name):
+    if why := snapshot.jobs.left_open(attempt.job_id, name):
         return QueryFailed(why)
-    return Unknown(seen.jobs.history)
+    return Unknown(snapshot.jobs.history)
 
 
-def stale_jobs(before: Iterable[Record], now: Iterable[Record], seen: SchedulerSnapshot) -> list[str]:
-    """IDs of queued jobs whose attempt is over. They would exit without a trace, but only after a wait for nothing.
+def stale_jobs(before: Iterable[Record], now: Iterable[Record], snapshot: SchedulerSnapshot) -> list[str]:
+    """IDs of queued jobs whose attempt is closed. They would exit without a trace, but hold a place in the queue.
 
-    It was over `before` the scheduler was asked: a job that was queued then may have run to its end since.
+    The attempt was closed `before` the scheduler was queried: a job that was queued then may have ended since.
     """
-    if not isinstance(seen.jobs, Jobs):
+    if not isinstance(snapshot.jobs, Jobs):
         return []
-    waiting = [job for job in seen.jobs.jobs if job.state in (JobState.QUEUED, JobState.BLOCKED)]
+    waiting = [job for job in snapshot.jobs.jobs if job.state in (JobState.QUEUED, JobState.BLOCKED)]
     if not waiting:
         return []  # as in every pass over a large round that is done
     over = {_called(attempt) for rec in before for attempt in rec.attempts if attempt.closed}

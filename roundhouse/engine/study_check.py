@@ -1,4 +1,4 @@
-"""Whether an experiment could start at all: its study's `check` is asked before anything is submitted."""
+"""Whether an experiment can start: the `check` of its study runs before anything is submitted."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 Check = Callable[[Mapping[str, Any], Path | None], object]
 
 
-class Readiness:
-    """The answers of one pass. The next one asks anew: a data set may have been fetched meanwhile."""
+class StudyChecks:
+    """The answers of the studies' checks, each asked once a pass: a data set may have been fetched by the next pass."""
 
     def __init__(self, repository: Path, site: Site) -> None:
         self._repository, self._site = repository, site
@@ -28,9 +28,9 @@ class Readiness:
         self._answers: dict[tuple[str, str], str] = {}
 
     def refusal(self, experiment: Experiment) -> str:
-        """Why the experiment could not start, as its study's `check` tells; empty if it could, or there is no check.
+        """Why the experiment cannot start, as the `check` of its study says; empty if it can, or there is no check.
 
-        What waits for a selection has no config to ask about yet.
+        An experiment whose selection is open has no config to check yet.
         """
         study = None if experiment.undecided else experiment.study
         check = self._check_of(study) if study is not None else None
@@ -62,21 +62,21 @@ class Readiness:
 
 
 def _load(study: str) -> Check:
-    """The study's `check`; if it cannot be imported, a function that says so of every config."""
+    """The `check` of the study; if it cannot be imported, a function that refuses every config with the reason."""
     try:
         check: Check = importlib.import_module(f"studies.{study}.check").check
         return check
     except (Exception, SystemExit) as error:
-        told = _failure(study, error)
+        reason = _failure(study, error)
 
     def refuse(config: Mapping[str, Any], data: Path | None) -> None:
-        raise RoundhouseError(told)
+        raise RoundhouseError(reason)
 
     return refuse
 
 
 def _failure(study: str, error: BaseException) -> str:
-    """A mistake in the check itself, in a line: where in the study's folder it happened, and what."""
+    """An error in the check itself, in one line: the place in the study's folder, and the exception."""
     folder = f"studies/{study}/"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if folder in frame.filename]
     where = f"{frames[-1].filename.rpartition(folder)[2]}, line {frames[-1].lineno}" if frames else "check.py"

@@ -1,4 +1,4 @@
-"""Passes over a round on a cluster, again and again: how long to wait between two, and what is told meanwhile."""
+"""--watch: repeated passes over a round on a cluster, the pauses between them, and what is printed meanwhile."""
 
 from __future__ import annotations
 
@@ -21,24 +21,26 @@ from roundhouse.views.measured import is_running
 from roundhouse.views.status_json import as_dict
 
 AT_LEAST = 30.0  # seconds between two passes: many people share the scheduler
-SHARE = 5  # so many times as long as the scheduler took to answer, and the whole pass, but for that not beyond AT_MOST
+SHARE = (
+    5  # the pause is so many times the scheduler's answer time, and so many times the pass, the latter up to AT_MOST
+)
 AT_MOST = 600.0  # seconds between two passes while nothing changes
 GROWTH = 1.5  # by which the pause grows with each pass that finds nothing new, or fails
-AFTER = 1.0  # seconds after the moment at which something is expected
-MANY = 20  # changes above which they are counted, not listed
+AFTER = 1.0  # seconds after an expected event
+MANY = 20  # more changes than this are counted, not listed
 
-Standing = tuple[State, int | None, str | None]  # state, attempt, job state
+Shown = tuple[State, int | None, str | None]  # state, attempt, job state
 
 
 class NoPass(Exception):
-    """No pass could be made this time; its words say why."""
+    """No pass could be made this time; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """One pass over a round, in `took` seconds, the wait for the lock apart. `code`: the exit code of one such pass.
+    """One pass over a round, in `took` seconds, without the wait for the lock. `code`: the exit code of such a pass.
 
-    `over`: nothing is left to do, or nothing more will happen. `failed`: the scheduler or the disk did.
+    `over`: nothing is left to do, or nothing more will happen. `failed`: the scheduler or the disk failed.
     """
 
     round: Round
@@ -51,13 +53,13 @@ class Passed:
 
 @dataclass
 class Latest:
-    """The round as its file says now; while that cannot be read, as it last was. What is wrong is told once."""
+    """The round as in its file; while that cannot be read, as it last was. Each error is reported once."""
 
     round: Round
     read: Callable[[], Round]
     wrong: str = ""
 
-    def look(self) -> Round:
+    def reload(self) -> Round:
         before, self.wrong = self.wrong, ""
         try:
             self.round = self.read()
@@ -65,13 +67,13 @@ class Latest:
             self.wrong = str(error)
             if self.wrong != before:
                 print(self.wrong, file=sys.stderr, flush=True)
-                say("The round file as it is now cannot be used. Until it is mended, the watch goes on with the last.")
+                say("The round file cannot be used. Until it is fixed, the watch continues with the last version.")
         return self.round
 
 
 @dataclass
 class Watch:
-    """Passes until nothing is left to do. Of a pass it remembers how things stood and what was said, and nothing else.
+    """Passes until nothing is left to do. Of each pass, only the statuses and the printed messages are remembered.
 
     `one_pass` makes one, or raises NoPass; `show` draws the whole table, at the start and at the end. `every`: a pause
     in seconds, instead of one that follows what happens.
@@ -80,13 +82,13 @@ class Watch:
     one_pass: Callable[[], Passed]
     show: Callable[[Passed], None]
     every: float | None = None
-    still: int = 0  # passes in a row that found nothing new
-    known: dict[str, Standing] | None = None
+    still: int = 0  # passes in a status that found nothing new
+    known: dict[str, Shown] | None = None
     said: set[str] | None = None
     code: int = 0
 
     def run(self, sleep: Callable[[float], None] = time.sleep) -> int:
-        """Returns the exit code of the last pass. KeyboardInterrupt: the user has enough."""
+        """Returns the exit code of the last pass. KeyboardInterrupt: the user ends the watch."""
         while (pause := self.turn()) is not None:
             gc.collect()
             sleep(pause)
@@ -96,14 +98,14 @@ class Watch:
         """One pass: seconds to the next, None if it was the last."""
         try:
             passed = self.one_pass()
-        except NoPass as words:
+        except NoPass as reason:
             self.still += 1
             pause = pause_for(max(AT_LEAST, self.every or 0.0), self.still)
-            say(f"No pass was made: {words}. Next one in {pause:.0f} s.")
+            say(f"No pass was made: {reason}. Next one in {pause:.0f} s.")
             return pause
         first, changed = self.known is None, self._changed(passed)
         self.still = 0 if changed else self.still + 1
-        self._tell(passed, changed)
+        self._print(passed, changed)
         self.code = passed.code
         if passed.over:
             return None
@@ -112,32 +114,35 @@ class Watch:
         return pause
 
     def _changed(self, passed: Passed) -> list[ExperimentStatus]:
-        """The rows that are not as they were. What was seen without the scheduler is no news."""
+        """The statuses that have changed. A pass without the scheduler's answer shows no changes."""
         if passed.report.blind and self.known is not None:
             return []
-        before, self.known = self.known or {}, {row.experiment.path: _standing(row) for row in passed.report.rows}
-        return [row for row in passed.report.rows if before.get(row.experiment.path) != _standing(row)]
+        before, self.known = (
+            self.known or {},
+            {status.experiment.path: _shown(status) for status in passed.report.statuses},
+        )
+        return [status for status in passed.report.statuses if before.get(status.experiment.path) != _shown(status)]
 
-    def _tell(self, passed: Passed, changed: Sequence[ExperimentStatus]) -> None:
+    def _print(self, passed: Passed, changed: Sequence[ExperimentStatus]) -> None:
         report = passed.report
-        amiss, held = tables.refusals(report.rows) + report.trouble, tables.limits(report.rows)
-        before, self.said = self.said, {*amiss, *held}
+        errors, limits = tables.refusals(report.statuses) + report.trouble, tables.limits(report.statuses)
+        before, self.said = self.said, {*errors, *limits}
         if before is not None:
             _list(changed)
         if before is None or passed.over:
             self.show(passed)
             return
-        for line in amiss:
+        for line in errors:
             if line not in before:
                 print(line, file=sys.stderr, flush=True)
-        for line in held:
+        for line in limits:
             if line not in before:
                 say(line)
         if passed.failed:
             say("The pass failed. Nothing was lost.")
         if not report.blind:
-            summary = tables.summary(passed.round.name, report.rows, len(passed.round.experiments))
-            say(" ".join([summary, *eta.lines(report.rows, time.time())]))
+            summary = tables.summary(passed.round.name, report.statuses, len(passed.round.experiments))
+            say(" ".join([summary, *eta.lines(report.statuses, time.time())]))
 
 
 # ---------------------------------------------------------------------------------------------------- how long to wait
@@ -146,7 +151,7 @@ class Watch:
 def pause_for(least: float, still: int, moments: Iterable[float] = ()) -> float:
     """Seconds until the next pass: `least`, and more with each of `still` passes that found nothing new.
 
-    No more than until something is expected (`moments`, in seconds from now), but in any case `least`.
+    At most until the next expected event (`moments`, in seconds from now), but always at least `least`.
     """
     grown = min(least * GROWTH ** min(still, 30), AT_MOST)
     soonest = min((moment + AFTER for moment in moments if moment > 0), default=grown)
@@ -158,25 +163,25 @@ def pause_after(passed: Passed, still: int, every: float | None) -> float:
     least = max(AT_LEAST, min(SHARE * passed.took, AT_MOST), SHARE * passed.report.asking, every or 0.0)
     if passed.failed:
         return pause_for(least, still)
-    return least if every is not None else pause_for(least, still, moments(passed.report.rows, passed.report.clock))
+    return least if every is not None else pause_for(least, still, moments(passed.report.statuses, passed.report.clock))
 
 
-def moments(rows: Sequence[ExperimentStatus], clock: Clock) -> Iterator[float]:
-    """When something is expected, in seconds from `clock.now`: the end of a job or of a wait. Below 0: it is late."""
-    left = eta.left_of([eta.workload_of(row) for row in rows])
-    for row in rows:
-        newest = row.record.newest
-        if newest is None or not goes_on(row):
+def moments(statuses: Sequence[ExperimentStatus], clock: Clock) -> Iterator[float]:
+    """Expected events, in seconds from `clock.now`: the end of a job or of a wait. Below 0: it is late."""
+    left = eta.left_of([eta.workload_of(status) for status in statuses])
+    for status in statuses:
+        newest = status.record.newest
+        if newest is None or not goes_on(status):
             continue
         if newest.gone_at is not None and not newest.closed:
             yield newest.gone_at + clock.grace - clock.now
-        elif newest.claim is not None and is_running(row):
-            yield newest.claim.at + row.experiment.resources.walltime_s - clock.now
-            expected = left[row.experiment.path]
+        elif newest.claim is not None and is_running(status):
+            yield newest.claim.at + status.experiment.resources.walltime_s - clock.now
+            expected = left[status.experiment.path]
             if expected is not None:
                 yield (newest.progress_at or newest.claim.at) + expected.usual - clock.now
-        elif row.action.state is State.SUBMITTING:
-            yield newest.opened.at + clock.settle - clock.now
+        elif status.action.state is State.SUBMITTING:
+            yield newest.opened.at + clock.submission_delay - clock.now
         elif newest.awaits_verdict:
             yield (newest.result_at or clock.now) + VERDICT_WITHIN - clock.now
         elif newest.cause is Cause.LIMIT and newest.claim is not None:
@@ -185,40 +190,44 @@ def moments(rows: Sequence[ExperimentStatus], clock: Clock) -> Iterator[float]:
 
 def _next(pause: float, passed: Passed) -> str:
     took, asking = passed.took, passed.report.asking
-    long = f": this one took {took:.0f} s, {asking:.0f} of them to ask the scheduler" if SHARE * took >= pause else ""
+    long = (
+        f": this one took {took:.0f} s, {asking:.0f} of them for the scheduler's answer"
+        if SHARE * took >= pause
+        else ""
+    )
     return f"Next pass in {pause:.0f} s{long if pause > AT_LEAST else ''}."
 
 
-# -------------------------------------------------------------------------------------------------------- what is told
+# ------------------------------------------------------------------------------------------------------- output
 
 
-def _standing(row: ExperimentStatus) -> Standing:
-    return row.action.state, row.shown.number if row.shown else None, row.job_state
+def _shown(status: ExperimentStatus) -> Shown:
+    return status.action.state, status.shown.number if status.shown else None, status.job_state
 
 
 def _list(changed: Sequence[ExperimentStatus]) -> None:
     if len(changed) <= MANY:
-        for row in changed:
-            say(_line(row))
+        for status in changed:
+            say(_line(status))
         return
-    for (what, group), count in Counter((_state(row), row.experiment.group) for row in changed).items():
+    for (what, group), count in Counter((_state(status), status.experiment.group) for status in changed).items():
         say(f"{what}: {count} of {group}")
 
 
-def _state(row: ExperimentStatus) -> str:
-    state = row.action.state
-    return f"{state}, {row.job_state}" if row.job_state and state is State.IN_PROGRESS else str(state)
+def _state(status: ExperimentStatus) -> str:
+    state = status.action.state
+    return f"{state}, {status.job_state}" if status.job_state and state is State.IN_PROGRESS else str(state)
 
 
-def _line(row: ExperimentStatus) -> str:
-    """How an experiment stands now."""
-    told = as_dict(row)
-    attempt = f", attempt {told['attempt']}" if (told["attempt"] or 0) > 1 else ""
-    best = f", best {told['metric_name']} {number(told['best'])}" if told["best"] is not None else ""
-    reason = f": {told['reason']}" if told["reason"] else ""
-    return f"{_state(row)}: {told['path']}{attempt}{best}{reason}"
+def _line(status: ExperimentStatus) -> str:
+    """The status of an experiment."""
+    values = as_dict(status)
+    attempt = f", attempt {values['attempt']}" if (values["attempt"] or 0) > 1 else ""
+    best = f", best {values['metric_name']} {number(values['best'])}" if values["best"] is not None else ""
+    reason = f": {values['reason']}" if values["reason"] else ""
+    return f"{_state(status)}: {values['path']}{attempt}{best}{reason}"
 
 
 def say(line: str) -> None:
-    """A line with the time of day, since a watch lasts for days."""
+    """Print a line with the day and time, since a watch may last for days."""
     print(time.strftime("%a %H:%M:%S"), line, flush=True)

@@ -1,4 +1,4 @@
-"""What a scheduler can answer, about jobs and to a submission: answers that cannot be mistaken for one another."""
+"""The answers of a scheduler to a query and to a submission, each kind a class of its own."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from roundhouse.model.causes import Cause
 
 
 class JobState(Enum):
-    """What becomes of a job, as far as Roundhouse must tell states apart. Anything not named ENDED is alive."""
+    """The states of a job that Roundhouse distinguishes. Every state but ENDED is alive."""
 
     QUEUED = "queued"
     RUNNING = "running"
-    BLOCKED = "blocked"  # held, or unable ever to run: it waits for a person
+    BLOCKED = "blocked"  # held, or never able to run: the user must act
     ENDED = "ended"
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job as the scheduler shows it: `words` are its own, `cause` its verdict on an end, if it gave a clear one.
+    """One job as the scheduler shows it, with its `words`. `cause`: why the job ended, if the scheduler says so.
 
-    A job that is queued again may have one too, on the end of its last run.
+    A job that is queued again may have a cause too, of the end of its last run.
     """
 
     id: str
@@ -57,9 +57,9 @@ def array_id(job_id: str) -> str:
 class Jobs:
     """The scheduler answered: every live job of this user, and what it remembers of the ended ones asked for.
 
-    A job that was asked for and is not here is *not known to the scheduler*. Its state is open in two cases: one
-    of the `unreadable` rows may describe it (rows of the answer that could not be parsed, as they were printed), or it
-    is among those that a later query asks for, since there were too many (`later`: their IDs and names).
+    A job that was asked for and is not in `jobs` is *not known to the scheduler*. Its state is undetermined in two
+    cases: one of the `unreadable` rows may describe it (rows of the answer that could not be parsed, as printed), or it
+    belongs to a later query, since there were too many jobs (`later`: their IDs and names).
     """
 
     jobs: tuple[Job, ...]
@@ -91,26 +91,26 @@ class Jobs:
     def left_open(self, job_id: str | None, name: str) -> str:
         """Why the state of a job that is not among `jobs` is open; empty if it is not known to the scheduler."""
         if self.later & {job_id, array_id(job_id or ""), name}:
-            return "there are many jobs to ask about, and this one is asked about in a later pass"
+            return "there are many jobs to query, and this one is queried in a later pass"
         row = self.unreadable_row_of(job_id, name)
         return f"a row of the scheduler's answer that cannot be read may be about its job: {row[:200]!r}" if row else ""
 
 
 @dataclass(frozen=True, slots=True)
 class QueryFailed:
-    """No answer, or none to rely on. Never evidence of anything."""
+    """No answer, or an unreliable one. Nothing follows from it."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which scheduler this is: jobs recorded under another identity are not this one's to judge."""
+    """Which scheduler this is: jobs recorded under another identity are unknown to it."""
 
     kind: str  # slurm, pbs, torque, local
-    server: str  # cluster name, PBS server, or this machine
+    server: str  # cluster name, PBS server, or the name of the local machine
     user: str
-    boot: str = ""  # local only: the boot of this machine that the job belongs to
+    boot: str = ""  # local only: the boot of the machine during which the job ran
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +119,10 @@ class Submitted:
 
 
 class Scope(str, Enum):
-    """What a refusal is about, and so what else would be refused for the same reason."""
+    """What a refusal applies to, and so what else would be refused for the same reason."""
 
     SIZE = "size"  # the number of tasks: a smaller array may be accepted at once
-    REQUEST = "request"  # this resource request: others that ask for the same would be refused as well
+    REQUEST = "request"  # this resource request: other jobs with the same request would be refused too
     QUEUE = "queue"  # every job for the same queue
     ALL = "all"  # every job that this user submits here
 
@@ -132,10 +132,10 @@ class Scope(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A definite no: the job does not exist and never will. `later`: the same submission may be accepted later.
+    """The job was refused and does not exist. `later`: the same submission may be accepted later.
 
-    A refusal that is not `later` and is about a queue, or about everything, is a mistake in the site file or the
-    account: it says nothing about the experiment. `why` holds the scheduler's own words.
+    A refusal that is not `later` and applies to a queue, or to everything, is an error in the site file or the account:
+    it does not concern the experiment. `why` is the scheduler's message.
     """
 
     why: str
@@ -151,7 +151,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Unclear:
-    """The job may or may not exist: look for its name, and never submit it again."""
+    """The job may or may not exist: it is searched by its name, and never submitted again."""
 
     why: str
 

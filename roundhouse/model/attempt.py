@@ -1,4 +1,4 @@
-"""What is known of an experiment: its attempts, and how each was opened, claimed and closed. Plain data, no I/O."""
+"""The record of an experiment: its attempts, and how each was opened, claimed and closed. Plain data."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from roundhouse.model.causes import Cause
 class Opened:
     """job.json: an attempt was opened through `scheduler`, for this config and these inputs. `at`: the server's clock.
 
-    `pause_at`: the epoch at which it is to pause for a comparison with its group (see `halving`).
-    `mark`: no run, but a word about the experiment (retry, cancelled, archived, pruned) that takes the attempt's
-    number, and is then void.
-    `shared`: the directory, seen from the experiment's, of a job that runs more than this attempt: an array, of which
-    the attempt is task `index`, or an allocation. The job is then called as that directory is, instead of by the token.
-    `resources`: what the job asks for, as `retry.request` writes it down; empty in records older than that.
+    `pause_at`: the epoch at which it pauses for a comparison with its group (see `halving`).
+    `mark`: the attempt is not a run but a marker (retry, cancelled, archived, pruned), which takes the number of an
+    attempt and is then void.
+    `shared`: the directory, relative to the experiment's, of a job that runs more than this attempt: an array, of which
+    the attempt is task `index`, or an allocation. The job then has the name of that directory, instead of the token.
+    `resources`: the resource request of the job, as `retry.request` writes it; empty in older records.
     """
 
     token: str
@@ -35,35 +35,32 @@ class Opened:
     resources: Mapping[str, Any] = field(default_factory=dict)
     code: str | None = None  # the copy of the code that it runs; None: the checkout as it is
     pause_at: int | None = None
-    answer: str = ""  # what the scheduler said to the submission, where that did not settle whether there is a job
+    answer: str = ""  # of the scheduler to the submission, if it is unclear whether there is a job
 
     @property
     def packed(self) -> bool:
-        """Whether it runs in a slot of an allocation, whose job is not its own."""
+        """Whether it runs in a slot of an allocation, whose job runs other attempts too."""
         return self.shared is not None and self.index is None
 
     @property
     def job_name(self) -> str:
-        """What the scheduler calls its job."""
+        """The name of its job in the scheduler."""
         return self.shared.rpartition("/")[2] if self.shared else self.token
 
     @property
-    def home(self) -> str:
-        """Which scheduler opened it, for a person who is to go there."""
+    def scheduler_text(self) -> str:
+        """The scheduler through which it was opened, for messages."""
         kind, server, user = (self.scheduler.get(part) for part in ("kind", "server", "user"))
         return f"{kind} on {server}, user {user}" + " (--scheduler local)" * (kind == "local")
 
-    def ran_at(self, here: Mapping[str, str]) -> bool:
-        """Whether `here` identifies the scheduler that opened it; which boot of this machine it was does not matter."""
-        home, place = dict(self.scheduler), dict(here)
-        home.pop("boot", None)
-        place.pop("boot", None)
-        return home == place
+    def ran_at(self, scheduler: Mapping[str, str]) -> bool:
+        """Whether it was opened through this scheduler; a reboot of the local machine does not matter."""
+        return {**self.scheduler, "boot": ""} == {**scheduler, "boot": ""}
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """claim.json: held by a job, or void. A claim that cannot be read is held by somebody unknown.
+    """claim.json: held by a job, or void. An unreadable claim is held by an unknown job.
 
     `at`: the file server's clock; `started`: that of the host that wrote it, as in `Result.at`.
     """
@@ -77,14 +74,14 @@ class Claim:
     at: float = 0.0
     started: float = 0.0
     jobs: int | None = None  # for a void by a limit: the user may have no more than so many jobs
-    scope: Scope = Scope.ALL  # for a void by a limit: what it holds back
+    scope: Scope = Scope.ALL  # for a void by a limit: what the limit applies to
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """result.json: the attempt is over. `final` means that another try cannot help.
+    """result.json: the attempt has ended. `final`: another attempt cannot help.
 
-    `guess`: the job was ended from outside, and its shell did not learn why; the scheduler may know better.
+    `guess`: the job was ended from outside and its shell does not know why; the scheduler may know more.
     """
 
     cause: Cause
@@ -98,7 +95,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """verdict.json: why the job ended, as its scheduler says. It replaces the cause of a result that is a guess."""
+    """verdict.json: the exit cause reported by the scheduler. It replaces the cause of a result that is a guess."""
 
     cause: Cause
     why: str = ""
@@ -106,7 +103,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """progress.json: how far the training is. Its file's time is the job's sign of life."""
+    """progress.json: how far the training is. The time of the file is the heartbeat of the job."""
 
     epoch: int = 0
     epochs: int | None = None
@@ -126,7 +123,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What is known of one attempt. Times are the file server's; None where a file is absent."""
+    """One attempt. Times are the file server's; None where a file is absent."""
 
     number: int
     opened: Opened
@@ -149,19 +146,19 @@ class Attempt:
 
     @property
     def awaits_verdict(self) -> bool:
-        """Whether only the scheduler can say why it ended, and its answer is not recorded yet."""
+        """Whether only the scheduler knows why it ended, and its answer is not recorded yet."""
         return self.result is not None and self.result.guess and self.verdict is None
 
     @property
     def cause(self) -> Cause | None:
-        """Why it ended; None while it is open. A result outweighs a claim, and a verdict a guess."""
+        """Why it ended; None while it is open. A result takes precedence over a claim, and a verdict over a guess."""
         if self.result is not None:
             return self.verdict.cause if self.result.guess and self.verdict else self.result.cause
         return self.claim.cause if self.void and self.claim else None
 
     @property
     def why(self) -> str:
-        """The words that go with the cause; empty if there are none, or it is open."""
+        """The explanation of the cause; empty if there is none, or it is open."""
         if self.result is not None:
             return self.verdict.why if self.result.guess and self.verdict else self.result.why
         return self.claim.why if self.claim else ""
@@ -175,17 +172,17 @@ class Attempt:
 
     @property
     def job_id(self) -> str | None:
-        """The job's ID, from whoever knew it first: the runner that submitted, or the job itself."""
+        """The ID of the job, from the runner that submitted it or from the job itself."""
         return self.opened.job_id or (self.claim.job_id if self.claim else None)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """An experiment's record at one look.
+    """The record of an experiment, as it was read.
 
-    `damage` names a file of the newest attempt (or the history) that exists and cannot be understood: until a person
-    has looked, nothing more is done. Damage of older attempts changes nothing any more, and is in `notes`.
-    Without `readable`, the file system would not let the record be read, and `damage` says why.
+    `damage` names an unreadable file of the newest attempt (or the history): nothing more is done until the user acts.
+    Unreadable files of older attempts have no effect; they are in `notes`.
+    Without `readable`, the file system did not allow the record to be read, and `damage` says why.
     """
 
     directory: Path
@@ -202,12 +199,12 @@ class Record:
 
     @property
     def runs(self) -> tuple[Attempt, ...]:
-        """The attempts that are more than marks. The first of them pins config and inputs."""
+        """The attempts that are not markers. The first of them pins config and inputs."""
         return tuple(attempt for attempt in self.attempts if attempt.opened.mark is None)
 
     @property
     def completed(self) -> Attempt | None:
-        """The one attempt that completed. It need not be the newest: a mark may have been opened after it."""
+        """The one attempt that completed. It need not be the newest: a marker may have been opened after it."""
         for attempt in self.attempts:
             if attempt.cause is Cause.COMPLETED:
                 return attempt

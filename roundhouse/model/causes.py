@@ -6,26 +6,36 @@ from enum import Enum
 
 
 class Cause(str, Enum):
-    """How an attempt ended. Written into result.json and into void claims; `plan` counts by them."""
+    """How an attempt ended. Written into result.json and into void claims; retry limits are counted per cause."""
 
     COMPLETED = "completed"
-    WALLTIME = "walltime"  # the job's time was up: normal life
-    PREEMPTED = "preempted"  # the scheduler (or Ctrl-C, on this machine) took the job down, to be resumed
+    WALLTIME = "walltime"  # the job ran out of time, as is normal
+    PREEMPTED = "preempted"  # the scheduler (or Ctrl-C on the local machine) stopped the job; it is resumed
     NODE = "node"  # the node failed
-    DELETED = "deleted"  # somebody removed the job from the scheduler, but did not cancel the experiment
-    INPUT = "input"  # what it needs (a teacher's checkpoint) was not visible yet where the job ran
+    DELETED = "deleted"  # the job was deleted in the scheduler, without --cancel
+    INPUT = "input"  # an input (a teacher's checkpoint) was not visible yet on the node
     MEMORY = "memory"
     ERROR = "error"
     UNKNOWN = "unknown"
-    UNCLAIMED = "unclaimed"  # submitted, or about to be, and no job ever started
-    REFUSED = "refused"  # the scheduler definitely refused this request
+    UNCLAIMED = "unclaimed"  # submitted, or about to be, but no job started
+    REFUSED = "refused"  # the scheduler refused this request permanently
     SITE = "site"  # the scheduler refuses every such job: the queue or the account is wrong, not the experiment
     LIMIT = "limit"  # the scheduler refused for now
     CANCELLED = "cancelled"  # by the user
     RUNG = "rung"  # paused, to be compared with its group
-    PRUNED = "pruned"  # a mark, no run: others of its group were better
-    RETRY = "retry"  # a mark, no run: the user asked for another try, counting starts again
-    ARCHIVED = "archived"  # a mark, no run: the round was put away
+    PRUNED = "pruned"  # a marker, no run: others of its group were better
+    RETRY = "retry"  # a marker, no run: the user wants another attempt, and the retry limits start again
+    ARCHIVED = "archived"  # a marker, no run: the round was archived
 
     def __str__(self) -> str:
         return self.value
+
+    @property
+    def planned(self) -> bool:
+        """The next attempt follows as planned: nothing went wrong."""
+        return self in (Cause.RETRY, Cause.LIMIT, Cause.RUNG)
+
+    @property
+    def not_submitted(self) -> bool:
+        """The scheduler refused the job for a reason that does not concern the experiment."""
+        return self in (Cause.LIMIT, Cause.SITE)

@@ -1,72 +1,100 @@
-"""One experiment as the round file describes it: path, config, setting, resources, what it waits for."""
+"""One experiment as the round file describes it: path, config, setting, resources, dependencies."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any, Literal
 
-SEED = "seed"  # what differs in it alone is one setting
+from roundhouse.model.retry_policy import RetryPolicy
+from roundhouse.names import is_identifier
+from roundhouse.schema import Count, Rule, checked, key
+from roundhouse.units import Memory, Walltime
+
+SEED = "seed"  # experiments that differ only in this key have the same setting
 
 
 def setting_of(config: Mapping[str, Any], *apart: str) -> str:
-    """What identifies a setting within its group: the config without the seed, and without these keys."""
+    """The identity of a setting within its group: the config without the seed, and without the keys `apart`."""
     return json.dumps({key: config[key] for key in config if key not in (SEED, *apart)}, sort_keys=True, default=str)
+
+
+QueueName = Annotated[
+    str, checked(re.compile(r"[^\s-]\S*").fullmatch, "{!r} is not the name of a queue: write one word")
+]
+ConfigKey = Annotated[
+    str,
+    checked(lambda name: name != "directory", "is the experiment's directory in commands: choose another key"),
+    checked(is_identifier, "must consist of letters, digits and _, so that paths and expressions can name it"),
+]
+Mode = Literal["min", "max"]
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """How a job is divided: into so many slots, of which so many share a GPU."""
+    """How one job is divided into slots, in which it runs many experiments."""
 
-    slots: int
-    per_gpu: int = 1
+    slots: Count = key("Experiments that run at the same time")
+    per_gpu: Count = key("Experiments that share a GPU", 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Resources:
-    """What one job asks of the scheduler. Memory in MiB for the whole job, time in seconds; 0 GPUs is a CPU job.
+class ResourceRequest:
+    """What a round file requests for a job. Memory in MiB for the whole job, time in seconds; 0 GPUs is a CPU job."""
 
-    `exclude` and `accumulate` are never the round file's: they come of how earlier attempts ended; see `retry`.
-    """
+    ncpus: Count = key("CPU cores", 1)
+    mpiprocs: Count | None = key("MPI processes (PBS)", None)
+    mem_mb: Memory | None = key("Memory of the whole job: 16gb, 512mb", None, name="mem")
+    ngpus: Annotated[int, Rule(limits={"minimum": 0})] = key("GPUs", 0)
+    walltime_s: Walltime = key(
+        'Time limit of one job: "H:MM:SS", "MM:SS", "D-HH:MM:SS" or seconds', 3600, name="walltime"
+    )
+    queue: QueueName | None = key("Queue or partition; overrides the site's", None)
+    array: bool = key("Submit experiments with equal resources as one array job", False)
+    max_running: Count | None = key("Maximum number of array tasks, or of allocations, at the same time", None)
+    pack: Pack | None = key("One job runs many experiments, in slots", None)
 
-    ncpus: int = 1
-    mpiprocs: int | None = None
-    mem_mb: int | None = None
-    ngpus: int = 0
-    walltime_s: int = 3600
-    queue: str | None = None  # overrides the site's
-    array: bool = False  # goes as one task of an array, with others that ask for the same
-    max_running: int | None = None  # so many tasks of an array, or allocations, at a time
-    pack: Pack | None = None  # the job is an allocation, and runs one experiment after the other in each slot
-    exclude: tuple[str, ...] = ()  # nodes to keep away from
-    accumulate: int = 1  # a batch is computed in so many times as many parts
+
+@dataclass(frozen=True, slots=True)
+class Resources(ResourceRequest):
+    """What one job requests: what the round file says, and what earlier attempts led to; see `retry`."""
+
+    exclude: tuple[str, ...] = ()  # nodes that the job must not run on
+    accumulate: int = 1  # a batch is computed in this many times as many parts
 
     def in_a_slot(self) -> Resources:
-        """What one experiment has: all of it, or with `pack` its share of the cores, and one GPU at most."""
+        """The resources of one experiment: all of them, or with `pack` its share of the cores, and one GPU at most."""
         if self.pack is None:
             return self
         return replace(self, ncpus=max(1, self.ncpus // self.pack.slots), ngpus=min(1, self.ngpus), pack=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """The rank-th best setting of another group, to be chosen once all of that group is over.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionRule:
+    """The best settings of another group, selected once all of its experiments have ended."""
 
-    `choice` says what was chosen, with its spread and its rivals; it is empty until then, and `waiting` says why.
-    `hopeless`: that will not come by itself; `blocked`: nor by a retry, since the round file asks for what is not
-    there.
+    group: str = key("The group to select from", name="from")
+    metric: str = key("Settings are ranked by the mean over seeds of this metric")
+    mode: Mode = key("Whether the lowest or the highest value is the best")
+    top: Count = key("How many settings to select", 1)
+    inputs: bool = key("Whether the selected runs are inputs; if false, only their config is used", True)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection(SelectionRule):
+    """The selection that one experiment depends on: the setting of one rank.
+
+    `choice` describes the selected setting, its spread over seeds and its rivals. It is empty until the selection is
+    made, and `waiting` says why it is not. `hopeless`: that will not change automatically; `blocked`: nor by a retry,
+    since the round file requests what does not exist.
     """
 
-    group: str
-    rank: int  # from 1
-    top: int
-    metric: str
-    mode: str  # min, max
-    inputs: bool  # whether the directories of the chosen runs are inputs, or only their config counts
-    defaults: Mapping[str, Any]  # for keys that neither the choice nor the selecting group has
-    combinations: tuple[str, ...] = ()  # keys of the config whose printable names a command may say
+    rank: int = 0  # from 1
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # for keys that neither setting nor group has
+    combinations: tuple[str, ...] = ()  # keys of the config whose printable names a command can use
     choice: str = ""
     waiting: str = ""
     hopeless: bool = False
@@ -75,21 +103,23 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Halving:
-    """Early pruning within a group: after each `every` epochs the best share `keep` of its settings goes on."""
+    """Successive halving within a group: its runs pause at regular epochs, and only the best settings continue."""
 
-    metric: str
-    mode: str  # min, max
-    every: int
-    keep: float
-    per: str | None = None  # a config key: each of its values is a contest of its own
+    metric: str = key("Settings are compared by the mean over seeds of this metric")
+    mode: Mode = key("Whether the lowest or the highest value is the best")
+    every: Count = key("Epochs from one pause to the next")
+    keep: Annotated[float, Rule(limits={"exclusiveMinimum": 0, "exclusiveMaximum": 1})] = key(
+        "Fraction of the settings that continues", 0.5
+    )
+    per: ConfigKey | None = key("A config key: settings are compared with those that have the same value", None)
 
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """One experiment. `after` maps a group's name to the paths, in the round, that must be completed first.
+    """One experiment. `after`: its dependencies, as paths in the round by the name of their group.
 
-    With a `selection` that is not made yet, `config` holds only what its own group says, `after` all that is chosen
-    from, and `command` its unfilled names.
+    While its `selection` is not made, `config` holds only what its own group says, `after` all experiments that are
+    selected from, and `command` its placeholders.
     """
 
     round: str
@@ -101,25 +131,25 @@ class Experiment:
     priority: float = 0.0
     after: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     command: tuple[str, ...] | None = None  # words of the user's own program, with {placeholders}; instead of a study
-    retry: tuple[tuple[str, str, Any], ...] = ()  # what the round file says of it: (cause, key, value); see `retry`
+    retry: RetryPolicy = RetryPolicy()
     snapshot: bool = False  # its jobs run a copy of the code, as it was when they were submitted
     selection: Selection | None = None
     halving: Halving | None = None
 
     @property
     def undecided(self) -> bool:
-        """Whether it waits for its selection to be made."""
+        """Whether its selection is not made yet."""
         return self.selection is not None and not self.selection.choice
 
     def setting(self, *apart: str) -> str:
-        """What it shares with the experiments that differ from it in their seed alone, or in these keys of the config.
+        """The identity of its setting: equal for experiments that differ only in the seed, or in the keys `apart`.
 
-        The command is no part of it: within a group it follows from the config, and may name the seed.
+        It does not include the command, which follows from the config within a group, and may name the seed.
         """
         return json.dumps([self.group, self.study, setting_of(self.config, *apart)])
 
     def identity(self) -> dict[str, Any]:
-        """Everything that makes its result what it is: if any of this changes, it is another experiment."""
+        """Everything that its result depends on: if any of it changes, it is another experiment."""
         return {
             "study": self.study,
             "command": list(self.command) if self.command else None,

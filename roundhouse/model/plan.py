@@ -1,6 +1,6 @@
-"""What to do about one experiment: a pure function of its record, what the scheduler said, and the time.
+"""The decision about one experiment: a function of its record, the scheduler's answer, and the time. Pure.
 
-`decide` is a table, read from the top: the first line that fits gives the action and the reason. It does no I/O.
+`decide` is a table, read from the top: the first condition that holds gives the action and the reason.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any
 from roundhouse.model.answers import Job, JobState, QueryFailed
 from roundhouse.model.attempt import Attempt, Record
 from roundhouse.model.causes import Cause
-from roundhouse.model.retry import RetryPolicy, exhausted
+from roundhouse.model.retry import exhausted
+from roundhouse.model.retry_policy import RetryPolicy
 
 SILENT_AFTER = 1800.0  # seconds without a heartbeat before a running job is reported
-VERDICT_WITHIN = 180.0  # seconds that a scheduler has to say why a job ended, before it is run again without that
-_AS_PLANNED = {Cause.RETRY, Cause.LIMIT, Cause.RUNG}
+VERDICT_WITHIN = 180.0  # seconds to wait for the exit cause reported by the scheduler, before the next attempt
 _DEFAULT = RetryPolicy()
 
 
 class State(str, Enum):
-    """An experiment's state, as status.json and the tables tell it."""
+    """The state of an experiment, as status.json and the tables show it."""
 
     PENDING = "pending"
     SUBMITTING = "submitting"
@@ -36,20 +36,45 @@ class State(str, Enum):
     def __str__(self) -> str:
         return self.value
 
+    @property
+    def final(self) -> bool:
+        """No further attempt is made, unless the user retries."""
+        return self in (State.COMPLETED, State.PRUNED, State.FAILED, State.CANCELLED)
+
+    @property
+    def ended_well(self) -> bool:
+        """It has ended as the round file wants: completed, or pruned early."""
+        return self in (State.COMPLETED, State.PRUNED)
+
+    @property
+    def needs_user(self) -> bool:
+        """It continues only after the user has done something."""
+        return self in (State.FAILED, State.BLOCKED, State.CANCELLED)
+
+    @property
+    def never_completes(self) -> bool:
+        """It will not be completed automatically, so what depends on it cannot start."""
+        return self.needs_user or self is State.PRUNED
+
+    @property
+    def active(self) -> bool:
+        """It has a job, or may have one."""
+        return self in (State.SUBMITTING, State.IN_PROGRESS)
+
 
 class Verb(Enum):
-    """What a pass does about an experiment. Each is one step of the record's protocol, safe to repeat."""
+    """What a pass does for an experiment. Each is one step of the record protocol, safe to repeat."""
 
     NOTHING = "nothing"
-    ADOPT = "adopt"  # write the ID of a job that was found by its name, or by its claim
-    VOID = "void"  # take the claim of an attempt that no job was ever seen for
+    ADOPT = "adopt"  # write the ID of a job that was found by its name
+    VOID = "void"  # take the claim of an attempt for which no job was ever seen
     MARK_GONE = "mark gone"
     UNMARK_GONE = "unmark gone"
-    CLOSE = "close"  # write the result that the job can no longer write
-    VERDICT = "record verdict"  # write why the job ended, as the scheduler says
-    KILL = "kill"  # delete the job of an attempt that is to be cancelled
+    CLOSE = "close"  # write the result that the job did not write
+    VERDICT = "record the exit cause"  # as the scheduler reports it, for a result that is a guess
+    KILL = "kill"  # delete the job of an attempt that was cancelled
     SUBMIT = "submit"
-    PRUNE = "prune"  # leave it behind: what paused with it was better
+    PRUNE = "prune"  # others that paused at the same rung were better
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +86,11 @@ class Action:
     job_id: str | None = None
 
 
-# What the scheduler said of the newest attempt's job.
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The scheduler that has the job answered, later than the record was read, and knows no such job.
+    """The scheduler answered, after the record was read, and knows no such job.
 
-    `history`: it keeps what it knows of jobs that have ended, so it may still say why the job ended.
+    `history`: it keeps ended jobs, so it may still report why the job ended.
     """
 
     history: bool = False
@@ -77,10 +101,10 @@ Answer = Job | Unknown | QueryFailed
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What the experiment waits for. `pinned` identifies what is there, once all is; `waiting` says what is not yet.
+    """The inputs of an experiment. `pinned` identifies them, once all exist; `waiting` says which do not exist yet.
 
-    `hopeless`: that will not come by itself, because something failed for good or was cancelled.
-    `blocked`: there is nothing to wait for either; the round file asks for what is not there.
+    `hopeless`: they will not be made automatically, because something has failed permanently or was cancelled.
+    `blocked`: the round file asks for something that does not exist.
     """
 
     pinned: Mapping[str, Any] | None
@@ -91,11 +115,11 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The file server's time, and how long to wait before absence counts."""
+    """The file server's time, and how long to wait before an absent job counts as ended."""
 
     now: float
-    grace: float  # a job must be missing so long
-    settle: float  # a submission may take so long to show up
+    grace: float  # a job must be missing for so long
+    submission_delay: float  # a submission may take so long to appear in the queue
     limit_backoff: float = 600.0  # after "limit reached", unless the user has fewer jobs by then
 
 
@@ -105,14 +129,14 @@ def decide(
     inputs: Inputs,
     clock: Clock,
     config_hash: str,
-    here: Mapping[str, str] | None = None,
+    scheduler: Mapping[str, str] | None = None,
     retry: RetryPolicy = _DEFAULT,
 ) -> Action:
-    """The action for one experiment. `here` identifies the scheduler."""
+    """The action for one experiment. `scheduler`: the identity of the scheduler that answered."""
     attempt = record.newest
     if record.damage:
         return _nothing(
-            State.BLOCKED, f"damaged, kept as evidence: {record.damage}" if record.readable else record.damage
+            State.BLOCKED, f"unreadable, left unchanged: {record.damage}" if record.readable else record.damage
         )
     if record.completed:
         if record.completed.opened.config_hash != config_hash:
@@ -123,18 +147,18 @@ def decide(
     if attempt is not None and attempt.cause is Cause.PRUNED:
         return _nothing(State.PRUNED, attempt.why, attempt.cause)
     if attempt is not None and not attempt.closed:
-        if attempt.opened.mark is not None:  # whoever set the mark died before it was whole
+        if attempt.opened.mark is not None:  # the process that set the marker died halfway
             why = "others of its group were better" if attempt.opened.mark is Cause.PRUNED else "by the user"
             return Action(Verb.VOID, State.PENDING, why, attempt.opened.mark)
         if isinstance(answer, QueryFailed):
             state = State.IN_PROGRESS if attempt.job_id else State.SUBMITTING
-            return _nothing(state, f"cannot tell: {answer.why}")
+            return _nothing(state, f"state unknown: {answer.why}" if answer.why else "")
         if isinstance(answer, Job) and answer.state is not JobState.ENDED:
             return _alive(attempt, answer, clock)
         if attempt.job_id is None:
             return _unseen(attempt, answer, clock)
         return _ended(attempt, answer, clock)
-    if elsewhere := _elsewhere(record, here):
+    if elsewhere := _elsewhere(record, scheduler):
         return _nothing(State.BLOCKED, elsewhere)
     if attempt is not None and attempt.awaits_verdict and (action := _verdict(attempt, answer, clock)):
         return action
@@ -152,7 +176,7 @@ def _alive(attempt: Attempt, job: Job, clock: Clock) -> Action:
     if attempt.gone_at is not None:
         return Action(Verb.UNMARK_GONE, State.IN_PROGRESS, "the scheduler knows the job again")
     if attempt.cancel and attempt.opened.packed:
-        return _nothing(State.IN_PROGRESS, "being cancelled")  # it sees so itself; the allocation is not its own
+        return _nothing(State.IN_PROGRESS, "being cancelled")  # the agent stops it; the job runs others as well
     if attempt.cancel:
         return Action(Verb.KILL, State.IN_PROGRESS, "being cancelled", job_id=job.id)
     if job.state is JobState.BLOCKED:
@@ -160,44 +184,50 @@ def _alive(attempt: Attempt, job: Job, clock: Clock) -> Action:
     if job.state is JobState.RUNNING and attempt.claim is not None:
         silent = clock.now - max(attempt.progress_at or 0.0, attempt.claim.at)
         if silent > SILENT_AFTER:
-            return _nothing(State.IN_PROGRESS, f"job {job.id} runs, but gave no sign of life for {silent / 60:.0f} min")
+            why = f"job {job.id} is running, but its last heartbeat was {silent / 60:.0f} min ago"
+            return _nothing(State.IN_PROGRESS, why)
     return _nothing(State.IN_PROGRESS, job.words if job.state is JobState.QUEUED else "")
 
 
 def _unseen(attempt: Attempt, answer: Answer, clock: Clock) -> Action:
-    """Open, without a job ID, and no live job has its name: the submission was lost, late, or never made."""
+    """Open, without a job ID, and no live job has its name: the submission was lost, is late, or was never made."""
     if isinstance(answer, Job):
         return Action(Verb.ADOPT, State.IN_PROGRESS, f"found ended job {answer.id} by its name", job_id=answer.id)
     age = clock.now - attempt.opened.at
-    said = f". The answer to its submission: {attempt.opened.answer}" if attempt.opened.answer else ""
-    if age > clock.settle:
-        return Action(Verb.VOID, State.PENDING, f"no job was seen within {clock.settle:.0f} s{said}", Cause.UNCLAIMED)
-    return _nothing(State.SUBMITTING, f"not seen by the scheduler yet ({age:.0f} s){said}")
+    answered = f". The answer to its submission: {attempt.opened.answer}" if attempt.opened.answer else ""
+    if age > clock.submission_delay:
+        return Action(
+            Verb.VOID,
+            State.PENDING,
+            f"no job was seen within {clock.submission_delay:.0f} s{answered}",
+            Cause.UNCLAIMED,
+        )
+    return _nothing(State.SUBMITTING, f"not seen by the scheduler yet ({age:.0f} s){answered}")
 
 
 def _ended(attempt: Attempt, answer: Answer, clock: Clock) -> Action:
-    """Open, and its job has ended or is not known: give its last word time to arrive, then close."""
+    """Open, and its job has ended or is not known: wait until its result may have arrived, then close."""
     job = answer if isinstance(answer, Job) else None
-    told = f"job {attempt.job_id} {'has ended' if job else 'is not known to the scheduler'}"
+    what = f"job {attempt.job_id} {'has ended' if job else 'is not known to the scheduler'}"
     if attempt.gone_at is None:
-        return Action(Verb.MARK_GONE, State.IN_PROGRESS, f"{told}; waiting {clock.grace:.0f} s for its result")
+        return Action(Verb.MARK_GONE, State.IN_PROGRESS, f"{what}; waiting {clock.grace:.0f} s for its result")
     if attempt.progress_at is not None and attempt.progress_at > attempt.gone_at:
-        return Action(Verb.MARK_GONE, State.IN_PROGRESS, f"{told}, and yet it shows signs of life")
+        return Action(Verb.MARK_GONE, State.IN_PROGRESS, f"{what}, but its heartbeats continue")
     if clock.now - attempt.gone_at <= clock.grace:
-        return _nothing(State.IN_PROGRESS, f"{told}; waiting {clock.grace:.0f} s for its result")
+        return _nothing(State.IN_PROGRESS, f"{what}; waiting {clock.grace:.0f} s for its result")
     if attempt.cancel:
         return _close(attempt, Cause.CANCELLED, "cancelled by the user")
     if job is not None and job.cause is not None:
-        return _close(attempt, job.cause, job.words or told)
+        return _close(attempt, job.cause, job.words or what)
     if attempt.claim is None:
-        return _close(attempt, Cause.UNCLAIMED, f"{told}, and never started; {job.words if job else ''}".rstrip("; "))
-    return _close(attempt, Cause.UNKNOWN, f"{told}, and left no result")
+        return _close(attempt, Cause.UNCLAIMED, f"{what}, and never started; {job.words if job else ''}".rstrip("; "))
+    return _close(attempt, Cause.UNKNOWN, f"{what}, without a result")
 
 
 def _verdict(attempt: Attempt, answer: Answer, clock: Clock) -> Action | None:
-    """Closed by a guess: what its scheduler says of it, or None if there is nothing to wait for any longer.
+    """Closed by a guess: record the cause that its scheduler reports; None if there is no reason to wait for it.
 
-    A job that still runs may end only now, a history may be late, and a failed query may succeed in the next pass.
+    A job that still runs may end soon, the scheduler's history may be late, and the next query may succeed.
     """
     cause = attempt.cause or Cause.UNKNOWN
     if isinstance(answer, Job) and answer.state is JobState.ENDED:
@@ -212,27 +242,27 @@ def _verdict(attempt: Attempt, answer: Answer, clock: Clock) -> Action | None:
     waited = clock.now - (attempt.result_at or 0.0)
     if waited > VERDICT_WITHIN or (isinstance(answer, Unknown) and not answer.history):
         return None
-    return _nothing(State.PENDING, f"{attempt.why}; waiting for the scheduler to say why job {attempt.job_id} ended")
+    return _nothing(State.PENDING, f"{attempt.why}; waiting for the scheduler to report why job {attempt.job_id} ended")
 
 
 def _close(attempt: Attempt, cause: Cause, why: str) -> Action:
-    # An attempt that no job ever started in is closed by its claim, so that none ever will.
+    # An attempt in which no job started is closed by its claim, so that none can start later.
     verb = Verb.VOID if attempt.claim is None else Verb.CLOSE
     return Action(verb, State.PENDING, why, cause)
 
 
-def _elsewhere(record: Record, here: Mapping[str, str] | None) -> str:
-    """A record goes on where it has run: a copy of it would run a second time. `--retry` moves it, on purpose."""
+def _elsewhere(record: Record, scheduler: Mapping[str, str] | None) -> str:
+    """A record continues on the scheduler where it has run: a copy of it would run twice. `--retry` moves it."""
     last = record.newest
-    if last is None or here is None or last.opened.mark is not None:
+    if last is None or scheduler is None or last.opened.mark is not None:
         return ""
-    if last.opened.ran_at(here):
+    if last.opened.ran_at(scheduler):
         return ""
-    return f"its jobs belong to {last.opened.home}: run the pass there. To go on here, for good: --retry"
+    return f"its jobs belong to {last.opened.scheduler_text}: run the pass there. To continue here permanently: --retry"
 
 
 def _next_attempt(record: Record, inputs: Inputs, config_hash: str, retry: RetryPolicy) -> Action:
-    """Nothing is open: is there to be another attempt, and now?"""
+    """No attempt is open: whether there is another one, and when."""
     newest = record.newest
     if newest is not None and newest.result is not None and newest.result.final:
         return _nothing(State.FAILED, newest.why, newest.cause)
@@ -248,5 +278,7 @@ def _next_attempt(record: Record, inputs: Inputs, config_hash: str, retry: Retry
     if first is not None and dict(first.inputs) != dict(inputs.pinned):
         changed = [group for group in inputs.pinned if first.inputs.get(group) != inputs.pinned[group]]
         return _nothing(State.FAILED, f"{', '.join(changed) or 'an input'} changed since attempt 1")
-    reason = f"again after: {newest.cause} ({newest.why})" if newest and newest.cause not in _AS_PLANNED else ""
-    return Action(Verb.SUBMIT, State.PENDING, reason)
+    failed = newest is not None and newest.cause is not None and not newest.cause.planned
+    return Action(
+        Verb.SUBMIT, State.PENDING, f"retry after: {newest.cause} ({newest.why})" if newest and failed else ""
+    )

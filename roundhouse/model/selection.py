@@ -1,4 +1,4 @@
-"""Which settings a selecting group takes: the best of another group, by the mean over seeds. The choice is pure."""
+"""Selections: a group takes the best settings of another group, by the mean over seeds. Pure."""
 
 from __future__ import annotations
 
@@ -6,19 +6,34 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from roundhouse.formatting import spread
+from roundhouse.model.attempt import Attempt
 from roundhouse.model.experiment import SEED, Experiment, Selection, setting_of
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus, goes_on
 from roundhouse.names import nearest
-from roundhouse.store.metrics import names_of, result_of
+from roundhouse.placeholders import any_text, fill_words, printable
+
+
+class Metrics(Protocol):
+    """Reads the metrics of an attempt of the experiment in a directory. NaN: not a finite number. None: no such metric.
+
+    `result_of`: the final value. `value_at`: the value after so many epochs. `names_of`: the metrics that exist.
+    """
+
+    def result_of(self, directory: Path, attempt: Attempt, metric: str) -> float | None: ...
+
+    def value_at(self, directory: Path, attempt: Attempt, metric: str, epoch: int) -> float | None: ...
+
+    def names_of(self, directory: Path, attempt: Attempt) -> list[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A setting: runs that differ in their seed alone. `config` is what they share; `values` are by path."""
+    """A setting: runs that differ only in their seed. `config` is what they share, `values` are those of `paths`."""
 
     config: Mapping[str, Any]
     paths: tuple[str, ...]
@@ -27,12 +42,12 @@ class Candidate:
 
     @property
     def mean(self) -> float:
-        """The same in whatever order the values are added."""
+        """Independent of the order of the values."""
         return math.fsum(self.values) / len(self.values)
 
 
 def ranking(runs: Iterable[tuple[str, Mapping[str, Any], float]], mode: str) -> list[Candidate]:
-    """The settings of runs (path, config, value), the best mean first; equal means by path, what is no number last."""
+    """The settings of runs (path, config, value), the best mean first; equal means by path, NaN last."""
     ordered = sorted(runs, key=lambda run: run[0])
     varied = len({_text(config.get(SEED)) for _, config, _ in ordered}) > 1
     settings: dict[str, list[tuple[str, Mapping[str, Any], float]]] = {}
@@ -52,14 +67,14 @@ def ranking(runs: Iterable[tuple[str, Mapping[str, Any], float]], mode: str) -> 
 
 
 class Selections:
-    """The choices of one pass. Each ranking is made once, from the rows of all that is chosen from."""
+    """The selections of one evaluation. Each ranking is computed once, from the statuses of its group."""
 
-    def __init__(self, rows: Mapping[str, ExperimentStatus]) -> None:
-        self._rows = rows
-        self._known: dict[tuple[str, str, str], _Ranking | _Open] = {}
+    def __init__(self, statuses: Mapping[str, ExperimentStatus], metrics: Metrics) -> None:
+        self._statuses, self._metrics = statuses, metrics
+        self._known: dict[tuple[str, str, str], _Ranking | _Undecided] = {}
 
     def resolve(self, experiment: Experiment) -> Experiment:
-        """The experiment with its choice made; else with the reason why it is not made yet."""
+        """The experiment with its selection made, or with the reason why that is not possible yet."""
         wanted = experiment.selection
         if wanted is None:
             return experiment
@@ -67,7 +82,7 @@ class Selections:
         if key not in self._known:
             self._known[key] = self._ranking(wanted, experiment.after[wanted.group])
         found = self._known[key]
-        if isinstance(found, _Open):
+        if isinstance(found, _Undecided):
             still_open = replace(wanted, waiting=found.why, hopeless=found.hopeless, blocked=found.blocked)
             return replace(experiment, selection=still_open)
         usable = [one for one in found.settings if math.isfinite(one.mean)]
@@ -75,62 +90,57 @@ class Selections:
             why = f"there is no rank {wanted.rank}: {len(usable)} of the settings of group {wanted.group} that are "
             why += f"completed have a finite {wanted.metric}"
             return replace(experiment, selection=replace(wanted, waiting=why, hopeless=True, blocked=True))
-        return decided(experiment, wanted, usable, found.pruned)
+        return with_choice(experiment, wanted, usable, found.pruned)
 
-    def _ranking(self, wanted: Selection, paths: Sequence[str]) -> _Ranking | _Open:
-        over = (State.COMPLETED, State.PRUNED)
-        missing = [self._rows[path] for path in paths if self._rows[path].action.state not in over]
+    def _ranking(self, wanted: Selection, paths: Sequence[str]) -> _Ranking | _Undecided:
+        statuses = [self._statuses[path] for path in paths]
+        missing = [status for status in statuses if not status.action.state.ended_well]
         if missing:
-            return _still_open(wanted.group, missing, len(paths))
-        rows = [self._rows[path] for path in paths]
-        pruned = {setting_of(row.experiment.config) for row in rows if row.action.state is State.PRUNED}
+            return _undecided(wanted.group, missing, len(paths))
+        pruned = {setting_of(one.experiment.config) for one in statuses if one.action.state is State.PRUNED}
         runs = []
-        for row in rows:
-            path = row.experiment.path
-            if setting_of(row.experiment.config) in pruned:
+        for status in statuses:
+            path, directory, done = status.experiment.path, status.record.directory, status.record.completed
+            if setting_of(status.experiment.config) in pruned:
                 continue
-            done = row.record.completed
-            value = result_of(row.record.directory, done, wanted.metric) if done else None
+            value = self._metrics.result_of(directory, done, wanted.metric) if done else None
             if value is None:
-                known = names_of(row.record.directory, done) if done else []
-                hint = nearest(wanted.metric, known)
-                return _Open(f"{path} of group {wanted.group} tells no metric {wanted.metric!r}: {hint}", blocked=True)
-            runs.append((path, row.experiment.config, value))
+                hint = nearest(wanted.metric, self._metrics.names_of(directory, done) if done else [])
+                why = f"{path} of group {wanted.group} does not report the metric {wanted.metric!r}: {hint}"
+                return _Undecided(why, blocked=True)
+            runs.append((path, status.experiment.config, value))
         return _Ranking(ranking(runs, wanted.mode), len(pruned))
 
 
 @dataclass(frozen=True, slots=True)
 class _Ranking:
-    """The settings that are completed, and how many were pruned before."""
+    """The settings that are completed, and the number of settings that were pruned."""
 
     settings: list[Candidate]
     pruned: int
 
 
 @dataclass(frozen=True, slots=True)
-class _Open:
-    """Why no ranking can be made."""
+class _Undecided:
+    """Why no ranking can be computed."""
 
     why: str
     hopeless: bool = True
     blocked: bool = False
 
 
-def _still_open(group: str, missing: Sequence[ExperimentStatus], of: int) -> _Open:
+def _undecided(group: str, missing: Sequence[ExperimentStatus], of: int) -> _Undecided:
     why = f"waits for {len(missing)} of {of} of group {group}"
-    stuck = [row for row in missing if not goes_on(row)]
+    stuck = [status for status in missing if not goes_on(status)]
     if not stuck:
-        return _Open(why, hopeless=False)
+        return _Undecided(why, hopeless=False)
     first = f"{stuck[0].experiment.path} is {stuck[0].action.state}"
-    return _Open(f"{why}, and {len(stuck)} will not complete by {'itself' if len(stuck) == 1 else 'themselves'} "
-                 f"({first}): --retry, or exclude from the group")  # fmt: skip
+    why += f", and {len(stuck)} will not complete automatically ({first}): --retry, or exclude from the group"
+    return _Undecided(why)
 
 
-def decided(experiment: Experiment, wanted: Selection, ranked: Sequence[Candidate], pruned: int = 0) -> Experiment:
-    """The experiment with the setting of its rank: config, command and inputs follow from it."""
-    from roundhouse.config.sweeps import printable
-    from roundhouse.config.templates import any_text, fill_words
-
+def with_choice(experiment: Experiment, wanted: Selection, ranked: Sequence[Candidate], pruned: int = 0) -> Experiment:
+    """The experiment with the setting of its rank, which determines config, command and inputs."""
     chosen = ranked[wanted.rank - 1]
     config = {**wanted.defaults, **chosen.config, **experiment.config}
     names = printable(config, wanted.combinations)
@@ -140,23 +150,23 @@ def decided(experiment: Experiment, wanted: Selection, ranked: Sequence[Candidat
     after = {group: paths for group, paths in experiment.after.items() if group != wanted.group}
     if wanted.inputs:
         after[wanted.group] = same or chosen.paths
-    made = replace(wanted, choice=told(wanted, ranked, pruned))
-    return replace(experiment, config=config, command=command, after=after, selection=made)
+    chosen_by = replace(wanted, choice=choice_text(wanted, ranked, pruned))
+    return replace(experiment, config=config, command=command, after=after, selection=chosen_by)
 
 
-def told(wanted: Selection, ranked: Sequence[Candidate], pruned: int = 0) -> str:
-    """What was chosen, never without its spread over seeds and the best that was not chosen."""
+def choice_text(wanted: Selection, ranked: Sequence[Candidate], pruned: int = 0) -> str:
+    """What was chosen, always with its spread over seeds and the best setting that was not chosen."""
     left = f" left ({pruned} pruned)" if pruned else ""
     best = "lowest" if wanted.mode == "min" else "highest"
     what = f"rank {wanted.rank} of {len(ranked)} settings{left} of {wanted.group} by the {best} mean {wanted.metric}"
-    line = f"{what}: {shown(ranked[wanted.rank - 1], ranked)}"
+    line = f"{what}: {describe(ranked[wanted.rank - 1], ranked)}"
     if wanted.top < len(ranked):
-        line += f"; the best not chosen: {shown(ranked[wanted.top], ranked)}"
+        line += f"; the best not chosen: {describe(ranked[wanted.top], ranked)}"
     return line
 
 
-def shown(one: Candidate, among: Sequence[Candidate]) -> str:
-    """A setting by what tells it from the others, and its value beside its spread."""
+def describe(one: Candidate, among: Sequence[Candidate]) -> str:
+    """A setting: the keys in which it differs from the others, and its value with its spread."""
     varying = [key for key in one.config if len({_text(other.config.get(key)) for other in among}) > 1]
     setting = ", ".join(f"{key}={one.config[key]}" for key in varying) or one.paths[0]
     runs = f"{len(one.values)} seeds" if len(one.values) > 1 else "one run"

@@ -1,42 +1,40 @@
-"""How one experiment stands after a look at it."""
+"""The status of one experiment."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from roundhouse.model.attempt import Attempt, Record
-from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment, Resources
 from roundhouse.model.plan import Action, Inputs, State
-from roundhouse.model.retry import RetryPolicy, next_resources
+from roundhouse.model.retry import next_resources
 
 
 @dataclass(frozen=True, slots=True)
 class ExperimentStatus:
-    """One experiment after a pass: what is known of it, and what was done or is waited for."""
+    """One experiment in a pass: its record, what was decided, and what it waits for."""
 
     experiment: Experiment
     record: Record
     action: Action
     inputs: Inputs
     job_state: str | None = None
-    refusal: str = ""  # why it cannot start: what its study's check says, or what the scheduler says of every job
-    retry: RetryPolicy = RetryPolicy()
+    refusal: str = ""  # why it cannot start: from its study's check, or from the scheduler for every job
 
     @property
     def resources(self) -> Resources:
-        """What its next job asks for: what the round file says, or more, by how its attempts ended."""
-        return next_resources(self.experiment.resources, self.record.attempts, self.retry)
+        """The resource request of its next job: that of the round file, or more, after attempts ran short of it."""
+        return next_resources(self.experiment.resources, self.record.attempts, self.experiment.retry)
 
     @property
     def shown(self) -> Attempt | None:
-        """The attempt to speak of: the completed one, else the newest that is more than a mark."""
-        runs = [one for one in self.record.runs if one.cause not in (Cause.LIMIT, Cause.SITE)]
+        """The attempt to report: the completed one, else the newest run."""
+        runs = [one for one in self.record.runs if not (one.cause and one.cause.not_submitted)]
         return self.record.completed or (runs[-1] if runs else None)
 
 
-def goes_on(row: ExperimentStatus) -> bool:
-    """Whether it goes on by itself: not what is over, nor what waits for something that failed for good."""
-    if row.action.state is State.PENDING:
-        return not row.inputs.hopeless
-    return row.action.state in (State.SUBMITTING, State.IN_PROGRESS)
+def goes_on(status: ExperimentStatus) -> bool:
+    """Whether it continues automatically: it has not ended, and its inputs can still be made."""
+    if status.action.state is State.PENDING:
+        return not status.inputs.hopeless
+    return status.action.state.active

@@ -1,7 +1,7 @@
-"""`max_running` of arrays: how many tasks run at a time, of experiments for which the round file says the same. Pure.
+"""`max_running` of arrays: how many tasks run at a time, of experiments with the same resource request. Pure.
 
-An array keeps the number that it was submitted with. So the open ones hold their places, as far as they have tasks left
-for them, and a new one gets places that are free.
+An array keeps the number that it was submitted with. So open arrays hold their places, as far as they have tasks left
+for them, and a new array gets places that are free.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ class Throttle:
 
     most: int
     free: int
-    tasks: int | None = None  # None: that is settled when the first of them is looked at
+    tasks: int | None = None  # None: not determined yet
 
     @property
     def full(self) -> bool:
         return self.free <= 0 or self.tasks == 0
 
     @property
-    def told(self) -> str:
+    def reason(self) -> str:
         """Why the others wait."""
         return f"max_running: {self.most} of its kind are taken; a later pass submits it"
 
     def share(self, waiting: int) -> int:
-        """How many of those that wait may go: all while all places are free, else the share of those that are.
+        """How many of the waiting tasks may be submitted: all if all places are free, else in proportion to these.
 
-        More would have to go through these few, even when others come free.
+        More would have to run in these few places, even when others become free.
         """
         if self.tasks is None:
             self.tasks = max(self.free, -(-waiting * self.free // self.most))
         return min(self.tasks, waiting)
 
     def take(self, tasks: int, of: int) -> int:
-        """Places for an array of `tasks`, of the `of` that may go: in proportion, and at least one."""
+        """Places for an array of `tasks`, of the `of` that may be submitted: in proportion, and at least one."""
         at_once = min(tasks, max(1, self.free * tasks // of))
         self._add(-tasks, -at_once)
         return at_once
@@ -56,20 +56,20 @@ class Throttle:
 
 
 def throttles(
-    rows: Iterable[ExperimentStatus], here: Mapping[str, str], at_once: Callable[[str, str], int | None]
+    statuses: Iterable[ExperimentStatus], scheduler: Mapping[str, str], at_once: Callable[[str, str], int | None]
 ) -> dict[Resources, Throttle]:
-    """What `max_running` leaves beside the open attempts of this scheduler, by what the round file says.
+    """What `max_running` leaves after the open attempts of this scheduler, by the resources in the round file.
 
-    `at_once` tells of an array, by round and name, how many tasks it runs at a time; of none it knows, all may run.
+    `at_once` returns, for the round and name of an array, how many tasks it runs at a time; None: all may run.
     """
     found: dict[Resources, Throttle] = {}
     open_tasks: Counter[tuple[Resources, str, str]] = Counter()
-    for row in rows:
-        said, newest = row.experiment.resources, row.record.newest
+    for status in statuses:
+        said, newest = status.experiment.resources, status.record.newest
         if said.array and said.max_running is not None:
             found.setdefault(said, Throttle(said.max_running, said.max_running))
-            if newest is not None and not newest.closed and newest.opened.ran_at(here):
-                open_tasks[said, row.experiment.round, newest.opened.job_name] += 1
+            if newest is not None and not newest.closed and newest.opened.ran_at(scheduler):
+                open_tasks[said, status.experiment.round, newest.opened.job_name] += 1
     for (said, round_name, array), tasks in open_tasks.items():
         found[said].free -= min(tasks, at_once(round_name, array) or tasks)
     return found

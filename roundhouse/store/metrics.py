@@ -18,7 +18,7 @@ _FILE = "metrics.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Metrics:
+class RunMetrics:
     """The content of metrics.json. `epochs`: a mapping for each epoch; `final`, `used`: numbers of the whole run."""
 
     metric: str | None = None
@@ -31,7 +31,7 @@ class Metrics:
     epochs: Sequence[Mapping[str, Any]] = ()
 
 
-def read_metrics(path: Path) -> Metrics:
+def read_metrics(path: Path) -> RunMetrics:
     """A metrics.json written by a study or by a command. RoundhouseError: it is not a JSON object of metrics.
 
     A command's file may hold anything: the numbers at its top level are its results.
@@ -39,11 +39,11 @@ def read_metrics(path: Path) -> Metrics:
     try:
         content = _parsed(path)
         if not isinstance(content.get("epochs"), list):
-            return Metrics(final=numbers_in(content))
+            return RunMetrics(final=numbers_in(content))
         best, metric = content.get("best") or {}, content.get("metric")
         if not isinstance(metric, (str, type(None))):
             raise ValueError
-        return Metrics(
+        return RunMetrics(
             metric=metric,
             mode="min" if content.get("mode") == "min" else "max",
             best=numbers_in(best).get(str(metric)),

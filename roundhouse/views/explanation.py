@@ -26,7 +26,7 @@ def explain(status: ExperimentStatus) -> str:
         f"{experiment.round}/{experiment.path}",
         f"  state     {action.state}{': ' + action.reason if action.reason else ''}",
         f"  config    {', '.join(f'{key}={value}' for key, value in experiment.config.items())}",
-        f"  retries   {resource_format.policy(status.retry)}",
+        f"  retries   {resource_format.policy(experiment.retry)}",
         *([f"  selected  {experiment.selection.choice or 'nothing yet'}"] if experiment.selection else []),
         f"  depends on {_listed(dependencies) or 'nothing'}",
         f"  directory {rec.directory}",
@@ -39,7 +39,8 @@ def explain(status: ExperimentStatus) -> str:
             lines.append(f"             {times}")
     if action.state in (State.PENDING, State.FAILED):
         lines += [
-            f"  note      {note}" for note in resource_format.remarks(experiment.resources, rec.attempts, status.retry)
+            f"  note      {note}"
+            for note in resource_format.remarks(experiment.resources, rec.attempts, experiment.retry)
         ]
     if action.state is State.PENDING:
         unchanged = ", as in the round file" if status.resources == experiment.resources else ""

@@ -61,7 +61,7 @@ class Display:
                 status = replace(status, record=fresh(status.record.directory))
             self._print(status)
             self._draw(status)
-        done = sum(status.action.state in (State.COMPLETED, State.PRUNED) for status in statuses)
+        done = sum(status.action.state.ended_well for status in statuses)
         if self._round is None:
             self._round = self._bars.add_task("[bold]round", total=len(statuses), metric="")
         self._bars.update(self._round, completed=done)

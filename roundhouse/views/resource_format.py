@@ -12,10 +12,6 @@ from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Resources
 from roundhouse.model.retry import (
     GROWING,
-    HARD,
-    SOFT,
-    Growth,
-    RetryPolicy,
     can_exclude,
     gpu_memory_ran_out,
     job_memory_ran_out,
@@ -24,6 +20,7 @@ from roundhouse.model.retry import (
     since_retry,
     stuck,
 )
+from roundhouse.model.retry_policy import HARD, SOFT, Growth, RetryPolicy
 
 
 def job(resources: Resources) -> str:
@@ -73,13 +70,14 @@ def _measures(exclude: Sequence[str], accumulate: int) -> str:
 def policy(retry: RetryPolicy) -> str:
     """The policy in a line."""
     details = {
-        Cause.MEMORY: _growth(retry.memory, "memory", _memory) + "; GPU: half the batch at once" * retry.accumulate,
+        Cause.MEMORY: _growth(retry.memory, "memory", _memory)
+        + "; GPU: half the batch at once" * retry.memory.accumulate,
         Cause.WALLTIME: "without a new epoch" + _growth(retry.walltime, ", time", walltime),
-        Cause.NODE: "excluded" if retry.exclude else "",
+        Cause.NODE: "excluded" if retry.node.exclude else "",
     }
     texts = {
-        cause: f"{cause} {limit}{f' ({details[cause]})' if details.get(cause) else ''}"
-        for cause, limit in retry.tries.items()
+        cause: f"{cause} {retry.limit(cause)}{f' ({details[cause]})' if details.get(cause) else ''}"
+        for cause in (*HARD, *SOFT)
     }
     hard, soft = (", ".join(texts[cause] for cause in group) for group in (HARD, SOFT))
     return f"{hard}; in a row without a new epoch: {soft}"
@@ -99,7 +97,7 @@ def remarks(resources: Resources, attempts: Sequence[Attempt], retry: RetryPolic
             lines.append("memory ran out, but the round file requests no `mem` that could be multiplied")
         elif following.mem_mb is not None and following.mem_mb >= (retry.memory.most or math.inf):
             lines.append(f"memory is not increased beyond {_memory(following.mem_mb)}, the limit of `retry`")
-    if any(map(gpu_memory_ran_out, counted_attempts)) and not retry.accumulate:
+    if any(map(gpu_memory_ran_out, counted_attempts)) and not retry.memory.accumulate:
         lines.append(
             "GPU memory ran out, which more memory for the job cannot prevent: use a smaller batch, or "
             "`retry: {memory: {accumulate: true}}`"
@@ -109,7 +107,7 @@ def remarks(resources: Resources, attempts: Sequence[Attempt], retry: RetryPolic
     failed = [
         one for one in counted_attempts if one.cause is Cause.NODE and node_of(one) not in ("", *following.exclude)
     ]
-    if failed and retry.exclude:
+    if failed and retry.node.exclude:
         nodes = ", ".join(sorted({node_of(one) for one in failed}))
         why = "a job was refused since" if all(map(can_exclude, failed)) else "its scheduler does not support it"
         lines.append(f"{nodes} failed, but is not excluded: {why}")

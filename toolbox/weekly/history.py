@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from analysis.round_summary import ExperimentSummary
 from analysis.rounds import RoundEntry
-from roundhouse.engine.one_pass import hash_to_expect
 from roundhouse.model.answers import QueryFailed
 from roundhouse.model.attempt import Attempt
 from roundhouse.model.causes import Cause
+from roundhouse.model.evaluate import expected_hash
 from roundhouse.model.plan import Clock, Inputs, State, decide
 from toolbox.weekly.period import Period
 
@@ -67,8 +67,8 @@ def state_after(entry: RoundEntry, attempts: tuple[Attempt, ...]) -> State:
     known = replace(entry.record, attempts=attempts)
     inputs = Inputs(known.runs[0].opened.inputs if known.runs else None)
     clock, answer = Clock(0.0, 0.0, 0.0), QueryFailed("no scheduler is queried here")
-    expected = hash_to_expect(entry.experiment, known)
-    return decide(known, answer, inputs, clock, expected, retry=entry.status.retry).state
+    expected = expected_hash(entry.experiment, known)
+    return decide(known, answer, inputs, clock, expected, retry=entry.experiment.retry).state
 
 
 def attempts_until(entry: RoundEntry, moment: float) -> tuple[Attempt, ...]:
@@ -86,7 +86,7 @@ def state_at(entry: RoundEntry, moment: float) -> str:
     """The state of an experiment at a moment, as one word."""
     attempts = attempts_until(entry, moment)
     state = state_after(entry, attempts)
-    if state in (State.IN_PROGRESS, State.SUBMITTING):
+    if state.active:
         return "running" if attempts and attempts[-1].claim else "queued"
     return "waiting" if state is State.PENDING else str(state)
 

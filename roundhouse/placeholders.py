@@ -1,17 +1,17 @@
-"""Text with {placeholders} and expressions, both on the keys of a config."""
+"""Text with {placeholders} for the keys of a config."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from roundhouse.names import nearest
 
+NO_ITEMS = "none"  # how the empty subset is written
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
@@ -24,7 +24,7 @@ def plain_text(value: Any) -> str:
         return value
     kind = "list" if isinstance(value, list) else "mapping" if isinstance(value, dict) else ""
     if kind:
-        raise ValueError(f"is a {kind}, which has no place in a path")
+        raise ValueError(f"is a {kind}, which a path cannot contain")
     return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
 
 
@@ -66,7 +66,7 @@ class Template:
 
 @lru_cache(maxsize=1024)
 def parse_template(text: str) -> Template:
-    """Read `a/{name}/b`, where {{ and }} stand for braces. ValueError says what is wrong with it."""
+    """Read `a/{name}/b`, where {{ and }} stand for braces. ValueError if it is not a template."""
     literals, names, end = [""], [], 0
     for token in _TOKEN.finditer(text):
         literals[-1] += text[end : token.start()]
@@ -77,7 +77,7 @@ def parse_template(text: str) -> Template:
         if token.group(1) is None:
             raise ValueError(f"{text!r} has a lone {token.group()}: write {token.group() * 2} for a brace")
         if not token.group(1).isidentifier():
-            raise ValueError(f"{text!r} has {token.group()}: braces hold the name of a config key and nothing else")
+            raise ValueError(f"{text!r} has {token.group()}: only the name of a config key can be between braces")
         names.append(token.group(1))
         literals.append("")
     literals[-1] += text[end:]
@@ -85,59 +85,23 @@ def parse_template(text: str) -> Template:
 
 
 def fill_words(words: Sequence[str], values: Mapping[str, Any], text: Callable[[Any], str]) -> tuple[str, ...]:
-    """The words of a command with their names filled in, but for {directory}, which the job knows.
+    """The words of a command with their names filled in, except {directory}, which the job knows.
 
-    ValueError: a name that is not among the values.
+    ValueError for a name without a value.
     """
     templates = [parse_template(word) for word in words]
     known = {**values, "directory": "{directory}"}
     return tuple(one.fill(known, text) if one.names else one.literals[0] for one in templates)
 
 
-class Expression:
-    """A Jinja expression on a config, computed once for each set of values of the keys that it names."""
+def printable(config: Mapping[str, Any], subsets: Collection[str]) -> Mapping[str, Any]:
+    """The config with KEY_name for each key of `combinations`: its items joined by +."""
+    if not subsets:
+        return config
+    chosen = {key: config[key] for key in subsets if isinstance(config.get(key), list)}
+    return {**config, **{name_of(key): "+".join(map(any_text, chosen[key])) or NO_ITEMS for key in chosen}}
 
-    def __init__(self, source: str) -> None:
-        """ValueError if it is no expression."""
-        from jinja2 import StrictUndefined, TemplateError, meta
-        from jinja2.sandbox import SandboxedEnvironment
 
-        environment = SandboxedEnvironment(undefined=StrictUndefined)
-        environment.globals.clear()
-        try:
-            self._compute = environment.compile_expression(source, undefined_to_none=False)
-            self._names = sorted(meta.find_undeclared_variables(environment.parse("{{ (" + source + ") }}")))
-        except TemplateError as error:
-            raise ValueError(f"{source!r} is no expression: {error}") from None
-        self._source = source
-        self._known: dict[tuple[Any, ...], Any] = {}
-
-    def truth(self, config: Mapping[str, Any]) -> bool:
-        """Its value as true or false. ValueError says why there is none."""
-        return bool(self._value(config))
-
-    def number(self, config: Mapping[str, Any]) -> float:
-        """Its value as a finite number. ValueError says why there is none."""
-        value = self._value(config)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ValueError(f"{self._source!r} must give a number, not {value!r}")
-        return float(value)
-
-    def _value(self, config: Mapping[str, Any]) -> Any:
-        key = tuple((name in config, type(config.get(name)), any_text(config.get(name))) for name in self._names)
-        if key not in self._known:
-            self._known[key] = self._evaluate(config)
-        return self._known[key]
-
-    def _evaluate(self, config: Mapping[str, Any]) -> Any:
-        from jinja2 import Undefined, UndefinedError
-
-        try:
-            value = self._compute(config)
-            return str(value) if isinstance(value, Undefined) else value  # the text of what is undefined is an error
-        except UndefinedError as error:
-            unknown = [name for name in self._names if name not in config]
-            hint = f": {nearest(unknown[0], config)}" if unknown else ""
-            raise ValueError(f"{self._source!r}: {error}{hint}") from None
-        except Exception as error:  # an expression may fail in any way that Python can
-            raise ValueError(f"{self._source!r}: {error}") from error
+def name_of(key: str) -> str:
+    """The name of a value of `combinations` in paths."""
+    return f"{key}_name"
