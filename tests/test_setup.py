@@ -17,8 +17,7 @@ import pytest
 from cluster import SlurmCluster
 from rounds_for_tests import REPOSITORY, fake_command, small_disk, snapshot
 
-from roundhouse.doctor import filesystem
-from roundhouse.doctor import gpu_support as gpus
+from roundhouse.doctor import filesystem, gpus
 from roundhouse.doctor.account import Account, Finding
 from roundhouse.doctor.cluster import check_partition, check_pbs_queue
 from roundhouse.doctor.environment import check_packages

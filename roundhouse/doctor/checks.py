@@ -13,9 +13,9 @@ from pathlib import Path
 
 from roundhouse.doctor.account import Account, Finding, missing, warning
 from roundhouse.doctor.cluster import check_queue, check_scheduler, check_site
-from roundhouse.doctor.environment import check_packages, check_python, check_pytorch
+from roundhouse.doctor.environment import check_packages, check_python
 from roundhouse.doctor.filesystem import check_files, check_space
-from roundhouse.doctor.gpus import check_gpus
+from roundhouse.doctor.gpus import check_gpus, check_pytorch
 from roundhouse.doctor.rounds import check_rounds
 from roundhouse.errors import RoundhouseError
 

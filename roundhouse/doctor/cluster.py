@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from roundhouse.doctor.account import Account, Finding, missing, ok, warning
-from roundhouse.model.answers import Jobs, QueryFailed
+from roundhouse.model.answers import QueryFailed
 from roundhouse.names import nearest
 from roundhouse.schedulers.base import Run
 
@@ -55,12 +55,11 @@ def check_scheduler(account: Account) -> Iterator[Finding]:
         yield missing("scheduler", f"{scheduler.kind} has no command {', '.join(absent)} on this host: load its module")
         return
     identity, jobs = scheduler.identity(account.run), scheduler.query(account.run, (), ())
-    for answer in (identity, jobs):
-        if isinstance(answer, QueryFailed):
-            yield missing("scheduler", f"{scheduler.kind} does not answer: {answer.why}")
-            return
-    assert isinstance(jobs, Jobs) and not isinstance(identity, QueryFailed)
-    yield ok("scheduler", f"{scheduler.kind} on {identity.server} answers; you have {len(jobs.jobs)} jobs")
+    if isinstance(identity, QueryFailed) or isinstance(jobs, QueryFailed):
+        why = next(one.why for one in (identity, jobs) if isinstance(one, QueryFailed))
+        yield missing("scheduler", f"{scheduler.kind} does not answer: {why}")
+    else:
+        yield ok("scheduler", f"{scheduler.kind} on {identity.server} answers; you have {len(jobs.jobs)} jobs")
 
 
 def check_queue(account: Account) -> Iterator[Finding]:
