@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A line of the output. `verdict`: ok, warning, or missing: rounds cannot run without it."""
+    """A line of the output. `level`: ok, warning, or missing: rounds cannot run without it."""
 
-    verdict: str
+    level: str
     what: str
     text: str
 

@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--site", metavar="NAME", help="sites/NAME.yaml; default: the site whose `hosts` match")
     essential = True
     for finding in run_checks(Account(REPOSITORY, parser.parse_args(arguments).site)):
-        print(f"{finding.verdict:<8} {finding.what}: {' '.join(finding.text.split())}", flush=True)
-        essential = essential and finding.verdict != "missing"
+        print(f"{finding.level:<8} {finding.what}: {' '.join(finding.text.split())}", flush=True)
+        essential = essential and finding.level != "missing"
     return 0 if essential else 1
 
 

@@ -27,7 +27,7 @@ class Partition(NamedTuple):
     name: str
     default: bool
     availability: str
-    nodes: str  # their state
+    node_state: str
     gres: str  # generic resources
 
 
@@ -88,7 +88,7 @@ def check_partition(run: Run, name: str | None) -> Finding:
     title = f"partition {selected[0].name}"
     if all(one.availability != "up" for one in selected):
         return warning("queue", f"{title} is {selected[0].availability}: jobs will wait until it is up")
-    if all(re.match(r"down|drain|drng|fail|maint|unk", one.nodes) for one in selected):
+    if all(re.match(r"down|drain|drng|fail|maint|unk", one.node_state) for one in selected):
         return warning("queue", f"no node of {title} is in service now")
     return ok("queue", f"{title} is up")
 

@@ -82,10 +82,9 @@ def _times(attempt: Attempt) -> str:
     opened, claim, result = attempt.opened.at, attempt.claim, attempt.result
     if attempt.opened.mark is not None:
         return f"set {date_and_time(opened)} UTC" if 0 < opened < LATEST else ""
-    void = attempt.void and claim is not None
     by_job = result is not None and result.exit_code is not None  # the job's shell wrote the result
-    started = claim.started if claim and not void else 0.0
-    ended = result.at if result else claim.started if claim and void else 0.0
+    started = claim.started if claim and not claim.void else 0.0
+    ended = result.at if result else claim.started if claim and claim.void else 0.0
     heartbeat = 0.0 if by_job else attempt.progress_at or 0.0
     moments = {
         "submitted": opened if opened <= (started or ended or LATEST) + CLOCK_SKEW else 0.0,
