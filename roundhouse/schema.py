@@ -154,8 +154,7 @@ def _typed_dict(kind: Any) -> Any:
     types = {}
     for name, (one, hint) in keys_of(kind).items():
         base, *rules = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-        inner = keys_of(base).values()
-        if inner and not any(_is_required(part) for part, _ in inner):
+        if keys_of(base) and not any(_is_required(inner) for inner, _ in keys_of(base).values()):
             base = _typed_dict(base)
         parts = (base, *rules, pydantic.Field(alias=name, description=one.metadata["description"]))
         types[one.name] = Required[Annotated[parts]] if _is_required(one) else Annotated[parts]

@@ -226,7 +226,7 @@ def _commands(section: Section) -> Sequence[tuple[str, ...] | None]:
     if section.group.select is not None:
         return [tuple(command)] * number  # filled in when the selection is made
     try:
-        return [fill_words(command, names, any_text) for names in section.names]
+        return [fill_words(command, names) for names in section.names]
     except ValueError as error:
         section.wrong(("command",), f"command of group {section.name!r}: {error}")
         return [None] * number
