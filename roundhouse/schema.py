@@ -122,7 +122,11 @@ def read(model: type[Model], data: Any, report: Report, at: Location = ()) -> Mo
 
 def json_schema(model: type) -> dict[str, Any]:
     """The JSON Schema of what `read` accepts for `model`."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_adapter(model).json_schema()}
+    schema = _adapter(model).json_schema()
+    for form in (schema, *schema.get("$defs", {}).values()):
+        if "properties" in form:
+            form.setdefault("additionalProperties", False)  # pydantic before 2.14 leaves it out for dataclasses
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 @cache
