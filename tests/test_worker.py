@@ -49,9 +49,9 @@ def complete(directory: Path, number: int = 1, best: bytes | None = None) -> Pat
     return place
 
 
-def work_on(directory: Path, number: int = 1) -> worker.Work:
+def claimed_attempt(directory: Path, number: int = 1) -> worker.ClaimedAttempt:
     attempt = next(one for one in record.read(directory).attempts if one.number == number)
-    return worker.Work(directory, number, f"nonce-{number}", record.read_config(directory), attempt)
+    return worker.ClaimedAttempt(directory, number, f"nonce-{number}", record.read_config(directory), attempt)
 
 
 def sha256(data: bytes) -> str:
@@ -62,41 +62,41 @@ def sha256(data: bytes) -> str:
 
 
 def test_an_open_attempt_goes_on(tmp_path: Path) -> None:
-    assert heartbeat.why_over(work_on(open_attempt(tmp_path, TEACHER))) == ""
+    assert heartbeat.why_over(claimed_attempt(open_attempt(tmp_path, TEACHER))) == ""
 
 
 def test_a_closed_attempt_is_over(tmp_path: Path) -> None:
-    work = work_on(open_attempt(tmp_path, TEACHER))
-    record.close(work.directory, 1, Cause.UNKNOWN, "")
-    assert heartbeat.why_over(work) == "attempt 1 was closed by a runner"
+    claimed = claimed_attempt(open_attempt(tmp_path, TEACHER))
+    record.close(claimed.directory, 1, Cause.UNKNOWN, "")
+    assert heartbeat.why_over(claimed) == "attempt 1 was closed by a runner"
 
 
 def test_an_attempt_with_a_later_one_is_over(tmp_path: Path) -> None:
-    work = work_on(open_attempt(tmp_path, TEACHER))
+    claimed = claimed_attempt(open_attempt(tmp_path, TEACHER))
     open_attempt(tmp_path, TEACHER, 3)
-    assert heartbeat.why_over(work) == "attempt 3 was opened after attempt 1"
+    assert heartbeat.why_over(claimed) == "attempt 3 was opened after attempt 1"
 
 
 def test_a_later_attempt_that_nobody_opened_means_nothing(tmp_path: Path) -> None:
     open_attempt(tmp_path, TEACHER, 1)
-    work = work_on(open_attempt(tmp_path, TEACHER, 2), 2)
-    (work.directory / "attempts" / "3").mkdir()
-    (work.directory / "attempts" / "notes").mkdir()
-    assert heartbeat.why_over(work) == ""
+    claimed = claimed_attempt(open_attempt(tmp_path, TEACHER, 2), 2)
+    (claimed.directory / "attempts" / "3").mkdir()
+    (claimed.directory / "attempts" / "notes").mkdir()
+    assert heartbeat.why_over(claimed) == ""
 
 
 def test_an_attempt_whose_directory_is_gone_is_over(tmp_path: Path) -> None:
-    work = work_on(open_attempt(tmp_path, TEACHER))
-    shutil.rmtree(work.directory)
-    assert heartbeat.why_over(work)
+    claimed = claimed_attempt(open_attempt(tmp_path, TEACHER))
+    shutil.rmtree(claimed.directory)
+    assert heartbeat.why_over(claimed)
 
 
 def test_an_attempt_that_its_user_cancelled_is_told_so_unless_it_is_over(tmp_path: Path) -> None:
-    work = work_on(open_attempt(tmp_path, TEACHER))
-    record.request_cancel(work.directory, 1)
-    assert heartbeat.why_over(work) == "cancelled"
-    record.close(work.directory, 1, Cause.CANCELLED, "")
-    assert heartbeat.why_over(work) == "attempt 1 was closed by a runner"
+    claimed = claimed_attempt(open_attempt(tmp_path, TEACHER))
+    record.request_cancel(claimed.directory, 1)
+    assert heartbeat.why_over(claimed) == "cancelled"
+    record.close(claimed.directory, 1, Cause.CANCELLED, "")
+    assert heartbeat.why_over(claimed) == "attempt 1 was closed by a runner"
 
 
 # ------------------------------------------------------------------------------------------------------------- inputs
@@ -108,13 +108,13 @@ def pinned(**identity: str) -> dict[str, Any]:
 
 def test_inputs_are_the_directories_of_what_was_recorded(tmp_path: Path) -> None:
     place = complete(open_attempt(tmp_path, TEACHER), best=b"weights")
-    work = work_on(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
-    assert work.inputs() == {"teacher": [place]}
+    claimed = claimed_attempt(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
+    assert claimed.inputs() == {"teacher": [place]}
 
 
 def test_an_input_without_weights_is_known_by_its_token(tmp_path: Path) -> None:
     place = complete(open_attempt(tmp_path, TEACHER))
-    assert work_on(open_attempt(tmp_path, STUDENT, inputs=pinned(token="rh1"))).inputs() == {"teacher": [place]}
+    assert claimed_attempt(open_attempt(tmp_path, STUDENT, inputs=pinned(token="rh1"))).inputs() == {"teacher": [place]}
 
 
 def test_an_input_of_which_an_earlier_attempt_failed_is_that_of_the_completed_one(tmp_path: Path) -> None:
@@ -122,31 +122,31 @@ def test_an_input_of_which_an_earlier_attempt_failed_is_that_of_the_completed_on
     record.close(directory, 1, Cause.ERROR, "")
     place = complete(open_attempt(tmp_path, TEACHER, 2), 2, best=b"weights")
     record.fold(record.read(directory))
-    work = work_on(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
-    assert work.inputs() == {"teacher": [place]}
+    claimed = claimed_attempt(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
+    assert claimed.inputs() == {"teacher": [place]}
 
 
-def leaves(work: worker.Work) -> int:
+def leaves(claimed: worker.ClaimedAttempt) -> int:
     with pytest.raises(worker.Leave) as left:
-        work.inputs()
+        claimed.inputs()
     return left.value.code
 
 
 def test_an_input_that_cannot_be_seen_yet_is_for_later(tmp_path: Path) -> None:
-    work = work_on(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
-    assert leaves(work) == ExitCode.INPUT, "its record is not there"
+    claimed = claimed_attempt(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
+    assert leaves(claimed) == ExitCode.INPUT, "its record is not there"
     directory = open_attempt(tmp_path, TEACHER)
-    assert leaves(work) == ExitCode.INPUT, "it is not completed"
+    assert leaves(claimed) == ExitCode.INPUT, "it is not completed"
     complete(directory)
-    assert leaves(work) == ExitCode.INPUT, "its weights are not there"
+    assert leaves(claimed) == ExitCode.INPUT, "its weights are not there"
 
 
 def test_an_input_that_changed_is_for_good(tmp_path: Path) -> None:
     directory = open_attempt(tmp_path, TEACHER)
     complete(directory, best=b"other weights")
-    work = work_on(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
-    assert leaves(work) == ExitCode.INPUT_CHANGED
-    again = work_on(open_attempt(tmp_path, STUDENT, 2, inputs=pinned(token="rh0")), 2)
+    claimed = claimed_attempt(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
+    assert leaves(claimed) == ExitCode.INPUT_CHANGED
+    again = claimed_attempt(open_attempt(tmp_path, STUDENT, 2, inputs=pinned(token="rh0")), 2)
     assert leaves(again) == ExitCode.INPUT_CHANGED
 
 
@@ -155,8 +155,8 @@ def test_earlier_attempts_count_if_config_and_inputs_are_the_same(tmp_path: Path
     for number, other in enumerate(({}, {"config_hash": "another"}, {"inputs": pinned(token="b")}, {}, {}), 1):
         directory = open_attempt(tmp_path, STUDENT, number, **{"inputs": inputs, **other})
         record.close(directory, number, Cause.PREEMPTED, "")
-    assert [place.name for place in work_on(directory, 4).earlier()] == ["1"]
-    assert [place.name for place in work_on(directory, 5).earlier()] == ["1", "4"]
+    assert [place.name for place in claimed_attempt(directory, 4).earlier()] == ["1"]
+    assert [place.name for place in claimed_attempt(directory, 5).earlier()] == ["1", "4"]
 
 
 # -------------------------------------------------------------------------------------------------- taking up a claim
@@ -344,12 +344,12 @@ def test_a_signal_before_the_command_is_there_reaches_it_all_the_same(
 ) -> None:
     """Between the note that a stop is wanted and the child's birth nothing else would tell the child."""
     directory = open_attempt(tmp_path / "x", Experiment("r", "e", "e", None, {}, command=("sleep", "600")))
-    work = work_on(directory)
+    claimed = claimed_attempt(directory)
     real = subprocess.Popen
 
     def late(*arguments: Any, **options: Any) -> Any:
-        worker.request_stop(work, signal.SIGTERM)
+        worker.request_stop(claimed, signal.SIGTERM)
         return real(*arguments, **options)
 
     monkeypatch.setattr(subprocess, "Popen", late)
-    assert command.run_command(work) == 128 + signal.SIGTERM
+    assert command.run_command(claimed) == 128 + signal.SIGTERM
