@@ -17,7 +17,15 @@ from roundhouse.model.answers import Jobs, JobState, QueryFailed, Refused, Scope
 from roundhouse.model.causes import Cause
 from roundhouse.schedulers.base import Output
 from roundhouse.schedulers.pbs import PBS
-from roundhouse.schedulers.pbs_answers import blocks_of, job_of, jobs_of, read_delete, read_listing, read_selection
+from roundhouse.schedulers.pbs_answers import (
+    NoAnswer,
+    blocks_of,
+    job_of,
+    jobs_of,
+    read_delete,
+    read_listing,
+    read_selection,
+)
 from roundhouse.schedulers.pbs_qsub import read_submission
 
 REAL = "pbs_transcripts"
@@ -118,8 +126,11 @@ LISTINGS: dict[str, dict[str, tuple[JobState, Cause | None]]] = {
 
 def read_status(answer: Output, asked: Collection[str]) -> Jobs | QueryFailed:
     """The jobs in an answer of `qstat -x -f`, if the server keeps a history."""
-    listing = read_listing(answer, asked)
-    return listing if isinstance(listing, QueryFailed) else jobs_of(listing.jobs, listing.unreadable)
+    try:
+        listing = read_listing(answer, asked)
+    except NoAnswer as failure:
+        return QueryFailed(str(failure))
+    return jobs_of(listing.jobs, listing.unreadable)
 
 
 def said(code: int | None, stdout: str = "", stderr: str = "") -> Output:
@@ -219,7 +230,7 @@ def test_an_unreadable_row_does_not_hide_other_jobs() -> None:
 @pytest.mark.parametrize("name", ["qstat_unknown_id", "qstat_finished_without_x"])
 def test_a_job_reported_as_unknown_or_finished_is_not_known(name: str) -> None:
     answer = transcript(REAL, name)
-    assert read_status(answer, asked_in(answer)) == Jobs(())
+    assert read_status(answer, asked_in(answer)) == Jobs((), history=True)
 
 
 @pytest.mark.parametrize("name", sorted(SUBMISSIONS))
@@ -238,7 +249,8 @@ def test_valid_json_from_a_server_that_is_down_is_a_failed_query() -> None:
     assert "Jobs" not in json.loads(as_json.stdout)
     assert isinstance(read_status(as_json, ["10"]), QueryFailed)
     assert isinstance(read_status(Output(as_json.argv, 0, as_json.stdout, ""), ["10"]), QueryFailed)
-    assert isinstance(read_selection(table), QueryFailed)
+    with pytest.raises(NoAnswer):
+        read_selection(table)
     assert isinstance(read_submission(submission), Unclear)
     assert read_delete(deletion) == ["Connection refused", "Couldn't connect to cluster: pbsnode"]
 
@@ -259,7 +271,8 @@ def test_qselect_prints_ids() -> None:
 
 @pytest.mark.parametrize("name", ["qstat_table_running", "qstat_table_array_tasks"])
 def test_a_table_instead_of_ids_is_a_failed_query(name: str) -> None:
-    assert isinstance(read_selection(transcript(REAL, name)), QueryFailed)
+    with pytest.raises(NoAnswer):
+        read_selection(transcript(REAL, name))
 
 
 REFUSALS: dict[int, tuple[bool, Scope]] = {
@@ -333,7 +346,8 @@ def test_lines_of_a_wrapper_or_a_library_in_an_answer_are_ignored() -> None:
 
 
 def test_an_error_of_qselect_is_a_failed_query_and_not_an_empty_queue() -> None:
-    assert isinstance(read_selection(said(0, "", "qselect: Unknown error")), QueryFailed)
+    with pytest.raises(NoAnswer):
+        read_selection(said(0, "", "qselect: Unknown error"))
 
 
 def test_the_code_of_a_refusal_without_a_message_of_qsub_is_unclear() -> None:

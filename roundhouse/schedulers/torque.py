@@ -11,16 +11,13 @@ from roundhouse.model.answers import Identity, Jobs, QueryFailed, Refused, Scope
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Resources
 from roundhouse.schedulers import pbs_answers, pbs_qsub, slurm, slurm_answers, slurm_refusals
-from roundhouse.schedulers.base import ONE_CORE, Output, Run, in_batches
+from roundhouse.schedulers.base import ONE_CORE, Output, QueryAnswer, Run, in_batches
 
 # exit_status below 0 (Torque's administrator guide, appendix of job exit statuses).
 CAUSES = {
-    -12: Cause.WALLTIME,  # CPU time, also a time limit
-    -11: Cause.WALLTIME,
+    **dict.fromkeys((-12, -11), Cause.WALLTIME),  # -12: CPU time
     -10: Cause.MEMORY,
-    -6: Cause.NODE,
-    -5: Cause.NODE,
-    -4: Cause.NODE,
+    **dict.fromkeys((-6, -5, -4), Cause.NODE),
 }
 SHOW = ("scontrol", "-o", "show", "job")
 SLURM_PREFIX = "Job Id:\t"  # how the output of Slurm's qstat begins
@@ -75,9 +72,7 @@ class Torque:
         options = ["-j", "oe", "-o", log] if log and PLAIN.fullmatch(log) else []
         return read_submission(run(["qsub", *options, path]))
 
-    def query(
-        self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None
-    ) -> Jobs | QueryFailed:
+    def query(self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None) -> QueryAnswer:
         jobs = read_status(answer := run(["qstat", "-f"]), self.user)
         if isinstance(jobs, QueryFailed):
             return jobs
