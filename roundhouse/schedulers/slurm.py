@@ -103,7 +103,12 @@ class Slurm:
         return None
 
     def array_limit(self, run: Run, queue: str | None) -> int:
-        return slurm_answers.read_array_limit(run(["scontrol", "show", "config"]))
+        answer = run(["scontrol", "show", "config"])
+        if answer.code != 0:
+            return 1
+        # MaxArraySize counts the index 0, and max_array_tasks may be smaller.
+        sizes = re.findall(r"(?m)^MaxArraySize\s*=\s*(\d+)|\bmax_array_tasks=(\d+)", answer.stdout)
+        return max(1, min((int(size or tasks) for size, tasks in sizes), default=1))
 
     def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:
         return [line for some in in_batches(ids, 500) for line in slurm_answers.read_cancel(run(["scancel", *some]))]

@@ -130,15 +130,3 @@ def read_cancel(answer: Output) -> list[str]:
     if answer.code is None or not own:
         return [answer.complaint]
     return [line for line in own if not _GONE.search(line)]
-
-
-def read_array_limit(answer: Output) -> int:
-    """The most tasks of an array: MaxArraySize counts the index 0, and max_array_tasks may be smaller.
-
-    1 without an answer: the jobs are then submitted one by one.
-    """
-    size = re.search(r"^MaxArraySize\s*=\s*(\d+)", answer.stdout, re.MULTILINE)
-    if answer.code != 0 or size is None:
-        return 1
-    tasks = re.search(r"\bmax_array_tasks=(\d+)", answer.stdout)
-    return max(1, min(int(size[1]), int(tasks[1]) if tasks else int(size[1])))
