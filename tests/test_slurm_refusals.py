@@ -285,13 +285,13 @@ CONFIG = Output((), 0, "ClusterName             = Here\n", PRELOAD)
 
 
 def submit(answers: dict[str, Output]) -> tuple[object, list[str]]:
-    asked: list[str] = []
+    calls: list[str] = []
 
     def run(argv: Sequence[str]) -> Output:
-        asked.append(argv[0])
+        calls.append(argv[0])
         return replay(answers)(argv)
 
-    return Slurm("me").submit(run, DATA / "job.sh", "rhx"), asked
+    return Slurm("me").submit(run, DATA / "job.sh", "rhx"), calls
 
 
 def test_a_job_with_the_name_of_this_cluster_in_the_answer_is_submitted() -> None:
@@ -320,6 +320,6 @@ def test_a_job_on_another_cluster_that_cannot_be_cancelled_may_still_run() -> No
 
 
 def test_a_job_is_not_cancelled_if_the_name_of_this_cluster_is_unknown() -> None:
-    verdict, asked = submit({"sbatch": said(0, "12;far\n"), "scontrol": transcript(SLURM, "scontrol_controller_down")})
+    verdict, calls = submit({"sbatch": said(0, "12;far\n"), "scontrol": transcript(SLURM, "scontrol_controller_down")})
     assert isinstance(verdict, Unclear)
-    assert asked == ["sbatch", "scontrol"]
+    assert calls == ["sbatch", "scontrol"]

@@ -40,7 +40,7 @@ class PBS:
 
     def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
         text = script.read_text(encoding="utf-8", errors="replace")
-        answer = pbs_qsub.read_submission(run(["qsub", str(pbs_qsub.beside_log(script, text))]))
+        answer = pbs_qsub.read_submission(run(["qsub", str(pbs_qsub.in_folder_of_log(script, text))]))
         return self._routed(run, answer, pbs_qsub.queue_in(text)) if isinstance(answer, Submitted) else answer
 
     def query(self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None) -> QueryAnswer:

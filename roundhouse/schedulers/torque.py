@@ -61,7 +61,7 @@ class Torque:
 
     def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
         text = script.read_text(encoding="utf-8", errors="replace")
-        path, log = str(pbs_qsub.beside_log(script, text)), pbs_qsub.log_in(text)
+        path, log = str(pbs_qsub.in_folder_of_log(script, text)), pbs_qsub.log_in(text)
         if not PLAIN.fullmatch(path):
             return Refused(f"{path}: qsub of Torque only accepts paths of letters, digits and @+=:,./-_")
         # Without -o, Slurm's qsub passes a log path of its own to sbatch, which would override that of the header.
