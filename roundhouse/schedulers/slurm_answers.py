@@ -23,7 +23,7 @@ ENDED: Mapping[str, Cause | None] = {
     "PREEMPTED": Cause.PREEMPTED,
     "REVOKED": None,
 }
-WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "RESV_DEL_HOLD", "REQUEUE_HOLD", "SPECIAL_EXIT"}
+WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED"}
 HELD = {"RESV_DEL_HOLD", "REQUEUE_HOLD", "SPECIAL_EXIT"}
 
 ACCEPTED = re.compile(r"^\s*(\d+)(?:;(\S*))?\s*\Z", re.MULTILINE)  # sbatch's last line: `123` or `123;cluster`
