@@ -29,9 +29,9 @@ def main(argv: list[str]) -> int:
         print("usage: python train.py DIRECTORY   (for job scripts; to run experiments: python runner.py --round NAME)")
         return 0 if "-h" in argv or "--help" in argv else 2
     try:
-        work = worker.enter(Path(argv[1]))
-        start_heartbeat(work)
-        return run_program(work) if work.config.get("command") else train(work)
+        claimed = worker.enter(Path(argv[1]))
+        start_heartbeat(claimed)
+        return run_program(claimed) if claimed.config.get("command") else train(claimed)
     except worker.Leave as leave:
         print(f"roundhouse: {leave}", file=sys.stderr)
         return leave.code
@@ -46,27 +46,27 @@ def main(argv: list[str]) -> int:
         return ExitCode.ERROR
 
 
-def run_program(work: worker.Work) -> int:
+def run_program(claimed: worker.ClaimedAttempt) -> int:
     """Run the round file's `command`. Exit code 0 means completed, unless a stop was requested.
 
     75 requests another attempt; 71 and 73 mean that memory ran out, the job's or the GPU's; 78 means that the command
     paused at the rung named by ROUNDHOUSE_PAUSE_AT.
     """
-    work.write_environment({})
-    code = run_command(work)
-    if work.stop_reason:
+    claimed.write_environment({})
+    code = run_command(claimed)
+    if claimed.stop_reason:
         return ExitCode.STOPPED
-    meant = COMMAND_MAY_RETURN | ({ExitCode.RUNG} if work.attempt.opened.pause_at else set())
+    meant = COMMAND_MAY_RETURN | ({ExitCode.RUNG} if claimed.attempt.opened.pause_at else set())
     return ExitCode.ERROR if code in RESERVED - meant else code
 
 
-def train(work: worker.Work) -> int:
+def train(claimed: worker.ClaimedAttempt) -> int:
     """Train with the study that the config names."""
     from roundhouse.settings import split_config
     from roundhouse.training import loop
     from roundhouse.training.reproducibility import environment
 
-    name = work.config["study"]
+    name = claimed.config["study"]
     if importlib.util.find_spec(f"studies.{name}") is None:
         known = sorted(
             path.name for path in (Path(__file__).parent / "studies").iterdir() if (path / "__init__.py").exists()
@@ -79,17 +79,17 @@ def train(work: worker.Work) -> int:
             f"roundhouse: the GPU's memory ran out before: each batch is computed in {accumulate} times as many parts",
             flush=True,
         )
-    settings, config = split_config(work.config["config"], float(deadline) if deadline else None, accumulate)
-    settings = replace(settings, pause_at=work.attempt.opened.pause_at)
-    inputs = work.inputs()
+    settings, config = split_config(claimed.config["config"], float(deadline) if deadline else None, accumulate)
+    settings = replace(settings, pause_at=claimed.attempt.opened.pause_at)
+    inputs = claimed.inputs()
     precision = loop.prepare(settings)
-    work.write_environment(environment(precision.device, precision.name))
+    claimed.write_environment(environment(precision.device, precision.name))
     data = os.environ.get("ROUNDHOUSE_DATA")
     study = importlib.import_module(f"studies.{name}")
     task = study.build(config, inputs, precision.device, Path(data) if data else None)
 
     def report(progress: TrainingProgress) -> None:
-        work.report(
+        claimed.report(
             epoch=progress.epoch,
             epochs=progress.epochs,
             started_epoch=progress.started_epoch,
@@ -109,7 +109,7 @@ def train(work: worker.Work) -> int:
     import torch
 
     try:
-        outcome = loop.run(task, settings, work.place, work.earlier(), report, work.stop)
+        outcome = loop.run(task, settings, claimed.place, claimed.earlier(), report, claimed.stop)
     except RuntimeError as error:
         # Only the message of the error says that the host's memory ran out.
         if not isinstance(error, torch.cuda.OutOfMemoryError) and "can't allocate memory" not in str(error):
@@ -121,7 +121,7 @@ def train(work: worker.Work) -> int:
         print(f"roundhouse: stopped after epoch {outcome.epochs_run}: {outcome.reason}", flush=True)
         codes = {"walltime": ExitCode.WALLTIME, loop.RUNG: ExitCode.RUNG}
         return codes.get(outcome.reason, ExitCode.STOPPED)
-    work.report(artifacts=dict(outcome.artifacts), final_hash=outcome.final_hash, final=dict(outcome.metrics))
+    claimed.report(artifacts=dict(outcome.artifacts), final_hash=outcome.final_hash, final=dict(outcome.metrics))
     print(f"roundhouse: {outcome.reason} after {outcome.epochs_run} epochs", flush=True)
     return ExitCode.COMPLETED
 

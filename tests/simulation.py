@@ -368,7 +368,7 @@ class World:
         self.writers.setdefault((job.directory, number), set()).add(process.uid)
         yield
         for epoch in range(1, 4):
-            if heartbeat.why_over(self._work(process)):
+            if heartbeat.why_over(self._claimed(process)):
                 self._leave(process)
                 return
             process.reporting = True
@@ -421,7 +421,7 @@ class World:
         claim = claims.get(number)
         return claim is not None and claim.job_id == job.id
 
-    def _work(self, process: Process) -> Any:
+    def _claimed(self, process: Process) -> Any:
         place = self.place(process)
         return SimpleNamespace(place=place, number=process.holds)
 
@@ -472,7 +472,7 @@ class World:
             self.now = min(end, self.now + 60)
             for process in self.processes:
                 if process.alive and not process.stopped and process.reporting:
-                    verdict = heartbeat.why_over(self._work(process))
+                    verdict = heartbeat.why_over(self._claimed(process))
                     if verdict == "cancelled":
                         self.finish(process, Cause.CANCELLED)
                     elif verdict:

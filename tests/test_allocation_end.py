@@ -83,7 +83,7 @@ def test_no_process_of_a_slot_outlives_an_agent_that_is_killed(rounds: ClusterRo
     write_deaf(rounds)
     job_id, _ = start(rounds, "hears", "deaf")
     slots = [one for name in ("hears", "deaf") for one in rounds.family(name)]
-    fake_pbs.server.rerun(job_id, zombie=True)  # its supervisor looks away, so nothing but the kernel ends them
+    fake_pbs.server.rerun(job_id, orphan=True)  # its supervisor ignores them, so only the kernel ends them
     fake_pbs.turn(stopped=True)
     wait_for(lambda: fake_pbs.state(job_id) == "Q", "the server has forgotten the processes")
     agent_of(rounds).kill()

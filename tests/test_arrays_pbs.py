@@ -1,4 +1,4 @@
-"""Job arrays on a PBS that fails in many ways: each task is lost, found, stopped and resumed by itself."""
+"""Job arrays on a PBS that fails in many ways: tasks are lost, found, stopped and resumed one by one."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def arrays(rounds: ClusterRounds) -> list[Path]:
 def test_experiments_with_equal_resources_go_as_one_array(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     start(rounds, *NAMES)
     assert tasks(fake_pbs) == [3]
-    told = rounds.status()
-    assert [told[name]["job_id"] for name in NAMES] == [f"1[{index}].pbsnode" for index in range(3)]
-    assert {told[name]["job_state"] for name in NAMES} == {"running"}
+    status = rounds.status()
+    assert [status[name]["job_id"] for name in NAMES] == [f"1[{index}].pbsnode" for index in range(3)]
+    assert {status[name]["job_state"] for name in NAMES} == {"running"}
     (array,) = arrays(rounds)
     assert (array / "job_id").read_text() == "1[].pbsnode\n"
     assert "1[1].pbsnode" in rounds.call("--why", "b").stdout
@@ -99,7 +99,7 @@ def test_an_array_that_its_queue_refuses_for_its_size_costs_no_experiment_a_try(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     fake_pbs.turn(queue_array_size=2)
-    wrap_command(rounds, "qstat")  # what the queue allows cannot be asked
+    wrap_command(rounds, "qstat")  # the limit of the queue cannot be queried
     (rounds.folder / "wrapped" / "qstat").write_text(
         f'#!/bin/bash\n[ "$1" != -Q ] || exit 1\nexec {Path(fake_pbs.env["PATH"].split(":")[0], "qstat")} "$@"\n'
     )
@@ -136,7 +136,7 @@ def test_tasks_are_killed_one_by_one_and_each_resumes_by_itself(fake_pbs: FakePB
     shell.kill()
     rounds.python("python").kill()
     for name in ("deleted", "python"):
-        wait_for(lambda: rounds.record(name).attempts[0].closed, f"{name} tells why it ended")  # noqa: B023
+        wait_for(lambda: rounds.record(name).attempts[0].closed, f"{name} has a result")  # noqa: B023
     wait_for(lambda: dead(shell), "the shell is dead")
     fake_pbs.wait_for_state(rounds.view("shell")["job_id"], "X")
     rounds.give_up("shell")
@@ -168,10 +168,10 @@ def test_without_history_all_is_the_same(history: bool, fake_pbs: FakePBS, round
     fake_pbs.turn(history=history)
     start(rounds, *NAMES)
     rounds.release("a")
-    rounds.pass_until(lambda: rounds.state("a") == "completed", "a is completed while its array goes on")
+    rounds.pass_until(lambda: rounds.state("a") == "completed", "a is completed while its array continues")
     rounds.python("b").kill()
     rounds.wait_for_step_3("c")
-    rounds.pass_until(lambda: rounds.begun("b") == [0, 3], "b goes on")
+    rounds.pass_until(lambda: rounds.begun("b") == [0, 3], "b continues")
     complete(rounds, *NAMES)
     assert accepted(fake_pbs) == 2
 
@@ -250,7 +250,7 @@ def test_a_cancelled_task_leaves_the_others_alone_whatever_its_state(fake_pbs: F
     fake_pbs.wait_for_state("1[2].pbsnode", "X")
     wait_for(lambda: rounds.record("running").attempts[0].closed, "it has stopped")
     rounds.release("other", "late")
-    rounds.pass_until(lambda: rounds.call().returncode == FAILED, "nothing more happens by itself")
+    rounds.pass_until(lambda: rounds.call().returncode == FAILED, "nothing more happens")
     assert rounds.states() == {"running": "cancelled", "other": "completed", "queued": "cancelled", "late": "completed"}
     assert rounds.lines("queued") == []
 
@@ -265,16 +265,16 @@ def test_a_task_that_ended_just_now_is_no_trouble_for_cancel(fake_pbs: FakePBS, 
     assert done.returncode == DONE
     assert "finished" not in done.stdout + done.stderr
     rounds.release("b")
-    rounds.pass_until(lambda: rounds.state("b") == "completed", "the other goes on")
+    rounds.pass_until(lambda: rounds.state("b") == "completed", "the other continues")
 
 
-@pytest.mark.parametrize("zombie", [False, True])
-def test_a_task_that_the_server_starts_again_goes_on_alone(
-    zombie: bool, fake_pbs: FakePBS, rounds: ClusterRounds
+@pytest.mark.parametrize("orphan", [False, True])
+def test_only_the_task_that_the_server_starts_again_runs_again(
+    orphan: bool, fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     start(rounds, "a", "b")
     before = rounds.family("b")
-    fake_pbs.rerun("1[1].pbsnode", zombie=zombie)
+    fake_pbs.rerun("1[1].pbsnode", orphan=orphan)
     rounds.wait_for_step_3("b", 2)
     wait_for(lambda: all(dead(one) for one in before), "what ran before is gone")
     assert rounds.call().returncode == WORK_REMAINS

@@ -55,13 +55,13 @@ def script(tmp_path: Path) -> Script:
         log: Path | None = None,
         tasks: int = 0,
         at_once: int | None = None,
-        **asked: Any,
+        **requested: Any,
     ) -> Path:
         (templates / "body.sh.j2").write_text("{% raw %}" + body + "\n{% endraw %}")
         site = Site()
         text = job_script.render(
             job_script.environment(templates), "pbs", name=name, log=str(log or tmp_path / f"{name}.log"),
-            resources=Resources(walltime_s=walltime_s, **asked), site=site,
+            resources=Resources(walltime_s=walltime_s, **requested), site=site,
             array=SimpleNamespace(tasks=tasks, at_once=at_once) if tasks else None,
         )  # fmt: skip
         path = tmp_path / f"{name}.sh"
@@ -312,17 +312,17 @@ def test_a_job_on_a_crashed_node_is_unknown(fake_pbs: FakePBS, script: Script, t
     assert not (tmp_path / "rhlong.log").exists()
 
 
-@pytest.mark.parametrize("zombie", [False, True])
-def test_a_job_that_is_restarted_keeps_its_id(zombie: bool, fake_pbs: FakePBS, script: Script, tmp_path: Path) -> None:
+@pytest.mark.parametrize("orphan", [False, True])
+def test_a_job_that_is_restarted_keeps_its_id(orphan: bool, fake_pbs: FakePBS, script: Script, tmp_path: Path) -> None:
     starts = tmp_path / "starts"
     starts.touch()
     job_id = submitted(fake_pbs, script("rhagain", f"echo $$ $PBS_JOBID >> {starts}; sleep 600"))
     wait_until(lambda: len(starts.read_text().splitlines()) == 1, "the job starts")
-    fake_pbs.rerun(job_id, zombie=zombie)
+    fake_pbs.rerun(job_id, orphan=orphan)
     wait_until(lambda: len(starts.read_text().splitlines()) == 2, "the job starts again")
     (first, one), (_, other) = (line.split() for line in starts.read_text().splitlines())
     assert one == other == job_id
-    assert Path(f"/proc/{first}").exists() == zombie
+    assert Path(f"/proc/{first}").exists() == orphan
 
 
 def test_eight_clients_at_the_same_time_get_eight_jobs(fake_pbs: FakePBS, script: Script) -> None:
@@ -529,8 +529,8 @@ def test_many_jobs_are_queried_with_few_connections(fake_pbs: FakePBS, script: S
     before = len(fake_pbs.commands())
     known = PBS(USER).query(fake_pbs.run, ids, {f"rh{number}" for number in range(30)})
     assert names(known) == {one: f"rh{number}" for number, one in enumerate(ids)}
-    asked = fake_pbs.commands()[before:]
-    assert asked == [["qselect", "-u", USER], ["qstat", "-f"], ["qstat", "-x", "-f", ids[0]]]
+    requested = fake_pbs.commands()[before:]
+    assert requested == [["qselect", "-u", USER], ["qstat", "-f"], ["qstat", "-x", "-f", ids[0]]]
 
 
 def test_some_of_very_many_missing_jobs_are_queried_later(fake_pbs: FakePBS) -> None:

@@ -124,7 +124,7 @@ def test_a_job_in_a_slot_uses_the_gpus_of_its_slot(bench: Bench) -> None:
 
 def test_too_few_gpus_are_reported(bench: Bench) -> None:
     assert used(bench, "pbs", 2, "echo 0, 100") == "0"
-    assert "It requested 2 (ngpus), and no more were found" in bench.log()
+    assert "It requested 2 (ngpus), but no more were found" in bench.log()
 
 
 def test_no_gpu_at_all_is_reported_and_nothing_is_set(bench: Bench) -> None:

@@ -17,7 +17,15 @@ from roundhouse.model.answers import Jobs, JobState, QueryFailed, Refused, Scope
 from roundhouse.model.causes import Cause
 from roundhouse.schedulers.base import Output
 from roundhouse.schedulers.pbs import PBS
-from roundhouse.schedulers.pbs_answers import blocks_of, job_of, jobs_of, read_delete, read_listing, read_selection
+from roundhouse.schedulers.pbs_answers import (
+    NoAnswer,
+    blocks_of,
+    job_of,
+    jobs_of,
+    read_delete,
+    read_listing,
+    read_selection,
+)
 from roundhouse.schedulers.pbs_qsub import read_submission
 
 REAL = "pbs_transcripts"
@@ -116,17 +124,20 @@ LISTINGS: dict[str, dict[str, tuple[JobState, Cause | None]]] = {
 }  # fmt: skip
 
 
-def read_status(answer: Output, asked: Collection[str]) -> Jobs | QueryFailed:
+def read_status(answer: Output, requested: Collection[str]) -> Jobs | QueryFailed:
     """The jobs in an answer of `qstat -x -f`, if the server keeps a history."""
-    listing = read_listing(answer, asked)
-    return listing if isinstance(listing, QueryFailed) else jobs_of(listing.jobs, listing.unreadable)
+    try:
+        listing = read_listing(answer, requested)
+    except NoAnswer as failure:
+        return QueryFailed(str(failure))
+    return jobs_of(listing.jobs, listing.unreadable)
 
 
 def said(code: int | None, stdout: str = "", stderr: str = "") -> Output:
     return Output(("qsub",), code, stdout, stderr)
 
 
-def asked_in(answer: Output) -> list[str]:
+def requested_in(answer: Output) -> list[str]:
     """The job IDs on a command line."""
     return [word for word in answer.argv[1:] if word[0].isdigit()]
 
@@ -159,17 +170,17 @@ def as_text(document: str) -> str:
 def test_jobs_in_a_listing_have_name_state_and_cause(name: str) -> None:
     answer = transcript(REAL, name)
     text = as_text(answer.stdout) if answer.stdout.startswith("{") else answer.stdout
-    asked = list(STATUS[name]) if answer.code == 0 else asked_in(answer)
-    assert summary(read_status(Output(answer.argv, answer.code, text, answer.stderr), asked)) == STATUS[name]
+    requested = list(STATUS[name]) if answer.code == 0 else requested_in(answer)
+    assert summary(read_status(Output(answer.argv, answer.code, text, answer.stderr), requested)) == STATUS[name]
 
 
 def test_a_document_with_only_the_first_job_is_a_failed_query() -> None:
     answer = transcript(REAL, "qstat_x_json_exit_0_and_7")
-    assert asked_in(answer) == ["12.pbsnode", "13.pbsnode"]
+    assert requested_in(answer) == ["12.pbsnode", "13.pbsnode"]
     assert list(json.loads(answer.stdout)["Jobs"]) == ["12.pbsnode"]
     text = Output(answer.argv, answer.code, as_text(answer.stdout), answer.stderr)
     assert isinstance(read_status(text, ["12.pbsnode"]), Jobs)
-    assert isinstance(read_status(text, asked_in(answer)), QueryFailed)
+    assert isinstance(read_status(text, requested_in(answer)), QueryFailed)
 
 
 def listing(name: str) -> str:
@@ -196,15 +207,15 @@ def test_without_history_an_ended_task_may_have_run() -> None:
 def test_a_mangled_answer_never_hides_a_job(name: str, data: st.DataObject) -> None:
     """Whatever lines are lost, cut or replaced: a job is known, or in an unreadable row, or the query has failed."""
     lines = listing(name).splitlines(keepends=True)
-    asked = [job_id for job_id in blocks_of("".join(lines)) if "[]" not in job_id]
+    requested = [job_id for job_id in blocks_of("".join(lines)) if "[]" not in job_id]
     for index in data.draw(st.sets(st.integers(0, max(len(lines) - 1, 0)), max_size=12)) if lines else ():
         lines[index] = data.draw(
             st.sampled_from(["", "\n", lines[index][:9], "site: be nice\n", "Job Id:\n", "\x00\n"])
         )
-    answer = read_status(said(0, "".join(lines)), asked)
+    answer = read_status(said(0, "".join(lines)), requested)
     if isinstance(answer, Jobs):
         known = {job.id for job in answer.jobs}
-        assert all(one in known or answer.unreadable_row_of(one, "no name") for one in asked)
+        assert all(one in known or answer.unreadable_row_of(one, "no name") for one in requested)
 
 
 def test_an_unreadable_row_does_not_hide_other_jobs() -> None:
@@ -219,7 +230,7 @@ def test_an_unreadable_row_does_not_hide_other_jobs() -> None:
 @pytest.mark.parametrize("name", ["qstat_unknown_id", "qstat_finished_without_x"])
 def test_a_job_reported_as_unknown_or_finished_is_not_known(name: str) -> None:
     answer = transcript(REAL, name)
-    assert read_status(answer, asked_in(answer)) == Jobs(())
+    assert read_status(answer, requested_in(answer)) == Jobs((), history=True)
 
 
 @pytest.mark.parametrize("name", sorted(SUBMISSIONS))
@@ -238,7 +249,8 @@ def test_valid_json_from_a_server_that_is_down_is_a_failed_query() -> None:
     assert "Jobs" not in json.loads(as_json.stdout)
     assert isinstance(read_status(as_json, ["10"]), QueryFailed)
     assert isinstance(read_status(Output(as_json.argv, 0, as_json.stdout, ""), ["10"]), QueryFailed)
-    assert isinstance(read_selection(table), QueryFailed)
+    with pytest.raises(NoAnswer):
+        read_selection(table)
     assert isinstance(read_submission(submission), Unclear)
     assert read_delete(deletion) == ["Connection refused", "Couldn't connect to cluster: pbsnode"]
 
@@ -259,7 +271,8 @@ def test_qselect_prints_ids() -> None:
 
 @pytest.mark.parametrize("name", ["qstat_table_running", "qstat_table_array_tasks"])
 def test_a_table_instead_of_ids_is_a_failed_query(name: str) -> None:
-    assert isinstance(read_selection(transcript(REAL, name)), QueryFailed)
+    with pytest.raises(NoAnswer):
+        read_selection(transcript(REAL, name))
 
 
 REFUSALS: dict[int, tuple[bool, Scope]] = {
@@ -333,7 +346,8 @@ def test_lines_of_a_wrapper_or_a_library_in_an_answer_are_ignored() -> None:
 
 
 def test_an_error_of_qselect_is_a_failed_query_and_not_an_empty_queue() -> None:
-    assert isinstance(read_selection(said(0, "", "qselect: Unknown error")), QueryFailed)
+    with pytest.raises(NoAnswer):
+        read_selection(said(0, "", "qselect: Unknown error"))
 
 
 def test_the_code_of_a_refusal_without_a_message_of_qsub_is_unclear() -> None:

@@ -60,7 +60,7 @@ def test_local_jobs_are_not_queried_from_slurm_and_stop_when_they_are_cancelled(
     rounds.extra["PATH"] = fake_command(rounds.folder, "sbatch", ":")
     fake_command(rounds.folder, "squeue", ":")
     fake_command(rounds.folder, "scontrol", "echo 'ClusterName             = far'")
-    fake_command(rounds.folder, "sacct", f"echo $@ >> {rounds.notes}/asked; echo 'fatal: Bad job/step' >&2; exit 1")
+    fake_command(rounds.folder, "sacct", f"echo $@ >> {rounds.notes}/queried; echo 'fatal: Bad job/step' >&2; exit 1")
     slurm = "--scheduler", "slurm"
     for options, code in (("--status",), 0), (("--dry-run",), 0), ((), 3):
         done = rounds.call(*options, *slurm)
@@ -72,8 +72,8 @@ def test_local_jobs_are_not_queried_from_slurm_and_stop_when_they_are_cancelled(
     assert "(--scheduler local): run the pass there" in done.stdout
     wait_for(lambda: rounds.causes("1") == ["cancelled"], "the job saw the mark")
     (rounds.notes / "go").touch()
-    wait_for(lambda: rounds.causes("0") == ["completed"], "the other goes on to its end")
-    assert not rounds.lines("asked")
+    wait_for(lambda: rounds.causes("0") == ["completed"], "the other completes")
+    assert not rounds.lines("queried")
 
 
 def test_all_jobs_of_the_queue_are_read() -> None:
@@ -312,10 +312,10 @@ def test_a_pending_job_is_blocked_only_for_a_permanent_reason(state: str, reason
 
 
 def test_history_is_queried_only_for_jobs_that_are_not_in_the_queue() -> None:
-    asked: list[tuple[str, ...]] = []
+    commands: list[tuple[str, ...]] = []
 
     def run(argv: Sequence[str]) -> Output:
-        asked.append(tuple(argv))
+        commands.append(tuple(argv))
         if argv[0] == "squeue":
             return Output(tuple(argv), 0, "7|RUNNING|None|rha\n", "")
         rows = "5|TIMEOUT|rhold\n" if "--jobs=5" in argv else "6|CANCELLED by 0|rhb\n6|RUNNING|rhb\n6\n||\n8||rhc\n"
@@ -323,7 +323,7 @@ def test_history_is_queried_only_for_jobs_that_are_not_in_the_queue() -> None:
 
     slurm = Slurm(USER)
     assert slurm.query(run, {"7"}, {"rha"}) == Jobs((Job("7", "rha", JobState.RUNNING, "RUNNING"),), history=True)
-    assert [argv[0] for argv in asked] == ["squeue"]
+    assert [argv[0] for argv in commands] == ["squeue"]
     answer = slurm.query(run, {"5", "7"}, {"rha", "rhb"})
     assert isinstance(answer, Jobs)
     assert [(job.id, job.state, job.cause) for job in answer.jobs] == [
@@ -331,7 +331,7 @@ def test_history_is_queried_only_for_jobs_that_are_not_in_the_queue() -> None:
         ("5", JobState.ENDED, Cause.WALLTIME),
         ("6", JobState.ENDED, Cause.DELETED),
     ]
-    assert [argv[-1] for argv in asked[2:]] == ["--jobs=5", "--name=rhb"]
+    assert [argv[-1] for argv in commands[2:]] == ["--jobs=5", "--name=rhb"]
 
 
 def test_a_job_that_is_alive_only_in_accounting_is_not_known() -> None:

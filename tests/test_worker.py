@@ -49,9 +49,9 @@ def complete(directory: Path, number: int = 1, best: bytes | None = None) -> Pat
     return place
 
 
-def work_on(directory: Path, number: int = 1) -> worker.Work:
+def claimed_attempt(directory: Path, number: int = 1) -> worker.ClaimedAttempt:
     attempt = next(one for one in record.read(directory).attempts if one.number == number)
-    return worker.Work(directory, number, f"nonce-{number}", record.read_config(directory), attempt)
+    return worker.ClaimedAttempt(directory, number, f"nonce-{number}", record.read_config(directory), attempt)
 
 
 def sha256(data: bytes) -> str:
@@ -61,42 +61,42 @@ def sha256(data: bytes) -> str:
 # ---------------------------------------------------------------------------------------------------- when it is over
 
 
-def test_an_open_attempt_goes_on(tmp_path: Path) -> None:
-    assert heartbeat.why_over(work_on(open_attempt(tmp_path, TEACHER))) == ""
+def test_an_open_attempt_is_not_over(tmp_path: Path) -> None:
+    assert heartbeat.why_over(claimed_attempt(open_attempt(tmp_path, TEACHER))) == ""
 
 
 def test_a_closed_attempt_is_over(tmp_path: Path) -> None:
-    work = work_on(open_attempt(tmp_path, TEACHER))
-    record.close(work.directory, 1, Cause.UNKNOWN, "")
-    assert heartbeat.why_over(work) == "attempt 1 was closed by a runner"
+    claimed = claimed_attempt(open_attempt(tmp_path, TEACHER))
+    record.close(claimed.directory, 1, Cause.UNKNOWN, "")
+    assert heartbeat.why_over(claimed) == "attempt 1 was closed by a runner"
 
 
 def test_an_attempt_with_a_later_one_is_over(tmp_path: Path) -> None:
-    work = work_on(open_attempt(tmp_path, TEACHER))
+    claimed = claimed_attempt(open_attempt(tmp_path, TEACHER))
     open_attempt(tmp_path, TEACHER, 3)
-    assert heartbeat.why_over(work) == "attempt 3 was opened after attempt 1"
+    assert heartbeat.why_over(claimed) == "attempt 3 was opened after attempt 1"
 
 
 def test_a_later_attempt_that_nobody_opened_means_nothing(tmp_path: Path) -> None:
     open_attempt(tmp_path, TEACHER, 1)
-    work = work_on(open_attempt(tmp_path, TEACHER, 2), 2)
-    (work.directory / "attempts" / "3").mkdir()
-    (work.directory / "attempts" / "notes").mkdir()
-    assert heartbeat.why_over(work) == ""
+    claimed = claimed_attempt(open_attempt(tmp_path, TEACHER, 2), 2)
+    (claimed.directory / "attempts" / "3").mkdir()
+    (claimed.directory / "attempts" / "notes").mkdir()
+    assert heartbeat.why_over(claimed) == ""
 
 
 def test_an_attempt_whose_directory_is_gone_is_over(tmp_path: Path) -> None:
-    work = work_on(open_attempt(tmp_path, TEACHER))
-    shutil.rmtree(work.directory)
-    assert heartbeat.why_over(work)
+    claimed = claimed_attempt(open_attempt(tmp_path, TEACHER))
+    shutil.rmtree(claimed.directory)
+    assert heartbeat.why_over(claimed)
 
 
-def test_an_attempt_that_its_user_cancelled_is_told_so_unless_it_is_over(tmp_path: Path) -> None:
-    work = work_on(open_attempt(tmp_path, TEACHER))
-    record.request_cancel(work.directory, 1)
-    assert heartbeat.why_over(work) == "cancelled"
-    record.close(work.directory, 1, Cause.CANCELLED, "")
-    assert heartbeat.why_over(work) == "attempt 1 was closed by a runner"
+def test_a_cancelled_attempt_is_reported_as_cancelled_until_it_is_closed(tmp_path: Path) -> None:
+    claimed = claimed_attempt(open_attempt(tmp_path, TEACHER))
+    record.request_cancel(claimed.directory, 1)
+    assert heartbeat.why_over(claimed) == "cancelled"
+    record.close(claimed.directory, 1, Cause.CANCELLED, "")
+    assert heartbeat.why_over(claimed) == "attempt 1 was closed by a runner"
 
 
 # ------------------------------------------------------------------------------------------------------------- inputs
@@ -108,13 +108,13 @@ def pinned(**identity: str) -> dict[str, Any]:
 
 def test_inputs_are_the_directories_of_what_was_recorded(tmp_path: Path) -> None:
     place = complete(open_attempt(tmp_path, TEACHER), best=b"weights")
-    work = work_on(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
-    assert work.inputs() == {"teacher": [place]}
+    claimed = claimed_attempt(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
+    assert claimed.inputs() == {"teacher": [place]}
 
 
 def test_an_input_without_weights_is_known_by_its_token(tmp_path: Path) -> None:
     place = complete(open_attempt(tmp_path, TEACHER))
-    assert work_on(open_attempt(tmp_path, STUDENT, inputs=pinned(token="rh1"))).inputs() == {"teacher": [place]}
+    assert claimed_attempt(open_attempt(tmp_path, STUDENT, inputs=pinned(token="rh1"))).inputs() == {"teacher": [place]}
 
 
 def test_an_input_of_which_an_earlier_attempt_failed_is_that_of_the_completed_one(tmp_path: Path) -> None:
@@ -122,31 +122,31 @@ def test_an_input_of_which_an_earlier_attempt_failed_is_that_of_the_completed_on
     record.close(directory, 1, Cause.ERROR, "")
     place = complete(open_attempt(tmp_path, TEACHER, 2), 2, best=b"weights")
     record.fold(record.read(directory))
-    work = work_on(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
-    assert work.inputs() == {"teacher": [place]}
+    claimed = claimed_attempt(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
+    assert claimed.inputs() == {"teacher": [place]}
 
 
-def leaves(work: worker.Work) -> int:
+def leaves(claimed: worker.ClaimedAttempt) -> int:
     with pytest.raises(worker.Leave) as left:
-        work.inputs()
+        claimed.inputs()
     return left.value.code
 
 
-def test_an_input_that_cannot_be_seen_yet_is_for_later(tmp_path: Path) -> None:
-    work = work_on(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
-    assert leaves(work) == ExitCode.INPUT, "its record is not there"
+def test_an_input_that_is_not_visible_yet_is_tried_again_later(tmp_path: Path) -> None:
+    claimed = claimed_attempt(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
+    assert leaves(claimed) == ExitCode.INPUT, "its record is not there"
     directory = open_attempt(tmp_path, TEACHER)
-    assert leaves(work) == ExitCode.INPUT, "it is not completed"
+    assert leaves(claimed) == ExitCode.INPUT, "it is not completed"
     complete(directory)
-    assert leaves(work) == ExitCode.INPUT, "its weights are not there"
+    assert leaves(claimed) == ExitCode.INPUT, "its weights are not there"
 
 
-def test_an_input_that_changed_is_for_good(tmp_path: Path) -> None:
+def test_an_input_that_changed_is_a_permanent_error(tmp_path: Path) -> None:
     directory = open_attempt(tmp_path, TEACHER)
     complete(directory, best=b"other weights")
-    work = work_on(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
-    assert leaves(work) == ExitCode.INPUT_CHANGED
-    again = work_on(open_attempt(tmp_path, STUDENT, 2, inputs=pinned(token="rh0")), 2)
+    claimed = claimed_attempt(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
+    assert leaves(claimed) == ExitCode.INPUT_CHANGED
+    again = claimed_attempt(open_attempt(tmp_path, STUDENT, 2, inputs=pinned(token="rh0")), 2)
     assert leaves(again) == ExitCode.INPUT_CHANGED
 
 
@@ -155,8 +155,8 @@ def test_earlier_attempts_count_if_config_and_inputs_are_the_same(tmp_path: Path
     for number, other in enumerate(({}, {"config_hash": "another"}, {"inputs": pinned(token="b")}, {}, {}), 1):
         directory = open_attempt(tmp_path, STUDENT, number, **{"inputs": inputs, **other})
         record.close(directory, number, Cause.PREEMPTED, "")
-    assert [place.name for place in work_on(directory, 4).earlier()] == ["1"]
-    assert [place.name for place in work_on(directory, 5).earlier()] == ["1", "4"]
+    assert [place.name for place in claimed_attempt(directory, 4).earlier()] == ["1"]
+    assert [place.name for place in claimed_attempt(directory, 5).earlier()] == ["1", "4"]
 
 
 # -------------------------------------------------------------------------------------------------- taking up a claim
@@ -172,7 +172,7 @@ def enter(directory: Path, number: int = 1, nonce: str | None = None, **env: str
     return done
 
 
-def test_a_job_without_the_claim_leaves_without_a_trace(tmp_path: Path) -> None:
+def test_a_job_without_the_claim_exits_and_writes_nothing(tmp_path: Path) -> None:
     directory = open_attempt(tmp_path, TEACHER)
     before = snapshot(tmp_path)
     assert enter(directory, nonce="another's").returncode == ExitCode.NOT_MINE
@@ -197,7 +197,7 @@ def test_a_config_that_was_edited_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [b"", b"config: [", b"\xff\xfe\x00", b"3", b"config: 2024-13-45", b"config: {a: 1}", b"[" * 9999]
 )
-def test_a_damaged_config_is_told(tmp_path: Path, damage: bytes) -> None:
+def test_an_unreadable_config_is_reported(tmp_path: Path, damage: bytes) -> None:
     directory = open_attempt(tmp_path, STUDENT)
     (directory / record.CONFIG).write_bytes(damage)
     done = enter(directory)
@@ -207,28 +207,28 @@ def test_a_damaged_config_is_told(tmp_path: Path, damage: bytes) -> None:
         record.read_config(directory)
 
 
-def test_an_unknown_study_is_told_with_those_there_are(tmp_path: Path) -> None:
+def test_an_unknown_study_is_reported_with_the_available_ones(tmp_path: Path) -> None:
     directory = open_attempt(tmp_path, Experiment("r", "e", "e", "destillation", {}))
     done = enter(directory)
     assert done.returncode == 1
     assert "no study 'destillation' in studies/; available: distillation" in done.stderr
 
 
-# ------------------------------------------------------------------------------------------------------ a job at work
+# ------------------------------------------------------------------------------------------------------ a running job
 
 
-def test_signs_of_life_are_given_while_a_command_runs(bench: Bench) -> None:
+def test_a_heartbeat_is_written_while_a_command_runs(bench: Bench) -> None:
     bench.use_the_real_train("sh", "-c", GOING + "exec sleep 600")
     bench.extra["ROUNDHOUSE_SIGN_OF_LIFE"] = "0.1"
     bench.start()
     wait_for(bench.running(), "the command runs")
     for _ in range(3):
         before = (bench.place() / record.PROGRESS).stat().st_mtime_ns
-        wait_for(lambda then=before: (bench.place() / record.PROGRESS).stat().st_mtime_ns > then, "a sign of life")
+        wait_for(lambda then=before: (bench.place() / record.PROGRESS).stat().st_mtime_ns > then, "a heartbeat")
 
 
 @pytest.mark.parametrize("listens", [True, False], ids=["a command that listens", "a command that ignores SIGTERM"])
-def test_a_zombie_leaves_when_it_comes_back_and_touches_nothing(bench: Bench, listens: bool) -> None:
+def test_an_orphaned_job_that_resumes_exits_and_writes_nothing(bench: Bench, listens: bool) -> None:
     ignore = "" if listens else 'trap "" TERM; '
     writes = 'while :; do echo "$PPID" >> "$ROUNDHOUSE_DIRECTORY/mine"; sleep 0.05; done'
     bench.use_the_real_train("sh", "-c", ignore + GOING + writes)
@@ -247,7 +247,7 @@ def test_a_zombie_leaves_when_it_comes_back_and_touches_nothing(bench: Bench, li
     before = snapshot(bench.directory)
     for process in (python, psutil.Process(shell.pid)):
         process.resume()
-    wait_for(lambda: not python.is_running() or python.status() == psutil.STATUS_ZOMBIE, "Python leaves")
+    wait_for(lambda: not python.is_running() or python.status() == psutil.STATUS_ZOMBIE, "Python exits")
     command.resume() if command.is_running() else None
     assert shell.wait(30) == 0
     wait_for(lambda: not bench.processes(), "nothing is left of the job")
@@ -259,14 +259,14 @@ def test_a_zombie_leaves_when_it_comes_back_and_touches_nothing(bench: Bench, li
     assert any(reason in bench.log() for reason in reasons)
 
 
-def test_a_command_that_is_cancelled_is_asked_and_then_killed(bench: Bench) -> None:
-    bench.use_the_real_train("sh", "-c", f'trap "echo asked" TERM; {GOING} while :; do sleep 0.05; done')
+def test_a_cancelled_command_gets_sigterm_and_is_killed_later(bench: Bench) -> None:
+    bench.use_the_real_train("sh", "-c", f'trap "echo stopping" TERM; {GOING} while :; do sleep 0.05; done')
     bench.extra["ROUNDHOUSE_SIGN_OF_LIFE"] = "0.3"
     shell = bench.start()
     wait_for(bench.running(), "the command runs")
     record.request_cancel(bench.directory, 1)
     shell.wait(30)
-    assert "\nasked\n" in bench.log()
+    assert "\nstopping\n" in bench.log()
     assert bench.result().cause is Cause.CANCELLED
 
 
@@ -301,7 +301,7 @@ def test_a_command_that_ends_after_a_signal_is_not_completed(
         ("kill -TERM $$", Cause.ERROR, 143),
     ],
 )
-def test_a_commands_own_end_tells_the_cause(bench: Bench, script: str, cause: Cause, code: int) -> None:
+def test_the_exit_code_of_a_command_determines_the_cause(bench: Bench, script: str, cause: Cause, code: int) -> None:
     bench.use_the_real_train("sh", "-c", f"true\n{script}")
     bench.run()
     assert (bench.result().cause, bench.result().exit_code, bench.result().final) == (cause, code, False)
@@ -309,7 +309,7 @@ def test_a_commands_own_end_tells_the_cause(bench: Bench, script: str, cause: Ca
     assert last_words(record.read(bench.directory)) == ". Last log line: no disk" * script.startswith("echo")
 
 
-def test_a_command_is_told_its_directory_its_inputs_and_where_it_was_before(bench: Bench) -> None:
+def test_a_command_gets_its_directory_its_inputs_and_its_earlier_attempts(bench: Bench) -> None:
     complete(open_attempt(bench.folder / "experiments", TEACHER))
     words = ('echo "$1|$ROUNDHOUSE_DIRECTORY|$ROUNDHOUSE_EARLIER|$ROUNDHOUSE_INPUT_TEACHER|$2"',)
     experiment = Experiment(
@@ -330,26 +330,26 @@ def test_a_command_is_told_its_directory_its_inputs_and_where_it_was_before(benc
     assert expected in bench.log(3).splitlines()
 
 
-def test_what_ran_is_written_down(bench: Bench) -> None:
+def test_host_versions_and_code_are_recorded(bench: Bench) -> None:
     bench.use_the_real_train("true")
     bench.run()
-    told = json.loads((bench.place() / record.ENVIRONMENT).read_text())
-    assert told["host"]
-    assert told["python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}.")
-    assert {"commit", "edited"} <= told.keys()
+    facts = json.loads((bench.place() / record.ENVIRONMENT).read_text())
+    assert facts["host"]
+    assert facts["python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}.")
+    assert {"commit", "edited"} <= facts.keys()
 
 
-def test_a_signal_before_the_command_is_there_reaches_it_all_the_same(
+def test_a_signal_before_the_command_has_started_stops_it_too(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the note that a stop is wanted and the child's birth nothing else would tell the child."""
+    """The stop is requested before the child process exists, so nothing else sends it a signal."""
     directory = open_attempt(tmp_path / "x", Experiment("r", "e", "e", None, {}, command=("sleep", "600")))
-    work = work_on(directory)
+    claimed = claimed_attempt(directory)
     real = subprocess.Popen
 
     def late(*arguments: Any, **options: Any) -> Any:
-        worker.request_stop(work, signal.SIGTERM)
+        worker.request_stop(claimed, signal.SIGTERM)
         return real(*arguments, **options)
 
     monkeypatch.setattr(subprocess, "Popen", late)
-    assert command.run_command(work) == 128 + signal.SIGTERM
+    assert command.run_command(claimed) == 128 + signal.SIGTERM

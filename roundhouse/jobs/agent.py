@@ -22,6 +22,7 @@ from roundhouse.engine.reconcile import MOST_STEPS, Reconciler
 from roundhouse.engine.report import PassReport
 from roundhouse.engine.scheduler_snapshot import SchedulerSnapshot
 from roundhouse.engine.submit_job import Submitter
+from roundhouse.machine.pool import KILL_TRAINING
 from roundhouse.model import walltime
 from roundhouse.model.attempt import Attempt, Record
 from roundhouse.model.causes import Cause
@@ -280,7 +281,7 @@ class Agent:
         pool.stop(number)
         while pool.running and (now := time.monotonic()) < self._kill_at + walltime.RESULT:
             if now > max(self._kill_at, again):  # repeated: bash may miss a signal that follows another closely
-                pool.kill_training()
+                pool.stop(KILL_TRAINING)
                 again = now + walltime.RESULT / 5
             time.sleep(REAP_EVERY)
             pool.reap()

@@ -91,15 +91,13 @@ class Preloaded:
     threads: int
 
     def __call__(self, script: Path, environ: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-        command, agent = ["bash", str(script)], os.getpid()
         supervisors, shells = socket.socketpair()
         # The agent's signal handlers must not run in the child.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            return subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[shells.fileno()],
-                env={**environ, CHANNEL: str(shells.fileno())}, preexec_fn=partial(self._in_shell, agent, supervisors),
-            )  # fmt: skip
+            extended = {**environ, CHANNEL: str(shells.fileno())}
+            in_shell = partial(self._in_shell, os.getpid(), supervisors)
+            return pool.launch(script, extended, log, pass_fds=[shells.fileno()], preexec_fn=in_shell)
         except (OSError, subprocess.SubprocessError) as error:  # a fork failed
             _warn(error)
             return pool.launch_bound(script, environ, log)

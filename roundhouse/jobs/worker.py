@@ -33,7 +33,7 @@ class Leave(Exception):
 
 
 @dataclass
-class Work:
+class ClaimedAttempt:
     """One claimed attempt, for the job that holds the claim."""
 
     directory: Path  # the experiment's
@@ -101,7 +101,7 @@ class Work:
         files.replace(self.place / record.ENVIRONMENT, files.dump({**value, **code_state(_TREE), **facts}))
 
 
-def enter(directory: Path) -> Work:
+def enter(directory: Path) -> ClaimedAttempt:
     """The attempt that this process's shell has claimed. Signals request a stop from now on."""
     directory = directory.absolute()
     number, nonce = os.environ.get("ROUNDHOUSE_ATTEMPT", ""), os.environ.get("ROUNDHOUSE_NONCE", "")
@@ -126,18 +126,18 @@ def enter(directory: Path) -> Work:
             f"this job must run the copy {attempt.opened.code} of the code, but Python loaded {_TREE}: "
             "check PYTHONPATH, and whether roundhouse is installed as a package"
         )
-    work = Work(directory, int(number), nonce, config, attempt)
-    work.report(epoch=0, started_epoch=0)
+    claimed = ClaimedAttempt(directory, int(number), nonce, config, attempt)
+    claimed.report(epoch=0, started_epoch=0)
     for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
-        signal.signal(name, lambda received, frame: request_stop(work, received))
-    return work
+        signal.signal(name, lambda received, frame: request_stop(claimed, received))
+    return claimed
 
 
-def request_stop(work: Work, received: int) -> None:
+def request_stop(claimed: ClaimedAttempt, received: int) -> None:
     """Stop at the next safe point; a command gets SIGTERM at once."""
-    work.stop_reason = f"signal {signal.Signals(received).name}"
-    if work.child is not None:
-        work.child.terminate()
+    claimed.stop_reason = f"signal {signal.Signals(received).name}"
+    if claimed.child is not None:
+        claimed.child.terminate()
 
 
 def _die_with_the_shell() -> None:

@@ -36,9 +36,6 @@ def _query_driver(query: str) -> list[list[str]]:
     return [row for row in rows if row[0].isdigit()] if done.returncode == 0 else []
 
 
-# ---------------------------------------------------------------------------------------------- selection
-
-
 def choose(count: int, named: Mapping[str, Sequence[str]], free: Mapping[str, int], turn: int) -> tuple[list[str], str]:
     """At most `count` GPUs, and the source of the choice.
 
@@ -63,13 +60,9 @@ def gpus_in_file(text: str) -> list[str]:
 
 def gpus_in_list(text: str) -> list[str]:
     """The GPUs in a list such as `0,2-3`; none if it has another format."""
-    found: list[str] = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,4})(?:-(\d{1,4}))?\s*", part)
-        if match is None:
-            return []
-        found += [str(number) for number in range(int(match[1]), int(match[2] or match[1]) + 1)]
-    return list(dict.fromkeys(found))
+    parts = [re.fullmatch(r"\s*(\d{1,4})(?:-(\d{1,4}))?\s*", part) for part in text.split(",")]
+    ranges = [range(int(part[1]), int(part[2] or part[1]) + 1) for part in parts if part]
+    return list(dict.fromkeys(str(gpu) for one in ranges for gpu in one)) if all(parts) else []
 
 
 def turn_of(job_id: str) -> int:

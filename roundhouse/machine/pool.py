@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from roundhouse.machine.gpus import find_gpus
 from roundhouse.machine.parent_death import start_group
@@ -26,22 +26,21 @@ from roundhouse.model.experiment import Resources
 TOKEN, SLOT, JOB_ID = "ROUNDHOUSE_TOKEN", "ROUNDHOUSE_SLOT", "ROUNDHOUSE_JOB_ID"
 KILL_TRAINING = signal.SIGALRM  # a job's shell then kills its processes and writes the result (templates/body.sh.j2)
 
-
 Launch = Callable[[Path, Mapping[str, str], IO[bytes]], subprocess.Popen[bytes]]  # script, environment, log
 
 
-def launch(script: Path, environ: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start a job script in a session of its own, so that Ctrl-C reaches the jobs only through `Pool.stop`."""
-    return subprocess.Popen(
-        ["bash", str(script)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, start_new_session=True
-    )
+def launch(script: Path, environ: Mapping[str, str], log: IO[bytes], **how: Any) -> subprocess.Popen[bytes]:
+    """Start a job script, by default in its own session: Ctrl-C reaches the jobs only through `Pool.stop`.
+
+    `how`: other arguments of Popen.
+    """
+    how = how or {"start_new_session": True}
+    return subprocess.Popen(["bash", str(script)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, **how)
 
 
 def launch_bound(script: Path, environ: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
     """Start a job script in the session of this process; it is killed when this thread ends. For allocations."""
-    first = partial(start_group, os.getpid())
-    command = ["bash", str(script)]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, preexec_fn=first)
+    return launch(script, environ, log, preexec_fn=partial(start_group, os.getpid()))
 
 
 def make_pool(
@@ -74,20 +73,16 @@ class Pool:
     def start(self, script: Path, token: str, need: Resources) -> bool:
         """Run a job script in a free slot; False if there is none now."""
         with _lock():
-            return self._start(script, token, need)
-
-    def _start(self, script: Path, token: str, need: Resources) -> bool:
-        slot = self.layout.choose(need, self.places_taken(live()))
-        if slot is None:
-            return False
-        environ = dict(os.environ)
-        environ |= {TOKEN: token, JOB_ID: token, SLOT: slot.name}
-        environ |= {"OMP_NUM_THREADS": str(slot.threads), "MKL_NUM_THREADS": str(slot.threads)}
-        if slot.gpus is not None:
-            environ["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
-        with (script.parent / "scheduler.log").open("ab") as log:
-            self._started[token] = self.launch(script, environ, log), slot
-        return True
+            slot = self.layout.choose(need, self.places_taken(live()))
+            if slot is None:
+                return False
+            environ = {**os.environ, TOKEN: token, JOB_ID: token, SLOT: slot.name}
+            environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(slot.threads))
+            if slot.gpus is not None:
+                environ["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
+            with (script.parent / "scheduler.log").open("ab") as log:
+                self._started[token] = self.launch(script, environ, log), slot
+            return True
 
     def room(self) -> Room:
         """The places that are free now."""
@@ -126,10 +121,6 @@ class Pool:
         for token, (child, _) in self._started.items():
             if tokens is None or token in tokens:
                 child.send_signal(number)
-
-    def kill_training(self) -> None:
-        """Have each shell kill its processes; the shell itself continues, to write the result."""
-        self.stop(KILL_TRAINING)
 
     def kill(self) -> None:
         """Kill all jobs immediately. Processes that a shell has started die with it."""

@@ -65,23 +65,13 @@ class Layout:
             gpus = () if self.gpus else None
             return None if place is None else Slot((place,), gpus, self._threads(need, self.cpu_slots))
         threads = self._threads(need, len(self.gpus) * self.per_gpu)
-        if need.ngpus == 1:
-            return self._share(threads, taken)
-        unused = [gpu for gpu in self.gpus if not self._load(gpu, taken)]
-        if len(unused) < need.ngpus:
-            return None
-        whole = tuple(unused[: need.ngpus])
-        return Slot(tuple(map(self._whole, whole)), whole, threads)
-
-    def _share(self, threads: int, taken: Collection[str]) -> Slot | None:
-        """A share of the GPU with the fewest jobs."""
-        for gpu in sorted(self.gpus, key=lambda gpu: self._load(gpu, taken)):
-            if self._whole(gpu) in taken:
-                continue
-            for place in self._shares(gpu):
-                if place not in taken:
-                    return Slot((place,), (gpu,), threads)
-        return None
+        loads = {gpu: self._load(gpu, taken) for gpu in self.gpus}
+        if need.ngpus == 1:  # a share of the GPU with the fewest jobs
+            shared = (gpu for gpu in sorted(loads, key=loads.__getitem__) if self._whole(gpu) not in taken)
+            shares = ((gpu, share) for gpu in shared for share in self._shares(gpu) if share not in taken)
+            return next((Slot((share,), (gpu,), threads) for gpu, share in shares), None)
+        whole = tuple(gpu for gpu in self.gpus if not loads[gpu])[: need.ngpus]
+        return Slot(tuple(map(self._whole, whole)), whole, threads) if len(whole) == need.ngpus else None
 
     def _threads(self, need: Resources, slots: int) -> int:
         """Threads of each process of a job, if the cores are divided among `slots` slots."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from roundhouse.machine import pool
 from roundhouse.machine.slots import Room
-from roundhouse.model.answers import Identity, Job, Jobs, JobState, QueryFailed, SubmitAnswer, Submitted
+from roundhouse.model.answers import Identity, Job, Jobs, JobState, SubmitAnswer, Submitted
 from roundhouse.model.experiment import Resources
 from roundhouse.schedulers.base import ONE_CORE, Run
 from roundhouse.schedulers.local import Local
@@ -26,16 +26,14 @@ class AllocationSlots(Local):
         self.room = Room(slots.layout, set())
         self.holders: dict[str, list[int]] = {}
 
-    def identity(self, run: Run) -> Identity | QueryFailed:
+    def identity(self, run: Run) -> Identity:
         return self._cluster
 
     def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
         answer = super().submit(run, script, name, need)
         return Submitted(self._job_id) if isinstance(answer, Submitted) else answer
 
-    def query(
-        self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None
-    ) -> Jobs | QueryFailed:
+    def query(self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None) -> Jobs:
         self.pool.reap()
         live = pool.live()
         self.room = Room(self.pool.layout, self.pool.places_taken(live))

@@ -32,6 +32,7 @@ class Output:
 
 
 Run = Callable[[Sequence[str]], Output]
+QueryAnswer = Jobs | QueryFailed
 ONE_CORE = Resources()
 
 
@@ -43,28 +44,21 @@ class Scheduler(Protocol):
 
     def identity(self, run: Run) -> Identity | QueryFailed:
         """Which scheduler answers on this host."""
-        ...
 
     def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
         """Submit a rendered script. Its header has resources, name and log; only the local machine uses `need`."""
-        ...
 
-    def query(
-        self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None
-    ) -> Jobs | QueryFailed:
+    def query(self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None) -> QueryAnswer:
         """All live jobs of this user, and those jobs with `ids` or `names` whose end the scheduler remembers.
 
         `since`: none of them was submitted before this time, in seconds since 1970.
         """
-        ...
 
     def array_limit(self, run: Run, queue: str | None) -> int:
         """How many tasks an array may have in `queue` (None: the default queue); 1 if there are no arrays."""
-        ...
 
     def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:
         """Delete jobs; returns error messages. That a job is already gone is not an error."""
-        ...
 
 
 def in_batches(words: Iterable[str], size: int) -> list[list[str]]:

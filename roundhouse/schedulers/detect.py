@@ -10,7 +10,7 @@ from roundhouse.schedulers.base import Output, Run, Scheduler
 
 KINDS = ("auto", "cluster", "slurm", "pbs", "local")
 
-# Commands without a cluster, for example after installing a distribution's package.
+# Slurm's commands (sbatch, or its qsub) without a cluster, for example after installing a distribution's package.
 UNCONFIGURED = re.compile(r"DNS SRV lookup failed|Could not establish a configuration source")
 
 
@@ -31,10 +31,10 @@ def detect(kind: str, user: str, run: Run) -> tuple[Scheduler | None, str]:
             continue
         if shutil.which(command) is None:
             problem = f"no {one} on this host: there is no command {command!r}"
+        elif (scheduler := find(user, run)) is not None:
+            return scheduler, ""
         else:
-            scheduler, problem = find(user, run)
-            if scheduler is not None:
-                return scheduler, ""
+            problem = f"{command} is installed, but no cluster is configured (no slurm.conf)"
             remarks.append(problem)
         if kind == one:
             raise RoundhouseError(f"{problem}. Use --scheduler local to run on the local machine")
@@ -44,28 +44,26 @@ def detect(kind: str, user: str, run: Run) -> tuple[Scheduler | None, str]:
     return None, "; ".join(remarks)
 
 
-def find_slurm(user: str, run: Run) -> tuple[Scheduler | None, str]:
+def find_slurm(user: str, run: Run) -> Scheduler | None:
     from roundhouse.schedulers.slurm import Slurm
 
-    if unconfigured(run(["sbatch", "--version"])):
-        return None, "sbatch is installed, but no cluster is configured (no slurm.conf)"
-    return Slurm(user), ""
+    return None if unconfigured(run(["sbatch", "--version"])) else Slurm(user)
 
 
-def find_pbs(user: str, run: Run) -> tuple[Scheduler | None, str]:
+def find_pbs(user: str, run: Run) -> Scheduler | None:
     """PBS or Torque, according to `qstat --version`. Grid Engine has commands with the same names."""
     answer = run(["qstat", "--version"])
     printed = answer.stdout + answer.stderr
     if "pbs_version" in printed:
         from roundhouse.schedulers.pbs import PBS
 
-        return PBS(user), ""
+        return PBS(user)
     if re.search(r"^version:", printed, re.IGNORECASE | re.MULTILINE) or "qstat [-f] [-a|-i|-r]" in printed:
         from roundhouse.schedulers.torque import Torque
 
-        return Torque(user), ""
+        return Torque(user)
     if unconfigured(answer):
-        return None, "qsub is installed, but no cluster is configured"
+        return None
     raise RoundhouseError(
         f"qsub belongs to a scheduler that is not supported: {answer.complaint}. "
         "Use --scheduler local to run on the local machine"

@@ -8,18 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from roundhouse.machine import pool
-from roundhouse.model.answers import (
-    Identity,
-    Job,
-    Jobs,
-    JobState,
-    QueryFailed,
-    Refused,
-    Scope,
-    SubmitAnswer,
-    Submitted,
-    Unclear,
-)
+from roundhouse.model.answers import Identity, Job, Jobs, JobState, Refused, Scope, SubmitAnswer, Submitted, Unclear
 from roundhouse.model.experiment import Resources
 from roundhouse.schedulers.base import ONE_CORE, Run
 from roundhouse.schedulers.user import user_name
@@ -34,7 +23,7 @@ class Local:
     def __init__(self, slots: pool.Pool) -> None:
         self.pool = slots
 
-    def identity(self, run: Run) -> Identity | QueryFailed:
+    def identity(self, run: Run) -> Identity:
         return Identity("local", f"{os.uname().nodename}/{_machine_id()}", user_name(), _boot_id())
 
     def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
@@ -48,9 +37,7 @@ class Local:
             return Refused("all slots of the local machine are in use", later=True, scope=Scope.ALL)
         return Submitted(name)
 
-    def query(
-        self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None
-    ) -> Jobs | QueryFailed:
+    def query(self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None) -> Jobs:
         self.pool.reap()
         running = self.pool.running.union(pool.live())
         return Jobs(tuple(Job(token, token, JobState.RUNNING) for token in running))

@@ -5,39 +5,16 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from roundhouse.model.answers import (
-    Identity,
-    Jobs,
-    QueryFailed,
-    Refused,
-    Scope,
-    SubmitAnswer,
-    Submitted,
-    array_id,
-    task_id,
-)
+from roundhouse.model.answers import Identity, Jobs, QueryFailed, Refused, Scope, SubmitAnswer, Submitted, array_id
 from roundhouse.model.experiment import Resources
-from roundhouse.schedulers import pbs_qdel, pbs_qsub
-from roundhouse.schedulers.base import ONE_CORE, Run, in_batches
-from roundhouse.schedulers.pbs_answers import (
-    ENDED,
-    NO_HISTORY,
-    UNKNOWN,
-    Attributes,
-    destinations_of,
-    jobs_of,
-    parse_listing,
-    read_array_limit,
-    read_delete,
-    read_listing,
-    read_queues,
-    read_selection,
-    stem,
-)
+from roundhouse.schedulers import pbs_answers, pbs_qdel, pbs_qsub
+from roundhouse.schedulers.base import ONE_CORE, QueryAnswer, Run, in_batches
+from roundhouse.schedulers.pbs_answers import ENDED, NO_HISTORY, UNKNOWN, Attributes, NoAnswer, destinations_of, stem
 
+ARRAY_SIZE = "10000"  # most tasks of an array, if neither server nor queue has a limit of its own
 BATCH = 20  # IDs in one command: qstat opens a connection for each, from one of the 511 reserved ports of the host
 LOOKUPS = 100  # most jobs that have left the queue, and most names, that one query looks up
 DELETIONS = 3  # how often `cancel` tries to delete jobs that are still queued
@@ -63,28 +40,30 @@ class PBS:
 
     def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
         text = script.read_text(encoding="utf-8", errors="replace")
-        answer = pbs_qsub.read_submission(run(["qsub", str(pbs_qsub.beside_log(script, text))]))
+        answer = pbs_qsub.read_submission(run(["qsub", str(pbs_qsub.in_folder_of_log(script, text))]))
         return self._routed(run, answer, pbs_qsub.queue_in(text)) if isinstance(answer, Submitted) else answer
 
-    def query(
-        self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None
-    ) -> Jobs | QueryFailed:
+    def query(self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None) -> QueryAnswer:
         listing = JobQuery(run, self.user)
         try:
-            listing.find_live()
+            listing.list_live(listing.select())
             listing.find_others({array_id(one) for one in ids})
             # After `qterm -t immediate`, running tasks are missing from their array, but known by their own IDs.
             listing.find_others({one for one in ids if array_id(one) in listing.jobs})
             listing.find_names(names)
         except NoAnswer as failure:
             return QueryFailed(str(failure))
-        known = jobs_of(listing.jobs, listing.unreadable, listing.history)
-        return replace(known, later=frozenset(listing.later), history=listing.history)
+        return pbs_answers.jobs_of(listing.jobs, listing.unreadable, listing.later, listing.history)
 
     def array_limit(self, run: Run, queue: str | None) -> int:
         server = run(["qstat", "-B", "-f"])
-        queue = queue or _default_queue(server.stdout)
-        return read_array_limit(server, self._queues(run, queue).values() if queue and server.code == 0 else ())
+        if server.code != 0:
+            return 1
+        attributes = _server(server.stdout)
+        name = queue or attributes.get("default_queue")
+        limits = [one.get("max_array_size", "") for one in self._queues(run, name).values()] if name else []
+        own = attributes.get("max_array_size", ARRAY_SIZE)
+        return min(int(size) for size in (own, *limits) if size.isdigit())
 
     def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:
         wanted, named, complaints = {*ids}, set[str](), dict[str, None]()
@@ -100,7 +79,7 @@ class PBS:
             if times == DELETIONS or not left:
                 return [*complaints, *listing.unread(wanted), *still_queued(queued)]
             for words in pbs_qdel.commands(left, listing.jobs):
-                complaints |= dict.fromkeys(read_delete(run(["qdel", *words])))
+                complaints |= dict.fromkeys(pbs_answers.read_delete(run(["qdel", *words])))
             named |= {*left} - queued
             if not queued:  # qdel skips only queued jobs without a message
                 break
@@ -111,7 +90,7 @@ class PBS:
         found: dict[str, Attributes] = {}
         unknown = [queue]
         while unknown:
-            listed = read_queues(run(["qstat", "-Q", "-f", *unknown]))
+            listed = pbs_answers.blocks_of(run(["qstat", "-Q", "-f", *unknown]).stdout, "Queue:")
             queried, found = {*unknown, *found}, found | listed
             unknown = sorted({one for queue in listed.values() for one in destinations_of(queue)} - queried)
         return found
@@ -122,7 +101,7 @@ class PBS:
         qsub prints an ID in that case too, but the server no longer knows the job, not even in its history.
         """
         if queue not in self._destinations:
-            name = queue or _default_queue(run(["qstat", "-B", "-f"]).stdout)
+            name = queue or _server(run(["qstat", "-B", "-f"]).stdout).get("default_queue")
             queues = self._queues(run, name) if name else {}
             if name in queues:
                 self._destinations[queue] = [one for known in queues.values() for one in destinations_of(known)]
@@ -140,20 +119,9 @@ class PBS:
         return Refused(why, scope=Scope.REQUEST)
 
 
-def _as_listed(job_id: str, listed: str) -> str:
-    """The ID of a job or a task with the server name of `listed`, the ID of the job or of the task's array."""
-    index = re.search(r"\[(\d+)\]", job_id)
-    return task_id(listed, int(index[1]) if index else None)
-
-
-def _shuffled(words: Collection[str]) -> list[str]:
-    """In random order, so that no word is postponed in every pass."""
-    return random.sample(sorted(words), len(words))
-
-
-def _default_queue(server: str) -> str | None:
-    default = re.search(r"^\s*default_queue = (\S+)", server, re.MULTILINE)
-    return default[1] if default else None
+def _server(printed: str) -> Attributes:
+    """The attributes of the server, from `qstat -B -f`."""
+    return next(iter(pbs_answers.blocks_of(printed, "Server:").values()), {})
 
 
 def still_queued(ids: Collection[str]) -> list[str]:
@@ -164,10 +132,6 @@ def still_queued(ids: Collection[str]) -> list[str]:
     parts = [part for tasks in arrays.values() for part in pbs_qdel.ranges(tasks) or tasks]
     more = f" and {len(parts) - LISTED} more" if len(parts) > LISTED else ""
     return [f"still queued after {DELETIONS} calls of qdel: {', '.join(parts[:LISTED])}{more}"] if parts else []
-
-
-class NoAnswer(Exception):
-    """A command gave no answer, or an unreliable one."""
 
 
 @dataclass
@@ -181,29 +145,27 @@ class JobQuery:
     unreadable: list[str] = field(default_factory=list)
     later: set[str] = field(default_factory=set)  # IDs and names left for a later query
 
-    def find_live(self) -> None:
-        """All jobs of the user that have not ended, arrays with their tasks."""
-        self._list_live({*self._select()})
-
     def find_others(self, ids: Collection[str]) -> None:
         """Those of these jobs that are not known yet, at most LOOKUPS: most of them have ended."""
-        others = _shuffled({*ids} - {*self.jobs})
-        self._list(others[:LOOKUPS])
-        self.later |= {*others[LOOKUPS:]}
+        self._list(self._some({*ids} - {*self.jobs}))
 
     def find_names(self, names: Collection[str]) -> None:
         """Ended jobs with these names, if no job with that name is known yet; at most LOOKUPS names."""
-        unknown = _shuffled({*names} - {job["Job_Name"] for job in self.jobs.values()})
-        for name in unknown[:LOOKUPS]:
+        for name in self._some({*names} - {job["Job_Name"] for job in self.jobs.values()}):
             if self.history:
-                self._list({*self._select(name)} - {*self.jobs})
-        self.later |= {*unknown[LOOKUPS:]}
+                self._list({*self.select(name)} - {*self.jobs})
+
+    def _some(self, words: Collection[str]) -> list[str]:
+        """At most LOOKUPS of these IDs or names, in random order, so that none is postponed in every query."""
+        shuffled = random.sample(sorted(words), len(words))
+        self.later |= {*shuffled[LOOKUPS:]}
+        return shuffled[:LOOKUPS]
 
     def alive(self, wanted: Collection[str]) -> list[str]:
         """Those of these jobs and tasks that have not ended, with their IDs as the server writes them."""
-        live = {stem(one): one for one in self._select()}
-        wanted = {_as_listed(one, live[number]) for one in wanted if (number := stem(array_id(one))) in live}
-        self._list_live({array_id(one) for one in wanted})
+        live = {stem(one): one.removeprefix(stem(one)) for one in self.select()}
+        wanted = {stem(one) + live[job] for one in wanted if (job := stem(array_id(one))) in live}
+        self.list_live({array_id(one) for one in wanted})
         self._list({one for one in wanted if array_id(one) in self.jobs} - {*self.jobs})
         alive = [one for one in sorted(wanted) if one in self.jobs]
         return [one for one in alive if self.jobs[one]["job_state"] not in {*ENDED, "E"}]
@@ -214,25 +176,21 @@ class JobQuery:
         about = {rows.unreadable_row_of(one, f"job {one}") for one in wanted if one not in self.jobs}
         return [f"not deleted, because qstat's output is unreadable: {row}" for row in sorted(about - {""})]
 
-    def _select(self, name: str | None = None) -> list[str]:
-        """The IDs of the user's live jobs; with `name`, of all jobs with this name, also ended ones."""
-        answer = self.run(
-            ["qselect", "-u", self.user] if name is None else ["qselect", "-x", "-u", self.user, "-N", name]
-        )
+    def select(self, name: str | None = None) -> list[str]:
+        """The IDs of the user's live jobs, arrays without tasks; with `name`, of all jobs with it, also ended ones."""
+        which = [] if name is None else ["-x", "-N", name]
+        answer = self.run(["qselect", "-u", self.user, *which])
         self.history = self.history and not NO_HISTORY.search(answer.stderr)
-        ids = read_selection(answer)
-        if isinstance(ids, QueryFailed):
-            raise NoAnswer(ids.why)
-        return ids
+        return pbs_answers.read_selection(answer)
 
-    def _list_live(self, live: Collection[str]) -> None:
-        """Read live jobs. Many plain ones are read from the list of all jobs of the server, over one connection."""
+    def list_live(self, live: Collection[str]) -> None:
+        """Read live jobs, arrays with their tasks; many plain ones from the list of all jobs, over one connection."""
         plain = {one for one in live if "[" not in one}
         if len(plain) > BATCH:
             answer = self.run(["qstat", "-f"])
             if answer.code != 0:
                 raise NoAnswer(answer.complaint)
-            everyones = parse_listing(answer.stdout).jobs
+            everyones = pbs_answers.parse_listing(answer.stdout).jobs
             self.jobs |= {one: job for one, job in everyones.items() if one in plain}
         self._list({*live} - {*self.jobs})
 
@@ -244,8 +202,6 @@ class JobQuery:
             if self.history and (NO_HISTORY.search(answer.stderr) or (answer.code == 0 and not answer.stdout.strip())):
                 self.history = False
                 answer = self.run(["qstat", *tasks, "-f", *some])
-            listing = read_listing(answer, some)
-            if isinstance(listing, QueryFailed):
-                raise NoAnswer(listing.why)
+            listing = pbs_answers.read_listing(answer, some)
             self.jobs |= listing.jobs
             self.unreadable += listing.unreadable

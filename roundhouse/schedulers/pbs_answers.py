@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from roundhouse.model.answers import Job, Jobs, JobState, QueryFailed
+from roundhouse.model.answers import Job, Jobs, JobState
 from roundhouse.model.causes import Cause
 from roundhouse.schedulers.base import Output
 
 Attributes = Mapping[str, str]  # of one job or queue, as qstat -f names them
 
-ARRAY_SIZE = 10_000  # the default limit of an OpenPBS server
 JOB_ID = re.compile(r"\d+(\[\d*\])?(\.\S+)?")
 
 # Exit codes are PBS's error numbers modulo 256.
@@ -34,20 +33,17 @@ NOT_STARTED = {"Q", "W", "T", "M"}
 
 # An Exit_status below 0 is an exit cause reported by PBS (pbs_job.h: JOB_EXEC_...).
 CAUSES = {
-    -29: Cause.WALLTIME,
-    -28: Cause.WALLTIME,  # CPU time, also a time limit
-    -27: Cause.MEMORY,
-    -26: Cause.MEMORY,
-    -20: Cause.NODE,
-    -18: Cause.PREEMPTED,
-    -14: Cause.PREEMPTED,
-    -11: Cause.PREEMPTED,
-    -6: Cause.NODE,
-    -5: Cause.NODE,
-    -4: Cause.NODE,
+    **dict.fromkeys((-29, -28), Cause.WALLTIME),  # -28: CPU time
+    **dict.fromkeys((-27, -26), Cause.MEMORY),
+    **dict.fromkeys((-20, -6, -5, -4), Cause.NODE),
+    **dict.fromkeys((-18, -14, -11), Cause.PREEMPTED),
 }
 LIMITS = {"walltime": Cause.WALLTIME, "cput": Cause.WALLTIME, "mem": Cause.MEMORY, "vmem": Cause.MEMORY}
 DELETED = "91"  # the substate of a job that was deleted
+
+
+class NoAnswer(Exception):
+    """A command gave no answer, or an unreliable one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,24 +80,21 @@ def parse_listing(text: str) -> Listing:
     return Listing(jobs, tuple(unreadable))
 
 
-def read_listing(answer: Output, requested: Collection[str]) -> Listing | QueryFailed:
+def read_listing(answer: Output, requested: Collection[str]) -> Listing:
     """The output of `qstat -f` for the requested jobs.
 
-    It is an answer only if each of them is listed, even if unreadable, or reported as unknown or finished. `-F json` is
-    less reliable: OpenPBS 23.06 prints it only for the first of several jobs (its issue 2672), and also if the server
-    is down.
+    NoAnswer: one of them is neither listed, even if unreadable, nor reported as unknown or finished. `-F json` is less
+    reliable: OpenPBS 23.06 prints it only for the first of several jobs (its issue 2672), and also if the server is
+    down.
     """
     listing = parse_listing(answer.stdout)
     known = {stem(job_id) for job_id in listing.jobs}
     known |= {stem(word) for line in answer.stderr.splitlines() if GONE.search(line) for word in line.split()}
-    missing = [one for one in requested if stem(one) not in known and not _may_be_in(listing.unreadable, one)]
-    return QueryFailed(answer.complaint) if answer.code not in ANSWERED or missing else listing
-
-
-def _may_be_in(rows: Iterable[str], job_id: str) -> bool:
-    """Whether one of these unreadable rows may belong to the job: it has the job's number, or no number."""
-    numbers = [re.match(r"\d+", row) for row in rows]
-    return any(number is None or number[0] == re.split(r"\D", job_id, maxsplit=1)[0] for number in numbers)
+    rows = Jobs((), listing.unreadable)
+    missing = [one for one in requested if stem(one) not in known and not rows.unreadable_row_of(one, f"job {one}")]
+    if answer.code not in ANSWERED or missing:
+        raise NoAnswer(answer.complaint)
+    return listing
 
 
 def stem(job_id: str) -> str:
@@ -109,10 +102,12 @@ def stem(job_id: str) -> str:
     return job_id.partition(".")[0]
 
 
-def jobs_of(jobs: Mapping[str, Attributes], unreadable: Sequence[str] = (), history: bool = True) -> Jobs:
-    """Plain jobs and the tasks of arrays, without the arrays themselves."""
+def jobs_of(
+    jobs: Mapping[str, Attributes], unreadable: Iterable[str], later: Iterable[str] = (), history: bool = True
+) -> Jobs:
+    """Plain jobs and the tasks of arrays, without the arrays themselves; the other parameters as in `Jobs`."""
     own = (job_of(job_id, one, history=history) for job_id, one in jobs.items() if "[]" not in job_id)
-    return Jobs(tuple(own), tuple(unreadable))
+    return Jobs(tuple(own), tuple(unreadable), frozenset(later), history)
 
 
 def job_of(job_id: str, attributes: Attributes, causes: Mapping[int, Cause] = CAUSES, history: bool = True) -> Job:
@@ -137,11 +132,12 @@ def job_of(job_id: str, attributes: Attributes, causes: Mapping[int, Cause] = CA
 def cause_of(attributes: Attributes, causes: Mapping[int, Cause]) -> Cause | None:
     """The exit cause reported by the scheduler, if it is definite. The script's own exit code is not one."""
     status = attributes.get("Exit_status") or attributes.get("exit_status", "")
-    cause = causes.get(int(status)) if re.fullmatch(r"-\d+", status) else None
+    if re.fullmatch(r"-\d+", status) and (cause := causes.get(int(status))):
+        return cause
     exceeded = re.search(r"exceeded resource (\w+)", attributes.get("comment", ""))
-    if cause is None and exceeded:
-        cause = LIMITS.get(exceeded[1])
-    return cause or (Cause.DELETED if attributes.get("substate") == DELETED else None)
+    if exceeded and exceeded[1] in LIMITS:
+        return LIMITS[exceeded[1]]
+    return Cause.DELETED if attributes.get("substate") == DELETED else None
 
 
 def _deleted_while_queued(job_id: str, attributes: Attributes, history: bool) -> Cause | None:
@@ -153,8 +149,8 @@ def _deleted_while_queued(job_id: str, attributes: Attributes, history: bool) ->
     return Cause.DELETED if history and never_ran and attributes.get("comment") == "Subjob finished" else None
 
 
-def read_selection(answer: Output) -> list[str] | QueryFailed:
-    """The IDs that qselect printed; none if the server keeps no history.
+def read_selection(answer: Output) -> list[str]:
+    """The IDs that qselect printed; none if the server keeps no history. NoAnswer: it printed anything else.
 
     Other lines on stderr, such as those of a preloaded library or of a site's wrapper, are not errors of qselect.
     """
@@ -163,29 +159,14 @@ def read_selection(answer: Output) -> list[str] | QueryFailed:
     ids = answer.stdout.split()
     has_error = re.search(r"^qselect:", answer.stderr, re.MULTILINE)
     if answer.code != 0 or has_error or not all(JOB_ID.fullmatch(one) for one in ids):
-        return QueryFailed(answer.complaint)
+        raise NoAnswer(answer.complaint)
     return ids
-
-
-def read_queues(answer: Output) -> dict[str, Attributes]:
-    """Queue -> attributes, from `qstat -Q -f`."""
-    return blocks_of(answer.stdout, "Queue:")
 
 
 def destinations_of(queue: Attributes) -> list[str]:
     """The queues that a routing queue sends its jobs to; empty for an execution queue."""
-    if queue.get("queue_type", "").lower() != "route":
-        return []
-    return [one for one in re.split(r"[,\s]+", queue.get("route_destinations", "")) if one]
-
-
-def read_array_limit(server: Output, queues: Iterable[Attributes] = ()) -> int:
-    """The most tasks of an array: the smallest limit of the server and the queues; 1 without an answer."""
-    if server.code != 0:
-        return 1
-    own = re.search(r"^\s*max_array_size = (\d+)", server.stdout, re.MULTILINE)
-    others = [queue.get("max_array_size", "") for queue in queues]
-    return min([int(own[1]) if own else ARRAY_SIZE, *(int(size) for size in others if size.isdigit())])
+    routes = queue.get("queue_type", "").lower() == "route"
+    return re.findall(r"[^,\s]+", queue.get("route_destinations", "")) if routes else []
 
 
 def read_delete(answer: Output) -> list[str]:

@@ -8,7 +8,8 @@ whole arrays (`A[]`), many in one command; tasks, one contiguous range of one ar
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
 
 from roundhouse.model.answers import array_id
 from roundhouse.schedulers.base import in_batches
@@ -44,33 +45,17 @@ def _is_whole(array: Attributes, tasks: Mapping[str, Attributes], chosen: Collec
     qdel ignores tasks that are ending. A server that was stopped while tasks ran may not list all tasks.
     """
     alive = {one for one, attributes in tasks.items() if attributes.get("job_state") not in {*ENDED, "E"}}
-    return len(tasks) == _count(array.get("array_indices_submitted", "")) and alive <= {*chosen}
-
-
-def _count(indices: str) -> int | None:
-    """The number of indices in "0,2-5"; None for another format."""
-    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", indices):
-        return None
-    ends = [part.partition("-") for part in indices.split(",")]
-    return sum(int(last or first) - int(first) + 1 for first, _, last in ends)
+    submitted = re.fullmatch(r"(\d+)-(\d+)", array.get("array_indices_submitted", ""))
+    complete = submitted is not None and len(tasks) == int(submitted[2]) - int(submitted[1]) + 1
+    return complete and alive <= {*chosen}
 
 
 def ranges(tasks: Sequence[str]) -> list[str]:
     """Tasks of one array as contiguous ranges, such as 15[3-17].server and 15[20].server."""
     matches = [match for one in tasks if (match := TASK.fullmatch(one))]
-    if not matches:
-        return []
-    number, server = matches[0][1], matches[0][3]
-    parts = _contiguous(sorted(int(match[2]) for match in matches))
-    return [
-        f"{number}[{first}-{last}]{server}" if last > first else f"{number}[{first}]{server}" for first, last in parts
-    ]
-
-
-def _contiguous(indices: Sequence[int]) -> Iterator[tuple[int, int]]:
-    first = None
-    for index, following in zip(indices, [*indices[1:], None], strict=True):
-        first = index if first is None else first
-        if following != index + 1:
-            yield first, index
-            first = None
+    indices = sorted(int(match[2]) for match in matches)
+    parts = []
+    for _, group in groupby(enumerate(indices), lambda pair: pair[1] - pair[0]):
+        found = [index for _, index in group]
+        parts.append(f"{found[0]}-{found[-1]}" if len(found) > 1 else f"{found[0]}")
+    return [f"{matches[0][1]}[{part}]{matches[0][3]}" for part in parts]

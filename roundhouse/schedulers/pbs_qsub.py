@@ -81,8 +81,8 @@ def log_in(script: str) -> str | None:
     return log[1] if log else None
 
 
-def beside_log(script: Path, text: str) -> Path:
+def in_folder_of_log(script: Path, text: str) -> Path:
     """The script's path, with the folder of its log, which is the same one without characters that qsub misreads."""
     log = log_in(text)
-    beside = Path(log).parent / script.name if log else script
-    return beside if beside.is_absolute() and beside.exists() else script
+    path = Path(log).parent / script.name if log else script
+    return path if path.is_absolute() and path.exists() else script

@@ -10,15 +10,8 @@ from pathlib import Path
 
 from roundhouse.model.answers import Identity, Jobs, QueryFailed, Refused, Scope, SubmitAnswer, Submitted, Unclear
 from roundhouse.model.experiment import Resources
-from roundhouse.schedulers.base import ONE_CORE, Output, Run, in_batches
-from roundhouse.schedulers.slurm_answers import (
-    cluster_of,
-    read_array_limit,
-    read_cancel,
-    read_history,
-    read_queue,
-    read_submission,
-)
+from roundhouse.schedulers import slurm_answers
+from roundhouse.schedulers.base import ONE_CORE, Output, QueryAnswer, Run, in_batches
 from roundhouse.schedulers.slurm_refusals import complaint
 
 QUEUE = ("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%r|%j")
@@ -53,8 +46,10 @@ class Slurm:
 
     def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
         answer = run(["sbatch", "--parsable", str(script)])
-        result, cluster = read_submission(answer), cluster_of(answer)
-        return self._on_cluster(run, result, cluster) if isinstance(result, Submitted) and cluster else result
+        result, accepted = slurm_answers.read_submission(answer), slurm_answers.ACCEPTED.search(answer.stdout)
+        if isinstance(result, Submitted) and accepted and accepted[2]:
+            return self._on_cluster(run, result, accepted[2])
+        return result
 
     def _on_cluster(self, run: Run, accepted: Submitted, cluster: str) -> SubmitAnswer:
         """The answer if sbatch named the cluster that accepted the job (`4711;cluster`), which may be another one.
@@ -73,15 +68,13 @@ class Slurm:
             return Unclear(f"{where}, and scontrol did not report the name of this cluster")
         cancel = ["scancel", f"--clusters={cluster}", accepted.job_id]
         where += f", but this pass works with cluster {self.cluster!r}"
-        if complaints := read_cancel(run(cancel)):
+        if complaints := slurm_answers.read_cancel(run(cancel)):
             return Unclear(f"{where}; it could not be cancelled there; run: {' '.join(cancel)} ({complaints[0]})")
         remedy = f"remove the choice of a cluster from the site file, or set SLURM_CLUSTERS={cluster}"
         return Refused(f"{where}; it was cancelled there; {remedy}", scope=Scope.ALL)
 
-    def query(
-        self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None
-    ) -> Jobs | QueryFailed:
-        listed = read_queue(run([*QUEUE, "-u", self.user]))
+    def query(self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None) -> QueryAnswer:
+        listed = slurm_answers.read_queue(run([*QUEUE, "-u", self.user]))
         if isinstance(listed, QueryFailed):
             return listed
         jobs = list(listed.jobs)
@@ -104,16 +97,21 @@ class Slurm:
         for _ in range(NARROWINGS + 1):
             answer = run([*HISTORY, "-S", f"now-{seconds:.0f}seconds", f"--user={self.user}", which])
             if not TOO_WIDE.search(answer.stderr):
-                return None if no_history(answer) else read_history(answer)
+                return None if no_history(answer) else slurm_answers.read_history(answer)
             seconds /= 2
             self.widest = seconds
         return None
 
     def array_limit(self, run: Run, queue: str | None) -> int:
-        return read_array_limit(run(["scontrol", "show", "config"]))
+        answer = run(["scontrol", "show", "config"])
+        if answer.code != 0:
+            return 1
+        # MaxArraySize counts the index 0, and max_array_tasks may be smaller.
+        sizes = re.findall(r"(?m)^MaxArraySize\s*=\s*(\d+)|\bmax_array_tasks=(\d+)", answer.stdout)
+        return max(1, min((int(size or tasks) for size, tasks in sizes), default=1))
 
     def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:
-        return [line for some in in_batches(ids, 500) for line in read_cancel(run(["scancel", *some]))]
+        return [line for some in in_batches(ids, 500) for line in slurm_answers.read_cancel(run(["scancel", *some]))]
 
 
 def no_history(answer: Output) -> bool:

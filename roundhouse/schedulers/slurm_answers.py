@@ -23,9 +23,10 @@ ENDED: Mapping[str, Cause | None] = {
     "PREEMPTED": Cause.PREEMPTED,
     "REVOKED": None,
 }
-WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "RESV_DEL_HOLD", "REQUEUE_HOLD", "SPECIAL_EXIT"}
+WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED"}
 HELD = {"RESV_DEL_HOLD", "REQUEUE_HOLD", "SPECIAL_EXIT"}
 
+ACCEPTED = re.compile(r"^\s*(\d+)(?:;(\S*))?\s*\Z", re.MULTILINE)  # sbatch's last line: `123` or `123;cluster`
 # 12, 12_3, 12_[0-5%2] (the tasks of an array that are pending), 1+0 (a part of a heterogeneous job).
 _ID = r"(\d+(?:[_+]\d+|_\[[^\]|]*\])?)"
 # Reason and name may contain any character, but names of our jobs contain no bar: the name follows the last bar.
@@ -41,25 +42,15 @@ _GONE = re.compile(r"invalid job id specified|already (completing|completed|fini
 
 
 def read_submission(answer: Output) -> SubmitAnswer:
-    """The answer of sbatch: `123` or `123;cluster`, or an error.
+    """The answer of sbatch: an ID, or an error.
 
     It is unclear whether there is a job after an error with an ID, an exit by a signal, or success without an ID.
     """
-    accepted = _accepted(answer)
+    accepted = ACCEPTED.search(answer.stdout)
     if answer.code == 0 and accepted:
         return Submitted(accepted[1])
     failed = answer.code is not None and (0 < answer.code <= 128 or answer.code == 255)
     return refusal(answer) if failed and not accepted else Unclear(complaint(answer, "sbatch"))
-
-
-def cluster_of(answer: Output) -> str:
-    """The cluster that sbatch printed after the ID; empty if there is none."""
-    accepted = _accepted(answer)
-    return (accepted[2] or "").strip() if accepted else ""
-
-
-def _accepted(answer: Output) -> re.Match[str] | None:
-    return re.search(r"^(\d+)(?:;(\S*))?$", answer.stdout.strip().rpartition("\n")[2])
 
 
 def read_queue(answer: Output) -> Jobs | QueryFailed:
@@ -139,15 +130,3 @@ def read_cancel(answer: Output) -> list[str]:
     if answer.code is None or not own:
         return [answer.complaint]
     return [line for line in own if not _GONE.search(line)]
-
-
-def read_array_limit(answer: Output) -> int:
-    """The most tasks of an array: MaxArraySize counts the index 0, and max_array_tasks may be smaller.
-
-    1 without an answer: the jobs are then submitted one by one.
-    """
-    size = re.search(r"^MaxArraySize\s*=\s*(\d+)", answer.stdout, re.MULTILINE)
-    if answer.code != 0 or size is None:
-        return 1
-    tasks = re.search(r"\bmax_array_tasks=(\d+)", answer.stdout)
-    return max(1, min(int(size[1]), int(tasks[1]) if tasks else int(size[1])))

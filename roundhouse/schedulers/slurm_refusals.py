@@ -6,29 +6,21 @@ import errno
 import os
 import re
 from dataclasses import replace
-from enum import Enum
 
 from roundhouse.model.answers import Refused, Scope, Unclear
 from roundhouse.schedulers.base import Output
 
-
-class Limit(Enum):
-    """What a limit of an association, a QOS or a partition counts."""
-
-    REQUEST = "one job's request"  # permanent
-    JOBS = "the jobs of a user or an account"
-    RESOURCES = "resources in use by a user or an account"
-
-
-# Reasons as squeue prints them for a pending job and sbatch for a refused one, in upper or lower case. Each reason of
-# Slurm matches at most one pattern.
-LIMITS = {
-    Limit.REQUEST: r"QOSMin\w+|(QOS|Assoc)?Max\w+Per(Job|Node)(Limit)?|MaxMemPerLimit",
-    Limit.JOBS: r"(QOS|Assoc)?(Grp|Max)(Submit)?Jobs?(PerUser|PerAccount)?(Limit)?|(QOS|Association)JobLimit",
-    Limit.RESOURCES: r"(QOS|Assoc)Grp(?!(Submit)?Jobs?(Limit)?$)\w+|(QOS|Association)(Resource|Time)Limit"
+# Limits of an association, a QOS or a partition, by their effect: whether the same may be accepted later, and scope.
+# Reasons are as squeue prints them for a pending job and sbatch for a refused one, in upper or lower case. Each reason
+# of Slurm matches at most one pattern.
+Effect = tuple[bool, Scope]
+REQUEST, JOBS, RESOURCES = (False, Scope.REQUEST), (True, Scope.ALL), (True, Scope.REQUEST)
+LIMITS: dict[Effect, str] = {
+    REQUEST: r"QOSMin\w+|(QOS|Assoc)?Max\w+Per(Job|Node)(Limit)?|MaxMemPerLimit",
+    JOBS: r"(QOS|Assoc)?(Grp|Max)(Submit)?Jobs?(PerUser|PerAccount)?(Limit)?|(QOS|Association)JobLimit",
+    RESOURCES: r"(QOS|Assoc)Grp(?!(Submit)?Jobs?(Limit)?$)\w+|(QOS|Association)(Resource|Time)Limit"
     r"|(QOS)?Max(?!(Submit)?Jobs?Per)\w+Per(User|Account)(Limit)?|QOSUsageThreshold",
 }
-_LIMITS = {limit: re.compile(words, re.IGNORECASE) for limit, words in LIMITS.items()}
 
 # Other permanent reasons: the user must release or change the job, or an administrator must change the cluster.
 _PERMANENT = re.compile(
@@ -69,23 +61,16 @@ _REFUSALS = (
      r"|invalid or unknown association|eligible clusters|unrecognized option|requires an argument"
      r"|invalid --[\w-]+ specification|invalid directive", False, Scope.ALL),
 )  # fmt: skip
-_POLICY = re.compile(r"accounting/QOS policy", re.IGNORECASE)
-_BY_LIMIT = {
-    Limit.REQUEST: (False, Scope.REQUEST),
-    Limit.JOBS: (True, Scope.ALL),
-    Limit.RESOURCES: (True, Scope.REQUEST),
-    None: (True, Scope.ALL),  # Slurm's text names the limit of submitted jobs first
-}
 
 
-def limit_of(word: str) -> Limit | None:
-    """What the limit with this name counts; None if `word` is not the name of a limit."""
-    return next((limit for limit, words in _LIMITS.items() if words.fullmatch(word)), None)
+def limit_of(word: str) -> Effect | None:
+    """The effect of the limit with this name; None if `word` is not the name of a limit."""
+    return next((effect for effect, words in LIMITS.items() if re.fullmatch(words, word, re.IGNORECASE)), None)
 
 
 def is_permanent(reason: str) -> bool:
     """Whether a pending job with this reason never starts by waiting."""
-    return limit_of(reason) is Limit.REQUEST or _PERMANENT.fullmatch(reason) is not None
+    return limit_of(reason) == REQUEST or _PERMANENT.fullmatch(reason) is not None
 
 
 def own_lines(stderr: str, command: str) -> list[str]:
@@ -115,15 +100,11 @@ def refusal(answer: Output) -> Refused | Unclear:
     not_run = answer.code in (126, 127)  # exit codes of a shell: a wrapper of the site failed
     if not own or not_run or any(_COMMUNICATION.search(one) or one in _SYSTEM_ERRORS for one in messages):
         return Unclear(why)
-    later, scope = _meaning(answers[-1] if answers else text, text)
-    return Refused(why, later, scope)
+    return Refused(why, *_effect(answers[-1] if answers else text, text))
 
 
-def _meaning(message: str, text: str) -> tuple[bool, Scope]:
-    """Whether the same submission may be accepted later, and the scope of the refusal."""
-    if _POLICY.search(message):
-        return _BY_LIMIT[next(filter(None, map(limit_of, re.findall(r"\w+", text))), None)]
-    for pattern, later, scope in _REFUSALS:
-        if re.search(pattern, message, re.IGNORECASE):
-            return later, scope
-    return False, Scope.REQUEST
+def _effect(message: str, text: str) -> Effect:
+    if re.search(r"accounting/QOS policy", message, re.IGNORECASE):  # its text names the limit of jobs first
+        return next(filter(None, map(limit_of, re.findall(r"\w+", text))), JOBS)
+    matches = ((later, scope) for said, later, scope in _REFUSALS if re.search(said, message, re.IGNORECASE))
+    return next(matches, REQUEST)

@@ -11,40 +11,33 @@ from roundhouse.model.answers import Identity, Jobs, QueryFailed, Refused, Scope
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Resources
 from roundhouse.schedulers import pbs_answers, pbs_qsub, slurm, slurm_answers, slurm_refusals
-from roundhouse.schedulers.base import ONE_CORE, Output, Run, in_batches
+from roundhouse.schedulers.base import ONE_CORE, Output, QueryAnswer, Run, in_batches
 
 # exit_status below 0 (Torque's administrator guide, appendix of job exit statuses).
 CAUSES = {
-    -12: Cause.WALLTIME,  # CPU time, also a time limit
-    -11: Cause.WALLTIME,
+    **dict.fromkeys((-12, -11), Cause.WALLTIME),  # -12: CPU time
     -10: Cause.MEMORY,
-    -6: Cause.NODE,
-    -5: Cause.NODE,
-    -4: Cause.NODE,
+    **dict.fromkeys((-6, -5, -4), Cause.NODE),
 }
 SHOW = ("scontrol", "-o", "show", "job")
 SLURM_PREFIX = "Job Id:\t"  # how the output of Slurm's qstat begins
-ARRAY_SIZE = 10_000  # Torque itself has no limit
+ARRAY_SIZE = 10_000  # if the server has no limit
 PLAIN = re.compile(r"[\w@+=:,./-]+", re.ASCII)
 
 # Definite refusals: message, whether the same may be accepted later, scope. After any other error the job may have been
 # accepted.
-_PREFIX = r"^qsub: (submit error \()?"
-REFUSALS = [
-    (re.compile(_PREFIX + message, re.IGNORECASE | re.MULTILINE), later, scope)
-    for message, later, scope in (
-        (r"array job exceeds server or queue size limit", True, Scope.SIZE),
-        (r"(.*would exceed|maximum number of jobs .*already in)", True, Scope.ALL),
-        (r"queue is not enabled", True, Scope.QUEUE),
-        (r"(unknown queue|access to queue is denied)", False, Scope.QUEUE),
-        (r"(unauthorized request|access from host not allowed|bad [ug]id for job execution|no default queue"
-         r"|invalid (account|credential))", False, Scope.ALL),
-        (r"(unknown resource|illegal|job name is too long|job (violates|exceeds) queue|resource limit exceeds"
-         r"|job rejected by all possible|invalid (request|job dependency|option)|undefined attribute"
-         r"|cannot set attribute|resource invalid in|node\(s\) specification|attribute value is out of range"
-         r"|.*cannot be used with \"?select|.*script file|.*no such file|jobscript size)", False, Scope.REQUEST),
-    )
-]  # fmt: skip
+REFUSALS = (
+    (r"array job exceeds server or queue size limit", True, Scope.SIZE),
+    (r".*would exceed|maximum number of jobs .*already in", True, Scope.ALL),
+    (r"queue is not enabled", True, Scope.QUEUE),
+    (r"unknown queue|access to queue is denied", False, Scope.QUEUE),
+    (r"unauthorized request|access from host not allowed|bad [ug]id for job execution|no default queue"
+     r"|invalid (account|credential)", False, Scope.ALL),
+    (r"unknown resource|illegal|job name is too long|job (violates|exceeds) queue|resource limit exceeds"
+     r"|job rejected by all possible|invalid (request|job dependency|option)|undefined attribute"
+     r"|cannot set attribute|resource invalid in|node\(s\) specification|attribute value is out of range"
+     r"|.*cannot be used with \"?select|.*script file|.*no such file|jobscript size", False, Scope.REQUEST),
+)  # fmt: skip
 
 
 class Torque:
@@ -68,16 +61,14 @@ class Torque:
 
     def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
         text = script.read_text(encoding="utf-8", errors="replace")
-        path, log = str(pbs_qsub.beside_log(script, text)), pbs_qsub.log_in(text)
+        path, log = str(pbs_qsub.in_folder_of_log(script, text)), pbs_qsub.log_in(text)
         if not PLAIN.fullmatch(path):
             return Refused(f"{path}: qsub of Torque only accepts paths of letters, digits and @+=:,./-_")
         # Without -o, Slurm's qsub passes a log path of its own to sbatch, which would override that of the header.
         options = ["-j", "oe", "-o", log] if log and PLAIN.fullmatch(log) else []
         return read_submission(run(["qsub", *options, path]))
 
-    def query(
-        self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None
-    ) -> Jobs | QueryFailed:
+    def query(self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None) -> QueryAnswer:
         jobs = read_status(answer := run(["qstat", "-f"]), self.user)
         if isinstance(jobs, QueryFailed):
             return jobs
@@ -89,8 +80,10 @@ class Torque:
         return slurm_tasks(jobs, run) if answer.stdout.startswith(SLURM_PREFIX) else jobs
 
     def array_limit(self, run: Run, queue: str | None) -> int:
-        limit = read_array_limit(run(["qmgr", "-c", "print server"]))
-        return max(limit, slurm.Slurm(self.user).array_limit(run, queue))
+        answer = run(["qmgr", "-c", "print server"])
+        size = re.search(r"^set server max_job_array_size = (\d+)", answer.stdout, re.MULTILINE)
+        limit = int(size[1]) if size else ARRAY_SIZE
+        return max(limit if answer.code == 0 else 1, slurm.Slurm(self.user).array_limit(run, queue))
 
     def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:
         ids = list(ids)
@@ -102,20 +95,12 @@ class Torque:
         return [line for some in in_batches(ids, 500) for line in pbs_answers.read_delete(run(["qdel", *some]))]
 
 
-def read_array_limit(answer: Output) -> int:
-    """The most tasks of an array, which the server prints only if it has been set; 1 without an answer."""
-    if answer.code != 0:
-        return 1
-    size = re.search(r"^set server max_job_array_size = (\d+)", answer.stdout, re.MULTILINE)
-    return int(size[1]) if size else ARRAY_SIZE
-
-
 def read_submission(answer: Output) -> SubmitAnswer:
     """The answer of qsub. If sbatch fails, Slurm's qsub prints its command, which may be long, and its output."""
     if isinstance(accepted := pbs_qsub.read_submission(answer), Submitted):
         return accepted
     for message, later, scope in REFUSALS if answer.code else ():
-        if message.search(answer.stderr):
+        if re.search(rf"(?im)^qsub: (submit error \()?({message})", answer.stderr):
             return Refused(answer.complaint, later, scope)
     if answer.code and "sbatch" in answer.stdout:
         output = answer.stdout.rpartition("and the output was:")[2].strip().strip("'")
