@@ -121,9 +121,10 @@ class Allocating:
 def submit(context: PassContext, allocation: allocations.Allocation) -> SubmitAnswer:
     """Submit an allocation, once. Nothing is written into records, so a lost submission loses nothing."""
     directory = job_group.directory_of(context.experiments / allocation.round, allocation.name)
+    script = context.allocation_script(allocation)  # before anything is written: the template may be wrong
     job_group.make(directory)
     allocations.write(directory, allocation)
-    files.replace(directory / job_group.SCRIPT, context.allocation_script(allocation).encode())
+    files.replace(directory / job_group.SCRIPT, script.encode())
     answer = context.scheduler.submit(context.run, directory / job_group.SCRIPT, allocation.name)
     if isinstance(answer, Submitted):
         job_group.write_id(directory, answer.job_id)

@@ -130,6 +130,7 @@ class Submitter:
         """
         name = record.new_token()
         shared = job_group.directory_of(self.context.experiments / batch[0].experiment.round, name)
+        script = self.array_script(batch, name, at_once)  # before anything is opened: the template may be wrong
         try:
             job_group.make(shared)
             with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -139,7 +140,7 @@ class Submitter:
             files.replace(shared / job_group.MANIFEST, manifest(batch, tokens).encode())
             if at_once is not None:
                 job_group.write_at_once(shared, at_once)
-            files.replace(shared / job_group.SCRIPT, self.array_script(batch, name, at_once).encode())
+            files.replace(shared / job_group.SCRIPT, script.encode())
             answer = self.context.scheduler.submit(self.context.run, shared / job_group.SCRIPT, name)
             if isinstance(answer, Submitted):
                 job_group.write_id(shared, answer.job_id)
