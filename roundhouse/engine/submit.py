@@ -52,15 +52,16 @@ class Submissions:
         local_room = self.context.room() if self.context.room is not None and waiting else None
         refusals = self.submitter.refusals
         while waiting and self._room > 0:
-            if refused := refusals.of(waiting[0].resources):
+            first, said = waiting[0], waiting[0].experiment.resources
+            throttle = self._throttles.get(said)
+            if refused := refusals.of(first.resources):
                 yield held_back(waiting.pop(0), refused)
-            elif local_room is not None and not local_room.take(waiting[0].resources):
+            elif local_room is not None and not local_room.take(first.resources):
                 yield replace(waiting.pop(0), action=SLOT_AWAITED)
-            elif throttled := self._throttled(waiting):
-                yield from throttled
-                waiting = [
-                    status for status in waiting if status.experiment.resources != throttled[0].experiment.resources
-                ]
+            elif throttle is not None and throttle.full:
+                action = Action(Verb.NOTHING, State.PENDING, throttle.reason, Cause.LIMIT)
+                yield from (replace(one, action=action) for one in waiting if one.experiment.resources == said)
+                waiting = [one for one in waiting if one.experiment.resources != said]
             else:
                 batch, at_once = self._batch(waiting)
                 taken = {id(status) for status in batch}
@@ -76,10 +77,10 @@ class Submissions:
 
     def _allocate(self, packed: Sequence[ExperimentStatus]) -> Iterator[ExperimentStatus]:
         """Submit allocations for experiments that run in slots; yields their statuses."""
-        allocating = Allocating(self.submitter, self.clock)
+        allocating = Allocating(self.submitter, self.clock, self._room, self._full)
         for like, those in allocations.by_resources(packed).items():
-            self._room, changed = allocating.allocate(like, those, self._room, self._full)
-            yield from changed
+            yield from allocating.allocate(like, those)
+        self._room, self._full = allocating.room, allocating.full
 
     def _submit(
         self, batch: Sequence[ExperimentStatus], at_once: int | None
@@ -91,27 +92,29 @@ class Submissions:
             return [], []
         answer, actions = self.submitter.array(batch, at_once) if len(batch) > 1 else self.submitter.one(batch[0])
         self._accepted = self._accepted or isinstance(answer, Submitted)
-        again: list[ExperimentStatus] = []
-        if isinstance(answer, Refused) and at_once is not None:
-            self._throttles[batch[0].experiment.resources].give_back(len(batch), at_once)
-        if isinstance(answer, Refused) and answer.later:
-            if answer.scope is Scope.ALL:
-                self._room, self._full = len(batch) - 1, reason_of(answer)
-            else:
-                self._room += len(batch)
-            if len(batch) > 1 and answer.splits:
-                again = self._to_smaller_arrays(batch)
-        if isinstance(answer, Refused) and cause_of(answer) is Cause.SITE:
-            return [
-                replace(blocked(status, answer), record=record.read(status.record.directory)) for status in batch
-            ], []
-        left = {status.experiment.path for status in again}
         changed = [
             replace(status, action=action, record=record.read(status.record.directory))
             for status, action in zip(batch, actions, strict=True)
-            if status.experiment.path not in left
         ]
-        return changed, again
+        if not isinstance(answer, Refused):
+            return changed, []
+        if at_once is not None:
+            self._throttles[batch[0].experiment.resources].give_back(len(batch), at_once)
+        if not answer.later:
+            return [blocked(status, answer) for status in changed] if cause_of(answer) is Cause.SITE else changed, []
+        if answer.scope is Scope.ALL:
+            self._room, self._full = len(batch) - 1, reason_of(answer)
+        else:
+            self._room += len(batch)
+        if len(batch) == 1 or not answer.splits:
+            return changed, []
+        self._sizes[self._queue(batch[0].resources)] = len(batch) // 2
+        again = {
+            before.experiment.path: replace(before, record=after.record)
+            for before, after in zip(batch, changed, strict=True)
+            if _voided_by_this_pass(before, after)
+        }
+        return [status for status in changed if status.experiment.path not in again], list(again.values())
 
     def _make_room(self, statuses: Sequence[ExperimentStatus], waiting: int, limit: int | None) -> None:
         """Determine how many of the waiting experiments may be submitted now, and the reason for the others."""
@@ -163,15 +166,6 @@ class Submissions:
     def _at_once(self, round_name: str, array: str) -> int | None:
         return job_group.read_at_once(job_group.directory_of(self.context.experiments / round_name, array))
 
-    def _throttled(self, waiting: Sequence[ExperimentStatus]) -> list[ExperimentStatus]:
-        """All waiting experiments of the same resources as the first, if `max_running` leaves no place for them."""
-        said = waiting[0].experiment.resources
-        throttle = self._throttles.get(said)
-        if throttle is None or not throttle.full:
-            return []
-        waits = Action(Verb.NOTHING, State.PENDING, throttle.reason, Cause.LIMIT)
-        return [replace(status, action=waits) for status in waiting if status.experiment.resources == said]
-
     def _planned(self, batch: Sequence[ExperimentStatus], at_once: int | None) -> PlannedJob:
         like, name = batch[0].resources, record.new_token()
         if len(batch) == 1:
@@ -181,19 +175,8 @@ class Submissions:
     def _queue(self, resources: Resources) -> str | None:
         return resources.queue or self.context.site.queue
 
-    def _to_smaller_arrays(self, batch: Sequence[ExperimentStatus]) -> list[ExperimentStatus]:
-        """The experiments of an array that was refused for a limit, to be submitted in smaller arrays."""
-        like = batch[0].resources
-        self._sizes[self._queue(like)] = len(batch) // 2
-        return [after for status in batch if (after := _after_refusal(status))]
 
-
-def _after_refusal(status: ExperimentStatus) -> ExperimentStatus | None:
-    """The status with its record as it is after the refusal; None if another runner has taken it meanwhile.
-
-    A second attempt may be opened only after the one that this pass has opened and voided itself.
-    """
-    now = record.read(status.record.directory)
-    newest = now.newest
-    ours = newest is not None and newest.number == status.record.next_number and newest.cause is Cause.LIMIT
-    return replace(status, record=now) if ours else None
+def _voided_by_this_pass(before: ExperimentStatus, after: ExperimentStatus) -> bool:
+    """Whether this pass has opened and voided the newest attempt, since only then it may open a second one."""
+    newest = after.record.newest
+    return newest is not None and newest.number == before.record.next_number and newest.cause is Cause.LIMIT
