@@ -21,9 +21,7 @@ from roundhouse.views.measured import is_running
 from roundhouse.views.status_json import as_dict
 
 AT_LEAST = 30.0  # seconds between two passes: many people share the scheduler
-SHARE = (
-    5  # the pause is so many times the scheduler's answer time, and so many times the pass, the latter up to AT_MOST
-)
+SHARE = 5  # the pause is so many times the scheduler's answer time and the time of the pass, the latter up to AT_MOST
 AT_MOST = 600.0  # seconds between two passes while nothing changes
 GROWTH = 1.5  # by which the pause grows with each pass that finds nothing new, or fails
 AFTER = 1.0  # seconds after an expected event
@@ -117,11 +115,8 @@ class Watch:
         """The statuses that have changed. A pass without the scheduler's answer shows no changes."""
         if passed.report.blind and self.known is not None:
             return []
-        before, self.known = (
-            self.known or {},
-            {status.experiment.path: _shown(status) for status in passed.report.statuses},
-        )
-        return [status for status in passed.report.statuses if before.get(status.experiment.path) != _shown(status)]
+        before, self.known = self.known or {}, {one.experiment.path: _shown(one) for one in passed.report.statuses}
+        return [one for one in passed.report.statuses if before.get(one.experiment.path) != _shown(one)]
 
     def _print(self, passed: Passed, changed: Sequence[ExperimentStatus]) -> None:
         report = passed.report
@@ -132,20 +127,15 @@ class Watch:
         if before is None or passed.over:
             self.show(passed)
             return
-        for line in errors:
-            if line not in before:
-                print(line, file=sys.stderr, flush=True)
-        for line in limits:
-            if line not in before:
-                say(line)
+        for line in (one for one in errors if one not in before):
+            print(line, file=sys.stderr, flush=True)
+        for line in (one for one in limits if one not in before):
+            say(line)
         if passed.failed:
             say("The pass failed. Nothing was lost.")
         if not report.blind:
             summary = tables.summary(passed.round.name, report.statuses, len(passed.round.experiments))
             say(" ".join([summary, *eta.lines(report.statuses, time.time())]))
-
-
-# ---------------------------------------------------------------------------------------------------- how long to wait
 
 
 def pause_for(least: float, still: int, moments: Iterable[float] = ()) -> float:
@@ -160,10 +150,11 @@ def pause_for(least: float, still: int, moments: Iterable[float] = ()) -> float:
 
 def pause_after(passed: Passed, still: int, every: float | None) -> float:
     """Seconds until the pass after this one."""
-    least = max(AT_LEAST, min(SHARE * passed.took, AT_MOST), SHARE * passed.report.asking, every or 0.0)
-    if passed.failed:
-        return pause_for(least, still)
-    return least if every is not None else pause_for(least, still, moments(passed.report.statuses, passed.report.clock))
+    report = passed.report
+    least = max(AT_LEAST, min(SHARE * passed.took, AT_MOST), SHARE * report.asking, every or 0.0)
+    if every is not None and not passed.failed:
+        return least
+    return pause_for(least, still, () if passed.failed else moments(report.statuses, report.clock))
 
 
 def moments(statuses: Sequence[ExperimentStatus], clock: Clock) -> Iterator[float]:
@@ -189,16 +180,10 @@ def moments(statuses: Sequence[ExperimentStatus], clock: Clock) -> Iterator[floa
 
 
 def _next(pause: float, passed: Passed) -> str:
-    took, asking = passed.took, passed.report.asking
-    long = (
-        f": this one took {took:.0f} s, {asking:.0f} of them for the scheduler's answer"
-        if SHARE * took >= pause
-        else ""
-    )
-    return f"Next pass in {pause:.0f} s{long if pause > AT_LEAST else ''}."
-
-
-# ------------------------------------------------------------------------------------------------------- output
+    long = ""
+    if AT_LEAST < pause <= SHARE * passed.took:
+        long = f": this one took {passed.took:.0f} s, {passed.report.asking:.0f} of them for the scheduler's answer"
+    return f"Next pass in {pause:.0f} s{long}."
 
 
 def _shown(status: ExperimentStatus) -> Shown:
@@ -220,7 +205,6 @@ def _state(status: ExperimentStatus) -> str:
 
 
 def _line(status: ExperimentStatus) -> str:
-    """The status of an experiment."""
     values = as_dict(status)
     attempt = f", attempt {values['attempt']}" if (values["attempt"] or 0) > 1 else ""
     best = f", best {values['metric_name']} {number(values['best'])}" if values["best"] is not None else ""
