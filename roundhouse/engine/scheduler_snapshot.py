@@ -34,16 +34,7 @@ class SchedulerSnapshot:
     @cached_property
     def alive_by_id(self) -> dict[str, Job]:
         """The live jobs by ID, under any name."""
-        if isinstance(self.jobs, QueryFailed):
-            return {}
-        return {job.id: job for job in self.jobs.jobs if job.state is not JobState.ENDED}
-
-    @cached_property
-    def live(self) -> int:
-        """The number of live jobs of the user, of any round or of none."""
-        if isinstance(self.jobs, QueryFailed):
-            return 0
-        return sum(job.state is not JobState.ENDED for job in self.jobs.jobs)
+        return {job.id: job for jobs in self.named.values() for job in jobs if job.state is not JobState.ENDED}
 
     @cached_property
     def scheduler(self) -> Mapping[str, str] | None:
@@ -103,17 +94,8 @@ def answer_for(attempt: Attempt | None, before: Attempt | None, snapshot: Schedu
     job = next((job for job in called if attempt.job_id in (None, job.id)), None)
     if attempt.closed and not before.closed and (job is None or job.state is not JobState.ENDED):
         return QueryFailed("the attempt ended after the scheduler's answer; the next pass queries again")
-    return job or _not_found(attempt, name, snapshot)
-
-
-def _is_open_question(attempt: Attempt) -> bool:
-    """Whether an answer about its job can change anything: its state, or why it ended."""
-    return not attempt.closed or attempt.awaits_verdict
-
-
-def _not_found(attempt: Attempt, name: str, snapshot: SchedulerSnapshot) -> Answer:
-    """The answer when no job has both the name and the ID of the attempt's job."""
-    assert isinstance(snapshot.jobs, Jobs)
+    if job is not None:
+        return job
     renamed = snapshot.alive_by_id.get(attempt.job_id or "")
     if renamed is not None and not snapshot.within:
         # It may be this job under another name, or another job that was given the same ID.
@@ -121,6 +103,11 @@ def _not_found(attempt: Attempt, name: str, snapshot: SchedulerSnapshot) -> Answ
     if why := snapshot.jobs.left_open(attempt.job_id, name):
         return QueryFailed(why)
     return Unknown(snapshot.jobs.history)
+
+
+def _is_open_question(attempt: Attempt) -> bool:
+    """Whether an answer about its job can change anything: its state, or why it ended."""
+    return not attempt.closed or attempt.awaits_verdict
 
 
 def stale_jobs(before: Iterable[Record], now: Iterable[Record], snapshot: SchedulerSnapshot) -> list[str]:

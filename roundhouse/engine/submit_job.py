@@ -38,7 +38,7 @@ class Submitter:
     act: bool = True
 
     def __post_init__(self) -> None:
-        self.live = self.snapshot.live
+        self.live = len(self.snapshot.alive_by_id)
         self.refusals = Refusals(self.context.site.queue)
 
     def code(self, status: ExperimentStatus) -> str | None:
