@@ -17,7 +17,7 @@ from typing import Any
 from roundhouse import files
 from roundhouse.engine.scheduler_snapshot import SchedulerSnapshot
 from roundhouse.model.answers import Identity, Job, JobState
-from roundhouse.model.experiment import Pack, Resources
+from roundhouse.model.experiment import Experiment, Pack, Resources
 from roundhouse.model.plan import Action, State, Verb
 from roundhouse.model.status import ExperimentStatus, goes_on
 from roundhouse.store import job_group, record
@@ -50,6 +50,10 @@ class Allocation:
     def takes(self, path: str) -> bool:
         """Whether `only` allows it to take an experiment."""
         return self.only is None or fnmatchcase(path, self.only)
+
+    def is_for(self, experiment: Experiment) -> bool:
+        """Whether it was submitted for experiments such as this one, whatever resources that needs now."""
+        return experiment.resources.pack == self.pack and self.takes(experiment.path)
 
     def code_of(self, status: ExperimentStatus) -> str | None:
         """The copy of the code that the next attempt of an experiment would run in it; None: the checkout."""
@@ -104,11 +108,8 @@ def alive(
 
 def useless(round_directory: Path, statuses: Iterable[ExperimentStatus], snapshot: SchedulerSnapshot) -> list[str]:
     """IDs of allocations that have not started and that no experiment of the round can use any more."""
-    waiting = [
-        (allocation, job)
-        for allocation, job in (alive(round_directory, snapshot, 0.0, 0.0) if snapshot.named else ())
-        if job is not None and job.state in (JobState.QUEUED, JobState.BLOCKED)
-    ]
+    living = alive(round_directory, snapshot, 0.0, 0.0) if snapshot.named else ()
+    waiting = [(one, job) for one, job in living if job and job.state in (JobState.QUEUED, JobState.BLOCKED)]
     if not waiting:
         return []
     wanted = by_resources(

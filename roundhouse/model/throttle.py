@@ -43,14 +43,11 @@ class Throttle:
     def take(self, tasks: int, of: int) -> int:
         """Places for an array of `tasks`, of the `of` that may be submitted: in proportion, and at least one."""
         at_once = min(tasks, max(1, self.free * tasks // of))
-        self._add(-tasks, -at_once)
+        self.give_back(-tasks, -at_once)
         return at_once
 
     def give_back(self, tasks: int, at_once: int) -> None:
-        """The array was refused."""
-        self._add(tasks, at_once)
-
-    def _add(self, tasks: int, at_once: int) -> None:
+        """Return the places of an array that was refused."""
         self.tasks = (self.tasks or 0) + tasks
         self.free += at_once
 
