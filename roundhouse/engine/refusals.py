@@ -51,9 +51,13 @@ class Refusals:
         scopes = (Scope.ALL, Scope.QUEUE, Scope.REQUEST)
         return next((one for scope in scopes if (one := self._found.get(self._applies_to(scope, resources)))), None)
 
+    def queue_of(self, resources: Resources) -> str | None:
+        """The queue of a job with these resources; None: the cluster's default."""
+        return resources.queue or self.queue
+
     def _applies_to(self, scope: Scope, resources: Resources) -> object:
         if scope is Scope.QUEUE:
-            return scope, resources.queue or self.queue
+            return scope, self.queue_of(resources)
         return resources if scope is Scope.REQUEST else scope
 
 

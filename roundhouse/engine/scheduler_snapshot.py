@@ -15,7 +15,10 @@ from roundhouse.schedulers.base import Run, Scheduler
 
 @dataclass(frozen=True)
 class SchedulerSnapshot:
-    """The scheduler's answer at one moment, or that of the allocation `within`, which knows only its own slots."""
+    """The scheduler's answer at one moment, or that of the allocation `within`, which knows only its own slots.
+
+    Without an identity there are no `jobs` either.
+    """
 
     jobs: Jobs | QueryFailed
     identity: Identity | QueryFailed
@@ -44,10 +47,7 @@ class SchedulerSnapshot:
     @property
     def error(self) -> str:
         """Why the scheduler could not be queried; empty if it answered."""
-        for answer in (self.jobs, self.identity):
-            if isinstance(answer, QueryFailed):
-                return answer.why
-        return ""
+        return self.jobs.why if isinstance(self.jobs, QueryFailed) else ""
 
 
 NOT_QUERIED = SchedulerSnapshot(QueryFailed("not queried"), QueryFailed("not queried"))
@@ -76,10 +76,9 @@ def answer_for(attempt: Attempt | None, before: Attempt | None, snapshot: Schedu
     """The answer for an attempt's job. `before` is the attempt as it was read before the scheduler was queried."""
     if attempt is None or not _is_open_question(attempt):
         return Unknown()
-    for part in (snapshot.jobs, snapshot.identity):
-        if isinstance(part, QueryFailed):
-            return part
-    assert isinstance(snapshot.jobs, Jobs) and snapshot.scheduler is not None
+    if isinstance(snapshot.jobs, QueryFailed):
+        return snapshot.jobs
+    assert snapshot.scheduler is not None
     if not attempt.opened.ran_at(snapshot.scheduler):
         return QueryFailed(f"its job belongs to {attempt.opened.scheduler_text}: run the pass there")
     if attempt.opened.scheduler.get("boot", "") != snapshot.scheduler["boot"]:

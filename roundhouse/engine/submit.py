@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal
 
 from roundhouse.engine import allocations
 from roundhouse.engine.refusals import blocked, cause_of, held_back, reason_of
@@ -52,16 +54,16 @@ class Submissions:
         local_room = self.context.room() if self.context.room is not None and waiting else None
         refusals = self.submitter.refusals
         while waiting and self._room > 0:
-            first, said = waiting[0], waiting[0].experiment.resources
-            throttle = self._throttles.get(said)
+            first, request = waiting[0], waiting[0].experiment.resources
+            throttle = self._throttles.get(request)
             if refused := refusals.of(first.resources):
                 yield held_back(waiting.pop(0), refused)
             elif local_room is not None and not local_room.take(first.resources):
                 yield replace(waiting.pop(0), action=SLOT_AWAITED)
             elif throttle is not None and throttle.full:
                 action = Action(Verb.NOTHING, State.PENDING, throttle.reason, Cause.LIMIT)
-                yield from (replace(one, action=action) for one in waiting if one.experiment.resources == said)
-                waiting = [one for one in waiting if one.experiment.resources != said]
+                yield from (replace(one, action=action) for one in waiting if one.experiment.resources == request)
+                waiting = [one for one in waiting if one.experiment.resources != request]
             else:
                 batch, at_once = self._batch(waiting)
                 taken = {id(status) for status in batch}
@@ -88,7 +90,9 @@ class Submissions:
         """Submit one job. Returns the statuses of its experiments, and those to submit in smaller arrays instead."""
         self._room -= len(batch)
         if not self.submitter.act:
-            self.submitter.report.planned.append(self._planned(batch, at_once))
+            kind: Literal["array", "single job"] = "array" if len(batch) > 1 else "single job"
+            script = partial(self.submitter.script, batch, record.new_token(), at_once)
+            self.submitter.report.planned.append(PlannedJob(kind, batch, batch[0].resources, script, at_once))
             return [], []
         answer, actions = self.submitter.array(batch, at_once) if len(batch) > 1 else self.submitter.one(batch[0])
         self._accepted = self._accepted or isinstance(answer, Submitted)
@@ -108,7 +112,7 @@ class Submissions:
             self._room += len(batch)
         if len(batch) == 1 or not answer.splits:
             return changed, []
-        self._sizes[self._queue(batch[0].resources)] = len(batch) // 2
+        self._sizes[self.submitter.refusals.queue_of(batch[0].resources)] = len(batch) // 2
         again = {
             before.experiment.path: replace(before, record=after.record)
             for before, after in zip(batch, changed, strict=True)
@@ -146,17 +150,19 @@ class Submissions:
 
         With `max_running`, also how many of them may run at a time.
         """
-        first, like, said = waiting[0], waiting[0].resources, waiting[0].experiment.resources
-        throttle, newest = self._throttles.get(said), first.record.newest
+        first, like, request = waiting[0], waiting[0].resources, waiting[0].experiment.resources
+        throttle, newest = self._throttles.get(request), first.record.newest
         # After a refusal of every job, a single one shows whether the site file was corrected.
         probe = newest is not None and newest.cause is Cause.SITE and not self._accepted
         if not like.array or probe:
             return waiting[:1], None
-        kind = [status for status in waiting[: self._room] if throttle is None or status.experiment.resources == said]
+        kind = [
+            status for status in waiting[: self._room] if throttle is None or status.experiment.resources == request
+        ]
         may = throttle.share(len(kind)) if throttle else len(kind)
         batch: Sequence[ExperimentStatus] = [first]
         if may > 1:
-            queue, code = self._queue(like), self.submitter.code(first)
+            queue, code = self.submitter.refusals.queue_of(like), self.submitter.code(first)
             if queue not in self._sizes:
                 self._sizes[queue] = self.context.scheduler.array_limit(self.context.run, queue)
             alike = [status for status in kind if status.resources == like and self.submitter.code(status) == code]
@@ -165,15 +171,6 @@ class Submissions:
 
     def _at_once(self, round_name: str, array: str) -> int | None:
         return job_group.read_at_once(job_group.directory_of(self.context.experiments / round_name, array))
-
-    def _planned(self, batch: Sequence[ExperimentStatus], at_once: int | None) -> PlannedJob:
-        like, name = batch[0].resources, record.new_token()
-        if len(batch) == 1:
-            return PlannedJob("single job", batch, like, lambda: self.submitter.script(batch[0], name, like))
-        return PlannedJob("array", batch, like, lambda: self.submitter.array_script(batch, name, at_once), at_once)
-
-    def _queue(self, resources: Resources) -> str | None:
-        return resources.queue or self.context.site.queue
 
 
 def _voided_by_this_pass(before: ExperimentStatus, after: ExperimentStatus) -> bool:

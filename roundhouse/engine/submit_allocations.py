@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from roundhouse.engine import allocations
 from roundhouse.engine.refusals import blocked, cause_of, held_back, reason_of
@@ -60,17 +59,17 @@ class Allocating:
             if refused := self.submitter.refusals.of(like):
                 return made, held_back(statuses[0], refused).action
             self.room -= 1
-            allocation = self._allocation(statuses[0], like)
             if not self.submitter.act:
                 made.append("an allocation that would be submitted")
-                self.report.planned.append(PlannedJob("allocation", statuses, like, partial(self._script, allocation)))
+                self.report.planned.append(
+                    PlannedJob("allocation", statuses, like, lambda: self._script(self._allocation(statuses[0], like)))
+                )
                 continue
             try:
-                answer = self._submit_one(allocation)
+                answer = self._submit_one(self._allocation(statuses[0], like))
             except OSError as error:
-                self.report.trouble.append(
-                    f"an allocation of round {allocation.round} was not submitted correctly: {error}"
-                )
+                name = statuses[0].experiment.round
+                self.report.trouble.append(f"an allocation of round {name} was not submitted correctly: {error}")
                 break
             if isinstance(answer, Refused):
                 self.submitter.refusals.add(like, answer)

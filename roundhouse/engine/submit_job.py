@@ -55,7 +55,7 @@ class Submitter:
         """
         experiment, directory, number = status.experiment, status.record.directory, status.record.next_number
         token, wanted = record.new_token(), resources or status.resources
-        script = self.script(status, token, wanted)  # before anything is opened: the template may be wrong
+        script = self.script([status], token, need=wanted)  # before anything is opened: the template may be wrong
         path = record.attempt_directory(directory, number) / record.SCRIPT
         try:
             if not self._open(status, token, wanted, shared):
@@ -74,8 +74,15 @@ class Submitter:
         self.report.done.append((experiment, action))
         return answer, [action]
 
-    def script(self, status: ExperimentStatus, token: str, wanted: Resources) -> str:
-        return self.context.script(status.experiment, status.record.next_number, token, wanted, self.code(status))
+    def script(
+        self, batch: Sequence[ExperimentStatus], name: str, at_once: int | None = None, need: Resources | None = None
+    ) -> str:
+        """The job script of a single job, which requests `need` or what its status says, or of an array of several."""
+        first, code = batch[0], self.code(batch[0])
+        if len(batch) == 1:
+            return self.context.script(first.experiment, first.record.next_number, name, need or first.resources, code)
+        array = {"tasks": len(batch), "at_once": at_once}
+        return self.context.shared_script(first.experiment.round, name, first.resources, code, array)
 
     def array(self, batch: Sequence[ExperimentStatus], at_once: int | None) -> tuple[SubmitAnswer | None, list[Action]]:
         """Open the next attempt of each as a task of one array, and submit that, once.
@@ -84,7 +91,7 @@ class Submitter:
         """
         name = record.new_token()
         shared = job_group.directory_of(self.context.experiments / batch[0].experiment.round, name)
-        script = self.array_script(batch, name, at_once)  # before anything is opened: the template may be wrong
+        script = self.script(batch, name, at_once)  # before anything is opened: the template may be wrong
         try:
             job_group.make(shared)
             with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -107,10 +114,6 @@ class Submitter:
         self.live += len(batch) * isinstance(answer, Submitted)
         self.report.done += [(status.experiment, action) for status, action in zip(batch, actions, strict=True)]
         return answer, actions
-
-    def array_script(self, batch: Sequence[ExperimentStatus], name: str, at_once: int | None) -> str:
-        round_name, like, code = batch[0].experiment.round, batch[0].resources, self.code(batch[0])
-        return self.context.shared_script(round_name, name, like, code, {"tasks": len(batch), "at_once": at_once})
 
     def submit_shared(self, shared: Path, script: str) -> SubmitAnswer:
         """Submit the job whose directory is `shared`, an array or an allocation, once, and write its ID."""

@@ -80,9 +80,9 @@ class Watch:
     one_pass: Callable[[], Passed]
     show: Callable[[Passed], None]
     every: float | None = None
-    still: int = 0  # passes in a status that found nothing new
+    unchanged: int = 0  # passes in a status that found nothing new
     known: dict[str, Shown] | None = None
-    said: set[str] | None = None
+    printed: set[str] | None = None
     code: int = 0
 
     def run(self, sleep: Callable[[float], None] = time.sleep) -> int:
@@ -97,17 +97,17 @@ class Watch:
         try:
             passed = self.one_pass()
         except NoPass as reason:
-            self.still += 1
-            pause = pause_for(max(AT_LEAST, self.every or 0.0), self.still)
+            self.unchanged += 1
+            pause = pause_for(max(AT_LEAST, self.every or 0.0), self.unchanged)
             say(f"No pass was made: {reason}. Next one in {pause:.0f} s.")
             return pause
         first, changed = self.known is None, self._changed(passed)
-        self.still = 0 if changed else self.still + 1
+        self.unchanged = 0 if changed else self.unchanged + 1
         self._print(passed, changed)
         self.code = passed.code
         if passed.over:
             return None
-        pause = pause_after(passed, self.still, self.every)
+        pause = pause_after(passed, self.unchanged, self.every)
         say(_next(pause, passed) + " Ctrl-C ends the watch, not the jobs." * first)
         return pause
 
@@ -121,7 +121,7 @@ class Watch:
     def _print(self, passed: Passed, changed: Sequence[ExperimentStatus]) -> None:
         report = passed.report
         errors, limits = tables.refusals(report.statuses) + report.trouble, tables.limits(report.statuses)
-        before, self.said = self.said, {*errors, *limits}
+        before, self.printed = self.printed, {*errors, *limits}
         if before is not None:
             _list(changed)
         if before is None or passed.over:
@@ -138,23 +138,23 @@ class Watch:
             say(" ".join([summary, *eta.lines(report.statuses, time.time())]))
 
 
-def pause_for(least: float, still: int, moments: Iterable[float] = ()) -> float:
-    """Seconds until the next pass: `least`, and more with each of `still` passes that found nothing new.
+def pause_for(least: float, unchanged: int, moments: Iterable[float] = ()) -> float:
+    """Seconds until the next pass: `least`, and more with each of `unchanged` passes that found nothing new.
 
     At most until the next expected event (`moments`, in seconds from now), but always at least `least`.
     """
-    grown = min(least * GROWTH ** min(still, 30), AT_MOST)
+    grown = min(least * GROWTH ** min(unchanged, 30), AT_MOST)
     soonest = min((moment + AFTER for moment in moments if moment > 0), default=grown)
     return max(least, min(grown, soonest))
 
 
-def pause_after(passed: Passed, still: int, every: float | None) -> float:
+def pause_after(passed: Passed, unchanged: int, every: float | None) -> float:
     """Seconds until the pass after this one."""
     report = passed.report
-    least = max(AT_LEAST, min(SHARE * passed.took, AT_MOST), SHARE * report.asking, every or 0.0)
+    least = max(AT_LEAST, min(SHARE * passed.took, AT_MOST), SHARE * report.query_time, every or 0.0)
     if every is not None and not passed.failed:
         return least
-    return pause_for(least, still, () if passed.failed else moments(report.statuses, report.clock))
+    return pause_for(least, unchanged, () if passed.failed else moments(report.statuses, report.clock))
 
 
 def moments(statuses: Sequence[ExperimentStatus], clock: Clock) -> Iterator[float]:
@@ -182,7 +182,7 @@ def moments(statuses: Sequence[ExperimentStatus], clock: Clock) -> Iterator[floa
 def _next(pause: float, passed: Passed) -> str:
     long = ""
     if AT_LEAST < pause <= SHARE * passed.took:
-        long = f": this one took {passed.took:.0f} s, {passed.report.asking:.0f} of them for the scheduler's answer"
+        long = f": this one took {passed.took:.0f} s, {passed.report.query_time:.0f} of them for the scheduler's answer"
     return f"Next pass in {pause:.0f} s{long}."
 
 

@@ -126,7 +126,7 @@ class Agent:
         waits = bool(self.held_by) and time.monotonic() < self._held_since + HELD_FOR and self.has_time()
         return bool(taken or self._running or self.slots.pool.running or waits)
 
-    def hear(self, number: int, frame: FrameType | None) -> None:
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal: the walltime is nearly over, or the scheduler wants the job to end."""
         self.stop_signal = number
         kind = self.allocation.identity.kind

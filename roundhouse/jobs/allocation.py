@@ -35,12 +35,12 @@ def main(argv: list[str]) -> int:
     try:
         agent = prepare(directory, job_id, started)
         for number in SIGNALS:
-            signal.signal(number, agent.hear)
+            signal.signal(number, agent.on_signal)
         agent.run()
     except (RoundhouseError, OSError) as error:
         print(f"roundhouse: {error}", file=sys.stderr, flush=True)
         if agent is not None:  # what runs would be killed when this process ends
-            agent.hear(signal.SIGTERM, None)
+            agent.on_signal(signal.SIGTERM, None)
             agent.end_slots(signal.SIGTERM)
         return 1
     print(f"roundhouse: the allocation ends: {agent.end}", flush=True)

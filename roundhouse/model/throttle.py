@@ -62,11 +62,11 @@ def throttles(
     found: dict[Resources, Throttle] = {}
     open_tasks: Counter[tuple[Resources, str, str]] = Counter()
     for status in statuses:
-        said, newest = status.experiment.resources, status.record.newest
-        if said.array and said.max_running is not None:
-            found.setdefault(said, Throttle(said.max_running, said.max_running))
+        request, newest = status.experiment.resources, status.record.newest
+        if request.array and request.max_running is not None:
+            found.setdefault(request, Throttle(request.max_running, request.max_running))
             if newest is not None and not newest.closed and newest.opened.ran_at(scheduler):
-                open_tasks[said, status.experiment.round, newest.opened.job_name] += 1
-    for (said, round_name, array), tasks in open_tasks.items():
-        found[said].free -= min(tasks, at_once(round_name, array) or tasks)
+                open_tasks[request, status.experiment.round, newest.opened.job_name] += 1
+    for (request, round_name, array), tasks in open_tasks.items():
+        found[request].free -= min(tasks, at_once(round_name, array) or tasks)
     return found
