@@ -107,11 +107,9 @@ def mark_archived(statuses: Iterable[ExperimentStatus]) -> list[str]:
     open_ones = []
     for status in statuses:
         rec = record.read(status.record.directory)
-        if rec.folded or rec.completed:
+        if rec.folded or rec.completed or (rec.newest and rec.newest.cause in (Cause.ARCHIVED, Cause.PRUNED)):
             continue
-        if rec.newest is not None and rec.newest.cause in (Cause.ARCHIVED, Cause.PRUNED):
-            continue
-        if rec.damage or (rec.newest is not None and not rec.newest.closed):
+        if rec.damage or (rec.newest and not rec.newest.closed):
             open_ones.append(f"{status.experiment.path}: attempt {rec.next_number - 1} is open")
         elif not mark(rec, status.experiment, Cause.ARCHIVED, "the round was archived"):
             open_ones.append(f"{status.experiment.path}: another runner has just opened an attempt")

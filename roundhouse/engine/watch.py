@@ -80,19 +80,19 @@ class Watch:
     one_pass: Callable[[], Passed]
     show: Callable[[Passed], None]
     every: float | None = None
-    unchanged: int = 0  # passes in a status that found nothing new
+    unchanged: int = 0  # passes in a row that found nothing new
     known: dict[str, Shown] | None = None
     printed: set[str] | None = None
     code: int = 0
 
     def run(self, sleep: Callable[[float], None] = time.sleep) -> int:
         """Returns the exit code of the last pass. KeyboardInterrupt: the user ends the watch."""
-        while (pause := self.turn()) is not None:
+        while (pause := self._pass()) is not None:
             gc.collect()
             sleep(pause)
         return self.code
 
-    def turn(self) -> float | None:
+    def _pass(self) -> float | None:
         """One pass: seconds to the next, None if it was the last."""
         try:
             passed = self.one_pass()
