@@ -164,11 +164,13 @@ class Agent:
             if status.action.state is not State.PENDING:
                 self._skipped.add(experiment.path)
             fits = allocations.required_resources(status) == self.allocation.resources
-            if held and fits and status.action.verb is Verb.SUBMIT:
+            if not fits or status.action.verb is not Verb.SUBMIT:
+                continue
+            if held:
                 self.held_by = "; ".join(_processes(*holder) for holder in self.slots.holders.items())
                 self._held_since = self._held_since if before else time.monotonic()
                 break
-            if fits and status.action.verb is Verb.SUBMIT and self._start(status, view):
+            if self._start(status, view):
                 room.take(self._need)
                 taken += 1
         return taken
