@@ -94,16 +94,14 @@ def alive(
     """
     for name in files.list_names(round_directory / job_group.FOLDER):
         directory = job_group.directory_of(round_directory, name)
-        jobs = [job for job in snapshot.named.get((name, None), ()) if job.state is not JobState.ENDED]
         job_id = job_group.read_id(str(directory))
-        if not jobs and job_id in snapshot.alive_by_id:  # alive under another name
-            jobs = [snapshot.alive_by_id[job_id]]
-        if not jobs and job_id is not None:
+        by_name = (one for one in snapshot.named.get((name, None), ()) if one.state is not JobState.ENDED)
+        job = next(by_name, None) or snapshot.alive_by_id.get(job_id or "")  # it may have been renamed
+        if job is None and job_id is not None:
             continue
         allocation = read(directory)
-        if allocation is None or not (jobs or now - allocation.at < submission_delay):
-            continue
-        yield allocation, jobs[0] if jobs else None
+        if allocation is not None and (job or now - allocation.at < submission_delay):
+            yield allocation, job
 
 
 def useless(round_directory: Path, statuses: Iterable[ExperimentStatus], snapshot: SchedulerSnapshot) -> list[str]:
@@ -112,9 +110,7 @@ def useless(round_directory: Path, statuses: Iterable[ExperimentStatus], snapsho
     waiting = [(one, job) for one, job in living if job and job.state in (JobState.QUEUED, JobState.BLOCKED)]
     if not waiting:
         return []
-    wanted = by_resources(
-        [status for status in statuses if status.experiment.resources.pack is not None and goes_on(status)]
-    )
+    wanted = by_resources([one for one in statuses if one.experiment.resources.pack is not None and goes_on(one)])
     return [
         job.id
         for allocation, job in waiting
