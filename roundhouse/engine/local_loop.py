@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from types import FrameType
 
@@ -40,8 +39,8 @@ def run_local(
     with Display() as display, _Interrupts() as interrupts:
         try:
             while True:
-                with interrupts.deferred():
-                    report = one_pass.run_pass(context, experiments, limit=limit, only=only)
+                report = one_pass.run_pass(context, experiments, limit=limit, only=only)
+                interrupts.check()
                 if limit is not None:
                     limit -= sum(action.verb is Verb.SUBMIT for _, action in report.done)
                 display.show(report.statuses)
@@ -68,8 +67,7 @@ def _wait(pool: Pool, display: Display, report: PassReport, interrupts: _Interru
     """Wait until a job ends, or until the next pass is due."""
     until = time.monotonic() + (PASS_AT_LEAST_EVERY if pool.running else PASS_EVERY)
     while not pool.reap() and time.monotonic() < until:
-        if interrupts.noted():
-            raise KeyboardInterrupt
+        interrupts.check()
         time.sleep(REAP_EVERY)
         display.show(report.statuses, fresh=record.read)
 
@@ -121,9 +119,8 @@ class _Interrupts:
         for name, handler in self._before.items():
             signal.signal(name, handler)
 
-    @contextmanager
-    def deferred(self) -> Iterator[None]:
-        yield
+    def check(self) -> None:
+        """KeyboardInterrupt: there was one since the last call."""
         if self.noted():
             raise KeyboardInterrupt
 

@@ -28,7 +28,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 
 def main(argv: list[str]) -> int:
-    """`python -m roundhouse.jobs.allocation DIRECTORY JOB_ID`, as job scripts of allocations do."""
+    """Run the agent. `argv[1:]`: the allocation's directory and its job ID."""
     started = time.monotonic()
     directory, job_id = Path(argv[1]), argv[2]
     agent = None
