@@ -275,7 +275,7 @@ class Packed:
         try:
             yield
         finally:
-            agent.hear(signal.SIGTERM, None)
+            agent.on_signal(signal.SIGTERM, None)
             thread.join()
 
 
@@ -408,7 +408,7 @@ def test_an_agent_says_whether_it_ends_for_a_signal_or_for_lack_of_time(packed: 
     agent.run()
     assert packed.causes("a") == []
     assert agent.end == "too little of its walltime is left to start another experiment"
-    agent.hear(signal.SIGTERM, None)
+    agent.on_signal(signal.SIGTERM, None)
     assert agent.end == "it was stopped by SIGTERM"
 
 

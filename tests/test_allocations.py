@@ -142,7 +142,7 @@ def test_short_of_time_an_allocation_takes_nothing_more(walltime: int, left: flo
     nothing: Any = None
     agent = Agent(asked, nothing, nothing, nothing, [], ends=time.monotonic() + left)
     assert agent.has_time() is takes
-    agent.hear(signal.SIGUSR2, None)
+    agent.on_signal(signal.SIGUSR2, None)
     assert not agent.has_time()
 
 

@@ -67,7 +67,7 @@ class Rounds(RuleBasedStateMachine):
         self.undo: list[Callable[[], None]] = []
         self.context = PassContext(self.root, self.root, Site(), self.world.scheduler(), lambda argv: None, "py")
         self.context.script = lambda *_: "#!/bin/bash\n"  # type: ignore[method-assign]
-        self.context.array_script = lambda *given: str(given[4])  # type: ignore[method-assign]
+        self.context.shared_script = lambda *given: str(given[4]["tasks"])  # type: ignore[method-assign]
         self.passes: list[Thread] = []
         self.completed: dict[Path, int] = {}
         self.verdicts: dict[Path, bytes] = {}

@@ -17,6 +17,7 @@ from roundhouse.config.site import Site
 from roundhouse.engine import one_pass
 from roundhouse.engine.context import PassContext
 from roundhouse.engine.submit_job import manifest
+from roundhouse.errors import RoundhouseError
 from roundhouse.model.answers import Identity, Job, Jobs, JobState, Refused, Scope, SubmitAnswer, Submitted, Unclear
 from roundhouse.model.attempt import Opened
 from roundhouse.model.causes import Cause
@@ -83,6 +84,7 @@ class Passes:
     tasks: int = 8
     resources: Resources = Resources(array=True)
     more: Sequence[Experiment] = ()
+    repository: Path = REPOSITORY
 
     @property
     def experiments(self) -> list[Experiment]:
@@ -97,7 +99,7 @@ class Passes:
         scheduler: Any = self.scheduler
         run: Any = None
         place = PassContext(
-            self.folder, REPOSITORY, Site(), scheduler, run, "python", analysis=self.folder / "analysis"
+            self.folder, self.repository, Site(), scheduler, run, "python", analysis=self.folder / "analysis"
         )
         return one_pass.run_pass(place, self.experiments, **how).statuses
 
@@ -221,6 +223,19 @@ def test_an_array_without_a_task_of_its_own_is_not_submitted(tmp_path: Path) -> 
     passes.scheduler.meanwhile = lambda: [passes.open_elsewhere(number) for number in range(2)]
     assert passes.look_and_act() == ["submitting"] * 2
     assert passes.scheduler.asked == []
+
+
+@pytest.mark.parametrize(
+    "resources", [Resources(), Resources(array=True), Resources(pack=Pack(2))], ids=["single", "array", "allocation"]
+)
+def test_an_error_in_a_template_opens_nothing(resources: Resources, tmp_path: Path) -> None:
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates/slurm.sh.j2").write_text("{{ no_such_name }}")
+    passes = Passes(tmp_path / "experiments", Refusing(9, TOO_MANY), 2, resources, repository=tmp_path)
+    with pytest.raises(RoundhouseError, match="no_such_name"):
+        passes.rows()
+    assert [record.read(passes.directory(number)).attempts for number in range(2)] == [(), ()]
+    assert not list((tmp_path / "experiments/r").iterdir())
 
 
 def test_after_a_limit_nothing_is_tried_until_the_user_has_fewer_jobs_or_10_minutes_are_over(tmp_path: Path) -> None:

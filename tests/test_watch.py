@@ -69,11 +69,11 @@ def test_no_pause_goes_beyond_what_is_expected_unless_it_is_the_least(still: int
 
 @given(seconds, seconds, st.integers(0, 100), st.booleans())
 def test_the_scheduler_is_asked_for_no_more_than_a_sixth_of_the_time(
-    asking: float, more: float, still: int, failed: bool
+    query_time: float, more: float, still: int, failed: bool
 ) -> None:
     for every in (None, 45.0):
-        pause = pause_after(passed([row()], asking + more, asking, failed=failed), still, every)
-        assert pause >= max(AT_LEAST, SHARE * asking, min(SHARE * (asking + more), AT_MOST))
+        pause = pause_after(passed([row()], query_time + more, query_time, failed=failed), still, every)
+        assert pause >= max(AT_LEAST, SHARE * query_time, min(SHARE * (query_time + more), AT_MOST))
 
 
 def test_the_pause_grows_by_half_up_to_ten_minutes() -> None:
@@ -131,12 +131,12 @@ def test_nothing_is_expected_of_what_only_waits_or_is_over() -> None:
 def passed(
     rows: list[ExperimentStatus],
     took: float = 0.5,
-    asking: float = 0.25,
+    query_time: float = 0.25,
     code: int = WORK_REMAINS,
     failed: bool = False,
 ) -> Passed:
     trouble = ["the scheduler could not be queried"] if failed else []
-    report = PassReport(rows, trouble=trouble, clock=CLOCK, asking=asking, blind=failed)
+    report = PassReport(rows, trouble=trouble, clock=CLOCK, query_time=query_time, blind=failed)
     loaded = Round("r", Path("r.yaml"), None, [one.experiment for one in rows], {})
     return Passed(loaded, report, took, code, over=code not in (WORK_REMAINS, TROUBLE), failed=failed)
 
@@ -229,7 +229,7 @@ def test_a_limit_is_told_when_it_is_new(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_pause_that_follows_from_a_long_pass_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    watched(passed([row()], took=60, asking=1), passed([ENDED], code=DONE))
+    watched(passed([row()], took=60, query_time=1), passed([ENDED], code=DONE))
     told = "Next pass in 300 s: this one took 60 s, 1 of them for the scheduler's answer."
     assert told in capsys.readouterr().out
 

@@ -17,7 +17,7 @@ from typing import Any
 from roundhouse import files
 from roundhouse.engine.scheduler_snapshot import SchedulerSnapshot
 from roundhouse.model.answers import Identity, Job, JobState
-from roundhouse.model.experiment import Pack, Resources
+from roundhouse.model.experiment import Experiment, Pack, Resources
 from roundhouse.model.plan import Action, State, Verb
 from roundhouse.model.status import ExperimentStatus, goes_on
 from roundhouse.store import job_group, record
@@ -50,6 +50,10 @@ class Allocation:
     def takes(self, path: str) -> bool:
         """Whether `only` allows it to take an experiment."""
         return self.only is None or fnmatchcase(path, self.only)
+
+    def is_for(self, experiment: Experiment) -> bool:
+        """Whether it was submitted for experiments such as this one, whatever resources that needs now."""
+        return experiment.resources.pack == self.pack and self.takes(experiment.path)
 
     def code_of(self, status: ExperimentStatus) -> str | None:
         """The copy of the code that the next attempt of an experiment would run in it; None: the checkout."""
@@ -90,30 +94,23 @@ def alive(
     """
     for name in files.list_names(round_directory / job_group.FOLDER):
         directory = job_group.directory_of(round_directory, name)
-        jobs = [job for job in snapshot.named.get((name, None), ()) if job.state is not JobState.ENDED]
         job_id = job_group.read_id(str(directory))
-        if not jobs and job_id in snapshot.alive_by_id:  # alive under another name
-            jobs = [snapshot.alive_by_id[job_id]]
-        if not jobs and job_id is not None:
+        by_name = (one for one in snapshot.named.get((name, None), ()) if one.state is not JobState.ENDED)
+        job = next(by_name, None) or snapshot.alive_by_id.get(job_id or "")  # it may have been renamed
+        if job is None and job_id is not None:
             continue
         allocation = read(directory)
-        if allocation is None or not (jobs or now - allocation.at < submission_delay):
-            continue
-        yield allocation, jobs[0] if jobs else None
+        if allocation is not None and (job or now - allocation.at < submission_delay):
+            yield allocation, job
 
 
 def useless(round_directory: Path, statuses: Iterable[ExperimentStatus], snapshot: SchedulerSnapshot) -> list[str]:
     """IDs of allocations that have not started and that no experiment of the round can use any more."""
-    waiting = [
-        (allocation, job)
-        for allocation, job in (alive(round_directory, snapshot, 0.0, 0.0) if snapshot.named else ())
-        if job is not None and job.state in (JobState.QUEUED, JobState.BLOCKED)
-    ]
+    living = alive(round_directory, snapshot, 0.0, 0.0) if snapshot.named else ()
+    waiting = [(one, job) for one, job in living if job and job.state in (JobState.QUEUED, JobState.BLOCKED)]
     if not waiting:
         return []
-    wanted = by_resources(
-        [status for status in statuses if status.experiment.resources.pack is not None and goes_on(status)]
-    )
+    wanted = by_resources([one for one in statuses if one.experiment.resources.pack is not None and goes_on(one)])
     return [
         job.id
         for allocation, job in waiting

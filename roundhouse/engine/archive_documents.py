@@ -57,7 +57,10 @@ def readme(
         lines += [f"Pruned early, as the round file says, and therefore without results: {counts}.", ""]
     if ended < total:
         lines += [f"**Stopped before its end**: {completed} of {total} experiments are completed ({counts}).", ""]
-    lines += [*_what(loaded, statuses), ""]
+    groups = Counter(status.experiment.group for status in statuses)
+    of = f"study `{loaded.study}`" if loaded.study else "commands, or several studies"
+    lines += [f"{total} experiments of {of}: {', '.join(f'{count} `{group}`' for group, count in groups.items())}."]
+    lines += [*(f"{group} is compared with {baseline}." for group, baseline in loaded.baselines.items()), ""]
     lines += ["## When and where", "", *_when_and_where(statuses, found), ""]
     lines += ["## Results", "", *_table(settings_of(statuses)), ""]
     lines += ["## Contents", "", f"- `{RECORDS}/`: the records", f"- `{loaded.name}.yaml`: the round file"]
@@ -69,15 +72,6 @@ def readme(
     figures = sorted(folder.glob("plots/overviews/*.png")) + sorted(folder.glob("figures/*.png"))
     lines += [f"![{one.stem}]({one.relative_to(folder)})" for one in figures]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _what(loaded: Round, statuses: Sequence[ExperimentStatus]) -> list[str]:
-    groups = Counter(status.experiment.group for status in statuses)
-    of = f"study `{loaded.study}`" if loaded.study else "commands, or several studies"
-    return [
-        f"{len(statuses)} experiments of {of}: {', '.join(f'{count} `{group}`' for group, count in groups.items())}.",
-        *([f"{group} is compared with {baseline}." for group, baseline in loaded.baselines.items()]),
-    ]
 
 
 def _when_and_where(statuses: Sequence[ExperimentStatus], found: Sequence[Mapping[str, object]]) -> list[str]:

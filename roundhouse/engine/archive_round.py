@@ -6,10 +6,9 @@ a pass that is already running fails, since only its first step makes the direct
 
 from __future__ import annotations
 
-import errno
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from roundhouse import files
@@ -28,7 +27,7 @@ def archive_round(archive: Archive, loaded: Round, force: bool) -> list[str]:
     if not archive.source.is_dir():
         raise RoundhouseError(f"round {loaded.name} has no records in {archive.source}: there is nothing to archive")
     _check_file_systems(archive)
-    statuses = _rows(loaded, archive.source)
+    statuses = _statuses(loaded, archive.source)
     _refuse_open(statuses)
     unfinished = [status for status in statuses if not status.action.state.ended_well]
     if unfinished and not force:
@@ -37,14 +36,12 @@ def archive_round(archive: Archive, loaded: Round, force: bool) -> list[str]:
             f"{unfinished[0].experiment.path} ({unfinished[0].action.state}). To archive the round as it is, "
             "permanently: --archive --force"
         )
-    obstacles = user_actions.mark_archived(statuses)
-    if obstacles:
+    if obstacles := user_actions.mark_archived(statuses):
         raise RoundhouseError("\n".join(["experiments are running, so nothing was moved:", *obstacles[:10]]))
     began = time.time()
     archive_documents.write(archive, loaded, statuses)
     _move(archive.source, archive.records)
-    late = _late(loaded, archive)
-    if late:
+    if late := _late(_statuses(loaded, archive.records)):
         _move(archive.records, archive.source)
         raise RoundhouseError("\n".join(["a job started meanwhile, so the round was moved back:", *late[:10]]))
     done = f"{len(statuses) - len(unfinished)} of {len(statuses)} experiments completed"
@@ -54,40 +51,35 @@ def archive_round(archive: Archive, loaded: Round, force: bool) -> list[str]:
     ]
 
 
-def _rows(loaded: Round, directory: Path) -> list[ExperimentStatus]:
+def _statuses(loaded: Round, directory: Path) -> list[ExperimentStatus]:
     places = {one.path: directory / one.path for one in loaded.experiments}
     return list(offline.statuses(loaded.experiments, places).values())
 
 
-def _refuse_open(statuses: Iterable[ExperimentStatus]) -> None:
+def _refuse_open(statuses: Sequence[ExperimentStatus]) -> None:
+    for status in statuses:
+        if status.record.damage:
+            raise RoundhouseError(
+                f"{status.experiment.path}: {status.record.damage}: it is unknown whether it still runs. "
+                "Restore the file, --retry it if it was never completed, or remove its directory"
+            )
     open_ones = [status for status in statuses if status.record.newest is not None and not status.record.newest.closed]
-    unreadable = [status for status in statuses if status.record.damage]
-    if unreadable:
-        raise RoundhouseError(
-            f"{unreadable[0].experiment.path}: {unreadable[0].record.damage}: it is unknown whether it still runs. "
-            "Restore the file, --retry it if it was never completed, or remove its directory"
-        )
     if open_ones:
-        first = open_ones[0]
         raise RoundhouseError(
-            f"{len(open_ones)} experiments have an open attempt, such as {first.experiment.path}: wait for them, or "
-            "--cancel them and run passes until --status shows no job"
+            f"{len(open_ones)} experiments have an open attempt, such as {open_ones[0].experiment.path}: wait for "
+            "them, or --cancel them and run passes until --status shows no job"
         )
 
 
 def _check_file_systems(archive: Archive) -> None:
     archive.folder.mkdir(parents=True, exist_ok=True)
     if archive.source.stat().st_dev != archive.folder.stat().st_dev:
-        raise _apart(archive)
-
-
-def _apart(archive: Archive) -> RoundhouseError:
-    target = archive.source.resolve().parent.parent / archive.folder.name
-    return RoundhouseError(
-        f"{archive.source} and {archive.folder} are on different file systems, between which a directory cannot be "
-        f"moved as a whole. Make the second a link into the first, and try again: rmdir {archive.folder}; "
-        f"mkdir {target}; ln -s {target} {archive.folder}"
-    )
+        target = archive.source.resolve().parent.parent / archive.folder.name
+        raise RoundhouseError(
+            f"{archive.source} and {archive.folder} are on different file systems, between which a directory cannot be "
+            f"moved as a whole. Make the second a link into the first, and try again: rmdir {archive.folder}; "
+            f"mkdir {target}; ln -s {target} {archive.folder}"
+        )
 
 
 def _move(source: Path, target: Path) -> None:
@@ -95,20 +87,17 @@ def _move(source: Path, target: Path) -> None:
     try:
         os.rename(source, target)
     except OSError as error:
-        if error.errno == errno.EXDEV:
-            raise RoundhouseError(f"{source} and {target} are on different file systems; nothing was moved") from None
         raise RoundhouseError(f"{source} could not be moved to {target}: {error.strerror}; nothing was moved") from None
     files.sync_directory(source.parent)
     files.sync_directory(target.parent)
 
 
-def _late(loaded: Round, archive: Archive) -> list[str]:
+def _late(statuses: Iterable[ExperimentStatus]) -> list[str]:
     """Void what a runner opened while the round moved. Returns what a job has claimed and is running."""
     running = []
-    for status in _rows(loaded, archive.records):
-        newest = status.record.newest
-        if newest is None or newest.closed:
-            continue
-        if not record.void(status.record.directory, newest.number, Cause.ARCHIVED, "the round was archived"):
-            running.append(f"{status.experiment.path}: attempt {newest.number}")
+    for status in statuses:
+        directory, newest = status.record.directory, status.record.newest
+        if newest is not None and not newest.closed:
+            if not record.void(directory, newest.number, Cause.ARCHIVED, "the round was archived"):
+                running.append(f"{status.experiment.path}: attempt {newest.number}")
     return running

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roundhouse.engine import job_script
-from roundhouse.engine.allocations import Allocation
 from roundhouse.engine.log_path import plain_path
 from roundhouse.model import walltime
-from roundhouse.model.answers import Identity
 from roundhouse.model.experiment import Experiment, Resources
 from roundhouse.schedulers.base import Run, Scheduler
 from roundhouse.store import job_group, record
@@ -47,7 +45,10 @@ class PassContext:
     late: bool = False  # jobs have less than the walltime, since they start late in an allocation
     current_code: bool = False  # experiments that ran a copy of the code continue with the present code
     only: str | None = None  # which experiments an allocation may take, as a glob
-    _templates: Environment | None = None
+
+    @cached_property
+    def _templates(self) -> Environment:
+        return job_script.environment(self.repository / "templates")
 
     @cached_property
     def copies(self) -> Copies:
@@ -83,41 +84,22 @@ class PassContext:
             copy=self._copy(experiment.round, code),
         )
 
-    def array_script(
-        self, round_name: str, like: Resources, code: str | None, name: str, tasks: int, at_once: int | None
+    def shared_script(
+        self, round_name: str, name: str, like: Resources, code: str | None, array: Mapping[str, Any] | None = None
     ) -> str:
-        """The job script of an array of `tasks` with the same resources and code, `at_once` at a time."""
+        """The job script of a job that runs many experiments: an allocation, or an `array` of `tasks`, `at_once`."""
         round_directory = Path(f"{self.experiments}/{round_name}").absolute()
         shared = job_group.directory_of(round_directory, name)
-        array = {"round": round_directory, "shared": shared, "tasks": tasks, "at_once": at_once}
-        return self._render(like, name, shared / "log", array=array, copy=self._copy(round_name, code))
+        if array:
+            more: dict[str, Any] = {"array": {**array, "round": round_directory, "shared": shared}}
+        else:
+            more = {"body": "allocation.sh.j2", "shared": shared}
+        return self._render(like, name, shared / "log", copy=self._copy(round_name, code), **more)
 
     def _copy(self, round_name: str, code: str | None) -> Path | None:
         return self.copies.path(round_name, code) if code else None
 
-    def allocation(self, round_name: str, like: Resources, identity: Identity, code: str | None) -> Allocation:
-        """A new allocation for the experiments of a round that need the same resources."""
-        rounds, analysis = self.rounds or self.repository / "rounds", self.analysis or self.repository / "analysis"
-        site = self.site.name if self.site.name != "default" else None
-        where = str(rounds), str(analysis), site
-        return Allocation(record.new_token(), round_name, like, identity, *where, code, self.current_code, self.only)
-
-    def allocation_script(self, allocation: Allocation) -> str:
-        """The job script of an allocation."""
-        round_directory = Path(f"{self.experiments}/{allocation.round}").absolute()
-        shared = job_group.directory_of(round_directory, allocation.name)
-        return self._render(
-            allocation.resources,
-            allocation.name,
-            shared / "log",
-            body="allocation.sh.j2",
-            shared=shared,
-            copy=self._copy(allocation.round, allocation.code),
-        )
-
     def _render(self, resources: Resources, name: str, log: Path, **more: Any) -> str:
-        if self._templates is None:
-            self._templates = job_script.environment(self.repository / "templates")
         return job_script.render(
             self._templates,
             self.scheduler.kind,

@@ -29,9 +29,8 @@ def write(jobs: Sequence[PlannedJob], round_name: str) -> tuple[Path | None, lis
     lines, numbers = [], Counter[str]()
     for job in jobs:
         if job.kind == "single job":
-            (folder / f"{job.statuses[0].experiment.path.replace('/', '__')}.sh").write_text(
-                job.script(), encoding="utf-8"
-            )
+            name = f"{job.statuses[0].experiment.path.replace('/', '__')}.sh"
+            (folder / name).write_text(job.script(), encoding="utf-8")
             continue
         numbers[job.kind] += 1
         directory = folder / f"{job.kind}_{numbers[job.kind]}"  # no script of a single job has this name
@@ -40,9 +39,7 @@ def write(jobs: Sequence[PlannedJob], round_name: str) -> tuple[Path | None, lis
         if job.kind == "array":
             tokens = [record.new_token() for _ in job.statuses]
             (directory / job_group.MANIFEST).write_text(manifest(job.statuses, tokens), encoding="utf-8")
-        lines.append(
-            f"{job.kind:12} {_description(job)}: {' '.join(str(path) for path in sorted(directory.iterdir()))}"
-        )
+        lines.append(f"{job.kind:12} {_description(job)}: {' '.join(map(str, sorted(directory.iterdir())))}")
     return folder, lines
 
 

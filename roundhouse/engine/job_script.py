@@ -64,9 +64,12 @@ def environment(templates: Path) -> Environment:
     """The templates' environment: strict about undefined names, nothing but our filters."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    # Not HTML: autoescape would turn quotes in paths into entities.
     env = Environment(
-        loader=FileSystemLoader(templates), undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True
+        loader=FileSystemLoader(templates),
+        undefined=StrictUndefined,
+        autoescape=False,  # not HTML: it would turn quotes in paths into entities
+        auto_reload=False,  # after an upgrade, a --watch or an agent that runs must not mix its code with new templates
+        keep_trailing_newline=True,
     )
     env.filters.update(sh=shell_quote, directive=directive, walltime=walltime)
     return env

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from types import FrameType
 
@@ -40,8 +39,8 @@ def run_local(
     with Display() as display, _Interrupts() as interrupts:
         try:
             while True:
-                with interrupts.deferred():
-                    report = one_pass.run_pass(context, experiments, limit=limit, only=only)
+                report = one_pass.run_pass(context, experiments, limit=limit, only=only)
+                interrupts.check()
                 if limit is not None:
                     limit -= sum(action.verb is Verb.SUBMIT for _, action in report.done)
                 display.show(report.statuses)
@@ -60,20 +59,15 @@ def run_local(
 def _has_open_attempts(context: PassContext, report: PassReport) -> bool:
     """Whether an attempt of this host is still open: of an earlier runner, or one whose result has not arrived."""
     scheduler = asdict(context.scheduler.identity(context.run))
-    for status in report.statuses:
-        newest = status.record.newest
-        if status.action.state.active and newest is not None and not newest.closed:
-            if newest.opened.ran_at(scheduler):
-                return True
-    return False
+    active = [status.record.newest for status in report.statuses if status.action.state.active]
+    return any(one is not None and not one.closed and one.opened.ran_at(scheduler) for one in active)
 
 
 def _wait(pool: Pool, display: Display, report: PassReport, interrupts: _Interrupts) -> None:
     """Wait until a job ends, or until the next pass is due."""
     until = time.monotonic() + (PASS_AT_LEAST_EVERY if pool.running else PASS_EVERY)
     while not pool.reap() and time.monotonic() < until:
-        if interrupts.noted():
-            raise KeyboardInterrupt
+        interrupts.check()
         time.sleep(REAP_EVERY)
         display.show(report.statuses, fresh=record.read)
 
@@ -91,22 +85,16 @@ def _stop(pool: Pool, display: Display, report: PassReport, interrupts: _Interru
             pool.kill()
         time.sleep(REAP_EVERY)
         pool.reap()
-    _close(stopped, report)
-
-
-def _close(stopped: frozenset[str], report: PassReport) -> None:
-    """Close the attempts of jobs that had no time to write a result: the user stopped them."""
     until = time.monotonic() + PASS_EVERY
     while stopped & live().keys() and time.monotonic() < until:
         time.sleep(REAP_EVERY)
     gone = stopped - live().keys()
-    for status in report.statuses:
-        directory = status.record.directory
-        newest = record.read(directory).newest
+    for status in report.statuses:  # close the attempts of jobs that had no time to write a result
+        newest = record.read(status.record.directory).newest
         if newest is not None and not newest.closed and not newest.cancel and newest.opened.token in gone:
-            why = "stopped by the user"
-            if not record.void(directory, newest.number, Cause.PREEMPTED, why):
-                record.close(directory, newest.number, Cause.PREEMPTED, why)
+            which = status.record.directory, newest.number, Cause.PREEMPTED, "stopped by the user"
+            if not record.void(*which):
+                record.close(*which)
 
 
 class _Interrupts:
@@ -131,9 +119,8 @@ class _Interrupts:
         for name, handler in self._before.items():
             signal.signal(name, handler)
 
-    @contextmanager
-    def deferred(self) -> Iterator[None]:
-        yield
+    def check(self) -> None:
+        """KeyboardInterrupt: there was one since the last call."""
         if self.noted():
             raise KeyboardInterrupt
 

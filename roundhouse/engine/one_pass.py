@@ -37,7 +37,7 @@ def run_pass(
     """
     before = {one.path: record.read(context.directory(one)) for one in experiments}
     snapshot, clock = _query(context, experiments, list(before.values()), act)
-    report = PassReport(clock=clock, asking=snapshot.took)
+    report = PassReport(clock=clock, query_time=snapshot.took)
     if snapshot.error and snapshot is not NOT_QUERIED:
         report.blind = True
         report.trouble.append(f"the scheduler could not be queried, so nothing was changed: {snapshot.error}")

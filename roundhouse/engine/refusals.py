@@ -39,23 +39,26 @@ class Refusals:
     """The refusals of one pass. `queue`: that of jobs whose resources name none."""
 
     queue: str | None = None
-    _by_request: dict[Resources, Refused] = field(default_factory=dict)
-    _by_queue: dict[str | None, Refused] = field(default_factory=dict)
-    _of_all: Refused | None = None
+    _found: dict[object, Refused] = field(default_factory=dict)
 
     def add(self, resources: Resources, refused: Refused) -> None:
         """Record that a job with these resources was refused. Limits on the number of jobs are not kept here."""
-        if refused.scope is Scope.REQUEST:
-            self._by_request[resources] = refused
-        elif refused.scope is Scope.QUEUE:
-            self._by_queue[resources.queue or self.queue] = refused
-        elif refused.scope is Scope.ALL and not refused.later:
-            self._of_all = refused
+        if refused.scope is not Scope.SIZE and not (refused.later and refused.scope is Scope.ALL):
+            self._found[self._applies_to(refused.scope, resources)] = refused
 
     def of(self, resources: Resources) -> Refused | None:
         """The refusal that applies to a job with these resources, if any."""
-        by_queue = self._by_queue.get(resources.queue or self.queue)
-        return self._of_all or by_queue or self._by_request.get(resources)
+        scopes = (Scope.ALL, Scope.QUEUE, Scope.REQUEST)
+        return next((one for scope in scopes if (one := self._found.get(self._applies_to(scope, resources)))), None)
+
+    def queue_of(self, resources: Resources) -> str | None:
+        """The queue of a job with these resources; None: the cluster's default."""
+        return resources.queue or self.queue
+
+    def _applies_to(self, scope: Scope, resources: Resources) -> object:
+        if scope is Scope.QUEUE:
+            return scope, self.queue_of(resources)
+        return resources if scope is Scope.REQUEST else scope
 
 
 def held_back(status: ExperimentStatus, refused: Refused) -> ExperimentStatus:

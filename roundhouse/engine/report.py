@@ -35,5 +35,5 @@ class PassReport:
     trouble: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # additional information for the user, a line each
     clock: Clock = Clock(0.0, 0.0, 0.0)  # the times used for the evaluation
-    asking: float = 0.0  # seconds that the scheduler took to answer
+    query_time: float = 0.0  # seconds that the scheduler took to answer
     blind: bool = False  # it did not answer

@@ -15,7 +15,10 @@ from roundhouse.schedulers.base import Run, Scheduler
 
 @dataclass(frozen=True)
 class SchedulerSnapshot:
-    """The scheduler's answer at one moment, or that of the allocation `within`, which knows only its own slots."""
+    """The scheduler's answer at one moment, or that of the allocation `within`, which knows only its own slots.
+
+    Without an identity there are no `jobs` either.
+    """
 
     jobs: Jobs | QueryFailed
     identity: Identity | QueryFailed
@@ -34,16 +37,7 @@ class SchedulerSnapshot:
     @cached_property
     def alive_by_id(self) -> dict[str, Job]:
         """The live jobs by ID, under any name."""
-        if isinstance(self.jobs, QueryFailed):
-            return {}
-        return {job.id: job for job in self.jobs.jobs if job.state is not JobState.ENDED}
-
-    @cached_property
-    def live(self) -> int:
-        """The number of live jobs of the user, of any round or of none."""
-        if isinstance(self.jobs, QueryFailed):
-            return 0
-        return sum(job.state is not JobState.ENDED for job in self.jobs.jobs)
+        return {job.id: job for jobs in self.named.values() for job in jobs if job.state is not JobState.ENDED}
 
     @cached_property
     def scheduler(self) -> Mapping[str, str] | None:
@@ -53,10 +47,7 @@ class SchedulerSnapshot:
     @property
     def error(self) -> str:
         """Why the scheduler could not be queried; empty if it answered."""
-        for answer in (self.jobs, self.identity):
-            if isinstance(answer, QueryFailed):
-                return answer.why
-        return ""
+        return self.jobs.why if isinstance(self.jobs, QueryFailed) else ""
 
 
 NOT_QUERIED = SchedulerSnapshot(QueryFailed("not queried"), QueryFailed("not queried"))
@@ -85,10 +76,9 @@ def answer_for(attempt: Attempt | None, before: Attempt | None, snapshot: Schedu
     """The answer for an attempt's job. `before` is the attempt as it was read before the scheduler was queried."""
     if attempt is None or not _is_open_question(attempt):
         return Unknown()
-    for part in (snapshot.jobs, snapshot.identity):
-        if isinstance(part, QueryFailed):
-            return part
-    assert isinstance(snapshot.jobs, Jobs) and snapshot.scheduler is not None
+    if isinstance(snapshot.jobs, QueryFailed):
+        return snapshot.jobs
+    assert snapshot.scheduler is not None
     if not attempt.opened.ran_at(snapshot.scheduler):
         return QueryFailed(f"its job belongs to {attempt.opened.scheduler_text}: run the pass there")
     if attempt.opened.scheduler.get("boot", "") != snapshot.scheduler["boot"]:
@@ -103,17 +93,8 @@ def answer_for(attempt: Attempt | None, before: Attempt | None, snapshot: Schedu
     job = next((job for job in called if attempt.job_id in (None, job.id)), None)
     if attempt.closed and not before.closed and (job is None or job.state is not JobState.ENDED):
         return QueryFailed("the attempt ended after the scheduler's answer; the next pass queries again")
-    return job or _not_found(attempt, name, snapshot)
-
-
-def _is_open_question(attempt: Attempt) -> bool:
-    """Whether an answer about its job can change anything: its state, or why it ended."""
-    return not attempt.closed or attempt.awaits_verdict
-
-
-def _not_found(attempt: Attempt, name: str, snapshot: SchedulerSnapshot) -> Answer:
-    """The answer when no job has both the name and the ID of the attempt's job."""
-    assert isinstance(snapshot.jobs, Jobs)
+    if job is not None:
+        return job
     renamed = snapshot.alive_by_id.get(attempt.job_id or "")
     if renamed is not None and not snapshot.within:
         # It may be this job under another name, or another job that was given the same ID.
@@ -121,6 +102,11 @@ def _not_found(attempt: Attempt, name: str, snapshot: SchedulerSnapshot) -> Answ
     if why := snapshot.jobs.left_open(attempt.job_id, name):
         return QueryFailed(why)
     return Unknown(snapshot.jobs.history)
+
+
+def _is_open_question(attempt: Attempt) -> bool:
+    """Whether an answer about its job can change anything: its state, or why it ended."""
+    return not attempt.closed or attempt.awaits_verdict
 
 
 def stale_jobs(before: Iterable[Record], now: Iterable[Record], snapshot: SchedulerSnapshot) -> list[str]:

@@ -15,16 +15,15 @@ from roundhouse.settings import split_config
 
 if TYPE_CHECKING:
     from roundhouse.config.site import Site
-
 Check = Callable[[Mapping[str, Any], Path | None], object]
 
 
 class StudyChecks:
-    """The answers of the studies' checks, each asked once a pass: a data set may have been fetched by the next pass."""
+    """The answers of the studies' checks, each once in a pass: a data set may have been fetched by the next pass."""
 
     def __init__(self, repository: Path, site: Site) -> None:
-        self._repository, self._site = repository, site
-        self._checks: dict[str, Check | None] = {}
+        self._repository, self._data = repository, Path(site.data) if site.data else None
+        self._checks: dict[str, Check | str | None] = {}
         self._answers: dict[tuple[str, str], str] = {}
 
     def refusal(self, experiment: Experiment) -> str:
@@ -32,47 +31,43 @@ class StudyChecks:
 
         An experiment whose selection is open has no config to check yet.
         """
-        study = None if experiment.undecided else experiment.study
-        check = self._check_of(study) if study is not None else None
-        if study is None or check is None:
+        study = experiment.study
+        if study is None or experiment.undecided:
+            return ""
+        if study not in self._checks:
+            self._checks[study] = self._load(study)
+        check = self._checks[study]
+        if check is None:
             return ""
         try:
             _, config = split_config(experiment.config)
         except RoundhouseError as error:
             return str(error)
+        if isinstance(check, str):
+            return check
         question = study, json.dumps(config, sort_keys=True)  # text, since 1, 1.0 and True are equal as keys
         if question not in self._answers:
-            self._answers[question] = self._ask(study, check, config)
+            self._answers[question] = self._answer(study, check, config)
         return self._answers[question]
 
-    def _check_of(self, study: str) -> Check | None:
-        if study not in self._checks:
-            there = (self._repository / "studies" / study / "check.py").is_file()
-            self._checks[study] = _load(study) if there else None
-        return self._checks[study]
-
-    def _ask(self, study: str, check: Check, config: Mapping[str, Any]) -> str:
+    def _load(self, study: str) -> Check | str | None:
+        """The `check` of a study; None if it has none; if it cannot be imported, the reason."""
+        if not (self._repository / "studies" / study / "check.py").is_file():
+            return None
         try:
-            check(config, Path(self._site.data) if self._site.data else None)
+            check: Check = importlib.import_module(f"studies.{study}.check").check
+            return check
+        except (Exception, SystemExit) as error:
+            return _failure(study, error)
+
+    def _answer(self, study: str, check: Check, config: Mapping[str, Any]) -> str:
+        try:
+            check(config, self._data)
         except RoundhouseError as error:
             return str(error)
         except (Exception, SystemExit) as error:
             return _failure(study, error)
         return ""
-
-
-def _load(study: str) -> Check:
-    """The `check` of the study; if it cannot be imported, a function that refuses every config with the reason."""
-    try:
-        check: Check = importlib.import_module(f"studies.{study}.check").check
-        return check
-    except (Exception, SystemExit) as error:
-        reason = _failure(study, error)
-
-    def refuse(config: Mapping[str, Any], data: Path | None) -> None:
-        raise RoundhouseError(reason)
-
-    return refuse
 
 
 def _failure(study: str, error: BaseException) -> str:

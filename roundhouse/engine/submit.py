@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal
 
 from roundhouse.engine import allocations
 from roundhouse.engine.refusals import blocked, cause_of, held_back, reason_of
@@ -52,15 +54,16 @@ class Submissions:
         local_room = self.context.room() if self.context.room is not None and waiting else None
         refusals = self.submitter.refusals
         while waiting and self._room > 0:
-            if refused := refusals.of(waiting[0].resources):
+            first, request = waiting[0], waiting[0].experiment.resources
+            throttle = self._throttles.get(request)
+            if refused := refusals.of(first.resources):
                 yield held_back(waiting.pop(0), refused)
-            elif local_room is not None and not local_room.take(waiting[0].resources):
+            elif local_room is not None and not local_room.take(first.resources):
                 yield replace(waiting.pop(0), action=SLOT_AWAITED)
-            elif throttled := self._throttled(waiting):
-                yield from throttled
-                waiting = [
-                    status for status in waiting if status.experiment.resources != throttled[0].experiment.resources
-                ]
+            elif throttle is not None and throttle.full:
+                action = Action(Verb.NOTHING, State.PENDING, throttle.reason, Cause.LIMIT)
+                yield from (replace(one, action=action) for one in waiting if one.experiment.resources == request)
+                waiting = [one for one in waiting if one.experiment.resources != request]
             else:
                 batch, at_once = self._batch(waiting)
                 taken = {id(status) for status in batch}
@@ -76,10 +79,10 @@ class Submissions:
 
     def _allocate(self, packed: Sequence[ExperimentStatus]) -> Iterator[ExperimentStatus]:
         """Submit allocations for experiments that run in slots; yields their statuses."""
-        allocating = Allocating(self.submitter, self.clock)
+        allocating = Allocating(self.submitter, self.clock, self._room, self._full)
         for like, those in allocations.by_resources(packed).items():
-            self._room, changed = allocating.allocate(like, those, self._room, self._full)
-            yield from changed
+            yield from allocating.allocate(like, those)
+        self._room, self._full = allocating.room, allocating.full
 
     def _submit(
         self, batch: Sequence[ExperimentStatus], at_once: int | None
@@ -87,31 +90,35 @@ class Submissions:
         """Submit one job. Returns the statuses of its experiments, and those to submit in smaller arrays instead."""
         self._room -= len(batch)
         if not self.submitter.act:
-            self.submitter.report.planned.append(self._planned(batch, at_once))
+            kind: Literal["array", "single job"] = "array" if len(batch) > 1 else "single job"
+            script = partial(self.submitter.script, batch, record.new_token(), at_once)
+            self.submitter.report.planned.append(PlannedJob(kind, batch, batch[0].resources, script, at_once))
             return [], []
         answer, actions = self.submitter.array(batch, at_once) if len(batch) > 1 else self.submitter.one(batch[0])
         self._accepted = self._accepted or isinstance(answer, Submitted)
-        again: list[ExperimentStatus] = []
-        if isinstance(answer, Refused) and at_once is not None:
-            self._throttles[batch[0].experiment.resources].give_back(len(batch), at_once)
-        if isinstance(answer, Refused) and answer.later:
-            if answer.scope is Scope.ALL:
-                self._room, self._full = len(batch) - 1, reason_of(answer)
-            else:
-                self._room += len(batch)
-            if len(batch) > 1 and answer.splits:
-                again = self._to_smaller_arrays(batch)
-        if isinstance(answer, Refused) and cause_of(answer) is Cause.SITE:
-            return [
-                replace(blocked(status, answer), record=record.read(status.record.directory)) for status in batch
-            ], []
-        left = {status.experiment.path for status in again}
         changed = [
             replace(status, action=action, record=record.read(status.record.directory))
             for status, action in zip(batch, actions, strict=True)
-            if status.experiment.path not in left
         ]
-        return changed, again
+        if not isinstance(answer, Refused):
+            return changed, []
+        if at_once is not None:
+            self._throttles[batch[0].experiment.resources].give_back(len(batch), at_once)
+        if not answer.later:
+            return [blocked(status, answer) for status in changed] if cause_of(answer) is Cause.SITE else changed, []
+        if answer.scope is Scope.ALL:
+            self._room, self._full = len(batch) - 1, reason_of(answer)
+        else:
+            self._room += len(batch)
+        if len(batch) == 1 or not answer.splits:
+            return changed, []
+        self._sizes[self.submitter.refusals.queue_of(batch[0].resources)] = len(batch) // 2
+        again = {
+            before.experiment.path: replace(before, record=after.record)
+            for before, after in zip(batch, changed, strict=True)
+            if _voided_by_this_pass(before, after)
+        }
+        return [status for status in changed if status.experiment.path not in again], list(again.values())
 
     def _make_room(self, statuses: Sequence[ExperimentStatus], waiting: int, limit: int | None) -> None:
         """Determine how many of the waiting experiments may be submitted now, and the reason for the others."""
@@ -143,17 +150,19 @@ class Submissions:
 
         With `max_running`, also how many of them may run at a time.
         """
-        first, like, said = waiting[0], waiting[0].resources, waiting[0].experiment.resources
-        throttle, newest = self._throttles.get(said), first.record.newest
+        first, like, request = waiting[0], waiting[0].resources, waiting[0].experiment.resources
+        throttle, newest = self._throttles.get(request), first.record.newest
         # After a refusal of every job, a single one shows whether the site file was corrected.
         probe = newest is not None and newest.cause is Cause.SITE and not self._accepted
         if not like.array or probe:
             return waiting[:1], None
-        kind = [status for status in waiting[: self._room] if throttle is None or status.experiment.resources == said]
+        kind = [
+            status for status in waiting[: self._room] if throttle is None or status.experiment.resources == request
+        ]
         may = throttle.share(len(kind)) if throttle else len(kind)
         batch: Sequence[ExperimentStatus] = [first]
         if may > 1:
-            queue, code = self._queue(like), self.submitter.code(first)
+            queue, code = self.submitter.refusals.queue_of(like), self.submitter.code(first)
             if queue not in self._sizes:
                 self._sizes[queue] = self.context.scheduler.array_limit(self.context.run, queue)
             alike = [status for status in kind if status.resources == like and self.submitter.code(status) == code]
@@ -163,37 +172,8 @@ class Submissions:
     def _at_once(self, round_name: str, array: str) -> int | None:
         return job_group.read_at_once(job_group.directory_of(self.context.experiments / round_name, array))
 
-    def _throttled(self, waiting: Sequence[ExperimentStatus]) -> list[ExperimentStatus]:
-        """All waiting experiments of the same resources as the first, if `max_running` leaves no place for them."""
-        said = waiting[0].experiment.resources
-        throttle = self._throttles.get(said)
-        if throttle is None or not throttle.full:
-            return []
-        waits = Action(Verb.NOTHING, State.PENDING, throttle.reason, Cause.LIMIT)
-        return [replace(status, action=waits) for status in waiting if status.experiment.resources == said]
 
-    def _planned(self, batch: Sequence[ExperimentStatus], at_once: int | None) -> PlannedJob:
-        like, name = batch[0].resources, record.new_token()
-        if len(batch) == 1:
-            return PlannedJob("single job", batch, like, lambda: self.submitter.script(batch[0], name, like))
-        return PlannedJob("array", batch, like, lambda: self.submitter.array_script(batch, name, at_once), at_once)
-
-    def _queue(self, resources: Resources) -> str | None:
-        return resources.queue or self.context.site.queue
-
-    def _to_smaller_arrays(self, batch: Sequence[ExperimentStatus]) -> list[ExperimentStatus]:
-        """The experiments of an array that was refused for a limit, to be submitted in smaller arrays."""
-        like = batch[0].resources
-        self._sizes[self._queue(like)] = len(batch) // 2
-        return [after for status in batch if (after := _after_refusal(status))]
-
-
-def _after_refusal(status: ExperimentStatus) -> ExperimentStatus | None:
-    """The status with its record as it is after the refusal; None if another runner has taken it meanwhile.
-
-    A second attempt may be opened only after the one that this pass has opened and voided itself.
-    """
-    now = record.read(status.record.directory)
-    newest = now.newest
-    ours = newest is not None and newest.number == status.record.next_number and newest.cause is Cause.LIMIT
-    return replace(status, record=now) if ours else None
+def _voided_by_this_pass(before: ExperimentStatus, after: ExperimentStatus) -> bool:
+    """Whether this pass has opened and voided the newest attempt, since only then it may open a second one."""
+    newest = after.record.newest
+    return newest is not None and newest.number == before.record.next_number and newest.cause is Cause.LIMIT

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from roundhouse import files
 from roundhouse.engine import allocations
-from roundhouse.engine.context import PassContext
 from roundhouse.engine.refusals import blocked, cause_of, held_back, reason_of
 from roundhouse.engine.report import PlannedJob
 from roundhouse.engine.submit_job import Submitter
@@ -17,80 +15,108 @@ from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Resources
 from roundhouse.model.plan import Action, Clock, State, Verb
 from roundhouse.model.status import ExperimentStatus
-from roundhouse.store import job_group
+from roundhouse.store import job_group, record
 
 
 @dataclass
 class Allocating:
-    """The part of one pass that submits allocations."""
+    """The part of one pass that submits allocations. `room`: how many more jobs may be submitted; `full`: why no more.
+
+    Nothing is written into records, so a lost submission loses nothing.
+    """
 
     submitter: Submitter
     clock: Clock
+    room: int
+    full: str
 
     def __post_init__(self) -> None:
         self.context, self.report = self.submitter.context, self.submitter.report
 
-    def allocate(
-        self, like: Resources, statuses: Sequence[ExperimentStatus], room: int, full: str
-    ) -> tuple[int, list[ExperimentStatus]]:
-        """Submit the allocations that experiments of the same resource request still need.
-
-        Returns the room that is left, and the statuses of these experiments.
-        """
+    def allocate(self, like: Resources, statuses: Sequence[ExperimentStatus]) -> list[ExperimentStatus]:
+        """Submit the allocations that experiments of the same resource request still need. Returns their statuses."""
         folder = self.context.experiments / statuses[0].experiment.round
         found = allocations.alive(folder, self.submitter.snapshot, self.clock.now, self.clock.submission_delay)
         living = [(allocation, job) for allocation, job in found if allocation.resources == like]
         queues = allocations.queues(statuses, living)
         waiting = [status.experiment.path for queue in queues if not queue.stuck for status in queue.statuses]
         wanted = allocations.wanted(waiting, like, [allocation for allocation, _ in living])
+        more, otherwise = self._submit(statuses, like, wanted)
         if not wanted:  # though no allocation may take some of them
             full = f"limit reached: max_running: {like.max_running}"
             full += ", and the existing allocations were submitted with --only"
-        room, more, otherwise = self._submit_allocations(statuses, like, wanted, room, full)
+            otherwise = replace(otherwise, reason=full)
         self._note_other_code(queues)
         changed = [status for queue in queues for status in queue.waiting(more, otherwise)]
         if otherwise.cause is Cause.SITE and (refused := self.submitter.refusals.of(like)):
             changed = [blocked(status, refused) if status.action is otherwise else status for status in changed]
-        return room, changed
+        return changed
 
-    def _submit_allocations(
-        self, statuses: Sequence[ExperimentStatus], like: Resources, wanted: int, room: int, full: str
-    ) -> tuple[int, list[str], Action]:
-        """Submit allocations for experiments of the same resource request.
-
-        Returns the room that is left, a name for each allocation, and the action of an experiment that none takes.
-        """
+    def _submit(self, statuses: Sequence[ExperimentStatus], like: Resources, wanted: int) -> tuple[list[str], Action]:
+        """Submit allocations. Returns a name for each, and the action of an experiment that none takes."""
         made: list[str] = []
-        for _ in range(min(wanted, room)):
+        for _ in range(min(wanted, self.room)):
             if refused := self.submitter.refusals.of(like):
-                return room, made, held_back(statuses[0], refused).action
-            room -= 1
+                return made, held_back(statuses[0], refused).action
+            self.room -= 1
             if not self.submitter.act:
                 made.append("an allocation that would be submitted")
                 self.report.planned.append(
-                    PlannedJob("allocation", statuses, like, lambda: self._allocation_script(statuses[0], like))
+                    PlannedJob("allocation", statuses, like, lambda: self._script(self._allocation(statuses[0], like)))
                 )
                 continue
             try:
-                answer = submit(self.context, self._allocation(statuses[0], like))
+                answer = self._submit_one(self._allocation(statuses[0], like))
             except OSError as error:
                 name = statuses[0].experiment.round
-                self.report.trouble.append(f"an allocation of round {name} was not submitted in order: {error}")
+                self.report.trouble.append(f"an allocation of round {name} was not submitted correctly: {error}")
                 break
             if isinstance(answer, Refused):
                 self.submitter.refusals.add(like, answer)
                 if answer.later and answer.scope is Scope.ALL:
-                    room, full = 0, reason_of(answer)
+                    self.room, self.full = 0, reason_of(answer)
                     break
+                self.room += 1
                 state = State.PENDING if answer.later else State.BLOCKED
                 why = f"its allocation was refused: {reason_of(answer)}"
-                return room + 1, made, Action(Verb.NOTHING, state, why, cause_of(answer))
-            self.submitter.live += isinstance(answer, Submitted)
-            made.append(
-                f"allocation {answer.job_id}" if isinstance(answer, Submitted) else f"to be looked up: {answer.why}"
-            )
+                return made, Action(Verb.NOTHING, state, why, cause_of(answer))
+            if isinstance(answer, Submitted):
+                self.submitter.live += 1
+                made.append(f"allocation {answer.job_id}")
+            else:
+                made.append(f"to be looked up: {answer.why}")
             self.report.done.append((statuses[0].experiment, Action(Verb.SUBMIT, State.PENDING, made[-1])))
-        return room, made, Action(Verb.NOTHING, State.PENDING, full, Cause.LIMIT)
+        return made, Action(Verb.NOTHING, State.PENDING, self.full, Cause.LIMIT)
+
+    def _submit_one(self, allocation: allocations.Allocation) -> SubmitAnswer:
+        directory = job_group.directory_of(self.context.experiments / allocation.round, allocation.name)
+        script = self._script(allocation)  # before anything is written: the template may be wrong
+        job_group.make(directory)
+        allocations.write(directory, allocation)
+        answer = self.submitter.submit_shared(directory, script)
+        if isinstance(answer, Refused):
+            job_group.remove(directory)
+        return answer
+
+    def _script(self, allocation: allocations.Allocation) -> str:
+        return self.context.shared_script(allocation.round, allocation.name, allocation.resources, allocation.code)
+
+    def _allocation(self, status: ExperimentStatus, like: Resources) -> allocations.Allocation:
+        """A new allocation. It runs the code of an experiment that has never run."""
+        context, identity = self.context, self.submitter.snapshot.identity
+        assert isinstance(identity, Identity)
+        return allocations.Allocation(
+            record.new_token(),
+            status.experiment.round,
+            like,
+            identity,
+            rounds=str(context.rounds or context.repository / "rounds"),
+            analysis=str(context.analysis or context.repository / "analysis"),
+            site=context.site.name if context.site.name != "default" else None,
+            code=self.submitter.code(replace(status, record=Record(status.record.directory))),
+            current_code=context.current_code,
+            only=context.only,
+        )
 
     def _note_other_code(self, queues: Sequence[allocations.Queue]) -> None:
         """With --code current: note which existing allocations start experiments with other code."""
@@ -107,26 +133,3 @@ class Allocating:
                 f"Allocations that keep the code they were submitted with: {', '.join(others)}. "
                 "To run the present code: delete these jobs, then run a pass with --code current"
             )
-
-    def _allocation(self, status: ExperimentStatus, like: Resources) -> allocations.Allocation:
-        """A new allocation. It runs the code of an experiment that has never run."""
-        assert isinstance(self.submitter.snapshot.identity, Identity)
-        code = self.submitter.code(replace(status, record=Record(status.record.directory)))
-        return self.context.allocation(status.experiment.round, like, self.submitter.snapshot.identity, code)
-
-    def _allocation_script(self, status: ExperimentStatus, like: Resources) -> str:
-        return self.context.allocation_script(self._allocation(status, like))
-
-
-def submit(context: PassContext, allocation: allocations.Allocation) -> SubmitAnswer:
-    """Submit an allocation, once. Nothing is written into records, so a lost submission loses nothing."""
-    directory = job_group.directory_of(context.experiments / allocation.round, allocation.name)
-    job_group.make(directory)
-    allocations.write(directory, allocation)
-    files.replace(directory / job_group.SCRIPT, context.allocation_script(allocation).encode())
-    answer = context.scheduler.submit(context.run, directory / job_group.SCRIPT, allocation.name)
-    if isinstance(answer, Submitted):
-        job_group.write_id(directory, answer.job_id)
-    elif isinstance(answer, Refused):
-        job_group.remove(directory)
-    return answer

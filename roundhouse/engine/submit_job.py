@@ -14,7 +14,7 @@ from roundhouse.engine.context import PassContext
 from roundhouse.engine.refusals import Refusals, cause_of, reason_of
 from roundhouse.engine.report import PassReport
 from roundhouse.engine.scheduler_snapshot import SchedulerSnapshot
-from roundhouse.model.answers import Refused, Scope, SubmitAnswer, Submitted, Unclear, task_id
+from roundhouse.model.answers import Scope, SubmitAnswer, Submitted, Unclear, task_id
 from roundhouse.model.attempt import Opened
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Resources
@@ -38,7 +38,7 @@ class Submitter:
     act: bool = True
 
     def __post_init__(self) -> None:
-        self.live = self.snapshot.live
+        self.live = len(self.snapshot.alive_by_id)
         self.refusals = Refusals(self.context.site.queue)
 
     def code(self, status: ExperimentStatus) -> str | None:
@@ -54,20 +54,19 @@ class Submitter:
         it has there.
         """
         experiment, directory, number = status.experiment, status.record.directory, status.record.next_number
-        token = record.new_token()
-        wanted = resources or status.resources
-        script = self.script(status, token, wanted)
+        token, wanted = record.new_token(), resources or status.resources
+        script = self.script([status], token, need=wanted)  # before anything is opened: the template may be wrong
+        path = record.attempt_directory(directory, number) / record.SCRIPT
         try:
-            if not self._open(status, token, wanted, os.path.relpath(shared, directory) if shared else None):
+            if not self._open(status, token, wanted, shared):
                 return None, [_FASTER]
-            path = record.attempt_directory(directory, number) / record.SCRIPT
             files.replace(path, script.encode())
             answer = self.context.scheduler.submit(self.context.run, path, token, wanted)
             if isinstance(answer, Submitted) and shared is None:
                 record.record_job_id(directory, number, answer.job_id)
             elif isinstance(answer, Unclear) and shared is None:
                 record.record_answer(directory, number, answer.why)
-            action = self._record(status, number, answer, 1)
+            action = self._record(status, answer, 1)
         except OSError as error:
             self.report.trouble.append(f"{experiment.path}: attempt {number} was not submitted correctly: {error}")
             return None, [Action(Verb.NOTHING, State.SUBMITTING, f"to be looked up: {error}")]
@@ -75,53 +74,15 @@ class Submitter:
         self.report.done.append((experiment, action))
         return answer, [action]
 
-    def script(self, status: ExperimentStatus, token: str, wanted: Resources) -> str:
-        return self.context.script(status.experiment, status.record.next_number, token, wanted, self.code(status))
-
-    def _open(
-        self,
-        status: ExperimentStatus,
-        token: str,
-        wanted: Resources,
-        shared: str | None = None,
-        index: int | None = None,
-    ) -> bool:
-        experiment, directory, number = status.experiment, status.record.directory, status.record.next_number
-        assert self.snapshot.scheduler is not None and status.inputs.pinned is not None
-        opened = Opened(
-            token,
-            self.snapshot.scheduler,
-            experiment.config_hash(),
-            status.inputs.pinned,
-            shared=shared,
-            index=index,
-            resources=request(wanted, experiment.resources),
-            code=self.code(status),
-            pause_at=pause_at(experiment, status.record),
-        )
-        if not record.open_attempt(directory, number, opened, self.context.experiments / experiment.round):
-            return False
-        record.write_config(directory, experiment)
-        return True
-
-    def _record(
-        self, status: ExperimentStatus, number: int, answer: SubmitAnswer, jobs: int, index: int | None = None
-    ) -> Action:
-        """Record the scheduler's answer to the submission of an attempt, as one of so many jobs."""
-        if isinstance(answer, Submitted):
-            job_id = task_id(answer.job_id, index)
-            return Action(Verb.SUBMIT, State.IN_PROGRESS, status.action.reason, job_id=job_id)
-        if isinstance(answer, Refused):
-            cause, scope = cause_of(answer), answer.scope
-            most = self.live + jobs - 1 if answer.later and scope is Scope.ALL else None
-            if jobs > 1 and answer.splits and scope is not Scope.ALL:
-                scope = Scope.SIZE  # of so many tasks; fewer are tried at once
-            else:
-                self.refusals.add(status.resources, answer)
-            record.void(status.record.directory, number, cause, answer.why, jobs=most, scope=scope)
-            state = State.BLOCKED if cause is Cause.SITE else State.PENDING
-            return Action(Verb.SUBMIT, state, reason_of(answer), cause)
-        return Action(Verb.SUBMIT, State.SUBMITTING, f"no clear answer, to be looked up: {answer.why}")
+    def script(
+        self, batch: Sequence[ExperimentStatus], name: str, at_once: int | None = None, need: Resources | None = None
+    ) -> str:
+        """The job script of a single job, which requests `need` or what its status says, or of an array of several."""
+        first, code = batch[0], self.code(batch[0])
+        if len(batch) == 1:
+            return self.context.script(first.experiment, first.record.next_number, name, need or first.resources, code)
+        array = {"tasks": len(batch), "at_once": at_once}
+        return self.context.shared_script(first.experiment.round, name, first.resources, code, array)
 
     def array(self, batch: Sequence[ExperimentStatus], at_once: int | None) -> tuple[SubmitAnswer | None, list[Action]]:
         """Open the next attempt of each as a task of one array, and submit that, once.
@@ -130,6 +91,7 @@ class Submitter:
         """
         name = record.new_token()
         shared = job_group.directory_of(self.context.experiments / batch[0].experiment.round, name)
+        script = self.script(batch, name, at_once)  # before anything is opened: the template may be wrong
         try:
             job_group.make(shared)
             with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -139,14 +101,11 @@ class Submitter:
             files.replace(shared / job_group.MANIFEST, manifest(batch, tokens).encode())
             if at_once is not None:
                 job_group.write_at_once(shared, at_once)
-            files.replace(shared / job_group.SCRIPT, self.array_script(batch, name, at_once).encode())
-            answer = self.context.scheduler.submit(self.context.run, shared / job_group.SCRIPT, name)
-            if isinstance(answer, Submitted):
-                job_group.write_id(shared, answer.job_id)
-            elif isinstance(answer, Unclear):
+            answer = self.submit_shared(shared, script)
+            if isinstance(answer, Unclear):
                 job_group.write_answer(shared, answer.why)
             actions = [
-                self._record(status, status.record.next_number, answer, len(batch), index) if tokens[index] else _FASTER
+                self._record(status, answer, len(batch), index) if tokens[index] else _FASTER
                 for index, status in enumerate(batch)
             ]
         except OSError as error:
@@ -156,15 +115,58 @@ class Submitter:
         self.report.done += [(status.experiment, action) for status, action in zip(batch, actions, strict=True)]
         return answer, actions
 
-    def array_script(self, batch: Sequence[ExperimentStatus], name: str, at_once: int | None) -> str:
-        round_name, like, code = batch[0].experiment.round, batch[0].resources, self.code(batch[0])
-        return self.context.array_script(round_name, like, code, name, len(batch), at_once)
+    def submit_shared(self, shared: Path, script: str) -> SubmitAnswer:
+        """Submit the job whose directory is `shared`, an array or an allocation, once, and write its ID."""
+        path = shared / job_group.SCRIPT
+        files.replace(path, script.encode())
+        answer = self.context.scheduler.submit(self.context.run, path, shared.name)
+        if isinstance(answer, Submitted):
+            job_group.write_id(shared, answer.job_id)
+        return answer
 
     def _open_task(self, status: ExperimentStatus, index: int, shared: Path) -> str | None:
         """Open one attempt as a task and return its token; None if another runner was faster."""
         token = record.new_token()
-        relative = os.path.relpath(shared, status.record.directory)
-        return token if self._open(status, token, status.resources, relative, index) else None
+        return token if self._open(status, token, status.resources, shared, index) else None
+
+    def _open(
+        self, status: ExperimentStatus, token: str, wanted: Resources, shared: Path | None, index: int | None = None
+    ) -> bool:
+        experiment, directory = status.experiment, status.record.directory
+        assert self.snapshot.scheduler is not None and status.inputs.pinned is not None
+        opened = Opened(
+            token,
+            self.snapshot.scheduler,
+            experiment.config_hash(),
+            status.inputs.pinned,
+            shared=os.path.relpath(shared, directory) if shared else None,
+            index=index,
+            resources=request(wanted, experiment.resources),
+            code=self.code(status),
+            pause_at=pause_at(experiment, status.record),
+        )
+        round_directory = self.context.experiments / experiment.round
+        if not record.open_attempt(directory, status.record.next_number, opened, round_directory):
+            return False
+        record.write_config(directory, experiment)
+        return True
+
+    def _record(self, status: ExperimentStatus, answer: SubmitAnswer, jobs: int, index: int | None = None) -> Action:
+        """Record the scheduler's answer to the submission of an attempt, as one of so many jobs."""
+        if isinstance(answer, Submitted):
+            job_id = task_id(answer.job_id, index)
+            return Action(Verb.SUBMIT, State.IN_PROGRESS, status.action.reason, job_id=job_id)
+        if isinstance(answer, Unclear):
+            return Action(Verb.SUBMIT, State.SUBMITTING, f"no clear answer, to be looked up: {answer.why}")
+        cause, scope, rec = cause_of(answer), answer.scope, status.record
+        most = self.live + jobs - 1 if answer.later and scope is Scope.ALL else None
+        if jobs > 1 and answer.splits and scope is not Scope.ALL:
+            scope = Scope.SIZE  # of so many tasks; fewer are tried at once
+        else:
+            self.refusals.add(status.resources, answer)
+        record.void(rec.directory, rec.next_number, cause, answer.why, jobs=most, scope=scope)
+        state = State.BLOCKED if cause is Cause.SITE else State.PENDING
+        return Action(Verb.SUBMIT, state, reason_of(answer), cause)
 
 
 def manifest(batch: Sequence[ExperimentStatus], tokens: Sequence[str | None]) -> str:

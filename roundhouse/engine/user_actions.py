@@ -26,16 +26,14 @@ def cancel(context: PassContext, statuses: Iterable[ExperimentStatus]) -> tuple[
         if status.action.state.final:
             continue
         try:
-            done = _cancel(status)
+            if done := _cancel(status):
+                lines.append(f"{status.experiment.path}: {done}")
         except OSError as error:
             failed.append(f"{status.experiment.path}: could not be cancelled: {error}")
             continue
-        if done:
-            lines.append(f"{status.experiment.path}: {done}")
         newest = status.record.newest
-        if newest is None or newest.opened.packed:  # an allocation runs other experiments too
-            continue
-        if newest.job_id and status.job_state:  # this scheduler knows the job
+        # An allocation runs other experiments too. Without a state, the job is not known to this scheduler.
+        if newest and not newest.opened.packed and newest.job_id and status.job_state:
             jobs.append(newest.job_id)
     if jobs:
         failed += context.scheduler.cancel(context.run, jobs)
@@ -77,9 +75,8 @@ def retry(statuses: Iterable[ExperimentStatus], pruned: bool = False) -> list[st
         path, state = status.experiment.path, status.action.state
         rec = record.read(status.record.directory)
         if rec.folded and rec.damage:
-            lines.append(
-                f"{path}: refused, it was completed, and its {rec.damage}: restore it, or remove {rec.directory}"
-            )
+            why = f"it was completed, and its {rec.damage}: restore it, or remove {rec.directory}"
+            lines.append(f"{path}: refused, {why}")
         if rec.folded or state is State.COMPLETED:
             continue
         if not rec.readable:
@@ -110,11 +107,9 @@ def mark_archived(statuses: Iterable[ExperimentStatus]) -> list[str]:
     open_ones = []
     for status in statuses:
         rec = record.read(status.record.directory)
-        if rec.folded or rec.completed:
+        if rec.folded or rec.completed or (rec.newest and rec.newest.cause in (Cause.ARCHIVED, Cause.PRUNED)):
             continue
-        if rec.newest is not None and rec.newest.cause in (Cause.ARCHIVED, Cause.PRUNED):
-            continue
-        if rec.damage or (rec.newest is not None and not rec.newest.closed):
+        if rec.damage or (rec.newest and not rec.newest.closed):
             open_ones.append(f"{status.experiment.path}: attempt {rec.next_number - 1} is open")
         elif not mark(rec, status.experiment, Cause.ARCHIVED, "the round was archived"):
             open_ones.append(f"{status.experiment.path}: another runner has just opened an attempt")

@@ -21,9 +21,7 @@ from roundhouse.views.measured import is_running
 from roundhouse.views.status_json import as_dict
 
 AT_LEAST = 30.0  # seconds between two passes: many people share the scheduler
-SHARE = (
-    5  # the pause is so many times the scheduler's answer time, and so many times the pass, the latter up to AT_MOST
-)
+SHARE = 5  # the pause is so many times the scheduler's answer time and the time of the pass, the latter up to AT_MOST
 AT_MOST = 600.0  # seconds between two passes while nothing changes
 GROWTH = 1.5  # by which the pause grows with each pass that finds nothing new, or fails
 AFTER = 1.0  # seconds after an expected event
@@ -82,34 +80,34 @@ class Watch:
     one_pass: Callable[[], Passed]
     show: Callable[[Passed], None]
     every: float | None = None
-    still: int = 0  # passes in a status that found nothing new
+    unchanged: int = 0  # passes in a row that found nothing new
     known: dict[str, Shown] | None = None
-    said: set[str] | None = None
+    printed: set[str] | None = None
     code: int = 0
 
     def run(self, sleep: Callable[[float], None] = time.sleep) -> int:
         """Returns the exit code of the last pass. KeyboardInterrupt: the user ends the watch."""
-        while (pause := self.turn()) is not None:
+        while (pause := self._pass()) is not None:
             gc.collect()
             sleep(pause)
         return self.code
 
-    def turn(self) -> float | None:
+    def _pass(self) -> float | None:
         """One pass: seconds to the next, None if it was the last."""
         try:
             passed = self.one_pass()
         except NoPass as reason:
-            self.still += 1
-            pause = pause_for(max(AT_LEAST, self.every or 0.0), self.still)
+            self.unchanged += 1
+            pause = pause_for(max(AT_LEAST, self.every or 0.0), self.unchanged)
             say(f"No pass was made: {reason}. Next one in {pause:.0f} s.")
             return pause
         first, changed = self.known is None, self._changed(passed)
-        self.still = 0 if changed else self.still + 1
+        self.unchanged = 0 if changed else self.unchanged + 1
         self._print(passed, changed)
         self.code = passed.code
         if passed.over:
             return None
-        pause = pause_after(passed, self.still, self.every)
+        pause = pause_after(passed, self.unchanged, self.every)
         say(_next(pause, passed) + " Ctrl-C ends the watch, not the jobs." * first)
         return pause
 
@@ -117,27 +115,22 @@ class Watch:
         """The statuses that have changed. A pass without the scheduler's answer shows no changes."""
         if passed.report.blind and self.known is not None:
             return []
-        before, self.known = (
-            self.known or {},
-            {status.experiment.path: _shown(status) for status in passed.report.statuses},
-        )
-        return [status for status in passed.report.statuses if before.get(status.experiment.path) != _shown(status)]
+        before, self.known = self.known or {}, {one.experiment.path: _shown(one) for one in passed.report.statuses}
+        return [one for one in passed.report.statuses if before.get(one.experiment.path) != _shown(one)]
 
     def _print(self, passed: Passed, changed: Sequence[ExperimentStatus]) -> None:
         report = passed.report
         errors, limits = tables.refusals(report.statuses) + report.trouble, tables.limits(report.statuses)
-        before, self.said = self.said, {*errors, *limits}
+        before, self.printed = self.printed, {*errors, *limits}
         if before is not None:
             _list(changed)
         if before is None or passed.over:
             self.show(passed)
             return
-        for line in errors:
-            if line not in before:
-                print(line, file=sys.stderr, flush=True)
-        for line in limits:
-            if line not in before:
-                say(line)
+        for line in (one for one in errors if one not in before):
+            print(line, file=sys.stderr, flush=True)
+        for line in (one for one in limits if one not in before):
+            say(line)
         if passed.failed:
             say("The pass failed. Nothing was lost.")
         if not report.blind:
@@ -145,25 +138,23 @@ class Watch:
             say(" ".join([summary, *eta.lines(report.statuses, time.time())]))
 
 
-# ---------------------------------------------------------------------------------------------------- how long to wait
-
-
-def pause_for(least: float, still: int, moments: Iterable[float] = ()) -> float:
-    """Seconds until the next pass: `least`, and more with each of `still` passes that found nothing new.
+def pause_for(least: float, unchanged: int, moments: Iterable[float] = ()) -> float:
+    """Seconds until the next pass: `least`, and more with each of `unchanged` passes that found nothing new.
 
     At most until the next expected event (`moments`, in seconds from now), but always at least `least`.
     """
-    grown = min(least * GROWTH ** min(still, 30), AT_MOST)
+    grown = min(least * GROWTH ** min(unchanged, 30), AT_MOST)
     soonest = min((moment + AFTER for moment in moments if moment > 0), default=grown)
     return max(least, min(grown, soonest))
 
 
-def pause_after(passed: Passed, still: int, every: float | None) -> float:
+def pause_after(passed: Passed, unchanged: int, every: float | None) -> float:
     """Seconds until the pass after this one."""
-    least = max(AT_LEAST, min(SHARE * passed.took, AT_MOST), SHARE * passed.report.asking, every or 0.0)
-    if passed.failed:
-        return pause_for(least, still)
-    return least if every is not None else pause_for(least, still, moments(passed.report.statuses, passed.report.clock))
+    report = passed.report
+    least = max(AT_LEAST, min(SHARE * passed.took, AT_MOST), SHARE * report.query_time, every or 0.0)
+    if every is not None and not passed.failed:
+        return least
+    return pause_for(least, unchanged, () if passed.failed else moments(report.statuses, report.clock))
 
 
 def moments(statuses: Sequence[ExperimentStatus], clock: Clock) -> Iterator[float]:
@@ -189,16 +180,10 @@ def moments(statuses: Sequence[ExperimentStatus], clock: Clock) -> Iterator[floa
 
 
 def _next(pause: float, passed: Passed) -> str:
-    took, asking = passed.took, passed.report.asking
-    long = (
-        f": this one took {took:.0f} s, {asking:.0f} of them for the scheduler's answer"
-        if SHARE * took >= pause
-        else ""
-    )
-    return f"Next pass in {pause:.0f} s{long if pause > AT_LEAST else ''}."
-
-
-# ------------------------------------------------------------------------------------------------------- output
+    long = ""
+    if AT_LEAST < pause <= SHARE * passed.took:
+        long = f": this one took {passed.took:.0f} s, {passed.report.query_time:.0f} of them for the scheduler's answer"
+    return f"Next pass in {pause:.0f} s{long}."
 
 
 def _shown(status: ExperimentStatus) -> Shown:
@@ -220,7 +205,6 @@ def _state(status: ExperimentStatus) -> str:
 
 
 def _line(status: ExperimentStatus) -> str:
-    """The status of an experiment."""
     values = as_dict(status)
     attempt = f", attempt {values['attempt']}" if (values["attempt"] or 0) > 1 else ""
     best = f", best {values['metric_name']} {number(values['best'])}" if values["best"] is not None else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,22 +51,13 @@ class _Records(dict[str, Record]):
         return rec
 
 
+@dataclass
 class _View:
     """One evaluation by the agent, as far as it is needed."""
 
-    def __init__(
-        self,
-        context: PassContext,
-        snapshot: SchedulerSnapshot,
-        clock: Clock,
-        experiments: Mapping[str, Experiment],
-        known: Mapping[str, ExperimentStatus],
-    ) -> None:
-        records = _Records(lambda path: record.read(context.directory(experiments[path])))
-        self.report = PassReport()
-        self.reconciler = Reconciler(context, snapshot, clock, self.report, records)
-        self.evaluation = Evaluation(list(experiments.values()), self.reconciler.evidence, known)
-        self.ended: dict[str, ExperimentStatus] = {}  # whose files must be refreshed
+    reconciler: Reconciler
+    evaluation: Evaluation
+    ended: dict[str, ExperimentStatus] = field(default_factory=dict)  # whose files must be refreshed
 
 
 @dataclass
@@ -91,7 +82,7 @@ class Agent:
 
     def __post_init__(self) -> None:
         self._by_path = {one.path: one for one in self.experiments}
-        self._mine = [one for one in self.experiments if may_take(self.allocation, one)]
+        self._mine = [one for one in self.experiments if self.allocation.is_for(one)]
 
     def run(self) -> None:
         """Until nothing is left to take, or there is no time to take it; then until what runs has ended."""
@@ -110,7 +101,10 @@ class Agent:
                 cancel_at = time.monotonic() + CANCEL_EVERY
                 self._stop_cancelled()
             if self.stop_signal is not None:
-                self._stop()
+                self.end_slots(self.stop_signal)
+                view = self._view()
+                self._reconcile_running(view)
+                self._refresh(view)
                 return
             time.sleep(REAP_EVERY)
 
@@ -133,7 +127,7 @@ class Agent:
         waits = bool(self.held_by) and time.monotonic() < self._held_since + HELD_FOR and self.has_time()
         return bool(taken or self._running or self.slots.pool.running or waits)
 
-    def hear(self, number: int, frame: FrameType | None) -> None:
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal: the walltime is nearly over, or the scheduler wants the job to end."""
         self.stop_signal = number
         kind = self.allocation.identity.kind
@@ -149,8 +143,6 @@ class Agent:
         if self.held_by:
             return f"other processes hold its slots: {self.held_by}. End them, then call runner.py again"
         return "nothing is left to take"
-
-    # ------------------------------------------------------------------------------------------ taking
 
     def has_time(self) -> bool:
         """Whether an experiment that starts now has a useful amount of time."""
@@ -173,11 +165,13 @@ class Agent:
             if status.action.state is not State.PENDING:
                 self._skipped.add(experiment.path)
             fits = allocations.required_resources(status) == self.allocation.resources
-            if held and fits and status.action.verb is Verb.SUBMIT:
+            if not fits or status.action.verb is not Verb.SUBMIT:
+                continue
+            if held:
                 self.held_by = "; ".join(_processes(*holder) for holder in self.slots.holders.items())
                 self._held_since = self._held_since if before else time.monotonic()
                 break
-            if fits and status.action.verb is Verb.SUBMIT and self._start(status, view):
+            if self._start(status, view):
                 room.take(self._need)
                 taken += 1
         return taken
@@ -199,7 +193,7 @@ class Agent:
         view.reconciler.carry_out(one for one in pruned if self.allocation.takes(one.experiment.path))
 
     def _start(self, status: ExperimentStatus, view: _View) -> bool:
-        path, report = status.experiment.path, view.report
+        path, report = status.experiment.path, view.reconciler.report
         view.ended.pop(path, None)
         left = max(1, int(self.ends - time.monotonic()))
         self.context.late = walltime.starts_late(left, self.allocation.resources.walltime_s)
@@ -221,15 +215,15 @@ class Agent:
         share = self.allocation.resources.in_a_slot()
         return Resources(ncpus=share.ncpus, ngpus=share.ngpus)
 
-    # ------------------------------------------------------------------------------------------ evaluating
-
     def _view(self) -> _View:
         """The state of the slots now. What runs elsewhere is not known here, and is left as it is."""
         run = self.context.run
         jobs = self.slots.query(run, (), ())
         snapshot = SchedulerSnapshot(jobs, self.slots.identity(run), within=self.allocation.name)
         clock = Clock(files.server_time(self.context.experiments), self.slots.grace, self.context.submission_delay)
-        return _View(self.context, snapshot, clock, self._by_path, self._completed)
+        records = _Records(lambda path: record.read(self.context.directory(self._by_path[path])))
+        reconciler = Reconciler(self.context, snapshot, clock, PassReport(), records)
+        return _View(reconciler, Evaluation(self.experiments, reconciler.evidence, self._completed))
 
     def _reconcile_running(self, view: _View) -> None:
         """Close the attempts whose job shells have ended without writing a result."""
@@ -250,7 +244,7 @@ class Agent:
         for status in view.ended.values():
             view.reconciler.refresh(status)
         self._completed = completed(view.evaluation.statuses)
-        _print_trouble(view.report)
+        _print_trouble(view.reconciler.report)
 
     def _stop_cancelled(self) -> None:
         """Signal the experiments to stop that were cancelled. Each job checks for itself as well, but less often."""
@@ -286,18 +280,6 @@ class Agent:
             time.sleep(REAP_EVERY)
             pool.reap()
         pool.kill()
-
-    def _stop(self) -> None:
-        assert self.stop_signal is not None
-        self.end_slots(self.stop_signal)
-        view = self._view()
-        self._reconcile_running(view)
-        self._refresh(view)
-
-
-def may_take(allocation: Allocation, experiment: Experiment) -> bool:
-    """Whether an experiment is one of those that an allocation was submitted for, whatever resources it needs now."""
-    return experiment.resources.pack == allocation.pack and allocation.takes(experiment.path)
 
 
 def _processes(token: str, pids: Sequence[int]) -> str:

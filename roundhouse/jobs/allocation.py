@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from roundhouse.config.round import load_round
+from roundhouse.config.site import load_site
 from roundhouse.engine import allocations
 from roundhouse.engine.allocations import Allocation
 from roundhouse.engine.context import PassContext
 from roundhouse.errors import RoundhouseError
-from roundhouse.jobs.agent import Agent, may_take
-from roundhouse.machine.pool import Pool, make_pool
+from roundhouse.jobs.agent import Agent
+from roundhouse.jobs.preload import preload
+from roundhouse.machine.pool import Pool, launch_bound, make_pool
 from roundhouse.model.experiment import Experiment
 from roundhouse.schedulers.allocation_slots import AllocationSlots
 from roundhouse.schedulers.base import Output
@@ -25,19 +28,19 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 
 def main(argv: list[str]) -> int:
-    """`python -m roundhouse.jobs.allocation DIRECTORY JOB_ID`, as job scripts of allocations do."""
+    """Run the agent. `argv[1:]`: the allocation's directory and its job ID."""
     started = time.monotonic()
     directory, job_id = Path(argv[1]), argv[2]
     agent = None
     try:
         agent = prepare(directory, job_id, started)
         for number in SIGNALS:
-            signal.signal(number, agent.hear)
+            signal.signal(number, agent.on_signal)
         agent.run()
     except (RoundhouseError, OSError) as error:
         print(f"roundhouse: {error}", file=sys.stderr, flush=True)
         if agent is not None:  # what runs would be killed when this process ends
-            agent.hear(signal.SIGTERM, None)
+            agent.on_signal(signal.SIGTERM, None)
             agent.end_slots(signal.SIGTERM)
         return 1
     print(f"roundhouse: the allocation ends: {agent.end}", flush=True)
@@ -46,9 +49,6 @@ def main(argv: list[str]) -> int:
 
 def prepare(directory: Path, job_id: str, started: float) -> Agent:
     """The agent of the allocation in `directory`. RoundhouseError: there is none, or its round cannot be read."""
-    from roundhouse.config.round import load_round
-    from roundhouse.config.site import load_site
-
     repository = Path.cwd()  # where the job script started it, possibly through a link
     allocation = allocations.read(directory)
     if allocation is None:
@@ -73,11 +73,8 @@ def _no_command(argv: Sequence[str]) -> Output:
 
 
 def _pool(allocation: Allocation, experiments: Sequence[Experiment], repository: Path) -> Pool:
-    from roundhouse.jobs.preload import preload
-    from roundhouse.machine.pool import launch_bound
-
     pack, resources = allocation.pack, allocation.resources
-    studies = {one.study for one in experiments if may_take(allocation, one) and one.study is not None}
+    studies = {one.study for one in experiments if allocation.is_for(one) and one.study is not None}
     threads = max(1, resources.ncpus // pack.slots)
     start = preload(repository, sorted(studies), threads) if studies else launch_bound
     return make_pool(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from roundhouse.model.attempt import Attempt, Record
@@ -37,59 +37,27 @@ def compare_at_rungs(statuses: Mapping[str, ExperimentStatus], metrics: Metrics)
     contests: dict[tuple[str, str], list[ExperimentStatus]] = {}
     for status in statuses.values():
         if halving := status.experiment.halving:
-            key = status.experiment.group, _text(status.experiment.config.get(halving.per or ""))
+            key = status.experiment.group, json.dumps(status.experiment.config.get(halving.per or ""), sort_keys=True)
             contests.setdefault(key, []).append(status)
     changed: dict[str, ExperimentStatus] = {}
     for members in contests.values():
         paused = {one.experiment.path: epoch for one in members if (epoch := _paused_at(one)) is not None}
         for epoch in sorted(set(paused.values())):
-            rung = _Rung(members, epoch, metrics)
+            rung = _rung(members, epoch, metrics)
             changed |= {path: rung.applied(statuses[path]) for path, at in paused.items() if at == epoch}
     return changed
 
 
+@dataclass(frozen=True, slots=True)
 class _Rung:
-    """The comparison of some experiments at one epoch."""
+    """The comparison of some experiments at one epoch: their ranking; or what it waits for (see `Inputs`)."""
 
-    def __init__(self, members: Sequence[ExperimentStatus], epoch: int, metrics: Metrics) -> None:
-        halving = members[0].experiment.halving
-        assert halving is not None
-        self.halving: Halving = halving
-        self._metrics = metrics
-        self.epoch, self.wait, self.hopeless, self.blocked = epoch, "", False, False
-        self.ranked: list[Candidate] = []
-        reached = [(status, _reached(status, epoch)) for status in members]
-        missing = [status for status, attempt in reached if attempt is None and _may_reach(status)]
-        if missing:
-            self._wait_for(missing, len(members))
-        else:
-            self._rank([(status, attempt) for status, attempt in reached if attempt])
-
-    def _rank(self, contenders: Sequence[tuple[ExperimentStatus, Attempt]]) -> None:
-        runs, metric = [], self.halving.metric
-        for status, attempt in contenders:
-            path, directory = status.experiment.path, status.record.directory
-            value = self._metrics.value_at(directory, attempt, metric, self.epoch)
-            if value is None:
-                hint = nearest(metric, self._metrics.names_of(directory, attempt))
-                self.wait = f"{path} does not report the metric {metric!r}: {hint}"
-                self.hopeless = self.blocked = True
-                return
-            runs.append((path, status.experiment.config, value))
-        self.ranked = ranking(runs, self.halving.mode)
-
-    @property
-    def kept(self) -> int:
-        """How many settings continue."""
-        return math.ceil(Fraction(str(self.halving.keep)) * len(self.ranked))
-
-    def _wait_for(self, missing: Sequence[ExperimentStatus], of: int) -> None:
-        stuck = [status for status in missing if not goes_on(status)]
-        self.wait = f"waits at epoch {self.epoch} for {len(missing)} of {of}"
-        if stuck:
-            self.wait += f", of which {len(stuck)} will not get there automatically ({stuck[0].experiment.path} is "
-            self.wait += f"{stuck[0].action.state})"
-        self.hopeless = bool(stuck)
+    halving: Halving
+    epoch: int
+    ranked: Sequence[Candidate] = ()
+    wait: str = ""
+    hopeless: bool = False
+    blocked: bool = False
 
     def applied(self, status: ExperimentStatus) -> ExperimentStatus:
         """The status of an experiment that paused at this rung, with the outcome of the comparison."""
@@ -97,16 +65,43 @@ class _Rung:
             inputs = replace(status.inputs, hopeless=self.hopeless, blocked=self.blocked)
             state = State.BLOCKED if self.blocked else State.PENDING
             return replace(status, action=Action(Verb.NOTHING, state, self.wait), inputs=inputs)
+        kept = math.ceil(Fraction(str(self.halving.keep)) * len(self.ranked))  # settings that continue
         rank = next(rank for rank, one in enumerate(self.ranked) if status.experiment.path in one.paths)
-        keeps = rank < self.kept
         best = "lowest" if self.halving.mode == "min" else "highest"
         what = f"rank {rank + 1} of {len(self.ranked)} at epoch {self.epoch} by the {best} {self.halving.metric}"
-        if keeps:
+        if rank < kept:
             # The last one left does not pause again: there is nothing to compare it with.
-            experiment = replace(status.experiment, halving=None) if self.kept == 1 else status.experiment
+            experiment = replace(status.experiment, halving=None) if kept == 1 else status.experiment
             return replace(status, experiment=experiment, action=replace(status.action, reason=f"continues: {what}"))
-        own, last = (describe(one, self.ranked) for one in (self.ranked[rank], self.ranked[self.kept - 1]))
+        own, last = (describe(one, self.ranked) for one in (self.ranked[rank], self.ranked[kept - 1]))
         return replace(status, action=Action(Verb.PRUNE, State.PENDING, f"{what}: {own}; the last kept: {last}"))
+
+
+def _rung(members: Sequence[ExperimentStatus], epoch: int, metrics: Metrics) -> _Rung:
+    """Compare the experiments at this epoch, if all have reached it that still may."""
+    halving = members[0].experiment.halving
+    assert halving is not None
+    reached = [(status, _reached(status, epoch)) for status in members]
+    missing = [status for status, attempt in reached if attempt is None and _may_reach(status)]
+    if missing:
+        wait = f"waits at epoch {epoch} for {len(missing)} of {len(members)}"
+        stuck = [status for status in missing if not goes_on(status)]
+        if stuck:
+            first = f"{stuck[0].experiment.path} is {stuck[0].action.state}"
+            wait += f", of which {len(stuck)} will not get there automatically ({first})"
+        return _Rung(halving, epoch, wait=wait, hopeless=bool(stuck))
+    runs = []
+    for status, attempt in reached:
+        if attempt is None:
+            continue
+        path, directory = status.experiment.path, status.record.directory
+        value = metrics.value_at(directory, attempt, halving.metric, epoch)
+        if value is None:
+            hint = nearest(halving.metric, metrics.names_of(directory, attempt))
+            wait = f"{path} does not report the metric {halving.metric!r}: {hint}"
+            return _Rung(halving, epoch, wait=wait, hopeless=True, blocked=True)
+        runs.append((path, status.experiment.config, value))
+    return _Rung(halving, epoch, ranking(runs, halving.mode))
 
 
 def _pauses(rec: Record) -> list[tuple[Attempt, int]]:
@@ -137,7 +132,3 @@ def _reached(status: ExperimentStatus, epoch: int) -> Attempt | None:
     """
     paused = [one for one, at in _pauses(status.record) if at >= epoch]
     return paused[0] if paused else None if _pruned(status.record) else status.record.completed
-
-
-def _text(value: object) -> str:
-    return json.dumps(value, sort_keys=True)

@@ -135,9 +135,8 @@ def decide(
     """The action for one experiment. `scheduler`: the identity of the scheduler that answered."""
     attempt = record.newest
     if record.damage:
-        return _nothing(
-            State.BLOCKED, f"unreadable, left unchanged: {record.damage}" if record.readable else record.damage
-        )
+        why = "unreadable, left unchanged: " if record.readable else ""
+        return _nothing(State.BLOCKED, why + record.damage)
     if record.completed:
         if record.completed.opened.config_hash != config_hash:
             return _nothing(State.BLOCKED, "completed with another config")
@@ -196,12 +195,8 @@ def _unseen(attempt: Attempt, answer: Answer, clock: Clock) -> Action:
     age = clock.now - attempt.opened.at
     answered = f". The answer to its submission: {attempt.opened.answer}" if attempt.opened.answer else ""
     if age > clock.submission_delay:
-        return Action(
-            Verb.VOID,
-            State.PENDING,
-            f"no job was seen within {clock.submission_delay:.0f} s{answered}",
-            Cause.UNCLAIMED,
-        )
+        why = f"no job was seen within {clock.submission_delay:.0f} s{answered}"
+        return Action(Verb.VOID, State.PENDING, why, Cause.UNCLAIMED)
     return _nothing(State.SUBMITTING, f"not seen by the scheduler yet ({age:.0f} s){answered}")
 
 
@@ -254,9 +249,7 @@ def _close(attempt: Attempt, cause: Cause, why: str) -> Action:
 def _elsewhere(record: Record, scheduler: Mapping[str, str] | None) -> str:
     """A record continues on the scheduler where it has run: a copy of it would run twice. `--retry` moves it."""
     last = record.newest
-    if last is None or scheduler is None or last.opened.mark is not None:
-        return ""
-    if last.opened.ran_at(scheduler):
+    if last is None or scheduler is None or last.opened.mark is not None or last.opened.ran_at(scheduler):
         return ""
     return f"its jobs belong to {last.opened.scheduler_text}: run the pass there. To continue here permanently: --retry"
 
@@ -269,16 +262,13 @@ def _next_attempt(record: Record, inputs: Inputs, config_hash: str, retry: Retry
     first = record.runs[0].opened if record.runs else None
     if first is not None and first.config_hash != config_hash:
         return _nothing(State.BLOCKED, "has run with another config")
-    if newest is not None:
-        enough = exhausted(record.attempts, retry)
-        if enough:
-            return _nothing(State.FAILED, enough, newest.cause)
+    if newest is not None and (enough := exhausted(record.attempts, retry)):
+        return _nothing(State.FAILED, enough, newest.cause)
     if inputs.pinned is None:
         return _nothing(State.BLOCKED if inputs.blocked else State.PENDING, inputs.waiting)
     if first is not None and dict(first.inputs) != dict(inputs.pinned):
         changed = [group for group in inputs.pinned if first.inputs.get(group) != inputs.pinned[group]]
         return _nothing(State.FAILED, f"{', '.join(changed) or 'an input'} changed since attempt 1")
     failed = newest is not None and newest.cause is not None and not newest.cause.planned
-    return Action(
-        Verb.SUBMIT, State.PENDING, f"retry after: {newest.cause} ({newest.why})" if newest and failed else ""
-    )
+    reason = f"retry after: {newest.cause} ({newest.why})" if newest and failed else ""
+    return Action(Verb.SUBMIT, State.PENDING, reason)

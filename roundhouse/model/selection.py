@@ -66,12 +66,23 @@ def ranking(runs: Iterable[tuple[str, Mapping[str, Any], float]], mode: str) -> 
     return sorted(candidates, key=lambda one: sign * one.mean if math.isfinite(one.mean) else math.inf)
 
 
+@dataclass(frozen=True, slots=True)
+class _Ranking:
+    """The settings that are completed, and how many were pruned; or `why` they cannot be ranked (see `Selection`)."""
+
+    settings: Sequence[Candidate] = ()
+    pruned: int = 0
+    why: str = ""
+    hopeless: bool = True
+    blocked: bool = False
+
+
 class Selections:
     """The selections of one evaluation. Each ranking is computed once, from the statuses of its group."""
 
     def __init__(self, statuses: Mapping[str, ExperimentStatus], metrics: Metrics) -> None:
         self._statuses, self._metrics = statuses, metrics
-        self._known: dict[tuple[str, str, str], _Ranking | _Undecided] = {}
+        self._known: dict[tuple[str, str, str], _Ranking] = {}
 
     def resolve(self, experiment: Experiment) -> Experiment:
         """The experiment with its selection made, or with the reason why that is not possible yet."""
@@ -82,21 +93,26 @@ class Selections:
         if key not in self._known:
             self._known[key] = self._ranking(wanted, experiment.after[wanted.group])
         found = self._known[key]
-        if isinstance(found, _Undecided):
+        usable = [one for one in found.settings if math.isfinite(one.mean)]
+        if not found.why and wanted.rank > len(usable):
+            why = f"there is no rank {wanted.rank}: {len(usable)} of the settings of group {wanted.group} that are "
+            found = _Ranking(why=f"{why}completed have a finite {wanted.metric}", blocked=True)
+        if found.why:
             still_open = replace(wanted, waiting=found.why, hopeless=found.hopeless, blocked=found.blocked)
             return replace(experiment, selection=still_open)
-        usable = [one for one in found.settings if math.isfinite(one.mean)]
-        if wanted.rank > len(usable):
-            why = f"there is no rank {wanted.rank}: {len(usable)} of the settings of group {wanted.group} that are "
-            why += f"completed have a finite {wanted.metric}"
-            return replace(experiment, selection=replace(wanted, waiting=why, hopeless=True, blocked=True))
         return with_choice(experiment, wanted, usable, found.pruned)
 
-    def _ranking(self, wanted: Selection, paths: Sequence[str]) -> _Ranking | _Undecided:
+    def _ranking(self, wanted: Selection, paths: Sequence[str]) -> _Ranking:
         statuses = [self._statuses[path] for path in paths]
         missing = [status for status in statuses if not status.action.state.ended_well]
         if missing:
-            return _undecided(wanted.group, missing, len(paths))
+            why = f"waits for {len(missing)} of {len(paths)} of group {wanted.group}"
+            stuck = [status for status in missing if not goes_on(status)]
+            if stuck:
+                first = f"{stuck[0].experiment.path} is {stuck[0].action.state}"
+                why += f", and {len(stuck)} will not complete automatically ({first}): "
+                why += "--retry, or exclude from the group"
+            return _Ranking(why=why, hopeless=bool(stuck))
         pruned = {setting_of(one.experiment.config) for one in statuses if one.action.state is State.PRUNED}
         runs = []
         for status in statuses:
@@ -107,36 +123,9 @@ class Selections:
             if value is None:
                 hint = nearest(wanted.metric, self._metrics.names_of(directory, done) if done else [])
                 why = f"{path} of group {wanted.group} does not report the metric {wanted.metric!r}: {hint}"
-                return _Undecided(why, blocked=True)
+                return _Ranking(why=why, blocked=True)
             runs.append((path, status.experiment.config, value))
         return _Ranking(ranking(runs, wanted.mode), len(pruned))
-
-
-@dataclass(frozen=True, slots=True)
-class _Ranking:
-    """The settings that are completed, and the number of settings that were pruned."""
-
-    settings: list[Candidate]
-    pruned: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Undecided:
-    """Why no ranking can be computed."""
-
-    why: str
-    hopeless: bool = True
-    blocked: bool = False
-
-
-def _undecided(group: str, missing: Sequence[ExperimentStatus], of: int) -> _Undecided:
-    why = f"waits for {len(missing)} of {of} of group {group}"
-    stuck = [status for status in missing if not goes_on(status)]
-    if not stuck:
-        return _Undecided(why, hopeless=False)
-    first = f"{stuck[0].experiment.path} is {stuck[0].action.state}"
-    why += f", and {len(stuck)} will not complete automatically ({first}): --retry, or exclude from the group"
-    return _Undecided(why)
 
 
 def with_choice(experiment: Experiment, wanted: Selection, ranked: Sequence[Candidate], pruned: int = 0) -> Experiment:

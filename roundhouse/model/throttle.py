@@ -43,14 +43,11 @@ class Throttle:
     def take(self, tasks: int, of: int) -> int:
         """Places for an array of `tasks`, of the `of` that may be submitted: in proportion, and at least one."""
         at_once = min(tasks, max(1, self.free * tasks // of))
-        self._add(-tasks, -at_once)
+        self.give_back(-tasks, -at_once)
         return at_once
 
     def give_back(self, tasks: int, at_once: int) -> None:
-        """The array was refused."""
-        self._add(tasks, at_once)
-
-    def _add(self, tasks: int, at_once: int) -> None:
+        """Return the places of an array that was refused."""
         self.tasks = (self.tasks or 0) + tasks
         self.free += at_once
 
@@ -65,11 +62,11 @@ def throttles(
     found: dict[Resources, Throttle] = {}
     open_tasks: Counter[tuple[Resources, str, str]] = Counter()
     for status in statuses:
-        said, newest = status.experiment.resources, status.record.newest
-        if said.array and said.max_running is not None:
-            found.setdefault(said, Throttle(said.max_running, said.max_running))
+        request, newest = status.experiment.resources, status.record.newest
+        if request.array and request.max_running is not None:
+            found.setdefault(request, Throttle(request.max_running, request.max_running))
             if newest is not None and not newest.closed and newest.opened.ran_at(scheduler):
-                open_tasks[said, status.experiment.round, newest.opened.job_name] += 1
-    for (said, round_name, array), tasks in open_tasks.items():
-        found[said].free -= min(tasks, at_once(round_name, array) or tasks)
+                open_tasks[request, status.experiment.round, newest.opened.job_name] += 1
+    for (request, round_name, array), tasks in open_tasks.items():
+        found[request].free -= min(tasks, at_once(round_name, array) or tasks)
     return found
