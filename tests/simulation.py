@@ -381,8 +381,8 @@ class World:
 
     def _pauses_after(self, process: Process, epoch: int) -> bool:
         attempts = record.read(process.job.directory).attempts
-        told = [one.opened.pause_at for one in attempts if one.number == process.holds]
-        return epoch < 3 and bool(told and told[0] and epoch >= told[0])
+        pauses = [one.opened.pause_at for one in attempts if one.number == process.holds]
+        return epoch < 3 and bool(pauses and pauses[0] and epoch >= pauses[0])
 
     def _claim(self, process: Process, number: int) -> bool:
         place = record.attempt_directory(process.job.directory, number)

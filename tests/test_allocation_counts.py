@@ -57,7 +57,7 @@ paths = st.lists(st.sampled_from([f"{letter}{number}" for letter in "abc" for nu
 
 
 @given(paths, st.lists(globs), st.integers(1, 4))
-def test_with_as_many_allocations_more_as_are_wanted_each_experiment_finds_a_slot(
+def test_with_the_computed_number_of_further_allocations_each_experiment_finds_a_slot(
     waiting: list[str], living: list[str | None], slots: int
 ) -> None:
     resources = Resources(pack=Pack(slots))
@@ -169,21 +169,21 @@ def test_what_an_allocation_for_others_will_not_take_gets_one_of_its_own_in_a_la
     assert reasons(passes.make("a*")) == dict.fromkeys(["a1", "a2"], "waits for a slot in allocation 1")
     assert reasons(passes.make("a1"))["a1"] == "waits for a slot in allocation 1, queued"
     assert passes.submitted() == ["a*"]
-    told = reasons(passes.make())
+    found = reasons(passes.make())
     assert passes.submitted() == ["a*", None, None]
-    assert told["a1"] == "waits for a slot in allocation 1, queued (and in 2 more)"
-    assert told["b1"] == "waits for a slot in allocation 2 (and in 1 more)"
+    assert found["a1"] == "waits for a slot in allocation 1, queued (and in 2 more)"
+    assert found["b1"] == "waits for a slot in allocation 2 (and in 1 more)"
     passes.make()
     passes.make("b1")
     assert len(passes.submitted()) == 3
 
 
-def test_where_no_more_allocations_may_live_it_is_told_why_one_that_lives_will_not_do(tmp_path: Path) -> None:
+def test_where_no_more_allocations_may_exist_the_reason_says_why_the_existing_ones_do_not_fit(tmp_path: Path) -> None:
     passes = Passes(tmp_path, ["a1", "b1"], replace(PACKED, max_running=1))
     passes.make("a*")
-    told = reasons(passes.make())
-    assert told["a1"] == "waits for a slot in allocation 1, queued"
-    assert told["b1"] == "limit reached: max_running: 1, and the existing allocations were submitted with --only"
+    found = reasons(passes.make())
+    assert found["a1"] == "waits for a slot in allocation 1, queued"
+    assert found["b1"] == "limit reached: max_running: 1, and the existing allocations were submitted with --only"
     assert passes.submitted() == ["a*"]
 
 
@@ -206,28 +206,28 @@ def test_an_allocation_that_has_not_started_is_deleted_once_nothing_that_it_take
     assert [job.state for job in passes.scheduler.jobs] == [JobState.ENDED, JobState.QUEUED]
 
 
-def test_where_the_scheduler_will_not_run_one_allocation_what_it_does_not_take_goes_on(tmp_path: Path) -> None:
+def test_experiments_of_other_allocations_continue_when_the_scheduler_will_not_run_one(tmp_path: Path) -> None:
     passes = Passes(tmp_path, ["a1", "b1"])
     passes.make("a*")
     passes.scheduler.jobs = [replace(passes.scheduler.jobs[0], state=JobState.BLOCKED, words="PartitionTimeLimit")]
-    told = reasons(passes.make())
-    assert told["a1"] == "the scheduler will not run its allocation 1: PartitionTimeLimit"
-    assert told["b1"] == "waits for a slot in allocation 2"
+    found = reasons(passes.make())
+    assert found["a1"] == "the scheduler will not run its allocation 1: PartitionTimeLimit"
+    assert found["b1"] == "waits for a slot in allocation 2"
 
 
-def test_allocations_that_run_other_code_are_told_of_where_the_present_code_is_asked_for(tmp_path: Path) -> None:
+def test_allocations_that_run_other_code_are_reported_when_the_current_code_is_requested(tmp_path: Path) -> None:
     passes = Passes(tmp_path, ["a1"], snapshot=True)
     assert passes.make(code="old", current=True).notes == []
     assert passes.make(code="old", current=True).notes == []
     assert passes.make(code="new").notes == []
-    (told,) = passes.make(code="new", current=True).notes
-    assert "keep the code they were submitted with: 1." in told
+    (note,) = passes.make(code="new", current=True).notes
+    assert "keep the code they were submitted with: 1." in note
     passes.scheduler.cancel(None, ["1"])
     assert passes.make(code="new", current=True).notes == []
     assert passes.make(code="new", current=True).notes == []
 
 
-def test_what_has_run_goes_on_with_the_present_code_only_in_an_allocation_that_was_submitted_for_that(
+def test_what_has_run_continues_with_the_current_code_only_in_an_allocation_submitted_for_that(
     tmp_path: Path,
 ) -> None:
     passes = Passes(tmp_path, ["a1"], snapshot=True)
@@ -311,7 +311,9 @@ def test_an_agent_stops_at_once_what_is_cancelled_and_nothing_else(packed: Packe
     assert packed.causes("b") == ["preempted"]
 
 
-def test_an_agent_ranks_what_is_chosen_from_once_a_look_around(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_agent_ranks_the_candidates_of_a_selection_once_per_evaluation(
+    packed: Packed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     say = """sh -c 'printf "{{\\"loss\\": %s}}" {lr} > {directory}/metrics.json'"""
     choice = {"from": "sweep", "metric": "loss", "mode": "min", "top": 3}
     groups = {
@@ -390,7 +392,7 @@ def test_an_agent_takes_a_slot_as_soon_as_others_have_left_it(packed: Packed, mo
         wait_for(lambda: packed.causes("a") == ["completed"], "it runs")
 
 
-def test_an_agent_goes_on_in_the_slots_that_are_free_and_needs_none_for_what_is_over(
+def test_an_agent_continues_in_free_slots_and_needs_none_for_what_has_ended(
     packed: Packed, capsys: pytest.CaptureFixture[str]
 ) -> None:
     agent = packed.agent({"all": group("{name}", "true", grid={"name": ["a", "b"]})}, 2)

@@ -154,7 +154,7 @@ def calls_in(tree: ast.AST) -> set[str]:
 
 
 @pytest.mark.parametrize("path", modules_in("roundhouse/model"), ids=name_of)
-def test_the_model_does_no_input_or_output_however_far_one_looks(path: Path) -> None:
+def test_the_model_does_no_input_or_output_nor_does_anything_that_it_imports(path: Path) -> None:
     assert not impurities_of(path.read_text())
 
 
@@ -222,7 +222,7 @@ def loaded_by(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "studies").glob("*/check.py")), ids=name_of)
-def test_what_a_study_is_asked_on_a_login_node_loads_nothing_heavy(path: Path) -> None:
+def test_a_study_check_on_a_login_node_loads_nothing_heavy(path: Path) -> None:
     loaded = loaded_by(name_of(path))
     assert {name_of(path), name_of(path.parent)} <= loaded
     assert not loaded & (HEAVY | {"roundhouse.training"})
@@ -247,7 +247,7 @@ def test_a_module_says_what_it_is_for_and_fits_into_a_head(path: Path) -> None:
     assert length <= LONGEST or path.is_relative_to(REPOSITORY / "tests"), f"{path} has {length} lines"
 
 
-def test_the_version_is_said_in_one_place() -> None:
+def test_the_version_is_stated_in_one_place() -> None:
     setup = configparser.ConfigParser()
     setup.read(REPOSITORY / "setup.cfg")
     assert setup["metadata"]["version"] == "attr: roundhouse.__version__"

@@ -81,14 +81,16 @@ def test_no_call_of_the_runner_brings_an_archived_round_back(rounds: Rounds, opt
     assert snapshot(rounds.folder) == before
 
 
-def test_an_archived_round_may_be_looked_at(rounds: Rounds) -> None:
+def test_an_archived_round_can_be_shown(rounds: Rounds) -> None:
     rounds.write(PARTLY)
     rounds.call()
     rounds.call("--archive", "--force")
     before = snapshot(rounds.folder)
     assert rounds.states() == {"ok/0": "completed", "ok/1": "completed", "bad": "cancelled", "late": "cancelled"}
-    told = rounds.call("--why", "ok/1")
-    assert told.returncode == 0 and "state     completed" in told.stdout and "was archived" in told.stderr
+    explained = rounds.call("--why", "ok/1")
+    assert (
+        explained.returncode == 0 and "state     completed" in explained.stdout and "was archived" in explained.stderr
+    )
     assert "2 completed, 2 cancelled" in rounds.call("--status").stdout
     assert snapshot(rounds.folder) == before
 
@@ -123,7 +125,7 @@ def test_nothing_moves_while_an_attempt_is_open(rounds: Rounds) -> None:
     finish(running)
 
 
-def test_without_records_or_with_wrong_options_it_is_told(rounds: Rounds) -> None:
+def test_missing_records_and_wrong_options_are_reported(rounds: Rounds) -> None:
     rounds.write(DONE)
     assert "nothing to archive" in rounds.call("--archive").stderr
     assert "--force is only valid with --archive" in rounds.call("--force").stderr
@@ -131,7 +133,7 @@ def test_without_records_or_with_wrong_options_it_is_told(rounds: Rounds) -> Non
     assert not rounds.analysis.exists()
 
 
-def test_a_damaged_record_keeps_the_round_where_it_is(rounds: Rounds) -> None:
+def test_an_unreadable_record_prevents_archiving(rounds: Rounds) -> None:
     rounds.write(DONE)
     rounds.call()
     (rounds.directory("ok/0") / "history.json").write_text("{")
@@ -141,7 +143,7 @@ def test_a_damaged_record_keeps_the_round_where_it_is(rounds: Rounds) -> None:
     assert (rounds.experiments / NAME).is_dir()
 
 
-def test_words_that_a_person_wrote_into_the_readme_are_kept(rounds: Rounds) -> None:
+def test_text_that_the_user_wrote_into_the_readme_is_kept(rounds: Rounds) -> None:
     rounds.write(DONE)
     rounds.call()
     archived(rounds).mkdir(parents=True)
@@ -262,7 +264,7 @@ def test_a_job_that_starts_while_the_round_moves_brings_it_back_and_runs_on(
 
 @settings(max_examples=20, deadline=None)
 @given(text=st.text(min_size=0, max_size=40))
-def test_the_readme_stands_whatever_settings_are_called(text: str) -> None:
+def test_the_readme_is_valid_whatever_settings_are_called(text: str) -> None:
     from roundhouse.views.results import SettingResults
 
     lines = archive_documents._table(

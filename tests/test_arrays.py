@@ -51,15 +51,15 @@ def test_experiments_with_equal_resources_go_as_one_array(rounds: ClusterRounds)
     assert [rounds.view(name)["job_id"] for name in names] == [f"{base}_{index}" for index in range(3)]
     for name in names:
         rounds.wait_for_step_3(name)
-    told = rounds.status()
-    assert [told[name]["job_state"] for name in names] == ["running"] * 3
+    statuses = rounds.status()
+    assert [statuses[name]["job_state"] for name in names] == ["running"] * 3
     rounds.release(*names)
     rounds.pass_until_done()
     assert all(rounds.begun(name) == [0] for name in names)
     assert rounds.call().returncode == DONE
 
 
-def test_tasks_are_killed_one_by_one_and_each_goes_on_by_itself(
+def test_tasks_are_killed_one_by_one_and_each_continues_alone(
     rounds: ClusterRounds, slurm_cluster: SlurmCluster
 ) -> None:
     names = ["whole", "deleted", "shell", "python"]
@@ -136,7 +136,7 @@ def test_a_cancelled_task_leaves_the_others_alone(rounds: ClusterRounds) -> None
     assert rounds.causes("a") == rounds.causes("c") == ["completed"]
 
 
-def test_what_a_scheduler_says_before_a_task_starts_lies_beside_the_log_of_its_attempt(slurm: ClusterRounds) -> None:
+def test_what_a_scheduler_prints_before_a_task_starts_is_next_to_the_log_of_its_attempt(slurm: ClusterRounds) -> None:
     write(slurm, ["a", "b"])
     slurm.call()
     slurm.release("a", "b")

@@ -67,9 +67,9 @@ def arrays(rounds: ClusterRounds) -> list[Path]:
 def test_experiments_with_equal_resources_go_as_one_array(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     start(rounds, *NAMES)
     assert tasks(fake_pbs) == [3]
-    told = rounds.status()
-    assert [told[name]["job_id"] for name in NAMES] == [f"1[{index}].pbsnode" for index in range(3)]
-    assert {told[name]["job_state"] for name in NAMES} == {"running"}
+    statuses = rounds.status()
+    assert [statuses[name]["job_id"] for name in NAMES] == [f"1[{index}].pbsnode" for index in range(3)]
+    assert {statuses[name]["job_state"] for name in NAMES} == {"running"}
     (array,) = arrays(rounds)
     assert (array / "job_id").read_text() == "1[].pbsnode\n"
     assert "1[1].pbsnode" in rounds.call("--why", "b").stdout
@@ -269,7 +269,7 @@ def test_a_task_that_ended_just_now_is_no_trouble_for_cancel(fake_pbs: FakePBS, 
 
 
 @pytest.mark.parametrize("zombie", [False, True])
-def test_a_task_that_the_server_starts_again_goes_on_alone(
+def test_a_task_that_the_server_restarts_continues_alone(
     zombie: bool, fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     start(rounds, "a", "b")

@@ -87,8 +87,8 @@ def test_the_quickstart_round_is_killed_and_resumes_and_completes(
         return all(len(slurm.record(path).attempts) == 2 for path in ("teacher", "student"))
 
     slurm.pass_until(both_again, "both are submitted again")
-    told = slurm.status()
-    assert [(told[path]["state"], told[path]["attempt"]) for path in ("teacher", "student", "distilled")] == [
+    statuses = slurm.status()
+    assert [(statuses[path]["state"], statuses[path]["attempt"]) for path in ("teacher", "student", "distilled")] == [
         ("in_progress", 2),
         ("in_progress", 2),
         ("pending", None),
@@ -170,7 +170,7 @@ def test_a_job_of_a_runner_that_was_killed_is_adopted(rounds: ClusterRounds, job
     assert len(jobs()) == 2
 
 
-def test_a_job_that_slurm_starts_again_goes_on(slurm: ClusterRounds, slurm_cluster: SlurmCluster, jobs: Jobs) -> None:
+def test_a_job_that_slurm_restarts_continues(slurm: ClusterRounds, slurm_cluster: SlurmCluster, jobs: Jobs) -> None:
     slurm.write_steps("a")
     slurm.call()
     slurm.wait_for_step_3("a")
@@ -183,7 +183,7 @@ def test_a_job_that_slurm_starts_again_goes_on(slurm: ClusterRounds, slurm_clust
     assert slurm.lines("a").count("end") == 1
 
 
-def test_a_job_that_slurm_starts_again_after_it_died_without_a_word_takes_the_next_attempt(
+def test_a_job_that_slurm_restarts_after_it_died_without_a_result_takes_the_next_attempt(
     slurm: ClusterRounds, slurm_cluster: SlurmCluster, jobs: Jobs
 ) -> None:
     slurm.write_steps("a")
@@ -270,7 +270,7 @@ def test_a_hundred_experiments_are_all_run_once(slurm: ClusterRounds, jobs: Jobs
     assert len(jobs()) == 100
 
 
-def test_a_group_is_pruned_and_another_goes_on_with_the_best_of_it(rounds: ClusterRounds) -> None:
+def test_a_group_is_pruned_and_another_continues_with_the_best_of_it(rounds: ClusterRounds) -> None:
     pause = '[ -z "$ROUNDHOUSE_PAUSE_AT" ] || exit 78'
     train = f'echo "{{{{\\"loss\\": {{rate}}}}}}" > {{directory}}/metrics.json; {pause}'
     sweep = {"path": "s/{rate}", "grid": {"rate": [3, 1, 2]}, "command": ["bash", "-c", train]}
@@ -314,7 +314,7 @@ def test_jobs_that_are_renamed_are_not_given_up_and_complete_once(
     assert len(jobs()) == 2
 
 
-def test_foreign_jobs_of_all_kinds_and_words_on_stderr_do_no_harm(
+def test_foreign_jobs_of_all_kinds_and_output_on_stderr_do_no_harm(
     slurm: ClusterRounds, slurm_cluster: SlurmCluster, jobs: Jobs
 ) -> None:
     foreign = slurm.folder / "foreign.sh"

@@ -88,7 +88,7 @@ def pbs(fake_pbs: FakePBS, tmp_path: Path) -> Iterator[ClusterRounds]:
         yield made
 
 
-def test_on_this_machine_a_call_runs_the_code_as_it_was_when_it_began(here: ClusterRounds) -> None:
+def test_on_the_local_machine_a_call_runs_the_code_as_it_was_at_its_start(here: ClusterRounds) -> None:
     write(here, "a", "b", "c")
     runner = here.start()
     wait_for(lambda: here.lines("a") and here.lines("b"), "two run, and one waits for a slot")
@@ -100,7 +100,7 @@ def test_on_this_machine_a_call_runs_the_code_as_it_was_when_it_began(here: Clus
     assert {here.view(name)["code"] for name in "abc"} == copies(here)
 
 
-def test_a_resume_runs_the_same_code_unless_the_present_one_is_asked_for(here: ClusterRounds) -> None:
+def test_a_resume_runs_the_same_code_unless_the_current_code_is_requested(here: ClusterRounds) -> None:
     write(here, "a")
     head = put_in_git(here.repository)
     edit(here, "old, edited")
@@ -117,11 +117,11 @@ def test_a_resume_runs_the_same_code_unless_the_present_one_is_asked_for(here: C
     assert first == second != third
     assert later == [third, third]
     assert copies(here) == {first, third}
-    told = here.call("--why", "a").stdout
-    assert f"{str(first)[:7]} (commit {head[:7]}, edited)" in told
+    explanation = here.call("--why", "a").stdout
+    assert f"{str(first)[:7]} (commit {head[:7]}, edited)" in explanation
     changed = f"changed from {str(first)[:7]} to {str(third)[:7]} (commit {head[:7]}, edited) by attempt 3"
-    assert told.count("changed from") == 1
-    assert f"code      {changed}" in told
+    assert explanation.count("changed from") == 1
+    assert f"code      {changed}" in explanation
     status = here.status()["a"]
     assert status["code"] == third
     assert [one["code"] for one in here.view("a")["attempts"]] == [first, first, third, third, third]
@@ -171,7 +171,7 @@ def test_a_job_that_pbs_starts_again_runs_the_same_code(pbs: ClusterRounds, fake
     assert len(names_of(fake_pbs)) == 1
 
 
-def test_an_allocation_keeps_to_its_code_which_is_told_and_the_next_runs_what_is_asked_for(
+def test_an_allocation_keeps_its_code_which_is_reported_and_the_next_runs_the_requested_code(
     pbs: ClusterRounds, fake_pbs: FakePBS
 ) -> None:
     write(pbs, "a", "b", resources={"pack": {"slots": 1}, "max_running": 1})
@@ -358,7 +358,7 @@ def test_code_current_goes_with_what_submits(here: ClusterRounds, option: tuple[
     assert "--code" in done.stderr
 
 
-def test_a_round_that_begins_to_want_copies_goes_on_with_one(here: ClusterRounds) -> None:
+def test_a_round_that_starts_to_use_copies_continues_with_one(here: ClusterRounds) -> None:
     write(here, "a")
     file = here.rounds / "r.yaml"
     wanting = file.read_text()

@@ -216,14 +216,16 @@ def gradients_after_one_step(teacher: Path | None, **config: Any) -> torch.Tenso
         distillation.begin_stage(context)
     student = distillation._student
     assert student is not None
-    told: list[torch.Tensor] = []
+    gradients: list[torch.Tensor] = []
 
     def remember(*_: Any) -> None:
-        told.append(torch.cat([one.grad.flatten() for one in student.parameters() if one.grad is not None]).clone())
+        gradients.append(
+            torch.cat([one.grad.flatten() for one in student.parameters() if one.grad is not None]).clone()
+        )
 
     distillation._optimizer.register_step_pre_hook(remember)
     distillation.train_epoch(context)
-    return told[0]
+    return gradients[0]
 
 
 @pytest.mark.parametrize("method", DISTILLING)

@@ -244,16 +244,16 @@ def test_all_attempts_count_but_not_markers_and_what_never_started() -> None:
 def test_without_a_measured_pace_the_epochs_that_an_attempt_gained_give_it() -> None:
     gained = attempt(NOW, None, progress=Progress(8, 20, started_epoch=3), progress_at=NOW + 500)
     assert pace_of(row(gained).record) == pytest.approx(100)
-    told = replace(gained, progress=Progress(8, 20, started_epoch=3, seconds_per_epoch=90.0))
-    assert pace_of(row(told).record) == 90
+    measured = replace(gained, progress=Progress(8, 20, started_epoch=3, seconds_per_epoch=90.0))
+    assert pace_of(row(measured).record) == 90
     none = replace(gained, progress=Progress(3, 20, started_epoch=3))
     assert pace_of(row(none).record) is None
 
 
 def test_on_a_terminal_the_bar_of_the_round_shows_the_eta() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=160)
-    told = Progress(4, 10, seconds_per_epoch=60.0)
-    runs = row(attempt(NOW, None, progress=told, progress_at=NOW + 240), state=State.IN_PROGRESS)
+    progress = Progress(4, 10, seconds_per_epoch=60.0)
+    runs = row(attempt(NOW, None, progress=progress, progress_at=NOW + 240), state=State.IN_PROGRESS)
     with Display(console) as display:
         display.show([row(attempt(NOW, NOW + 1)), runs])
         assert display._bars.tasks[-1].fields["metric"].startswith("ETA: in 5 min to 6 min (")

@@ -224,8 +224,8 @@ def test_a_failed_query_is_no_evidence_about_an_open_attempt() -> None:
     one = experiment("a")
     known = {"a": Record(Path("/nowhere/a"), (Attempt(1, Opened("t", asdict(HOME), one.config_hash(), {}, "7")),))}
     no_answer = Evidence(known, metrics, CLOCK, answer=lambda *_: QueryFailed("the server is down"))
-    told = [evaluate([one], evidence)["a"].action for evidence in (Evidence(known, metrics, CLOCK), no_answer)]
-    assert [(one.state, one.reason) for one in told] == [
+    actions = [evaluate([one], evidence)["a"].action for evidence in (Evidence(known, metrics, CLOCK), no_answer)]
+    assert [(one.state, one.reason) for one in actions] == [
         (State.IN_PROGRESS, ""), (State.IN_PROGRESS, "state unknown: the server is down")
     ]  # fmt: skip
 

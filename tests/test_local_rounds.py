@@ -155,7 +155,7 @@ def test_jobs_share_gpus_and_cores_and_are_never_more_than_the_slots(
     assert len(rounds.lines("log")) == 16
 
 
-def test_a_job_of_several_processes_has_gpus_of_its_own_and_no_other_job_beside_it(rounds: Rounds) -> None:
+def test_a_job_of_several_processes_has_its_own_gpus_and_shares_them_with_no_other_job(rounds: Rounds) -> None:
     """DistributedDataParallel's way: torchrun starts a process for each GPU."""
     program = rounds.folder / "sums.py"
     program.write_text(SUMS)
@@ -213,7 +213,7 @@ def test_two_rounds_at_once_share_the_slots_and_both_come_to_their_end(rounds: R
     assert len(rounds.lines("log")) == 16
 
 
-def test_two_runners_that_look_at_once_do_not_take_the_same_slot(
+def test_two_runners_at_the_same_time_do_not_take_the_same_slot(
     rounds: Rounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look, met = pool.live, threading.Barrier(2)
@@ -249,7 +249,7 @@ def test_rounds_on_different_gpus_do_not_wait_for_each_other(rounds: Rounds) -> 
     assert [finish(runner)[0] for runner in runners] == [DONE, DONE]
 
 
-def test_a_completed_experiment_is_folded_and_stays_completed(rounds: Rounds) -> None:
+def test_a_completed_experiment_is_compacted_and_stays_completed(rounds: Rounds) -> None:
     rounds.write({"e": group("e", 'echo seen; echo 1 > "$ROUNDHOUSE_DIRECTORY/metrics.json"')})
     assert rounds.call().returncode == DONE
     place = rounds.directory("e/attempts/1")
@@ -302,7 +302,7 @@ experiments:
 # ---------------------------------------------------------------------------------------------- experiments that fail
 
 
-def test_a_failing_experiment_is_tried_twice_and_goes_on_after_a_retry(rounds: Rounds) -> None:
+def test_a_failing_experiment_is_tried_twice_and_continues_after_a_retry(rounds: Rounds) -> None:
     fails = noting(rounds, "t", f'echo "the data is missing"; [ -e "{rounds.notes}/fixed" ]')
     rounds.write(
         {"teacher": group("t", fails), "student": group("s", "true", after=["teacher"]), "other": group("o", "true")}
@@ -329,7 +329,7 @@ def test_a_failing_experiment_is_tried_twice_and_goes_on_after_a_retry(rounds: R
     assert "nothing to retry" in rounds.call("--retry").stdout
 
 
-def test_a_command_that_is_not_there_is_told(rounds: Rounds) -> None:
+def test_a_command_that_does_not_exist_is_reported(rounds: Rounds) -> None:
     rounds.write({"e": {"path": "e", "command": "no-such-program --lr 1"}})
     assert rounds.call().returncode == FAILED
     assert "no-such-program cannot be started: No such file or directory" in rounds.call("--why", "e").stdout
@@ -364,7 +364,7 @@ def test_a_config_that_changed_after_a_run_blocks_that_experiment_and_names_the_
 # ------------------------------------------------------------------------------------------------------ interruptions
 
 
-def test_ctrl_c_stops_the_jobs_cleanly_and_the_next_call_goes_on(rounds: Rounds) -> None:
+def test_ctrl_c_stops_the_jobs_cleanly_and_the_next_call_continues(rounds: Rounds) -> None:
     # The shell signals the whole group and train.py its child: one program may hear of it twice.
     script = f'trap "trap : TERM; echo saved >> {rounds.notes}/saved; exit 1" TERM; ' + holding(rounds)
     rounds.write({"e": group("{seed}", script, 3)})
@@ -395,7 +395,7 @@ def test_ctrl_c_is_no_reason_to_give_up_however_short_the_walltime(rounds: Round
     assert rounds.states() == {"0": "pending"}
 
 
-def test_a_second_ctrl_c_ends_jobs_that_do_not_listen_and_is_held_against_nobody(rounds: Rounds) -> None:
+def test_a_second_ctrl_c_ends_jobs_that_ignore_signals_and_counts_towards_no_retry_limit(rounds: Rounds) -> None:
     rounds.write({"e": group("{seed}", 'trap "" TERM; ' + holding(rounds), 2)})
     for turn in range(1, 4):
         runner = rounds.start()
@@ -413,7 +413,7 @@ def test_a_second_ctrl_c_ends_jobs_that_do_not_listen_and_is_held_against_nobody
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_a_polite_kill_is_as_good_as_ctrl_c(rounds: Rounds, name: str) -> None:
+def test_sigterm_acts_like_ctrl_c(rounds: Rounds, name: str) -> None:
     rounds.write({"e": group("{seed}", holding(rounds))})
     runner = rounds.start()
     wait_for(started(rounds, 1), "the job runs")
@@ -462,7 +462,7 @@ def test_a_runner_that_is_interrupted_at_any_moment_loses_nothing(rounds: Rounds
         assert last == "completed"
 
 
-def test_jobs_go_on_when_the_runner_is_killed_and_the_next_one_waits_for_them(rounds: Rounds) -> None:
+def test_jobs_continue_when_the_runner_is_killed_and_the_next_one_waits_for_them(rounds: Rounds) -> None:
     rounds.write({"e": group("{seed}", holding(rounds), 3)})
     runner = rounds.start()
     wait_for(started(rounds, 2), "two jobs run")
@@ -626,7 +626,7 @@ DAMAGES = [
 HELD_BY_SOMEBODY = str(DAMAGES.index((record.CLAIM, empty)))
 
 
-def test_a_damaged_file_stops_that_experiment_alone_and_retry_leaves_it_behind(rounds: Rounds) -> None:
+def test_an_unreadable_file_stops_only_that_experiment_and_a_retry_continues_without_it(rounds: Rounds) -> None:
     rounds.write({"e": group("{seed}", holding(rounds, "exit 1"), len(DAMAGES)), "f": group("f", "true", priority=-1)})
     runner = rounds.start("--jobs-per-gpu", "6")
     wait_for(started(rounds, len(DAMAGES)), "all run")
@@ -680,7 +680,7 @@ def test_what_cannot_be_an_experiments_directory_stops_that_experiment_alone(rou
     assert rounds.states()["4"] == "completed"
 
 
-def test_on_a_full_disk_a_round_tells_so_and_goes_on_when_there_is_room(rounds: Rounds) -> None:
+def test_on_a_full_disk_a_round_reports_it_and_continues_when_there_is_room(rounds: Rounds) -> None:
     rounds.write({"e": group("{seed}", noting(rounds, "e"), 2)})
     with small_disk(rounds.experiments, "128k"):
         assert rounds.call("--limit", "0").returncode == WORK_REMAINS

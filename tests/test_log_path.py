@@ -87,7 +87,9 @@ def pbs(fake_pbs: FakePBS, home: Path, tmp_path: Path) -> Iterator[ClusterRounds
 
 
 @pytest.mark.parametrize("array", [False, True])
-def test_on_pbs_the_log_of_each_job_is_where_the_tools_look(array: bool, fake_pbs: FakePBS, pbs: ClusterRounds) -> None:
+def test_on_pbs_the_log_of_each_job_is_where_the_tools_expect_it(
+    array: bool, fake_pbs: FakePBS, pbs: ClusterRounds
+) -> None:
     complete(pbs, "a", "b", array=array)
     submitted = [words[1] for words in fake_pbs.commands() if words[0] == "qsub"]
     assert all(PLAIN.fullmatch(path) for path in submitted)

@@ -335,10 +335,10 @@ def test_why_shows_the_policy() -> None:
     ) in story()
     memory = MemoryRetry(factor=1.5, most=128 * 1024, accumulate=True)
     policy = replace(DEFAULT, memory=memory, walltime=WalltimeRetry(factor=1.0), node=NodeRetry(exclude=False))
-    (told,) = [line for line in story(policy=policy) if line.startswith("  retries")]
-    assert "memory 2 (memory x 1.5 each, at most 128 GB; GPU: half the batch at once)" in told
-    assert "walltime 2 (without a new epoch)," in told
-    assert "node 20," in told
+    (policy_line,) = [line for line in story(policy=policy) if line.startswith("  retries")]
+    assert "memory 2 (memory x 1.5 each, at most 128 GB; GPU: half the batch at once)" in policy_line
+    assert "walltime 2 (without a new epoch)," in policy_line
+    assert "node 20," in policy_line
 
 
 def test_why_shows_what_an_attempt_requested_if_it_differs_from_the_round_file() -> None:

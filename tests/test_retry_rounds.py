@@ -52,9 +52,9 @@ def test_a_job_divides_its_batch_until_the_gpus_memory_suffices(rounds: Rounds) 
     assert rounds.call().returncode == DONE
     assert rounds.causes("a") == ["memory", "memory", "completed"]
     assert asked(rounds, "accumulate") == [1, 2, 4]
-    told = why(rounds)
-    assert "ended: memory (the GPU's memory ran out)" in told
-    assert "; computes a batch in 4 times as many parts; " in told
+    explanation = why(rounds)
+    assert "ended: memory (the GPU's memory ran out)" in explanation
+    assert "; computes a batch in 4 times as many parts; " in explanation
 
 
 @pytest.mark.cluster
@@ -63,10 +63,10 @@ def test_a_job_gets_more_memory_until_it_has_enough(slurm: ClusterRounds) -> Non
     write(slurm, ["bash", "-c", needs], {"mem": "100mb"}, memory={"tries": 4, "most": "1gb"})
     assert slurm.call().returncode == WORK_REMAINS
     wait_for(closes(slurm, 1), "the first job ends")
-    told = why(slurm)
-    assert "retry after: memory (memory ran out)" in told
-    assert "memory 4 (memory x 2 each, at most 1 GB)" in told
-    assert "next      asks for 1 core, 200 MB, 1:00:00\n" in told
+    explanation = why(slurm)
+    assert "retry after: memory (memory ran out)" in explanation
+    assert "memory 4 (memory x 2 each, at most 1 GB)" in explanation
+    assert "next      asks for 1 core, 200 MB, 1:00:00\n" in explanation
     slurm.pass_until_done()
     assert slurm.causes("a") == ["memory", "memory", "completed"]
     assert asked(slurm, "mem_mb") == [100, 200, 400]
@@ -82,9 +82,9 @@ def test_a_job_gets_no_more_memory_than_most_and_then_reaches_its_retry_limit(sl
     slurm.pass_until(lambda: slurm.call().returncode == FAILED, "it fails")
     assert slurm.causes("a") == ["memory"] * 3
     assert asked(slurm, "mem_mb") == [100, 150, 150]
-    told = why(slurm)
-    assert "failed 3 times; last cause: memory: memory ran out" in told
-    assert "asks for no more memory than 150 MB, the most that `retry` allows" in told
+    explanation = why(slurm)
+    assert "failed 3 times; last cause: memory: memory ran out" in explanation
+    assert "asks for no more memory than 150 MB, the most that `retry` allows" in explanation
 
 
 @pytest.mark.cluster

@@ -76,7 +76,7 @@ def test_a_group_may_wait_for_a_selecting_one_and_choose_from_it(load: Load) -> 
 
 
 @pytest.mark.parametrize(
-    ("group", "line", "told"),
+    ("group", "line", "message"),
     [
         ('{path: "b/{lr}", ' + BEST + "}", 6, "unknown name 'lr': there is rank; the settings selected from group "
          "'sweep' are not known yet, only the group's own keys and rank"),
@@ -98,10 +98,10 @@ def test_a_group_may_wait_for_a_selecting_one_and_choose_from_it(load: Load) -> 
         ("{path: b, " + BEST + ', command: "train {seed}"}', 6, "unknown name 'seed'"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_by_file_and_line(load: Load, group: str, line: int, told: str) -> None:
+def test_a_mistake_is_reported_by_file_and_line(load: Load, group: str, line: int, message: str) -> None:
     said = mistake(load, f"best: {group}\n")
     assert said.startswith(f"{line}: "), said
-    assert told in said
+    assert message in said
 
 
 def test_groups_that_select_from_each_other_are_a_cycle(load: Load) -> None:
@@ -199,15 +199,15 @@ def stages(**best: Any) -> dict[str, Any]:
 
 
 def said(rounds: Rounds, path: str) -> list[str]:  # noqa: F811
-    (told,) = rounds.directory(path).glob("attempts/*/said")
-    return told.read_text().split()
+    (written,) = rounds.directory(path).glob("attempts/*/said")
+    return written.read_text().split()
 
 
 def folders(rounds: Rounds, *paths: str) -> str:  # noqa: F811
     return ":".join(str(rounds.directory(path) / "attempts/1") for path in paths)
 
 
-def test_three_stages_run_one_after_the_other_and_each_choice_is_told_with_its_spread(
+def test_three_stages_run_one_after_the_other_and_each_selection_is_shown_with_its_spread(
     rounds: Rounds,  # noqa: F811
 ) -> None:
     rounds.write(stages())
@@ -247,7 +247,7 @@ def test_a_run_that_failed_keeps_the_choice_open_and_says_so(rounds: Rounds) -> 
     assert said(rounds, "b/1/0")[0] == "3"
 
 
-def test_a_metric_that_nobody_tells_stops_the_choice_and_is_named(rounds: Rounds) -> None:  # noqa: F811
+def test_a_metric_that_no_run_reports_blocks_the_selection_and_is_named(rounds: Rounds) -> None:  # noqa: F811
     rounds.write(stages(metric="los"))
     assert rounds.call().returncode == 4
     best = rounds.status()["b/1/0"]
@@ -259,7 +259,7 @@ def test_a_metric_that_nobody_tells_stops_the_choice_and_is_named(rounds: Rounds
     assert rounds.states()["b/1/0"] == "pending", "it goes on once the round file is mended"
 
 
-def test_a_choice_that_is_no_longer_the_best_is_told_and_what_was_run_stays(rounds: Rounds) -> None:  # noqa: F811
+def test_a_selection_that_is_no_longer_the_best_is_reported_and_what_ran_stays(rounds: Rounds) -> None:  # noqa: F811
     groups = stages(top=1, grid={"seed": [0]})
     rounds.write(groups)
     assert rounds.call().returncode == 0
@@ -296,9 +296,9 @@ def test_the_analysis_reads_a_round_before_and_after_its_choice(rounds: Rounds) 
 
 def test_a_value_may_come_from_progress_or_from_the_epoch_of_the_best_weights(rounds: Rounds) -> None:  # noqa: F811
     groups = stages(top=1, grid={"seed": [0]})
-    told = {"best": {"epoch": 1, "accuracy": 0.9}, "final": None}
+    metrics = {"best": {"epoch": 1, "accuracy": 0.9}, "final": None}
     epochs = ['{{"epoch": 1, "loss": {lr}}}', '{{"epoch": 2, "loss": 0}}']
-    body = json.dumps(told)[1:-1].replace("{", "{{").replace("}", "}}")
+    body = json.dumps(metrics)[1:-1].replace("{", "{{").replace("}", "}}")
     groups["sweep"]["command"] = [
         *SHELL,
         f"echo '{{{{{body}, \"epochs\": [{', '.join(epochs)}]}}}}' > {{directory}}/metrics.json",

@@ -582,7 +582,7 @@ def no_wait_for_the_verdict(machine: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("machine", "weaken", "told"),
+    ("machine", "weaken", "message"),
     [
         (Rounds, takeover, "writers|not the writer's"),
         (Rounds, no_void, "late_starts"),
@@ -595,9 +595,9 @@ def no_wait_for_the_verdict(machine: Any) -> None:
         (Rounds, answers_of_before, "though the scheduler says|submitted before the verdict"),
     ],
 )
-def test_a_weaker_protocol_is_found_out(machine: type[Rounds], weaken: Callable[[Any], None], told: str) -> None:
+def test_a_weaker_protocol_is_found_out(machine: type[Rounds], weaken: Callable[[Any], None], message: str) -> None:
     class Weak(machine):  # type: ignore[misc, valid-type]
         mutate = staticmethod(weaken)
 
-    with pytest.raises(AssertionError, match=told):
+    with pytest.raises(AssertionError, match=message):
         run(Weak, examples=4000, phases=(Phase.generate,))  # it ends with the first that fails

@@ -75,9 +75,9 @@ class Repository(Rounds):
 
     def asked(self) -> list[dict[str, Any]]:
         """The configs that the study's check was asked about, without what the last call of this has told."""
-        told = [json.loads(line) for line in self.lines("asked")]
+        configs = [json.loads(line) for line in self.lines("asked")]
         (self.notes / "asked").unlink(missing_ok=True)
-        return told
+        return configs
 
 
 @pytest.fixture
@@ -108,17 +108,17 @@ def test_what_is_refused_is_never_opened_and_the_rest_runs_to_its_end(rounds: Re
     assert done.returncode == FAILED
     assert done.stderr.splitlines() == [f"bad/0 and 2 more {refusal}"]
     assert done.stdout.count("\nblocked ") + done.stdout.startswith("blocked ") == 1, "told once while it runs"
-    told = rounds.status()
-    assert {path: row["state"] for path, row in told.items()} == {
+    statuses = rounds.status()
+    assert {path: row["state"] for path, row in statuses.items()} == {
         "good/0": "completed", "bad/0": "blocked", "bad/1": "blocked", "bad/2": "blocked", "waits/0": "pending",
     }  # fmt: skip
-    assert told["bad/1"]["reason"] == refusal
-    assert told["waits/0"]["reason"] == f"waits for bad/0, which is blocked: {refusal}"
+    assert statuses["bad/1"]["reason"] == refusal
+    assert statuses["waits/0"]["reason"] == f"waits for bad/0, which is blocked: {refusal}"
     assert not rounds.directory("bad").exists()
     assert not rounds.directory("waits").exists()
 
 
-def test_the_exit_code_tells_whether_anything_else_goes_on(rounds: Repository) -> None:
+def test_the_exit_code_says_whether_other_work_remains(rounds: Repository) -> None:
     rounds.study()
     rounds.write({"good": seeds("good", command="true"), "bad": seeds("bad", config={"lr": "fast"})})
     assert rounds.call("--limit", "0").returncode == WORK_REMAINS
@@ -127,7 +127,7 @@ def test_the_exit_code_tells_whether_anything_else_goes_on(rounds: Repository) -
     assert rounds.call().returncode == FAILED
 
 
-def test_a_dry_run_tells_what_cannot_start_and_changes_nothing(rounds: Repository) -> None:
+def test_a_dry_run_reports_what_cannot_start_and_changes_nothing(rounds: Repository) -> None:
     rounds.study()
     rounds.write({"good": seeds("good"), "bad": seeds("bad", 2, config={"lr": "fast"})})
     done = rounds.call("--dry-run")
@@ -144,7 +144,7 @@ def test_a_dry_run_tells_what_cannot_start_and_changes_nothing(rounds: Repositor
     assert snapshot(rounds.experiments) == {}
 
 
-def test_the_story_and_the_table_tell_it_too(rounds: Repository) -> None:
+def test_the_explanation_and_the_table_show_it_too(rounds: Repository) -> None:
     rounds.study()
     rounds.write({"bad": seeds("bad", config={"lr": "fast"})})
     refusal = "cannot start: lr is 'fast', and must be a number"
@@ -165,7 +165,7 @@ def test_in_a_large_round_a_message_stands_for_all_that_it_concerns(rounds: Repo
     assert [line.split() for line in done.stdout.splitlines() if line.startswith("bad")] == [["bad", "70"]]
 
 
-def test_what_is_mended_goes_on_by_itself(rounds: Repository) -> None:
+def test_what_is_fixed_continues_automatically(rounds: Repository) -> None:
     rounds.study()
     rounds.write({"e": seeds("e", config={"dataset": "letters"})})
     assert rounds.call().returncode == FAILED
@@ -208,7 +208,7 @@ def test_a_watch_does_not_wait_for_what_cannot_start(rounds: Repository, fake_pb
     assert fake_pbs.jobs() == {}
 
 
-def test_jobs_under_way_are_not_asked_about_again(rounds: Repository, fake_pbs: FakePBS) -> None:
+def test_running_jobs_are_not_checked_again(rounds: Repository, fake_pbs: FakePBS) -> None:
     on_pbs(rounds, fake_pbs)
     rounds.study()
     (rounds.data / "letters").mkdir()
@@ -222,7 +222,7 @@ def test_jobs_under_way_are_not_asked_about_again(rounds: Repository, fake_pbs: 
     assert len(fake_pbs.jobs()) == 1
 
 
-def test_without_a_data_set_only_what_needs_it_stays_behind(rounds: Repository, fake_pbs: FakePBS) -> None:
+def test_without_a_data_set_only_what_needs_it_is_blocked(rounds: Repository, fake_pbs: FakePBS) -> None:
     on_pbs(rounds, fake_pbs)
     (rounds.root / "studies/distillation").symlink_to(REPOSITORY / "studies/distillation")
     teacher = {"path": "{dataset}/pure/{model}", "grid": {"dataset": ["digits", "cifar100"]}}
@@ -245,9 +245,7 @@ def test_without_a_data_set_only_what_needs_it_stays_behind(rounds: Repository, 
     assert len(fake_pbs.jobs()) == 1
 
 
-def test_a_misspelt_method_is_told_before_the_teacher_that_it_waits_for_has_begun(
-    rounds: Repository, fake_pbs: FakePBS
-) -> None:
+def test_a_misspelt_method_is_reported_before_its_teacher_has_started(rounds: Repository, fake_pbs: FakePBS) -> None:
     on_pbs(rounds, fake_pbs)
     (rounds.root / "studies/distillation").symlink_to(REPOSITORY / "studies/distillation")
     config = {"model": "ResNet8", "teacher": "ResNet20", "method": "fitnet"}
@@ -265,7 +263,7 @@ def test_a_misspelt_method_is_told_before_the_teacher_that_it_waits_for_has_begu
 
 
 @pytest.mark.parametrize(
-    ("check", "told"),
+    ("check", "message"),
     [
         ("def check(config, data):\n    return config['widht']", "check.py, line 2: KeyError: 'widht'"),
         ("from studies.s import help\ndef check(config, data):\n    help.me()", "help.py, line 2: ValueError: never"),
@@ -276,8 +274,8 @@ def test_a_misspelt_method_is_told_before_the_teacher_that_it_waits_for_has_begu
         ("import sys\ndef check(config, data):\n    sys.exit('enough')", "check.py, line 3: SystemExit: enough"),
     ],
 )
-def test_a_mistake_in_the_check_itself_is_told_in_a_line_with_its_place(
-    rounds: Repository, check: str, told: str
+def test_a_mistake_in_the_check_itself_is_reported_in_one_line_with_its_place(
+    rounds: Repository, check: str, message: str
 ) -> None:
     rounds.study(check=check)
     (rounds.root / "studies/s/help.py").write_text("def me():\n    raise ValueError('never')\n")
@@ -286,7 +284,7 @@ def test_a_mistake_in_the_check_itself_is_told_in_a_line_with_its_place(
     assert done.returncode == FAILED
     (line,) = done.stderr.splitlines()
     assert line.startswith("e/0 and 2 more cannot start: the check of study 's' failed in studies/s/")
-    assert told in line
+    assert message in line
     assert rounds.states()["good/0"] == "completed"
 
 
@@ -323,17 +321,17 @@ def test_the_check_sees_the_config_without_the_keys_of_the_loop(rounds: Reposito
     assert rounds.asked() == [{"lr": 0.1}]
 
 
-def test_a_mistake_in_a_key_of_the_loop_is_told_without_asking_the_study(rounds: Repository, ask: Ask) -> None:
+def test_a_mistake_in_a_key_of_the_loop_is_reported_without_the_study_s_check(rounds: Repository, ask: Ask) -> None:
     assert ask(lr=0.1, patience=0) == "config key 'patience' is 0; it must be > 0, or null for no limit"
     assert rounds.asked() == []
 
 
-def test_the_same_config_is_asked_about_once_in_a_pass_whatever_the_seed(rounds: Repository, ask: Ask) -> None:
+def test_the_same_config_is_checked_once_in_a_pass_whatever_the_seed(rounds: Repository, ask: Ask) -> None:
     assert [ask(lr=lr, seed=seed) for seed in range(3) for lr in (0.1, 0.2)] == [""] * 6
     assert rounds.asked() == [{"lr": 0.1}, {"lr": 0.2}]
 
 
-def test_values_that_are_equal_but_not_the_same_are_asked_about_each(rounds: Repository, ask: Ask) -> None:
+def test_values_that_are_equal_but_not_the_same_are_each_checked(rounds: Repository, ask: Ask) -> None:
     assert ask(lr=1.0) == ""
     assert ask(lr=True) == "lr is True, and must be a number"
     assert ask(lr=1) == "lr is 1, and must be a number"
@@ -344,19 +342,19 @@ def test_lists_and_mappings_in_a_config_are_no_obstacle(rounds: Repository, ask:
     assert rounds.asked() == [{"milestones": [1, 2], "more": {"b": None, "a": [0.5]}}]
 
 
-def test_a_command_has_no_study_to_ask(rounds: Repository, ask: Ask) -> None:
+def test_a_command_has_no_study_to_check_it(rounds: Repository, ask: Ask) -> None:
     assert ask(study=None, lr="fast") == ""
     assert ask(study="t", lr="fast") == ""
     assert rounds.asked() == []
 
 
-def test_without_a_data_folder_the_study_is_told_so(rounds: Repository, ask: Ask) -> None:
+def test_without_a_data_folder_the_study_s_check_gets_none(rounds: Repository, ask: Ask) -> None:
     (rounds.root / "studies/s/check.py").write_text("def check(config, data):\n    assert data is None\n")
     assert StudyChecks(rounds.root, Site()).refusal(Experiment("r", "e", "e", "s", {})) == ""
     assert "AssertionError" in ask()
 
 
-def test_the_example_in_the_documentation_works_as_it_stands(rounds: Repository) -> None:
+def test_the_example_in_the_documentation_works_unchanged(rounds: Repository) -> None:
     section = (REPOSITORY / "docs/adding_a_study.md").read_text().split("\n## Before anything is submitted\n")[1]
     options, check, package = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     rounds.study("spirals", check, package)
@@ -383,12 +381,12 @@ def distillation(config: dict[str, Any], data: Path) -> tuple[str, set[str]]:
     )
     words = [sys.executable, "-c", code, json.dumps(config), str(data)]
     said = subprocess.run(words, check=True, cwd=REPOSITORY, capture_output=True, text=True).stdout
-    told, _, loaded = said.partition("MODULES")
-    return told.strip(), set(loaded.split())
+    refusal, _, loaded = said.partition("MODULES")
+    return refusal.strip(), set(loaded.split())
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "message"),
     [
         ({"model": "ResNet8"}, ""),
         ({"model": "ResNet8", "milestones": [3, 5], "schedule": "steps"}, ""),
@@ -400,11 +398,11 @@ def distillation(config: dict[str, Any], data: Path) -> tuple[str, set[str]]:
         ({"model": "ResNet8", "dataset": "cifar100"}, "toolbox/setup.sh --data cifar100"),
     ],
 )
-def test_the_distillation_study_tells_what_could_not_start_without_loading_torch(
-    tmp_path: Path, config: dict[str, Any], told: str
+def test_the_distillation_study_reports_what_cannot_start_without_loading_torch(
+    tmp_path: Path, config: dict[str, Any], message: str
 ) -> None:
     said, loaded = distillation(config, tmp_path)
-    assert told in said
-    assert bool(told) == bool(said)
+    assert message in said
+    assert bool(message) == bool(said)
     assert "studies.distillation.check" in loaded
     assert not {"torch", "torchvision", "numpy", "sklearn"} & loaded

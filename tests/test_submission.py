@@ -130,7 +130,7 @@ class Passes:
 @pytest.mark.parametrize(
     ("limit", "max_jobs", "jobs"), [(None, None, 6), (None, 10, 5), (5, None, 5), (1, 3, 1), (0, None, 0)]
 )
-def test_a_pass_that_only_tells_foresees_the_very_jobs_of_one_that_submits(
+def test_a_dry_run_plans_exactly_the_jobs_that_a_pass_submits(
     limit: int | None, max_jobs: int | None, jobs: int, tmp_path: Path
 ) -> None:
     array, packed = Resources(array=True, max_running=6), Resources(ncpus=4, pack=Pack(2), max_running=2)
@@ -148,11 +148,10 @@ def test_a_pass_that_only_tells_foresees_the_very_jobs_of_one_that_submits(
     scheduler.submit, scheduler.array_limit = submit, lambda *_: 10
     run: Any = None
     place = PassContext(tmp_path / "e", REPOSITORY, Site(), scheduler, run, "python", max_jobs, analysis=tmp_path)
-    told = one_pass.run_pass(place, experiments, act=False, limit=limit).planned
+    dry = one_pass.run_pass(place, experiments, act=False, limit=limit).planned
     assert not (tmp_path / "e").exists()
     planned = [
-        job.script() + (manifest(job.statuses, ["T"] * len(job.statuses)) if job.kind == "array" else "")
-        for job in told
+        job.script() + (manifest(job.statuses, ["T"] * len(job.statuses)) if job.kind == "array" else "") for job in dry
     ]
     one_pass.run_pass(place, experiments, limit=limit)
     assert [without_tokens(text) for text in planned] == [without_tokens(text) for text in submitted]
@@ -191,7 +190,7 @@ def test_smaller_arrays_share_max_running_as_well(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("refusal", [TOO_LARGE, TOO_MANY])
-def test_after_a_refusal_nothing_is_opened_beside_what_another_runner_has_opened(
+def test_after_a_refusal_nothing_is_opened_next_to_what_another_runner_has_opened(
     refusal: Refused, tmp_path: Path
 ) -> None:
     passes = Passes(tmp_path, Refusing(1, refusal), tasks=3)
@@ -227,8 +226,8 @@ def test_after_a_limit_nothing_is_tried_until_the_user_has_fewer_jobs_or_10_minu
     passes = Passes(tmp_path, Refusing(0, TOO_MANY), tasks=2, resources=Resources())
     passes.scheduler.live = 5
     for _ in range(2):
-        told = {(str(row.action.state), row.action.reason, row.action.cause) for row in passes.rows()}
-        assert told == {("pending", "limit reached: would exceed complex's per-user limit", Cause.LIMIT)}
+        found = {(str(row.action.state), row.action.reason, row.action.cause) for row in passes.rows()}
+        assert found == {("pending", "limit reached: would exceed complex's per-user limit", Cause.LIMIT)}
         assert passes.scheduler.asked == [1], "one asks for all"
     passes.scheduler.live = 4
     passes.look_and_act()
@@ -358,7 +357,7 @@ def make_older(folder: Path, seconds: float) -> None:
         os.utime(path, (path.stat().st_mtime - seconds,) * 2)
 
 
-def test_the_words_of_an_unclear_answer_are_kept_until_the_attempt_is_given_up(tmp_path: Path) -> None:
+def test_the_message_of_an_unclear_answer_is_kept_until_the_attempt_is_given_up(tmp_path: Path) -> None:
     for folder, resources in (("one", Resources()), ("array", Resources(array=True))):
         passes = Passes(tmp_path / folder, Refusing(0, TOO_MANY), 2, resources)
         said = "sbatch (exit 1): sbatch: error: Socket timed out on send/recv operation"
@@ -387,8 +386,8 @@ def test_what_is_requeued_waits_while_an_older_array_runs_as_much_as_there_may_b
         assert (first.verb, first.state, first.reason) == (Verb.NOTHING, State.PENDING, FULL)
     assert passes.causes(0) == ["preempted"], "no attempt is opened"
     passes.end(Cause.COMPLETED, 2, 3, 4)
-    told = [row.action for row in passes.rows(act=False)[:2]]
-    assert [(action.verb, action.reason == FULL) for action in told] == [(Verb.SUBMIT, False), (Verb.NOTHING, True)]
+    actions = [row.action for row in passes.rows(act=False)[:2]]
+    assert [(action.verb, action.reason == FULL) for action in actions] == [(Verb.SUBMIT, False), (Verb.NOTHING, True)]
     assert passes.look_and_act() == ["in_progress", "pending", *["completed"] * 3, *["in_progress"] * 3]
     passes.end(Cause.COMPLETED, 0)
     assert passes.look_and_act()[1] == "in_progress"
@@ -427,7 +426,7 @@ def test_what_waits_for_a_place_takes_nothing_from_other_limits(tmp_path: Path) 
     assert passes.rows(act=False, limit=0)[0].action.reason == "not submitted in this pass"
 
 
-def test_all_tasks_of_an_array_of_which_nobody_knows_how_many_may_run_hold_places(tmp_path: Path) -> None:
+def test_all_tasks_of_an_array_with_an_unknown_throttle_hold_places(tmp_path: Path) -> None:
     passes = Passes(tmp_path, Refusing(99, WILLING, size=4), resources=FOUR)
     passes.look_and_act()
     for path in tmp_path.rglob(job_group.AT_ONCE):

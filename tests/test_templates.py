@@ -65,7 +65,7 @@ def test_of_twenty_shells_at_once_one_claims_and_the_others_leave_no_trace(bench
     assert bench.log().count("roundhouse: attempt 1 of") == 1
 
 
-def test_a_claim_tells_who_runs(bench: Bench) -> None:
+def test_a_claim_says_what_runs_and_where(bench: Bench) -> None:
     bench.train(GOING + "while [ ! -e go ]; do sleep 0.05; done")
     bench.open()
     shell = bench.start(job_id="12[3].server")
@@ -128,7 +128,7 @@ def claim_as(bench: Bench, job_id: str, number: int = 1) -> None:
     (bench.place(number) / record.CLAIM).write_text(json.dumps(claim) + "\n")
 
 
-def test_a_job_that_the_scheduler_starts_again_goes_on_in_the_next_attempt(bench: Bench) -> None:
+def test_a_job_that_the_scheduler_restarts_continues_in_the_next_attempt(bench: Bench) -> None:
     bench.train('echo "I am in $ROUNDHOUSE_ATTEMPT"')
     bench.open()
     record.record_job_id(bench.directory, 1, "7")
@@ -249,7 +249,7 @@ def test_a_script_started_twice_by_hand_is_no_restart(bench: Bench) -> None:
         (143, Cause.ERROR, False),
     ],
 )
-def test_the_exit_code_tells_the_cause(bench: Bench, code: int, cause: Cause, final: bool) -> None:
+def test_the_exit_code_gives_the_cause(bench: Bench, code: int, cause: Cause, final: bool) -> None:
     bench.train(f"exit {code}")
     bench.open()
     assert bench.run() == (code, "")
@@ -314,7 +314,7 @@ def test_a_job_whose_claim_is_not_its_own_writes_no_result(bench: Bench) -> None
         ("TERM", 3600, 1, False, Cause.ERROR),
     ],
 )
-def test_a_signal_to_the_shell_reaches_python_and_tells_the_cause(
+def test_a_signal_to_the_shell_reaches_python_and_gives_the_cause(
     bench: Bench, name: str, walltime: int, code: int, cancel: bool, cause: Cause
 ) -> None:
     bench.resources = Resources(walltime_s=walltime)
@@ -374,7 +374,7 @@ def test_on_the_local_machine_no_cause_is_a_guess(bench: Bench) -> None:
     assert (bench.result().cause, bench.result().guess) == (Cause.PREEMPTED, False)
 
 
-def test_python_may_take_its_time_after_a_signal_and_several_are_remembered(bench: Bench) -> None:
+def test_python_has_time_to_save_after_a_signal_and_several_signals_are_recorded(bench: Bench) -> None:
     bench.train(f'trap "touch asked" TERM\n{GOING}while [ ! -e go ]; do sleep 0.05; done; exit 75')
     bench.open()
     shell = bench.start()

@@ -54,9 +54,9 @@ def test_a_job_that_pbs_kills_for_memory_asks_for_more_memory_next_time(
     assert rounds.call().returncode == WORK_REMAINS
     assert attempt(rounds).cause is Cause.MEMORY and "exceeded resource mem" in attempt(rounds).why
     assert asked(rounds) == [100, 200]
-    told = rounds.call("--why", "a").stdout
-    assert "ended: memory" in told and "exceeded resource mem" in told
-    assert "the job itself recorded preempted (stopped by TERM)" in told
+    explanation = rounds.call("--why", "a").stdout
+    assert "ended: memory" in explanation and "exceeded resource mem" in explanation
+    assert "the job itself recorded preempted (stopped by TERM)" in explanation
     assert [one["cause"] for one in json.loads((rounds.directory("a") / "status.json").read_text())["attempts"]] == [
         "memory",
         None,
