@@ -71,7 +71,7 @@ def account(cluster: SlurmCluster, most_jobs: int) -> None:
 
 
 def start_database(cluster: SlurmCluster, port: int) -> None:
-    """A MariaDB that listens to this machine only, with an empty database for slurmdbd."""
+    """A MariaDB that listens on the local machine only, with an empty database for slurmdbd."""
     data, user = cluster.folder / "database", getpass.getuser()
     made = subprocess.run(
         ["mariadb-install-db", "--no-defaults", f"--user={user}", f"--datadir={data}", "--skip-test-db"],
@@ -89,7 +89,7 @@ def start_database(cluster: SlurmCluster, port: int) -> None:
 
 
 def start_daemon(cluster: SlurmCluster, port: int, database_port: int) -> None:
-    """A slurmdbd, whose configuration lies beside slurm.conf, where it looks for it."""
+    """A slurmdbd, whose configuration is next to slurm.conf, where it expects it."""
     configuration = cluster.folder / "slurmdbd.conf"
     configuration.touch(0o600)
     text = DAEMON.format(folder=cluster.folder, port=port, database_port=database_port, user=getpass.getuser())

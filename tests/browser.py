@@ -39,7 +39,7 @@ class Browser:
         self.driver.quit()
 
     def open(self, page: Path, fragment: str = "") -> None:
-        """Load a page from disk anew, even if only the fragment differs from what is there."""
+        """Load a page from disk again, even if only the fragment differs from what is there."""
         self.driver.get("about:blank")
         self.driver.get(page.as_uri() + fragment)
 
@@ -81,7 +81,7 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", touch)
 
     def console(self) -> list[str]:
-        """What the console told since the last look."""
+        """The console messages since the last call."""
         return [one["message"] for one in self.driver.get_log("browser")]
 
 

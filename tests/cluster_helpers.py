@@ -27,7 +27,7 @@ from roundhouse.store import record
 
 DONE, WORK_REMAINS, FAILED, TROUBLE = 0, 3, 4, 5  # exit codes of runner.py
 
-# It counts to 5, writes each step into its directory, goes on from where an earlier attempt came to, and waits at
+# It counts to 5, writes each step into its directory, continues where an earlier attempt ended, and waits at
 # step 3 until it is released. What it did stands in notes/NAME.
 STEPS = """\
 import os, sys, time
@@ -73,7 +73,7 @@ print(json.dumps(codes))
 
 @dataclass
 class ClusterRounds(Rounds):
-    """Rounds whose runner.py lies in a folder of the test's own, beside sites of the test's own."""
+    """Rounds whose runner.py and sites are in a folder of the test."""
 
     scheduler: str = ""
     site: dict[str, Any] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class ClusterRounds(Rounds):
         return self.folder / "repository"
 
     def set_site(self, name: str = "test", **changes: Any) -> None:
-        """sites/NAME.yaml: jobs give a sign of life twice a second, and carry this test's mark."""
+        """sites/NAME.yaml: jobs write a heartbeat twice a second, and carry this test's mark."""
         variables = {"ROUNDHOUSE_SIGN_OF_LIFE": "0.5", MARK: self.mark}
         site = {"scheduler": self.scheduler, "environment": variables, **self.site, **changes}
         (self.repository / "sites" / f"{name}.yaml").write_text(yaml.safe_dump(site))
@@ -216,7 +216,7 @@ def freeze(processes: list[psutil.Process]) -> None:
 
 
 def dead(process: psutil.Process) -> bool:
-    """Whether a process is over. One that nobody has waited for yet is."""
+    """Whether a process has ended, waited for by its parent or not."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

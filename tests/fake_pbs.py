@@ -67,9 +67,9 @@ class FakePBS:
         """The node crashes: every process of the job is killed, and the server forgets the job."""
         self.server.crash(job_id)
 
-    def rerun(self, job_id: str, zombie: bool = False) -> None:
-        """The server restarts the job; with `zombie`, its first processes keep running."""
-        self.server.rerun(job_id, zombie=zombie)
+    def rerun(self, job_id: str, orphan: bool = False) -> None:
+        """The server restarts the job; with `orphan`, its first processes keep running."""
+        self.server.rerun(job_id, orphan=orphan)
 
     def exceed_memory(self, job_id: str) -> None:
         """The node kills the running job for its memory: SIGTERM, then SIGKILL, and exit status -27."""

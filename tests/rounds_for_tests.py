@@ -29,7 +29,7 @@ from roundhouse.model.experiment import Experiment, Resources
 from roundhouse.store import record
 
 REPOSITORY = Path(__file__).parent.parent
-MARK = "ROUNDHOUSE_TEST"  # in the environment of all that a test starts, whoever's child it becomes
+MARK = "ROUNDHOUSE_TEST"  # in the environment of all processes that a test starts, also of orphans
 PATIENCE = 60.0  # seconds after which something that must happen has not
 
 
@@ -44,7 +44,7 @@ def wait_for(happened: Callable[[], object], what: str, seconds: float = PATIENC
 def snapshot(directory: Path) -> dict[str, tuple[int, str]]:
     """Everything in a directory: when each file changed last, and the hash of what it holds.
 
-    Locks are left out: some versions of filelock set their time anew, or delete them.
+    Locks are left out: some versions of filelock set their time again, or delete them.
     """
     return {
         str(path.relative_to(directory)): (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
@@ -99,7 +99,7 @@ class Marked:
 
     @property
     def env(self) -> dict[str, str]:
-        # Two GPUs that nobody else has: two slots, however many cores there are, and whatever else runs here.
+        # Two GPUs that no other process uses: two slots, however many cores there are, and whatever else runs here.
         ours = ("ROUNDHOUSE_", "SLURM_", "PBS_")
         outside = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
         return {**outside, MARK: self.mark, "CUDA_VISIBLE_DEVICES": ",".join(self.gpus), "COLUMNS": "200"}
@@ -147,7 +147,7 @@ class Rounds(Marked):
 
     @property
     def notes(self) -> Path:
-        """A folder in which the experiments' commands leave what they want to tell the test."""
+        """A folder in which the experiments' commands leave notes for the test."""
         return self.folder / "notes"
 
     def write(self, content: dict[str, Any] | str, name: str = "r") -> Path:
@@ -182,7 +182,7 @@ class Rounds(Marked):
         return done
 
     def start(self, *options: str, name: str = "r", **popen: Any) -> subprocess.Popen[str]:
-        """A call of runner.py that goes on while the test does."""
+        """A call of runner.py that runs while the test continues."""
         return subprocess.Popen(
             self.argv("--round", name, *options),
             env={**self.env, **self.extra}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -336,7 +336,7 @@ class Bench(Marked):
         return (self.place(number) / record.LOG).read_text()
 
     def running(self) -> Callable[[], bool]:
-        """Whether train.py has got going, which it tells by a file `going` beside its log."""
+        """Whether train.py has started, which it reports by a file `going` next to its log."""
         return (self.place() / "going").exists
 
     def python_of(self, shell: subprocess.Popen[str]) -> psutil.Process:

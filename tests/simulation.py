@@ -73,7 +73,7 @@ class OneByOne:
 
 @dataclass
 class Process:
-    """One incarnation of a job. `stopped`: frozen (or cut off), so that it may come back later as a zombie."""
+    """One incarnation of a job. `stopped`: frozen (or cut off), so that it may continue later as an orphaned job."""
 
     job: SimulatedJob
     uid: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -437,7 +437,7 @@ class World:
 
     def finish(self, process: Process, cause: Cause, verdict: Cause | None = None) -> None:
         """The shell writes the result and the job ends; with a `verdict`, by a guess that the scheduler may correct."""
-        runs = process.job.state is JobState.RUNNING  # otherwise it is a zombie, and its job is another matter
+        runs = process.job.state is JobState.RUNNING  # otherwise it is orphaned, and says nothing about its job
         if process.holds is not None and verdict is not None and runs:
             self.verdicts[self.place(process)] = verdict
         if process.holds is not None and verdict is None:
@@ -466,7 +466,7 @@ class World:
             process.job.cause = cause
 
     def advance(self, seconds: float) -> None:
-        """Time passes; every minute each job that can gives a sign of life, and leaves if its attempt is over."""
+        """Time passes; every minute each job that can writes a heartbeat, and exits if its attempt has ended."""
         end = self.now + seconds
         while self.now < end:
             self.now = min(end, self.now + 60)

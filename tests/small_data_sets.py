@@ -70,11 +70,11 @@ def publish(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, address: s
 
     small = sources.Source(tuple(map(known, real.files)), tuple(map(known, real.downloads)))
     monkeypatch.setitem(sources.SOURCES, name, small)
-    tell_torchvision(name, small, monkeypatch)
+    set_torchvision_digests(name, small, monkeypatch)
     return Published(name, folder, train, test)
 
 
-def tell_torchvision(name: str, small: sources.Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def set_torchvision_digests(name: str, small: sources.Source, monkeypatch: pytest.MonkeyPatch) -> None:
     digests = {file.path.rpartition("/")[2]: file.md5 for file in small.files}
     if name.startswith("cifar"):
         reader = getattr(torchvision.datasets, name.upper())

@@ -269,7 +269,7 @@ class Packed:
 
     @contextmanager
     def at_work(self, agent: Agent) -> Iterator[None]:
-        """While an agent runs; at the end it is told to stop."""
+        """While an agent runs; at the end it is stopped."""
         thread = threading.Thread(target=agent.run)
         thread.start()
         try:
@@ -306,12 +306,12 @@ def test_an_agent_stops_at_once_what_is_cancelled_and_nothing_else(packed: Packe
         started = [packed.directory(path) / "attempts/1/progress.json" for path in "ab"]
         wait_for(lambda: all(file.exists() for file in started), "both run")
         record.request_cancel(packed.directory("a"), 1)
-        wait_for(lambda: packed.causes("a") == ["cancelled"], "it is stopped", 30)  # by itself it looks once a minute
+        wait_for(lambda: packed.causes("a") == ["cancelled"], "it is stopped", 30)  # otherwise it checks once a minute
         assert packed.causes("b") == ["None"]
     assert packed.causes("b") == ["preempted"]
 
 
-def test_an_agent_ranks_the_candidates_of_a_selection_once_per_evaluation(
+def test_an_agent_ranks_the_candidates_of_a_selection_once_per_query_of_its_slots(
     packed: Packed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     say = """sh -c 'printf "{{\\"loss\\": %s}}" {lr} > {directory}/metrics.json'"""

@@ -47,7 +47,7 @@ def job_id_of(allocation: Path) -> str:
 def brief(slurm_cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ClusterRounds]]:
     """An allocation on Slurm and one on the fake PBS with Slurm's least walltime, a minute.
 
-    It passes while the tests between the two that look at it go on.
+    It passes while the tests between the two that use it run.
     """
     fake = make_fake_pbs(tmp_path_factory.mktemp("fake"))
     slurm = slurm_rounds(slurm_cluster, tmp_path_factory.mktemp("slurm"))
@@ -244,7 +244,7 @@ def test_an_allocation_runs_what_only_names_and_a_later_pass_submits_one_for_the
 def test_slots_share_gpus_and_each_sees_its_own(slurm: ClusterRounds) -> None:
     gpus = ",".join(slurm.gpus)
     note = f'cd {slurm.notes}; echo "$CUDA_VISIBLE_DEVICES $OMP_NUM_THREADS" >new_$0; mv new_$0 gpu_$0'
-    tells = ["bash", "-c", f"{note}; while [ ! -e go ]; do sleep 0.1; done", "{name}"]
+    notes = ["bash", "-c", f"{note}; while [ ! -e go ]; do sleep 0.1; done", "{name}"]
     slurm.set_site(environment={"ROUNDHOUSE_SIGN_OF_LIFE": "0.5", MARK: slurm.mark, "CUDA_VISIBLE_DEVICES": gpus})
     names = ["a", "b", "c", "d", "e"]
     # Slurm knows of no GPUs here, so none is asked for in its header.
@@ -253,7 +253,7 @@ def test_slots_share_gpus_and_each_sees_its_own(slurm: ClusterRounds) -> None:
         directives=["--gres=none"],
     )
     resources = {"ncpus": 4, "ngpus": 2, "pack": {"slots": 4, "per_gpu": 2}, "max_running": 1}
-    slurm.write({"g": {"path": "{name}", "grid": {"name": names}, "command": tells, "resources": resources}})
+    slurm.write({"g": {"path": "{name}", "grid": {"name": names}, "command": notes, "resources": resources}})
     slurm.call()
 
     def gpus_seen() -> list[str]:
@@ -324,7 +324,7 @@ def test_an_allocation_that_can_never_run_is_reported_and_deleted_once_nothing_n
     slurm.call()
     (allocation,) = allocations(slurm)
     job_id = job_id_of(allocation)
-    wait_for(lambda: "PartitionTimeLimit" in slurm.call().stdout, "the reason is told")
+    wait_for(lambda: "PartitionTimeLimit" in slurm.call().stdout, "the reason is shown")
     done = slurm.call()
     assert done.returncode == FAILED
     assert f"will not run its allocation {job_id}" in done.stdout

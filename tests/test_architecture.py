@@ -194,15 +194,15 @@ def test_only_the_record_knows_the_names_of_its_files() -> None:
         "progress.json",
         "environment.json",
     }
-    telling = {}
+    found = {}
     for path in modules_in("roundhouse"):
         constants = {
             node.value for node in ast.walk(ast.parse(path.read_text()))
             if isinstance(node, ast.Constant) and isinstance(node.value, str)
         }  # fmt: skip
         if names & constants:
-            telling[name_of(path)] = names & constants
-    assert set(telling) == {"roundhouse.store.record"}, telling
+            found[name_of(path)] = names & constants
+    assert set(found) == {"roundhouse.store.record"}, found
 
 
 def test_nothing_that_a_login_node_runs_imports_what_is_heavy() -> None:

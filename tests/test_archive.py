@@ -22,8 +22,12 @@ from roundhouse.store import record
 from roundhouse.store.archive import Archive, make_directory
 
 NAME = "r"
-TELLS = ["sh", "-c", """echo '{{"version": 1, "epoch": 1, "final": {{"loss": {seed}}}}}' > {directory}/progress.json"""]
-DONE = {"ok": {"path": "ok/{seed}", "grid": {"seed": [0, 1]}, "command": TELLS}}
+REPORTS = [
+    "sh",
+    "-c",
+    """echo '{{"version": 1, "epoch": 1, "final": {{"loss": {seed}}}}}' > {directory}/progress.json""",
+]
+DONE = {"ok": {"path": "ok/{seed}", "grid": {"seed": [0, 1]}, "command": REPORTS}}
 PARTLY = {
     **DONE,
     "bad": {"path": "bad", "command": "false"},

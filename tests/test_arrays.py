@@ -72,11 +72,11 @@ def test_tasks_are_killed_one_by_one_and_each_continues_alone(
     shell.kill()
     rounds.python("python").kill()
     for name in ("deleted", "python"):
-        wait_for(lambda: rounds.record(name).attempts[0].closed, f"{name} tells why it ended")  # noqa: B023
+        wait_for(lambda: rounds.record(name).attempts[0].closed, f"{name} records why it ended")  # noqa: B023
     wait_for(lambda: dead(shell), "the shell is dead")
     wait_for(lambda: slurm_cluster.job_states()[opened_id(rounds, "shell")] == "FAILED", "Slurm has noticed")
     rounds.give_up("shell")
-    rounds.pass_until(lambda: all(len(rounds.begun(name)) == 2 for name in names[1:]), "three tasks go on")
+    rounds.pass_until(lambda: all(len(rounds.begun(name)) == 2 for name in names[1:]), "three tasks continue")
     by_scheduler = "deleted" if rounds.scheduler == "slurm" else "preempted"  # Torque's qstat does not say so
     assert rounds.causes("deleted") == [by_scheduler, "None"]
     assert rounds.causes("shell")[0] == rounds.causes("python")[0] == "unknown"

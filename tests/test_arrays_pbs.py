@@ -1,4 +1,4 @@
-"""Job arrays on a PBS that fails in many ways: each task is lost, found, stopped and resumed by itself."""
+"""Job arrays on a PBS that fails in many ways: each task is lost, found, stopped and resumed on its own."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_a_limit_on_jobs_is_filled_and_then_waited_for(fake_pbs: FakePBS, rounds
     assert {cause for name in names for cause in rounds.causes(name)} == {"limit", "completed"}
 
 
-def test_tasks_are_killed_one_by_one_and_each_resumes_by_itself(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
+def test_tasks_are_killed_one_by_one_and_each_resumes_alone(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     names = ("whole", "deleted", "node", "shell", "python")
     start(rounds, *names)
     fake_pbs.run(["qdel", rounds.view("deleted")["job_id"]])
@@ -136,12 +136,12 @@ def test_tasks_are_killed_one_by_one_and_each_resumes_by_itself(fake_pbs: FakePB
     shell.kill()
     rounds.python("python").kill()
     for name in ("deleted", "python"):
-        wait_for(lambda: rounds.record(name).attempts[0].closed, f"{name} tells why it ended")  # noqa: B023
+        wait_for(lambda: rounds.record(name).attempts[0].closed, f"{name} records why it ended")  # noqa: B023
     wait_for(lambda: dead(shell), "the shell is dead")
     fake_pbs.wait_for_state(rounds.view("shell")["job_id"], "X")
     rounds.give_up("shell")
     rounds.give_up("node")
-    rounds.pass_until(lambda: all(len(rounds.begun(name)) == 2 for name in names[1:]), "four go on")
+    rounds.pass_until(lambda: all(len(rounds.begun(name)) == 2 for name in names[1:]), "four continue")
     assert rounds.causes("whole") == ["None"]
     assert [rounds.causes(name)[0] for name in names[1:]] == ["deleted", "node", "unknown", "unknown"]
     assert [rounds.begun(name) for name in names] == [[0], *[[0, 3]] * 4]
@@ -168,10 +168,10 @@ def test_without_history_all_is_the_same(history: bool, fake_pbs: FakePBS, round
     fake_pbs.turn(history=history)
     start(rounds, *NAMES)
     rounds.release("a")
-    rounds.pass_until(lambda: rounds.state("a") == "completed", "a is completed while its array goes on")
+    rounds.pass_until(lambda: rounds.state("a") == "completed", "a is completed while its array is running")
     rounds.python("b").kill()
     rounds.wait_for_step_3("c")
-    rounds.pass_until(lambda: rounds.begun("b") == [0, 3], "b goes on")
+    rounds.pass_until(lambda: rounds.begun("b") == [0, 3], "b continues")
     complete(rounds, *NAMES)
     assert accepted(fake_pbs) == 2
 
@@ -250,7 +250,7 @@ def test_a_cancelled_task_leaves_the_others_alone_whatever_its_state(fake_pbs: F
     fake_pbs.wait_for_state("1[2].pbsnode", "X")
     wait_for(lambda: rounds.record("running").attempts[0].closed, "it has stopped")
     rounds.release("other", "late")
-    rounds.pass_until(lambda: rounds.call().returncode == FAILED, "nothing more happens by itself")
+    rounds.pass_until(lambda: rounds.call().returncode == FAILED, "nothing more happens automatically")
     assert rounds.states() == {"running": "cancelled", "other": "completed", "queued": "cancelled", "late": "completed"}
     assert rounds.lines("queued") == []
 
@@ -265,16 +265,16 @@ def test_a_task_that_ended_just_now_is_no_trouble_for_cancel(fake_pbs: FakePBS, 
     assert done.returncode == DONE
     assert "finished" not in done.stdout + done.stderr
     rounds.release("b")
-    rounds.pass_until(lambda: rounds.state("b") == "completed", "the other goes on")
+    rounds.pass_until(lambda: rounds.state("b") == "completed", "the other continues")
 
 
-@pytest.mark.parametrize("zombie", [False, True])
+@pytest.mark.parametrize("orphan", [False, True])
 def test_a_task_that_the_server_restarts_continues_alone(
-    zombie: bool, fake_pbs: FakePBS, rounds: ClusterRounds
+    orphan: bool, fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     start(rounds, "a", "b")
     before = rounds.family("b")
-    fake_pbs.rerun("1[1].pbsnode", zombie=zombie)
+    fake_pbs.rerun("1[1].pbsnode", orphan=orphan)
     rounds.wait_for_step_3("b", 2)
     wait_for(lambda: all(dead(one) for one in before), "what ran before is gone")
     assert rounds.call().returncode == WORK_REMAINS

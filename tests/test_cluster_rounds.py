@@ -79,7 +79,7 @@ def test_the_quickstart_round_is_killed_and_resumes_and_completes(
     wait_for_epoch(slurm, "student")
     slurm.python("student").kill()
     for path in ("teacher", "student"):
-        wait_for(lambda: first_attempt(slurm, path).closed, f"{path} tells why it ended")  # noqa: B023
+        wait_for(lambda: first_attempt(slurm, path).closed, f"{path} records why it ended")  # noqa: B023
     assert first_attempt(slurm, "teacher").cause is Cause.PREEMPTED
     assert first_attempt(slurm, "student").cause is Cause.UNKNOWN
 
@@ -137,7 +137,7 @@ def test_a_round_is_killed_in_three_ways_and_resumes_and_completes(
     rounds.shell("shell").kill()
     wait_for(lambda: all(dead(one) for one in children), "train.py and its command die with the shell")
     for name in ("teacher", "python"):
-        wait_for(lambda: first_attempt(rounds, name).closed, f"{name} tells why it ended")  # noqa: B023
+        wait_for(lambda: first_attempt(rounds, name).closed, f"{name} records why it ended")  # noqa: B023
     assert not first_attempt(rounds, "shell").closed
     rounds.give_up("shell")
     assert rounds.call().returncode == WORK_REMAINS
@@ -175,7 +175,7 @@ def test_a_job_that_slurm_restarts_continues(slurm: ClusterRounds, slurm_cluster
     slurm.call()
     slurm.wait_for_step_3("a")
     slurm_cluster.run(["scontrol", "requeue", slurm.view("a")["job_id"]])
-    wait_for(lambda: first_attempt(slurm, "a").closed, "the job tells that it was taken down")
+    wait_for(lambda: first_attempt(slurm, "a").closed, "the job records that it was stopped")
     assert first_attempt(slurm, "a").cause is Cause.PREEMPTED
     slurm.release("a")
     slurm.pass_until_done()
@@ -195,7 +195,7 @@ def test_a_job_that_slurm_restarts_after_it_died_without_a_result_takes_the_next
     wait_for(lambda: jobs()[job_id] == "FAILED", "Slurm sees that it died")
 
     def started_again() -> bool:
-        # By itself Slurm waits two minutes, because a node launches no job that it has ended in the same second.
+        # Without help Slurm waits two minutes, because a node launches no job that it has ended in the same second.
         if jobs()[job_id] == "FAILED":
             slurm_cluster.run(["scontrol", "requeue", job_id])
         slurm_cluster.run(["scontrol", "update", f"JobId={job_id}", "StartTime=now"])

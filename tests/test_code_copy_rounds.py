@@ -74,7 +74,7 @@ def copies(rounds: ClusterRounds) -> set[str]:
 
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[ClusterRounds]:
-    """A checkout of the test's own, whose rounds run on this machine, in two slots."""
+    """A separate checkout, whose rounds run on the local machine, in two slots."""
     made = ClusterRounds(folder=tmp_path, scheduler="local")
     try:
         yield made
@@ -134,7 +134,7 @@ def test_a_retry_says_which_code_it_runs(here: ClusterRounds) -> None:
     write(here, "a")
     (here.repository / "my_train.py").write_text("import sys; sys.exit('a mistake')\n")
     assert here.call().returncode == FAILED
-    (here.repository / "my_train.py").write_text("print('mended')\n")
+    (here.repository / "my_train.py").write_text("print('fixed')\n")
     done = here.call("--retry")
     assert done.returncode == FAILED, "it runs the code that has failed"
     assert "For the current code: --retry --code current" in done.stdout
@@ -211,7 +211,7 @@ def test_on_slurm_neither_a_queued_job_nor_a_resume_sees_an_edited_checkout(
         slurm.pass_until(lambda: len(slurm.lines("a")) == 2, "it is resumed")
         slurm.python("a", 2).kill()
         slurm.release("a")
-        wait_for(lambda: slurm.record("a").attempts[1].closed, "it tells that it was killed")
+        wait_for(lambda: slurm.record("a").attempts[1].closed, "it records that it was killed")
         assert slurm.call("--code", "current").returncode == WORK_REMAINS
         slurm.pass_until_done()
         assert slurm.lines("a") == ["old", "old", "new"]

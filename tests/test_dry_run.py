@@ -1,4 +1,4 @@
-"""A dry run of arrays, allocations and single jobs: what is told of each, and the scripts for a person to read."""
+"""A dry run of arrays, allocations and single jobs: what it prints about each, and the scripts that it writes."""
 
 from __future__ import annotations
 

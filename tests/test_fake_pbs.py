@@ -312,17 +312,17 @@ def test_a_job_on_a_crashed_node_is_unknown(fake_pbs: FakePBS, script: Script, t
     assert not (tmp_path / "rhlong.log").exists()
 
 
-@pytest.mark.parametrize("zombie", [False, True])
-def test_a_job_that_is_restarted_keeps_its_id(zombie: bool, fake_pbs: FakePBS, script: Script, tmp_path: Path) -> None:
+@pytest.mark.parametrize("orphan", [False, True])
+def test_a_job_that_is_restarted_keeps_its_id(orphan: bool, fake_pbs: FakePBS, script: Script, tmp_path: Path) -> None:
     starts = tmp_path / "starts"
     starts.touch()
     job_id = submitted(fake_pbs, script("rhagain", f"echo $$ $PBS_JOBID >> {starts}; sleep 600"))
     wait_until(lambda: len(starts.read_text().splitlines()) == 1, "the job starts")
-    fake_pbs.rerun(job_id, zombie=zombie)
+    fake_pbs.rerun(job_id, orphan=orphan)
     wait_until(lambda: len(starts.read_text().splitlines()) == 2, "the job starts again")
     (first, one), (_, other) = (line.split() for line in starts.read_text().splitlines())
     assert one == other == job_id
-    assert Path(f"/proc/{first}").exists() == zombie
+    assert Path(f"/proc/{first}").exists() == orphan
 
 
 def test_eight_clients_at_the_same_time_get_eight_jobs(fake_pbs: FakePBS, script: Script) -> None:

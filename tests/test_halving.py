@@ -85,7 +85,7 @@ def attempt(number: int, cause: Cause | None, at: int | None = None, loss: float
 
 
 def row(name: str, *attempts: Attempt, state: State | None = None, **config: Any) -> ExperimentStatus:
-    """An experiment with these attempts. What has paused would go on, unless `state` says otherwise."""
+    """An experiment with these attempts. A paused one would continue, unless `state` says otherwise."""
     experiment = Experiment("r", "g", name, "s", {"name": name, **config}, halving=PER)
     paused = attempts and attempts[-1].cause is Cause.RUNG
     state = state or (State.PENDING if paused or not attempts else State.IN_PROGRESS)
@@ -99,7 +99,7 @@ def paused(name: str, loss: float, at: int = 10, **config: Any) -> ExperimentSta
 
 def verdicts(*rows: ExperimentStatus) -> dict[str, str]:  # noqa: F811
     found = compare_at_rungs({one.experiment.path: one for one in rows}, metrics)
-    words = {Verb.SUBMIT: "goes on", Verb.PRUNE: "pruned", Verb.NOTHING: "waits"}
+    words = {Verb.SUBMIT: "continues", Verb.PRUNE: "pruned", Verb.NOTHING: "waits"}
     return {path: words[one.action.verb] for path, one in found.items()}
 
 
@@ -113,7 +113,7 @@ def test_the_best_share_and_at_least_one_continues_whatever_the_order_of_reading
     rows = [paused(f"p{number:02}", loss) for number, loss in enumerate(losses)]  # noqa: F811
     rows = [replace(one, experiment=replace(one.experiment, halving=replace(PER, keep=keep))) for one in rows]
     found = verdicts(*rows)
-    kept = {path for path, verdict in found.items() if verdict == "goes on"}
+    kept = {path for path, verdict in found.items() if verdict == "continues"}
     assert len(kept) == max(1, math.ceil(Fraction(str(keep)) * len(losses)))
     worth = {f"p{number:02}": (math.isnan(loss), loss) for number, loss in enumerate(losses)}
     assert all(worth[good][0] <= worth[bad][0] for good in kept for bad in found.keys() - kept)
@@ -130,7 +130,7 @@ def test_seeds_of_a_setting_continue_together_or_not_at_all() -> None:
         for one in rows
         for name in [one.experiment.path]
     ]
-    assert verdicts(*rows) == {"1/0": "pruned", "1/1": "pruned", "2/0": "goes on", "2/1": "goes on"}
+    assert verdicts(*rows) == {"1/0": "pruned", "1/1": "pruned", "2/0": "continues", "2/1": "continues"}
 
 
 def test_nothing_is_decided_before_all_have_reached_the_rung_or_ended() -> None:
@@ -139,7 +139,7 @@ def test_nothing_is_decided_before_all_have_reached_the_rung_or_ended() -> None:
     assert verdicts(*two, running) == {"a": "waits", "b": "waits"}
     assert verdicts(*two, row("c")) == {"a": "waits", "b": "waits"}
     failed = row("c", attempt(1, Cause.ERROR, 10), state=State.FAILED)
-    assert verdicts(*two, failed) == {"a": "goes on", "b": "pruned"}
+    assert verdicts(*two, failed) == {"a": "continues", "b": "pruned"}
     stuck = compare_at_rungs({one.experiment.path: one for one in (*two, row("c", state=State.BLOCKED))}, metrics)
     assert stuck["a"].inputs.hopeless
     assert stuck["a"].action.reason == (
@@ -150,17 +150,17 @@ def test_nothing_is_decided_before_all_have_reached_the_rung_or_ended() -> None:
 def test_a_decision_stays_when_a_pass_died_halfway_and_when_the_others_have_continued() -> None:
     rows = [paused("a", 0.1), paused("b", 0.2), paused("c", 0.3), paused("d", 0.4)]  # noqa: F811
     first = verdicts(*rows)
-    assert first == {"a": "goes on", "b": "goes on", "c": "pruned", "d": "pruned"}
+    assert first == {"a": "continues", "b": "continues", "c": "pruned", "d": "pruned"}
     marked = row("c", attempt(1, Cause.RUNG, 10, 0.3), attempt(2, Cause.PRUNED), state=State.PRUNED)
     on = row("a", attempt(1, Cause.RUNG, 10, 0.1), attempt(2, None, 20))
-    assert verdicts(on, rows[1], marked, rows[3]) == {"b": "goes on", "d": "pruned"}
+    assert verdicts(on, rows[1], marked, rows[3]) == {"b": "continues", "d": "pruned"}
     far = paused("a", 0.1, at=20)
-    assert verdicts(far, rows[1], marked, rows[3]) == {"a": "waits", "b": "goes on", "d": "pruned"}
+    assert verdicts(far, rows[1], marked, rows[3]) == {"a": "waits", "b": "continues", "d": "pruned"}
 
 
 def test_at_the_next_rung_only_those_that_reached_it_are_compared() -> None:
     marked = row("c", attempt(1, Cause.RUNG, 10, 0.01), attempt(2, Cause.PRUNED), state=State.PRUNED)
-    assert verdicts(paused("a", 0.1, at=20), paused("b", 0.2, at=20), marked) == {"a": "goes on", "b": "pruned"}
+    assert verdicts(paused("a", 0.1, at=20), paused("b", 0.2, at=20), marked) == {"a": "continues", "b": "pruned"}
 
 
 def test_what_was_pruned_and_retried_runs_to_its_end_and_is_in_no_comparison() -> None:
@@ -171,7 +171,7 @@ def test_what_was_pruned_and_retried_runs_to_its_end_and_is_in_no_comparison() -
         state=State.COMPLETED,
     )  # fmt: skip
     for third in (again, done):
-        assert verdicts(paused("a", 0.1, at=20), paused("b", 0.2, at=20), third) == {"a": "goes on", "b": "pruned"}
+        assert verdicts(paused("a", 0.1, at=20), paused("b", 0.2, at=20), third) == {"a": "continues", "b": "pruned"}
 
 
 def test_each_pause_is_one_step_after_the_last() -> None:
@@ -183,7 +183,7 @@ def test_each_pause_is_one_step_after_the_last() -> None:
 def test_comparisons_are_per_value_of_the_named_key() -> None:
     rows = [paused("a", 0.1, dataset="x"), paused("b", 0.9, dataset="y"), paused("c", 0.2, dataset="x")]  # noqa: F811
     rows = [replace(one, experiment=replace(one.experiment, halving=replace(PER, per="dataset"))) for one in rows]
-    assert verdicts(*rows) == {"a": "goes on", "b": "goes on", "c": "pruned"}
+    assert verdicts(*rows) == {"a": "continues", "b": "continues", "c": "pruned"}
 
 
 # ---------------------------------------------------------------------------------------------- training
@@ -215,7 +215,7 @@ def test_no_config_may_contain_a_pause(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------------------------------------- rounds that run
 
-# Trains 6 epochs, whose loss is its rate at each; pauses where it is told to, unless it is deaf.
+# Trains 6 epochs, whose loss is its rate at each; pauses where requested, unless it ignores that.
 TRAIN = """
 import json, os, sys
 from pathlib import Path
@@ -228,8 +228,8 @@ for folder in filter(None, os.environ["ROUNDHOUSE_EARLIER"].split(":")):
 pause = 99 if deaf else int(os.environ.get("ROUNDHOUSE_PAUSE_AT", 99))
 for epoch in range(start + 1, 7):
     Path(out, "place").write_text(str(epoch))
-    told = {"epoch": epoch, "epochs": 6, "started_epoch": start, "metric_name": "loss", "metric": rate, "best": rate}
-    Path(out, "progress.json").write_text(json.dumps({"version": 1, **told}))
+    progress = {"epoch": epoch, "epochs": 6, "started_epoch": start, "metric_name": "loss", "metric": rate}
+    Path(out, "progress.json").write_text(json.dumps({"version": 1, **progress, "best": rate}))
     if epoch == pause and epoch < 6:
         sys.exit(78)
 """
@@ -342,7 +342,7 @@ def test_dependents_of_a_group_whose_metric_no_run_reports_are_blocked_as_well(r
     states = {"s/1/0": "blocked", "s/2/0": "blocked", "a": "pending", "c": "pending", "l": "pending"}
     assert rounds.states() == states
     assert rounds.call("--retry").returncode == 4
-    assert rounds.causes("s/1/0") == ["rung"], "it is the round file that is to be mended"
+    assert rounds.causes("s/1/0") == ["rung"], "the round file must be fixed"
     sweep["halving"]["metric"] = "loss"
     rounds.write({"sweep": sweep, "chosen": chosen})
     assert rounds.call().returncode == 0

@@ -1,4 +1,4 @@
-"""Rounds on this machine, for real: runner.py, job scripts, train.py and commands, and everything that kills them."""
+"""Real rounds on the local machine: runner.py, job scripts, train.py and commands, and everything that kills them."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_two_runners_at_the_same_time_do_not_take_the_same_slot(
 
     def live() -> Any:
         seen = look()
-        with suppress(threading.BrokenBarrierError):  # whoever looks alone goes on alone
+        with suppress(threading.BrokenBarrierError):  # a runner that queries alone continues alone
             met.wait(1)
         return seen
 
@@ -320,7 +320,7 @@ def test_a_failing_experiment_is_tried_twice_and_continues_after_a_retry(rounds:
     assert "attempt 2" in why
     assert "exit code 1" in why
     assert rounds.call().returncode == FAILED
-    assert rounds.lines("t0") == ["run", "run"], "nothing is tried again by itself"
+    assert rounds.lines("t0") == ["run", "run"], "nothing is retried automatically"
     (rounds.notes / "fixed").touch()
     retried = rounds.call("--retry")
     assert retried.returncode == DONE
@@ -493,7 +493,7 @@ def test_when_runner_and_jobs_are_killed_the_next_runner_starts_them_again(round
 
 
 def test_a_job_whose_shell_was_killed_is_seen_until_its_last_process_ends(rounds: Rounds) -> None:
-    """A process that left the job's group outlives shell and Python; while it lives, nothing is started beside it."""
+    """A process that left the job's group outlives shell and Python; while it lives, nothing else is started."""
     script = noting(rounds, "e", f'setsid sh -c "while [ ! -e {rounds.notes}/go ]; do sleep 0.05; done" & wait')
     rounds.write({"e": group("{seed}", script)})
     runner = rounds.start()
@@ -623,7 +623,7 @@ DAMAGES = [
     (name, damage) for name in (record.JOB, record.CLAIM, record.RESULT)
     for damage in (empty, truncate, make_noise, make_it_of_the_future)
 ]  # fmt: skip
-HELD_BY_SOMEBODY = str(DAMAGES.index((record.CLAIM, empty)))
+HELD_BY_UNKNOWN = str(DAMAGES.index((record.CLAIM, empty)))
 
 
 def test_an_unreadable_file_stops_only_that_experiment_and_a_retry_continues_without_it(rounds: Rounds) -> None:
@@ -641,7 +641,7 @@ def test_an_unreadable_file_stops_only_that_experiment_and_a_retry_continues_wit
     assert done.returncode == FAILED
     status = rounds.status()
     assert status.pop("f")["state"] == "completed"
-    assert status.pop(HELD_BY_SOMEBODY)["state"] == "failed", "an empty claim is whole: its holder is unknown"
+    assert status.pop(HELD_BY_UNKNOWN)["state"] == "failed", "an empty claim is whole: its holder is unknown"
     for seed, row in status.items():
         where = f"attempts/1/{DAMAGES[int(seed)][0]}"
         assert row["state"] == "blocked"

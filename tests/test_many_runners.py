@@ -83,7 +83,7 @@ def test_a_slurm_that_is_down_is_waited_for(tmp_path: Path) -> None:
         rounds.let_time_pass("running")
         assert finish_passes(rounds.passing(1)) == [TROUBLE]
         assert (len(rounds.record("running").attempts), len(rounds.record("unsubmitted").attempts)) == (1, 0)
-        rounds.release("running", "unsubmitted")  # it ends while nobody can be asked
+        rounds.release("running", "unsubmitted")  # it ends while no query is possible
         wait_for(lambda: rounds.record("running").completed, "the job itself writes that it is completed")
         failed = rounds.call()
         assert failed.returncode == TROUBLE

@@ -388,7 +388,7 @@ def test_the_array_of_a_task_follows_from_its_id_for_any_server_name(task: str, 
         said(None, "", "no answer within 60 s."),
         said(None, "12.pbsnode\n", "no answer within 60 s."),
         said(255, "", "qsub: End of File"),
-        said(1, "", "something that nobody has seen before"),
+        said(1, "", "an unknown message"),
         said(0, "", ""),
     ],
 )

@@ -114,7 +114,7 @@ def test_a_pass_without_changes_keeps_what_the_job_has_written(fake_pbs: FakePBS
 def test_a_round_completes_on_a_server_without_history(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     fake_pbs.turn(history=False)
     start(rounds, "a", "b")
-    fake_pbs.server.rerun(rounds.view("a")["job_id"])  # a job that the server has to tell of meanwhile
+    fake_pbs.server.rerun(rounds.view("a")["job_id"])  # a job that the server has to report meanwhile
     rounds.wait_for_step_3("a", 2)
     complete(rounds, fake_pbs, "a", "b", submissions=2)
 
@@ -223,7 +223,7 @@ def test_a_job_restarted_by_the_server_opens_the_next_attempt_itself(fake_pbs: F
 def test_a_restarted_job_runs_alone_despite_its_first_processes(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     start(rounds, "a")
     orphans = rounds.family("a")
-    fake_pbs.rerun(only_job(fake_pbs), zombie=True)
+    fake_pbs.rerun(only_job(fake_pbs), orphan=True)
     rounds.wait_for_step_3("a", 2)
     wait_for(lambda: all(dead(one) for one in orphans), "the orphaned job detects that its attempt is closed")
     complete(rounds, fake_pbs, "a", submissions=1)

@@ -38,7 +38,7 @@ QUEUED, RUNNING, ENDED = (job(state) for state in (JobState.QUEUED, JobState.RUN
 
 
 def ended(cause: Cause, why: str = "", gained: bool | None = False, **result: Any) -> Attempt:
-    """An attempt that is over. `gained`: whether it finished an epoch; None: it does not tell."""
+    """An attempt that has ended. `gained`: whether it finished an epoch; None: it does not report epochs."""
     if cause in (Cause.UNCLAIMED, Cause.REFUSED, Cause.LIMIT, *MARKS):
         mark = cause if cause in MARKS else None
         opened = replace(OPENED, job_id=None, mark=mark)
@@ -145,7 +145,7 @@ def test_what_is_completed_with_another_config_is_not_trained_again() -> None:
 
 
 @pytest.mark.parametrize("cause", [Cause.CANCELLED, Cause.ARCHIVED])
-def test_what_the_user_put_away_stays_until_retry(cause: Cause) -> None:
+def test_what_the_user_cancelled_or_archived_stays_until_retry(cause: Cause) -> None:
     for attempt in (ended(cause, "by the user"), Attempt(0, OPENED, HELD, Result(cause))):
         assert outcome(decided([attempt], Unknown())) == (Verb.NOTHING, State.CANCELLED)
         assert decided([attempt, ended(Cause.RETRY)], Unknown()).verb is Verb.SUBMIT

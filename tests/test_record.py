@@ -743,7 +743,7 @@ def test_the_explanation_of_each_attempt_has_its_times(tmp_path: Path) -> None:
     write(third, record.CLAIM, {**CLAIM, "at": 50 * hour})
     write(third, record.RESULT, {**RESULT, "at": 51.5 * hour})
     ran = "started 1970-01-03 02:00, ended 1970-01-03 03:30 UTC; ran 1 h 30 min"
-    assert times()[1:] == ["set 1970-01-02 17:00 UTC", ran], "a file that a copy made newer tells no time"
+    assert times()[1:] == ["set 1970-01-02 17:00 UTC", ran], "the time of a file that a copy made newer is not used"
     at(third, record.JOB, 49 * hour)
     record.fold(record.read(tmp_path))
     ends = ["closed 1970-01-02 16:00 UTC", "set 1970-01-02 17:00 UTC", f"submitted 1970-01-03 01:00, {ran}"]

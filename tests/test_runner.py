@@ -270,7 +270,7 @@ def test_the_exit_code_follows_the_states_of_the_round(rounds: Rounds, call: Cal
     assert call("--limit", "1")[0] == WORK_REMAINS
     assert call("--only", "good")[0] == DONE
     assert call()[0] == FAILED
-    assert call("--only", "waits")[0] == FAILED, "what waits for a failure will not happen by itself"
+    assert call("--only", "waits")[0] == FAILED, "dependents of a failure will not start automatically"
     assert call("--status")[0] == DONE
     assert call("--cancel")[0] == DONE
     assert call("--only", "waits")[0] == FAILED

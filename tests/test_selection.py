@@ -164,8 +164,8 @@ def test_the_choice_is_the_same_in_another_process() -> None:
         from roundhouse.model.selection import ranking
         values = lambda lr, seed: math.sin(lr * 12.9898 + seed * 78.233)
         runs = [(f"s/{lr}/{seed}", {"lr": lr, "seed": seed}, values(lr, seed)) for lr in range(40) for seed in range(5)]
-        told = repr([(one.paths, one.config, one.mean.hex()) for one in ranking(runs, "min")])
-        print(hashlib.sha256(told.encode()).hexdigest())
+        text = repr([(one.paths, one.config, one.mean.hex()) for one in ranking(runs, "min")])
+        print(hashlib.sha256(text.encode()).hexdigest())
     """
     seen = {
         subprocess.run(
@@ -256,7 +256,7 @@ def test_a_metric_that_no_run_reports_blocks_the_selection_and_is_named(rounds: 
     assert "will be retried" not in rounds.call("--retry", "--limit", "0").stdout
     rounds.write(stages())
     assert rounds.call("--limit", "0").returncode == 3
-    assert rounds.states()["b/1/0"] == "pending", "it goes on once the round file is mended"
+    assert rounds.states()["b/1/0"] == "pending", "it continues once the round file is fixed"
 
 
 def test_a_selection_that_is_no_longer_the_best_is_reported_and_what_ran_stays(rounds: Rounds) -> None:  # noqa: F811
@@ -265,7 +265,7 @@ def test_a_selection_that_is_no_longer_the_best_is_reported_and_what_ran_stays(r
     assert rounds.call().returncode == 0
     groups["sweep"]["grid"]["lr"].append(4)
     rounds.write(groups)
-    assert rounds.states()["b/1/0"] == "completed", "while the sweep goes on, what has run stands"
+    assert rounds.states()["b/1/0"] == "completed", "while the sweep continues, what has run stays"
     assert rounds.call().returncode == 4
     best = rounds.status()["b/1/0"]
     assert best["state"] == "blocked"

@@ -209,12 +209,12 @@ class Rounds(RuleBasedStateMachine):
         data.draw(st.sampled_from(self.queued())).known = False
 
     @precondition(lambda self: self.living())
-    @rule(data=st.data(), zombie=st.booleans(), steps=st.integers(0, 6))
-    def a_job_is_started_again(self, data: st.DataObject, zombie: bool, steps: int) -> None:
+    @rule(data=st.data(), orphan=st.booleans(), steps=st.integers(0, 6))
+    def a_job_is_started_again(self, data: st.DataObject, orphan: bool, steps: int) -> None:
         """Requeued by the scheduler: with its first incarnation dead, or, cut off from it, alive."""
         job = data.draw(st.sampled_from(self.living())).job
         for process in [one for one in self.living() if one.job is job]:
-            if zombie:
+            if orphan:
                 process.stopped = process.ever_stopped = True
             else:
                 self.world.vanish(process, None)

@@ -1,4 +1,4 @@
-"""What cannot start is told before anything is submitted, is never opened, and holds up nothing else."""
+"""An experiment that cannot start is reported before anything is submitted, never opened, and delays no other."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check(config, data):
 
 @dataclass
 class Repository(Rounds):
-    """A repository of the test's own: the real runner beside the test's studies and sites."""
+    """A separate repository: the real runner, with the test's studies and sites."""
 
     @property
     def root(self) -> Path:
@@ -74,7 +74,7 @@ class Repository(Rounds):
             (folder / "check.py").write_text(check.format(notes=str(self.notes)) if check is CHECK else check)
 
     def asked(self) -> list[dict[str, Any]]:
-        """The configs that the study's check was asked about, without what the last call of this has told."""
+        """The configs that the study's check was called with, since the last call of this method."""
         configs = [json.loads(line) for line in self.lines("asked")]
         (self.notes / "asked").unlink(missing_ok=True)
         return configs
@@ -93,7 +93,7 @@ def seeds(path: str, count: int = 1, **group: Any) -> dict[str, Any]:
     return {"path": f"{path}/{{seed}}", "grid": {"seed": list(range(count))}, **chosen, **group}
 
 
-# ------------------------------------------------------------------------------------------------ on this machine
+# ------------------------------------------------------------------------------------------------on the local machine
 
 
 def test_what_is_refused_is_never_opened_and_the_rest_runs_to_its_end(rounds: Repository) -> None:
@@ -107,7 +107,7 @@ def test_what_is_refused_is_never_opened_and_the_rest_runs_to_its_end(rounds: Re
     refusal = "cannot start: lr is 'fast', and must be a number"
     assert done.returncode == FAILED
     assert done.stderr.splitlines() == [f"bad/0 and 2 more {refusal}"]
-    assert done.stdout.count("\nblocked ") + done.stdout.startswith("blocked ") == 1, "told once while it runs"
+    assert done.stdout.count("\nblocked ") + done.stdout.startswith("blocked ") == 1, "reported once while it runs"
     statuses = rounds.status()
     assert {path: row["state"] for path, row in statuses.items()} == {
         "good/0": "completed", "bad/0": "blocked", "bad/1": "blocked", "bad/2": "blocked", "waits/0": "pending",

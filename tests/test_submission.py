@@ -1,4 +1,4 @@
-"""How arrays are submitted: within `max_running`, to a scheduler that refuses them, beside runners that are faster."""
+"""How arrays are submitted: within `max_running`, to a scheduler that refuses them, next to faster runners."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Passes:
         return one_pass.run_pass(place, self.experiments, **how).statuses
 
     def look_and_act(self, **how: Any) -> list[str]:
-        """One pass; the states that it tells."""
+        """One pass; the states that it reports."""
         return [str(row.action.state) for row in self.rows(**how)]
 
     def end(self, cause: Cause, *numbers: int) -> None:
@@ -140,8 +140,8 @@ def test_a_dry_run_plans_exactly_the_jobs_that_a_pass_submits(
     submitted: list[str] = []
 
     def submit(run: Any, script: Path, name: str, need: Any = None) -> SubmitAnswer:
-        beside = script.parent / job_group.MANIFEST
-        submitted.append(script.read_text() + (beside.read_text() if beside.exists() else ""))
+        manifest = script.parent / job_group.MANIFEST
+        submitted.append(script.read_text() + (manifest.read_text() if manifest.exists() else ""))
         return Submitted(str(len(submitted)))
 
     scheduler: Any = Refusing(0, TOO_MANY)

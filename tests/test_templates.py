@@ -111,7 +111,7 @@ def test_a_job_that_finds_the_disk_full_claims_nothing_and_leaves_nothing(bench:
 
 @pytest.mark.parametrize("command", ["sync", "cat"])
 def test_a_claim_that_was_not_written_whole_is_not_made(bench: Bench, command: str) -> None:
-    """A network file system may tell only at fsync that there was no room."""
+    """A network file system may report only at fsync that there was no room."""
     bench.open()
     bench.extra["PATH"] = fake_command(bench.folder, command, "head -c 20; echo no space left >&2; exit 1")
     before = snapshot(bench.directory)
@@ -342,7 +342,7 @@ def test_a_signal_to_the_shell_reaches_python_and_gives_the_cause(
         ("USR2", 3600, 75, Cause.WALLTIME, False),  # the header asked for this signal
         ("INT", 3600, 75, Cause.PREEMPTED, False),
         ("TERM", 3600, 71, Cause.MEMORY, False),
-        ("TERM", 3600, 76, Cause.WALLTIME, False),  # Python stopped by itself
+        ("TERM", 3600, 76, Cause.WALLTIME, False),  # Python stopped at its own deadline
         ("TERM", 3600, 77, Cause.ERROR, False),
         ("TERM", 3600, 0, Cause.COMPLETED, False),
         ("", 3600, 75, Cause.PREEMPTED, False),
@@ -478,7 +478,7 @@ def test_a_stopped_python_is_waited_for(bench: Bench) -> None:
         assert shell.poll() is None
         assert bench.attempt().result is None
         python.resume()
-        wait_for(lambda: python.status() != psutil.STATUS_STOPPED, "it goes on")
+        wait_for(lambda: python.status() != psutil.STATUS_STOPPED, "it continues")
     (bench.repository / "go").touch()
     shell.communicate(timeout=60)
     assert bench.result().cause is Cause.COMPLETED
@@ -516,7 +516,7 @@ def test_what_python_leaves_running_is_ended_before_the_result_is_written(bench:
 
 
 def test_the_dead_that_no_init_collects_are_not_waited_for(bench: Bench) -> None:
-    """As in a container whose first process is no init: orphans that have ended stay listed for ever."""
+    """As in a container whose first process is no init: orphans that have ended stay listed permanently."""
     bench.train("sleep 0.1 &\nexit 0")
     bench.open()
     adopts = (

@@ -1,4 +1,4 @@
-"""`--watch`: how long it waits, what it tells, and that it lives through what goes wrong meanwhile."""
+"""`--watch`: how long it waits, what it prints, and that it survives what goes wrong meanwhile."""
 
 from __future__ import annotations
 
@@ -307,7 +307,7 @@ def test_a_watch_continues_to_the_end_of_the_round_and_reports_what_happens(
     out = printed(rounds)
     assert re.search(r"in_progress(, queued|, running)?: c\n", out)
     assert out.rstrip().endswith("all 3 experiments are completed.")
-    assert out.count("attempt  job") <= 2, "the table is not printed for ever"
+    assert out.count("attempt  job") <= 2, "the table is not printed repeatedly"
     assert len(experiments_of(fake_pbs)) == 3
 
 

@@ -1,4 +1,4 @@
-"""A job's side of the record: its claim, its inputs, its signs of life, and when it must stop."""
+"""A job's side of the record: its claim, its inputs, its heartbeat, and when it must stop."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def test_heartbeats_are_written_while_a_command_runs(bench: Bench) -> None:
     wait_for(bench.running(), "the command runs")
     for _ in range(3):
         before = (bench.place() / record.PROGRESS).stat().st_mtime_ns
-        wait_for(lambda then=before: (bench.place() / record.PROGRESS).stat().st_mtime_ns > then, "a sign of life")
+        wait_for(lambda then=before: (bench.place() / record.PROGRESS).stat().st_mtime_ns > then, "a heartbeat")
 
 
 @pytest.mark.parametrize("listens", [True, False], ids=["a command that listens", "a command that ignores SIGTERM"])
@@ -342,7 +342,7 @@ def test_what_ran_is_written_down(bench: Bench) -> None:
 def test_a_signal_before_the_command_has_started_reaches_it_too(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the note that a stop is wanted and the child's birth nothing else would tell the child."""
+    """Between the request to stop and the start of the child, nothing else would stop the child."""
     directory = open_attempt(tmp_path / "x", Experiment("r", "e", "e", None, {}, command=("sleep", "600")))
     work = work_on(directory)
     real = subprocess.Popen

@@ -144,9 +144,9 @@ class Server:
         for pid in (job.get("supervisor"), *in_session(job.get("session"))):
             kill(pid, signal.SIGKILL)
 
-    def rerun(self, job_id, zombie=False):
-        """The server restarts the job with its ID; with `zombie`, its old processes keep running."""
-        self.update(job_id, order="abandon" if zombie else "rerun")
+    def rerun(self, job_id, orphan=False):
+        """The server restarts the job with its ID; with `orphan`, its old processes keep running."""
+        self.update(job_id, order="abandon" if orphan else "rerun")
 
     def exceed_memory(self, job_id):
         """The node kills a running job that uses more memory than it requested."""
