@@ -1,4 +1,4 @@
-"""What rounds say: DataFrames, plots, tables, the report. Records are read, never written.
+"""Analysis of rounds: DataFrames, plots, tables, the report. Records are read, never written.
 
 `from analysis import load_round, load_metrics`; the scripts are plot_experiments.py, report.py, tables.py, charlie.py.
 """
@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analysis.frames import load_metrics, load_round
+    from analysis.dataframes import load_metrics, load_round
 
 __all__ = ["load_metrics", "load_round"]
 
 
 def __getattr__(name: str) -> Any:
-    # Only when it is asked for: a look at whether plots are out of date needs no pandas.
+    # Imported on first use: checking whether plots are out of date needs no pandas.
     if name in __all__:
-        from analysis import frames
+        from analysis import dataframes
 
-        return getattr(frames, name)
+        return getattr(dataframes, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

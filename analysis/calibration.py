@@ -1,4 +1,4 @@
-"""Calibration: whether a network is right as often as it claims to be; on saved logits."""
+"""Calibration: whether a network's accuracy equals its confidence; from saved logits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLDEST, HOTTEST = 0.01, 100.0  # the bounds of a fitted temperature
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """A reliability diagram, an entry a bin. Bin b holds the confidences in (lower[b], upper[b]]."""
+    """A reliability diagram, one element per bin. Bin b contains the confidences in (lower[b], upper[b]]."""
 
     lower: Floats
     upper: Floats
@@ -26,20 +26,20 @@ class Reliability:
     accuracy: Floats  # share of correct predictions, 0 to 1; NaN where the bin is empty
 
 
-def _claims(logits: Array, labels: Array) -> tuple[Floats, Floats]:
-    """Of each sample the probability of its prediction, and 1.0 if that is right, else 0.0; (N,) each."""
+def _confidence_and_correct(logits: Array, labels: Array) -> tuple[Floats, Floats]:
+    """For each sample the probability of its prediction, and 1.0 if that is correct, else 0.0; (N,) each."""
     table, column = logits_and_labels(logits, labels)
     return np.exp(log_probabilities(table).max(axis=1)), (table.argmax(axis=1) == column).astype(np.float64)
 
 
 def _edges(bins: int) -> Floats:
     if bins < 1:
-        raise RoundhouseError(f"{bins} bins cannot hold anything; ask for 1 or more ({BINS} is usual)")
+        raise RoundhouseError(f"bins must be >= 1 (got {bins}; {BINS} is usual)")
     return np.arange(bins + 1) / bins
 
 
 def _equal_width(confidence: Floats, bins: int) -> NDArray[np.intp]:
-    """The bin of each confidence, (N,). One on an edge belongs to the bin below, as in Guo's (lower, upper]."""
+    """The bin of each confidence, (N,). A value on an edge belongs to the bin below, as in Guo's (lower, upper]."""
     return np.searchsorted(_edges(bins), confidence, side="left") - 1
 
 
@@ -53,7 +53,7 @@ def reliability(logits: Array, labels: Array, bins: int = BINS) -> Reliability:
 
     RoundhouseError: fewer than one bin, or see `fidelity.logits_and_labels`.
     """
-    confidence, right = _claims(logits, labels)
+    confidence, right = _confidence_and_correct(logits, labels)
     edges, bin_of = _edges(bins), _equal_width(confidence, bins)
     count = np.bincount(bin_of, minlength=bins)
     share = np.where(count == 0, np.nan, count)
@@ -69,11 +69,11 @@ def reliability(logits: Array, labels: Array, bins: int = BINS) -> Reliability:
 def ece(logits: Array, labels: Array, bins: int = BINS) -> float:
     """Expected calibration error, 0 to 1, of logits (N, C) and labels (N,): bins of equal width, top label.
 
-    Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3. It depends on `bins`, so name them beside it;
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", eq. 3. It depends on `bins`, so report them with it;
     and it is above 0 even for a perfectly calibrated network: see `ece_floor`.
     RoundhouseError: fewer than one bin, or see `fidelity.logits_and_labels`.
     """
-    confidence, right = _claims(logits, labels)
+    confidence, right = _confidence_and_correct(logits, labels)
     return _gap(_equal_width(confidence, bins), confidence, right)
 
 
@@ -85,7 +85,7 @@ def adaptive_ece(logits: Array, labels: Array, bins: int = BINS) -> float:
     of them would get, and those after it have fewer samples. The order of samples never matters.
     RoundhouseError: fewer than one bin, or see `fidelity.logits_and_labels`.
     """
-    confidence, right = _claims(logits, labels)
+    confidence, right = _confidence_and_correct(logits, labels)
     _edges(bins)
     lower = np.searchsorted(np.sort(confidence), confidence, side="left")
     return _gap(lower * bins // len(confidence), confidence, right)
@@ -94,13 +94,13 @@ def adaptive_ece(logits: Array, labels: Array, bins: int = BINS) -> float:
 def ece_floor(logits: Array, bins: int = BINS, seed: int = 0, draws: int = 100) -> float:
     """The expected `ece`, 0 to 1, of a perfectly calibrated network with the confidences of logits (N, C).
 
-    Labels are drawn `draws` times from the softmax itself, so whether the top label is right is a coin with the
+    Labels are drawn `draws` times from the softmax, so whether the top label is correct is a coin flip with the
     confidence as its probability; the mean over draws has a standard error of the draws' spread / sqrt(draws).
-    What an ECE says is how far it lies above this (bias at finite N: Kumar et al. 2019, "Verified Uncertainty
+    Only the part of an ECE above this is miscalibration (bias at finite N: Kumar et al. 2019, "Verified Uncertainty
     Calibration"). RoundhouseError: fewer than one bin or draw, or see `fidelity.log_probabilities`.
     """
     if draws < 1:
-        raise RoundhouseError(f"{draws} draws have no mean; ask for 1 or more")
+        raise RoundhouseError(f"draws must be >= 1 (got {draws})")
     confidence = np.exp(log_probabilities(logits).max(axis=1))
     bin_of, generator = _equal_width(confidence, bins), np.random.default_rng(seed)
     found = [
@@ -132,26 +132,26 @@ def brier(logits: Array, labels: Array) -> float:
 
 
 def scaled(logits: Array, temperature: float) -> Floats:
-    """Logits (N, C) divided by a temperature, in float64: float16 would round, and so make ties where none were.
+    """Logits (N, C) divided by a temperature, in float64, because rounding in float16 would create ties.
 
     RoundhouseError: a temperature that is not finite or not above 0, or logits that are no table of finite numbers.
     """
     if not 0 < temperature < np.inf:
-        raise RoundhouseError(f"temperature {temperature}: it must be above 0 and finite")
+        raise RoundhouseError(f"temperature must be above 0 and finite (got {temperature})")
     return matrix(logits, "logits") / temperature
 
 
 def fit_temperature(validation_logits: Array, validation_labels: Array) -> float:
     """The temperature, 0.01 to 100, by which validation logits (M, C) have the smallest NLL (Guo et al. 2017, 4.2).
 
-    Above 1: the network was over-confident. NLL has one minimum over T. Where it lies beyond a bound, the bound is
-    returned: 0.01 if every prediction is right (colder is always better), 100 if the hotter, the better still.
-    Where several temperatures do equally well and 1 does, it is 1.
+    Above 1, the network was over-confident. NLL has one minimum over T. If that is beyond a bound, the bound is
+    returned: 0.01 if every prediction is correct (colder is always better), 100 if hotter is always better.
+    If several temperatures are equally good and 1 is one of them, it is 1.
     RoundhouseError: no validation samples, or see `fidelity.logits_and_labels`.
     """
     if np.size(validation_logits) == 0:
         raise RoundhouseError(
-            "no validation samples to fit a temperature by; give the experiment validation_images above 0"
+            "no validation samples to fit a temperature; set validation_images above 0 in the experiment's config"
         )
     table, column = logits_and_labels(validation_logits, validation_labels)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The suite for experiment charlie: measures, comparisons, figures and a written summary of a distillation round.
+"""The analysis of experiment charlie: measures, comparisons, figures and a written summary of a distillation round.
 
-It runs on whatever is completed, and says what is missing.
+It analyses the completed runs and lists what is missing.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from analysis import style
+from analysis.cli import add_folders, folders_from, run_script
 from analysis.distillation.effects import accuracy_intervals, as_table, families
-from analysis.distillation.material import Material
-from analysis.distillation.measures import BINS, EPOCH, Measured, measure_all, place_of, similarities
-from analysis.distillation.runs import Runs, runs_of
+from analysis.distillation.figure_data import FigureData
+from analysis.distillation.measures import BINS, EPOCH, RunMeasures, identity_of, measure_all, similarities
+from analysis.distillation.runs import CompletedRuns, runs_of
 from analysis.distillation.suite import FIGURES
 from analysis.distillation.summary import summary
-from analysis.gallery import FORMATS, Gallery, Picture, key_of, write_bytes, write_picture
-from analysis.rounds import Place, read_round
-from analysis.script import add_folders, carry_out, place_from
+from analysis.figure_store import FORMATS, FigureStore, StoredFigure, key_of, write_bytes, write_figure
+from analysis.rounds import Folders, read_round
 from roundhouse.errors import RoundhouseError
 
 
@@ -37,23 +37,29 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--round", metavar="NAME", default="charlie", help="a round of the study distillation")
     parser.add_argument("--control", metavar="NAME", help="its control round; default: control for charlie, "
                         "control_smoke for charlie_smoke, and so on")  # fmt: skip
-    parser.add_argument("--formats", metavar="LIST", default="png", help=f"of {','.join(FORMATS)}; default: png")
-    parser.add_argument("--jobs", metavar="N", type=int, default=os.cpu_count(), help="processes; default: one a core")
+    parser.add_argument(
+        "--formats", metavar="LIST", default="png", help=f"comma-separated list of {','.join(FORMATS)}; default: png"
+    )
+    parser.add_argument(
+        "--jobs", metavar="N", type=int, default=os.cpu_count(), help="number of processes; default: one for each core"
+    )
     add_folders(parser)
     return parser
 
 
-def work(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     formats = tuple(options.formats.split(","))
     if not set(formats) <= set(FORMATS):
-        raise RoundhouseError(f"--formats {options.formats!r}: write one or more of {', '.join(FORMATS)}, with commas")
+        raise RoundhouseError(
+            f"--formats must be a comma-separated list of {', '.join(FORMATS)} (got {options.formats})"
+        )
     if options.jobs < 1:
-        raise RoundhouseError(f"--jobs {options.jobs} makes no sense")
+        raise RoundhouseError(f"--jobs must be >= 1 (got {options.jobs})")
     control = options.control or options.round.replace("charlie", "control")
     try:
-        return run(place_from(options).absolute(), options.round, control, formats, options.jobs)
+        return analyse(folders_from(options).absolute(), options.round, control, formats, options.jobs)
     except BrokenProcessPool:
-        print("charlie.py: a process that measured was killed, perhaps for memory; try --jobs 1", file=sys.stderr)
+        print("charlie.py: a worker process was killed, perhaps because memory ran out; try --jobs 1", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"charlie.py: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
@@ -61,70 +67,72 @@ def work(options: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return carry_out(parser(), argv, work, unread=1)
+    return run_script(parser(), argv, run, broken_pipe=1)
 
 
-def run(place: Place, name: str, control: str, formats: tuple[str, ...], jobs: int) -> int:
-    """Do all of it, and write it to the round's folder. 1 if a figure could not be drawn."""
-    distilled, beside, without = read_round(name, place), None, ""
+def analyse(folders: Folders, name: str, control: str, formats: tuple[str, ...], jobs: int) -> int:
+    """Measure, compare, draw and summarise a round, and write the results to its folder. 1 if a figure failed."""
+    distilled, controls, without = read_round(name, folders), None, ""
     try:
-        beside = read_round(control, place) if control != name else None
+        controls = read_round(control, folders) if control != name else None
     except RoundhouseError as error:
         without = str(error)
-    runs = runs_of(distilled, beside)
+    runs = runs_of(distilled, controls)
     if not runs.methods:
-        raise RoundhouseError(f"round {name}: none of its distilled students is completed yet")
+        raise RoundhouseError(f"round {name}: no distilled student is completed yet")
     print(
         f"{name}: {len(runs.runs)} completed runs, {len(runs.students)} settings of students. Measuring ...", flush=True
     )
-    # One thread each: the arrays are small, and more threads than cores only wait for each other.
+    # One thread per process: with more threads than cores they wait for each other.
     with ProcessPoolExecutor(jobs, initializer=threadpool_limits, initargs=(1,)) as pool:
         measured = measure_all(runs, pool)
         between = similarities(runs, pool)
-    material = material_of(runs, measured, between)
-    problems = [told for one in measured for told in one.problems]
-    folder = place.results(name)
-    undrawn = draw(material, folder / "figures", formats)
-    write_bytes(folder / "figures" / "measures.csv", material.frame.to_csv(index=False).encode())
-    write_bytes(folder / "figures" / "comparisons.csv", as_table(material.families).to_csv(index=False).encode())
-    write_bytes(folder / "summary.md", summary(material, problems + undrawn).encode())
-    for told in (*([without] if without else []), *runs.missing, *problems, *undrawn):
-        print(f"charlie.py: {told}", file=sys.stderr)
+    data = figure_data_of(runs, measured, between)
+    problems = [text for one in measured for text in one.problems]
+    folder = folders.results(name)
+    undrawn = draw(data, folder / "figures", formats)
+    write_bytes(folder / "figures" / "measures.csv", data.frame.to_csv(index=False).encode())
+    write_bytes(folder / "figures" / "comparisons.csv", as_table(data.families).to_csv(index=False).encode())
+    write_bytes(folder / "summary.md", summary(data, problems + undrawn).encode())
+    for text in (*([without] if without else []), *runs.missing, *problems, *undrawn):
+        print(f"charlie.py: {text}", file=sys.stderr)
     print(f"{len(FIGURES) - len(undrawn)} figures with their tables: {folder / 'figures'}")
     print(f"Summary: {folder / 'summary.md'}")
-    print(f"To have them in the report: python analysis/report.py --round {name}")
+    print(f"To include them in the report: python analysis/report.py --round {name}")
     return 1 if undrawn else 0
 
 
-def material_of(runs: Runs, measured: list[Measured], between: pd.DataFrame) -> Material:
-    """All that figures and summary are made from."""
+def figure_data_of(runs: CompletedRuns, measured: list[RunMeasures], between: pd.DataFrame) -> FigureData:
+    """The data for figures and summary."""
     frame = pd.DataFrame([one.row for one in measured])
-    place = ("method", "alpha", "dataset", "seed")
-    bins = pd.DataFrame([{**place_of(one.run), **row} for one in measured for row in one.bins], columns=[*place, *BINS])
-    epochs = pd.DataFrame(
-        [{**place_of(one.run), **row} for one in measured for row in one.epochs], columns=[*place, *EPOCH]
+    folders = ("method", "alpha", "dataset", "seed")
+    bins = pd.DataFrame(
+        [{**identity_of(one.run), **row} for one in measured for row in one.bins], columns=[*folders, *BINS]
     )
-    return Material(runs, frame, between, families(frame, runs), accuracy_intervals(runs, measured), epochs, bins)
+    epochs = pd.DataFrame(
+        [{**identity_of(one.run), **row} for one in measured for row in one.epochs], columns=[*folders, *EPOCH]
+    )
+    return FigureData(runs, frame, between, families(frame, runs), accuracy_intervals(runs, measured), epochs, bins)
 
 
-def draw(material: Material, folder: Path, formats: tuple[str, ...]) -> list[str]:
-    """Draw every figure. What cannot be drawn is told, and the others are."""
-    gallery, problems = Gallery(folder, {}), []
+def draw(data: FigureData, folder: Path, formats: tuple[str, ...]) -> list[str]:
+    """Draw all figures. Returns a line for each figure that cannot be drawn."""
+    store, problems = FigureStore(folder, {}), []
     for one in FIGURES:
-        picture = Picture(one.name, one.title, f"{one.caption}{material.caveat}", key_of([]), formats)
+        picture = StoredFigure(one.name, one.title, f"{one.caption}{data.caveat}", key_of([]), formats)
         try:
             with style.rules():
-                figure, table = one.draw(material)
+                figure, table = one.draw(data)
                 if not table:
                     needs = ", ".join(one.needs)
-                    problems.append(f"figure {one.name} is not drawn: 0 runs have what it is about (from {needs})")
+                    problems.append(f"figure {one.name} is not drawn: 0 runs have the data that it needs ({needs})")
                     continue
-                write_picture(folder, picture, figure, table)
+                write_figure(folder, picture, figure, table)
         except (KeyError, ValueError, IndexError, TypeError) as error:
-            problems.append(f"figure {one.name} could not be drawn from what is there: {type(error).__name__}: {error}")
+            problems.append(f"figure {one.name} cannot be drawn from this data: {type(error).__name__}: {error}")
             continue
-        gallery.pictures[one.name] = picture
-    gallery.save()
+        store.figures[one.name] = picture
+    store.save()
     return problems
 
 

@@ -1,8 +1,8 @@
-"""What few seeds can show: paired tests, corrected; intervals; and robust means. No other module says "significant".
+"""Statistics for few seeds: paired tests with correction, intervals, robust means. No other module tests anything.
 
-A method's run and its baseline's, of one data set and seed, are a pair; a comparison is the differences of all pairs.
-What is concluded holds for these data sets, not for others: where effects differ between data sets as much as between
-seeds, and are 0 on average over all, the test on 4 x 3 pairs is below 0.05 in 17 % of cases.
+A run of a method and the run of its baseline with the same data set and seed are a pair; a comparison is the
+differences of all pairs. Conclusions hold for these data sets only: if effects differ between data sets as much as
+between seeds, and are 0 on average, the test on 4 x 3 pairs is below 0.05 in 17 % of cases.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Block = TypeVar("Block", bound=Hashable)
 
 SHOWN_BELOW = 0.05
 LONGEST_EXACT = 16
-# Records keep accuracies in single precision, so differences of equal counts agree in about four digits only.
-# Sums this near, as a share of all that could be flipped, are ties; taking too many for ties only makes p larger.
+# Records store accuracies in single precision, so differences of equal counts agree in about four digits only.
+# Sums that differ by less than this share of the largest possible sum are ties. Too many ties only make p larger.
 TIE = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """From `low` to `high`, in the unit of what it is about. Both are NaN where there is too little to tell."""
+    """From `low` to `high`, in the unit of the values. Both are NaN if there are too few values."""
 
     low: float
     high: float
@@ -41,7 +41,7 @@ class Comparison:
     """The differences of `n` pairs: their mean, standard deviation (n - 1) and the bootstrap interval of the mean.
 
     `p` is that of the sign-flip test, `p_holm` the same corrected for the family, `shown` whether that is below 0.05;
-    the sign of `mean` says in which direction.
+    the sign of `mean` gives the direction.
     """
 
     mean: float
@@ -57,10 +57,10 @@ class Comparison:
 
 
 def sign_flip_test(differences: ArrayLike, *, draws: int = 20_000, seed: int = 0) -> float:
-    """Two-sided p-value of the mean of paired differences (n,): how often random signs make one as far from 0.
+    """Two-sided p-value of the mean of paired differences (n,): how often random signs give one as far from 0.
 
-    Valid if each difference is as likely to have either sign when the method does nothing, however heavy its tails and
-    unequal the spreads. Exact over all 2^n signs up to n = 16; beyond, `draws` of them, the observed ones counted once
+    Valid if without an effect each difference is equally likely to have either sign, for any tails and unequal
+    spreads. Exact over all 2^n signs up to n = 16; beyond, `draws` random ones, the observed ones counted once
     more (Phipson and Smyth 2010). Zeros stay in. NaN for no pairs, 1 if all are 0.
     """
     values = _finite(differences, "differences")
@@ -71,7 +71,7 @@ def sign_flip_test(differences: ArrayLike, *, draws: int = 20_000, seed: int = 0
     if len(values) > LONGEST_EXACT:
         signs = 2 * np.random.default_rng(seed).integers(0, 2, (draws, len(values)), dtype=np.int8) - 1
         return float((1 + np.count_nonzero(np.abs(signs @ values) >= as_far)) / (1 + draws))
-    sums = values[:1]  # its sign stays: the other half of the assignments mirrors this one
+    sums = values[:1]  # with a fixed sign: the other half of the assignments is symmetric
     for value in values[1:]:
         sums = np.concatenate([sums + value, sums - value])
     return float(np.mean(np.abs(sums) >= as_far))
@@ -83,13 +83,13 @@ def smallest_p(n: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values in the order given (Holm 1979): the chance of any false claim in the family stays below them.
+    """Adjusted p-values in the given order (Holm 1979), which bound the probability of any false claim in the family.
 
-    NaN is no member of the family, and stays NaN. Raises for what is no probability.
+    NaN is not a member of the family, and stays NaN. RoundhouseError: a value that is not a probability.
     """
     given = np.asarray(p_values, dtype=np.float64)
     if wrong := [one for one in given if one < 0 or one > 1]:
-        raise RoundhouseError(f"holm: {wrong[0]} is no p-value: give numbers from 0 to 1, or NaN")
+        raise RoundhouseError(f"holm: p-values must be numbers from 0 to 1, or NaN (got {wrong[0]})")
     members = np.flatnonzero(~np.isnan(given))
     order = members[np.argsort(given[members], kind="stable")]
     adjusted = given.copy()
@@ -102,7 +102,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def compare(differences: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Comparison:
-    """One comparison, in a family of its own: give those that are told together to `family`."""
+    """One comparison that is a family of its own. Comparisons that are reported together belong into one `family`."""
     values = _finite(differences, "differences")
     n = len(values)
     p = sign_flip_test(values, seed=seed)
@@ -118,10 +118,10 @@ def compare(differences: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Co
 
 
 def family(comparisons: Mapping[Key, ArrayLike], *, level: float = 0.95, seed: int = 0) -> dict[Key, Comparison]:
-    """All comparisons of one question, from their differences by name, corrected for each other by `holm`.
+    """All comparisons of one question, from their differences by name, corrected by `holm`.
 
-    Those without pairs have NaN, are not shown, and do not count. m comparisons of n pairs can show something only if
-    m * smallest_p(n) is below 0.05 for the strongest.
+    Comparisons without pairs have NaN, are not shown, and do not count. m comparisons of n pairs can show a difference
+    only if m * smallest_p(n) is below 0.05.
     """
     found = {
         key: compare(_finite(values, f"differences of {key}"), level=level, seed=seed)
@@ -134,10 +134,10 @@ def family(comparisons: Mapping[Key, ArrayLike], *, level: float = 0.95, seed: i
     }
 
 
-def holds_up(best: Mapping[Block, float], others: Mapping[Name, Mapping[Block, float]]) -> bool:
-    """Whether `best`, higher by block (data set and seed), is shown to beat every other row on the blocks they share.
+def beats_all(best: Mapping[Block, float], others: Mapping[Name, Mapping[Block, float]]) -> bool:
+    """Whether `best` is shown to be higher than every other row, on the blocks (data set and seed) that they share.
 
-    Holm-corrected over the rows. False where there is no other row, or one that shares no block: nothing is shown then.
+    Holm-corrected over the rows. False if there is no other row, or if a row shares no block.
     """
     differences = {name: [best[block] - row[block] for block in best if block in row] for name, row in others.items()}
     found = family(differences).values()
@@ -148,10 +148,10 @@ def holds_up(best: Mapping[Block, float], others: Mapping[Name, Mapping[Block, f
 
 
 def bootstrap_mean(values: ArrayLike, *, level: float = 0.95, draws: int = 10_000, seed: int = 0) -> Interval:
-    """Percentile interval of the mean of `values` (n,), resampled. NaN below two values, which tell of no spread.
+    """Percentile interval of the mean of `values` (n,), resampled. NaN for fewer than two values, which have no spread.
 
-    Too narrow for few. At n = 3 and 95 % it runs from the smallest to the largest value, which holds the mean of a
-    normal distribution in 75 % of cases; at n = 12 in 91 %. Draw it, and conclude from `family`.
+    It is too narrow for few values. At n = 3 and 95 % it is the range of the values, which contains the mean of a
+    normal distribution in 75 % of cases; at n = 12 in 91 %. Use it in figures, and `family` for conclusions.
     """
     given = _finite(values, "values")
     if len(given) < 2:
@@ -170,13 +170,15 @@ def hierarchical_bootstrap(
 ) -> Interval:
     """Percentile interval of accuracy of a minus that of b, as a fraction: the mean over data sets.
 
-    Each list holds, by data set, whether predictions were right: booleans (seeds, N), paired by row and by column. A
-    draw resamples each data set's seeds, then its test examples, the same for a and b and all seeds. Data sets are not
-    resampled, nor can a single seed be: there the interval is about the examples only. Raises if the lists do not fit.
-    With 3 seeds, 95 % come out as about 86 % where seeds matter most, and as more than 95 % where examples do.
+    Each list has, by data set, whether predictions are correct: booleans (seeds, N), paired by row and by column. A
+    draw resamples the seeds of each data set, then its test examples, the same for a, b and all seeds. Data sets are
+    not resampled, nor can a single seed be: then the interval covers the examples only. Raises if lists do not match.
+    With 3 seeds, 95 % are in fact about 86 % if seeds vary most, and more than 95 % if examples do.
     """
     if len(correct_a) != len(correct_b) or not len(correct_a):
-        raise RoundhouseError(f"a has {len(correct_a)} data sets and b {len(correct_b)}: give the same, at least one")
+        raise RoundhouseError(
+            f"a has {len(correct_a)} data sets and b {len(correct_b)}: they must be equal, and at least one"
+        )
     generator = np.random.default_rng(seed)
     total = np.zeros(draws)
     for number, (a, b) in enumerate(zip(correct_a, correct_b, strict=True)):
@@ -188,16 +190,16 @@ def _paired(a: ArrayLike, b: ArrayLike, number: int) -> NDArray[np.int8]:
     """Differences -1, 0 or 1 (seeds, N)."""
     right_a, right_b = np.asarray(a), np.asarray(b)
     if right_a.dtype != np.bool_ or right_b.dtype != np.bool_:
-        raise RoundhouseError(f"data set {number}: {right_a.dtype} and {right_b.dtype}: give booleans, right or wrong")
+        raise RoundhouseError(f"data set {number}: {right_a.dtype} and {right_b.dtype}: both must be booleans")
     if right_a.shape != right_b.shape or right_a.ndim != 2 or not right_a.size:
         raise RoundhouseError(
-            f"data set {number}: a is {right_a.shape} and b {right_b.shape}: give the same (seeds, N), not empty"
+            f"data set {number}: a is {right_a.shape} and b {right_b.shape}: both must be (seeds, N), equal, not empty"
         )
     return right_a.astype(np.int8) - right_b.astype(np.int8)
 
 
 def _resampled_differences(differences: NDArray[np.int8], draws: int, generator: np.random.Generator) -> Floats:
-    """Mean differences (draws,). Examples whose columns are equal are drawn together: 3 seeds have at most 27 kinds."""
+    """Mean differences (draws,). Examples with equal columns are drawn together: with 3 seeds there are at most 27."""
     seeds, examples = differences.shape
     kinds, counts = np.unique(differences, axis=1, return_counts=True)
     of_seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), draws)
@@ -211,14 +213,14 @@ def _percentiles(draws: Floats, level: float) -> Interval:
     return Interval(float(low), float(high))
 
 
-# Many runs in one number, or one curve
+# Summaries of many runs
 
 
 def interquartile_mean(values: ArrayLike) -> float:
     """Mean of the middle half of `values` (n,), as in Agarwal et al. 2021; NaN for none.
 
-    Each value stands for 1/n of the distribution, and one across a quartile counts for its part inside: of three,
-    weights 1/4, 1, 1/4. Trimming whole values instead would cut none of them.
+    Each value is 1/n of the distribution, and a value across a quartile counts with its part inside: of three,
+    weights 1/4, 1, 1/4. Trimming whole values would remove none of the three.
     """
     ordered = np.sort(_finite(values, "values"))
     n = len(ordered)
@@ -231,20 +233,20 @@ def interquartile_mean(values: ArrayLike) -> float:
 def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> Floats:
     """Share of `scores` (runs,) that are at least each of `thresholds` (m,), as (m,); NaN without runs.
 
-    Read as in Agarwal et al. 2021: a curve above another all along is the better one.
+    As in Agarwal et al. 2021: a curve that is above another everywhere is better.
     """
-    reached, asked = _finite(scores, "scores"), _finite(thresholds, "thresholds")
+    reached, at = _finite(scores, "scores"), _finite(thresholds, "thresholds")
     if not len(reached):
-        return np.full(len(asked), np.nan)
-    shares: Floats = np.mean(reached[:, None] >= asked, axis=0)
+        return np.full(len(at), np.nan)
+    shares: Floats = np.mean(reached[:, None] >= at, axis=0)
     return shares
 
 
 def _finite(values: ArrayLike, what: str) -> Floats:
-    """As an array (n,) of numbers."""
+    """An array (n,) of finite numbers."""
     given = np.asarray(values, dtype=np.float64)
     if given.ndim != 1:
-        raise RoundhouseError(f"{what}: shape {given.shape}: give one row of numbers")
+        raise RoundhouseError(f"{what}: must be one row of numbers (got shape {given.shape})")
     if len(wrong := np.flatnonzero(~np.isfinite(given))):
-        raise RoundhouseError(f"{what}: number {wrong[0]} is {given[wrong[0]]}: leave out what is not known")
+        raise RoundhouseError(f"{what}: number {wrong[0]} is {given[wrong[0]]}: leave unknown values out")
     return given

@@ -1,4 +1,4 @@
-"""Fidelity: how often a network is right, and how closely a student follows its teacher; on saved logits."""
+"""Fidelity: accuracy of a network, and how closely a student follows its teacher; from saved logits."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Floats = NDArray[np.float64]
 
 
 def matrix(values: Array, what: str) -> Floats:
-    """`values` (N, columns) as float64. `what` names them in the RoundhouseError that refuses anything else.
+    """`values` (N, columns) as float64. `what` names them in the RoundhouseError for invalid values.
 
-    Refused are other shapes, no rows or no columns, what is no real number, and values that are not finite.
+    Invalid are other shapes, no rows or no columns, types other than real numbers, and values that are not finite.
     """
     found = np.asarray(values)
     if found.dtype.kind not in "fiu" or found.ndim != 2 or 0 in found.shape:
         raise RoundhouseError(
-            f"{what}: needs a table of numbers, a row a sample, not {found.dtype} of shape {found.shape}"
+            f"{what}: must be a table of numbers, one row per sample (got {found.dtype} of shape {found.shape})"
         )
     numbers = found.astype(np.float64)
     bad = numbers.size - np.count_nonzero(np.isfinite(numbers))
@@ -35,32 +35,32 @@ def matrix(values: Array, what: str) -> Floats:
 
 
 def label_column(labels: Array, samples: int) -> NDArray[np.int64]:
-    """`labels` (samples,) as int64, none below 0. RoundhouseError for anything else."""
+    """`labels` (samples,) as int64, all at least 0. RoundhouseError for anything else."""
     found = np.asarray(labels)
     if found.dtype.kind not in "iu" or found.shape != (samples,):
         raise RoundhouseError(
-            f"labels: needs {samples} whole numbers, one a sample, not {found.dtype} of shape {found.shape}"
+            f"labels: must be {samples} whole numbers, one per sample (got {found.dtype} of shape {found.shape})"
         )
     if found.min() < 0:
-        raise RoundhouseError(f"labels: {found.min()} is no class; classes count from 0")
+        raise RoundhouseError(f"labels: classes are numbered from 0 (got {found.min()})")
     return found.astype(np.int64)
 
 
 def _table(logits: Array, what: str = "logits") -> Floats:
     table = matrix(logits, what)
     if table.shape[1] < 2:
-        raise RoundhouseError(f"{what}: one column is one class, and a choice needs two")
+        raise RoundhouseError(f"{what}: there must be at least two columns, one per class")
     return table
 
 
 def logits_and_labels(logits: Array, labels: Array) -> tuple[Floats, NDArray[np.int64]]:
-    """Logits (N, C) as float64 and labels (N,) as int64, 0 to C - 1. RoundhouseError if they do not fit together."""
+    """Logits (N, C) as float64 and labels (N,) as int64, 0 to C - 1. RoundhouseError if they do not match."""
     table = _table(logits)
     column = label_column(labels, len(table))
     if column.max() >= table.shape[1]:
         raise RoundhouseError(
             f"labels: class {column.max()} has no column in logits of {table.shape[1]} classes;"
-            " are they of the same data set?"
+            " check that they are from the same data set"
         )
     return table, column
 
@@ -68,7 +68,7 @@ def logits_and_labels(logits: Array, labels: Array) -> tuple[Floats, NDArray[np.
 def log_probabilities(logits: Array) -> Floats:
     """Natural logarithm of the softmax of each row: logits (N, C) to (N, C), float64, finite for any float16 input.
 
-    RoundhouseError: logits that are no table of finite numbers with at least two columns.
+    RoundhouseError: logits that are not a table of finite numbers with at least two columns.
     """
     return np.asarray(log_softmax(_table(logits), axis=1), dtype=np.float64)
 
@@ -92,7 +92,7 @@ def _pair(student_logits: Array, teacher_logits: Array) -> tuple[Floats, Floats]
     student, teacher = _table(student_logits, "student's logits"), _table(teacher_logits, "teacher's logits")
     if student.shape != teacher.shape:
         raise RoundhouseError(
-            f"student's logits are {student.shape} and the teacher's {teacher.shape}: compare them on the same samples"
+            f"student's logits are {student.shape} and the teacher's {teacher.shape}: both must be of the same samples"
         )
     return student, teacher
 

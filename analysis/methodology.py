@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The facts for a methods chapter, from what jobs recorded, into analysis/experiment_NAME/methodology.md and .tex."""
+"""Write facts for a methods chapter, as jobs recorded them, to analysis/experiment_NAME/methodology.md and .tex."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from analysis.gallery import write_bytes
-from analysis.recorded import Facts, Table, sections
+from analysis.cli import add_folders, folders_from, run_script
+from analysis.figure_store import write_bytes
+from analysis.methods_sections import FactTable, sections
+from analysis.provenance import Facts
 from analysis.rounds import read_round
-from analysis.script import add_folders, carry_out, place_from
 from analysis.tables import escaped
 
 EXPLAINED = "A run is one start of a job. Experiments of the same setting differ in the seed alone."
-_MARKS = re.compile(r"[\\`*\[\]<|~$#]|&(?=[#\w])|(?<![^\W_])_|_(?![^\W_])")
+_SPECIAL = re.compile(r"[\\`*\[\]<|~$#]|&(?=[#\w])|(?<![^\W_])_|_(?![^\W_])")
 
 
 def in_markdown(text: str) -> str:
-    """Text as Markdown shows it, whatever it holds, in one line. It must not stand at the beginning of a line."""
+    """Text in one line, escaped for Markdown. It must not be placed at the beginning of a line."""
     line = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
-    return _MARKS.sub(r"\\\g<0>", line)
+    return _SPECIAL.sub(r"\\\g<0>", line)
 
 
 def markdown(facts: Facts) -> str:
@@ -42,7 +43,7 @@ def markdown(facts: Facts) -> str:
 
 
 def latex(facts: Facts) -> str:
-    """The facts as paragraphs and tables to be taken into a chapter."""
+    """The facts as LaTeX paragraphs and tables, to be copied into a chapter."""
     name = facts.found.name
     parts = [
         f"% Facts of round {name}, from its records. Needs \\usepackage{{booktabs,longtable}}.",
@@ -56,7 +57,7 @@ def latex(facts: Facts) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def latex_table(table: Table, name: str, label: str) -> str:
+def latex_table(table: FactTable, name: str, label: str) -> str:
     columns = table.columns.replace("p", r"p{0.6\linewidth}")
     head, *rows = [" & ".join(map(escaped, row)) + r" \\" for row in (table.head, *table.rows)]
     body = "\n".join(rows)
@@ -93,16 +94,16 @@ def write_methodology(facts: Facts, folder: Path, names: Sequence[str] = FORMATS
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="methodology.py", description=str(__doc__).split("\n\n")[0])
-    made.add_argument("--round", metavar="NAME", required=True, help="whatever its state, archived ones too")
+    made.add_argument("--round", metavar="NAME", required=True, help="a round in any state, archived or not")
     made.add_argument("--format", choices=list(FORMATS), default="both", help="default: both")
     add_folders(made)
     return made
 
 
-def work(asked: argparse.Namespace) -> int:
-    place = place_from(asked)
-    facts = Facts.of(read_round(asked.round, place))
-    written = write_methodology(facts, place.results(asked.round), FORMATS[asked.format])
+def run(options: argparse.Namespace) -> int:
+    folders = folders_from(options)
+    facts = Facts.of(read_round(options.round, folders))
+    written = write_methodology(facts, folders.results(options.round), FORMATS[options.format])
     for problem in facts.problems:
         print(f"methodology.py: {problem}", file=sys.stderr)
     print(*written, sep="\n")
@@ -110,7 +111,7 @@ def work(asked: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return carry_out(parser(), argv, work)
+    return run_script(parser(), argv, run)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw what is out of date: learning curves of each experiment, overviews of each group. Records are only read."""
+"""Draw the figures that are out of date: learning curves of each experiment, overviews of each group."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ from typing import TextIO
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from analysis.gallery import FORMATS, Gallery, Picture, file_name, key_of, write_picture
+from analysis.cli import add_folders, folders_from, run_script
+from analysis.figure_store import FORMATS, FigureStore, StoredFigure, file_name, key_of, write_figure
 from analysis.processes import in_processes
-from analysis.rounds import Entry, Metrics, Place, RoundRecords, find_rounds, measured, read_round
-from analysis.script import add_folders, carry_out, place_from
+from analysis.rounds import Folders, RoundEntry, RoundRecords, WithBaseline, find_rounds, measured_keys, read_round
 from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import counted
+from roundhouse.store.metrics import RunMetrics
 
 EPILOG = """\
-Figures go to analysis/experiment_NAME/plots, each with its data as CSV, and with an index, gallery.json. Formats that
-were drawn once are kept up to date. Figures of experiments that are not in the round any more are removed.
+Records are only read. Figures are written to analysis/experiment_NAME/plots, each with its data as CSV, and listed in
+gallery.json. A format that was drawn once is kept up to date. Figures of experiments that are no longer in the round
+are removed.
 
 exit codes:
   0  all figures are up to date
-  1  a record could not be read, or a figure not be drawn: it is named on standard error; the others are there
-  2  usage: an option is wrong, or there is no such round
-  130  interrupted: what was drawn is kept
+  1  some records could not be read or some figures not be drawn: standard error names them; the others are drawn
+  2  usage error: an option is wrong, or there is no such round
+  130  interrupted: the figures drawn so far are kept
 """
 CURVES, RESULTS, LEARNING = "curves", "results", "learning"
-MOST_JOBS = 8  # if nobody says: a login node has many cores, and other users
-SAVED_EVERY = 5.0  # seconds between two writings of the index
-TOLD_EVERY = 50  # figures between two lines of progress where no terminal is
+MOST_JOBS = 8  # by default: a login node has many cores, and other users
+SAVED_EVERY = 5.0  # seconds between two writes of the index
+REPORT_EVERY = 50  # figures between two lines of progress if the output is not a terminal
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,12 +49,12 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--round", metavar="NAME", nargs="+", help="these rounds, archived ones too; default: all below experiments/"
+        "--round", metavar="NAME", nargs="+", help="rounds, archived or not; default: all below experiments/"
     )
     parser.add_argument("--formats", metavar="LIST", type=_formats, default=("png",),
-                        help=f"of {','.join(FORMATS)}, with commas between; default: png")  # fmt: skip
+                        help=f"comma-separated list of {','.join(FORMATS)}; default: png")  # fmt: skip
     parser.add_argument("--jobs", metavar="N", type=_count, default=_cores(),
-                        help="processes that draw; default: one for each core, at most 8")  # fmt: skip
+                        help="number of processes; default: one for each core, at most 8")  # fmt: skip
     add_folders(parser)
     return parser
 
@@ -62,47 +64,47 @@ def _cores() -> int:
 
 
 def _formats(text: str) -> tuple[str, ...]:
-    asked = {one.strip().lower() for one in text.split(",")}
-    unknown = asked - set(FORMATS)
+    requested = {one.strip().lower() for one in text.split(",")}
+    unknown = requested - set(FORMATS)
     if unknown:
         raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown)) or 'nothing'}: choose from {', '.join(FORMATS)}")
-    return tuple(one for one in FORMATS if one in asked)
+    return tuple(one for one in FORMATS if one in requested)
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number of processes: say 1 or more")
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1 (got {text})")
     return int(text)
 
 
-def work(options: argparse.Namespace) -> int:
-    place = place_from(options).absolute()
-    names = list(dict.fromkeys(options.round or find_rounds(place)))
+def run(options: argparse.Namespace) -> int:
+    folders = folders_from(options).absolute()
+    names = list(dict.fromkeys(options.round or find_rounds(folders)))
     for name in names:
-        place.records(name)
+        folders.records(name)
     if not names:
-        print(f"no rounds in {place.experiments}: nothing to draw")
+        print(f"no rounds in {folders.experiments}: nothing to draw")
     problems = 0
     for name in names:
-        told = Told(name, sys.stderr)
-        problems += len(refresh(name, place, options.formats, options.jobs, told))
-        print(told.summary())
+        progress = DrawingProgress(name, sys.stderr)
+        problems += len(refresh(name, folders, options.formats, options.jobs, progress))
+        print(progress.summary())
     return 1 if problems else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return carry_out(parser(), argv, work, unread=1)
+    return run_script(parser(), argv, run, broken_pipe=1)
 
 
-# ---------------------------------------------------------------------------------------------- what is to be drawn
+# ---------------------------------------------------------------------------------------------- which figures
 
 
-Shown = tuple[tuple[Entry, tuple[Entry, ...]], ...]  # experiments, each with those of its baseline
+Shown = tuple[WithBaseline, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A figure: where it goes, and the experiments in it."""
+class FigureRequest:
+    """A figure to draw: its place, and the experiments in it, each with its baseline."""
 
     folder: Path
     name: str
@@ -116,161 +118,163 @@ class Wanted:
         return self.shown[0][0].path if self.kind == CURVES else None
 
 
-def wanted(found: RoundRecords, folder: Path, formats: tuple[str, ...]) -> list[Wanted]:
-    """All figures that a round may have, whether there is anything to draw in them yet or not."""
-    beside = {one.path: tuple(found.baseline_of(one)) for one in found.entries}
+def figure_requests(found: RoundRecords, folder: Path, formats: tuple[str, ...]) -> list[FigureRequest]:
+    """All figures that a round can have, whether there is data for them yet or not."""
+    baseline = {one.path: tuple(found.baseline_of(one)) for one in found.entries}
     facts = {one.path: _facts(one) for one in found.entries}
     made: list[tuple[str, str, Shown]] = []
     for entry in found.entries:
-        shown = ((entry, beside[entry.path]),)
+        shown = ((entry, baseline[entry.path]),)
         made.append((f"curves/{file_name(entry.path)}", CURVES, shown))
     for group, entries in found.groups.items():
-        of_group = tuple((entry, beside[entry.path]) for entry in entries)
+        of_group = tuple((entry, baseline[entry.path]) for entry in entries)
         made += [(f"overviews/{file_name(group)}_{kind}", kind, of_group) for kind in (RESULTS, LEARNING)]
-    return [Wanted(folder, name, kind, _key(kind, shown, facts), formats, shown) for name, kind, shown in made]
+    return [FigureRequest(folder, name, kind, _key(kind, shown, facts), formats, shown) for name, kind, shown in made]
 
 
-def _facts(entry: Entry) -> str:
-    """What figures show of an experiment besides its metrics."""
-    progress = [one.progress and (one.progress.epochs, one.progress.started_epoch) for one in entry.row.record.runs]
+def _facts(entry: RoundEntry) -> str:
+    """What figures show of an experiment in addition to its metrics."""
+    progress = [one.progress and (one.progress.epochs, one.progress.started_epoch) for one in entry.record.runs]
     return f"{entry.path} {entry.state} {entry.setting} {entry.config.get('seed')} {progress}"
 
 
 def _key(kind: str, shown: Shown, facts: dict[str, str]) -> str:
-    entries = {one.path: one for entry, beside in shown for one in (entry, *beside)}
-    pairs = [f"{entry.path}: {[one.path for one in beside]}" for entry, beside in shown]
+    entries = {one.path: one for entry, baseline in shown for one in (entry, *baseline)}
+    pairs = [f"{entry.path}: {[one.path for one in baseline]}" for entry, baseline in shown]
     files = [one.metrics_file for one in entries.values() if one.metrics_file]
     return key_of(files, kind, *pairs, *(facts[path] for path in entries))
 
 
-class Reader:
-    """Reads each experiment's metrics once at most, and tells of those that cannot be read."""
+class MetricsCache:
+    """Reads the metrics of each experiment at most once, and reports those that cannot be read."""
 
-    def __init__(self, told: Told) -> None:
-        self._told = told
-        self._read: dict[str, Metrics] = {}
+    def __init__(self, progress: DrawingProgress) -> None:
+        self._progress = progress
+        self._read: dict[str, RunMetrics] = {}
 
-    def metrics(self, entry: Entry) -> Metrics:
-        """Its metrics; none where they cannot be read."""
+    def metrics(self, entry: RoundEntry) -> RunMetrics:
+        """Its metrics; none if they cannot be read."""
         if entry.path not in self._read:
-            self._read[entry.path] = Metrics()
+            self._read[entry.path] = RunMetrics()
             try:
                 self._read[entry.path] = entry.metrics()
             except (RoundhouseError, OSError) as error:
-                self._told.problem(f"{entry.path} is passed over: {error}")
+                self._progress.problem(f"{entry.path} is skipped: {error}")
         return self._read[entry.path]
 
-    def can_draw(self, figure: Wanted) -> bool:
-        """Whether there is anything to show in it."""
+    def can_draw(self, figure: FigureRequest) -> bool:
+        """Whether there is data for it."""
         metrics = [self.metrics(entry) for entry, _ in figure.shown]
         if figure.kind == RESULTS:
             return any(one.final or one.best is not None for one in metrics)
-        return any(measured(one.epochs) for one in metrics)
+        return any(measured_keys(one.epochs) for one in metrics)
 
 
-# ---------------------------------------------------------------------------------------------- a round
+# ---------------------------------------------------------------------------------------------- updating a round
 
 
 def refresh(
     name: str,
-    place: Place,
+    folders: Folders,
     formats: tuple[str, ...] = ("png",),
     jobs: int | None = None,
-    told: Told | None = None,
+    progress: DrawingProgress | None = None,
 ) -> list[str]:
-    """Draw what is out of date of a round, in `jobs` processes. Returns what had to be passed over, a line for each.
+    """Draw the outdated figures of a round in `jobs` processes. Returns the problems, a line for each.
 
-    RoundhouseError: there are no records of such a round, or the folder of its figures cannot be written.
+    RoundhouseError: there are no records of such a round, or the folder of its figures is not writable.
     """
-    told = told or Told(name)
+    progress = progress or DrawingProgress(name)
     try:
-        found = read_round(name, place)
+        found = read_round(name, folders)
     except OSError as error:
-        return told.problem(f"{error.filename} cannot be read: {error.strerror}")
+        return progress.problem(f"{error.filename} cannot be read: {error.strerror}")
     for problem in found.problems:
-        told.problem(problem)
-    gallery, reader = Gallery.of(place.results(name) / "plots"), Reader(told)
-    figures = wanted(found, gallery.folder, formats)
-    stale = [one for one in figures if not gallery.is_current(one.name, one.key, formats)]
-    todo = [_in_all_formats(one, gallery) for one in stale if reader.can_draw(one)]
+        progress.problem(problem)
+    store, cache = FigureStore.of(folders.results(name) / "plots"), MetricsCache(progress)
+    figures = figure_requests(found, store.folder, formats)
+    stale = [one for one in figures if not store.is_current(one.name, one.key, formats)]
+    todo = [_in_all_formats(one, store) for one in stale if cache.can_draw(one)]
     try:
-        _bring_up_to_date(gallery, {one.name for one in figures}, todo, jobs or _cores(), told)
+        _draw_all(store, {one.name for one in figures}, todo, jobs or _cores(), progress)
     except OSError as error:
-        raise RoundhouseError(f"{error.filename or gallery.folder} cannot be written: {error.strerror}") from None
-    told.there = Counter(one.kind == CURVES for one in figures if one.name in gallery.pictures)
-    return told.problems
+        raise RoundhouseError(f"{error.filename or store.folder} cannot be written: {error.strerror}") from None
+    progress.existing = Counter(one.kind == CURVES for one in figures if one.name in store.figures)
+    return progress.problems
 
 
-def _bring_up_to_date(gallery: Gallery, known: set[str], todo: Sequence[Wanted], jobs: int, told: Told) -> None:
-    """Remove what is gone, draw what is to do, and keep the index, whatever ends this."""
-    changed = _forget(gallery, known)
+def _draw_all(
+    store: FigureStore, known: set[str], todo: Sequence[FigureRequest], jobs: int, progress: DrawingProgress
+) -> None:
+    """Remove obsolete figures, draw the outdated ones, and save the index even if this is interrupted."""
+    changed = _remove_obsolete(store, known)
     if todo:
-        gallery.folder.mkdir(parents=True, exist_ok=True)
-    told.total, saved = len(todo), time.monotonic()
+        store.folder.mkdir(parents=True, exist_ok=True)
+    progress.total, saved = len(todo), time.monotonic()
     drawing = in_processes(todo, jobs, draw)
     try:
         for figure, outcome in drawing:
-            told.step()
-            if isinstance(outcome, Picture):
-                gallery.pictures[outcome.name] = outcome
+            progress.step()
+            if isinstance(outcome, StoredFigure):
+                store.figures[outcome.name] = outcome
                 changed = True
             else:
-                told.failure(f"{figure.name} is not drawn: {outcome}")
+                progress.failure(f"figure {figure.name} is not drawn: {outcome}")
             if changed and time.monotonic() - saved > SAVED_EVERY:
-                gallery.save()
+                store.save()
                 saved = time.monotonic()
     finally:
         drawing.close()
-        told.clear()
+        progress.clear()
         if changed:
-            gallery.save()
+            store.save()
 
 
-def _in_all_formats(figure: Wanted, gallery: Gallery) -> Wanted:
-    """With the formats in which it was drawn before, since these would be out of date."""
-    before = gallery.pictures[figure.name].formats if figure.name in gallery.pictures else ()
+def _in_all_formats(figure: FigureRequest, store: FigureStore) -> FigureRequest:
+    """The request with the formats in which the figure exists already, which are out of date too."""
+    before = store.figures[figure.name].formats if figure.name in store.figures else ()
     formats = tuple(one for one in FORMATS if one in {*figure.formats, *before})
-    return Wanted(figure.folder, figure.name, figure.kind, figure.key, formats, figure.shown)
+    return FigureRequest(figure.folder, figure.name, figure.kind, figure.key, formats, figure.shown)
 
 
-def _forget(gallery: Gallery, known: set[str]) -> bool:
-    """Remove the figures of experiments and groups that are gone; files that the index does not name are left alone."""
-    gone = [one for one in gallery.pictures.values() if one.name not in known]
-    for one in gone:
+def _remove_obsolete(store: FigureStore, known: set[str]) -> bool:
+    """Remove figures of experiments and groups that no longer exist. Files that are not in the index are kept."""
+    obsolete = [one for one in store.figures.values() if one.name not in known]
+    for one in obsolete:
         for ending in (*one.formats, "csv"):
-            (gallery.folder / f"{one.name}.{ending}").unlink(missing_ok=True)
-        del gallery.pictures[one.name]
-    return bool(gone)
+            (store.folder / f"{one.name}.{ending}").unlink(missing_ok=True)
+        del store.figures[one.name]
+    return bool(obsolete)
 
 
-class Told:
-    """What the user is told of one round: a line that counts, or some where no terminal is; problems; a summary.
+class DrawingProgress:
+    """Progress output for one round: a counter line (a few lines without a terminal), problems, and a summary.
 
-    Without a stream nothing is written.
+    Without a stream nothing is printed.
     """
 
     def __init__(self, name: str, stream: TextIO | None = None) -> None:
         self.name, self._stream = name, stream
         self.total, self.done, self.failed = 0, 0, 0
         self.problems: list[str] = []
-        self.there: Counter[bool] = Counter()  # figures: are they curves?
+        self.existing: Counter[bool] = Counter()  # figures, by whether they are learning curves
 
     def step(self) -> None:
-        """A figure is done, one way or the other."""
+        """A figure has been drawn or has failed."""
         self.done += 1
         line = f"{self.name}: {self.done} of {self.total} figures drawn"
         if self._stream and self._stream.isatty():
             print(f"\r\033[K{line}", end="", file=self._stream, flush=True)
-        elif self.done % TOLD_EVERY == 0 and self.done < self.total:
+        elif self.done % REPORT_EVERY == 0 and self.done < self.total:
             self._line(line)
 
     def clear(self) -> None:
-        """Remove the line that counts."""
+        """Remove the counter line."""
         if self._stream and self.done and self._stream.isatty():
             print("\r\033[K", end="", file=self._stream, flush=True)
 
     def problem(self, text: str) -> list[str]:
-        """Something had to be passed over. Returns all that had to be."""
+        """Report a problem. Returns all problems so far."""
         self.problems.append(text)
         self.clear()
         self._line(f"{self.name}: {text}")
@@ -286,8 +290,8 @@ class Told:
         self.problem(text)
 
     def summary(self) -> str:
-        """One line: what is there, and what was done."""
-        curves, overviews = self.there[True], self.there[False]
+        """One line: how many figures exist, and how many were drawn."""
+        curves, overviews = self.existing[True], self.existing[False]
         count = f"{counted(curves, 'curve')} and {counted(overviews, 'overview')}"
         made, failed = self.done - self.failed, f", {self.failed} failed" if self.failed else ""
         if self.total:
@@ -298,29 +302,29 @@ class Told:
 # ---------------------------------------------------------------------------------------------- drawing
 
 
-def draw(figure: Wanted) -> Picture | str:
-    """Draw one figure, in a process of its own. Returns what went wrong, as text, if something did."""
+def draw(figure: FigureRequest) -> StoredFigure | str:
+    """Draw one figure, in a worker process. Returns an error message if it fails."""
     import warnings
 
-    from analysis import curves, overviews
+    from analysis import group_learning, group_results, learning_curves
     from analysis.style import rules
 
-    warnings.filterwarnings("ignore", message="Glyph .* missing from")  # then there is a box in its place
+    warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box is drawn instead
     try:
         with rules():
             if figure.kind == CURVES:
-                made = curves.draw(*figure.shown[0])
+                made = learning_curves.draw(*figure.shown[0])
             else:
-                made = (overviews.results if figure.kind == RESULTS else overviews.learning)(figure.shown)
-            picture = Picture(figure.name, made.title, made.caption, figure.key, figure.formats, figure.subject)
-            write_picture(figure.folder, picture, made.figure, made.table)
+                made = (group_results.results if figure.kind == RESULTS else group_learning.learning)(figure.shown)
+            stored = StoredFigure(figure.name, made.title, made.caption, figure.key, figure.formats, figure.subject)
+            write_figure(figure.folder, stored, made.figure, made.table)
     except OSError as error:
         return f"{error.filename or figure.folder}: {error.strerror or error}"
     except RoundhouseError as error:
         return str(error)
-    except Exception as error:  # one figure that cannot be drawn is no reason not to draw the others
+    except Exception as error:  # one figure that cannot be drawn must not prevent the others
         return f"{type(error).__name__}: {error}"
-    return picture
+    return stored
 
 
 if __name__ == "__main__":

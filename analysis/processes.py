@@ -1,4 +1,4 @@
-"""Tasks in processes of their own: one that dies is named, the others are done, and Ctrl-C leaves nothing half done."""
+"""Tasks in worker processes: if one dies, its task is reported and the others are done; Ctrl-C interrupts no task."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Outcome = TypeVar("Outcome")
 def in_processes(
     tasks: Sequence[Task], jobs: int, how: Callable[[Task], Outcome | str]
 ) -> Generator[tuple[Task, Outcome | str], None, None]:
-    """Do tasks in `jobs` processes; yields each, as it is done, with its outcome, or with what went wrong as text.
+    """Do tasks in `jobs` processes; yields each when it is done, with its outcome or an error message.
 
-    When a process dies, the tasks that were under way are tried again alone, so that the one to blame is known.
+    When a process dies, the tasks that were running are repeated one by one, to find the one that caused it.
     """
     waiting = deque(tasks)
     while waiting:
@@ -28,29 +28,29 @@ def in_processes(
             again: list[Task] = []
             yield from _until_one_dies(deque([one]), 1, how, again)
             if again:
-                yield one, "the process that made it died twice; was it killed, or out of memory?"
+                yield one, "its process died twice; it may have been killed, or have run out of memory"
 
 
 def _until_one_dies(
     waiting: deque[Task], jobs: int, how: Callable[[Task], Outcome | str], lost: list[Task]
 ) -> Iterator[tuple[Task, Outcome | str]]:
-    """Do what is waiting, until that is done or a process dies; `lost` gets what was under way then."""
-    # Only now: where nothing is to be done, none of this is needed.
+    """Do the waiting tasks until none is left or a process dies; `lost` receives the tasks that were running then."""
+    # Imported here because nothing of this is needed when no task is waiting.
     from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
-    under_way: dict[Future[Outcome | str], Task] = {}
+    running: dict[Future[Outcome | str], Task] = {}
     pool = ProcessPoolExecutor(min(jobs, len(waiting)), get_context("spawn"), _end_with_parent)
     try:
-        while (waiting or under_way) and not lost:
-            while waiting and len(under_way) < 2 * jobs:
-                with _deaf():
-                    under_way[pool.submit(how, waiting[0])] = waiting[0]
+        while (waiting or running) and not lost:
+            while waiting and len(running) < 2 * jobs:
+                with _sigint_blocked():
+                    running[pool.submit(how, waiting[0])] = waiting[0]
                 waiting.popleft()
-            done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                task = under_way.pop(future)
+                task = running.pop(future)
                 try:
                     yield task, future.result()
                 except BrokenProcessPool:
@@ -58,13 +58,13 @@ def _until_one_dies(
     except BrokenProcessPool:
         pass
     finally:
-        lost += under_way.values()
+        lost += running.values()
         pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """Processes that are started within it never see Ctrl-C: what they do is finished."""
+def _sigint_blocked() -> Iterator[None]:
+    """Processes started in this context ignore Ctrl-C, so they finish their task."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -73,7 +73,7 @@ def _deaf() -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """A process ends when the one that told it to is gone, however that ended."""
+    """End this process when its parent has ended, in whatever way."""
     from multiprocessing import parent_process
     from threading import Thread
 

@@ -1,7 +1,7 @@
-"""Representation: how alike the features of two networks are on the same samples, and what shape those of one have.
+"""Representation: similarity of the features of two networks on the same samples, and their shape in one network.
 
-Features are (N, p), a row a sample; all estimators are blind to their shifts, rotations and one common scale. None ever
-returns NaN: where an answer is not defined, they raise RoundhouseError. For all of them these are values that are not
+Features are (N, p), one row per sample. All estimators are invariant to shifts, rotations and a common scale. None
+returns NaN: if a value is undefined, they raise RoundhouseError. Always refused are values that are not
 finite, fewer than 4 samples, the same features for every sample, and two networks with different numbers of samples.
 """
 
@@ -16,13 +16,13 @@ from analysis.fidelity import Array, Floats, label_column, matrix
 from roundhouse.errors import RoundhouseError
 
 FEWEST = 4  # samples: the unbiased HSIC divides by N - 3
-NOTHING = 1e-12  # what rounding leaves of a share of the variance that is zero
-PAIRS = 2_000_000  # distances held at once: 16 MB of float64, and a few times that on the way
+NOTHING = 1e-12  # a share of the variance below this is zero but for rounding
+PAIRS = 2_000_000  # distances in memory at once: 16 MB of float64, and a few times that for intermediates
 
 
 @dataclass(frozen=True)
 class ClassMeans:
-    """How far apart classes lie: `variance_ratio` is 0 where each is one point, `cosine` -1 / (C - 1) at the best."""
+    """The separation of classes: `variance_ratio` is 0 if each is a single point; `cosine` is at best -1 / (C - 1)."""
 
     variance_ratio: float
     cosine: float
@@ -32,9 +32,9 @@ def _standard(features: Array, what: str = "features") -> Floats:
     """Centred, and scaled to a Frobenius norm of 1."""
     found = matrix(features, what)
     if len(found) < FEWEST:
-        raise RoundhouseError(f"{what}: {len(found)} samples are too few; give {FEWEST} or more")
+        raise RoundhouseError(f"{what}: {len(found)} samples are too few; at least {FEWEST} are needed")
     if (found == found[0]).all():
-        raise RoundhouseError(f"{what}: the same for every sample, so the network has collapsed; leave it out")
+        raise RoundhouseError(f"{what}: the same for every sample: the network has collapsed; leave it out")
     found -= found.mean(axis=0)
     return np.asarray(found / np.linalg.norm(found), dtype=np.float64)
 
@@ -66,8 +66,8 @@ def cka(x: Array, y: Array) -> float:
     Kornblith et al. 2019, "Similarity of Neural Network Representations Revisited", with the estimator of Song et al.
     2012 as in Nguyen et al. 2021; the usual, biased, one is near 1 for independent features of which p >> N. Adding
     f_i + f_j to a kernel leaves HSIC_1 as it is, so features are centred first, for the sake of rounding alone.
-    Time is O(N p q), and no N x N matrix is made.
-    RoundhouseError: see the module; also samples that are all equally far from each other, which says nothing.
+    Time is O(N p q); no N x N matrix is computed.
+    RoundhouseError: see the module; also samples that are all equally far from each other.
     """
     x, y = _standard_pair(x, y)
     own = _unbiased_hsic(x, x), _unbiased_hsic(y, y)
@@ -80,7 +80,7 @@ def procrustes(x: Array, y: Array) -> float:
     """Squared orthogonal Procrustes distance, 0 to 2, of x (N, p) and y (N, q), centred and of Frobenius norm 1.
 
     min over orthogonal Q of |x - y Q|^2 = 2 - 2 |x'y|_* (nuclear norm): Schönemann 1966; Ding et al. 2021, "Grounding
-    Representation Similarity with Statistical Testing"; Williams et al. 2021. The narrower is as if filled with zeros.
+    Representation Similarity with Statistical Testing"; Williams et al. 2021. The narrower is padded with zeros.
     RoundhouseError: see the module.
     """
     x, y = _standard_pair(x, y)
@@ -88,10 +88,10 @@ def procrustes(x: Array, y: Array) -> float:
 
 
 def _nearest(features: Floats, centred: Floats, rows: NDArray[np.intp], k: int) -> NDArray[np.intp]:
-    """Of each of `rows` its k nearest others. |a|^2 + |b|^2 - 2 ab finds candidates; differences decide.
+    """The k nearest other samples of each of `rows`. |a|^2 + |b|^2 - 2 ab finds candidates; differences decide.
 
-    The former is fast, but rounds, for equal samples differently; `slack` bounds that, so no candidate is lost. The
-    latter, of features as they came, are exact for float16 and summed in one order: ties are ties on any machine.
+    The former is fast, but rounds, for equal samples differently; `slack` bounds the error: no candidate is lost. The
+    latter, of the original features, are exact for float16 and summed in one order: ties are the same on any machine.
     """
     squares = (centred**2).sum(axis=1)
     rough = squares[rows, None] + squares - 2.0 * (centred[rows] @ centred.T)
@@ -99,7 +99,7 @@ def _nearest(features: Floats, centred: Floats, rows: NDArray[np.intp], k: int) 
     slack = 8.0 * (centred.shape[1] + 4) * np.finfo(np.float64).eps * (squares[rows] + squares.max())
     row, other = np.nonzero(rough <= (np.partition(rough, k - 1, axis=1)[:, k - 1] + slack)[:, None])
     distance = np.zeros(len(row))
-    for column in features.T:  # feature by feature: where many samples are equal, candidates are too many for one array
+    for column in features.T:  # by feature: if many samples are equal, there are too many candidates for one array
         distance += (column[rows[row]] - column[other]) ** 2
     order = np.lexsort((distance, row))  # stable, and `other` ascends: ties go to the lower index
     first = np.searchsorted(row, np.arange(len(rows)))
@@ -109,20 +109,20 @@ def _nearest(features: Floats, centred: Floats, rows: NDArray[np.intp], k: int) 
 def neighbours(x: Array, k: int = 10) -> NDArray[np.intp]:
     """Indices (N, k) of the k nearest other samples by Euclidean distance of x (N, p), nearest first.
 
-    Of equally near samples the one of the lower index comes first, whatever the machine. (So two networks that both map
-    many samples to one point share neighbours for no better reason.) Memory stays below 200 MB at N = 10,000.
+    Of equally near samples the one with the lower index comes first, on any machine. (So two networks that both map
+    many samples to one point share neighbours by that rule alone.) Memory stays below 200 MB at N = 10,000.
     RoundhouseError: see the module; also a k below 1 or above N - 1.
     """
     found = matrix(x, "features")
     centred = _standard(found)
     if not 1 <= k < len(found):
-        raise RoundhouseError(f"{k} neighbours among {len(found)} samples: ask for 1 to {len(found) - 1}")
+        raise RoundhouseError(f"{k} neighbours among {len(found)} samples: k must be 1 to {len(found) - 1}")
     parts = np.array_split(np.arange(len(found)), -(-(len(found) ** 2) // PAIRS))
     return np.concatenate([_nearest(found, centred, rows, k) for rows in parts])
 
 
 def knn_overlap(neighbours_x: NDArray[np.intp], neighbours_y: NDArray[np.intp]) -> float:
-    """Mean share, 0 to 1, of the neighbours (N, k) of a sample that it has in both; from `neighbours` of each.
+    """Mean share, 0 to 1, of a sample's neighbours (N, k) that are the same in both; from `neighbours` of each.
 
     For unrelated features: `knn_chance`. RoundhouseError: arrays of different shapes.
     """
@@ -137,7 +137,7 @@ def knn_overlap(neighbours_x: NDArray[np.intp], neighbours_y: NDArray[np.intp]) 
 def knn_chance(n: int, k: int = 10) -> float:
     """The expected `knn_overlap` of unrelated features of n samples: k / (n - 1). RoundhouseError: k not 1 to n - 1."""
     if not 1 <= k < n:
-        raise RoundhouseError(f"{k} neighbours among {n} samples: ask for 1 to {n - 1}")
+        raise RoundhouseError(f"{k} neighbours among {n} samples: k must be 1 to {n - 1}")
     return k / (n - 1)
 
 
@@ -174,7 +174,7 @@ def class_means(x: Array, labels: Array) -> ClassMeans:
     found = _standard(x)
     classes, member, count = np.unique(label_column(labels, len(found)), return_inverse=True, return_counts=True)
     if len(classes) < 2:
-        raise RoundhouseError("labels: one class only, and what lies between classes needs two")
+        raise RoundhouseError("labels: one class only; at least two are needed")
     means = np.zeros((len(classes), found.shape[1]))
     np.add.at(means, member, found)
     means /= count[:, None]
@@ -183,7 +183,7 @@ def class_means(x: Array, labels: Array) -> ClassMeans:
     directions = means - means.mean(axis=0)
     lengths = np.linalg.norm(directions, axis=1)
     if between < NOTHING or lengths.min() ** 2 < NOTHING * (lengths**2).max():
-        raise RoundhouseError("features: the mean of a class is no different from that of all, so it has no direction")
+        raise RoundhouseError("features: the mean of a class equals that of all samples, so it has no direction")
     total = (directions / lengths[:, None]).sum(axis=0)
     pairs = len(classes) * (len(classes) - 1)
     return ClassMeans(within / between, float((total @ total - len(classes)) / pairs))
@@ -193,7 +193,7 @@ def _principal(features: Floats, dimensions: int, what: str) -> Floats:
     left, size, _ = np.linalg.svd(features, full_matrices=False)
     rank = int(np.count_nonzero(size**2 > NOTHING))
     if not 1 <= dimensions <= rank:
-        raise RoundhouseError(f"{what}: has {rank} dimensions; {dimensions} principal ones cannot be compared")
+        raise RoundhouseError(f"{what}: has {rank} dimensions; {dimensions} principal dimensions cannot be compared")
     return np.asarray(left[:, :dimensions])
 
 
@@ -201,12 +201,13 @@ def principal_angles(x: Array, y: Array, dimensions: int) -> Floats:
     """Angles (dimensions,) in radians, 0 to pi / 2, smallest first, between the principal subspaces of x and y.
 
     The subspaces are in sample space, spanned by the first `dimensions` left singular vectors of the centred x (N, p)
-    and y (N, q), so widths may differ (Björck & Golub 1973). They are as stable as the gap after the last value.
-    Sines serve near 0 and cosines near pi / 2, so small angles are exact to about 1e-15.
+    and y (N, q), so widths may differ (Björck & Golub 1973). They are stable if the next singular value is smaller.
+    Angles near 0 are taken from sines and those near pi / 2 from cosines, so small ones are exact to about 1e-15.
     RoundhouseError: more dimensions than either has, or see the module.
     """
     x, y = _standard_pair(x, y)
     first, second = _principal(x, dimensions, "features x"), _principal(y, dimensions, "features y")
+    # Not scipy.linalg.subspace_angles: it gives 1.5e-8 for an angle of 1e-9 next to one of pi / 2.
     shared = first.T @ second
     cosines = np.linalg.svd(shared, compute_uv=False)
     sines = np.linalg.svd(second - first @ shared, compute_uv=False)

@@ -1,52 +1,54 @@
-"""A round as the analysis sees it: its experiments, how each stands, its metrics, and what it is to be compared with.
+"""A round as the analysis reads it: its experiments, their status, their metrics, and their baselines.
 
-Only records are read, none is written, and no scheduler is asked, so all of this works offline, on a copy, and while
-jobs write. One bad record is a line in `problems`, never an end.
+Only records are read; nothing is written, and no scheduler is queried. So the analysis works offline, on a copy, and
+while jobs write. A record that cannot be read becomes a line in `problems`; the rest is read.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from roundhouse import files
 from roundhouse.config.round import load_round
 from roundhouse.engine import offline
 from roundhouse.errors import RoundhouseError
-from roundhouse.model.attempt import Attempt
+from roundhouse.model.attempt import Attempt, Record
+from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import SEED, Experiment
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.names import is_name, nearest
 from roundhouse.store import record
+from roundhouse.store.metrics import RunMetrics, numbers_in, read_metrics
+from roundhouse.views import measured
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BOOKKEEPING = frozenset(
     {"epoch", "stage", "seconds", "peak_memory_mb", "accumulation", "distance_weight", "epochs_trained"}
-)  # what an epoch tells besides what was measured in it
+)  # keys of an epoch in metrics.json that are not measurements
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where rounds are found, and where what is made of them goes."""
+class Folders:
+    """The folders with records, round files and generated results."""
 
     experiments: Path = REPOSITORY / "experiments"
     rounds: Path = REPOSITORY / "rounds"
     analysis: Path = REPOSITORY / "analysis"
 
-    def absolute(self) -> Place:
-        return Place(self.experiments.absolute(), self.rounds.absolute(), self.analysis.absolute())
+    def absolute(self) -> Folders:
+        return Folders(self.experiments.absolute(), self.rounds.absolute(), self.analysis.absolute())
 
     def results(self, name: str) -> Path:
-        """The folder of everything that is made of a round, and of its records once it is archived."""
+        """The folder of everything generated from a round, and of its records once it is archived."""
         return self.analysis / f"experiment_{name}"
 
     def records(self, name: str) -> Path:
-        """The folder of the round's records, archived or not. RoundhouseError if there is none."""
+        """The folder with the records of a round, archived or not. RoundhouseError: there are none."""
         archived = self.results(name) / "experiments"
         found = [folder for folder in (self.experiments / name, archived) if is_name(name) and folder.is_dir()]
         if not found:
@@ -56,173 +58,191 @@ class Place:
         return found[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Metrics:
-    """metrics.json. `epochs`: a mapping for each epoch; `final`, `used`: numbers of the run as a whole."""
-
-    metric: str | None = None
-    mode: str = "max"
-    best: float | None = None
-    best_epoch: int | None = None
-    exact: bool = True
-    final: Mapping[str, float] = field(default_factory=dict)
-    used: Mapping[str, float] = field(default_factory=dict)
-    epochs: Sequence[Mapping[str, Any]] = ()
-
-
 @dataclass(frozen=True)
-class Entry:
-    """One experiment of a round. `metrics_file`, `outputs_file`: those of the attempt to speak of, if it has any."""
+class RoundEntry:
+    """One experiment of a round. `metrics_file` and `outputs_file` are those found by `newest_file`."""
 
-    row: ExperimentStatus
+    status: ExperimentStatus
     metrics_file: Path | None
     outputs_file: Path | None
 
     @property
+    def experiment(self) -> Experiment:
+        return self.status.experiment
+
+    @property
+    def record(self) -> Record:
+        return self.status.record
+
+    @property
     def path(self) -> str:
-        return self.row.experiment.path
+        return self.experiment.path
 
     @property
     def group(self) -> str:
-        return self.row.experiment.group
+        return self.experiment.group
 
     @property
     def config(self) -> Mapping[str, Any]:
-        return self.row.experiment.config
+        return self.experiment.config
 
     @property
     def data_set(self) -> str:
-        """The data set's name, empty where the config has none."""
+        """The name of the data set; empty if the config has none."""
         return str(self.config.get("dataset", ""))
 
     @property
     def directory(self) -> Path:
-        return self.row.record.directory
+        return self.record.directory
 
     @property
     def state(self) -> State:
-        return self.row.action.state
+        return self.status.action.state
 
     @property
     def reason(self) -> str:
-        return self.row.action.reason
+        return self.status.action.reason
 
     @cached_property
     def setting(self) -> str:
-        """What it shares with the experiments that differ from it in their seed alone."""
-        return self.row.experiment.setting()
+        """Equal for experiments of a group that differ in the seed alone."""
+        return self.experiment.setting()
 
-    def metrics(self) -> Metrics:
-        """What metrics.json says; without one, what the record keeps of a completed run. RoundhouseError: damage."""
+    @cached_property
+    def spans(self) -> list[tuple[float, float]]:
+        """When its attempts ran: (start, end) in seconds since 1970. An open attempt ends with its last heartbeat.
+
+        An attempt whose job left no result ends when a pass closed it, which is an upper bound.
+        """
+        return measured.spans(self.record)
+
+    @property
+    def seconds(self) -> float:
+        """How long all its attempts ran, together."""
+        return sum(end - start for start, end in self.spans)
+
+    @property
+    def gpu_hours(self) -> float:
+        return self.seconds / 3600 * self.experiment.resources.ngpus
+
+    @property
+    def counted_attempts(self) -> int:
+        """Attempts that count towards the retry limit. Markers, scheduler limits and pauses at a rung do not."""
+        return sum(one.cause not in (Cause.LIMIT, Cause.RUNG) for one in self.record.runs)
+
+    def metrics(self) -> RunMetrics:
+        """metrics.json; without one, what the record holds of a completed run. RoundhouseError: it is unreadable."""
         if self.metrics_file:
             return read_metrics(self.metrics_file)
-        completed = self.row.record.completed
+        completed = self.record.completed
         kept = completed.progress if completed else None
-        return Metrics(kept.metric_name, best=kept.best, final=_numbers(kept.final)) if kept else Metrics()
+        return RunMetrics(kept.metric_name, best=kept.best, final=numbers_in(kept.final)) if kept else RunMetrics()
 
 
-def metrics_of(entry: Entry, problems: list[str]) -> Metrics:
-    """Its metrics; none, and a line in `problems`, where they cannot be read."""
+WithBaseline = tuple[RoundEntry, tuple[RoundEntry, ...]]  # an experiment, and the experiments of its baseline
+
+
+def metrics_of(entry: RoundEntry, problems: list[str]) -> RunMetrics:
+    """Its metrics. If they cannot be read: none, and a line in `problems`."""
     try:
         return entry.metrics()
     except (RoundhouseError, OSError) as error:
         problems.append(f"{entry.path}: {error}")
-        return Metrics()
+        return RunMetrics()
 
 
 @dataclass(frozen=True)
 class RoundRecords:
-    """All experiments of a round, in the order of its file. `baselines`: for a group, the group it is shown beside."""
+    """All experiments of a round, in the order of its file. `baselines`: from a group to its baseline group."""
 
     name: str
     directory: Path
     file: Path | None
-    entries: tuple[Entry, ...]
+    entries: tuple[RoundEntry, ...]
     baselines: Mapping[str, str]
     problems: tuple[str, ...] = ()
 
     @cached_property
-    def groups(self) -> dict[str, list[Entry]]:
-        made: dict[str, list[Entry]] = {}
+    def groups(self) -> dict[str, list[RoundEntry]]:
+        made: dict[str, list[RoundEntry]] = {}
         for entry in self.entries:
             made.setdefault(entry.group, []).append(entry)
         return made
 
-    def baseline_of(self, entry: Entry) -> list[Entry]:
-        """The experiments of its baseline group that agree with it in every key in which that group itself varies.
+    def baseline_of(self, entry: RoundEntry) -> list[RoundEntry]:
+        """The experiments of its baseline group that have the same value of every key that varies in that group.
 
-        The seed is no such key: all seeds of the baseline belong to it. Keys that the entry lacks are not compared.
+        Seeds are not compared: all seeds of the baseline belong to it. Neither are keys that the entry lacks.
         """
         candidates = self.groups.get(self.baselines.get(entry.group, ""), [])
         keys = varying_keys(candidates) & entry.config.keys()
         return [one for one in candidates if all(one.config.get(key) == entry.config[key] for key in keys)]
 
 
-def varying_keys(entries: Sequence[Entry]) -> set[str]:
-    """The config keys in which the experiments differ, the seed apart."""
+def varying_keys(entries: Sequence[RoundEntry]) -> set[str]:
+    """The config keys in which the experiments differ, without the seed."""
     keys = {key for entry in entries for key in entry.config} - {SEED}
     return {key for key in keys if len({json.dumps(one.config.get(key), default=str) for one in entries}) > 1}
 
 
-def labels(entries: Sequence[Entry]) -> dict[str, str]:
-    """A short name for each setting among these: the values that tell them apart, such as `logit, alpha 0.5`."""
-    varying = varying_keys(entries)
-    made = {}
-    for entry in entries:
-        told = [_told(key, value) for key, value in entry.config.items() if key in varying]
-        made[entry.setting] = ", ".join(told) or entry.group
-    return made
+def setting_labels(entries: Sequence[RoundEntry], without: Iterable[str] = ()) -> dict[str, str]:
+    """A short label for each setting: the values of the varying keys, `without` some, such as `logit, alpha 0.5`."""
+    varying = varying_keys(entries) - set(without)
+    return {entry.setting: label_of(entry.config, varying) or entry.group for entry in entries}
 
 
-def _told(key: str, value: Any) -> str:
-    return value if isinstance(value, str) else f"{key} {value}"
+def label_of(config: Mapping[str, Any], keys: Container[str]) -> str:
+    """The values of these keys: `logit, alpha 0.5`. Text stands without its key."""
+    shown = {key: value for key, value in config.items() if key in keys}
+    return ", ".join(value if isinstance(value, str) else f"{key} {value}" for key, value in shown.items())
 
 
-def find_rounds(place: Place) -> list[str]:
-    """The rounds that have records below `experiments/`, by name."""
-    if not place.experiments.is_dir():
+def find_rounds(folders: Folders) -> list[str]:
+    """The names of the rounds that have records below `experiments/`."""
+    if not folders.experiments.is_dir():
         return []
-    return sorted(one.name for one in place.experiments.iterdir() if one.is_dir() and is_name(one.name))
+    return sorted(one.name for one in folders.experiments.iterdir() if one.is_dir() and is_name(one.name))
 
 
-def read_round(name: str, place: Place | None = None) -> RoundRecords:
-    """How every experiment of a round stands. RoundhouseError: there are no records of such a round.
+def read_round(name: str, folders: Folders | None = None) -> RoundRecords:
+    """All experiments of a round with their status. RoundhouseError: there are no records of such a round.
 
-    Experiments are those of the round file; where there is none, or it is wrong, those that have a record.
+    Experiments are those of the round file; if it is missing or invalid, those that have a record.
     """
-    place = place or Place()
-    directory = place.records(name)
+    folders = folders or Folders()
+    directory = folders.records(name)
     problems: list[str] = []
-    archived = place.results(name) / f"{name}.yaml"
-    folder = place.rounds if directory.parent == place.experiments else archived.parent
+    archived = folders.results(name) / f"{name}.yaml"
+    folder = folders.rounds if directory.parent == folders.experiments else archived.parent
     file: Path | None = folder / f"{name}.yaml"
     experiments: list[Experiment] = []
     baselines: dict[str, str] = {}
     try:
         loaded = load_round(name, folder)
         experiments, baselines = loaded.experiments, loaded.baselines
-        problems += _left_over(directory, {one.path for one in experiments})
+        problems += _records_without_experiment(directory, {one.path for one in experiments})
     except RoundhouseError as error:
-        problems.append(f"no round file, so only experiments with a record are known, and no baselines: {error}")
+        problems.append(f"no valid round file, so only experiments with a record are shown, without baselines: {error}")
         file = None
-        experiments = list(_recorded(name, directory, problems))
-    rows = offline.statuses(experiments, {one.path: directory / one.path for one in experiments})
-    problems += [f"{path}: {row.record.damage}" for path, row in rows.items() if row.record.damage]
+        experiments = list(_experiments_with_record(name, directory, problems))
+    statuses = offline.statuses(experiments, {one.path: directory / one.path for one in experiments})
+    problems += [f"{path}: {status.record.damage}" for path, status in statuses.items() if status.record.damage]
     entries = tuple(
-        Entry(row, newest_file(row, "metrics.json"), newest_file(row, "outputs.npz")) for row in rows.values()
+        RoundEntry(one, newest_file(one.record, "metrics.json"), newest_file(one.record, "outputs.npz"))
+        for one in statuses.values()
     )
     return RoundRecords(name, directory, file, entries, baselines, tuple(problems))
 
 
-def newest_file(row: ExperimentStatus, name: str) -> Path | None:
+def newest_file(rec: Record, name: str) -> Path | None:
     """The file of this name of the completed attempt; else of the newest attempt that has one; else None."""
-    attempts: Sequence[Attempt] = [row.record.completed] if row.record.completed else row.record.attempts[::-1]
-    paths = (record.attempt_directory(row.record.directory, one.number) / name for one in attempts)
+    attempts: Sequence[Attempt] = [rec.completed] if rec.completed else rec.attempts[::-1]
+    paths = (record.attempt_directory(rec.directory, one.number) / name for one in attempts)
     return next((path for path in paths if path.is_file()), None)
 
 
-def _recorded(name: str, directory: Path, problems: list[str]) -> Iterator[Experiment]:
-    """The experiments that have a record, as their config.yaml tells them."""
+def _experiments_with_record(name: str, directory: Path, problems: list[str]) -> Iterator[Experiment]:
+    """The experiments that have a record, from their config.yaml."""
     configs = {}
     for folder in _record_folders(directory):
         path = str(folder.relative_to(directory))
@@ -230,16 +250,16 @@ def _recorded(name: str, directory: Path, problems: list[str]) -> Iterator[Exper
             configs[path] = record.read_config(folder)
         except (RoundhouseError, OSError) as error:
             problems.append(f"{path} is left out: {error}")
-    for path, told in configs.items():
-        after = {group: tuple(one for one in paths if one in configs) for group, paths in told["after"].items()}
-        command = tuple(told["command"]) if told.get("command") else None
+    for path, saved in configs.items():
+        after = {group: tuple(one for one in paths if one in configs) for group, paths in saved["after"].items()}
+        command = tuple(saved["command"]) if saved.get("command") else None
         yield Experiment(
-            name, told.get("group") or "", path, told.get("study"), told["config"], after=after, command=command
+            name, saved.get("group") or "", path, saved.get("study"), saved["config"], after=after, command=command
         )
 
 
 def _record_folders(directory: Path) -> Iterator[Path]:
-    """The folders that hold a record, in order; what lies inside one is not looked through."""
+    """The folders with a record, in order; the inside of a record is not searched."""
     if (directory / record.ATTEMPTS).is_dir():
         yield directory
         return
@@ -248,52 +268,15 @@ def _record_folders(directory: Path) -> Iterator[Path]:
             yield from _record_folders(child)
 
 
-def _left_over(directory: Path, known: set[str]) -> list[str]:
+def _records_without_experiment(directory: Path, known: set[str]) -> list[str]:
     paths = (str(folder.relative_to(directory)) for folder in _record_folders(directory))
     extra = [path for path in paths if path not in known]
     if not extra:
         return []
     more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
-    return [f"{extra[0]}{more}: a record, but not in the round file (any more): left out"]
+    return [f"{extra[0]}{more}: the record is not in the round file (any more) and is left out"]
 
 
-def read_metrics(path: Path) -> Metrics:
-    """A metrics.json, a study's or a command's own. RoundhouseError if it cannot be understood.
-
-    Of a command's, which may hold anything, the numbers at its top are taken for results.
-    """
-    raw = files.read_bytes(path)
-    try:
-        told = json.loads(raw or b"")
-        if not isinstance(told, dict):
-            raise ValueError
-        if not isinstance(told.get("epochs"), list):
-            return Metrics(final=_numbers(told))
-        best = told.get("best") or {}
-        epochs = [one for one in told["epochs"] if isinstance(one, dict)]
-        metric = told.get("metric")
-        if not isinstance(metric, (str, type(None))):
-            raise ValueError
-        return Metrics(
-            metric=metric,
-            mode="min" if told.get("mode") == "min" else "max",
-            best=_numbers(best).get(str(metric)),
-            best_epoch=best.get("epoch"),
-            exact=bool(told.get("exact", True)),
-            final=_numbers(told.get("final") or {}),
-            used=_numbers(told.get("used") or {}),
-            epochs=epochs,
-        )
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        raise RoundhouseError(f"{path} is damaged: it is no JSON object of metrics") from None
-
-
-def measured(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What was measured in these epochs: their keys that hold a number anywhere, in the order of appearance."""
-    return list(dict.fromkeys(key for one in epochs for key in _numbers(one) if key not in BOOKKEEPING))
-
-
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        key: value for key, value in values.items() if isinstance(value, (int, float)) and not isinstance(value, bool)
-    }
+def measured_keys(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys that have a number in any of these epochs, in the order of appearance."""
+    return list(dict.fromkeys(key for one in epochs for key in numbers_in(one) if key not in BOOKKEEPING))

@@ -1,4 +1,4 @@
-"""One look for all figures: colours that a colour-blind reader tells apart, markers that survive a grey print."""
+"""The style of all figures: colours for colour-blind readers, markers that can be distinguished in greyscale."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", ":")
-BASELINE = "#555555"  # for what a result is shown beside: baselines, chance, the noise between seeds
+BASELINE = "#555555"  # for references: baselines, chance, the noise between seeds
 DIVERGING, SEQUENTIAL = "RdBu_r", "cividis"  # maps of values around 0, and from low to high
 WIDTH = 3.4  # inches of one panel
 HEIGHT = 2.6
@@ -40,8 +40,8 @@ _RULES: Any = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "figure.dpi": 130,
-    "savefig.bbox": "tight",  # a label that is longer than its panel is kept
-    "svg.hashsalt": "roundhouse",  # equal data, equal file
+    "savefig.bbox": "tight",  # so that a label longer than its panel is not cut off
+    "svg.hashsalt": "roundhouse",  # equal data give equal files
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
 }
@@ -49,7 +49,7 @@ _RULES: Any = {
 
 @contextmanager
 def rules() -> Iterator[None]:
-    """Within it figures are drawn, and saved, in our look, whatever the user's matplotlibrc says."""
+    """A context in which figures are drawn and saved in this style, whatever the user's matplotlibrc says."""
     with matplotlib.style.context("default"), matplotlib.rc_context(_RULES):
         yield
 
@@ -59,7 +59,7 @@ def panels(
 ) -> tuple[Figure, list[Axes]]:
     """A figure of rows x columns panels, each `width` x `height` inches, and the panels in reading order.
 
-    It is never narrower than the legend below it needs.
+    It is never too narrow for the legend below it.
     """
     figure = Figure(figsize=(max(columns * width, 4.8), rows * height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -68,7 +68,7 @@ def panels(
 
 
 def look(number: int) -> dict[str, Any]:
-    """Colour, marker and line of the series with this number; 56 of them differ."""
+    """Colour, marker and line style of the series with this number; 56 combinations are distinct."""
     return {
         "color": COLOURS[number % len(COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],
@@ -77,9 +77,9 @@ def look(number: int) -> dict[str, Any]:
 
 
 def legend_below(figure: Figure, panels: Sequence[Axes], *, row: float = 0.0) -> None:
-    """One legend of all that panels show, below them: it covers no data.
+    """One shared legend of all panels, below them, so that it covers no data.
 
-    `row`: inches by which the figure grows for each row of it, so that its room is not the panels'.
+    `row`: inches by which the figure grows for each row of the legend, so that panels keep their size.
     """
     found: dict[str, Any] = {}
     for axes in panels:

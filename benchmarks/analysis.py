@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""How long plot_experiments.py takes over charlie's 240 experiments. Prints a table; judges nothing.
+"""Run time of plot_experiments.py for charlie's 240 experiments. Prints a table.
 
     python benchmarks/analysis.py [--epochs N] [--jobs N] [--repeat K]
 
-Records are synthetic (tests/synthetic_rounds.py). Each figure is the median over whole processes, the first run's is of
-one. It is also given as a ratio to `python -c pass` in the same run, since machines differ.
+Records are synthetic (tests/synthetic_rounds.py). Each figure is the median over processes; the first run is measured
+once. The ratio is to `python -c pass` on the same machine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from synthetic_rounds import write_round  # noqa: E402
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=150)
-    parser.add_argument("--jobs", type=int, default=2, help="processes that draw")
+    parser.add_argument("--jobs", type=int, default=2, help="number of processes")
     parser.add_argument("--repeat", type=int, default=5)
     options = parser.parse_args()
     print(
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def measure(name: str, argv: list[str], repeat: int, unit: float | None = None, changed: Path | None = None) -> float:
-    """Print a row, for `changed` touched before each process; returns the median, in seconds."""
+    """Print a row; returns the median in seconds. `changed` is a file that is touched before each process."""
     seconds = []
     for _ in range(repeat):
         if changed:

@@ -1,4 +1,4 @@
-"""Whole processes, measured: wall time, processor time, peak memory, system calls, calls of scheduler commands."""
+"""Measure processes: wall time, processor time, peak memory, system calls, calls of scheduler commands."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from pathlib import Path
 
 SCHEDULER_COMMANDS = ("sbatch", "squeue", "scontrol", "sacct", "scancel")
 
-PATIENCE = 300  # seconds for a process that does not end by itself
+PATIENCE = 300  # time limit in seconds for a process
 
 
 class TooSlow(Exception):
-    """Why there is no figure."""
+    """A process exceeded the time limit."""
 
 
 def nothing() -> None:
-    """What is to be done before a run that leaves nothing behind."""
+    """No preparation before a run."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """One process that does something for so many experiments.
+class TimedProcess:
+    """One process to measure, which works on `experiments` experiments.
 
-    `before` puts the world back to where it was. `until`: the process does not end by itself in time; it has done its
-    work once this is true, and is stopped.
+    `before` restores the state before a run. `until`: for a process that does not end in time; it is stopped when this
+    becomes true.
     """
 
     name: str
@@ -45,12 +45,12 @@ class Work:
     before: Callable[[], object] = nothing
     until: Callable[[], bool] | None = None
     remark: str = ""
-    once: bool = False  # takes so long that one run must do, and none under strace
+    once: bool = False  # slow: measured once, and never under strace
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of several runs. Times in seconds; memory in MB, of the largest process; calls of the last run."""
+    """Measurements of several runs. Times in seconds; memory in MB, of the largest process; calls of the last run."""
 
     wall: list[float]
     processor: list[float]
@@ -65,7 +65,7 @@ class Figures:
 
 @dataclass
 class Recorder:
-    """A folder of scheduler commands that write down each call, then do what they do; `answers` stand in for some."""
+    """A folder with wrappers of scheduler commands that log each call. `answers` replaces some commands."""
 
     folder: Path
     real: Mapping[str, str]  # the environment in which the true commands are found
@@ -77,14 +77,14 @@ class Recorder:
             found = shutil.which(command, path=self.real["PATH"])
             does = self.answers.get(command, f'exec {found} "$@"' if found else "exit 127")
             wrapper = self.folder / command
-            # What tells its own version asks the scheduler nothing.
+            # Printing the version does not query the scheduler.
             noted = f'[ "$1" = --version ] || echo {command} >> {self.folder}/calls'
             wrapper.write_text(f"#!/bin/sh\n{noted}\n{does}\n")
             wrapper.chmod(0o755)
 
     @property
     def environ(self) -> dict[str, str]:
-        # Without PYTHONDONTWRITEBYTECODE and the like: nobody's modules are to be compiled anew in each process.
+        # Without PYTHONDONTWRITEBYTECODE and similar: modules must not be compiled again in each process.
         usual = {name: value for name, value in self.real.items() if not name.startswith("PYTHON")}
         return {**usual, "PATH": f"{self.folder}:{self.real['PATH']}"}
 
@@ -96,10 +96,10 @@ class Recorder:
         return Counter((self.folder / "calls").read_text().split())
 
 
-def measure(work: Work, recorder: Recorder, repeat: int, trace: bool) -> Figures:
+def measure(work: TimedProcess, recorder: Recorder, repeat: int, trace: bool) -> Figures:
     """Run it `repeat` times, and once more under strace to count system calls, those of its children included.
 
-    Less futex, by which threads wait: strace makes them wait far more often.
+    Without futex: under strace, threads wait far more often.
     """
     wall, processor, memory = [], [], 0.0
     for _ in range(1 if work.once else repeat):
@@ -119,7 +119,7 @@ def measure(work: Work, recorder: Recorder, repeat: int, trace: bool) -> Figures
     return Figures(wall, processor, memory, calls, counted)
 
 
-# Starts a process and tells what it used. A small process of its own: a child begins with its parent's peak of memory.
+# Starts a process and prints its resource usage. It is small, because a child inherits its parent's peak memory.
 LAUNCHER = """\
 import os, sys, time
 started = time.perf_counter()
@@ -131,14 +131,14 @@ print(time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_m
 """
 
 
-def _run(work: Work, argv: list[str]) -> tuple[float, float, float]:
-    """Seconds, seconds of processor, and MB of memory at the peak, of a process and all that it waited for."""
-    complaints = work.directory / "complaints"
+def _run(work: TimedProcess, argv: list[str]) -> tuple[float, float, float]:
+    """Wall seconds, processor seconds and peak memory in MB of a process and its children."""
+    stderr = work.directory / "stderr"
     started = time.perf_counter()
-    with complaints.open("wb") as said:
+    with stderr.open("wb") as errors:
         launcher = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", LAUNCHER, *argv],
-            cwd=work.directory, env=dict(work.environ), stdout=subprocess.PIPE, stderr=said, text=True,
+            cwd=work.directory, env=dict(work.environ), stdout=subprocess.PIPE, stderr=errors, text=True,
         )  # fmt: skip
         assert launcher.stdout is not None
         pid, reached = int(launcher.stdout.readline()), 0.0
@@ -147,27 +147,42 @@ def _run(work: Work, argv: list[str]) -> tuple[float, float, float]:
             if work.until() or time.perf_counter() - started > PATIENCE:
                 reached = time.perf_counter() - started
                 os.kill(pid, signal.SIGKILL)
-        words = launcher.communicate()[0].split()
-    took, used, peak, code = float(words[0]), float(words[1]), float(words[2]), os.waitstatus_to_exitcode(int(words[3]))
+        fields = launcher.communicate()[0].split()
+    took, used, peak, code = (
+        float(fields[0]),
+        float(fields[1]),
+        float(fields[2]),
+        os.waitstatus_to_exitcode(int(fields[3])),
+    )
     if code not in (0, 3) and not reached:  # 3: "work remains" of runner.py
-        said_last = complaints.read_text(errors="replace")[-2000:]
-        raise SystemExit(f"{work.tool}: {' '.join(argv)} exited with {code}: {said_last}")
+        last = stderr.read_text(errors="replace")[-2000:]
+        raise SystemExit(f"{work.tool}: {' '.join(argv)} exited with {code}: {last}")
     if reached > PATIENCE:
         raise TooSlow(f"not within {PATIENCE} s")
     return reached or took, used, peak
 
 
-class Table:
-    """A markdown table, a row at a time. `ratio`: to the first tool that did the same work in the same place."""
+class MarkdownTable:
+    """A Markdown table, printed row by row. `ratio`: to the first tool with the same workload in the same place."""
 
-    HEADINGS = ("work", "with", "records", "s (min to max)", "ratio", "processor s", "MB", "system calls each", "asks")
+    HEADINGS = (
+        "work",
+        "with",
+        "records",
+        "s (min to max)",
+        "ratio",
+        "processor s",
+        "MB",
+        "system calls each",
+        "scheduler calls",
+    )
 
     def __init__(self) -> None:
         self._first: dict[tuple[str, str], float] = {}
         print(f"| {' | '.join(self.HEADINGS)} |")
         print(f"|{'---|' * len(self.HEADINGS)}", flush=True)
 
-    def row(self, work: Work, place: str, figures: Figures) -> None:
+    def row(self, work: TimedProcess, place: str, figures: Figures) -> None:
         ratio = figures.median / self._first.setdefault((work.name, place), figures.median)
         spread = f" ({min(figures.wall):.2f} to {max(figures.wall):.2f})" if len(figures.wall) > 1 else " (one run)"
         each = f"{figures.system_calls / work.experiments:.1f}" if figures.system_calls else ""

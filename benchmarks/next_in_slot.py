@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How soon a slot of an allocation takes its next experiment: from the end of one until the next trains.
+"""Time between two experiments in a slot of an allocation: from the end of one until the next one trains.
 
     python benchmarks/next_in_slot.py [--jobs K] [--round N] [--over M]
 
 A real agent with one slot trains a ResNet8 for an epoch on the digits, K times; its round has N experiments, of which
-M before all others have failed for good. Told are medians, in seconds: from result.json of one to job.json of the next,
-from there to its claim, from there until its training knows its device; and of the three together.
+M with a higher priority have failed permanently. Printed are medians in seconds: from result.json of one to job.json of
+the next, from there to its claim, from there until its training knows its device; and of the three together.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def run(folder: Path, jobs: int, over: int, others: int) -> list[dict[str, float]]:
-    """When each of STEPS was written, for so many experiments, in the order in which one slot ran them."""
+    """When each of STEPS was written, for `jobs` experiments, in the order in which one slot ran them."""
     rounds, analysis = folder / "rounds", folder / "analysis"
     rounds.mkdir()
     (rounds / "r.yaml").write_text(ROUND % {"over": list(range(over)), "seeds": list(range(others))})
@@ -85,7 +85,7 @@ def run(folder: Path, jobs: int, over: int, others: int) -> list[dict[str, float
     times, fold = [], record.fold
 
     def note(rec: Record) -> None:
-        """Write down the times before they are gone."""
+        """Note the times before the files are merged into history.json."""
         place = record.attempt_directory(rec.directory, 1)
         times.append({step: (place / step).stat().st_mtime for step in STEPS})
         if len(times) == jobs:
@@ -98,7 +98,7 @@ def run(folder: Path, jobs: int, over: int, others: int) -> list[dict[str, float
 
 
 def fail(directory: Path, experiment: Experiment) -> None:
-    """Two attempts that ended in an error: no third is made."""
+    """Two attempts that ended in an error, which is the retry limit."""
     for number in (1, 2):
         opened = Opened(record.new_token(), asdict(HERE), experiment.config_hash(), {})
         record.open_attempt(directory, number, opened)

@@ -1,4 +1,4 @@
-"""The same work by submitit, snakemake, signac-flow and gwf, as far as each can do it, in their own environment."""
+"""The same work with submitit, snakemake, signac-flow and gwf, as far as each supports it, in their own environment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from measure import Recorder, Work
+from measure import Recorder, TimedProcess
 
 PACKAGES = ("submitit", "snakemake", "snakemake-executor-plugin-slurm", "signac", "signac-flow", "gwf")
 
@@ -22,7 +22,7 @@ executor = submitit.AutoExecutor(folder="log", cluster="slurm")
 executor.update_parameters(slurm_array_parallelism={count}, slurm_time=10)
 executor.map_array(abs, range({count}))
 """
-SUBMITIT_LOOK = """\
+SUBMITIT_STATUS = """\
 import sys, submitit
 ids = open("ids").read().split()
 jobs = [submitit.SlurmJob("log", job_id=job_id, tasks=[0]) for job_id in ids]
@@ -64,7 +64,7 @@ for number in range({count}):
 
 
 def environment(folder: Path) -> Path:
-    """The `bin` of a virtual environment in `folder` that has the peers; made, in minutes, if it is not there."""
+    """The `bin` of a virtual environment in `folder` with the peers; created, in minutes, if it is missing."""
     commands = folder / "bin"
     if not (commands / "gwf").exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
@@ -73,7 +73,7 @@ def environment(folder: Path) -> Path:
 
 
 def versions(commands: Path) -> str:
-    """`submitit 1.5, ...` of all that is compared."""
+    """The versions of all peers: `submitit 1.5, ...`."""
     listed = subprocess.run([commands / "pip", "list", "--format", "json"], check=True, capture_output=True, text=True)
     found = {one["name"]: one["version"] for one in json.loads(listed.stdout)}
     return ", ".join(f"{name} {found[name]}" for name in PACKAGES)
@@ -93,10 +93,10 @@ class Peers:
     @property
     def environ(self) -> Mapping[str, str]:
         environ = self.recorder.environ
-        # Their own commands by name, as an activated environment has them.
+        # Their commands by name, as in an activated environment.
         return {**environ, "PATH": f"{self.recorder.folder}:{self.commands}:{self.recorder.real['PATH']}"}
 
-    def place(self, tool: str, files: Mapping[str, str]) -> Path:
+    def folder_for(self, tool: str, files: Mapping[str, str]) -> Path:
         """A fresh folder for one tool, with these files."""
         folder = self.folder / tool
         shutil.rmtree(folder, ignore_errors=True)
@@ -105,50 +105,54 @@ class Peers:
             (folder / name).write_text(text.format(count=self.count) if "{count}" in text else text)
         return folder
 
-    def call(self, folder: Path, *words: str) -> None:
+    def call(self, folder: Path, *argv: str) -> None:
         subprocess.run(
-            [self.commands / words[0], *words[1:]],
+            [self.commands / argv[0], *argv[1:]],
             cwd=folder, env=dict(self.environ), check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------ submissions
 
-    def submissions_as_array(self, name: str) -> Iterator[Work]:
-        folder = self.place("submitit", {"submit.py": SUBMITIT_SUBMIT})
-        words = [str(self.commands / "python"), "submit.py"]
-        before = self._anew(folder, "log")
-        yield Work(name, "submitit", words, self.count, self.environ, folder, before, remark="map_array")
+    def submissions_as_array(self, name: str) -> Iterator[TimedProcess]:
+        folder = self.folder_for("submitit", {"submit.py": SUBMITIT_SUBMIT})
+        argv = [str(self.commands / "python"), "submit.py"]
+        before = self._cleared(folder, "log")
+        yield TimedProcess(name, "submitit", argv, self.count, self.environ, folder, before, remark="map_array")
         yield self._snakemake(name, "snakemake", "arrays", "--slurm-array-jobs", "all")
 
-    def submissions_one_by_one(self, name: str) -> Iterator[Work]:
+    def submissions_one_by_one(self, name: str) -> Iterator[TimedProcess]:
         yield self._snakemake(name, "snakemake", "until the last job is queued")
-        folder = self.place("gwf", {"workflow.py": GWF})
+        folder = self.folder_for("gwf", {"workflow.py": GWF})
         (folder / "out").mkdir()
-        words = [str(self.commands / "gwf"), "-b", "slurm", "run"]
-        yield Work(name, "gwf", words, self.count, self.environ, folder, self._anew(folder, ".gwf"), once=True)
+        argv = [str(self.commands / "gwf"), "-b", "slurm", "run"]
+        yield TimedProcess(
+            name, "gwf", argv, self.count, self.environ, folder, self._cleared(folder, ".gwf"), once=True
+        )
         folder = self._signac("new")
-        words = [str(self.commands / "python"), "project.py", "submit"]
-        yield Work(name, "signac-flow", words, self.count, self.environ, folder, self._signac_anew(folder), once=True)
-
-    def submissions_as_one_job(self, name: str) -> Iterator[Work]:
-        folder = self._signac("new")
-        words = [str(self.commands / "python"), "project.py", "submit", "--bundle", str(self.count)]
-        yield Work(
-            name, "signac-flow", words, self.count, self.environ, folder, self._signac_anew(folder), remark="bundle"
+        argv = [str(self.commands / "python"), "project.py", "submit"]
+        yield TimedProcess(
+            name, "signac-flow", argv, self.count, self.environ, folder, self._signac_cleared(folder), once=True
         )
 
-    def _snakemake(self, name: str, tool: str, remark: str, *options: str) -> Work:
-        folder = self.place(tool, {"Snakefile": SNAKEMAKE})
-        words = [str(self.commands / "snakemake"), "--executor", "slurm", "--jobs", str(self.count), "--quiet", "all"]
-        words += ["--max-jobs-per-timespan", f"{self.count}/1s"]  # else 100 in a second
-        words += ["--default-resources", "slurm_account=none", "slurm_partition=main", *options]
-        before = self._anew(folder, ".snakemake")
-        return Work(
-            name, tool, words, self.count, self.environ, folder, before,
+    def submissions_as_one_job(self, name: str) -> Iterator[TimedProcess]:
+        folder = self._signac("new")
+        argv = [str(self.commands / "python"), "project.py", "submit", "--bundle", str(self.count)]
+        yield TimedProcess(
+            name, "signac-flow", argv, self.count, self.environ, folder, self._signac_cleared(folder), remark="bundle"
+        )
+
+    def _snakemake(self, name: str, tool: str, remark: str, *options: str) -> TimedProcess:
+        folder = self.folder_for(tool, {"Snakefile": SNAKEMAKE})
+        argv = [str(self.commands / "snakemake"), "--executor", "slurm", "--jobs", str(self.count), "--quiet", "all"]
+        argv += ["--max-jobs-per-timespan", f"{self.count}/1s"]  # else 100 in a second
+        argv += ["--default-resources", "slurm_account=none", "slurm_partition=main", *options]
+        before = self._cleared(folder, ".snakemake")
+        return TimedProcess(
+            name, tool, argv, self.count, self.environ, folder, before,
             until=lambda: self.queued() >= self.count, remark=remark, once=True,
         )  # fmt: skip
 
-    def _anew(self, folder: Path, leftovers: str) -> Callable[[], object]:
+    def _cleared(self, folder: Path, leftovers: str) -> Callable[[], object]:
         def before() -> None:
             self.clear()
             shutil.rmtree(folder / leftovers, ignore_errors=True)
@@ -156,11 +160,11 @@ class Peers:
         return before
 
     def _signac(self, state: str) -> Path:
-        folder = self.place("signac", {"project.py": SIGNAC, "make.py": SIGNAC_MAKE})
+        folder = self.folder_for("signac", {"project.py": SIGNAC, "make.py": SIGNAC_MAKE})
         self.call(folder, "python", "make.py", state)
         return folder
 
-    def _signac_anew(self, folder: Path) -> Callable[[], object]:
+    def _signac_cleared(self, folder: Path) -> Callable[[], object]:
         def before() -> None:
             self.clear()
             (folder / ".signac" / "project_status").unlink(missing_ok=True)
@@ -171,31 +175,31 @@ class Peers:
 
         return before
 
-    # ------------------------------------------------------------------------------------------ looks
+    # ------------------------------------------------------------------------------------------ status
 
-    def looks_at_completed(self, name: str) -> Iterator[Work]:
-        folder = self.place("submitit", {"look.py": SUBMITIT_LOOK})
+    def status_of_completed(self, name: str) -> Iterator[TimedProcess]:
+        folder = self.folder_for("submitit", {"status.py": SUBMITIT_STATUS})
         (folder / "log").mkdir()
         ids = [f"1_{number}" for number in range(self.count)]
         (folder / "ids").write_text("\n".join(ids))
         for job_id in ids:
             (folder / "log" / f"{job_id}_0_result.pkl").write_bytes(b"done")
-        words = [str(self.commands / "python"), "look.py", "done"]
-        yield Work(name, "submitit", words, self.count, self.environ, folder, remark="done() of each job")
-        folder = self.place("snakemake", {"Snakefile": SNAKEMAKE})
+        argv = [str(self.commands / "python"), "status.py", "done"]
+        yield TimedProcess(name, "submitit", argv, self.count, self.environ, folder, remark="done() of each job")
+        folder = self.folder_for("snakemake", {"Snakefile": SNAKEMAKE})
         self._outputs(folder)
-        words = [str(self.commands / "snakemake"), "--dry-run", "--quiet", "all", "--rerun-triggers", "mtime"]
-        yield Work(name, "snakemake", words, self.count, self.environ, folder, remark="--dry-run", once=True)
-        folder = self.place("gwf", {"workflow.py": GWF})
+        argv = [str(self.commands / "snakemake"), "--dry-run", "--quiet", "all", "--rerun-triggers", "mtime"]
+        yield TimedProcess(name, "snakemake", argv, self.count, self.environ, folder, remark="--dry-run", once=True)
+        folder = self.folder_for("gwf", {"workflow.py": GWF})
         self._outputs(folder)
-        words = [str(self.commands / "gwf"), "-b", "slurm", "status", "--summary"]
-        yield Work(name, "gwf", words, self.count, self.environ, folder, remark="status")
+        argv = [str(self.commands / "gwf"), "-b", "slurm", "status", "--summary"]
+        yield TimedProcess(name, "gwf", argv, self.count, self.environ, folder, remark="status")
         folder = self._signac("done")
-        words = [str(self.commands / "python"), "project.py", "status"]
-        yield Work(name, "signac-flow", words, self.count, self.environ, folder, remark="status", once=True)
+        argv = [str(self.commands / "python"), "project.py", "status"]
+        yield TimedProcess(name, "signac-flow", argv, self.count, self.environ, folder, remark="status", once=True)
 
-    def looks_at_running(self, name: str) -> Iterator[Work]:
-        """Each tool looks at jobs that it has submitted itself."""
+    def status_of_running(self, name: str) -> Iterator[TimedProcess]:
+        """The status of jobs that each tool has submitted itself."""
         for submission in [*self.submissions_as_array(name), *self.submissions_one_by_one(name)]:
             if submission.tool == "snakemake":
                 continue
@@ -204,19 +208,19 @@ class Peers:
                 submission.argv, cwd=submission.directory, env=dict(submission.environ), check=True,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
-            yield self._look_at_running(name, submission.tool, submission.directory)
+            yield self._status_of_running(name, submission.tool, submission.directory)
 
-    def _look_at_running(self, name: str, tool: str, folder: Path) -> Work:
+    def _status_of_running(self, name: str, tool: str, folder: Path) -> TimedProcess:
         if tool == "submitit":
-            (folder / "look.py").write_text(SUBMITIT_LOOK)
+            (folder / "status.py").write_text(SUBMITIT_STATUS)
             stems = {path.name.partition("_submi")[0] for path in (folder / "log").glob("*_submitted.pkl")}
             (folder / "ids").write_text("\n".join(sorted(stem.removesuffix("_0") for stem in stems)))
-            words, remark = [str(self.commands / "python"), "look.py", "state"], "state of each job"
+            argv, remark = [str(self.commands / "python"), "status.py", "state"], "state of each job"
         elif tool == "gwf":
-            words, remark = [str(self.commands / "gwf"), "-b", "slurm", "status", "--summary"], "status"
+            argv, remark = [str(self.commands / "gwf"), "-b", "slurm", "status", "--summary"], "status"
         else:
-            words, remark = [str(self.commands / "python"), "project.py", "status"], "status"
-        return Work(name, tool, words, self.count, self.environ, folder, remark=remark)
+            argv, remark = [str(self.commands / "python"), "project.py", "status"], "status"
+        return TimedProcess(name, tool, argv, self.count, self.environ, folder, remark=remark)
 
     def _outputs(self, folder: Path) -> None:
         (folder / "out").mkdir()

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What the runner costs, beside submitit, snakemake, signac-flow and gwf. Prints one table; judges nothing.
+"""Cost of the runner, compared with submitit, snakemake, signac-flow and gwf. Prints one table.
 
     python benchmarks/runner.py [--parts PART ...] [--peers FOLDER] [--places DIR ...]
 
-Each figure is of whole processes: the median of K of them. The ratio is to the first tool that did the same work with
+Each figure is the median of K processes. The ratio is to the first tool that did the same work with
 its records in the same place: fsync dominates on a disk, so /dev/shm is measured too. All but help and completed need
 Slurm's packages: the jobs stay queued in a private one. `strace`, if it is installed, counts system calls.
 """
@@ -29,7 +29,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(REPOSITORY / "be
 
 import peers  # noqa: E402
 from cluster import CannotStart, SlurmCluster, start_slurm  # noqa: E402
-from measure import Recorder, Table, TooSlow, Work, measure  # noqa: E402
+from measure import MarkdownTable, Recorder, TimedProcess, TooSlow, measure  # noqa: E402
 
 from roundhouse.config.round import load_round  # noqa: E402
 from roundhouse.model.attempt import Opened  # noqa: E402
@@ -50,7 +50,7 @@ experiments:
     resources: {{walltime: "0:10:00", array: {array}}}
 """
 
-# What no private Slurm has: accounting, which submitit asks; and 1,000 running jobs, which would take the machine.
+# A private Slurm has no accounting, which submitit queries, and cannot run 1,000 jobs: these commands imitate both.
 SACCT = "echo 'JobID|State|NodeList'; {squeue} -h -r -o '%i|RUNNING|node'"
 RUNNING = "{squeue} \"$@\" | sed -e 's/|PENDING|[^|]*|/|RUNNING|None|/; s/|PENDING|/|RUNNING|/; s/;PD/;R/; s/^PD/R /'"
 
@@ -73,12 +73,12 @@ def main() -> None:
     if shutil.which("strace") is None:
         print("System calls are not measured: there is no strace.")
     print()
-    table = Table()
+    table = MarkdownTable()
     with ExitStack() as stack:
         cluster = private_slurm(stack) if NEED_SLURM & set(options.parts) else None
         for place in options.places:
             base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="roundhouse-benchmark-", dir=place)))
-            bench = Bench(base, place, table, options, cluster, commands)
+            bench = RunnerBenchmark(base, place, table, options, cluster, commands)
             for part in options.parts:
                 if part not in NEED_SLURM or cluster is not None:
                     getattr(bench, part)()
@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--submit", type=int, default=1_000, metavar="N", help="experiments to submit, or running")
     parser.add_argument("--repeat", type=int, default=5, metavar="K")
     parser.add_argument(
-        "--peers", type=Path, metavar="FOLDER", help="virtual environment of the other tools; made if it is not there"
+        "--peers", type=Path, metavar="FOLDER", help="virtual environment of the other tools; created if it is missing"
     )
     places = [tempfile.gettempdir()] + ["/dev/shm"] * os.path.isdir("/dev/shm")
     parser.add_argument("--places", nargs="+", default=places, metavar="DIR", help=f"default: {' '.join(places)}")
@@ -103,20 +103,20 @@ def private_slurm(stack: ExitStack) -> SlurmCluster | None:
     try:
         cluster = start_slurm()
     except CannotStart as problem:
-        print(f"Submissions are left out: {problem}")
+        print(f"Submissions are skipped: {problem}")
         return None
     stack.callback(cluster.shut_down)
-    cluster.run(["scontrol", "update", "PartitionName=main", "State=DOWN"])  # jobs queue, and take no time to run
+    cluster.run(["scontrol", "update", "PartitionName=main", "State=DOWN"])  # jobs stay queued
     return cluster
 
 
 @dataclass
-class Bench:
-    """All measurements with the records in one place."""
+class RunnerBenchmark:
+    """All measurements with the records in one folder."""
 
     base: Path
     place: str
-    table: Table
+    table: MarkdownTable
     options: argparse.Namespace
     cluster: SlurmCluster | None
     commands: Path | None  # of the peers
@@ -127,7 +127,8 @@ class Bench:
         recorder = self.recorder("help", dict(os.environ))
         for tool, argv in (("python -c pass", ["-c", "pass"]), (OURS, [str(REPOSITORY / "runner.py"), "--help"])):
             self.measure(
-                Work("runner.py --help", tool, [sys.executable, *argv], 1, recorder.environ, self.base), recorder
+                TimedProcess("runner.py --help", tool, [sys.executable, *argv], 1, recorder.environ, self.base),
+                recorder,
             )
 
     def completed(self) -> None:
@@ -138,14 +139,14 @@ class Bench:
             work = self.ours(name, f"c{count}", count, recorder.environ)
             self.measure(work, recorder)
             if count <= 10_000:
-                self.look_at_one_left(work, recorder)
+                self.all_but_one(work, recorder)
             shutil.rmtree(self.base / "experiments")
             if self.commands and count <= 10_000:
                 others = self.peers("completed", count, recorder)
-                self.measure_all(others.looks_at_completed(name), recorder)
+                self.measure_all(others.status_of_completed(name), recorder)
 
-    def look_at_one_left(self, work: Work, recorder: Recorder) -> None:
-        """All but one are completed, so the scheduler is asked."""
+    def all_but_one(self, work: TimedProcess, recorder: Recorder) -> None:
+        """All but one are completed, so the scheduler is queried."""
         name = work.argv[work.argv.index("--round") + 1]
         shutil.rmtree(self.base / "experiments" / name / "0" / "0")
         left = f"{work.name} but one"
@@ -156,8 +157,8 @@ class Bench:
         count, recorder = self.options.submit, self.recorder("array", self.cluster.env)
         name = f"submit {count:,} as one array"
         self.measure(self.submission(name, "array", count, recorder), recorder)
-        words = ["sbatch", "--parsable", "-o", "/dev/null", f"--array=0-{count - 1}", "--wrap=true"]
-        self.measure(Work(name, "sbatch alone", words, count, recorder.environ, self.base, self.clear), recorder)
+        argv = ["sbatch", "--parsable", "-o", "/dev/null", f"--array=0-{count - 1}", "--wrap=true"]
+        self.measure(TimedProcess(name, "sbatch alone", argv, count, recorder.environ, self.base, self.clear), recorder)
         if self.commands:
             self.measure_all(self.peers("array", count, recorder).submissions_as_array(name), recorder)
             for tool in ("gwf", "signac-flow"):
@@ -169,12 +170,12 @@ class Bench:
         count, recorder = self.options.submit, self.recorder("single", self.cluster.env)
         name = f"submit {count:,}, one job each"
         self.measure(self.submission(name, "single", count, recorder, once=True), recorder)
-        words = [
+        argv = [
             "/bin/sh",
             "-c",
             f"for i in $(seq {count}); do sbatch --parsable -o /dev/null --wrap=true || exit; done",
         ]
-        loop = Work(name, "sbatch in a loop", words, count, recorder.environ, self.base, self.clear, once=True)
+        loop = TimedProcess(name, "sbatch in a loop", argv, count, recorder.environ, self.base, self.clear, once=True)
         self.measure(loop, recorder)
         if self.commands:
             others = self.peers("single", count, recorder)
@@ -186,9 +187,9 @@ class Bench:
         assert self.cluster is not None
         count, cluster = self.options.submit, self.cluster
         squeue = shutil.which("squeue", path=cluster.env["PATH"])
-        told = {"sacct": SACCT.format(squeue=squeue), "squeue": RUNNING.format(squeue=squeue)}
-        recorder = self.recorder("running", cluster.env, told)
-        name = f"look at {count:,} running"
+        answers = {"sacct": SACCT.format(squeue=squeue), "squeue": RUNNING.format(squeue=squeue)}
+        recorder = self.recorder("running", cluster.env, answers)
+        name = f"query {count:,} running"
         submission = self.submission(name, "array", count, recorder)
         submission.before()
         subprocess.run(submission.argv, env=dict(submission.environ), check=False, stdout=subprocess.DEVNULL)
@@ -196,7 +197,7 @@ class Bench:
         self.measure(self.ours(name, "array", count, recorder.environ, remark="a pass"), recorder)
         self.measure(self.ours(name, "array", count, recorder.environ, "--status", remark="--status"), recorder)
         if self.commands:
-            self.measure_all(self.peers("running", count, recorder).looks_at_running(name), recorder)
+            self.measure_all(self.peers("running", count, recorder).status_of_running(name), recorder)
             self.table.cannot(name, "snakemake", "only the process that submitted knows what runs")
         self.clear()
 
@@ -219,10 +220,10 @@ class Bench:
 
     def ours(
         self, name: str, called: str, count: int, environ: Mapping[str, str], *options: str, remark: str = ""
-    ) -> Work:
-        return Work(name, OURS, command(self.base, called, *options), count, environ, self.base, remark=remark)
+    ) -> TimedProcess:
+        return TimedProcess(name, OURS, command(self.base, called, *options), count, environ, self.base, remark=remark)
 
-    def submission(self, name: str, called: str, count: int, recorder: Recorder, once: bool = False) -> Work:
+    def submission(self, name: str, called: str, count: int, recorder: Recorder, once: bool = False) -> TimedProcess:
         write_round(self.base, called, count, array=called == "array")
         argv = command(self.base, called)
 
@@ -230,29 +231,29 @@ class Bench:
             self.clear()
             shutil.rmtree(self.base / "experiments", ignore_errors=True)
 
-        return Work(name, OURS, argv, count, recorder.environ, self.base, before, once=once)
+        return TimedProcess(name, OURS, argv, count, recorder.environ, self.base, before, once=once)
 
-    def measure(self, work: Work, recorder: Recorder) -> None:
+    def measure(self, work: TimedProcess, recorder: Recorder) -> None:
         try:
             self.table.row(work, self.place, measure(work, recorder, self.options.repeat, trace=True))
         except TooSlow as problem:
             self.table.cannot(work.name, work.tool, str(problem))
 
-    def measure_all(self, works: Iterator[Work], recorder: Recorder) -> None:
+    def measure_all(self, works: Iterator[TimedProcess], recorder: Recorder) -> None:
         for work in works:
             self.measure(work, recorder)
 
 
 def command(base: Path, name: str, *options: str) -> list[str]:
-    """The words of a call of runner.py for a round in `base`."""
-    words = [sys.executable, str(REPOSITORY / "runner.py"), "--round", name, "--scheduler", "slurm"]
+    """The command line of runner.py for a round in `base`."""
+    argv = [sys.executable, str(REPOSITORY / "runner.py"), "--round", name, "--scheduler", "slurm"]
     for folder in ("rounds", "experiments", "analysis"):
-        words += [f"--{folder}", str(base / folder)]
-    return [*words, *options]
+        argv += [f"--{folder}", str(base / folder)]
+    return [*argv, *options]
 
 
 def write_round(base: Path, name: str, count: int, array: bool = False) -> Path:
-    """A round of `count` experiments in blocks of 100 (at most); returns the folder that it lies in."""
+    """A round file of `count` experiments in blocks of at most 100; returns its folder."""
     rounds = base / "rounds"
     rounds.mkdir(exist_ok=True)
     per_block = min(100, count)
@@ -263,7 +264,7 @@ def write_round(base: Path, name: str, count: int, array: bool = False) -> Path:
 
 
 def complete(base: Path, name: str, count: int, environ: Mapping[str, str]) -> None:
-    """Records of a round in which all is completed and folded: one that has been through it all, and copies of it."""
+    """Compacted records of a completed round: one made by real passes, and copies of it."""
     place = base / "experiments" / name
     first, *others = load_round(name, write_round(base, name, count)).experiments
     token = record.new_token()
@@ -272,8 +273,8 @@ def complete(base: Path, name: str, count: int, environ: Mapping[str, str]) -> N
     write_claim(place / first.path, "1", "test")
     record.close(place / first.path, 1, Cause.COMPLETED, "")
     record.write_config(place / first.path, first)
-    words = [*command(base, name), "--only", first.path]
-    subprocess.run(words, env=dict(environ), check=True, stdout=subprocess.DEVNULL)
+    argv = [*command(base, name), "--only", first.path]
+    subprocess.run(argv, env=dict(environ), check=True, stdout=subprocess.DEVNULL)
     history, status = ((place / first.path / name).read_text() for name in (record.HISTORY, record.STATUS))
     for experiment in others:
         directory = place / experiment.path

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How soon a job of an allocation trains: in a Python of its own, and in one with everything loaded, in turns.
+"""Start-up time of a job in an allocation: with its own Python process, and with a preloaded one, in turns.
 
     python benchmarks/start_up.py [--repeat K]
 
-The job is a real one: its shell claims an attempt, and the study trains a ResNet8 for an epoch on the digits. Told are
+The job is real: its shell claims an attempt, and the study trains a ResNet8 for an epoch on the digits. Printed are
 medians, in seconds: from the start of the shell until the training knows its device (its inputs are checked, and what
-ran is written down), until its end, and the ratio of the two ways. What is loaded first stays in the system's cache:
+ran is recorded), until its end, and the ratio of the two ways. What is loaded first stays in the system's cache:
 the first job of each kind is not counted.
 """
 

@@ -45,14 +45,16 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=10_000, metavar="N", help="experiments")
     parser.add_argument("--array-size", type=int, default=1001, metavar="N", help="Slurm's MaxArraySize; its default")
     parser.add_argument("--cpus", type=int, default=2 * (os.cpu_count() or 1), metavar="N", help="jobs at once")
-    parser.add_argument("--pause", type=float, default=30, metavar="S", help="between passes: this, or 5 passes' time")
+    parser.add_argument(
+        "--pause", type=float, default=30, metavar="S", help="seconds between passes; at least 5 times a pass"
+    )
     parser.add_argument("--base", default=tempfile.gettempdir(), metavar="DIR", help="where the records lie")
     options = parser.parse_args()
     node = f"NodeName={{host}} NodeAddr=127.0.0.1 CPUs={options.cpus} RealMemory={{memory_mb}} State=UNKNOWN"
     try:
         cluster = start_slurm(settings=(f"MaxArraySize={options.array_size}", node))
     except CannotStart as problem:
-        print(f"left out: {problem}")
+        print(f"skipped: {problem}")
         return 0
     try:
         with tempfile.TemporaryDirectory(prefix="roundhouse-many-", dir=options.base) as base:
@@ -63,38 +65,38 @@ def main() -> int:
 
 
 def run(base: Path, options: argparse.Namespace, recorder: Recorder) -> int:
-    """Submit, pass again and again until all is completed, and tell. 1 if any experiment was lost or ran twice."""
+    """Submit, repeat passes until all is completed, and print figures. 1 if an experiment was lost or ran twice."""
     ran = base / "ran"
     (base / "rounds").mkdir()
     (base / "rounds" / "many.yaml").write_text(ROUND.format(ran=ran, numbers=list(range(options.count))))
-    words = [sys.executable, str(REPOSITORY / "runner.py"), "--round", "many", "--scheduler", "slurm"]
+    argv = [sys.executable, str(REPOSITORY / "runner.py"), "--round", "many", "--scheduler", "slurm"]
     for folder in ("rounds", "experiments", "analysis"):
-        words += [f"--{folder}", str(base / folder)]
+        argv += [f"--{folder}", str(base / folder)]
     print(f"{platform.machine()}, {os.cpu_count()} cores, {options.cpus} jobs at once, load {os.getloadavg()[0]:.1f}")
     recorder.clear()
     passes: list[float] = []
     code, started = ExitCode.WORK_REMAINS, time.monotonic()
     while code == ExitCode.WORK_REMAINS:
         begun = time.monotonic()
-        code = subprocess.run(words, env=recorder.environ, check=False, stdout=subprocess.DEVNULL).returncode
+        code = subprocess.run(argv, env=recorder.environ, check=False, stdout=subprocess.DEVNULL).returncode
         passes.append(time.monotonic() - begun)
         if len(passes) == 1:
-            print(f"{options.count:,} submitted in {passes[0]:.1f} s, {told(recorder.calls())}", flush=True)
+            print(f"{options.count:,} submitted in {passes[0]:.1f} s, {calls_text(recorder.calls())}", flush=True)
         if code == ExitCode.WORK_REMAINS:
             time.sleep(max(options.pause, 5 * passes[-1]))
     took = time.monotonic() - started
     print(f"exit code {code} after {took:.0f} s, {took / options.count * 1000:.0f} ms each")
-    print(f"{len(passes)} passes, the longest {max(passes):.1f} s; scheduler calls: {told(recorder.calls())}")
+    print(f"{len(passes)} passes, the longest {max(passes):.1f} s; scheduler calls: {calls_text(recorder.calls())}")
     print(f"load {os.getloadavg()[0]:.1f} at the end")
-    return judge(ran, base / "experiments" / "many", options.count)
+    return check(ran, base / "experiments" / "many", options.count)
 
 
-def told(calls: Counter[str]) -> str:
+def calls_text(calls: Counter[str]) -> str:
     return ", ".join(f"{number} {name}" for name, number in sorted(calls.items()))
 
 
-def judge(ran: Path, records: Path, count: int) -> int:
-    """Whether every experiment ran once, and its record says so: completed."""
+def check(ran: Path, records: Path, count: int) -> int:
+    """Check that every experiment ran once and that its record is completed. 0 if so, else 1."""
     times = Counter(ran.read_text().split())
     found = [record.read(records / str(number)) for number in range(count)]
     lost = count - len(times)
@@ -103,7 +105,7 @@ def judge(ran: Path, records: Path, count: int) -> int:
     print(f"lost {lost}, ran twice {twice}, {count - incomplete:,} records completed")
     further = [f"{attempt.cause}" for one in found for attempt in one.attempts[:-1]]
     if further:
-        print(f"{len(further)} needed a further attempt: {dict(Counter(further))}")
+        print(f"{len(further)} needed another attempt: {dict(Counter(further))}")
     return int(bool(lost or twice or incomplete))
 
 

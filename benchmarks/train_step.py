@@ -1,8 +1,8 @@
-"""Images a second of training, against the plain loop that such projects start from: `python benchmarks/train_step.py`.
+"""Training throughput in images/s, compared with a usual plain loop: `python benchmarks/train_step.py`.
 
 The plain loop: a DataLoader with 8 workers and torchvision's transforms, eager float32, `.item()` in each step. Ours:
 the study itself, with its defaults. Both in one process, on one device, on the same random images of CIFAR's shape, in
-turns; told are the medians of the rounds, and their ratio.
+turns. The table has the medians of the rounds and their ratio.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from studies.distillation.options import DISTILLING, Options
 from studies.distillation.task import Distillation
 
 CLASSES = 100
-UNTIMED = 2  # first steps of a round: workers start, kernels are loaded, the graph is captured
+UNTIMED = 2  # first steps of a round, in which workers start, kernels are loaded and the graph is captured
 
 
 class Images(Dataset[Any]):
@@ -55,7 +55,7 @@ class Images(Dataset[Any]):
         return self._transform(self._make(self._images[index])), int(self._labels[index])
 
 
-class Clock:
+class StepTimer:
     """Seconds for the steps after the untimed ones."""
 
     def __init__(self, device: torch.device) -> None:
@@ -76,9 +76,9 @@ class Clock:
 
 
 class TimedContext(Context):
-    """A context that times what goes through it."""
+    """A context that times its batches."""
 
-    clock: Clock
+    clock: StepTimer
 
     def batches(self, items: Iterable[Any]) -> Iterator[Any]:
         yield from super().batches(self.clock.timed(items))
@@ -94,7 +94,7 @@ class Plain:
         self.optimizer = torch.optim.SGD(trained, lr=0.1, momentum=0.9, weight_decay=5e-4)
 
     def epoch(self) -> float:
-        clock, alpha, method = Clock(self.device), self.ours.options.alpha, self.ours._method
+        clock, alpha, method = StepTimer(self.device), self.ours.options.alpha, self.ours._method
         total = correct = 0.0
         self.student.train()
         for images, labels in clock.timed(self.loader):
@@ -115,7 +115,7 @@ class Plain:
 
 def our_epoch(task: Distillation, precision: Precision, epoch: int) -> float:
     context = TimedContext(task.stages[-1], epoch, 0, precision, _scaler(precision))
-    context.clock = Clock(precision.device)
+    context.clock = StepTimer(precision.device)
     task.train_epoch(context)
     return context.clock.steps * task.options.batch_size / context.clock.seconds
 

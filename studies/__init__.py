@@ -1,1 +1,1 @@
-"""Studies: one package per family of experiments. A study computes; it knows neither schedulers nor job scripts."""
+"""Studies: one package per family of experiments. A study computes; it does not know schedulers or job scripts."""

@@ -320,8 +320,8 @@ def metrics(rows: Sequence[Mapping[str, Any]], final: Mapping[str, float] | None
         "seconds": round(sum(row["seconds"] for row in rows), 3),
         "peak_memory_mb": max(row["peak_memory_mb"] for row in rows),
     }
-    told = best and {"epoch": best["epoch"], "val_accuracy": best["val_accuracy"]}
-    return {"metric": "val_accuracy", "mode": "max", "exact": True, "best": told, "final": final, "used": used,
+    reported = best and {"epoch": best["epoch"], "val_accuracy": best["val_accuracy"]}
+    return {"metric": "val_accuracy", "mode": "max", "exact": True, "best": reported, "final": final, "used": used,
             "epochs": list(rows)}  # fmt: skip
 
 
@@ -396,8 +396,8 @@ class _Job:
         """
         content: dict[str, bytes] = {}
         final = final_of(arrays, rows) if arrays else None
-        told = metrics(rows, final)
-        if told["best"]:
+        reported = metrics(rows, final)
+        if reported["best"]:
             content["best.pth"] = weights(self.experiment.path, "best.pth")
         if arrays:
             buffer = io.BytesIO()
@@ -405,7 +405,7 @@ class _Job:
             content["outputs.npz"] = buffer.getvalue()
         if rows[0]["stage"] == "paraphraser" and rows[-1]["stage"] == "train":
             content["paraphraser.pth"] = weights(self.experiment.path, "paraphraser.pth")
-        for name, data in {**content, "metrics.json": files.dump(told)}.items():
+        for name, data in {**content, "metrics.json": files.dump(reported)}.items():
             (self.place / name).write_bytes(data)
         progress: dict[str, Any] = {
             "version": record.VERSION,
@@ -414,7 +414,7 @@ class _Job:
             "epochs": total,
         }
         progress |= {"stage": rows[-1]["stage"], "metric_name": "val_accuracy"}
-        best = told["best"] and told["best"]["val_accuracy"]
+        best = reported["best"] and reported["best"]["val_accuracy"]
         progress |= {"metric": rows[-1].get("val_accuracy"), "best": best, "exact": True}
         if final:
             progress["artifacts"] = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
@@ -427,8 +427,8 @@ class _Job:
     def end(self, cause: Cause, code: int, seconds: float, why: str = "", signals: Sequence[str] = ()) -> None:
         """The last word of the job's shell."""
         self._print(f"roundhouse: attempt {self.number} ended: {cause}{f' ({why})' if why else ''}\n")
-        told = {"cause": str(cause), "why": why, "exit_code": code, "signals": list(signals), "final": False}
-        self._say(record.RESULT, {**told, "at": int(self.began + seconds + 30)})
+        reported = {"cause": str(cause), "why": why, "exit_code": code, "signals": list(signals), "final": False}
+        self._say(record.RESULT, {**reported, "at": int(self.began + seconds + 30)})
 
     def _say(self, name: str, value: Mapping[str, Any]) -> None:
         line = json.dumps({"version": record.VERSION, "nonce": self.nonce, **value})
@@ -456,9 +456,9 @@ class _Job:
 
 
 def _line(row: Mapping[str, Any], total: int) -> str:
-    told = ", ".join(f"{key} {value:.4g}" for key, value in row.items() if key not in ("stage", "epoch",
+    reported = ", ".join(f"{key} {value:.4g}" for key, value in row.items() if key not in ("stage", "epoch",
                                                                                       "peak_memory_mb"))  # fmt: skip
-    return f"epoch {row['epoch']}/{total} ({row['stage']}): {told}\n"
+    return f"epoch {row['epoch']}/{total} ({row['stage']}): {reported}\n"
 
 
 def write_experiment(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rounds_for_tests import Rounds, finish, small_disk, snapshot, wait_for
 from synthetic_rounds import write_mixed
 
-from analysis.rounds import Place, read_round
+from analysis.rounds import Folders, read_round
 from roundhouse.config.round import Round, load_round
 from roundhouse.engine import archive_documents, archive_round, offline
 from roundhouse.errors import RoundhouseError
@@ -66,7 +66,7 @@ def test_seeds_are_one_setting_for_the_runner_and_in_the_archive_though_the_comm
 def test_the_archived_round_is_read_by_the_analysis_as_before(rounds: Rounds) -> None:
     rounds.write(DONE)
     rounds.call()
-    place = Place(rounds.experiments, rounds.rounds, rounds.analysis)
+    place = Folders(rounds.experiments, rounds.rounds, rounds.analysis)
     before = {one.path: one.state for one in read_round(NAME, place).entries}
     rounds.call("--archive")
     assert {one.path: one.state for one in read_round(NAME, place).entries} == before

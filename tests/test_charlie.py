@@ -102,12 +102,12 @@ def test_the_smoke_round_trains_every_method_on_a_cluster_and_its_numbers_are_sa
     paths |= {f"digits/{method}/alpha_0.5/ResNet20_to_ResNet8/0" for method in SIX}
     assert slurm.states() == dict.fromkeys(paths, "completed")
     for path in paths:
-        told = json.loads((slurm.directory(path) / "metrics.json").read_text())
-        final = told["final"]
+        reported = json.loads((slurm.directory(path) / "metrics.json").read_text())
+        final = reported["final"]
         assert final["test_accuracy"] > 4 * final["chance_accuracy"], f"{path} is not clearly above chance"
-        epochs = [record for record in told["epochs"] if record["stage"] == "train"]
+        epochs = [record for record in reported["epochs"] if record["stage"] == "train"]
         assert epochs[-1]["train_accuracy"] > epochs[0]["train_accuracy"] + 0.1, f"{path} is stuck"
-        values = [value for record in told["epochs"] for value in record.values() if isinstance(value, float)]
+        values = [value for record in reported["epochs"] for value in record.values() if isinstance(value, float)]
         assert np.isfinite([*values, *final.values()]).all()
         outputs = np.load(slurm.directory(path) / "outputs.npz")
         assert all(np.isfinite(outputs[name]).all() for name in outputs)

@@ -1,4 +1,4 @@
-"""Charlie's suite: on really trained records shipped small, on a charlie with planted effects, on what is damaged."""
+"""Charlie's suite: on really trained records shipped small, on a charlie with planted effects, on unreadable files."""
 
 from __future__ import annotations
 
@@ -34,12 +34,20 @@ from synthetic_rounds import write_charlie
 from analysis import charlie, comparison, representation, style
 from analysis.comparison import Comparison, Interval
 from analysis.distillation import suite
-from analysis.distillation.effects import DISTILLED, MORE_ALPHA, SAME_ALPHA, SHRUNK, Family, as_table, families
+from analysis.distillation.effects import (
+    DISTILLED,
+    MORE_ALPHA,
+    SAME_ALPHA,
+    SHRUNK,
+    ComparisonFamily,
+    as_table,
+    families,
+)
 from analysis.distillation.measures import MEASURES, similarities
-from analysis.distillation.runs import FIELDS, TEACHER, Block, Run, Runs, Setting, runs_of
+from analysis.distillation.runs import FIELDS, TEACHER, Block, CompletedRun, CompletedRuns, MethodSetting, runs_of
 from analysis.distillation.summary import _questions
-from analysis.gallery import FORMATS, Picture, write_picture
-from analysis.rounds import Place, read_round
+from analysis.figure_store import FORMATS, StoredFigure, write_figure
+from analysis.rounds import Folders, read_round
 from roundhouse.settings import Settings
 from roundhouse.training.loop import run as run_training
 from studies.distillation import build, task
@@ -60,7 +68,7 @@ LOGIT = "digits/logit/alpha_{}/ResNet20_to_ResNet8/{}"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run of the suite came to, and left."""
+    """The exit code, output and folder of a run of the suite."""
 
     code: int
     out: str
@@ -73,8 +81,8 @@ class Outcome:
 
     @cached_property
     def gallery(self) -> dict[str, dict[str, Any]]:
-        told = json.loads((self.folder / "figures" / "gallery.json").read_text())
-        return {one["name"]: one for one in told["pictures"]}
+        reported = json.loads((self.folder / "figures" / "gallery.json").read_text())
+        return {one["name"]: one for one in reported["pictures"]}
 
     def table(self, name: str) -> pd.DataFrame:
         return pd.read_csv(self.folder / "figures" / f"{name}.csv")
@@ -87,12 +95,12 @@ class Outcome:
 
 
 def words(place: Path, name: str, *more: str) -> list[str]:
-    told = [f"--{one}={place / one}" for one in ("experiments", "rounds", "analysis")]
-    return [f"--round={name}", "--jobs=2", *told, *more]
+    reported = [f"--{one}={place / one}" for one in ("experiments", "rounds", "analysis")]
+    return [f"--round={name}", "--jobs=2", *reported, *more]
 
 
 def analyse(place: Path, name: str, *more: str) -> Outcome:
-    """Run the suite on the records in a folder. What Python would warn its reader of is an error."""
+    """Run the suite on the records in a folder. Python warnings are errors."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():
         for kind in (RuntimeWarning, UserWarning, FutureWarning):
@@ -160,7 +168,7 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 
 def test_the_shipped_records_are_small_and_have_no_weights(shipped: Path) -> None:
     assert ARCHIVE.stat().st_size < 1.6e6
-    place = Place(shipped / "experiments", shipped / "rounds", shipped / "analysis")
+    place = Folders(shipped / "experiments", shipped / "rounds", shipped / "analysis")
     for name, count in (("charlie_smoke", 40), ("control_smoke", 8)):
         found = read_round(name, place)
         assert [str(one.state) for one in found.entries] == ["completed"] * count
@@ -176,13 +184,13 @@ def test_the_suite_draws_every_figure_of_really_trained_runs_and_misses_nothing(
     tables = {"measures.csv", "comparisons.csv", "gallery.json"}
     assert made == {f"{name}.{ending}" for name in NAMES for ending in ("png", "csv")} | tables
     assert len(smoke.table("measures")) == 48
-    assert "Nothing: 0 experiments, 0 fields." in smoke.section("What is missing")
+    assert "Nothing is missing: 0 experiments, 0 fields." in smoke.section("Missing")
 
 
 def test_two_pairs_show_nothing_and_the_summary_says_why(smoke: Outcome) -> None:
     assert not smoke.table("comparisons")["shown"].any()
     assert "With 2 pairs the smallest possible p is 0.5" in smoke.summary
-    assert "nothing can be shown, whatever is true" in smoke.summary
+    assert "in a list that long, nothing can be shown" in smoke.summary
     assert "of 18 differences in test accuracy 0 shown" in smoke.summary
     assert not re.search("^- [^:]*alpha.* against the ", smoke.summary, re.MULTILINE)
 
@@ -243,16 +251,16 @@ def test_planted_gains_are_shown_with_their_size_and_planted_nulls_are_not(synth
 
 
 def test_each_planted_gain_is_a_sentence_and_each_null_stands_under_not_shown(synthetic: Outcome) -> None:
-    told = synthetic.section("Distilled students against the undistilled one", "Test accuracy")
+    reported = synthetic.section("Distilled students against the undistilled one", "Test accuracy")
     for (method, alpha), gain in PLANTED.items():
         pattern = rf"^- {method}, alpha {alpha}: ([+-][\d.]+) points against the undistilled student \(95 % interval"
-        (said,) = re.findall(pattern, told, re.MULTILINE)
+        (said,) = re.findall(pattern, reported, re.MULTILINE)
         assert float(said) == pytest.approx(gain, abs=0.5)
-    assert told.count(" against the undistilled student ") == len(PLANTED)
+    assert reported.count(" against the undistilled student ") == len(PLANTED)
     for method in NULLS:
-        assert f"- Not shown: {method} at alpha 0.25, 0.5, 0.75: " in told
-    assert "- Not shown: fitnets at alpha 0.25: " in told
-    assert "Not shown: logit" not in told
+        assert f"- Not shown: {method} at alpha 0.25, 0.5, 0.75: " in reported
+    assert "- Not shown: fitnets at alpha 0.25: " in reported
+    assert "Not shown: logit" not in reported
 
 
 def test_what_comes_to_resemble_the_teacher_is_shown_by_cka_and_by_procrustes(synthetic: Outcome) -> None:
@@ -266,41 +274,41 @@ def test_what_comes_to_resemble_the_teacher_is_shown_by_cka_and_by_procrustes(sy
     assert not found.loc[(DISTILLED, "cka_pooled", ["rkd", "nst"]), "shown"].any()
 
 
-def test_what_is_tiny_by_rounding_is_told_as_zero(synthetic: Outcome) -> None:
+def test_what_is_tiny_by_rounding_is_reported_as_zero(synthetic: Outcome) -> None:
     assert "e-1" not in synthetic.summary
     assert MEASURES["accuracy"].differences(1e-17, -1e-17, -0.02) == "+0, +0, -2 points"
 
 
-def test_what_nst_is_trained_on_is_no_evidence() -> None:
+def test_what_nst_is_trained_on_is_not_evidence() -> None:
     result = Comparison(0.2, 0.05, 12, 0.0005, Interval(0.1, 0.3), 0.009, True)
     material = cast(Any, SimpleNamespace(intervals={}, baseline_label="undistilled student"))
-    told = {}
+    reported = {}
     for method, measure in (("nst", "cka_pooled"), ("logit", "cka_pooled"), ("nst", "procrustes")):
-        family = Family(MEASURES[measure], DISTILLED, {Setting(method, 0.5): result})
-        told[method, measure] = "\n".join(_questions([family], material))
-    assert [key for key, text in told.items() if "a check that works, no evidence" in text] == [("nst", "cka_pooled")]
+        family = ComparisonFamily(MEASURES[measure], DISTILLED, {MethodSetting(method, 0.5): result})
+        reported[method, measure] = "\n".join(_questions([family], material))
+    assert [key for key, text in reported.items() if "this is a check, not evidence" in text] == [("nst", "cka_pooled")]
 
 
 # Pairs
 
 
-def grid(datasets: int = 4, seeds: int = 3) -> Runs:
+def grid(datasets: int = 4, seeds: int = 3) -> CompletedRuns:
     """Runs like charlie's and its control's, without records."""
-    methods = [Setting(method, alpha) for method in (*NULLS, "logit", "fitnets") for alpha in ALPHAS]
-    known = [*methods, *(Setting("control", alpha) for alpha in (0.0, *ALPHAS)), Setting("plain", None)]
+    methods = [MethodSetting(method, alpha) for method in (*NULLS, "logit", "fitnets") for alpha in ALPHAS]
+    known = [*methods, *(MethodSetting("control", alpha) for alpha in (0.0, *ALPHAS)), MethodSetting("plain", None)]
     blocks = [Block(f"data{one}", seed) for one in range(datasets) for seed in range(seeds)]
-    runs = tuple(Run("grid", cast(Any, None), one, block) for one in known for block in blocks)
-    return Runs("grid", runs, (), tuple(dict.fromkeys(one.method for one in methods)))
+    runs = tuple(CompletedRun("grid", cast(Any, None), one, block) for one in known for block in blocks)
+    return CompletedRuns("grid", runs, (), tuple(dict.fromkeys(one.method for one in methods)))
 
 
-def frame_of(runs: Runs, accuracy: Callable[[Run], float]) -> pd.DataFrame:
+def frame_of(runs: CompletedRuns, accuracy: Callable[[CompletedRun], float]) -> pd.DataFrame:
     return pd.DataFrame([
         {"method": run.setting.method, "alpha": run.setting.alpha, "dataset": run.block.dataset, "seed": run.block.seed,
          "accuracy": accuracy(run)} for run in runs.runs
     ])  # fmt: skip
 
 
-def by_question(frame: pd.DataFrame, runs: Runs) -> dict[str, Family]:
+def by_question(frame: pd.DataFrame, runs: CompletedRuns) -> dict[str, ComparisonFamily]:
     return {one.question: one for one in families(frame, runs)}
 
 
@@ -308,12 +316,12 @@ def test_differences_are_of_equal_data_set_and_seed_and_distilled_minus_baseline
     runs = grid(datasets=2, seeds=2)
     added = {"logit": {0.25: 0.01, 0.5: 0.02, 0.75: 0.04}, "control": {0.0: 0.0, 0.25: -0.01, 0.5: -0.02, 0.75: -0.03}}
 
-    def accuracy(run: Run) -> float:  # blocks differ by far more than settings do
+    def accuracy(run: CompletedRun) -> float:  # blocks differ by far more than settings do
         own = added.get(run.setting.method, {}).get(run.setting.alpha or 0.0, 0.0)
         return 0.5 + 0.2 * (run.block.dataset == "data1") + 0.1 * run.block.seed + own
 
     found = by_question(frame_of(runs, accuracy), runs)
-    logit = {alpha: Setting("logit", alpha) for alpha in ALPHAS}
+    logit = {alpha: MethodSetting("logit", alpha) for alpha in ALPHAS}
     means = {question: {key: one.mean for key, one in made.results.items()} for question, made in found.items()}
     assert {alpha: means[DISTILLED][key] for alpha, key in logit.items()} == pytest.approx(added["logit"])
     beside = {0.25: 0.02, 0.5: 0.04, 0.75: 0.07}
@@ -348,9 +356,9 @@ def test_a_seed_that_is_missing_takes_its_own_pair_away_and_no_other() -> None:
     whole, fewer = (by_question(one, runs)[DISTILLED].results for one in (frame, frame[~is_lost]))
     unknown = by_question(frame.assign(accuracy=frame["accuracy"].mask(is_lost)), runs)[DISTILLED].results
     counts = {key: one.n for key, one in fewer.items()}
-    assert counts == {key: 12 - (key == Setting("logit", 0.5)) for key in whole}
+    assert counts == {key: 12 - (key == MethodSetting("logit", 0.5)) for key in whole}
     assert {key: one.n for key, one in unknown.items()} == counts
-    assert all(fewer[key].mean == whole[key].mean for key in whole if key != Setting("logit", 0.5))
+    assert all(fewer[key].mean == whole[key].mean for key in whole if key != MethodSetting("logit", 0.5))
 
 
 def test_without_any_effect_few_families_claim_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,7 +375,7 @@ def test_without_any_effect_few_families_claim_one(monkeypatch: pytest.MonkeyPat
 
 
 def test_students_are_compared_at_equal_seeds_and_the_noise_floor_between_seeds(shipped: Path) -> None:
-    place = Place(shipped / "experiments", shipped / "rounds", shipped / "analysis")
+    place = Folders(shipped / "experiments", shipped / "rounds", shipped / "analysis")
     runs = runs_of(read_round("charlie_smoke", place), None)
     few = replace(runs, runs=tuple(run for run in runs.runs if run.setting.method in ("logit", TEACHER)))
     with ThreadPoolExecutor(1) as pool:
@@ -376,14 +384,14 @@ def test_students_are_compared_at_equal_seeds_and_the_noise_floor_between_seeds(
     assert found.groupby(same)["seeds"].unique().map(list).to_dict() == {True: ["0-1"], False: ["0-0", "1-1"]}
     assert (same.sum(), (~same).sum()) == (3, 6)
     row = found[(found["first"] == "logit, alpha 0.25") & (found["second"] == "logit, alpha 0.75")].iloc[1]
-    first, second = (few.of(Setting("logit", alpha))[1].outputs()["pooled"] for alpha in (0.25, 0.75))
+    first, second = (few.of(MethodSetting("logit", alpha))[1].outputs()["pooled"] for alpha in (0.25, 0.75))
     assert row["cka"] == pytest.approx(representation.cka(first, second), abs=1e-6)
 
 
 def test_methods_keep_their_order_whichever_finishes_first(part: Part) -> None:
     place = part(lambda path: "pure" in path or "/rkd/" in path or "/logit/alpha_0.75/" in path)
     runs = runs_of(
-        read_round("charlie_smoke", Place(place / "experiments", place / "rounds", place / "analysis")), None
+        read_round("charlie_smoke", Folders(place / "experiments", place / "rounds", place / "analysis")), None
     )
     assert runs.methods == ["logit", "rkd"]
     late = replace(runs, runs=runs.runs[::-1])
@@ -397,8 +405,8 @@ def test_the_specification_lists_the_figures_and_what_each_needs() -> None:
     text = (REPOSITORY / "analysis" / "experiment_charlie" / "DESIGN.md").read_text()
     section = text.split("## Figures, and what each needs")[1]
     rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", section, re.MULTILINE)
-    told = [(name, tuple(re.findall(r"`([^`]+)`", needs))) for name, needs in rows]
-    assert told == [(one.name, one.needs) for one in suite.FIGURES]
+    reported = [(name, tuple(re.findall(r"`([^`]+)`", needs))) for name, needs in rows]
+    assert reported == [(one.name, one.needs) for one in suite.FIGURES]
 
 
 def test_all_that_is_read_of_outputs_is_specified() -> None:
@@ -408,8 +416,8 @@ def test_all_that_is_read_of_outputs_is_specified() -> None:
 
 def train(directory: Path, teacher: Path | None = None, **config: Any) -> None:
     directory.mkdir()
-    told = {"model": "ResNet8", "epochs": 1, "batch_size": 64, **config}
-    study = build(told, {"teacher": [teacher]} if teacher else {}, torch.device("cpu"), None)
+    reported = {"model": "ResNet8", "epochs": 1, "batch_size": 64, **config}
+    study = build(reported, {"teacher": [teacher]} if teacher else {}, torch.device("cpu"), None)
     run_training(study, Settings(seed=0, device="cpu"), directory, [], lambda progress: None, lambda: None)
 
 
@@ -465,15 +473,15 @@ def test_one_seed_has_means_and_no_spread(part: Part) -> None:
     assert found.table("fidelity")["half_width_95"].isna().all()
     assert set(found.table("accuracy_gain").query("panel == 'digits'")["pairs"]) == {1}
     assert "charlie_smoke: nst, alpha 0.75: 2 not completed" in found.err
-    assert "charlie_smoke: teacher: 1 not completed" in found.section("What is missing")
+    assert "charlie_smoke: teacher: 1 not completed" in found.section("Missing")
     for name in NAMES:
         starts = {ending: (found.folder / "figures" / f"{name}.{ending}").read_bytes()[:5] for ending in FORMATS}
         assert starts == {"png": b"\x89PNG\r", "pdf": b"%PDF-", "svg": b"<?xml"}
     before = snapshot(found.folder)
     assert analyse(place, "charlie_smoke").code == 0
     again = snapshot(found.folder)
-    assert {name: told for name, (_, told) in again.items() if "gallery" not in name} == {
-        name: told for name, (_, told) in before.items() if "gallery" not in name
+    assert {name: reported for name, (_, reported) in again.items() if "gallery" not in name} == {
+        name: reported for name, (_, reported) in before.items() if "gallery" not in name
     }, "equal records give equal files"
 
 
@@ -484,9 +492,9 @@ def test_without_teachers_all_but_the_comparison_with_them_is_drawn(part: Part) 
     assert re.findall(r"figure (\w+) is not drawn", found.err) == undrawn
     assert [name for name in NAMES if name not in found.gallery] == undrawn
     line = f"charlie_smoke/{LOGIT.format(0.25, 0)}: its teacher is not completed"
-    for told in (found.err, found.section("What is missing")):
-        assert line in told
-        assert "figure layers is not drawn" in told
+    for reported in (found.err, found.section("Missing")):
+        assert line in reported
+        assert "figure layers is not drawn" in reported
     assert found.table("measures")["accuracy"].notna().all()
     assert found.table("measures")["agreement"].isna().all()
 
@@ -496,15 +504,15 @@ def test_without_a_control_the_smoothed_student_is_the_baseline_and_is_called_so
 ) -> None:
     texts: dict[str, list[str]] = {}
 
-    def write(folder: Path, picture: Picture, figure: Any, table: Any) -> None:
+    def write(folder: Path, picture: StoredFigure, figure: Any, table: Any) -> None:
         texts[picture.name] = [one.get_text().replace("\n", " ") for one in figure.findobj(Text)]
-        write_picture(folder, picture, figure, table)
+        write_figure(folder, picture, figure, table)
 
-    monkeypatch.setattr(charlie, "write_picture", write)
+    monkeypatch.setattr(charlie, "write_figure", write)
     found = analyse(part(lambda path: is_small(path) and "control" not in path), "charlie_smoke")
     assert (found.code, list(found.gallery)) == (1, [name for name in NAMES if name != "accuracy_beside_control"])
     assert "no records of a round 'control_smoke'" in found.err
-    assert "figure accuracy_beside_control is not drawn" in found.section("What is missing")
+    assert "figure accuracy_beside_control is not drawn" in found.section("Missing")
     for name in ("accuracy_gain", "similarity", "layers", "profiles"):
         assert any("plain student (smoothed labels)" in text for text in texts[name]), name
         assert not any("undistilled student" in text for text in texts[name]), name
@@ -549,25 +557,25 @@ def damaged(shipped: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return place, subprocess.run(command, capture_output=True, text=True, check=False, cwd=place)
 
 
-@pytest.mark.parametrize(("path", "told"), [
-    (LOGIT.format(0.25, 0), "temperature, ece_scaled, nll_scaled: outputs.npz lacks validation_logits"),
-    (LOGIT.format(0.25, 1), "outputs.npz cannot be read: it is damaged"),
-    (LOGIT.format(0.5, 0), "cka_pooled, procrustes, angle: features x: the same for every sample, so the network has"),
-    (LOGIT.format(0.5, 1), "metrics.json is damaged"),
+@pytest.mark.parametrize(("path", "reported"), [
+    (LOGIT.format(0.25, 0), "temperature, ece_scaled, nll_scaled: outputs.npz has no array validation_logits"),
+    (LOGIT.format(0.25, 1), "outputs.npz cannot be read: it is not a valid file"),
+    (LOGIT.format(0.5, 0), "cka_pooled, procrustes, angle: features x: the same for every sample: the network has"),
+    (LOGIT.format(0.5, 1), "metrics.json is unreadable"),
     (LOGIT.format(0.75, 0), "logits: 1000 of 1000 values are NaN or infinite"),
-    (LOGIT.format(0.75, 1), "labels: needs 100 whole numbers, one a sample"),
-    ("digits/pure/ResNet20/1", "outputs.npz cannot be read: it is damaged"),
-    (LOGIT.format(0.5, 1), "nothing is known of fidelity and similarity: its teacher charlie_smoke"),
+    (LOGIT.format(0.75, 1), "labels: must be 100 whole numbers, one per sample"),
+    ("digits/pure/ResNet20/1", "outputs.npz cannot be read: it is not a valid file"),
+    (LOGIT.format(0.5, 1), "no fidelity and similarity: its teacher charlie_smoke"),
     ("digits/pure/ResNet8/0", "has no outputs.npz"),
 ])  # fmt: skip
-def test_damage_is_told_by_name_and_ends_nothing(
-    damaged: tuple[Path, subprocess.CompletedProcess[str]], path: str, told: str
+def test_damage_is_reported_by_name_and_stops_nothing(
+    damaged: tuple[Path, subprocess.CompletedProcess[str]], path: str, reported: str
 ) -> None:
     place, done = damaged
     assert (done.returncode, "Traceback" in done.stderr, "Warning" in done.stderr) == (0, False, False)
     summary = (place / "analysis" / "experiment_charlie_smoke" / "summary.md").read_text()
-    for text in (done.stderr, summary.split("## What is missing")[1]):
-        assert any(f"charlie_smoke/{path}" in line and told in line for line in text.splitlines())
+    for text in (done.stderr, summary.split("## Missing")[1]):
+        assert any(f"charlie_smoke/{path}" in line and reported in line for line in text.splitlines())
 
 
 def test_what_damage_leaves_is_measured(damaged: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -590,7 +598,7 @@ def test_what_damage_leaves_is_measured(damaged: tuple[Path, subprocess.Complete
 
 def test_a_round_without_a_distilled_student_yet_is_refused(part: Part) -> None:
     place = part(lambda path: "/pure/" in path)
-    assert "none of its distilled students is completed yet" in refused(analyse(place, "charlie_smoke"))
+    assert "no distilled student is completed yet" in refused(analyse(place, "charlie_smoke"))
 
 
 def test_a_round_of_commands_is_refused(tmp_path: Path) -> None:
@@ -604,27 +612,27 @@ def test_a_round_of_commands_is_refused(tmp_path: Path) -> None:
 def test_a_round_with_two_pairs_of_networks_is_refused(tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "rounds", tmp_path / "rounds")
     (tmp_path / "experiments" / "calibration").mkdir(parents=True)
-    told = refused(analyse(tmp_path, "calibration"))
-    assert "teachers ResNet110, ResNet112, ResNet56 and students ResNet20, ResNet32, ResNet56" in told
-    assert "one pair of networks" in told
+    reported = refused(analyse(tmp_path, "calibration"))
+    assert "teachers ResNet110, ResNet112, ResNet56 and students ResNet20, ResNet32, ResNet56" in reported
+    assert "needs exactly one of each" in reported
 
 
 def test_a_control_round_of_something_else_is_left_out(shipped: Path) -> None:
-    place = Place(shipped / "experiments", shipped / "rounds", shipped / "analysis")
+    place = Folders(shipped / "experiments", shipped / "rounds", shipped / "analysis")
     distilled, other = (read_round(name, place) for name in ("charlie_smoke", "charlie_smoke"))
     found = runs_of(distilled, replace(other, name="other"))
     assert len(found.runs) == 40
     assert sum("other/" in line and "left out" in line for line in found.missing) == 40
 
 
-@pytest.mark.parametrize(("more", "told"), [
+@pytest.mark.parametrize(("more", "reported"), [
     (("--round=charly_smoke",), "no records of a round 'charly_smoke'.*did you mean 'charlie_smoke'"),
-    (("--formats=gif",), "--formats 'gif': write one or more of png, pdf, svg"),
-    (("--formats=",), "--formats ''"),
-    (("--jobs=0",), "--jobs 0"),
+    (("--formats=gif",), r"--formats must be .* png, pdf, svg \(got gif\)"),
+    (("--formats=",), r"--formats must be .* \(got \)"),
+    (("--jobs=0",), r"--jobs must be >= 1 \(got 0\)"),
 ])  # fmt: skip
-def test_what_cannot_be_is_refused_in_a_line(shipped: Path, more: tuple[str, ...], told: str) -> None:
-    assert re.search(told, refused(analyse(shipped, "charlie_smoke", *more)))
+def test_what_cannot_be_is_refused_in_a_line(shipped: Path, more: tuple[str, ...], reported: str) -> None:
+    assert re.search(reported, refused(analyse(shipped, "charlie_smoke", *more)))
 
 
 # Figures
@@ -665,10 +673,10 @@ def test_an_equal_picture_has_equal_bytes_in_every_format(tmp_path: Path) -> Non
         with style.rules():
             figure, (axes,) = style.panels(1)
             axes.plot([0, 1], [1, 0], label="line")
-            picture = Picture("one", "", "", "", FORMATS)
-            write_picture(tmp_path / folder, picture, figure, [{"x": 0, "y": 1}])
+            picture = StoredFigure("one", "", "", "", FORMATS)
+            write_figure(tmp_path / folder, picture, figure, [{"x": 0, "y": 1}])
     first, second = (
-        {name: told for name, (_, told) in snapshot(tmp_path / one).items()} for one in ("first", "second")
+        {name: reported for name, (_, reported) in snapshot(tmp_path / one).items()} for one in ("first", "second")
     )
     assert first == second
     assert len(first) == 4

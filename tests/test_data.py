@@ -95,15 +95,15 @@ def test_a_name_that_no_data_set_has_is_answered_with_the_nearest() -> None:
 
 
 def test_digests_are_those_that_torchvision_knows() -> None:
-    told = {file.path: file.md5 for source in sources.SOURCES.values() for file in (*source.files, *source.downloads)}
+    known = {file.path: file.md5 for source in sources.SOURCES.values() for file in (*source.files, *source.downloads)}
     for reader in (torchvision.datasets.CIFAR10, torchvision.datasets.CIFAR100):
-        assert told[reader.filename] == reader.tgz_md5
+        assert known[reader.filename] == reader.tgz_md5
         meta = [reader.meta["filename"], reader.meta["md5"]]
         for path, digest in [*reader.train_list, *reader.test_list, meta]:
-            assert told[f"{reader.base_folder}/{path}"] == digest
+            assert known[f"{reader.base_folder}/{path}"] == digest
     for split in ("train", "test"):
         url, path, digest = torchvision.datasets.SVHN.split_list[split]
-        assert told[path] == digest
+        assert known[path] == digest
         assert url in {file.url for file in sources.SOURCES["svhn"].downloads}
 
 
@@ -117,16 +117,16 @@ def test_digits_are_never_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_data_set_that_was_never_fetched_is_told_with_the_place_and_the_command(name: str, tmp_path: Path) -> None:
+def test_a_missing_data_set_is_reported_with_its_folder_and_the_command(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "my data"
-    told = sources.missing(name, folder)
-    assert str(folder / sources.SOURCES[name].files[0].path) in told
-    assert "is not there" in told
-    assert f"toolbox/setup.sh --data {name} --to '{folder}'" in told
-    assert told.count("\n") == 0
+    reported = sources.missing(name, folder)
+    assert str(folder / sources.SOURCES[name].files[0].path) in reported
+    assert "is missing" in reported
+    assert f"toolbox/setup.sh --data {name} --to '{folder}'" in reported
+    assert reported.count("\n") == 0
     with pytest.raises(StudyError) as caught:
         load(name, folder)
-    assert str(caught.value) == told
+    assert str(caught.value) == reported
 
 
 def test_without_a_folder_the_repository_s_own_is_meant() -> None:
@@ -139,24 +139,24 @@ def test_the_command_names_no_folder_where_none_was_given(monkeypatch: pytest.Mo
     assert sources.missing("svhn", None).endswith("toolbox/setup.sh --data svhn")
 
 
-def test_each_file_that_is_missing_is_noticed_at_a_quick_look(small: Published) -> None:
+def test_each_file_that_is_missing_is_noticed_by_a_quick_check(small: Published) -> None:
     for file in sources.SOURCES[small.name].files:
         path = small.folder / file.path
         aside = path.rename(small.folder / "aside")
         assert str(path) in sources.missing(small.name, small.folder)
-        with pytest.raises(StudyError, match="is not there"):
+        with pytest.raises(StudyError, match="is missing"):
             load(small.name, small.folder)
         aside.rename(path)
 
 
-def test_a_file_cut_short_is_noticed_at_a_quick_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_cut_short_is_noticed_by_a_quick_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fetch("cifar100", publish("cifar100", tmp_path, monkeypatch).folder)
     path = tmp_path / "cifar-100-python/train"
     path.write_bytes(path.read_bytes()[:-1])
     assert f"{path} has {path.stat().st_size} bytes instead of" in sources.missing("cifar100", tmp_path)
 
 
-def test_a_flipped_bit_in_any_file_is_told_with_the_file(small: Published) -> None:
+def test_a_flipped_bit_in_any_file_is_reported_with_the_file(small: Published) -> None:
     for file in sources.SOURCES[small.name].files:
         path = small.folder / file.path
         good = path.read_bytes()
@@ -170,7 +170,7 @@ def test_a_flipped_bit_in_any_file_is_told_with_the_file(small: Published) -> No
     load(small.name, small.folder, validation_images=1)
 
 
-def test_a_folder_where_a_file_should_be_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_where_a_file_should_be_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fetch("tinyimagenet", publish("tinyimagenet", tmp_path, monkeypatch).folder)
     (tmp_path / "tinyimagenet.npz").unlink()
     (tmp_path / "tinyimagenet.npz").mkdir()
@@ -178,7 +178,7 @@ def test_a_folder_where_a_file_should_be_is_told(tmp_path: Path, monkeypatch: py
         load("tinyimagenet", tmp_path)
 
 
-def test_good_files_that_cannot_be_read_are_told_without_a_traceback(
+def test_good_files_that_cannot_be_read_are_reported_without_a_traceback(
     small: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when their digests are right, and the package that reads them is not."""
@@ -193,7 +193,7 @@ def test_good_files_that_cannot_be_read_are_told_without_a_traceback(
         load(small.name, small.folder)
 
 
-def test_a_package_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_is_not_installed_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(StudyError, match="'digits' is read with a package that cannot be imported: .*sklearn"):
         load("digits", None)
@@ -216,7 +216,7 @@ def test_images_are_split_without_loss_or_overlap(tmp_path: Path) -> None:
     assert sorted_images(found.train, found.validation, found.test) == sorted_images(whole)
 
 
-def test_the_split_of_the_digits_is_for_ever() -> None:
+def test_the_split_of_the_digits_is_fixed() -> None:
     found = load("digits", None)
     digests = [hashlib.sha256(one.images.numpy().tobytes()).hexdigest()[:12] for one in (found.train, found.test)]
     assert digests == ["aeb04bba01d6", "91661541afa5"]

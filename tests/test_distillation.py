@@ -151,25 +151,25 @@ def test_the_learning_rate_falls_to_a_tenth_at_each_milestone(few_digits: Datase
         ({"validation_images": -1}, "'validation_images' is -1; it must not be below 0"),
         ({"accumulation": 7}, "'accumulation' is 7; batch_size 64 cannot be cut"),
         ({"accumulation": "all"}, "unknown accumulation 'all'"),
-        ({"schedule": "steps"}, "go together"),
-        ({"milestones": [10]}, "go together"),
+        ({"schedule": "steps"}, "must be set together"),
+        ({"milestones": [10]}, "must be set together"),
         ({"milestones": [10.5], "schedule": "steps"}, "config.milestones.0 should be a whole number, not 10.5"),
-        ({"nesterov": True, "momentum": 0.0}, "'nesterov' needs a momentum"),
+        ({"nesterov": True, "momentum": 0.0}, "'nesterov' needs a 'momentum'"),
         ({"step": "grahp"}, "unknown step 'grahp': did you mean 'graph'"),
         ({"lr": "1e-1"}, "config.lr should be a finite number, not '1e-1'"),
     ],
 )
-def test_a_mistake_in_a_config_is_told(config: dict[str, Any], message: str) -> None:
+def test_a_mistake_in_a_config_is_reported(config: dict[str, Any], message: str) -> None:
     with pytest.raises(StudyError, match=message):
         read_options(Options, {"model": "ResNet8", "batch_size": 64, **config})
 
 
-def test_a_batch_larger_than_the_data_set_is_told(few_digits: Dataset) -> None:
+def test_a_batch_larger_than_the_data_set_is_reported(few_digits: Dataset) -> None:
     with pytest.raises(StudyError, match="'batch_size' is 512; digits has 256 training images"):
         make(batch_size=512)
 
 
-def test_a_graph_on_a_machine_without_gpu_is_told(tmp_path: Path, few_digits: Dataset) -> None:
+def test_a_graph_on_a_machine_without_gpu_is_reported(tmp_path: Path, few_digits: Dataset) -> None:
     with pytest.raises(StudyError, match="CUDA graphs need a GPU"):
         train(tmp_path, step="graph")
 
@@ -177,15 +177,15 @@ def test_a_graph_on_a_machine_without_gpu_is_told(tmp_path: Path, few_digits: Da
 # Teachers
 
 
-def test_a_method_without_a_teacher_or_with_two_is_told(teacher: Path) -> None:
+def test_a_method_without_a_teacher_or_with_two_is_reported(teacher: Path) -> None:
     with pytest.raises(StudyError, match="'logit' needs one teacher, and `after` in the round file names 0"):
         make(method="logit")
     with pytest.raises(StudyError, match="names 2"):
         build({"model": "ResNet8", "method": "rkd"}, {"a": [teacher], "b": [teacher]}, CPU, None)
 
 
-def test_a_teacher_of_another_kind_is_told(teacher: Path) -> None:
-    with pytest.raises(StudyError, match="'model': 'ResNet14'.*asks for .*'ResNet20'"):
+def test_a_teacher_of_another_kind_is_reported(teacher: Path) -> None:
+    with pytest.raises(StudyError, match="'model': 'ResNet14'.*needs .*'ResNet20'"):
         build({"model": "ResNet8", "method": "logit", "teacher": "ResNet20"}, {"teacher": [teacher]}, CPU, None)
 
 
@@ -216,16 +216,14 @@ def gradients_after_one_step(teacher: Path | None, **config: Any) -> torch.Tenso
         distillation.begin_stage(context)
     student = distillation._student
     assert student is not None
-    gradients: list[torch.Tensor] = []
+    reported: list[torch.Tensor] = []
 
     def remember(*_: Any) -> None:
-        gradients.append(
-            torch.cat([one.grad.flatten() for one in student.parameters() if one.grad is not None]).clone()
-        )
+        reported.append(torch.cat([one.grad.flatten() for one in student.parameters() if one.grad is not None]).clone())
 
     distillation._optimizer.register_step_pre_hook(remember)
     distillation.train_epoch(context)
-    return gradients[0]
+    return reported[0]
 
 
 @pytest.mark.parametrize("method", DISTILLING)
@@ -314,7 +312,7 @@ def test_label_smoothing_is_for_plain_training_only(tmp_path: Path, teacher: Pat
 # Stages
 
 
-def test_factor_transfer_leaves_its_paraphraser_beside_its_weights(tmp_path: Path, teacher: Path) -> None:
+def test_factor_transfer_leaves_its_paraphraser_next_to_its_weights(tmp_path: Path, teacher: Path) -> None:
     outcome = train(tmp_path / "run", teacher, method="factor_transfer", paraphraser_epochs=2)
     saved = read_weights(tmp_path / "run" / "paraphraser.pth")
     assert saved["dataset"] == "digits"
@@ -329,23 +327,23 @@ def test_factor_transfer_leaves_its_paraphraser_beside_its_weights(tmp_path: Pat
     assert records[1]["preparation_loss"] < records[0]["preparation_loss"]
 
 
-def test_the_hint_stage_of_fitnets_goes_on_with_the_same_student(tmp_path: Path, teacher: Path) -> None:
+def test_the_hint_stage_of_fitnets_continues_with_the_same_student(tmp_path: Path, teacher: Path) -> None:
     train(tmp_path / "run", teacher, method="fitnets", hint_epochs=2)
     assert [record["stage"] for record in metrics_of(tmp_path / "run")["epochs"]] == ["hint", "hint", "train", "train"]
     assert "weights" in read_weights(tmp_path / "run" / "hint.pth")
 
 
-def test_a_run_that_ends_before_there_is_a_student_says_so(tmp_path: Path, teacher: Path) -> None:
+def test_a_run_that_ends_before_there_is_a_student_states_it(tmp_path: Path, teacher: Path) -> None:
     distillation = make(teacher, method="factor_transfer", paraphraser_epochs=3)
     with pytest.raises(StudyError, match="ended before its stage 'train'"):
         run(distillation, Settings(device="cpu", max_epochs=1), tmp_path, [], lambda progress: None, lambda: None)
 
 
-# What is told
+# What is reported
 
 
 @pytest.mark.parametrize("method", DISTILLING)
-def test_each_epoch_tells_the_ratio_of_the_two_gradients(method: str, tmp_path: Path, teacher: Path) -> None:
+def test_each_epoch_has_the_ratio_of_the_two_gradients(method: str, tmp_path: Path, teacher: Path) -> None:
     for alpha in (0.5, 0.75):
         train(tmp_path / str(alpha), teacher, method=method, alpha=alpha, epochs=1)
     half, more = (metrics_of(tmp_path / str(alpha))["epochs"][-1] for alpha in (0.5, 0.75))
@@ -359,12 +357,12 @@ def test_without_cross_entropy_there_is_no_ratio(tmp_path: Path, teacher: Path) 
     assert "gradient_ratio" not in metrics_of(tmp_path / "run")["epochs"][0]
 
 
-def test_the_weight_of_the_distance_is_told_with_its_factor_for_the_size_of_images(
+def test_the_weight_of_the_distance_is_reported_with_its_factor_for_the_size_of_images(
     tmp_path: Path, teacher: Path
 ) -> None:
     train(tmp_path / "run", teacher, method="attention_transfer", epochs=1)
-    told = metrics_of(tmp_path / "run")["epochs"][0]["distance_weight"]
-    assert told == pytest.approx(1000 * 8 * 8 / (32 * 32))
+    reported = metrics_of(tmp_path / "run")["epochs"][0]["distance_weight"]
+    assert reported == pytest.approx(1000 * 8 * 8 / (32 * 32))
 
 
 def test_a_network_learns_digits_and_its_outputs_agree_with_its_metrics(tmp_path: Path) -> None:

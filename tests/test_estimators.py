@@ -470,10 +470,10 @@ def test_what_is_no_table_of_numbers_is_refused(values: Array) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (LABELS[1:], "needs 30 whole numbers"),
-        (LABELS.astype(float), "needs 30 whole numbers"),
-        (LABELS[:, None], "needs 30 whole numbers"),
-        (LABELS - 4, "no class"),
+        (LABELS[1:], "must be 30 whole numbers"),
+        (LABELS.astype(float), "must be 30 whole numbers"),
+        (LABELS[:, None], "must be 30 whole numbers"),
+        (LABELS - 4, "numbered from 0"),
         (LABELS + 4, "no column in logits of 4 classes"),
     ],
 )
@@ -510,34 +510,34 @@ def test_features_of_a_collapsed_network_or_of_too_few_samples_are_refused(featu
 
 CASES: list[tuple[Callable[[], Any], str]] = [
     (lambda: calibration.fit_temperature(LOGITS[:0], LABELS[:0]), "no validation samples"),
-    (lambda: calibration.ece(LOGITS, LABELS, 0), "0 bins"),
-    (lambda: calibration.adaptive_ece(LOGITS, LABELS, 0), "0 bins"),
-    (lambda: calibration.reliability(LOGITS, LABELS, -1), "-1 bins"),
-    (lambda: calibration.ece_floor(LOGITS, bins=0), "0 bins"),
-    (lambda: calibration.ece_floor(LOGITS, draws=0), "0 draws"),
-    (lambda: calibration.scaled(LOGITS, 0.0), "temperature 0.0"),
-    (lambda: calibration.scaled(LOGITS, math.nan), "temperature nan"),
-    (lambda: fidelity.log_probabilities(LOGITS[:, :1]), "one column"),
+    (lambda: calibration.ece(LOGITS, LABELS, 0), r"bins must be >= 1 \(got 0"),
+    (lambda: calibration.adaptive_ece(LOGITS, LABELS, 0), r"bins must be >= 1 \(got 0"),
+    (lambda: calibration.reliability(LOGITS, LABELS, -1), r"bins must be >= 1 \(got -1"),
+    (lambda: calibration.ece_floor(LOGITS, bins=0), r"bins must be >= 1 \(got 0"),
+    (lambda: calibration.ece_floor(LOGITS, draws=0), r"draws must be >= 1 \(got 0\)"),
+    (lambda: calibration.scaled(LOGITS, 0.0), r"temperature must .* \(got 0.0\)"),
+    (lambda: calibration.scaled(LOGITS, math.nan), r"temperature must .* \(got nan\)"),
+    (lambda: fidelity.log_probabilities(LOGITS[:, :1]), "at least two columns"),
     (lambda: representation.cka(np.eye(5), FEATURES[:5]), "equally far"),
-    (lambda: representation.neighbours(FEATURES, 0), "ask for 1 to 29"),
-    (lambda: representation.neighbours(FEATURES, 30), "ask for 1 to 29"),
-    (lambda: representation.knn_chance(10, 10), "ask for 1 to 9"),
+    (lambda: representation.neighbours(FEATURES, 0), "k must be 1 to 29"),
+    (lambda: representation.neighbours(FEATURES, 30), "k must be 1 to 29"),
+    (lambda: representation.knn_chance(10, 10), "k must be 1 to 9"),
     (lambda: representation.knn_overlap(np.zeros((4, 2), int), np.zeros((4, 3), int)), "same samples and k"),
     (lambda: representation.components_for(FEATURES, 0.0), "share of 0.0"),
     (lambda: representation.components_for(FEATURES, 1.1), "share of 1.1"),
     (lambda: representation.components_for(FEATURES, math.nan), "share of nan"),
     (lambda: representation.class_means(FEATURES, np.zeros(30, int)), "one class only"),
-    (lambda: representation.class_means(FEATURES, np.zeros(29, int)), "needs 30 whole numbers"),
-    (lambda: representation.class_means(np.arange(6.0)[:, None], np.arange(6) // 2), "no different from that of all"),
-    (lambda: representation.class_means(np.arange(4.0)[:, None], np.array([0, 1, 1, 0])), "no different"),
+    (lambda: representation.class_means(FEATURES, np.zeros(29, int)), "must be 30 whole numbers"),
+    (lambda: representation.class_means(np.arange(6.0)[:, None], np.arange(6) // 2), "equals that of all samples"),
+    (lambda: representation.class_means(np.arange(4.0)[:, None], np.array([0, 1, 1, 0])), "equals that of all"),
     (lambda: representation.principal_angles(FEATURES, FEATURES, 5), "has 4 dimensions; 5"),
     (lambda: representation.principal_angles(FEATURES, np.outer(np.arange(30), [1, 2]), 2), "features y: has 1"),
-    (lambda: representation.principal_angles(FEATURES, FEATURES, 0), "0 principal ones"),
+    (lambda: representation.principal_angles(FEATURES, FEATURES, 0), "0 principal dimensions"),
 ]
 
 
 @pytest.mark.parametrize(("ask", "message"), CASES, ids=[message for _, message in CASES])
-def test_a_question_without_an_answer_is_told_in_one_line(ask: Callable[[], Any], message: str) -> None:
-    with pytest.raises(RoundhouseError, match=message) as told:
+def test_an_undefined_value_is_an_error_in_one_line(ask: Callable[[], Any], message: str) -> None:
+    with pytest.raises(RoundhouseError, match=message) as reported:
         ask()
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(reported.value)

@@ -156,7 +156,7 @@ def test_both_feeds_give_the_same_batches_to_the_last_bit(
 def test_the_number_of_images_augmented_together_does_not_change_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = batches(DeviceFeed(letters(), 4, CPU))
     for size in (1, 4 * 90, 9 * 90):  # less than a batch, one batch, two
-        monkeypatch.setattr(feed, "_PORTION", size)
+        monkeypatch.setattr(feed, "_CHUNK", size)
         assert same(batches(DeviceFeed(letters(), 4, CPU)), whole)
 
 
@@ -341,11 +341,11 @@ except StudyError as error:
 """
 
 
-def test_a_worker_that_is_killed_is_told_where_the_next_batch_is_asked_for() -> None:
-    told, errors = trainer(KILLS_ITS_WORKERS).communicate(timeout=60)
-    lines = told.splitlines()
+def test_a_worker_that_is_killed_is_reported_where_the_next_batch_is_requested() -> None:
+    reported, errors = trainer(KILLS_ITS_WORKERS).communicate(timeout=60)
+    lines = reported.splitlines()
     assert lines[:2] == ["training", "nothing is raised while they die"], errors
-    assert lines[2].startswith("a process that prepares images is gone (")
+    assert lines[2].startswith("a worker process that prepares images died (")
     assert lines[2].endswith("or `feed: device`, which needs none")
 
 

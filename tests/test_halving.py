@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from rounds_for_tests import Rounds, rounds  # noqa: F401
 from small_task import SETTINGS, SmallTask, train
 
-from analysis.rounds import Place, read_round
-from analysis.standing import counts, known_of
+from analysis.round_summary import counts, summaries_of
+from analysis.rounds import Folders, read_round
 from roundhouse.config.round import load_round
 from roundhouse.errors import RoundhouseError
 from roundhouse.model.attempt import Attempt, Claim, Opened, Progress, Record, Result
@@ -285,11 +285,11 @@ def test_half_of_a_round_is_pruned_at_each_rung_and_selections_use_the_rest(
     assert "s/4/0: will be retried" in rounds.call("--retry", "--only", "s/4/0").stdout
     assert rounds.causes("s/4/0") == ["rung", "pruned", "retry", "completed"]
 
-    place = Place(rounds.experiments, rounds.rounds, rounds.analysis)
+    place = Folders(rounds.experiments, rounds.rounds, rounds.analysis)
     found = read_round("r", place)
     entries = {one.path: one for one in found.entries}
     assert entries["s/3/0"].state is State.PRUNED
-    assert counts(known_of(found)[0]) == {State.COMPLETED: 3, State.PRUNED: 2}
+    assert counts(summaries_of(found)[0]) == {State.COMPLETED: 3, State.PRUNED: 2}
     assert [event.kind for event in events_of(entries["s/2/0"])] == ["started", "pruned"], "a pause is no requeueing"
     assert rounds.call("--archive").returncode == 0, "a pruned experiment is over"
     assert "Pruned early" in (rounds.analysis / "experiment_r/README.md").read_text()
@@ -336,8 +336,8 @@ def test_dependents_of_a_group_whose_metric_no_run_reports_are_blocked_as_well(r
     )
     assert "2 will not complete automatically (s/1/0 is blocked)" in statuses["c"]["reason"]
     assert statuses["l"]["reason"].startswith("waits for c, which is pending: waits for 2 of 2 of group sweep")
-    place = Place(rounds.experiments, rounds.rounds, rounds.analysis)
-    alone = {one.path: one.row.action.reason for one in read_round("r", place).entries}
+    place = Folders(rounds.experiments, rounds.rounds, rounds.analysis)
+    alone = {one.path: one.status.action.reason for one in read_round("r", place).entries}
     assert alone == {path: one["reason"] for path, one in statuses.items()}
     states = {"s/1/0": "blocked", "s/2/0": "blocked", "a": "pending", "c": "pending", "l": "pending"}
     assert rounds.states() == states

@@ -21,8 +21,9 @@ from synthetic_rounds import ENVIRONMENT, SCHEDULER, write_mixed, write_round
 
 from analysis import methodology
 from analysis.methodology import in_markdown, latex, markdown
-from analysis.recorded import Facts, sections
-from analysis.rounds import Place, read_round
+from analysis.methods_sections import sections
+from analysis.provenance import Facts
+from analysis.rounds import Folders, read_round
 from roundhouse.config.round import load_round
 from roundhouse.model.attempt import Opened
 from roundhouse.model.causes import Cause
@@ -57,10 +58,10 @@ def chosen(one: Experiment) -> bool:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     """Rounds in many states, to be read only: mixed, some of charlie, and the two that are shipped."""
     folder = tmp_path_factory.mktemp("made")
-    place = Place(folder / "experiments", folder / "rounds", folder / "analysis")
+    place = Folders(folder / "experiments", folder / "rounds", folder / "analysis")
     write_mixed(place.experiments, place.rounds, epochs=4, examples=60)
     shutil.copy(REPOSITORY / "rounds" / "charlie.yaml", place.rounds)
     write_round(place.experiments, "charlie", place.rounds, epochs=3, examples=40, only=chosen)
@@ -69,15 +70,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.fixture
-def copied(made: Place, tmp_path: Path) -> Place:
+def copied(made: Folders, tmp_path: Path) -> Folders:
     """`mixed`, to be spoilt."""
-    place = Place(tmp_path / "experiments", tmp_path / "rounds", tmp_path / "analysis")
+    place = Folders(tmp_path / "experiments", tmp_path / "rounds", tmp_path / "analysis")
     shutil.copytree(made.experiments / "mixed", place.experiments / "mixed", symlinks=True)
     shutil.copytree(made.rounds, place.rounds)
     return place
 
 
-def facts_of(place: Place, name: str) -> Facts:
+def facts_of(place: Folders, name: str) -> Facts:
     return Facts.of(read_round(name, place))
 
 
@@ -92,9 +93,9 @@ def section(text: str, title: str) -> str:
     return text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
-def small(folder: Path, text: str = STUDY) -> Place:
+def small(folder: Path, text: str = STUDY) -> Folders:
     """The round `small`, of which nothing has begun."""
-    place = Place(folder / "experiments", folder / "rounds", folder / "analysis")
+    place = Folders(folder / "experiments", folder / "rounds", folder / "analysis")
     (place.experiments / "small").mkdir(parents=True)
     place.rounds.mkdir()
     (place.rounds / "small.yaml").write_text(text)
@@ -102,7 +103,7 @@ def small(folder: Path, text: str = STUDY) -> Place:
 
 
 def attempt(
-    place: Place,
+    place: Folders,
     experiment: Experiment,
     number: int,
     span: tuple[float, float],
@@ -117,14 +118,14 @@ def attempt(
     assert record.open_attempt(directory, number, opened)
     record.write_config(directory, experiment)
     base = {"version": 1, "nonce": "n"}
-    told = {
+    reported = {
         "claim.json": {**base, "host": f"gpu{number}", "at": span[0]},
         "result.json": {**base, "cause": str(cause), "at": span[1]},
         "environment.json": {"version": 1, "host": f"gpu{number}", **environment} if environment else None,
         "progress.json": {"version": 1, **progress} if progress else None,
         "metrics.json": metrics,
     }
-    for name, content in told.items():
+    for name, content in reported.items():
         if content is not None:
             (record.attempt_directory(directory, number) / name).write_text(json.dumps(content))
     return directory
@@ -138,33 +139,33 @@ def trained(seconds: float, exact: bool = True) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------------------- facts
 
 
-def test_a_mixed_round_is_told_with_its_counts(made: Place) -> None:
-    told = markdown(facts_of(made, "mixed"))
-    overview = section(told, "Overview")
-    assert "Round mixed holds 17 experiments in 3 groups: teacher 2, student 3, distilled 12." in overview
+def test_a_mixed_round_is_reported_with_its_counts(made: Folders) -> None:
+    reported = markdown(facts_of(made, "mixed"))
+    overview = section(reported, "Overview")
+    assert "Round mixed has 17 experiments in 3 groups: teacher 2, student 3, distilled 12." in overview
     assert "5 completed, 3 in progress, 6 pending, 1 failed, 1 blocked, 1 cancelled." in overview
     # Of two that run now, four that completed at once and one cancelled; two each of the failed and the requeued.
     assert "11 runs took" in overview
-    assert "Scheduler: slurm on synthetic (all 11 runs)." in section(told, "Scheduler and hardware")
-    assert ["Tesla V100-SXM2-32GB", "GPU", "11", "9"] in [row[:4] for row in rows(told)]
-    assert ["digits", "teacher, student, distilled", "17", "8", "16 GB", "1", "2:00:00"] in rows(told)
-    assert "All runs had Python 3.11.7, PyTorch 2.4.1+cu121, NumPy 1.26.4, CUDA 12.1, cuDNN 90100." in told
-    assert ["Deterministic kernels only", "yes", "all 11"] in rows(told)
-    assert ["Precision", "fp16", "all 11"] in rows(told)
-    restarts = section(told, "Checkpoints and restarts")
-    assert "Of 9 experiments that began, 2 had more than one run." in restarts
-    assert "They went on: from a checkpoint 1, from the start 1." in restarts
+    assert "Scheduler: slurm on synthetic (all 11 runs)." in section(reported, "Scheduler and hardware")
+    assert ["Tesla V100-SXM2-32GB", "GPU", "11", "9"] in [row[:4] for row in rows(reported)]
+    assert ["digits", "teacher, student, distilled", "17", "8", "16 GB", "1", "2:00:00"] in rows(reported)
+    assert "All runs had Python 3.11.7, PyTorch 2.4.1+cu121, NumPy 1.26.4, CUDA 12.1, cuDNN 90100." in reported
+    assert ["Deterministic kernels only", "yes", "all 11"] in rows(reported)
+    assert ["Precision", "fp16", "all 11"] in rows(reported)
+    restarts = section(reported, "Checkpoints and restarts")
+    assert "Of 9 experiments that started, 2 had more than one run." in restarts
+    assert "They restarted: from a checkpoint 1, from the start 1." in restarts
     assert "Their resumes were exact for 1;" in restarts
-    seeds = section(told, "Seeds and configuration")
+    seeds = section(reported, "Seeds and configuration")
     assert "Seeds 0, 1, 2: 1 setting with 3 seeds, 7 settings with 2 seeds." in seeds
     assert "Completed: 1 setting with 2 seeds, 3 settings with 1 seed, 4 settings with 0 seeds." in seeds
     assert ["model", "ResNet20 (teacher), ResNet8 (student, distilled)", "all 17"] in rows(seeds)
     assert ["alpha", "0.25, 0.5", "12 of 17"] in rows(seeds)
-    assert "history.json is not valid JSON" in section(told, "Could not be read, and is left out")
-    assert "Runs differ" not in told
+    assert "history.json is not valid JSON" in section(reported, "Unreadable, and left out")
+    assert "Runs differ" not in reported
 
 
-def test_times_are_medians_and_ranges_of_completed_experiments_by_data_set_model_and_method(made: Place) -> None:
+def test_times_are_medians_and_ranges_of_completed_experiments_by_data_set_model_and_method(made: Folders) -> None:
     table = rows(section(markdown(facts_of(made, "charlie")), "Training time"))
     assert table[0] == ["Data set", "Model", "Method", "n", "Training (s)", "Job (s)"]
     assert [row[:4] for row in table[2:]] == [
@@ -180,15 +181,15 @@ def test_training_and_job_hours_are_those_of_the_records(tmp_path: Path) -> None
         attempt(place, one, 1, (1e9, 1e9 + hours), environment=ENVIRONMENT, metrics=trained(hours - 360))
     attempt(place, experiments[3], 1, (1e9, 1e9 + 1800), Cause.WALLTIME)
     attempt(place, experiments[3], 2, (1e9 + 3600, 1e9 + 9000), metrics={"epochs": "none"})
-    told = markdown(facts_of(place, "small"))
-    (row,) = [row for row in rows(section(told, "Training time")) if row[0].startswith("a_b")]
+    reported = markdown(facts_of(place, "small"))
+    (row,) = [row for row in rows(section(reported, "Training time")) if row[0].startswith("a_b")]
     assert row[3:] == ["4", "1.90 (0.90 to 2.90; 3 of 4)", "2.00 (1.00 to 3.00)"]
-    assert "5 runs took 16.0 GPU-hours." in told  # 1 + 2 + 3 + 0.5 + 1.5 hours of two GPUs
-    assert "Jobs ran on 9 September 2001 (UTC; first start to last end)." in told
-    assert "What ended the runs before the last: walltime 1." in told
+    assert "5 runs took 16.0 GPU-hours." in reported  # 1 + 2 + 3 + 0.5 + 1.5 hours of two GPUs
+    assert "Jobs ran on 9 September 2001 (UTC; first start to last end)." in reported
+    assert "Exit causes of the runs before the last: walltime 1." in reported
 
 
-def test_older_records_tell_seconds_epoch_by_epoch_only(tmp_path: Path) -> None:
+def test_older_records_have_seconds_epoch_by_epoch_only(tmp_path: Path) -> None:
     place = small(tmp_path)
     one = load_round("small", place.rounds).experiments[0]
     metrics = {**trained(0), "used": {}, "epochs": [{"epoch": 1, "seconds": 30}, {"epoch": 2, "seconds": 31.5}]}
@@ -199,34 +200,34 @@ def test_older_records_tell_seconds_epoch_by_epoch_only(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------------- differences
 
 
-def change(place: Place, path: str, number: int, **values: object) -> None:
+def change(place: Folders, path: str, number: int, **values: object) -> None:
     file = record.attempt_directory(place.experiments / "mixed" / path, number) / "environment.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
-def test_where_runs_differ_that_stands_first_with_counts_and_no_sentence_names_one_value(copied: Place) -> None:
+def test_where_runs_differ_that_stands_first_with_counts_and_no_sentence_names_one_value(copied: Folders) -> None:
     change(copied, FAILED, 1, torch="2.5.0", model="A100", deterministic=False, edited=True, commit=None)
-    told = markdown(facts_of(copied, "mixed"))
-    assert re.findall(r"^## (.*)$", told, re.MULTILINE)[0] == "Runs differ"
-    differ = section(told, "Runs differ")
+    reported = markdown(facts_of(copied, "mixed"))
+    assert re.findall(r"^## (.*)$", reported, re.MULTILINE)[0] == "Runs differ"
+    differ = section(reported, "Runs differ")
     assert "- PyTorch: 2.4.1+cu121 (10 of 11 runs), 2.5.0 (1 of 11 runs)." in differ
     assert "- Device: Tesla V100-SXM2-32GB (10 of 11 runs), A100 (1 of 11 runs)." in differ
     assert "- Deterministic kernels only: yes (10 of 11 runs), no (1 of 11 runs)." in differ
     assert "(10 of 11 runs), not recorded (1 of 11 runs)." in differ
-    assert "- Runs of edited code: 1 of 11. The commit does not say what they ran." in differ
-    assert "All runs had Python 3.11.7, NumPy 1.26.4, CUDA 12.1, cuDNN 90100." in told
-    assert ["PyTorch", "2.4.1+cu121", "10 of 11"] in rows(told)
-    assert ["PyTorch", "2.5.0", "1 of 11"] in rows(told)
+    assert "- Runs of edited code: 1 of 11. The commit does not identify their code." in differ
+    assert "All runs had Python 3.11.7, NumPy 1.26.4, CUDA 12.1, cuDNN 90100." in reported
+    assert ["PyTorch", "2.4.1+cu121", "10 of 11"] in rows(reported)
+    assert ["PyTorch", "2.5.0", "1 of 11"] in rows(reported)
     assert r"\paragraph{Runs differ.}" in latex(facts_of(copied, "mixed"))
 
 
-def test_code_that_was_edited_alike_in_all_runs_is_told_first_too(tmp_path: Path) -> None:
+def test_code_that_was_edited_alike_in_all_runs_is_reported_first_too(tmp_path: Path) -> None:
     place = small(tmp_path)
     one = load_round("small", place.rounds).experiments[0]
     attempt(place, one, 1, (1e9, 1e9 + 60), environment={**ENVIRONMENT, "edited": True})
     first = sections(facts_of(place, "small"))[0]
     assert first.title == "The code was edited"
-    assert first.items == ["Runs of edited code: the only one. The commit does not say what they ran."]
+    assert first.items == ["Runs of edited code: the only one. The commit does not identify their code."]
 
 
 def test_resumes_that_were_approximate_are_counted(tmp_path: Path) -> None:
@@ -235,10 +236,10 @@ def test_resumes_that_were_approximate_are_counted(tmp_path: Path) -> None:
         attempt(place, one, 1, (1e9, 1e9 + 60), Cause.NODE, progress={"epoch": 3, "started_epoch": 0})
         resumed = {"epoch": 5, "started_epoch": 3}
         attempt(place, one, 2, (1e9 + 90, 1e9 + 120), progress=resumed, metrics=trained(60, exact=number == 0))
-    told = section(markdown(facts_of(place, "small")), "Checkpoints and restarts")
-    assert "Of 3 experiments that began, 3 had more than one run." in told
-    assert "What ended the runs before the last: node 3. They went on: from a checkpoint 3." in told
-    assert "Their resumes were exact for 1, approximate for 2;" in told
+    reported = section(markdown(facts_of(place, "small")), "Checkpoints and restarts")
+    assert "Of 3 experiments that started, 3 had more than one run." in reported
+    assert "Exit causes of the runs before the last: node 3. They restarted: from a checkpoint 3." in reported
+    assert "Their resumes were exact for 1, approximate for 2;" in reported
 
 
 def test_attempts_in_which_no_job_started_are_no_runs(tmp_path: Path) -> None:
@@ -249,15 +250,15 @@ def test_attempts_in_which_no_job_started_are_no_runs(tmp_path: Path) -> None:
         record.open_attempt(directory, number, Opened(record.new_token(), SCHEDULER, one.config_hash(), {}))
         record.void(directory, number, cause, "no")
     attempt(place, one, 3, (1e9, 1e9 + 60), metrics=trained(50))
-    told = section(markdown(facts_of(place, "small")), "Checkpoints and restarts")
-    assert "Of 1 experiment that began, 0 had more than one run." in told
-    assert "Attempts in which no job ever started: refused 1, limit 1." in told
+    reported = section(markdown(facts_of(place, "small")), "Checkpoints and restarts")
+    assert "Of 1 experiment that started, 0 had more than one run." in reported
+    assert "Attempts in which no job ever started: refused 1, limit 1." in reported
 
 
 # ------------------------------------------------------------------------------------------------- whatever is recorded
 
 
-def test_a_record_says_the_same_before_and_after_it_is_folded(tmp_path: Path) -> None:
+def test_a_record_says_the_same_before_and_after_it_is_compacted(tmp_path: Path) -> None:
     place = small(tmp_path)
     one = load_round("small", place.rounds).experiments[0]
     attempt(place, one, 1, (1e9, 1e9 + 60), Cause.NODE, ENVIRONMENT, {"epoch": 1, "started_epoch": 0})
@@ -272,31 +273,31 @@ def test_a_record_says_the_same_before_and_after_it_is_folded(tmp_path: Path) ->
     assert "2.5.0 (1 of 2 runs)" in before
 
 
-def test_of_commands_only_what_they_recorded_is_told(tmp_path: Path) -> None:
+def test_of_commands_only_what_they_recorded_is_reported(tmp_path: Path) -> None:
     place = small(tmp_path, COMMANDS)
     recorded = {"python": "3.11.7", "commit": None, "edited": None}
     for one in load_round("small", place.rounds).experiments[:2]:
         attempt(place, one, 1, (1e9, 1e9 + 60), Cause.NODE, recorded, {"epoch": 0, "started_epoch": 0})
         attempt(place, one, 2, (1e9 + 90, 1e9 + 120), Cause.COMPLETED, recorded, {"epoch": 0, "started_epoch": 0})
-    told = markdown(facts_of(place, "small"))
-    assert ["PyTorch", "not recorded", "all 4"] in rows(told)
-    assert "All runs had Python 3.11.7." in told
-    assert "CUDA" not in told
-    assert ["not recorded", "not recorded", "4", "2", "2"] in rows(section(told, "Scheduler and hardware"))
-    assert "Whether the commands of the round write checkpoints is not recorded." in told
-    assert "They went on: not recorded 2." in told
-    assert "A checkpoint is written" not in told
-    assert "Seeds are not recorded: no config has the key seed." in told
-    assert rows(section(told, "Training time"))[2] == ["run", "2", "not recorded", "90.0 (90.0 to 90.0)"]
-    assert "4 runs took 0.10 CPU-hours." in told
-    assert "python train\\_\\$it.py" in told
+    reported = markdown(facts_of(place, "small"))
+    assert ["PyTorch", "not recorded", "all 4"] in rows(reported)
+    assert "All runs had Python 3.11.7." in reported
+    assert "CUDA" not in reported
+    assert ["not recorded", "not recorded", "4", "2", "2"] in rows(section(reported, "Scheduler and hardware"))
+    assert "Whether the commands of the round write checkpoints is not recorded." in reported
+    assert "They restarted: not recorded 2." in reported
+    assert "A checkpoint is written" not in reported
+    assert "Seeds are not recorded: no config has the key seed." in reported
+    assert rows(section(reported, "Training time"))[2] == ["run", "2", "not recorded", "90.0 (90.0 to 90.0)"]
+    assert "4 runs took 0.10 CPU-hours." in reported
+    assert "python train\\_\\$it.py" in reported
 
 
-def test_a_round_of_which_nothing_has_begun_has_few_facts(tmp_path: Path) -> None:
+def test_a_round_of_which_nothing_has_started_has_few_facts(tmp_path: Path) -> None:
     place = small(tmp_path)
-    told = markdown(facts_of(place, "small"))
-    assert "Their states: 4 pending. No job has run." in told
-    titles = re.findall(r"^## (.*)$", told, re.MULTILINE)
+    reported = markdown(facts_of(place, "small"))
+    assert "Their states: 4 pending. No job has run." in reported
+    titles = re.findall(r"^## (.*)$", reported, re.MULTILINE)
     assert titles == [
         "Overview",
         "Resource requests",
@@ -307,15 +308,15 @@ def test_a_round_of_which_nothing_has_begun_has_few_facts(tmp_path: Path) -> Non
     assert latex(facts_of(place, "small")).count(r"\begin{longtable}") == 2
 
 
-def test_without_a_round_file_resources_are_not_recorded(copied: Place) -> None:
+def test_without_a_round_file_resources_are_not_recorded(copied: Folders) -> None:
     (copied.rounds / "mixed.yaml").unlink()
-    told = markdown(facts_of(copied, "mixed"))
-    assert "What jobs asked for is not recorded" in section(told, "Resource requests")
-    assert "job-hours" in told
-    assert "GPU-hours" not in told
+    reported = markdown(facts_of(copied, "mixed"))
+    assert "Resource requests are not recorded" in section(reported, "Resource requests")
+    assert "job-hours" in reported
+    assert "GPU-hours" not in reported
 
 
-def test_an_archived_round_is_told_like_any_other(copied: Place) -> None:
+def test_an_archived_round_is_reported_like_any_other(copied: Folders) -> None:
     before = markdown(facts_of(copied, "mixed"))
     results = copied.results("mixed")
     results.mkdir(parents=True)
@@ -324,17 +325,17 @@ def test_an_archived_round_is_told_like_any_other(copied: Place) -> None:
     assert markdown(facts_of(copied, "mixed")) == before
 
 
-def test_shipped_records_tell_what_they_were_trained_with(made: Place) -> None:
-    told = markdown(facts_of(made, "charlie_smoke"))
-    assert "Round charlie_smoke holds 40 experiments in 3 groups: teacher 2, student 2, distilled 36." in told
-    assert "Jobs ran on 21 November 2026 (UTC; first start to last end). 40 runs took" in told
-    assert "Scheduler: none (slots of one machine) on vm (all 40 runs). Jobs ran on 1 host: vm." in told
-    assert ["CPU threads", "1", "all 40"] in rows(told)
-    assert "Of 40 experiments that began, 0 had more than one run." in told
-    assert "Seeds 0, 1: 20 settings with 2 seeds each." in told
-    assert ["epochs", "10 (teacher), 6 (student, distilled)", "all 40"] in rows(told)
+def test_shipped_records_have_what_they_were_trained_with(made: Folders) -> None:
+    reported = markdown(facts_of(made, "charlie_smoke"))
+    assert "Round charlie_smoke has 40 experiments in 3 groups: teacher 2, student 2, distilled 36." in reported
+    assert "Jobs ran on 21 November 2026 (UTC; first start to last end). 40 runs took" in reported
+    assert "Scheduler: none (slots of one machine) on vm (all 40 runs). Jobs ran on 1 host: vm." in reported
+    assert ["CPU threads", "1", "all 40"] in rows(reported)
+    assert "Of 40 experiments that started, 0 had more than one run." in reported
+    assert "Seeds 0, 1: 20 settings with 2 seeds each." in reported
+    assert ["epochs", "10 (teacher), 6 (student, distilled)", "all 40"] in rows(reported)
     # Six runs each: three values of alpha, two seeds.
-    assert ["digits", "ResNet8", "rkd", "6"] in [row[:4] for row in rows(section(told, "Training time"))]
+    assert ["digits", "ResNet8", "rkd", "6"] in [row[:4] for row in rows(section(reported, "Training time"))]
 
 
 # ------------------------------------------------------------------------------------------------- Markdown and LaTeX
@@ -361,7 +362,7 @@ def test_any_text_is_shown_by_markdown_as_it_is(text: str) -> None:
     assert "y" in cells
 
 
-def test_hostile_names_are_told_as_they_are(tmp_path: Path) -> None:
+def test_hostile_names_are_reported_as_they_are(tmp_path: Path) -> None:
     place = small(tmp_path)
     hostile = {**ENVIRONMENT, "model": "<b>|`x`\\", "torch": "2_0_&50%#{}", "commit": "a\nb"}
     attempt(place, load_round("small", place.rounds).experiments[0], 1, (1e9, 1e9 + 60), environment=hostile)
@@ -373,7 +374,7 @@ def test_hostile_names_are_told_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mixed", "charlie", "charlie_smoke"])
-def test_latex_is_well_formed(made: Place, name: str) -> None:
+def test_latex_is_well_formed(made: Folders, name: str) -> None:
     text = latex(facts_of(made, name))
     bare = re.sub(r"\\[\\{}%&_#$]", "", text)
     assert bare.count("{") == bare.count("}")
@@ -391,7 +392,7 @@ def test_latex_is_well_formed(made: Place, name: str) -> None:
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex (package texlive-latex-base)")
 @pytest.mark.parametrize("name", ["mixed", "charlie", "charlie_smoke"])
-def test_latex_compiles_the_chapter(made: Place, tmp_path: Path, name: str) -> None:
+def test_latex_compiles_the_chapter(made: Folders, tmp_path: Path, name: str) -> None:
     head = r"\documentclass{article}\usepackage{booktabs,longtable}\begin{document}"
     (tmp_path / "all.tex").write_text("\n".join([head, latex(facts_of(made, name)), r"\end{document}"]))
     words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
@@ -407,7 +408,7 @@ def call(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*script, *options], check=False, capture_output=True, text=True, cwd="/")
 
 
-def folders(place: Place) -> list[str]:
+def folders(place: Folders) -> list[str]:
     return [str(one) for name in ("experiments", "rounds", "analysis") for one in (f"--{name}", getattr(place, name))]
 
 
@@ -415,15 +416,15 @@ def folders(place: Place) -> list[str]:
     ("form", "files"),
     [("md", ["methodology.md"]), ("latex", ["methodology.tex"]), ("both", ["methodology.md", "methodology.tex"])],
 )
-def test_the_files_asked_for_are_written_and_told_and_nothing_else_changes(
-    made: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str, files: list[str]
+def test_the_files_requested_are_written_and_printed_and_nothing_else_changes(
+    made: Folders, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str, files: list[str]
 ) -> None:
     before = snapshot(made.experiments.parent)
-    place = Place(made.experiments, made.rounds, tmp_path)
+    place = Folders(made.experiments, made.rounds, tmp_path)
     assert methodology.main(["--round", "mixed", "--format", form, *folders(place)]) == 0
-    told = capsys.readouterr()
-    assert told.out.splitlines() == [str(tmp_path / "experiment_mixed" / name) for name in files]
-    assert len(told.err.splitlines()) == 2, "what could not be read"
+    reported = capsys.readouterr()
+    assert reported.out.splitlines() == [str(tmp_path / "experiment_mixed" / name) for name in files]
+    assert len(reported.err.splitlines()) == 2, "what could not be read"
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == files
     assert snapshot(made.experiments.parent) == before
     again = snapshot(tmp_path)
@@ -433,9 +434,9 @@ def test_the_files_asked_for_are_written_and_told_and_nothing_else_changes(
     }
 
 
-def test_mistakes_are_one_line_and_exit_code_2(made: Place, tmp_path: Path) -> None:
+def test_mistakes_are_one_line_and_exit_code_2(made: Folders, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    no_room = Place(made.experiments, made.rounds, tmp_path / "file")
+    no_room = Folders(made.experiments, made.rounds, tmp_path / "file")
     for options in (["--round", "mixd", *folders(made)], ["--round", "charlie_smoke", *folders(no_room)]):
         done = call(*options)
         assert done.returncode == 2

@@ -88,7 +88,7 @@ def compare_logits(fast: Callable[[Tensor], Tensor], loss: Callable[[Any], float
 
 @settings(deadline=None)
 @given(batches(), st.sampled_from([0.0, 0.1, 0.5]))
-def test_the_cross_entropy_is_what_its_equation_says(batch: tuple[Any, Any, Any], smoothing: float) -> None:
+def test_the_cross_entropy_is_what_in_its_equation(batch: tuple[Any, Any, Any], smoothing: float) -> None:
     logits, _, labels = batch
     compare_logits(
         lambda at: cross_entropy(at, torch.tensor(labels), smoothing),
@@ -99,7 +99,7 @@ def test_the_cross_entropy_is_what_its_equation_says(batch: tuple[Any, Any, Any]
 
 @settings(deadline=None)
 @given(batches(), st.sampled_from([1.0, 4.0, 10.0]))
-def test_the_logit_loss_is_what_its_equation_says(batch: tuple[Any, Any, Any], temperature: float) -> None:
+def test_the_logit_loss_is_what_in_its_equation(batch: tuple[Any, Any, Any], temperature: float) -> None:
     student, teacher, _ = batch
     compare_logits(
         lambda at: logit_loss(at, torch.tensor(teacher), temperature),
@@ -110,7 +110,7 @@ def test_the_logit_loss_is_what_its_equation_says(batch: tuple[Any, Any, Any], t
 
 @settings(deadline=None)
 @given(batches(classes=3), st.sampled_from([1.0, 4.0, 10.0]), st.floats(0, 2), st.floats(0, 8))
-def test_decoupled_distillation_is_what_its_equation_says(
+def test_decoupled_distillation_is_what_in_its_equation(
     batch: tuple[Any, Any, Any], temperature: float, target: float, others: float
 ) -> None:
     student, teacher, labels = batch
@@ -125,32 +125,32 @@ def test_decoupled_distillation_is_what_its_equation_says(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_attention_loss_is_what_its_equation_says(seed: int) -> None:
+def test_the_attention_loss_is_what_in_its_equation(seed: int) -> None:
     student, teacher = tensors(seed, (2, 3, 3, 2), (2, 2, 3, 2))
     compare(lambda at: attention_loss(at, teacher), lambda at: slow.attention(at, teacher.tolist()), student)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_factor_loss_is_what_its_equation_says(seed: int) -> None:
+def test_the_factor_loss_is_what_in_its_equation(seed: int) -> None:
     student, teacher = tensors(seed, (3, 2, 2, 3), (3, 2, 2, 3))
     compare(lambda at: factor_loss(at, teacher), lambda at: slow.factor(at, teacher.tolist()), student)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_neuron_selectivity_is_what_its_equation_says(seed: int) -> None:
+def test_neuron_selectivity_is_what_in_its_equation(seed: int) -> None:
     student, teacher = tensors(seed, (2, 3, 2, 3), (2, 4, 2, 3))
     compare(lambda at: selectivity_loss(at, teacher), lambda at: slow.nst(at, teacher.tolist()), student)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_similarity_loss_is_what_its_equation_says(seed: int) -> None:
+def test_the_similarity_loss_is_what_in_its_equation(seed: int) -> None:
     student, teacher = tensors(seed, (4, 2, 2, 1), (4, 3, 1, 2))
     compare(lambda at: similarity_loss(at, teacher), lambda at: slow.sp(at, teacher.tolist()), student)
 
 
 @pytest.mark.parametrize("angle_weight", [0.0, 2.0])
 @pytest.mark.parametrize(("seed", "size"), [(0, 3), (1, 4), (2, 5)])
-def test_the_relational_loss_is_what_its_equation_says(seed: int, size: int, angle_weight: float) -> None:
+def test_the_relational_loss_is_what_in_its_equation(seed: int, size: int, angle_weight: float) -> None:
     student, teacher = tensors(seed, (size, 3), (size, 2))
     student[0] *= 10  # so that distances differ by more than 1, where smooth L1 is linear
     compare(

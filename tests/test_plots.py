@@ -19,8 +19,8 @@ from rounds_for_tests import REPOSITORY, snapshot
 from synthetic_rounds import unsynced, write_experiment, write_mixed
 
 from analysis import plot_experiments as plots
-from analysis.gallery import Gallery, Picture
-from analysis.rounds import Place
+from analysis.figure_store import FigureStore, StoredFigure
+from analysis.rounds import Folders
 from roundhouse import files
 from roundhouse.config.round import load_round
 from roundhouse.model.attempt import Opened
@@ -53,8 +53,8 @@ class Studio:
     folder: Path
 
     @property
-    def place(self) -> Place:
-        return Place(self.folder / "experiments", self.folder / "rounds", self.folder / "analysis")
+    def place(self) -> Folders:
+        return Folders(self.folder / "experiments", self.folder / "rounds", self.folder / "analysis")
 
     def write(self, text: str = SMALL, name: str = "small", **options: Any) -> None:
         """A round of completed experiments."""
@@ -74,8 +74,8 @@ class Studio:
     def draw(self, *options: str) -> int:
         return plots.main(self.argv(*options))
 
-    def gallery(self, name: str = "small") -> Gallery:
-        return Gallery.of(self.place.results(name) / "plots")
+    def gallery(self, name: str = "small") -> FigureStore:
+        return FigureStore.of(self.place.results(name) / "plots")
 
     def drawn(self, name: str = "small") -> dict[str, tuple[int, str]]:
         return snapshot(self.place.results(name) / "plots")
@@ -102,16 +102,19 @@ def copy(painted: Studio, tmp_path: Path) -> Studio:
     subprocess.run(["cp", "-a", f"{painted.folder}/.", str(tmp_path)], check=True)
     made = Studio(tmp_path)
     gallery = made.gallery()
-    keys = {one.name: one.key for one in plots.wanted(plots.read_round("small", made.place), gallery.folder, ("png",))}
-    gallery.pictures = {name: replace(one, key=keys[name]) for name, one in gallery.pictures.items()}
+    keys = {
+        one.name: one.key
+        for one in plots.figure_requests(plots.read_round("small", made.place), gallery.folder, ("png",))
+    }
+    gallery.figures = {name: replace(one, key=keys[name]) for name, one in gallery.figures.items()}
     gallery.save()
     return made
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
     """The names of the figures whose picture is another file now, or is gone."""
-    pictures = {name for name in before.keys() | after.keys() if name.endswith(".png")}
-    return {name.removesuffix(".png") for name in pictures if before.get(name) != after.get(name)}
+    figures = {name for name in before.keys() | after.keys() if name.endswith(".png")}
+    return {name.removesuffix(".png") for name in figures if before.get(name) != after.get(name)}
 
 
 def curve(path: str) -> str:
@@ -122,32 +125,32 @@ def curve(path: str) -> str:
 
 
 def test_each_experiment_gets_its_curves_and_each_group_its_overviews(painted: Studio) -> None:
-    pictures = painted.gallery().pictures
-    assert set(pictures) == {
+    figures = painted.gallery().figures
+    assert set(figures) == {
         *(curve(path) for path in ("pure/0", "pure/1", "control/alpha_0.5/0", "control/alpha_0.5/1")),
         *(f"overviews/{group}_{kind}" for group in ("student", "control") for kind in ("results", "learning")),
     }
-    assert pictures[curve("pure/0")].subject == "pure/0"
-    assert pictures["overviews/control_results"].subject is None
+    assert figures[curve("pure/0")].subject == "pure/0"
+    assert figures["overviews/control_results"].subject is None
 
 
-def test_records_are_only_read_and_no_file_is_put_beside_them(painted: Studio) -> None:
+def test_records_are_only_read_and_no_file_is_added_to_them(painted: Studio) -> None:
     assert snapshot(painted.place.experiments) == painted.before  # type: ignore[attr-defined]
 
 
 def test_captions_name_the_baseline_and_how_many_experiments_it_has(painted: Studio) -> None:
-    pictures = painted.gallery().pictures
-    assert "baseline, group student (2 experiments)" in pictures[curve("control/alpha_0.5/0")].caption
-    assert "No baseline" in pictures[curve("pure/0")].caption
-    assert "baseline, group student" in pictures["overviews/control_learning"].caption
+    figures = painted.gallery().figures
+    assert "baseline, group student (2 experiments)" in figures[curve("control/alpha_0.5/0")].caption
+    assert "No baseline" in figures[curve("pure/0")].caption
+    assert "baseline, group student" in figures["overviews/control_learning"].caption
 
 
 def test_the_table_of_curves_holds_exactly_the_epochs_of_the_metrics_file(painted: Studio) -> None:
-    told = json.loads(painted.metrics_file("control/alpha_0.5/1").read_bytes())["epochs"]
+    reported = json.loads(painted.metrics_file("control/alpha_0.5/1").read_bytes())["epochs"]
     with (painted.gallery().folder / f"{curve('control/alpha_0.5/1')}.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [{key: row[key] for key in told[0]} for row in rows] == [
-        {key: str(value) for key, value in epoch.items()} for epoch in told
+    assert [{key: row[key] for key in reported[0]} for row in rows] == [
+        {key: str(value) for key, value in epoch.items()} for epoch in reported
     ]
 
 
@@ -157,8 +160,8 @@ def test_the_table_of_curves_holds_the_mean_and_the_range_of_the_baseline(painte
         rows = list(csv.DictReader(file))
     for row, *of_seeds in zip(rows, *both, strict=True):
         values = [epoch["val_accuracy"] for epoch in of_seeds]
-        told = [float(row[f"baseline_val_accuracy_{what}"]) for what in ("mean", "min", "max", "n")]
-        assert told == pytest.approx([sum(values) / 2, min(values), max(values), 2])
+        reported = [float(row[f"baseline_val_accuracy_{what}"]) for what in ("mean", "min", "max", "n")]
+        assert reported == pytest.approx([sum(values) / 2, min(values), max(values), 2])
 
 
 def test_the_table_of_results_has_a_row_for_each_experiment_and_its_baseline(painted: Studio) -> None:
@@ -174,14 +177,14 @@ def test_the_table_of_results_has_a_row_for_each_experiment_and_its_baseline(pai
 
 
 def test_equal_records_give_equal_files_in_all_formats(painted: Studio) -> None:
-    figures = plots.wanted(plots.read_round("small", painted.place), Path(), ("png", "pdf", "svg"))
+    figures = plots.figure_requests(plots.read_round("small", painted.place), Path(), ("png", "pdf", "svg"))
     chosen = [next(one for one in figures if one.kind == kind) for kind in ("curves", "results", "learning")]
     made = []
     for number in (1, 2):
         folder = painted.folder / f"again{number}"
         for figure in chosen:
-            assert isinstance(plots.draw(replace(figure, folder=folder)), Picture)
-        made.append({path: told[1] for path, told in snapshot(folder).items()})
+            assert isinstance(plots.draw(replace(figure, folder=folder)), StoredFigure)
+        made.append({path: reported[1] for path, reported in snapshot(folder).items()})
     assert len(made[0]) == 12
     assert made[0] == made[1]
 
@@ -211,9 +214,9 @@ def test_changed_metrics_redraw_that_curve_and_the_overviews_of_its_group_alone(
 ) -> None:
     before = copy.drawn()
     path = copy.metrics_file("control/alpha_0.5/0")
-    told = json.loads(path.read_bytes())
-    told["epochs"][0]["val_accuracy"] = told["final"]["test_accuracy"] = 0.123
-    path.write_text(json.dumps(told))
+    reported = json.loads(path.read_bytes())
+    reported["epochs"][0]["val_accuracy"] = reported["final"]["test_accuracy"] = 0.123
+    path.write_text(json.dumps(reported))
     assert copy.draw() == 0
     assert changed(before, copy.drawn()) == {
         curve("control/alpha_0.5/0"), "overviews/control_results", "overviews/control_learning"
@@ -224,7 +227,7 @@ def test_changed_metrics_redraw_that_curve_and_the_overviews_of_its_group_alone(
 def test_changed_metrics_of_a_baseline_are_out_of_date_wherever_the_baseline_is_shown(copy: Studio) -> None:
     os.utime(copy.metrics_file("pure/0"))
     gallery = copy.gallery()
-    figures = plots.wanted(plots.read_round("small", copy.place), gallery.folder, ("png",))
+    figures = plots.figure_requests(plots.read_round("small", copy.place), gallery.folder, ("png",))
     current = {one.name for one in figures if gallery.is_current(one.name, one.key, ("png",))}
     assert current == {curve("pure/1")}
 
@@ -233,7 +236,7 @@ def test_figures_of_experiments_that_left_the_round_are_removed_and_other_files_
     (copy.place.rounds / "small.yaml").write_text(SMALL[: SMALL.index("  control:")])
     (copy.gallery().folder / "curves/mine.png").write_text("mine")
     assert copy.draw() == 1  # since records are left over
-    assert set(copy.gallery().pictures) == {
+    assert set(copy.gallery().figures) == {
         curve("pure/0"), curve("pure/1"), "overviews/student_results", "overviews/student_learning"
     }  # fmt: skip
     assert {path for path in copy.drawn() if path.startswith("curves/")} == {
@@ -247,7 +250,7 @@ def test_formats_that_were_drawn_before_are_kept_up_to_date(copy: Studio) -> Non
         (copy.metrics_file(experiment)).unlink()
     path.touch()
     assert copy.draw("--formats", "svg") == 0
-    one = copy.gallery().pictures[curve("pure/1")]
+    one = copy.gallery().figures[curve("pure/1")]
     assert one.formats == ("png", "svg")
     for ending in one.formats:
         assert (copy.gallery().folder / f"{one.name}.{ending}").stat().st_mtime_ns > path.stat().st_mtime_ns
@@ -262,20 +265,20 @@ def test_all_states_are_drawn_as_far_as_they_are_and_the_bad_ones_are_named(
     write_mixed(studio.place.experiments, studio.place.rounds, epochs=4, examples=50)
     before = snapshot(studio.place.experiments)
     assert studio.draw() == 1
-    told = capsys.readouterr()
+    reported = capsys.readouterr()
     cut, damaged = "/pure/ResNet8/1", "/factor_transfer/alpha_0.25/ResNet20_to_ResNet8/0"
-    assert len(told.err.splitlines()) == 2
-    assert f"{cut} is passed over: " in told.err
-    assert f"{damaged}: history.json is not valid JSON" in told.err
-    assert told.out == "mixed: 7 curves and 6 overviews; 13 drawn, 0 up to date\n"
+    assert len(reported.err.splitlines()) == 2
+    assert f"{cut} is skipped: " in reported.err
+    assert f"{damaged}: history.json is not valid JSON" in reported.err
+    assert reported.out == "mixed: 7 curves and 6 overviews; 13 drawn, 0 up to date\n"
     assert snapshot(studio.place.experiments) == before
-    told_again = studio.draw(), capsys.readouterr()
-    assert told_again[0] == 1
-    assert told_again[1].err == told.err
-    assert told_again[1].out == "mixed: 7 curves and 6 overviews, all up to date\n"
+    again = studio.draw(), capsys.readouterr()
+    assert again[0] == 1
+    assert again[1].err == reported.err
+    assert again[1].out == "mixed: 7 curves and 6 overviews, all up to date\n"
 
 
-def test_metrics_files_that_are_garbage_are_told_by_name_and_their_figures_kept(
+def test_metrics_files_that_are_garbage_are_reported_by_name_and_their_figures_kept(
     copy: Studio, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = copy.drawn()
@@ -288,8 +291,8 @@ def test_metrics_files_that_are_garbage_are_told_by_name_and_their_figures_kept(
     for path, content in garbage.items():
         copy.metrics_file(path).write_bytes(content)
     assert copy.draw() == 1
-    told = capsys.readouterr().err.splitlines()
-    assert [line.split(": ")[1] for line in told] == [f"{path} is passed over" for path in garbage]
+    reported = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1] for line in reported] == [f"{path} is skipped" for path in garbage]
     assert copy.drawn() == before
 
 
@@ -307,9 +310,9 @@ def test_odd_values_single_epochs_and_bare_results_of_commands_are_drawn(studio:
         "flat/0": {"score": 3, "size": 1e9, "words": "a"},
     })  # fmt: skip
     assert studio.draw() == 0
-    pictures = studio.gallery("commands").pictures
-    assert {one.subject for one in pictures.values()} == {"ü ber $x_1$ 字/0", "one/0", None}
-    assert {name for name in pictures if name.startswith("overviews/")} == {
+    figures = studio.gallery("commands").figures
+    assert {one.subject for one in figures.values()} == {"ü ber $x_1$ 字/0", "one/0", None}
+    assert {name for name in figures if name.startswith("overviews/")} == {
         "overviews/g0_learning", "overviews/g1_learning", "overviews/g2_results"
     }  # fmt: skip
 
@@ -355,7 +358,7 @@ def test_rounds_that_grow_while_they_are_drawn_are_drawn_as_far_as_they_are(stud
 # ---------------------------------------------------------------------------------------------- rounds and options
 
 
-def test_without_any_round_it_says_so(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_any_round_it_states_it(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
     assert studio.draw() == 0
     assert capsys.readouterr().out == f"no rounds in {studio.place.experiments}: nothing to draw\n"
 
@@ -375,13 +378,13 @@ def test_an_unknown_round_is_answered_with_the_nearest_one_and_nothing_is_drawn(
     before = copy.drawn()
     copy.metrics_file("pure/0").touch()
     assert copy.draw("--round", "small", "smal") == 2
-    told = capsys.readouterr()
-    assert "did you mean 'small'?" in told.err
-    assert told.out == ""
+    reported = capsys.readouterr()
+    assert "did you mean 'small'?" in reported.err
+    assert reported.out == ""
     assert copy.drawn() == before
 
 
-def test_an_archived_round_is_drawn_if_it_is_asked_for(copy: Studio, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_archived_round_is_drawn_if_it_is_requested(copy: Studio, capsys: pytest.CaptureFixture[str]) -> None:
     results = copy.place.results("small")
     (copy.place.experiments / "small").rename(results / "experiments")
     (copy.place.rounds / "small.yaml").rename(results / "small.yaml")
@@ -400,7 +403,7 @@ def test_options_that_make_no_sense_are_refused(studio: Studio, options: tuple[s
     assert end.value.code == 2
 
 
-def test_a_folder_that_cannot_be_written_is_told(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(studio: Studio, capsys: pytest.CaptureFixture[str]) -> None:
     write_commands(studio, {"flat/0": {"score": 3}})
     studio.place.analysis.write_text("a file")
     assert studio.draw() == 2
@@ -410,24 +413,24 @@ def test_a_folder_that_cannot_be_written_is_told(studio: Studio, capsys: pytest.
 # ---------------------------------------------------------------------------------------------- processes
 
 
-def some(count: int) -> Iterator[plots.Wanted]:
-    return (plots.Wanted(Path(), f"figure{number}", "curves", "", ("png",), ()) for number in range(count))
+def some(count: int) -> Iterator[plots.FigureRequest]:
+    return (plots.FigureRequest(Path(), f"figure{number}", "curves", "", ("png",), ()) for number in range(count))
 
 
-def drawing_that_dies(figure: plots.Wanted) -> Picture | str:
+def drawing_that_dies(figure: plots.FigureRequest) -> StoredFigure | str:
     if figure.name == "figure3":
         os.kill(os.getpid(), signal.SIGKILL)
-    return Picture(figure.name, "", "", "", ())
+    return StoredFigure(figure.name, "", "", "", ())
 
 
-def test_a_process_that_is_killed_is_told_with_its_figure_and_the_others_are_drawn() -> None:
+def test_a_process_that_is_killed_is_reported_with_its_figure_and_the_others_are_drawn() -> None:
     made = {figure.name: outcome for figure, outcome in plots.in_processes(list(some(6)), 2, drawing_that_dies)}
     assert len(made) == 6
     assert "died" in str(made.pop("figure3"))
-    assert all(isinstance(outcome, Picture) for outcome in made.values())
+    assert all(isinstance(outcome, StoredFigure) for outcome in made.values())
 
 
-def test_a_figure_that_cannot_be_drawn_is_told_by_name() -> None:
+def test_a_figure_that_cannot_be_drawn_is_reported_by_name() -> None:
     outcome = plots.draw(next(some(1)))
     assert outcome == "IndexError: tuple index out of range"
 
@@ -446,7 +449,7 @@ def test_ctrl_c_keeps_what_is_drawn(studio: Studio) -> None:
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: to all processes
     out, _ = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    kept = studio.gallery().pictures
+    kept = studio.gallery().figures
     assert 1 <= len(kept) < 64
     assert all((folder / f"{name}.{ending}").is_file() for name in kept for ending in ("png", "csv"))
     assert not list(folder.rglob(".draft-*"))

@@ -26,23 +26,23 @@ from hypothesis import strategies as st
 from rounds_for_tests import snapshot as files_of
 
 from analysis import report
-from analysis.gallery import Gallery, Picture, write_bytes
+from analysis.figure_store import FigureStore, StoredFigure, write_bytes
 from analysis.page import duration, embedded, gain, plus_minus
-from analysis.page.rows import table
-from analysis.rounds import Entry, Metrics, Place, RoundRecords, read_round
-from analysis.standing import (
-    Known,
+from analysis.page.experiment_table import table
+from analysis.round_summary import (
+    ExperimentSummary,
     Spread,
     changes,
     counts,
     failures,
-    known_of,
-    leaders,
-    prospect,
+    rankings,
+    remaining_time,
     snapshot,
     spread,
-    use,
+    summaries_of,
+    usage,
 )
+from analysis.rounds import Folders, RoundEntry, RoundRecords, RunMetrics, read_round
 from roundhouse.errors import RoundhouseError
 from roundhouse.model.attempt import Attempt, Claim, Opened, Progress, Record, Result
 from roundhouse.model.causes import Cause
@@ -71,7 +71,7 @@ def known(
     best: float | None = None,
     final: dict[str, float] | None = None,
     resources: Resources = Resources(ngpus=1),  # noqa: B008
-) -> Known:
+) -> ExperimentSummary:
     """An experiment that ran for so long in each of its attempts; the last one runs still if it is in progress."""
     attempts = []
     for number, length in enumerate(hours, 1):
@@ -88,11 +88,13 @@ def known(
         experiment, Record(Path("/nowhere"), tuple(attempts)), Action(Verb.NOTHING, state), Inputs({})
     )
     epochs = [{"stage": "train", "epoch": epoch + 1, "seconds": pace} for epoch in range(done)] if pace else []
-    metrics = Metrics(metric="val_accuracy" if best is not None else None, best=best, final=final or {}, epochs=epochs)
-    return Known(Entry(row, None, None), metrics)
+    metrics = RunMetrics(
+        metric="val_accuracy" if best is not None else None, best=best, final=final or {}, epochs=epochs
+    )
+    return ExperimentSummary(RoundEntry(row, None, None), metrics)
 
 
-def round_of(*members: Known, **baselines: str) -> RoundRecords:
+def round_of(*members: ExperimentSummary, **baselines: str) -> RoundRecords:
     return RoundRecords("round", Path("/nowhere"), None, tuple(one.entry for one in members), baselines)
 
 
@@ -108,7 +110,7 @@ def test_every_experiment_is_counted_once(states: list[State]) -> None:
 
 def test_hours_of_all_attempts_count_times_their_gpus() -> None:
     two = Resources(ngpus=2)
-    used = use(
+    used = usage(
         [known("a", State.COMPLETED, hours=(1.0, 0.5), resources=two), known("b", State.COMPLETED, hours=(1.0,))]
     )
     assert (used.hours, used.unit) == (4.0, "GPU-hours")
@@ -116,12 +118,12 @@ def test_hours_of_all_attempts_count_times_their_gpus() -> None:
 
 
 def test_without_gpus_cores_are_counted() -> None:
-    used = use([known("a", State.COMPLETED, hours=(2.0,), resources=Resources(ncpus=4))])
+    used = usage([known("a", State.COMPLETED, hours=(2.0,), resources=Resources(ncpus=4))])
     assert (used.hours, used.unit) == (8.0, "CPU-hours")
 
 
-def test_without_a_round_file_nobody_knows_what_was_asked_for_and_plain_hours_are_told() -> None:
-    used = use([known("a", State.COMPLETED, hours=(2.0,))], resources_known=False)
+def test_without_a_round_file_it_is_unknown_what_was_requested_and_plain_hours_are_reported() -> None:
+    used = usage([known("a", State.COMPLETED, hours=(2.0,))], resources_known=False)
     assert (used.hours, used.unit) == (2.0, "job-hours")
 
 
@@ -129,7 +131,7 @@ def test_without_a_round_file_nobody_knows_what_was_asked_for_and_plain_hours_ar
 
 
 def test_a_running_experiment_has_its_own_pace() -> None:
-    found = prospect([known("a", State.IN_PROGRESS, hours=(1.0,), done=10, planned=150, pace=36.0)])
+    found = remaining_time([known("a", State.IN_PROGRESS, hours=(1.0,), done=10, planned=150, pace=36.0)])
     assert found.seconds == 140 * 36.0
     assert found.basis == "with 1 of 1 remaining experiment running"
 
@@ -141,13 +143,13 @@ def test_one_that_has_not_begun_takes_the_median_of_its_group_and_data_set() -> 
     other = known("o", State.COMPLETED, config={"dataset": "cifar10"}, hours=(100.0,))
     running = known("r", State.IN_PROGRESS, hours=(1.0,), done=150, planned=150, pace=1.0)
     new = known("n", config={"dataset": "svhn"})
-    assert prospect([*done, other, running, new]).seconds == 2 * 3600
+    assert remaining_time([*done, other, running, new]).seconds == 2 * 3600
 
 
-def test_without_its_data_set_the_whole_group_counts_and_without_that_it_is_told_as_not_counted() -> None:
+def test_without_its_data_set_the_whole_group_counts_and_without_that_it_is_reported_as_not_counted() -> None:
     done = known("c", State.COMPLETED, config={"dataset": "svhn"}, hours=(3.0,))
     running = known("r", State.IN_PROGRESS, hours=(1.0,), done=10, planned=10, pace=1.0)
-    found = prospect([done, running, known("n", config={"dataset": "cifar10"}), known("x", group="other")])
+    found = remaining_time([done, running, known("n", config={"dataset": "cifar10"}), known("x", group="other")])
     assert found.seconds == 3 * 3600
     assert found.uncounted == 1
     assert "without 1 experiment of unknown duration" in found.basis
@@ -155,20 +157,22 @@ def test_without_its_data_set_the_whole_group_counts_and_without_that_it_is_told
 
 def test_where_nothing_runs_the_end_is_not_known() -> None:
     done = known("c", State.COMPLETED, hours=(3.0,))
-    found = prospect([done, known("n")])
+    found = remaining_time([done, known("n")])
     assert found.seconds is None
     assert found.basis == "no experiment is running"
 
 
 def test_one_that_is_queued_does_not_run() -> None:
     opened = Attempt(1, Opened("token", {}, "hash", {}, job_id="1"))
-    row = ExperimentStatus(known().entry.row.experiment, Record(Path("/nowhere"), (opened,)),
+    row = ExperimentStatus(known().entry.experiment, Record(Path("/nowhere"), (opened,)),
               Action(Verb.NOTHING, State.IN_PROGRESS), Inputs({}))  # fmt: skip
-    assert not Known(Entry(row, None, None), Metrics()).running
+    assert not ExperimentSummary(RoundEntry(row, None, None), RunMetrics()).running
 
 
-def test_where_all_is_done_or_waits_for_a_person_nothing_remains() -> None:
-    found = prospect([known("c", State.COMPLETED, hours=(3.0,)), known("f", State.FAILED), known("b", State.BLOCKED)])
+def test_where_all_is_done_or_needs_the_user_nothing_remains() -> None:
+    found = remaining_time(
+        [known("c", State.COMPLETED, hours=(3.0,)), known("f", State.FAILED), known("b", State.BLOCKED)]
+    )
     assert (found.seconds, found.ahead) == (0.0, 0)
 
 
@@ -184,7 +188,7 @@ def test_the_end_is_no_sooner_than_the_longest_and_no_later_than_one_after_the_o
         for number, (left, pace) in enumerate(running)
     ]
     members += [known("c", State.COMPLETED, hours=(1.0,)), *(known(f"n{number}") for number in range(new))]
-    found = prospect(members)
+    found = remaining_time(members)
     work = [left * pace for left, pace in running] + [3600.0] * new
     assert found.seconds is not None
     assert max(work) * 0.999 <= found.seconds <= sum(work) * 1.001
@@ -192,25 +196,25 @@ def test_the_end_is_no_sooner_than_the_longest_and_no_later_than_one_after_the_o
 
 def test_seconds_that_are_no_numbers_do_not_end_the_report() -> None:
     one = known("r", State.IN_PROGRESS, hours=(1.0,), done=3, planned=10, pace=1.0)
-    odd = Metrics(epochs=[{"stage": "train", "seconds": value} for value in ("x", None, math.inf, math.nan)])
-    assert Known(one.entry, odd).pace is None
-    assert prospect([Known(one.entry, odd)]).seconds is None
+    odd = RunMetrics(epochs=[{"stage": "train", "seconds": value} for value in ("x", None, math.inf, math.nan)])
+    assert ExperimentSummary(one.entry, odd).pace is None
+    assert remaining_time([ExperimentSummary(one.entry, odd)]).seconds is None
 
 
 # ---------------------------------------------------------------------------------------------------------- best runs
 
 
-def trained(path: str, value: float, group: str = "group", **config: Any) -> Known:
+def trained(path: str, value: float, group: str = "group", **config: Any) -> ExperimentSummary:
     final = {"test_accuracy": value - 0.01, "chance_accuracy": 0.1}
     return known(path, State.COMPLETED, group=group, config=config, hours=(1.0,), done=1, planned=1, best=value,
                  final=final)  # fmt: skip
 
 
-def test_the_best_setting_stands_beside_its_baseline_the_noise_and_chance() -> None:
+def test_the_best_setting_is_shown_with_baseline_noise_and_chance() -> None:
     plain = [trained(f"p{seed}", 0.80 + 0.02 * seed, "plain", seed=seed, dataset="svhn") for seed in (0, 1)]
     better = [trained(f"b{seed}", 0.90, "led", seed=seed, dataset="svhn", alpha=0.5) for seed in (0, 1)]
     worse = [trained("w", 0.85, "led", seed=0, dataset="svhn", alpha=0.9)]
-    first, second = leaders(round_of(*plain, *better, *worse, led="plain"), [*plain, *better, *worse])
+    first, second = rankings(round_of(*plain, *better, *worse, led="plain"), [*plain, *better, *worse])
     assert (first.group, first.baseline) == ("plain", None)
     best, other = second.settings
     assert best.label == "alpha 0.5"
@@ -221,38 +225,40 @@ def test_the_best_setting_stands_beside_its_baseline_the_noise_and_chance() -> N
 
 
 def test_settings_are_ranked_by_what_training_watched_not_by_the_test_data() -> None:
-    lucky = Known(trained("a", 0.8, alpha=1).entry, Metrics("val_accuracy", best=0.8, final={"test_accuracy": 0.99}))
-    (found,) = leaders(round_of(lucky), [lucky, trained("b", 0.9, alpha=2)])
+    lucky = ExperimentSummary(
+        trained("a", 0.8, alpha=1).entry, RunMetrics("val_accuracy", best=0.8, final={"test_accuracy": 0.99})
+    )
+    (found,) = rankings(round_of(lucky), [lucky, trained("b", 0.9, alpha=2)])
     assert [one.label for one in found.settings] == ["alpha 2", "alpha 1"]
 
 
 def test_a_round_with_several_data_sets_has_a_best_for_each() -> None:
     members = [trained("a", 0.9, dataset="svhn"), trained("b", 0.5, dataset="cifar100")]
-    assert [one.dataset for one in leaders(round_of(*members), members)] == ["svhn", "cifar100"]
+    assert [one.dataset for one in rankings(round_of(*members), members)] == ["svhn", "cifar100"]
 
 
 def test_a_setting_that_diverged_comes_last() -> None:
     members = [trained("a", math.nan, alpha=1), trained("b", 0.5, alpha=2)]
-    (found,) = leaders(round_of(*members), members)
+    (found,) = rankings(round_of(*members), members)
     assert [one.label for one in found.settings] == ["alpha 2", "alpha 1"]
 
 
-def test_one_seed_says_that_the_noise_is_not_known() -> None:
-    assert "noise not known" in plus_minus(spread([0.9]), "test_accuracy")
-    assert "noise not known" in gain(Spread(0.9, None, 1), Spread(0.8, 0.1, 3), "test_accuracy")
+def test_one_seed_says_that_the_deviation_is_unknown() -> None:
+    assert "deviation unknown" in plus_minus(spread([0.9]), "test_accuracy")
+    assert "deviation unknown" in gain(Spread(0.9, None, 1), Spread(0.8, 0.1, 3), "test_accuracy")
     assert plus_minus(spread([0.90, 0.92]), "test_accuracy").replace("\u00a0", " ") == "91.00 ± 1.41 % (n = 2)"
 
 
 def test_a_difference_comes_with_its_standard_error() -> None:
-    told = gain(Spread(0.92, 0.03, 9), Spread(0.90, 0.04, 16), "accuracy").replace("\u00a0", " ")
-    assert told == "+2.00 ± 1.41 percentage points"
+    reported = gain(Spread(0.92, 0.03, 9), Spread(0.90, 0.04, 16), "accuracy").replace("\u00a0", " ")
+    assert reported == "+2.00 ± 1.41 percentage points"
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"), [(4, "4 s"), (59.9, "60 s"), (600, "10 min"), (3599, "1 h 0 min"), (190000, "2 d 4 h")]
+    ("seconds", "reported"), [(4, "4 s"), (59.9, "60 s"), (600, "10 min"), (3599, "1 h 0 min"), (190000, "2 d 4 h")]
 )
-def test_a_duration_is_told_in_the_units_that_matter(seconds: float, told: str) -> None:
-    assert duration(seconds) == told
+def test_a_duration_is_reported_in_the_units_that_matter(seconds: float, reported: str) -> None:
+    assert duration(seconds) == reported
 
 
 # ------------------------------------------------------------------------------------------------------- what changed
@@ -276,7 +282,7 @@ def test_a_snapshot_does_not_differ_from_itself(now: dict[str, Any]) -> None:
 
 
 @given(snapshots, snapshots)
-def test_whatever_differs_is_told(before: dict[str, Any], now: dict[str, Any]) -> None:
+def test_whatever_differs_is_reported(before: dict[str, Any], now: dict[str, Any]) -> None:
     found = changes("then", before, now)
     assert set(found.added) == now.keys() - before.keys()
     assert set(found.removed) == before.keys() - now.keys()
@@ -284,7 +290,7 @@ def test_whatever_differs_is_told(before: dict[str, Any], now: dict[str, Any]) -
     assert set(found.completed) == completed
 
 
-def test_what_has_completed_failed_or_been_requeued_is_told_by_name() -> None:
+def test_what_has_completed_failed_or_been_requeued_is_reported_by_name() -> None:
     running = moment("in_progress", 0.5, 1)
     before = {"a": running, "b": running, "c": running, "d": moment(), "e": moment("completed", 0.9, 1)}
     now = {
@@ -341,13 +347,13 @@ def png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
-def draw(place: Place, name: str, pictures: dict[str, str | None]) -> None:
+def draw(place: Folders, name: str, figures: dict[str, str | None]) -> None:
     """A gallery of figures: title, and the experiment that it is about."""
-    gallery = Gallery.of(place.results(name) / "figures")
-    gallery.pictures.clear()
-    for number, (title, subject) in enumerate(pictures.items()):
+    gallery = FigureStore.of(place.results(name) / "figures")
+    gallery.figures.clear()
+    for number, (title, subject) in enumerate(figures.items()):
         stem = f"figure_{number}"
-        gallery.pictures[stem] = Picture(stem, title, f"Caption of {title}.", "key", ("png",), subject)
+        gallery.figures[stem] = StoredFigure(stem, title, f"Caption of {title}.", "key", ("png",), subject)
         write_bytes(gallery.folder / f"{stem}.png", png(80, 60))
         write_bytes(gallery.folder / f"{stem}.csv", b"epoch\n1\n")
     gallery.save()
@@ -357,7 +363,7 @@ def draw(place: Place, name: str, pictures: dict[str, str | None]) -> None:
 class Reported:
     """A round, and its report, which `again` makes anew."""
 
-    place: Place
+    place: Folders
     again: Callable[[], list[str]]
 
     @property
@@ -373,7 +379,7 @@ class Reported:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One of everything that a record can be, with figures of its own."""
     folder = tmp_path_factory.mktemp("written")
-    place = Place(folder / "experiments", folder / "rounds", folder / "analysis")
+    place = Folders(folder / "experiments", folder / "rounds", folder / "analysis")
     synthetic_rounds.write_mixed(place.experiments, place.rounds, epochs=3, examples=20)
     draw(place, "mixed", {"Accuracy": None, "Curves": "digits/pure/ResNet20/0"})
     return folder
@@ -383,9 +389,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mixed(written: Path, tmp_path: Path) -> Iterator[Reported]:
     """A copy of it, and its report."""
     shutil.copytree(written, tmp_path, symlinks=True, dirs_exist_ok=True)
-    place = Place(tmp_path / "experiments", tmp_path / "rounds", tmp_path / "analysis")
+    place = Folders(tmp_path / "experiments", tmp_path / "rounds", tmp_path / "analysis")
     with mock.patch.object(report, "refresh", return_value=[]):
-        made = Reported(place, lambda: report.report("mixed", place)[1])
+        made = Reported(place, lambda: report.make_report("mixed", place)[1])
         made.again()
         yield made
 
@@ -402,7 +408,7 @@ class References(HTMLParser):
         self.found += [value for key, value in attrs if key in ("src", "href", "srcset", "action") and value]
 
 
-def test_all_that_the_page_refers_to_lies_in_its_folder(mixed: Reported) -> None:
+def test_all_that_the_page_refers_to_is_in_its_folder(mixed: Reported) -> None:
     data = json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', mixed.page, re.S)[0])
     curves = [one["curve"] for one in data["details"] if "curve" in one]
     references = [*References(mixed.page).found, *(one[key] for one in curves for key in ("image", "data"))]
@@ -428,8 +434,8 @@ def test_a_report_changes_no_record(mixed: Reported) -> None:
     assert (files_of(mixed.place.experiments), files_of(mixed.place.rounds)) == before
 
 
-def test_every_state_is_told_in_words_with_its_number(mixed: Reported) -> None:
-    found, _ = known_of(read_round("mixed", mixed.place))
+def test_every_state_is_reported_in_words_with_its_number(mixed: Reported) -> None:
+    found, _ = summaries_of(read_round("mixed", mixed.place))
     for state, number in counts(found).items():
         word = str(state).replace("_", " ")
         assert re.search(rf'<rect class="{state}" x="\d+" y="0" width="{number}"', mixed.page)
@@ -437,33 +443,33 @@ def test_every_state_is_told_in_words_with_its_number(mixed: Reported) -> None:
 
 
 def test_each_failure_has_its_cause_its_attempts_and_the_end_of_its_log(mixed: Reported) -> None:
-    told = {str(one.state): one for one in failures(known_of(read_round("mixed", mixed.place))[0])}
-    assert set(told) == {"failed", "blocked", "cancelled"}
-    assert (told["failed"].cause, told["failed"].attempts) == ("error", 2)
-    assert "illegal memory access" in told["failed"].log
+    reported = {str(one.state): one for one in failures(summaries_of(read_round("mixed", mixed.place))[0])}
+    assert set(reported) == {"failed", "blocked", "cancelled"}
+    assert (reported["failed"].cause, reported["failed"].attempts) == ("error", 2)
+    assert "illegal memory access" in reported["failed"].log
     assert mixed.page.count('<details class="failure">') == 3
     assert "illegal memory access" in mixed.page
 
 
-def test_bad_records_are_told_and_do_not_end_the_report(mixed: Reported) -> None:
+def test_bad_records_are_reported_and_do_not_end_the_report(mixed: Reported) -> None:
     problems = mixed.again()
-    assert any("metrics.json is damaged" in one for one in problems)
+    assert any("metrics.json is unreadable" in one for one in problems)
     assert any("history.json" in one for one in problems)
     assert all(one in mixed.page for one in problems)
 
 
-def test_what_is_wrong_with_figures_is_told_beside_and_once(mixed: Reported) -> None:
+def test_what_is_wrong_with_figures_is_reported_once(mixed: Reported) -> None:
     path = "digits/pure/ResNet8/1"
-    damaged = next(one for one in mixed.again() if "metrics.json is damaged" in one)
-    others = [damaged.replace(path, f"{path} is passed over", 1), "a figure is not drawn: no room", "no colon"]
+    damaged = next(one for one in mixed.again() if "metrics.json is unreadable" in one)
+    others = [damaged.replace(path, f"{path} is skipped", 1), "a figure is not drawn: no room", "no colon"]
     with mock.patch.object(report, "refresh", return_value=others):
         problems = mixed.again()
-    assert [one for one in problems if "metrics.json is damaged" in one] == [damaged]
+    assert [one for one in problems if "metrics.json is unreadable" in one] == [damaged]
     assert {"a figure is not drawn: no room", "no colon"} <= set(problems)
     assert "no colon" in mixed.page
 
 
-def test_the_first_report_says_so_and_the_next_what_changed(mixed: Reported) -> None:
+def test_the_first_report_states_it_and_the_next_what_changed(mixed: Reported) -> None:
     assert "This is the first report" in mixed.page
     mixed.again()
     assert "Nothing has changed since the last report" in mixed.page
@@ -479,7 +485,7 @@ def test_the_first_report_says_so_and_the_next_what_changed(mixed: Reported) -> 
 
 
 @pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b'{"experiments": 3}', b'{"experiments": {"a": {}}}'])
-def test_a_damaged_memory_of_the_last_report_makes_it_a_first_one(mixed: Reported, damaged: bytes) -> None:
+def test_a_unreadable_state_of_the_previous_report_makes_it_a_first_one(mixed: Reported, damaged: bytes) -> None:
     (mixed.folder / report.STATE).write_bytes(damaged)
     mixed.again()
     assert "This is the first report" in mixed.page
@@ -507,7 +513,7 @@ def test_a_figure_that_is_gone_goes_from_the_report_but_nothing_that_others_put_
     assert mine.read_bytes() == b"mine"
 
 
-def test_a_memory_that_names_files_outside_the_report_removes_none(mixed: Reported) -> None:
+def test_a_state_file_that_names_files_outside_the_report_removes_none(mixed: Reported) -> None:
     state = json.loads((mixed.folder / report.STATE).read_bytes())
     victim = mixed.place.rounds / "mixed.yaml"
     state["files"] += [os.path.relpath(victim, mixed.folder), str(victim)]
@@ -539,34 +545,34 @@ def test_a_summary_and_names_are_text_whatever_they_hold(mixed: Reported) -> Non
     assert "&lt;img src=x onerror=window.pwned=1&gt;" in mixed.page
 
 
-def test_a_round_without_a_file_is_told_from_its_records(mixed: Reported) -> None:
+def test_a_round_without_a_file_is_reported_from_its_records(mixed: Reported) -> None:
     (mixed.place.rounds / "mixed.yaml").unlink()
     mixed.again()
     assert "job-hours used" in mixed.page
     assert "There is no readable round file" in mixed.page
 
 
-def test_a_round_in_which_nothing_has_begun_has_a_report(tmp_path: Path) -> None:
-    place = Place(tmp_path / "experiments", tmp_path / "rounds", tmp_path / "analysis")
+def test_a_round_in_which_nothing_has_started_has_a_report(tmp_path: Path) -> None:
+    place = Folders(tmp_path / "experiments", tmp_path / "rounds", tmp_path / "analysis")
     (place.experiments / "mixed").mkdir(parents=True)
     place.rounds.mkdir()
     (place.rounds / "mixed.yaml").write_text(synthetic_rounds.MIXED)
     with mock.patch.object(report, "refresh", return_value=[]):
-        page, problems = report.report("mixed", place, tmp_path / "elsewhere")
+        page, problems = report.make_report("mixed", place, tmp_path / "elsewhere")
     assert page == tmp_path / "elsewhere" / "index.html"
     assert problems == []
     assert "no experiment is running" in page.read_text(encoding="utf-8")
 
 
 def test_every_snapshot_survives_its_file(mixed: Reported) -> None:
-    found, _ = known_of(read_round("mixed", mixed.place))
+    found, _ = summaries_of(read_round("mixed", mixed.place))
     assert json.loads((mixed.folder / report.STATE).read_bytes())["experiments"] == snapshot(found)
 
 
 # ------------------------------------------------------------------------------------------------------ command line
 
 
-def test_the_command_draws_figures_makes_tables_and_tells_the_page(mixed: Reported, tmp_path: Path) -> None:
+def test_the_command_draws_figures_makes_tables_and_prints_the_page(mixed: Reported, tmp_path: Path) -> None:
     place = mixed.place
     words = [sys.executable, str(Path(report.__file__)), "--round", "mixed", "--analysis", str(place.analysis),
              "--experiments", str(place.experiments), "--rounds", str(place.rounds), "--out", "out"]  # fmt: skip

@@ -17,7 +17,7 @@ from selenium.webdriver.common.keys import Keys
 from test_report import draw
 
 from analysis import report
-from analysis.rounds import Place
+from analysis.rounds import Folders
 from roundhouse.config.round import load_round
 from roundhouse.store import record
 
@@ -33,13 +33,13 @@ SCRIPT = "</script><script>window.pwned=1</script><!--"
 TURNED = 'a"b\\c & \u202eדהו'
 
 
-def place_in(folder: Path) -> Place:
-    return Place(folder / "experiments", folder / "rounds", folder / "analysis")
+def place_in(folder: Path) -> Folders:
+    return Folders(folder / "experiments", folder / "rounds", folder / "analysis")
 
 
-def reported(name: str, place: Place) -> Path:
+def reported(name: str, place: Folders) -> Path:
     with mock.patch.object(report, "refresh", return_value=[]):
-        return report.report(name, place)[0]
+        return report.make_report(name, place)[0]
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +62,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     notes = ["<b onclick=alert(1)>&quot;'", 'a"bc & דהו', "plain"]
     config = {"model": IMAGE, "comment": SCRIPT, "turned": TURNED, "dataset": "digits", "method": "pure"}
     group = {"path": "a{note}/{seed}", "grid": {"note": notes, "seed": [0, 1]}, "config": config}
-    told = {"round": "hostile", "study": "distillation", "experiments": {"any": group}}
-    (place.rounds / "hostile.yaml").write_text(yaml.safe_dump(told, allow_unicode=True), encoding="utf-8")
+    content = {"round": "hostile", "study": "distillation", "experiments": {"any": group}}
+    (place.rounds / "hostile.yaml").write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
     first, second, third, *_ = load_round("hostile", place.rounds).experiments
     with synthetic_rounds.unsynced():
         synthetic_rounds.write_experiment(place.experiments, first, "completed", epochs=2, examples=20)
@@ -81,7 +81,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _quiet(browser: Browser) -> Any:
-    """Each test begins at a desk, in the light; nothing may be told on the console, and nothing may leave the disk."""
+    """Each test starts with a desktop screen and the light theme. The console must stay empty, without requests."""
     browser.screen(1280, 900)
     browser.emulate(prefers_color_scheme="light")
     browser.console()
@@ -105,8 +105,8 @@ def head(browser: Browser, label: str) -> Any:
 
 
 def sorting(browser: Browser, label: str) -> str:
-    told: str = browser.run("return arguments[0].closest('th').ariaSort", head(browser, label))
-    return told
+    content: str = browser.run("return arguments[0].closest('th').ariaSort", head(browser, label))
+    return content
 
 
 def count(browser: Browser) -> str:
@@ -165,7 +165,7 @@ def test_the_keyboard_sorts_too(browser: Browser, page: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------ filtering
 
 
-def test_words_and_states_filter_together_and_the_number_is_told(browser: Browser, page: Path) -> None:
+def test_words_and_states_filter_together_and_the_number_is_reported(browser: Browser, page: Path) -> None:
     browser.open(page)
     assert count(browser) == "17 of 17 experiments shown"
     assert browser.find("#count").get_attribute("aria-live") == "polite"
@@ -183,7 +183,7 @@ def test_words_and_states_filter_together_and_the_number_is_told(browser: Browse
     assert not any(one.is_selected() for one in browser.all("#filters [name=state]"))
 
 
-def test_a_filter_that_fits_nothing_says_so(browser: Browser, page: Path) -> None:
+def test_a_filter_that_fits_nothing_states_it(browser: Browser, page: Path) -> None:
     browser.open(page)
     browser.find("#filter").send_keys("no such thing")
     assert count(browser) == "0 of 17 experiments shown"
@@ -239,7 +239,7 @@ def loaded(browser: Browser, selector: str) -> bool:
     return bool(browser.run(script, selector))
 
 
-def test_a_click_on_a_row_tells_all_of_it_and_escape_leads_back(browser: Browser, page: Path) -> None:
+def test_a_click_on_a_row_shows_all_of_it_and_escape_leads_back(browser: Browser, page: Path) -> None:
     browser.open(page)
     row = browser.find("#table tbody tr")
     browser.run("arguments[0].scrollIntoView({block: 'center'})", row)
@@ -247,8 +247,8 @@ def test_a_click_on_a_row_tells_all_of_it_and_escape_leads_back(browser: Browser
     dialog = browser.find("#dialog")
     assert dialog.is_displayed()
     assert browser.find("#dialog-title").text == TEACHER
-    told = dialog.text
-    assert "label_smoothing" in told and "ResNet20" in told and "completed" in told and "attempt" in told
+    content = dialog.text
+    assert "label_smoothing" in content and "ResNet20" in content and "completed" in content and "attempt" in content
     browser.until(lambda: loaded(browser, "#dialog img"), "the learning curves are loaded")
     assert browser.find("#dialog a.data").get_attribute("href").endswith("figure_1.csv")
     browser.press(Keys.ESCAPE)
@@ -311,8 +311,8 @@ def test_the_first_stop_of_the_keyboard_skips_to_the_content(browser: Browser, p
 
 
 def background(browser: Browser) -> tuple[float, ...]:
-    told = browser.run("return getComputedStyle(document.body).backgroundColor")
-    return tuple(float(one) for one in re.findall(r"[\d.]+", told)[:3])
+    content = browser.run("return getComputedStyle(document.body).backgroundColor")
+    return tuple(float(one) for one in re.findall(r"[\d.]+", content)[:3])
 
 
 def test_the_page_follows_the_system_into_the_dark(browser: Browser, page: Path) -> None:
@@ -433,8 +433,8 @@ def test_whatever_records_hold_is_text_and_runs_nowhere(browser: Browser, hostil
     assert SCRIPT in summary and IMAGE in summary
     for number in range(3):
         browser.run("document.querySelectorAll('#table tbody tr button')[arguments[0]].click()", number)
-        told = browser.find("#dialog").text
-        assert IMAGE in told and SCRIPT in told and "<b onclick=alert(1)>&quot;'" in browser.texts("#table")[0]
+        content = browser.find("#dialog").text
+        assert IMAGE in content and SCRIPT in content and "<b onclick=alert(1)>&quot;'" in browser.texts("#table")[0]
         browser.press(Keys.ESCAPE)
     browser.find("#filter").send_keys(IMAGE)
     assert count(browser) == "1 of 6 experiments shown"  # the one whose reason holds it
@@ -451,8 +451,8 @@ def test_a_script_that_got_in_could_not_run(browser: Browser, hostile: Path) -> 
         "const far = document.createElement('img'); far.src = 'http://127.0.0.1:9/x.png'; document.body.append(far)",
         IMAGE,
     )
-    told = browser.until(browser.console, "the browser tells what it refused")
-    assert any("Content Security Policy" in one for one in told)
+    content = browser.until(browser.console, "the browser tells what it refused")
+    assert any("Content Security Policy" in one for one in content)
     assert browser.run("return window.pwned") is None
     browser.open(hostile)
     browser.console()
@@ -466,8 +466,12 @@ def test_ten_thousand_rows_are_drawn_bit_by_bit_and_sorted_and_filtered_whole(br
     (place.experiments / "many").mkdir(parents=True)
     place.rounds.mkdir()
     grid = {"lr": [number / 10 for number in range(1, 21)], "seed": list(range(500))}
-    told = {"round": "many", "study": "distillation", "experiments": {"all": {"path": "{lr}/{seed}", "grid": grid}}}
-    (place.rounds / "many.yaml").write_text(yaml.safe_dump(told))
+    content = {
+        "round": "many",
+        "study": "distillation",
+        "experiments": {"all": {"path": "{lr}/{seed}", "grid": grid}},
+    }
+    (place.rounds / "many.yaml").write_text(yaml.safe_dump(content))
     browser.open(reported("many", place))
     assert count(browser) == "10000 of 10000 experiments shown"
     drawn = len(browser.all("#table tbody tr"))

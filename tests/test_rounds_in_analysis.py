@@ -22,8 +22,8 @@ from rounds_for_tests import REPOSITORY, snapshot
 from synthetic_rounds import SCHEDULER, unsynced, write_mixed
 
 from analysis import load_metrics, load_round, style
-from analysis.gallery import INDEX, Gallery, Picture, csv_of, file_name, key_of, write_bytes, write_picture
-from analysis.rounds import Entry, Place, RoundRecords, find_rounds, labels, read_round, varying_keys
+from analysis.figure_store import INDEX, FigureStore, StoredFigure, csv_of, file_name, key_of, write_bytes, write_figure
+from analysis.rounds import Folders, RoundEntry, RoundRecords, find_rounds, read_round, setting_labels, varying_keys
 from analysis.tables import write_tables
 from roundhouse.config.round import load_round as load_round_file
 from roundhouse.engine import offline
@@ -41,33 +41,33 @@ Made = Mapping[str, "str | None"]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, Made]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Folders, Made]:
     folder = tmp_path_factory.mktemp("made")
-    place = Place(folder / "experiments", folder / "rounds", folder / "analysis")
+    place = Folders(folder / "experiments", folder / "rounds", folder / "analysis")
     return place, write_mixed(place.experiments, place.rounds, epochs=4, examples=60)
 
 
 @pytest.fixture
-def mixed(made: tuple[Place, Made]) -> Place:
+def mixed(made: tuple[Folders, Made]) -> Folders:
     """A round with an experiment in each state: to be read only."""
     return made[0]
 
 
 @pytest.fixture
-def copied(mixed: Place, tmp_path: Path) -> Place:
+def copied(mixed: Folders, tmp_path: Path) -> Folders:
     """The same, to be spoilt."""
-    place = Place(tmp_path / "experiments", tmp_path / "rounds", tmp_path / "analysis")
+    place = Folders(tmp_path / "experiments", tmp_path / "rounds", tmp_path / "analysis")
     shutil.copytree(mixed.experiments, place.experiments, symlinks=True)
     shutil.copytree(mixed.rounds, place.rounds)
     return place
 
 
-def path_of(made: tuple[Place, Made], what: str | None, group: str = "") -> str:
+def path_of(made: tuple[Folders, Made], what: str | None, group: str = "") -> str:
     """The first experiment that is in this state, of paths that hold `group`."""
     return next(path for path, state in made[1].items() if state == what and group in path)
 
 
-def entry_of(place: Place, path: str, name: str = "mixed") -> Entry:
+def entry_of(place: Folders, path: str, name: str = "mixed") -> RoundEntry:
     return next(one for one in read_round(name, place).entries if one.path == path)
 
 
@@ -75,9 +75,9 @@ def row_of(frame: pd.DataFrame, path: str) -> Any:
     return frame[frame.path == path].iloc[0]
 
 
-def rounds(folder: Path, text: str) -> Place:
+def rounds(folder: Path, text: str) -> Folders:
     """A place with one round file, `small`, and a folder for its records."""
-    place = Place(folder / "experiments", folder / "rounds", folder / "analysis")
+    place = Folders(folder / "experiments", folder / "rounds", folder / "analysis")
     (place.experiments / "small").mkdir(parents=True)
     place.rounds.mkdir()
     (place.rounds / "small.yaml").write_text(f"round: small\nstudy: distillation\nexperiments:\n{text}")
@@ -85,7 +85,7 @@ def rounds(folder: Path, text: str) -> Place:
 
 
 def test_load_round_has_a_row_for_each_experiment_of_the_file_in_its_order_those_not_begun_too(
-    made: tuple[Place, Made],
+    made: tuple[Folders, Made],
 ) -> None:
     frame = load_round("mixed", made[0])
     assert list(frame.path) == [one.path for one in load_round_file("mixed", made[0].rounds).experiments]
@@ -95,7 +95,7 @@ def test_load_round_has_a_row_for_each_experiment_of_the_file_in_its_order_those
     assert pending.reason.str.contains("waits for").all()
 
 
-def test_the_columns_are_those_that_its_documentation_promises(mixed: Place) -> None:
+def test_the_columns_are_those_that_its_documentation_promises(mixed: Folders) -> None:
     frame = load_round("mixed", mixed)
     head = ["path", "group", "study", "state", "cause", "reason"]
     config = {"dataset", "epochs", "label_smoothing", "model", "method", "seed", "teacher", "alpha"}
@@ -104,11 +104,11 @@ def test_the_columns_are_those_that_its_documentation_promises(mixed: Place) -> 
     facts |= {"gpu_hours", "seconds_per_epoch", "peak_memory_mb", "host", "device", "commit", "exact", "directory"}
     assert list(frame.columns[:6]) == head
     assert set(frame.columns) == {*head, *config, *final, *facts}
-    told = " ".join(str(load_round.__doc__).split())
-    assert all(f"`{name}`" in told for name in {*head, *facts})
+    reported = " ".join(str(load_round.__doc__).split())
+    assert all(f"`{name}`" in reported for name in {*head, *facts})
 
 
-def test_the_values_of_a_completed_experiment_are_those_of_its_files(made: tuple[Place, Made]) -> None:
+def test_the_values_of_a_completed_experiment_are_those_of_its_files(made: tuple[Folders, Made]) -> None:
     path = path_of(made, "completed", "logit")
     seen = row_of(load_round("mixed", made[0]), path)
     directory = made[0].experiments / "mixed" / path
@@ -127,7 +127,7 @@ def test_the_values_of_a_completed_experiment_are_those_of_its_files(made: tuple
     assert (seen.alpha, seen.method, seen.directory) == (0.25, "logit", str(directory))
 
 
-def test_hours_are_those_of_all_attempts(made: tuple[Place, Made]) -> None:
+def test_hours_are_those_of_all_attempts(made: tuple[Folders, Made]) -> None:
     path = path_of(made, "requeued")
     seen = row_of(load_round("mixed", made[0]), path)
     history = json.loads((made[0].experiments / "mixed" / path / "history.json").read_text())
@@ -142,20 +142,20 @@ def test_a_config_key_whose_name_is_taken_gets_config_in_front(tmp_path: Path) -
     assert (seen.state, seen.hours) == ("pending", 0)
 
 
-def test_a_config_key_that_is_also_a_final_metric_gets_config_in_front(copied: Place) -> None:
+def test_a_config_key_that_is_also_a_final_metric_gets_config_in_front(copied: Folders) -> None:
     file = copied.rounds / "mixed.yaml"
     file.write_text(file.read_text().replace("label_smoothing: 0.1", "label_smoothing: 0.1, test_loss: 9"))
     frame = load_round("mixed", copied)
     assert (frame.config_test_loss == 9).all() and frame.test_loss.max() < 9
 
 
-def test_what_cannot_be_read_is_told_and_the_rest_is_there(made: tuple[Place, Made]) -> None:
+def test_what_cannot_be_read_is_reported_and_the_rest_is_there(made: tuple[Folders, Made]) -> None:
     cut, damaged = path_of(made, "cut"), path_of(made, "damaged")
     for frame in (load_round("mixed", made[0]), load_metrics("mixed", made[0])):
-        told = frame.attrs["problems"]
-        assert len(told) == 2
-        assert any(cut in one and "metrics.json is damaged" in one for one in told)
-        assert any(damaged in one and "history.json" in one for one in told)
+        reported = frame.attrs["problems"]
+        assert len(reported) == 2
+        assert any(cut in one and "metrics.json is unreadable" in one for one in reported)
+        assert any(damaged in one and "history.json" in one for one in reported)
     frame = load_round("mixed", made[0])
     assert pd.isna(row_of(frame, cut).test_accuracy) and row_of(frame, cut).state == "completed"
     assert row_of(frame, path_of(made, "completed", "logit")).test_accuracy > 0
@@ -168,7 +168,7 @@ GARBAGE = [b"", b"\0" * 20, b"{", b"[]", b'{"version": 1}', b'{"version": 1, "at
 
 @pytest.mark.parametrize("state", ["completed", "requeued", "running", "failed"])
 def test_no_damage_to_a_file_of_a_record_keeps_the_other_experiments_from_being_read(
-    made: tuple[Place, Made], copied: Place, state: str
+    made: tuple[Folders, Made], copied: Folders, state: str
 ) -> None:
     directory = copied.experiments / "mixed" / path_of(made, state)
     other = path_of(made, "completed", "logit")
@@ -186,7 +186,7 @@ def test_no_damage_to_a_file_of_a_record_keeps_the_other_experiments_from_being_
             path.write_bytes(content)
 
 
-def test_metrics_that_were_deleted_are_known_from_the_record(made: tuple[Place, Made], copied: Place) -> None:
+def test_metrics_that_were_deleted_are_known_from_the_record(made: tuple[Folders, Made], copied: Folders) -> None:
     path = path_of(made, "completed", "logit")
     before = row_of(load_round("mixed", copied), path)
     for file in (copied.experiments / "mixed" / path).rglob("metrics.json"):
@@ -197,38 +197,37 @@ def test_metrics_that_were_deleted_are_known_from_the_record(made: tuple[Place, 
 
 
 def test_a_round_without_its_file_is_what_has_a_record_and_has_no_baselines(
-    made: tuple[Place, Made], tmp_path: Path
+    made: tuple[Folders, Made], tmp_path: Path
 ) -> None:
     place = replace(made[0], rounds=tmp_path)
     found, frame = read_round("mixed", place), load_round("mixed", place)
     assert set(frame.path) == {path for path, state in made[1].items() if state is not None}
-    assert found.file is None and found.baselines == {} and "no baselines" in found.problems[0]
+    assert found.file is None and found.baselines == {} and "without baselines" in found.problems[0]
     with_file = load_round("mixed", made[0])
     path = path_of(made, "completed", "logit")
     for key in ("group", "study", "alpha", "test_accuracy", "state", "seed"):
         assert row_of(frame, path)[key] == row_of(with_file, path)[key]
 
 
-def test_without_its_file_an_experiment_whose_config_is_damaged_is_told_and_left_out(
-    made: tuple[Place, Made], copied: Place
+def test_without_its_file_an_experiment_whose_config_is_unreadable_is_reported_and_left_out(
+    made: tuple[Folders, Made], copied: Folders
 ) -> None:
     path = path_of(made, "completed", "logit")
     (copied.experiments / "mixed" / path / "config.yaml").write_bytes(b"\0")
     shutil.rmtree(copied.rounds)
     frame = load_round("mixed", copied)
     assert path not in set(frame.path) and len(frame) > 5
-    assert any(
-        one.startswith(f"{path} is left out") and "config.yaml is damaged" in one for one in frame.attrs["problems"]
-    )
+    left_out = [one for one in frame.attrs["problems"] if one.startswith(f"{path} is left out")]
+    assert "config.yaml cannot be parsed" in left_out[0]
 
 
-def test_a_round_file_with_a_mistake_is_told_and_the_records_are_read(copied: Place) -> None:
+def test_a_round_file_with_a_mistake_is_reported_and_the_records_are_read(copied: Folders) -> None:
     (copied.rounds / "mixed.yaml").write_text("round: mixed\nexperimints: {}\n")
     frame = load_round("mixed", copied)
     assert len(frame) > 5 and "experimints" in frame.attrs["problems"][0]
 
 
-def test_a_record_that_the_round_file_does_not_name_is_told_and_left_out(copied: Place) -> None:
+def test_a_record_that_the_round_file_does_not_name_is_reported_and_left_out(copied: Folders) -> None:
     file = copied.rounds / "mixed.yaml"
     file.write_text(file.read_text().replace("[logit, fitnets, factor_transfer]", "[logit, fitnets]"))
     frame = load_round("mixed", copied)
@@ -236,7 +235,7 @@ def test_a_record_that_the_round_file_does_not_name_is_told_and_left_out(copied:
     assert any("not in the round file" in one and "factor_transfer" in one for one in frame.attrs["problems"])
 
 
-def test_an_archived_round_is_read_like_one_that_is_not(copied: Place, made: tuple[Place, Made]) -> None:
+def test_an_archived_round_is_read_like_one_that_is_not(copied: Folders, made: tuple[Folders, Made]) -> None:
     archive = copied.results("mixed")
     archive.mkdir(parents=True)
     (copied.experiments / "mixed").rename(archive / "experiments")
@@ -249,7 +248,7 @@ def test_an_archived_round_is_read_like_one_that_is_not(copied: Place, made: tup
                                   rtol=0.05)  # fmt: skip
 
 
-def test_a_round_that_has_no_records_is_answered_with_the_nearest_name(mixed: Place) -> None:
+def test_a_round_that_has_no_records_is_answered_with_the_nearest_name(mixed: Folders) -> None:
     with pytest.raises(RoundhouseError, match="no records of a round 'mixde'.*did you mean 'mixed'"):
         load_round("mixde", mixed)
     with pytest.raises(RoundhouseError, match="no records"):
@@ -257,7 +256,7 @@ def test_a_round_that_has_no_records_is_answered_with_the_nearest_name(mixed: Pl
     assert find_rounds(mixed) == ["mixed"]
 
 
-def test_while_a_job_writes_its_metrics_so_far_are_read(made: tuple[Place, Made]) -> None:
+def test_while_a_job_writes_its_metrics_so_far_are_read(made: tuple[Folders, Made]) -> None:
     path = path_of(made, "running")
     entry = entry_of(made[0], path)
     assert entry.state is State.IN_PROGRESS and entry.reason == "" and entry.outputs_file is None
@@ -267,10 +266,10 @@ def test_while_a_job_writes_its_metrics_so_far_are_read(made: tuple[Place, Made]
     assert pd.isna(seen.test_accuracy)
 
 
-def test_of_several_attempts_the_newest_with_metrics_is_read(made: tuple[Place, Made], copied: Place) -> None:
+def test_of_several_attempts_the_newest_with_metrics_is_read(made: tuple[Folders, Made], copied: Folders) -> None:
     path = path_of(made, "running")
     directory = copied.experiments / "mixed" / path
-    opened = Opened(record.new_token(), SCHEDULER, entry_of(copied, path).row.experiment.config_hash(), {})
+    opened = Opened(record.new_token(), SCHEDULER, entry_of(copied, path).experiment.config_hash(), {})
     with unsynced():
         record.close(directory, 1, Cause.NODE, "the node failed")
         record.open_attempt(directory, 2, opened)
@@ -281,29 +280,29 @@ def test_of_several_attempts_the_newest_with_metrics_is_read(made: tuple[Place, 
     assert any(path in one and "attempts/2" in one for one in load_round("mixed", copied).attrs["problems"])
 
 
-def test_offline_an_open_attempt_is_in_progress_and_dependents_wait(made: tuple[Place, Made]) -> None:
+def test_offline_an_open_attempt_is_in_progress_and_dependents_wait(made: tuple[Folders, Made]) -> None:
     experiments = load_round_file("mixed", made[0].rounds).experiments
     directories = {one.path: made[0].experiments / "mixed" / one.path for one in experiments}
-    told = offline.statuses(experiments[::-1], directories)
-    assert list(told) == [one.path for one in experiments[::-1]]
-    assert {path: str(row.action.state) for path, row in told.items()} == {
+    reported = offline.statuses(experiments[::-1], directories)
+    assert list(reported) == [one.path for one in experiments[::-1]]
+    assert {path: str(row.action.state) for path, row in reported.items()} == {
         path: STATES[state] for path, state in made[1].items()
     }
-    assert "illegal memory access" in told[path_of(made, "failed")].action.reason
-    assert told[path_of(made, "queued")].action.reason == ""
+    assert "illegal memory access" in reported[path_of(made, "failed")].action.reason
+    assert reported[path_of(made, "queued")].action.reason == ""
 
 
-def test_load_metrics_has_a_row_for_each_epoch_with_all_that_was_measured(mixed: Place) -> None:
+def test_load_metrics_has_a_row_for_each_epoch_with_all_that_was_measured(mixed: Folders) -> None:
     frame = load_metrics("mixed", mixed)
     assert list(frame.columns[:3]) == ["path", "stage", "epoch"]
     expected = []
     for entry in read_round("mixed", mixed).entries:
         if entry.metrics_file is not None:
             try:
-                told = json.loads(entry.metrics_file.read_text())
+                reported = json.loads(entry.metrics_file.read_text())
             except ValueError:
                 continue
-            expected += [{"path": entry.path, **one} for one in told["epochs"]]
+            expected += [{"path": entry.path, **one} for one in reported["epochs"]]
     rows = [{key: value for key, value in row.items() if pd.notna(value)} for row in frame.to_dict("records")]
     assert rows == [{key: value for key, value in row.items() if value is not None} for row in expected]
     assert "paraphraser" in set(frame.stage) and len(frame) > 20
@@ -315,7 +314,7 @@ def test_load_metrics_of_a_round_that_has_not_begun_is_empty_and_has_its_columns
     assert len(frame) == 0 and list(frame.columns) == ["path", "stage", "epoch"]
 
 
-def test_all_reading_leaves_the_records_as_they_were(mixed: Place, tmp_path: Path) -> None:
+def test_all_reading_leaves_the_records_as_they_were(mixed: Folders, tmp_path: Path) -> None:
     before = snapshot(mixed.experiments)
     names = sorted(mixed.experiments.rglob("*"))
     load_round("mixed", mixed)
@@ -326,7 +325,7 @@ def test_all_reading_leaves_the_records_as_they_were(mixed: Place, tmp_path: Pat
 
 def of_repository(name: str, tmp_path: Path) -> RoundRecords:
     (tmp_path / name).mkdir()
-    return read_round(name, Place(tmp_path, REPOSITORY / "rounds", tmp_path))
+    return read_round(name, Folders(tmp_path, REPOSITORY / "rounds", tmp_path))
 
 
 def test_the_baseline_of_a_run_is_all_seeds_of_the_plain_student_on_its_data_set(tmp_path: Path) -> None:
@@ -360,7 +359,7 @@ def test_keys_that_the_baseline_does_not_vary_or_the_run_lacks_are_not_compared(
         ("other", r"small\.yaml:6.*no other group is called 'other': a group cannot be its own baseline"),
     ],
 )
-def test_a_baseline_that_is_no_other_group_is_told_with_file_line_and_nearest_name(
+def test_a_baseline_that_is_no_other_group_is_reported_with_file_line_and_nearest_name(
     tmp_path: Path, named: str, message: str
 ) -> None:
     text = f"  plain: {{path: a}}\n  other:\n    baseline: {named}\n    path: b\n"
@@ -380,19 +379,19 @@ def test_a_baseline_may_be_added_at_any_time_for_it_changes_no_experiment(tmp_pa
     assert [one.config_hash() for one in after.experiments] == [one.config_hash() for one in before.experiments]
 
 
-def test_a_label_tells_what_sets_a_setting_apart_and_nothing_else(tmp_path: Path) -> None:
+def test_a_label_has_what_sets_a_setting_apart_and_nothing_else(tmp_path: Path) -> None:
     found = of_repository("charlie", tmp_path)
     one = [entry for entry in found.groups["distilled"] if entry.config["dataset"] == "svhn"]
     assert varying_keys(one) == {"method", "alpha"}
-    assert labels(one)[one[0].setting] == "logit, alpha 0.25"
-    assert len(set(labels(one).values())) == 18
-    assert set(labels(found.groups["student"][:3]).values()) == {"student"}
+    assert setting_labels(one)[one[0].setting] == "logit, alpha 0.25"
+    assert len(set(setting_labels(one).values())) == 18
+    assert set(setting_labels(found.groups["student"][:3]).values()) == {"student"}
 
 
 def test_only_who_asks_for_a_dataframe_waits_for_pandas() -> None:
     program = """if True:
         import sys
-        import analysis, analysis.rounds, analysis.gallery
+        import analysis, analysis.rounds, analysis.figure_store
         heavy = {"pandas", "matplotlib", "torch", "numpy", "scipy"}
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
         from analysis import load_round, load_metrics
@@ -410,16 +409,16 @@ def test_only_who_asks_for_a_dataframe_waits_for_pandas() -> None:
 TABLE: list[dict[str, Any]] = [{"x": 1, "y": 2.5}, {"x": 2, "y": None}]
 
 
-def drawn(folder: Path, formats: tuple[str, ...] = ("png", "svg")) -> Gallery:
+def drawn(folder: Path, formats: tuple[str, ...] = ("png", "svg")) -> FigureStore:
     """A gallery with one picture, `a`, that was drawn from `key`."""
     figure = Figure()
     figure.subplots().plot([1, 2], [3, 4])
-    picture = Picture("a", "Title", "Caption", "key", formats, subject="x/y")
-    write_picture(folder, picture, figure, TABLE)
-    gallery = Gallery.of(folder)
-    gallery.pictures["a"] = picture
+    picture = StoredFigure("a", "Title", "Caption", "key", formats, subject="x/y")
+    write_figure(folder, picture, figure, TABLE)
+    gallery = FigureStore.of(folder)
+    gallery.figures["a"] = picture
     gallery.save()
-    return Gallery.of(folder)
+    return FigureStore.of(folder)
 
 
 def test_a_picture_is_current_if_it_was_drawn_from_the_same_in_these_formats_and_is_all_there(tmp_path: Path) -> None:
@@ -436,13 +435,13 @@ def test_a_picture_is_current_if_it_was_drawn_from_the_same_in_these_formats_and
 
 
 def test_an_index_comes_back_as_it_was_saved_and_one_that_is_damaged_is_empty(tmp_path: Path) -> None:
-    assert drawn(tmp_path).pictures == {"a": Picture("a", "Title", "Caption", "key", ("png", "svg"), "x/y")}
+    assert drawn(tmp_path).figures == {"a": StoredFigure("a", "Title", "Caption", "key", ("png", "svg"), "x/y")}
     index = tmp_path / INDEX
     whole = json.loads(index.read_text())
     strange = [{"pictures": [{**whole["pictures"][0], key: value}]} for key, value in (("more", 1), ("name", []))]
     for content in (b"", b"\xff", b"[]", b'{"pictures": 3}', *(json.dumps(one).encode() for one in strange)):
         index.write_bytes(content)
-        assert Gallery.of(tmp_path).pictures == {}
+        assert FigureStore.of(tmp_path).figures == {}
 
 
 @pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
@@ -453,7 +452,7 @@ def test_equal_figures_are_equal_files(tmp_path: Path, ending: str) -> None:
     assert (tmp_path / "one" / f"a.{ending}").read_bytes() == (tmp_path / "two" / f"a.{ending}").read_bytes()
 
 
-def test_a_key_changes_with_each_file_that_it_is_of_and_with_what_else_is_told(tmp_path: Path) -> None:
+def test_a_key_changes_with_each_file_that_it_is_of_and_with_its_other_parts(tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     one.write_text("a")
     keys = [key_of([one, other]), key_of([one]), key_of([one, other], "more"), key_of([one, other], "mo", "re")]

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rounds_for_tests import Rounds, rounds  # noqa: F401
 
-from analysis.rounds import Place, read_round
+from analysis.rounds import Folders, read_round
 from roundhouse.config.round import Round, load_round
 from roundhouse.errors import RoundhouseError
 from roundhouse.model.selection import ranking
@@ -284,7 +284,7 @@ def test_what_waits_for_a_choice_can_be_cancelled_and_tried_again(rounds: Rounds
 
 def test_the_analysis_reads_a_round_before_and_after_its_choice(rounds: Rounds) -> None:  # noqa: F811
     rounds.write(stages())
-    place = Place(rounds.experiments, rounds.rounds, rounds.analysis)
+    place = Folders(rounds.experiments, rounds.rounds, rounds.analysis)
     rounds.call("--only", "s/*", "--limit", "1")
     before = {one.path: one for one in read_round("r", place).entries}
     assert before["b/1/0"].reason == "waits for 5 of 6 of group sweep"

@@ -201,7 +201,7 @@ def test_a_site_that_is_named_gives_the_data_folder(repository: Path, tmp_path: 
     (repository / "sites/other.yaml").write_text(f"data: {tmp_path}/elsewhere\n")
     done = run_setup(repository, "--data", "svhn", "--check", "--site", "other")
     assert done.returncode == 1
-    assert f"{tmp_path}/elsewhere/train_32x32.mat is not there" in done.stderr
+    assert f"{tmp_path}/elsewhere/train_32x32.mat is missing" in done.stderr
 
 
 def test_a_data_set_that_a_round_needs_is_named_with_the_rounds_that_need_it(repository: Path) -> None:

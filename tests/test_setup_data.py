@@ -201,7 +201,7 @@ def test_a_check_reports_what_is_wrong_and_changes_nothing(
     small: Published, folder: Path, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("--check", small.name, "--to", folder) == 1
-    assert "is not there" in capsys.readouterr().err
+    assert "is missing" in capsys.readouterr().err
     assert not folder.exists()
     run(small.name, "--to", folder)
     assert run("--check", small.name, "--to", folder) == 0
@@ -258,7 +258,7 @@ def test_without_a_network_a_corrupt_download_is_named_not_used_and_not_removed(
     damage(file)
     before = digest(file)
     assert run(small.name, "--to", folder) == 1
-    assert f"as {file}; what lies there is not used: it is damaged" in capsys.readouterr().err
+    assert f"as {file}; the existing file is not used: it is damaged" in capsys.readouterr().err
     assert digest(file) == before
     assert sources.damaged(small.name, folder)
 
@@ -266,7 +266,7 @@ def test_without_a_network_a_corrupt_download_is_named_not_used_and_not_removed(
 def test_a_server_that_never_answers_is_given_up(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(fetch, "_PATIENCE", 0.2)
+    monkeypatch.setattr(fetch, "_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         publish("cifar100", tmp_path, monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert run("cifar100", "--to", folder) == 1
@@ -367,7 +367,7 @@ def test_the_default_folder_is_that_of_this_host_s_site(repository: Path, tmp_pa
     (repository / "sites/here.yaml").write_text(f'hosts: ["*"]\ndata: {tmp_path}/of the site\n')
     done = script("--data", "svhn", "--check", repository=repository)
     assert done.returncode == 1
-    assert f"{tmp_path}/of the site/train_32x32.mat is not there" in done.stderr
+    assert f"{tmp_path}/of the site/train_32x32.mat is missing" in done.stderr
 
 
 def test_without_a_site_the_default_folder_is_in_the_repository(repository: Path) -> None:

@@ -106,7 +106,7 @@ def test_all_of_charlie_and_of_control_reads_back_as_completed(written: Path) ->
             assert record.config_hash(config) == row.experiment.config_hash()
 
 
-def test_what_progress_tells_of_a_file_is_that_files_hash(written: Path) -> None:
+def test_what_progress_has_of_a_file_is_that_files_hash(written: Path) -> None:
     directory = written / "charlie" / one("factor_transfer").path
     done = record.read(directory).completed
     assert done is not None
@@ -119,17 +119,17 @@ def test_what_progress_tells_of_a_file_is_that_files_hash(written: Path) -> None
 def test_metrics_agree_with_the_outputs_that_were_saved(written: Path) -> None:
     for path in (PURE, "tinyimagenet/logit/alpha_0.25/ResNet112_to_ResNet56/2"):
         directory = written / "charlie" / path
-        told, arrays = metrics_at(directory), np.load(directory / "outputs.npz")
-        assert told["final"]["test_accuracy"] == accuracy(arrays)
-        assert told["best"]["val_accuracy"] == accuracy(arrays, "validation_")
+        reported, arrays = metrics_at(directory), np.load(directory / "outputs.npz")
+        assert reported["final"]["test_accuracy"] == accuracy(arrays)
+        assert reported["best"]["val_accuracy"] == accuracy(arrays, "validation_")
         of_label = probabilities(arrays["logits"])[np.arange(20), arrays["labels"]]
-        assert told["final"]["test_loss"] == pytest.approx(-np.log(of_label).mean())
-        best = told["epochs"][told["best"]["epoch"] - 1]
-        assert best["val_accuracy"] == max(epoch["val_accuracy"] for epoch in told["epochs"])
+        assert reported["final"]["test_loss"] == pytest.approx(-np.log(of_label).mean())
+        best = reported["epochs"][reported["best"]["epoch"] - 1]
+        assert best["val_accuracy"] == max(epoch["val_accuracy"] for epoch in reported["epochs"])
         done = record.read(directory).completed
         assert done is not None
         assert done.progress is not None
-        assert done.progress.final == told["final"]
+        assert done.progress.final == reported["final"]
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_the_test_images_are_the_same_for_all_runs_on_a_data_set() -> None:
     assert (found[0] == found[2]).all()
 
 
-def test_what_the_gradients_weigh_is_told_with_each_epoch() -> None:
+def test_what_the_gradients_weigh_is_reported_with_each_epoch() -> None:
     experiment = one("attention_transfer", 0.75, "tinyimagenet")
     rows = history(experiment, outputs(experiment, DEFAULT, 40), 20)
     for row in rows:
@@ -343,11 +343,11 @@ def test_a_requeued_experiment_went_on_where_its_walltime_had_ended_it(mixed: di
 
 def test_a_running_experiment_has_metrics_of_the_epochs_so_far_and_no_outputs(mixed: dict[str, Path]) -> None:
     place = mixed["running"] / "attempts" / "1"
-    told, newest = metrics_at(place), record.read(mixed["running"]).newest
+    reported, newest = metrics_at(place), record.read(mixed["running"]).newest
     assert newest is not None
     assert newest.progress is not None
-    assert newest.progress.epoch == len(told["epochs"]) == 1 < (newest.progress.epochs or 0)
-    assert (told["best"], told["final"], told["epochs"][0]["stage"]) == (None, None, "paraphraser")
+    assert newest.progress.epoch == len(reported["epochs"]) == 1 < (newest.progress.epochs or 0)
+    assert (reported["best"], reported["final"], reported["epochs"][0]["stage"]) == (None, None, "paraphraser")
     assert not (place / "outputs.npz").exists()
     assert not (mixed["running"] / "metrics.json").exists()
 

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from rounds_for_tests import REPOSITORY
 from synthetic_rounds import SCHEDULER, unsynced, write_mixed
 
-from analysis import load_round, results, tables
-from analysis.rounds import Place, read_round
+from analysis import load_round, table_rows, tables
+from analysis.rounds import Folders, read_round
 from roundhouse import files
 from roundhouse.config.round import load_round as load_round_file
 from roundhouse.model.attempt import Opened
@@ -74,9 +74,9 @@ def studied(**final: float) -> dict[str, Any]:
             "epochs": [{"stage": "train", "epoch": 1, "loss": 1.0}]}  # fmt: skip
 
 
-def make(folder: Path, results: Results, text: str = ROUND, datasets: str = "[a, b, c, d]") -> Place:
+def make(folder: Path, results: Results, text: str = ROUND, datasets: str = "[a, b, c, d]") -> Folders:
     """The round `small` in a folder; experiments without results are not begun."""
-    place = Place(folder / "experiments", folder / "rounds", folder / "analysis")
+    place = Folders(folder / "experiments", folder / "rounds", folder / "analysis")
     place.rounds.mkdir(parents=True)
     (place.rounds / "small.yaml").write_text(text.replace("DATASETS", datasets))
     with unsynced():
@@ -87,7 +87,7 @@ def make(folder: Path, results: Results, text: str = ROUND, datasets: str = "[a,
     return place
 
 
-def write(place: Place, name: str = "small") -> Path:
+def write(place: Folders, name: str = "small") -> Path:
     """Write a round's tables; returns their folder."""
     folder = place.results(name) / "tables"
     written = tables.write_tables(read_round(name, place), folder)
@@ -124,8 +124,8 @@ def rows_of(folder: Path) -> dict[str, dict[str, str]]:
 def cells_of(folder: Path) -> list[list[str]]:
     """The rows of table.tex, its head first."""
     text = (folder / "table.tex").read_text()
-    lines = [line for line in text.splitlines() if line.endswith(r" \\")]
-    return [[cell.strip() for cell in re.split(r"(?<!\\)&", line.removesuffix(r" \\"))] for line in lines]
+    rows = [line for line in text.splitlines() if line.endswith(r" \\")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)&", line.removesuffix(r" \\"))] for line in rows]
 
 
 def row(folder: Path, name: str) -> list[str]:
@@ -156,10 +156,14 @@ def by_hand(experiment: Experiment) -> Mapping[str, Any] | None:
 
 
 def test_means_standard_deviations_and_counts_are_those_computed_by_hand(tmp_path: Path) -> None:
-    told = rows_of(write(make(tmp_path, by_hand, datasets="[a, b]")))
-    student, one, none = told["student student"], told["distilled logit, alpha 0.5"], told["distilled rkd, alpha 0.25"]
+    cells = rows_of(write(make(tmp_path, by_hand, datasets="[a, b]")))
+    student, one, none = (
+        cells["student student"],
+        cells["distilled logit, alpha 0.5"],
+        cells["distilled rkd, alpha 0.25"],
+    )
     assert float(student["a_mean"]) == pytest.approx(0.6) and float(student["a_sd"]) == pytest.approx(0.1)
-    assert float(told["distilled logit, alpha 0.25"]["b_sd"]) == pytest.approx(0.25)
+    assert float(cells["distilled logit, alpha 0.25"]["b_sd"]) == pytest.approx(0.25)
     assert (student["b_n"], one["a_n"], none["a_n"]) == ("3", "1", "0")
     assert one["a_sd"] == "" and none["a_mean"] == none["a_sd"] == none["mean_over_data_sets"] == ""
     assert float(student["mean_over_data_sets"]) == pytest.approx(0.6)
@@ -169,21 +173,21 @@ def test_the_matrix_has_a_row_a_setting_and_columns_for_each_data_set_and_the_ba
     tmp_path: Path,
 ) -> None:
     folder = write(make(tmp_path, by_hand, datasets="[a, b]"))
-    told = rows_of(folder)
-    assert list(told) == [
+    cells = rows_of(folder)
+    assert list(cells) == [
         "teacher teacher", "student student", "distilled logit, alpha 0.25", "distilled logit, alpha 0.5",
         "distilled rkd, alpha 0.25", "distilled rkd, alpha 0.5", "chance",
     ]  # fmt: skip
-    assert list(told["chance"]) == [
+    assert list(cells["chance"]) == [
         "group", "setting", "role", "model", "teacher", "method", "alpha", "metric", "a_mean", "a_sd", "a_n", "b_mean",
         "b_sd", "b_n", "mean_over_data_sets",
     ]  # fmt: skip
-    assert [one["role"] for one in told.values()] == ["", "baseline", "", "", "", "", "chance"]
-    assert told["chance"]["a_mean"] == "0.25" and told["chance"]["a_n"] == ""
-    assert told["distilled rkd, alpha 0.5"]["method"] == "rkd" and told["distilled rkd, alpha 0.5"]["alpha"] == "0.5"
+    assert [one["role"] for one in cells.values()] == ["", "baseline", "", "", "", "", "chance"]
+    assert cells["chance"]["a_mean"] == "0.25" and cells["chance"]["a_n"] == ""
+    assert cells["distilled rkd, alpha 0.5"]["method"] == "rkd" and cells["distilled rkd, alpha 0.5"]["alpha"] == "0.5"
 
 
-def test_latex_tells_percent_and_marks_single_seeds_and_missing_cells(tmp_path: Path) -> None:
+def test_latex_has_percent_and_marks_single_seeds_and_missing_cells(tmp_path: Path) -> None:
     folder = write(make(tmp_path, by_hand, datasets="[a, b]"))
     assert cells_of(folder)[0] == ["Group", "Setting", r"a (\%)", r"b (\%)", r"Mean (\%)"]
     assert row(folder, "baseline") == ["student", "baseline", *[r"60.00 $\pm$ 10.00 (3)"] * 2, "60.00"]
@@ -196,11 +200,11 @@ def test_latex_tells_percent_and_marks_single_seeds_and_missing_cells(tmp_path: 
 def test_a_round_without_data_sets_has_one_column_named_after_its_metric(tmp_path: Path) -> None:
     text = "round: small\nexperiments: {all: {path: 'x_{x}/{seed}', grid: {x: [1, 2], seed: [0, 1]}, command: 'true'}}"
     folder = write(make(tmp_path, lambda one: {"speed": 10.0 * one.config["x"] + one.config["seed"]}, text))
-    told = rows_of(folder)
-    assert list(told) == ["all x 1", "all x 2"]
-    assert told["all x 2"]["metric"] == "speed" and told["all x 2"]["speed_mean"] == "20.5"
+    cells = rows_of(folder)
+    assert list(cells) == ["all x 1", "all x 2"]
+    assert cells["all x 2"]["metric"] == "speed" and cells["all x 2"]["speed_mean"] == "20.5"
     assert cells_of(folder)[0] == ["Group", "Setting", "speed"]
-    assert "whether more or less is better is not known" in note(folder)
+    assert "it is unknown whether higher or lower is better" in note(folder)
 
 
 @pytest.mark.parametrize("with_file", [True, False], ids=["round file", "records alone"])
@@ -217,24 +221,24 @@ def test_seeds_and_data_sets_share_a_row_though_the_command_names_both(tmp_path:
     place = make(tmp_path, lambda one: {"loss": one.config["lr"] + one.config["seed"]}, textwrap.dedent(text))
     if not with_file:
         (place.rounds / "small.yaml").unlink()
-    told = rows_of(write(place))
-    assert set(told) == {"all lr 0.1", "all lr 0.2", "other other"}, "groups are apart even where configs are equal"
-    assert [told["all lr 0.2"][f"{one}_n"] for one in "ab"] == ["2", "2"]
-    assert told["all lr 0.2"]["a_mean"] == "0.7"
+    cells = rows_of(write(place))
+    assert set(cells) == {"all lr 0.1", "all lr 0.2", "other other"}, "groups are apart even where configs are equal"
+    assert [cells["all lr 0.2"][f"{one}_n"] for one in "ab"] == ["2", "2"]
+    assert cells["all lr 0.2"]["a_mean"] == "0.7"
     found = read_round("small", place)
     assert sorted(Counter(one.setting for one in found.entries).values()) == [2, 2, 2, 2, 2]
 
 
-def test_an_experiment_that_is_not_completed_is_in_no_mean_though_it_has_metrics(tmp_path: Path) -> None:
+def test_an_experiment_that_is_not_completed_is_left_out_of_means_though_it_has_metrics(tmp_path: Path) -> None:
     place = make(tmp_path, by_hand, datasets="[a]")
     (place.experiments / "small/a/student/2/attempts/1" / record.RESULT).unlink()
-    told = rows_of(write(place))["student student"]
-    assert told["a_n"] == "2" and float(told["a_mean"]) == pytest.approx(0.55)
+    cells = rows_of(write(place))["student student"]
+    assert cells["a_n"] == "2" and float(cells["a_mean"]) == pytest.approx(0.55)
 
 
-def test_where_no_test_accuracy_is_recorded_the_metric_that_chose_the_weights_is_told(tmp_path: Path) -> None:
-    told = rows_of(write(make(tmp_path, lambda one: studied(), datasets="[a]")))["student student"]
-    assert (told["metric"], told["a_mean"], told["a_n"]) == ("val_accuracy", "0.5", "3")
+def test_where_no_test_accuracy_is_recorded_the_metric_that_chose_the_weights_is_reported(tmp_path: Path) -> None:
+    cells = rows_of(write(make(tmp_path, lambda one: studied(), datasets="[a]")))["student student"]
+    assert (cells["metric"], cells["a_mean"], cells["a_n"]) == ("val_accuracy", "0.5", "3")
 
 
 def test_a_clear_winner_over_twelve_pairs_is_bold_in_its_name_and_its_mean_and_nowhere_else(tmp_path: Path) -> None:
@@ -248,7 +252,7 @@ def test_a_clear_winner_over_twelve_pairs_is_bold_in_its_name_and_its_mean_and_n
 def test_two_settings_that_are_alike_are_not_bold_however_far_above_the_rest(tmp_path: Path) -> None:
     folder = write(make(tmp_path, planted({("logit", 0.5): 0.05, ("rkd", 0.5): 0.05})))
     assert r"\textbf" not in body(folder)
-    assert "no row beats all its rivals" in note(folder)
+    assert "no row is shown to beat all its rivals" in note(folder)
 
 
 def test_a_baseline_that_beats_all_is_bold_and_a_method_that_ties_with_it_is_not(tmp_path: Path) -> None:
@@ -259,7 +263,7 @@ def test_a_baseline_that_beats_all_is_bold_and_a_method_that_ties_with_it_is_not
     assert r"\textbf" not in body(folder)
 
 
-def test_three_pairs_show_nothing_however_large_the_difference_and_the_note_says_so(tmp_path: Path) -> None:
+def test_three_pairs_show_nothing_however_large_the_difference_and_the_note_states_it(tmp_path: Path) -> None:
     folder = write(make(tmp_path, planted({("logit", 0.5): 0.1}), datasets="[a]"))
     assert r"\textbf" not in body(folder)
     assert "no difference can be shown with 3 pairs" in note(folder)
@@ -278,7 +282,7 @@ def test_many_seeds_of_one_data_set_mark_its_column(tmp_path: Path) -> None:
 
 def test_a_teacher_is_no_rival_of_students_and_never_bold(tmp_path: Path) -> None:
     found = read_round("small", make(tmp_path, planted({})))
-    (contest,) = results.contests(results.Results.of(found))
+    (contest,) = table_rows.comparison_groups(table_rows.RoundResults.of(found))
     assert {line.group for line in contest} == {"student", "distilled"} and len(contest) == 5
 
 
@@ -295,11 +299,11 @@ def test_a_setting_without_results_is_no_rival_and_one_with_few_must_be_beaten_o
 
 def test_a_row_must_win_each_contest_that_it_is_in() -> None:
     low, middle, high = (
-        results.Line(str(value), "", "", {}, {("a", str(seed)): value for seed in range(12)}, frozenset())
+        table_rows.TableRow(str(value), "", "", {}, {("a", str(seed)): value for seed in range(12)}, frozenset())
         for value in (0.1, 0.2, 0.3)
     )
-    assert results.winners([[low, middle]], 1, ["a"]) == {"0.2"}
-    assert results.winners([[low, middle], [middle, high]], 1, ["a"]) == {"0.3"}
+    assert table_rows.winners([[low, middle]], 1, ["a"]) == {"0.2"}
+    assert table_rows.winners([[low, middle], [middle, high]], 1, ["a"]) == {"0.3"}
 
 
 def test_where_less_is_better_the_lowest_is_bold(tmp_path: Path) -> None:
@@ -322,9 +326,9 @@ def test_noise_alone_makes_nothing_bold(tmp_path: Path, seed: int) -> None:
 
 def unescaped(text: str) -> str:
     """What LaTeX prints for text that was escaped."""
-    for told, sign in {r"\textbackslash{}": "\0", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^",
+    for cells, sign in {r"\textbackslash{}": "\0", r"\textasciitilde{}": "~", r"\textasciicircum{}": "^",
                        r"\textless{}": "<", r"\textgreater{}": ">", r"\textbar{}": "|"}.items():  # fmt: skip
-        text = text.replace(told, sign)
+        text = text.replace(cells, sign)
     for sign in "[]*":
         text = text.replace(f"{{{sign}}}", sign)
     return re.sub(r"\\([_%&#${}])", r"\1", text).replace("\0", "\\")
@@ -332,9 +336,9 @@ def unescaped(text: str) -> str:
 
 @given(st.text(alphabet=st.sampled_from("a1 _%&#${}~^\\<>|[]*é\n"), max_size=12))
 def test_escaped_text_prints_as_it_was_and_its_braces_balance(text: str) -> None:
-    told = tables.escaped(text)
-    assert unescaped(told) == text.replace("\n", " ")
-    bare = re.sub(r"\\.", "", told.replace(r"\text", "text"))
+    cells = tables.escaped(text)
+    assert unescaped(cells) == text.replace("\n", " ")
+    bare = re.sub(r"\\.", "", cells.replace(r"\text", "text"))
     assert bare.count("{") == bare.count("}") and not set(bare) & set("_%&#$~^\\\n")
 
 
@@ -352,7 +356,7 @@ experiments:
 """
 
 
-def test_names_that_mean_something_to_latex_or_csv_are_told_as_they_are(tmp_path: Path) -> None:
+def test_names_that_mean_something_to_latex_or_csv_are_reported_as_they_are(tmp_path: Path) -> None:
     folder = write(make(tmp_path, lambda one: {"the_%_rate": 0.5}, HOSTILE))
     head, *rows = cells_of(folder)
     text = (folder / "table.tex").read_text()
@@ -362,9 +366,9 @@ def test_names_that_mean_something_to_latex_or_csv_are_told_as_they_are(tmp_path
     assert bare.count("{") == bare.count("}")
     assert [unescaped(cell) for cell in head[2:4]] == ["100% & $x_1$", 'a,b"c #{~^\\}']
     assert r"\input" not in text
-    told = rows_of(folder)
-    assert {one["name"] for one in told.values()} == {r"\input{x}", "[2ex] <&> =1+1"}
-    assert 'a,b"c\n#{~^\\}_mean' in next(iter(told.values()))
+    cells = rows_of(folder)
+    assert {one["name"] for one in cells.values()} == {r"\input{x}", "[2ex] <&> =1+1"}
+    assert 'a,b"c\n#{~^\\}_mean' in next(iter(cells.values()))
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex")
@@ -379,22 +383,22 @@ def test_latex_compiles_the_table(tmp_path: Path) -> None:
 
 def test_a_config_key_that_is_also_a_column_gets_a_name_of_its_own(tmp_path: Path) -> None:
     text = "round: small\nexperiments:\n  all:\n    path: '{metric}'\n    grid: {metric: [p, q]}\n    command: 'true'\n"
-    told = rows_of(write(make(tmp_path, lambda one: {"speed": 1.0}, text)))
-    assert [(one["config_metric"], one["metric"]) for one in told.values()] == [("p", "speed"), ("q", "speed")]
+    cells = rows_of(write(make(tmp_path, lambda one: {"speed": 1.0}, text)))
+    assert [(one["config_metric"], one["metric"]) for one in cells.values()] == [("p", "speed"), ("q", "speed")]
 
 
-def test_results_that_are_no_numbers_are_told_and_in_no_mean_and_null_in_json(tmp_path: Path) -> None:
+def test_results_that_are_no_numbers_are_reported_and_left_out_of_means_and_null_in_json(tmp_path: Path) -> None:
     def results(experiment: Experiment) -> Mapping[str, Any]:
         value = {0: 0.5, 1: math.nan, 2: math.inf}[experiment.config["seed"]]
         return studied(test_accuracy=value, test_loss=1e300)
 
     place = make(tmp_path, results, datasets="[a]")
-    told = rows_of(write(place))["student student"]
-    assert (told["a_n"], told["a_mean"]) == ("1", "0.5")
+    cells = rows_of(write(place))["student student"]
+    assert (cells["a_n"], cells["a_mean"]) == ("1", "0.5")
     content = strict(place.results("small") / "tables/all_results.json")
     finals = {one["path"]: one["final"]["test_accuracy"] for one in content["experiments"]}
     assert finals["a/student/0"] == 0.5 and finals["a/student/1"] is None and finals["a/student/2"] is None
-    assert "a/student/1: test_accuracy is nan: in no mean" in content["problems"]
+    assert "a/student/1: test_accuracy is nan: left out of all means" in content["problems"]
 
 
 def strict(path: Path) -> Any:
@@ -406,7 +410,7 @@ def strict(path: Path) -> Any:
     return json.loads(path.read_text(), parse_constant=refuse)
 
 
-def test_a_round_that_has_no_result_yet_has_tables_that_say_so(tmp_path: Path) -> None:
+def test_a_round_that_has_no_result_yet_has_tables_that_state_it(tmp_path: Path) -> None:
     place = make(tmp_path, lambda one: None, datasets="[a]")
     (place.experiments / "small").mkdir(parents=True)
     folder = write(place)
@@ -417,33 +421,33 @@ def test_a_round_that_has_no_result_yet_has_tables_that_say_so(tmp_path: Path) -
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     folder = tmp_path_factory.mktemp("mixed")
-    place = Place(folder / "experiments", folder / "rounds", folder / "analysis")
+    place = Folders(folder / "experiments", folder / "rounds", folder / "analysis")
     write_mixed(place.experiments, place.rounds, epochs=4, examples=60)
     return place
 
 
-def test_failed_jobs_are_those_that_failed_are_blocked_were_cancelled_or_ran_again(mixed: Place) -> None:
+def test_failed_jobs_are_those_that_failed_are_blocked_were_cancelled_or_ran_again(mixed: Folders) -> None:
     content = strict(write(mixed, "mixed") / "failed_jobs.json")
     frame = load_round("mixed", mixed)
     expected = frame[frame.state.isin(["failed", "blocked", "cancelled"]) | (frame.attempts > 1)]
-    told = {one["path"]: one for one in content["jobs"]}
-    assert list(told) == list(expected.path) and len(told) >= 4
-    failed = next(one for one in told.values() if one["state"] == "failed")
+    cells = {one["path"]: one for one in content["jobs"]}
+    assert list(cells) == list(expected.path) and len(cells) >= 4
+    failed = next(one for one in cells.values() if one["state"] == "failed")
     assert failed["cause"] == "error" and failed["requeued"] == 1 and "illegal memory access" in failed["log"]
     assert "illegal memory access" in failed["reason"]
     first, second = failed["attempts"]
     assert (first["number"], second["number"]) == (1, 2) and first["cause"] == "error" and first["why"]
     assert first["job_id"] and first["host"].startswith("gpu") and first["scheduler"] == "slurm"
     assert pd.Timestamp(first["started"]) < pd.Timestamp(first["ended"]) < pd.Timestamp(second["started"])
-    again = next(one for one in told.values() if one["state"] == "completed")
+    again = next(one for one in cells.values() if one["state"] == "completed")
     assert [one["cause"] for one in again["attempts"]] == ["walltime", "completed"]
-    blocked = next(one for one in told.values() if one["state"] == "blocked")
+    blocked = next(one for one in cells.values() if one["state"] == "blocked")
     assert "history.json" in blocked["reason"] and blocked["attempts"] == []
 
 
-def test_all_results_agree_with_the_dataframe(mixed: Place) -> None:
+def test_all_results_agree_with_the_dataframe(mixed: Folders) -> None:
     content = strict(write(mixed, "mixed") / "all_results.json")
     frame = load_round("mixed", mixed)
     assert (content["version"], content["round"]) == (1, "mixed")
@@ -461,65 +465,65 @@ def test_all_results_agree_with_the_dataframe(mixed: Place) -> None:
     assert content["problems"] == problems
 
 
-def test_all_results_name_the_baselines_and_the_files_of_each_experiment(mixed: Place) -> None:
-    told = {one["path"]: one for one in strict(write(mixed, "mixed") / "all_results.json")["experiments"]}
-    distilled = next(one for one in told.values() if one["group"] == "distilled" and one["state"] == "completed")
-    assert [told[path]["group"] for path in distilled["baseline"]] == ["student"] * 3
+def test_all_results_name_the_baselines_and_the_files_of_each_experiment(mixed: Folders) -> None:
+    cells = {one["path"]: one for one in strict(write(mixed, "mixed") / "all_results.json")["experiments"]}
+    distilled = next(one for one in cells.values() if one["group"] == "distilled" and one["state"] == "completed")
+    assert [cells[path]["group"] for path in distilled["baseline"]] == ["student"] * 3
     assert set(distilled["files"]) == {"metrics", "outputs", "weights"}
     assert distilled["files"]["weights"].startswith(f"{distilled['path']}/attempts/")
     assert list(distilled["after"]) == ["teacher"]
 
 
-def test_a_second_call_writes_the_same_bytes_and_no_other_file(mixed: Place) -> None:
+def test_a_second_call_writes_the_same_bytes_and_no_other_file(mixed: Folders) -> None:
     before = {path.name: path.read_bytes() for path in write(mixed, "mixed").iterdir()}
     after = {path.name: path.read_bytes() for path in write(mixed, "mixed").iterdir()}
     assert before == after and sorted(after) == FILES
 
 
-def test_a_log_that_cannot_be_read_is_told_and_passed_over(mixed: Place, tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_read_is_reported_and_skipped(mixed: Folders, tmp_path: Path) -> None:
     experiments = tmp_path / "experiments"
     shutil.copytree(mixed.experiments, experiments, symlinks=True)
-    place = Place(experiments, mixed.rounds, tmp_path / "analysis")
+    place = Folders(experiments, mixed.rounds, tmp_path / "analysis")
     failed = load_round("mixed", place).query("state == 'failed'").iloc[0]
     log = Path(failed.directory) / "attempts" / str(failed.attempts) / "out.log"
     log.unlink()
     log.mkdir()
     folder = write(place, "mixed")
-    told = {one["path"]: one for one in strict(folder / "failed_jobs.json")["jobs"]}
-    assert told[failed.path]["log"] == "out.log cannot be read: Is a directory"
-    assert len(told) >= 4
+    cells = {one["path"]: one for one in strict(folder / "failed_jobs.json")["jobs"]}
+    assert cells[failed.path]["log"] == "out.log cannot be read: Is a directory"
+    assert len(cells) >= 4
 
 
-def test_tables_of_a_round_whose_file_is_gone_are_made_from_its_records(mixed: Place, tmp_path: Path) -> None:
-    place = Place(mixed.experiments, tmp_path / "rounds", tmp_path / "analysis")
-    told = rows_of(write(place, "mixed"))
-    assert any(name.startswith("distilled logit") for name in told)
-    assert not any(one["role"] == "baseline" for one in told.values()), "only the file tells of baselines"
+def test_tables_of_a_round_whose_file_is_gone_are_made_from_its_records(mixed: Folders, tmp_path: Path) -> None:
+    place = Folders(mixed.experiments, tmp_path / "rounds", tmp_path / "analysis")
+    cells = rows_of(write(place, "mixed"))
+    assert any(name.startswith("distilled logit") for name in cells)
+    assert not any(one["role"] == "baseline" for one in cells.values()), "only the file tells of baselines"
 
 
-def call(place: Place, name: str, analysis: Path) -> subprocess.CompletedProcess[str]:
+def call(place: Folders, name: str, analysis: Path) -> subprocess.CompletedProcess[str]:
     options = ["--experiments", place.experiments, "--rounds", place.rounds, "--analysis", analysis]
     words = map(str, [sys.executable, REPOSITORY / "analysis" / "tables.py", "--round", name, *options])
     return subprocess.run(list(words), capture_output=True, text=True, check=False)
 
 
-def test_the_script_writes_tables_prints_their_names_and_tells_what_was_passed_over(
-    mixed: Place, tmp_path: Path
+def test_the_script_writes_tables_prints_their_names_and_reports_what_was_skipped(
+    mixed: Folders, tmp_path: Path
 ) -> None:
     ran = call(mixed, "mixed", tmp_path)
     printed = [Path(line) for line in ran.stdout.splitlines()]
     assert ran.returncode == 0 and sorted(path.name for path in printed) == FILES
     assert all(path.is_file() and path.parent == tmp_path / "experiment_mixed/tables" for path in printed)
-    assert "metrics.json is damaged" in ran.stderr and "Traceback" not in ran.stderr
+    assert "metrics.json is unreadable" in ran.stderr and "Traceback" not in ran.stderr
 
 
-def test_the_script_answers_an_unknown_round_with_one_line_and_the_nearest_name(mixed: Place, tmp_path: Path) -> None:
+def test_the_script_answers_an_unknown_round_with_one_line_and_the_nearest_name(mixed: Folders, tmp_path: Path) -> None:
     ran = call(mixed, "mixd", tmp_path)
     assert ran.returncode == 2 and ran.stdout == "" and len(ran.stderr.splitlines()) == 1
     assert ran.stderr.startswith("tables.py: ") and "did you mean 'mixed'?" in ran.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_the_script_says_in_one_line_that_it_cannot_write(mixed: Place, tmp_path: Path) -> None:
+def test_the_script_says_in_one_line_that_it_cannot_write(mixed: Folders, tmp_path: Path) -> None:
     ran = call(mixed, "mixed", mixed.rounds / "mixed.yaml")
     assert ran.returncode == 2 and "Traceback" not in ran.stderr and "mixed.yaml" in ran.stderr

@@ -20,8 +20,8 @@ from markdown_it import MarkdownIt
 from rounds_for_tests import REPOSITORY, snapshot
 from synthetic_rounds import SCHEDULER, unsynced, write_mixed
 
-from analysis.rounds import Entry, Place, read_round
-from analysis.standing import Known, known_of
+from analysis.round_summary import ExperimentSummary, summaries_of
+from analysis.rounds import Folders, RoundEntry, read_round
 from roundhouse.config.round import load_round
 from roundhouse.errors import RoundhouseError
 from roundhouse.model.attempt import Opened
@@ -92,12 +92,12 @@ def repository(tmp_path: Path) -> Repository:
 
 
 @pytest.fixture
-def nowhere(tmp_path: Path) -> Place:
+def nowhere(tmp_path: Path) -> Folders:
     """A place without any records."""
-    return Place(tmp_path / "experiments", tmp_path / "rounds", tmp_path / "analysis")
+    return Folders(tmp_path / "experiments", tmp_path / "rounds", tmp_path / "analysis")
 
 
-def test_commits_are_listed_by_area_with_totals_and_in_order(repository: Repository, nowhere: Place) -> None:
+def test_commits_are_listed_by_area_with_totals_and_in_order(repository: Repository, nowhere: Folders) -> None:
     repository.commit("Plot curves", {"analysis/a.py": "1\n2\n3\n", "tests/test_a.py": "1\n" * 50}, MONDAY + HOUR)
     repository.commit("Plot them again", {"analysis/a.py": "1\n2\n", "analysis/b.py": "1\n"}, MONDAY + 2 * DAY)
     repository.commit("A new method", {"studies/distillation/m.py": "1\n"}, MONDAY + DAY)
@@ -155,7 +155,7 @@ HOSTILE = [
 
 
 def test_names_and_subjects_that_are_markup_for_git_or_markdown_are_shown_literally(
-    repository: Repository, nowhere: Place
+    repository: Repository, nowhere: Folders
 ) -> None:
     names = ["a\nb\tc", "1\t2\tx", "quote\"'s $(touch x)", "commit 0123456789012345678901234567890123456789 1", "ü"]
     for number, subject in enumerate(HOSTILE):
@@ -182,7 +182,7 @@ def text_of(markdown: str) -> str:
 
 
 def test_a_missing_repository_or_commits_or_records_are_reported(
-    repository: Repository, nowhere: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    repository: Repository, nowhere: Folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "plain").mkdir()
     assert "git log failed: fatal: not a git repository" in summary(WEEK, tmp_path / "plain", nowhere)
@@ -196,7 +196,7 @@ def test_a_missing_repository_or_commits_or_records_are_reported(
 
 
 def test_a_missing_git_is_reported_in_a_line(
-    monkeypatch: pytest.MonkeyPatch, repository: Repository, nowhere: Place
+    monkeypatch: pytest.MonkeyPatch, repository: Repository, nowhere: Folders
 ) -> None:
     monkeypatch.setenv("PATH", str(nowhere.experiments))
     assert "git log failed: " in summary(WEEK, repository.folder, nowhere)
@@ -205,7 +205,7 @@ def test_a_missing_git_is_reported_in_a_line(
 # ------------------------------------------------------------------------------------------------------------ periods
 
 
-def words(repository: Path, place: Place, *more: str) -> list[str]:
+def words(repository: Path, place: Folders, *more: str) -> list[str]:
     folders = (
         str(one) for name in ("experiments", "rounds", "analysis") for one in (f"--{name}", getattr(place, name))
     )
@@ -242,7 +242,7 @@ def test_mistakes_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
         ["--since", "2026-03-09", "--until", "2026-03-02"],
         ["--out", str(tmp_path)],
     ):
-        place = Place(tmp_path / "experiments", tmp_path / "rounds", tmp_path / "analysis")
+        place = Folders(tmp_path / "experiments", tmp_path / "rounds", tmp_path / "analysis")
         done = call(*words(tmp_path, place, *options))
         assert done.returncode == 2
         assert done.stderr.startswith("weekly_summary.py: ")
@@ -260,7 +260,7 @@ def test_help_explains_the_dates_and_the_exit_codes() -> None:
 
 
 def attempt(
-    place: Place,
+    place: Folders,
     experiment: Experiment,
     number: int,
     started: float | None,
@@ -290,20 +290,20 @@ def attempt(
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Place:
+def small(tmp_path: Path) -> Folders:
     """The round `small`, of which nothing has started."""
-    place = Place(tmp_path / "experiments", tmp_path / "rounds", tmp_path / "analysis")
+    place = Folders(tmp_path / "experiments", tmp_path / "rounds", tmp_path / "analysis")
     (place.experiments / "small").mkdir(parents=True)
     place.rounds.mkdir()
     (place.rounds / "small.yaml").write_text(SMALL)
     return place
 
 
-def experiment_of(place: Place, path: str) -> Experiment:
+def experiment_of(place: Folders, path: str) -> Experiment:
     return next(one for one in load_round("small", place.rounds).experiments if one.path == path)
 
 
-def activity(place: Place, period: Period = WEEK, name: str = "small") -> Activity:
+def activity(place: Folders, period: Period = WEEK, name: str = "small") -> Activity:
     return Activity.of(read_round(name, place), period)
 
 
@@ -311,7 +311,7 @@ def kinds_of(found: Activity, path: str) -> list[str]:
     return [event.kind for event in found.events[path]]
 
 
-def entry_of(place: Place, path: str, name: str = "small") -> Entry:
+def entry_of(place: Folders, path: str, name: str = "small") -> RoundEntry:
     return next(one for one in read_round(name, place).entries if one.path == path)
 
 
@@ -323,7 +323,7 @@ def rows_of(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
 
 
-def test_a_run_across_the_border_of_a_period_counts_its_share(small: Place) -> None:
+def test_a_run_across_the_border_of_a_period_counts_its_share(small: Folders) -> None:
     attempt(small, experiment_of(small, "student/0"), 1, MONDAY - HOUR, MONDAY + 3 * HOUR)
     assert sum(activity(small).hours.values()) == 6.0  # three hours of two GPUs
     assert sum(activity(small, Period(MONDAY - DAY, MONDAY)).hours.values()) == 2.0
@@ -334,33 +334,33 @@ def test_a_run_across_the_border_of_a_period_counts_its_share(small: Place) -> N
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Folders:
     folder = tmp_path_factory.mktemp("mixed")
-    place = Place(folder / "experiments", folder / "rounds", folder / "analysis")
+    place = Folders(folder / "experiments", folder / "rounds", folder / "analysis")
     write_mixed(place.experiments, place.rounds, epochs=4, examples=60)
     return place
 
 
 @pytest.fixture(scope="module")
-def known(mixed: Place) -> Sequence[Known]:
-    return known_of(read_round("mixed", mixed))[0]
+def known(mixed: Folders) -> Sequence[ExperimentSummary]:
+    return summaries_of(read_round("mixed", mixed))[0]
 
 
 @settings(max_examples=50, deadline=None)
 @given(cuts=st.lists(st.floats(1767225600.0 - DAY, 1767225600.0 + 3 * DAY), min_size=1, max_size=5))
 def test_hours_and_events_of_adjacent_periods_sum_to_those_of_the_whole(
-    known: Sequence[Known], cuts: list[float]
+    known: Sequence[ExperimentSummary], cuts: list[float]
 ) -> None:
     borders = [0.0, *sorted(cuts), 4e9]
     parts = [Period(*pair) for pair in zip(borders, borders[1:], strict=False)]
     for one in known:
-        whole = one.seconds / 3600  # of one GPU each
+        whole = one.entry.seconds / 3600  # of one GPU each
         assert sum(hours_in(one, part, "GPU-hours") for part in parts) == pytest.approx(whole, abs=1e-9)
         events = events_of(one.entry)
         assert sum(event.at in part for event in events for part in parts) == len(events)
 
 
-def test_events_of_a_round_are_counted_by_group_and_listed(mixed: Place) -> None:
+def test_events_of_a_round_are_counted_by_group_and_listed(mixed: Folders) -> None:
     text = section(summary(Period(1767225600.0, 1767225600.0 + 3 * DAY), mixed.rounds, mixed), "mixed")
     # started: all but two that run now, one queued, one whose history is unreadable, and six that wait.
     assert "\n17 experiments: 7 started, 5 finished, 2 requeued, 1 failed, 1 cancelled; 0.12 GPU-hours." in text
@@ -375,7 +375,7 @@ def test_events_of_a_round_are_counted_by_group_and_listed(mixed: Place) -> None
     assert "history.json is not valid JSON" in text
 
 
-def test_the_states_now_agree_with_the_plan(mixed: Place) -> None:
+def test_the_states_now_agree_with_the_plan(mixed: Folders) -> None:
     named = {State.COMPLETED: {"completed"}, State.IN_PROGRESS: {"running", "queued"}, State.PENDING: {"waiting"},
              State.FAILED: {"failed"}, State.BLOCKED: {"blocked"}, State.CANCELLED: {"cancelled"}}  # fmt: skip
     states = {one.path: state_at(one, float("inf")) for one in read_round("mixed", mixed).entries}
@@ -385,7 +385,7 @@ def test_the_states_now_agree_with_the_plan(mixed: Place) -> None:
     assert states["digits/pure/ResNet8/2"] == "queued"
 
 
-def test_a_past_period_is_shown_as_it_was_then(small: Place) -> None:
+def test_a_past_period_is_shown_as_it_was_then(small: Folders) -> None:
     attempt(small, experiment_of(small, "student/0"), 1, MONDAY + HOUR, MONDAY + 8 * DAY)
     attempt(small, experiment_of(small, "student/1"), 1, MONDAY + 8 * DAY)
     first, second = experiment_of(small, "logit/0"), experiment_of(small, "logit/1")
@@ -400,7 +400,7 @@ def test_a_past_period_is_shown_as_it_was_then(small: Place) -> None:
     assert "| student | 1 | 334 | 0 of 2 completed, 1 running, 1 waiting |" in text, "two GPUs, for a week but an hour"
 
 
-def test_a_failure_that_was_retried_or_archived_later_is_still_in_its_week(small: Place) -> None:
+def test_a_failure_that_was_retried_or_archived_later_is_still_in_its_week(small: Folders) -> None:
     for path, mark in (("logit/0", Cause.RETRY), ("logit/1", Cause.ARCHIVED)):
         one = experiment_of(small, path)
         attempt(small, one, 1, MONDAY, MONDAY + 60, Cause.ERROR)
@@ -414,7 +414,7 @@ def test_a_failure_that_was_retried_or_archived_later_is_still_in_its_week(small
     assert "logit/0: error (w\\|y)" in summary(WEEK, small.rounds, small)
 
 
-def test_a_submission_deferred_by_a_limit_is_no_requeue_and_a_cancelled_one_is_counted(small: Place) -> None:
+def test_a_submission_deferred_by_a_limit_is_no_requeue_and_a_cancelled_one_is_counted(small: Folders) -> None:
     one = experiment_of(small, "logit/0")
     attempt(small, one, 1, MONDAY, mark=Cause.CANCELLED)
     two = experiment_of(small, "logit/1")
@@ -425,7 +425,7 @@ def test_a_submission_deferred_by_a_limit_is_no_requeue_and_a_cancelled_one_is_c
     assert kinds_of(activity(small), "logit/1") == ["started", "finished"]
 
 
-def test_best_results_that_changed_have_spread_n_baseline_and_chance(small: Place) -> None:
+def test_best_results_that_changed_have_spread_n_baseline_and_chance(small: Folders) -> None:
     day = 0
     for path, result in (("student/0", 0.80), ("student/1", 0.82), ("logit/0", 0.85), ("logit/1", 0.87)):
         attempt(small, experiment_of(small, path), 1, MONDAY - 5 * DAY + day, MONDAY - 4 * DAY + day, result=result)
@@ -445,7 +445,7 @@ def test_best_results_that_changed_have_spread_n_baseline_and_chance(small: Plac
     assert "Best results: none yet." in early
 
 
-def test_archived_rounds_and_rounds_without_activity_are_included(small: Place) -> None:
+def test_archived_rounds_and_rounds_without_activity_are_included(small: Folders) -> None:
     attempt(small, experiment_of(small, "student/0"), 1, MONDAY, MONDAY + HOUR)
     results = small.results("small")
     results.mkdir(parents=True)
@@ -458,7 +458,7 @@ def test_archived_rounds_and_rounds_without_activity_are_included(small: Place) 
     assert "No activity in small (1 of 6 completed, 5 waiting)." in later
 
 
-def test_a_round_that_cannot_be_read_stops_no_other(small: Place, mixed: Place) -> None:
+def test_a_round_that_cannot_be_read_stops_no_other(small: Folders, mixed: Folders) -> None:
     (small.rounds / "small.yaml").write_text("round: [")
     with unsynced():
         one = Experiment("small", "g", "a b|c/0", None, {}, command=("true",))
@@ -466,14 +466,14 @@ def test_a_round_that_cannot_be_read_stops_no_other(small: Place, mixed: Place) 
     shutil.copytree(mixed.experiments / "mixed", small.experiments / "mixed", symlinks=True)
     shutil.copy(mixed.rounds / "mixed.yaml", small.rounds)
     text = summary(WEEK, small.rounds, small)
-    assert "only experiments with a record are known" in text
+    assert "only experiments with a record are shown" in text
     assert "\n1 experiment: 1 started; 1.00 job-hours." in text
     assert "### Round mixed" in text
     text_of(text)
 
 
 def test_the_summary_is_the_same_again_and_nothing_but_the_file_is_written(
-    repository: Repository, mixed: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    repository: Repository, mixed: Folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     repository.commit("First", {"a": "1\n"}, 1767225600.0)
     before = snapshot(mixed.experiments.parent)
@@ -487,7 +487,7 @@ def test_the_summary_is_the_same_again_and_nothing_but_the_file_is_written(
     assert snapshot(mixed.experiments.parent) == before
 
 
-def test_it_runs_as_a_script_in_any_folder_and_locale(repository: Repository, mixed: Place) -> None:
+def test_it_runs_as_a_script_in_any_folder_and_locale(repository: Repository, mixed: Folders) -> None:
     repository.commit("é 漢字", {"a": "1\n"}, 1767225600.0)
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "toolbox" / "weekly_summary.py"),

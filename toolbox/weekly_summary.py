@@ -15,11 +15,11 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from analysis.gallery import write_bytes
+from analysis.cli import add_folders, folders_from, run_script
+from analysis.figure_store import write_bytes
 from analysis.methodology import in_markdown
-from analysis.recorded import listed
-from analysis.rounds import REPOSITORY, Place, find_rounds, read_round
-from analysis.script import add_folders, carry_out, place_from
+from analysis.methods_sections import listed
+from analysis.rounds import REPOSITORY, Folders, find_rounds, read_round
 from roundhouse.errors import RoundhouseError
 from roundhouse.names import is_name
 from toolbox.weekly import commits, rounds
@@ -36,13 +36,13 @@ exit codes:
 """
 
 
-def rounds_of(place: Place) -> list[str]:
+def rounds_of(place: Folders) -> list[str]:
     """The rounds that have records, archived ones too."""
     archived = [one.parent.name.removeprefix("experiment_") for one in place.analysis.glob("experiment_*/experiments")]
     return sorted({*find_rounds(place), *(name for name in archived if is_name(name))})
 
 
-def summary(period: Period, repository: Path, place: Place) -> str:
+def summary(period: Period, repository: Path, place: Folders) -> str:
     """The whole summary, in Markdown."""
     work, no_work = [], "No commits in this period."
     try:
@@ -92,7 +92,7 @@ def write_summary(options: argparse.Namespace) -> int:
     period = Period(read_moment(" ".join(options.since), until), until)
     if period.since >= until:
         raise RoundhouseError(f"--since must be before --until (got {format_time(period.since)}, {format_time(until)})")
-    text = summary(period, options.repository, place_from(options))
+    text = summary(period, options.repository, folders_from(options))
     if options.out:
         write_bytes(options.out, text.encode())
     print(options.out if options.out else text, end="\n" if options.out else "")
@@ -100,7 +100,7 @@ def write_summary(options: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return carry_out(parser(), argv, write_summary)
+    return run_script(parser(), argv, write_summary)
 
 
 if __name__ == "__main__":

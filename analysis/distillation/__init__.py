@@ -1,1 +1,1 @@
-"""What distillation did to the students of a round: measures of each run, comparisons, figures, a summary."""
+"""Analysis of a distillation round: measures of each run, comparisons, figures, a summary."""

@@ -1,6 +1,6 @@
-"""What differs, and whether it is shown: families of paired comparisons, corrected for their number.
+"""Differences between settings, and whether they are shown: families of paired comparisons with corrected p-values.
 
-Pairs share data set and seed. A pair's difference is the run's measure less that of what it is compared with.
+A pair shares data set and seed. Its difference is the run's measure minus the measure of the compared run.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.comparison import Comparison, Interval, family, hierarchical_bootstrap
-from analysis.distillation.measures import MEASURES, Measure, Measured
-from analysis.distillation.runs import CONTROL, PLAIN, UNDISTILLED, Block, Runs, Setting
+from analysis.distillation.measures import MEASURES, Measure, RunMeasures
+from analysis.distillation.runs import CONTROL, PLAIN, UNDISTILLED, Block, CompletedRuns, MethodSetting
 
 COMPARED = (
     "accuracy", "agreement", "kl", "ece", "ece_scaled", "nll", "cka_pooled", "procrustes", "knn", "participation",
@@ -23,12 +23,12 @@ COMPARED = (
 
 
 @dataclass(frozen=True)
-class Family:
-    """Comparisons of one measure that answer one question. Their p-values are corrected for being so many."""
+class ComparisonFamily:
+    """Comparisons of one measure that answer one question. Their p-values are corrected for their number."""
 
     measure: Measure
     question: str
-    results: Mapping[Setting, Comparison]
+    results: Mapping[MethodSetting, Comparison]
 
 
 DISTILLED = "distilled student against the undistilled one"
@@ -37,20 +37,20 @@ SHRUNK = "control with alpha against the undistilled student"
 MORE_ALPHA = "largest alpha against the smallest"
 
 
-def baseline_of(runs: Runs) -> Setting:
-    """What distilled students are compared with: the control at alpha 0, or, without one, the plain student."""
-    return UNDISTILLED if runs.of(UNDISTILLED) else Setting(PLAIN, None)
+def baseline_of(runs: CompletedRuns) -> MethodSetting:
+    """The setting that distilled students are compared with: the control at alpha 0, else the plain student."""
+    return UNDISTILLED if runs.of(UNDISTILLED) else MethodSetting(PLAIN, None)
 
 
-def families(frame: pd.DataFrame, runs: Runs) -> list[Family]:
+def families(frame: pd.DataFrame, runs: CompletedRuns) -> list[ComparisonFamily]:
     """All families for which there is at least one pair, from the table of measures."""
     distilled = [one for one in runs.students if one.method in runs.methods]
     controls = [one for one in runs.students if one.method == CONTROL and one != UNDISTILLED]
     undistilled = baseline_of(runs)
     extremes = {method: _extremes(runs, method) for method in runs.methods}
-    questions: dict[str, dict[Setting, Setting]] = {
+    questions: dict[str, dict[MethodSetting, MethodSetting]] = {
         DISTILLED: dict.fromkeys(distilled, undistilled),
-        SAME_ALPHA: {one: Setting(CONTROL, one.alpha) for one in distilled},
+        SAME_ALPHA: {one: MethodSetting(CONTROL, one.alpha) for one in distilled},
         SHRUNK: dict.fromkeys(controls, undistilled),
         MORE_ALPHA: {high: low for low, high in extremes.values() if low != high},
     }
@@ -61,36 +61,36 @@ def families(frame: pd.DataFrame, runs: Runs) -> list[Family]:
             differences = {one: _differences(by_setting, one, other) for one, other in pairs.items()}
             present = {one: found for one, found in differences.items() if len(found)}
             if present:
-                made.append(Family(MEASURES[name], question, family(present)))
+                made.append(ComparisonFamily(MEASURES[name], question, family(present)))
     return made
 
 
-def _extremes(runs: Runs, method: str) -> tuple[Setting, Setting]:
+def _extremes(runs: CompletedRuns, method: str) -> tuple[MethodSetting, MethodSetting]:
     alphas = sorted(one.alpha for one in runs.students if one.method == method and one.alpha is not None)
-    return Setting(method, alphas[0]), Setting(method, alphas[-1])
+    return MethodSetting(method, alphas[0]), MethodSetting(method, alphas[-1])
 
 
-Values = Mapping[Setting, Mapping[Block, float]]
+Values = Mapping[MethodSetting, Mapping[Block, float]]
 
 
 def _values(frame: pd.DataFrame, column: str) -> Values:
-    """A measure by setting and block, where it is known."""
-    made: dict[Setting, dict[Block, float]] = {}
+    """The finite values of a measure, by setting and block."""
+    made: dict[MethodSetting, dict[Block, float]] = {}
     for row in frame[["method", "alpha", "dataset", "seed", column]].itertuples(index=False):
         method, alpha, dataset, seed, value = row
         if np.isfinite(value):
-            setting = Setting(str(method), None if pd.isna(alpha) else float(alpha))
+            setting = MethodSetting(str(method), None if pd.isna(alpha) else float(alpha))
             made.setdefault(setting, {})[Block(str(dataset), int(seed))] = float(value)
     return made
 
 
-def _differences(values: Values, one: Setting, other: Setting) -> NDArray[np.float64]:
+def _differences(values: Values, one: MethodSetting, other: MethodSetting) -> NDArray[np.float64]:
     mine, theirs = values.get(one, {}), values.get(other, {})
     return np.array([mine[block] - theirs[block] for block in sorted(mine.keys() & theirs.keys())])
 
 
-def as_table(found: Sequence[Family]) -> pd.DataFrame:
-    """All comparisons, a row each; differences in the unit of the measure's own column."""
+def as_table(found: Sequence[ComparisonFamily]) -> pd.DataFrame:
+    """All comparisons, a row each; differences in the unit of the measure's column."""
     rows = [
         {
             "measure": one.measure.column,
@@ -114,12 +114,12 @@ def as_table(found: Sequence[Family]) -> pd.DataFrame:
     return frame
 
 
-def accuracy_intervals(runs: Runs, measured: Sequence[Measured]) -> dict[Setting, Interval]:
+def accuracy_intervals(runs: CompletedRuns, measured: Sequence[RunMeasures]) -> dict[MethodSetting, Interval]:
     """95 % intervals of the mean gain in accuracy over the undistilled student, by seeds and by test examples.
 
-    Runs that saw another number of test images than the first of their data set are left out.
+    Runs with another number of test images than the first run of their data set are left out.
     """
-    right: dict[tuple[Setting, Block], NDArray[np.bool_]] = {}
+    right: dict[tuple[MethodSetting, Block], NDArray[np.bool_]] = {}
     images: dict[str, int] = {}
     for one in measured:
         if one.right is not None and len(one.right) == images.setdefault(one.run.block.dataset, len(one.right)):

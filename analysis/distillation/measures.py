@@ -1,4 +1,4 @@
-"""What a run's outputs measure: accuracy, fidelity, calibration, representation, cost; with chance and floors."""
+"""Measures of a run's outputs: accuracy, fidelity, calibration, representation, cost; with chance and floors."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis import calibration, fidelity, representation
-from analysis.distillation.runs import LAYERS, Outputs, Run, Runs
-from analysis.frames import spans_of
-from analysis.rounds import Metrics, metrics_of
+from analysis.distillation.runs import LAYERS, CompletedRun, CompletedRuns, Outputs
+from analysis.rounds import metrics_of
 from roundhouse.errors import RoundhouseError
+from roundhouse.store.metrics import RunMetrics
 
 NEIGHBOURS = 10  # k of the k-NN overlap
-NEIGHBOUR_EXAMPLES = 2000  # the first so many test images: distances of all 10,000 would take most of the time
+NEIGHBOUR_EXAMPLES = 2000  # the first test images: distances of all 10,000 would take most of the time
 ANGLES = 10  # dimensions of the principal subspaces
 BINS = ("lower", "upper", "count", "confidence", "accuracy")  # columns of a reliability diagram
 EPOCH = ("epoch", "gradient_ratio")  # what is kept of an epoch
@@ -28,25 +28,25 @@ EPOCH = ("epoch", "gradient_ratio")  # what is kept of an epoch
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A column of the table of measures: how it is called, its unit, what it is multiplied with, what is better."""
+    """A column of the table of measures: its label, unit, factor for display, and which direction is better."""
 
     column: str
     label: str
     unit: str = ""
     factor: float = 1.0
-    better: int = 0  # 1: more is better, -1: less is, 0: neither
+    better: int = 0  # 1: higher is better, -1: lower is better, 0: neither
 
     @property
     def axis(self) -> str:
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
     def differences(self, *values: float) -> str:
-        """Differences for a sentence, with their signs; those of percentages are points."""
+        """Differences with their signs, for a sentence; differences of percentages are in points."""
         unit = "points" if self.unit == "%" else self.unit
         return ", ".join(map(self.signed, values)) + (f" {unit}" if unit else "")
 
     def signed(self, value: float) -> str:
-        """A difference without its unit; neither 1e-16 nor -0."""
+        """A difference without its unit, rounded so that it is never 1e-16 or -0."""
         return f"{round(value * self.factor, 9) + 0.0:+.3g}"
 
 
@@ -86,13 +86,13 @@ BESIDES = (
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One run: a row of measures, the bins of its reliability diagram, which test images it has right, and its epochs.
+class RunMeasures:
+    """One run: its measures, the bins of its reliability diagram, which test images are correct, and its epochs.
 
-    What is not defined or not there is NaN, or None, and told in `problems`.
+    Undefined or missing values are NaN or None, and listed in `problems`.
     """
 
-    run: Run
+    run: CompletedRun
     row: Mapping[str, Any]
     bins: Sequence[Mapping[Any, float]] = ()
     right: NDArray[np.bool_] | None = None
@@ -100,39 +100,39 @@ class Measured:
     problems: Sequence[str] = ()
 
 
-def measure_all(runs: Runs, pool: Executor) -> list[Measured]:
-    """All runs measured, in their order."""
+def measure_all(runs: CompletedRuns, pool: Executor) -> list[RunMeasures]:
+    """Measure all runs; results are in the same order."""
     teachers = [runs.teacher_of(run) for run in runs.runs]
     return list(pool.map(measure, runs.runs, teachers, chunksize=4))
 
 
-def place_of(run: Run) -> dict[str, Any]:
-    """The columns by which tables name a run's setting and block."""
+def identity_of(run: CompletedRun) -> dict[str, Any]:
+    """The columns of a table that identify a run's setting and block."""
     method, alpha = run.setting
     return {"method": method, "alpha": alpha, "dataset": run.block.dataset, "seed": run.block.seed}
 
 
-def measure(run: Run, teacher: Run | None) -> Measured:
-    """Measure one run, beside its teacher if that is completed."""
+def measure(run: CompletedRun, teacher: CompletedRun | None) -> RunMeasures:
+    """Measure one run, and compare it with its teacher if that is completed."""
     unread: list[str] = []
     metrics = metrics_of(run.entry, unread)
     problems = [f"{run.round}/{one}" for one in unread]
-    row: dict[str, Any] = {"run": run.name, **place_of(run), **dict.fromkeys((*MEASURES, *BESIDES), float("nan"))}
+    row: dict[str, Any] = {"run": run.name, **identity_of(run), **dict.fromkeys((*MEASURES, *BESIDES), float("nan"))}
     epochs = [one for one in metrics.epochs if all(isinstance(one.get(key), (int, float)) for key in EPOCH)]
     epochs = [{key: one[key] for key in EPOCH} for one in epochs]
     row |= _cost(run, metrics, epochs)
     try:
         own = run.outputs()
     except RoundhouseError as error:
-        return Measured(run, row, epochs=epochs, problems=[*problems, str(error)])
-    attempts = _alone(own)
+        return RunMeasures(run, row, epochs=epochs, problems=[*problems, str(error)])
+    attempts = _of_one(own)
     if teacher is None:
-        problems.append(f"{run.name}: its teacher is not completed: nothing is known of fidelity and similarity")
+        problems.append(f"{run.name}: its teacher is not completed: no fidelity and similarity")
     elif teacher is not run:
         try:
-            attempts |= _beside(own, teacher.outputs())
+            attempts |= _compared(own, teacher.outputs())
         except RoundhouseError as error:
-            problems.append(f"{run.name}: nothing is known of fidelity and similarity: its teacher {error}")
+            problems.append(f"{run.name}: no fidelity and similarity: its teacher {error}")
     refused: dict[str, list[str]] = {}
     for column, compute in attempts.items():
         try:
@@ -145,15 +145,15 @@ def measure(run: Run, teacher: Run | None) -> Measured:
         bins = pd.DataFrame({name: getattr(found, name) for name in BINS}).to_dict("records")
         right = fidelity.correct(own["logits"], own["labels"])
     except RoundhouseError:
-        return Measured(run, row, epochs=epochs, problems=problems)  # told above
-    return Measured(run, row, bins, right, epochs, problems)
+        return RunMeasures(run, row, epochs=epochs, problems=problems)  # already in `problems`
+    return RunMeasures(run, row, bins, right, epochs, problems)
 
 
 Computations = dict[str, Callable[[], float]]
 
 
-def _alone(own: Outputs) -> Computations:
-    """What is measured of one network's outputs."""
+def _of_one(own: Outputs) -> Computations:
+    """The measures of one network's outputs."""
     found: dict[str, float] = {}
 
     def answers() -> tuple[Any, Any]:
@@ -190,51 +190,51 @@ def _alone(own: Outputs) -> Computations:
 
 
 def _largest_share(labels: Any) -> float:
-    """The accuracy of always giving the most frequent class."""
+    """The accuracy of always predicting the most frequent class."""
     return float(np.unique(labels, return_counts=True)[1].max() / len(labels))
 
 
-def _beside(own: Outputs, led: Outputs) -> Computations:
-    """What is measured of a student's outputs beside those of its teacher."""
+def _compared(own: Outputs, teacher: Outputs) -> Computations:
+    """The measures that compare a student's outputs with its teacher's."""
     few = slice(NEIGHBOUR_EXAMPLES)
 
     def overlap() -> float:
         mine = representation.neighbours(own["pooled"][few], NEIGHBOURS)
-        return representation.knn_overlap(mine, representation.neighbours(led["pooled"][few], NEIGHBOURS))
+        return representation.knn_overlap(mine, representation.neighbours(teacher["pooled"][few], NEIGHBOURS))
 
     return {
-        "agreement": lambda: fidelity.agreement(own["logits"], led["logits"]),
-        "kl": lambda: fidelity.mean_kl(led["logits"], own["logits"]),
-        **{f"cka_{layer}": _cka(own, led, layer) for layer in LAYERS},
-        "procrustes": lambda: representation.procrustes(own["pooled"], led["pooled"]),
+        "agreement": lambda: fidelity.agreement(own["logits"], teacher["logits"]),
+        "kl": lambda: fidelity.mean_kl(teacher["logits"], own["logits"]),
+        **{f"cka_{layer}": _cka(own, teacher, layer) for layer in LAYERS},
+        "procrustes": lambda: representation.procrustes(own["pooled"], teacher["pooled"]),
         "knn": overlap,
         "knn_chance": lambda: representation.knn_chance(len(own["pooled"][few]), NEIGHBOURS),
-        "angle": lambda: float(representation.principal_angles(own["pooled"], led["pooled"], ANGLES).mean()),
+        "angle": lambda: float(representation.principal_angles(own["pooled"], teacher["pooled"], ANGLES).mean()),
     }
 
 
-def _cka(own: Outputs, led: Outputs, layer: str) -> Callable[[], float]:
-    return lambda: representation.cka(own[layer], led[layer])
+def _cka(own: Outputs, teacher: Outputs, layer: str) -> Callable[[], float]:
+    return lambda: representation.cka(own[layer], teacher[layer])
 
 
-def _cost(run: Run, metrics: Metrics, epochs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def _cost(run: CompletedRun, metrics: RunMetrics, epochs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     ratios = [one["gradient_ratio"] for one in epochs]
-    hours = sum(end - start for start, end in spans_of(run.entry)) / 3600
+
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a median of nothing is NaN, which is what is meant
+        warnings.simplefilter("ignore", RuntimeWarning)  # the median of an empty array is NaN, as intended
         ratio = float(np.nanmedian(np.array(ratios, dtype=float)))
     return {
         "gradient_ratio": ratio,
         "seconds": metrics.used.get("seconds", float("nan")),
-        "gpu_hours": hours * run.entry.row.experiment.resources.ngpus,
+        "gpu_hours": run.entry.gpu_hours,
     }
 
 
-def similarities(runs: Runs, pool: Executor) -> pd.DataFrame:
+def similarities(runs: CompletedRuns, pool: Executor) -> pd.DataFrame:
     """CKA of pooled features between students of one data set: `first`, `second` (settings), `dataset`, `seeds`, `cka`.
 
-    Two settings are compared at equal seeds; a setting with itself between its seeds, which is the noise floor: how
-    alike two runs are that differ in nothing but chance.
+    Two settings are compared at equal seeds. A setting is compared with itself between seeds: the noise floor, which is
+    the similarity of two runs that differ only in their seed.
     """
     tables = pool.map(_similarities, [[run for run in runs.runs if run.setting in runs.students
                                        and run.block.dataset == dataset] for dataset in runs.datasets])  # fmt: skip
@@ -243,13 +243,13 @@ def similarities(runs: Runs, pool: Executor) -> pd.DataFrame:
     return frame
 
 
-def _similarities(runs: list[Run]) -> list[dict[str, Any]]:
+def _similarities(runs: list[CompletedRun]) -> list[dict[str, Any]]:
     features = {}
     for run in runs:
         try:
             features[run.setting, run.block] = np.asarray(run.outputs()["pooled"], dtype=np.float32)
         except RoundhouseError:
-            continue  # told when it was measured
+            continue  # reported by `measure`
     rows = []
     for first, second in _pairs(features):
         try:

@@ -1,4 +1,4 @@
-"""The finished runs of a distillation round and of its control round, and who of them was whose teacher."""
+"""The completed runs of a distillation round and of its control round, and the teacher of each run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.rounds import Entry, RoundRecords
+from analysis.rounds import RoundEntry, RoundRecords
 from roundhouse.errors import RoundhouseError
 from roundhouse.model.plan import State
 
@@ -21,21 +21,21 @@ TEACHER, PLAIN, CONTROL = "teacher", "plain", "control"  # roles; distilled runs
 
 
 class Outputs(dict[str, NDArray[Any]]):
-    """The arrays of an outputs.npz. Asking for one that it lacks is a RoundhouseError."""
+    """The arrays of an outputs.npz. A missing array is a RoundhouseError."""
 
     def __missing__(self, name: str) -> NDArray[Any]:
-        raise RoundhouseError(f"outputs.npz lacks {name}: it is of an older version")
+        raise RoundhouseError(f"outputs.npz has no array {name}: it was written by an older version")
 
 
 class Block(NamedTuple):
-    """What a run has in common with those it is paired with."""
+    """What paired runs have in common: data set and seed."""
 
     dataset: str
     seed: int
 
 
-class Setting(NamedTuple):
-    """What the seeds and data sets of a comparison share: a method, or a role, and its alpha."""
+class MethodSetting(NamedTuple):
+    """A method or a role (teacher, plain, control) with its alpha, over all seeds and data sets."""
 
     method: str
     alpha: float | None
@@ -44,16 +44,16 @@ class Setting(NamedTuple):
         return self.method if self.alpha is None else f"{self.method}, alpha {self.alpha:g}"
 
 
-UNDISTILLED = Setting(CONTROL, 0.0)  # the student on the labels as they are: same recipe, no label smoothing
+UNDISTILLED = MethodSetting(CONTROL, 0.0)  # the student on unchanged labels: same recipe, no label smoothing
 
 
 @dataclass(frozen=True)
-class Run:
-    """One finished run. The teacher is the run that it learned from; for runs without one, that of the same block."""
+class CompletedRun:
+    """One completed run."""
 
     round: str
-    entry: Entry
-    setting: Setting
+    entry: RoundEntry
+    setting: MethodSetting
     block: Block
 
     @property
@@ -61,7 +61,7 @@ class Run:
         return f"{self.round}/{self.entry.path}"
 
     def outputs(self) -> Outputs:
-        """The arrays of outputs.npz that the analysis needs. RoundhouseError: absent, or damaged."""
+        """The arrays of outputs.npz that the analysis needs. RoundhouseError: the file is missing or unreadable."""
         file = self.entry.outputs_file
         if file is None:
             raise RoundhouseError(f"{self.name} has no outputs.npz")
@@ -69,7 +69,7 @@ class Run:
             with np.load(file, allow_pickle=False) as saved:
                 found = Outputs({name: saved[name] for name in FIELDS if name in saved.files})
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            why = getattr(error, "strerror", None) or "it is damaged"
+            why = getattr(error, "strerror", None) or "it is not a valid file"
             raise RoundhouseError(f"{self.name}: outputs.npz cannot be read: {why}") from None
         for name, array in found.items():
             if array.ndim != (1 if name.endswith("labels") else 2) or array.dtype.kind not in "fiu":
@@ -78,19 +78,19 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Runs:
-    """All finished runs of a distillation round with its control.
+class CompletedRuns:
+    """All completed runs of a distillation round and its control round.
 
-    `missing`: what is not there, a line each. `planned`: the methods that distil, in the order of the round file.
+    `missing`: what is missing, a line each. `planned`: the distillation methods, in the order of the round file.
     """
 
     name: str
-    runs: tuple[Run, ...]
+    runs: tuple[CompletedRun, ...]
     missing: tuple[str, ...]
     planned: tuple[str, ...]
 
     @cached_property
-    def by_place(self) -> dict[tuple[Setting, Block], Run]:
+    def by_setting_and_block(self) -> dict[tuple[MethodSetting, Block], CompletedRun]:
         return {(run.setting, run.block): run for run in self.runs}
 
     @cached_property
@@ -99,7 +99,7 @@ class Runs:
 
     @cached_property
     def methods(self) -> list[str]:
-        """The methods of which there is a run, in an order that does not depend on which of them finished first."""
+        """The methods with a completed run, in the order of the round file."""
         found = {run.setting.method for run in self.runs}
         return [method for method in self.planned if method in found]
 
@@ -109,26 +109,26 @@ class Runs:
         return sorted(alpha for alpha in found if alpha is not None)
 
     @cached_property
-    def students(self) -> list[Setting]:
+    def students(self) -> list[MethodSetting]:
         """All settings of students: plain, control by alpha, then each method by alpha."""
-        found = {run.setting for run in self.runs} - {Setting(TEACHER, None)}
+        found = {run.setting for run in self.runs} - {MethodSetting(TEACHER, None)}
         order = [PLAIN, CONTROL, *self.methods]
         return sorted(found, key=lambda one: (order.index(one.method), one.alpha or 0.0))
 
-    def of(self, setting: Setting, dataset: str | None = None) -> list[Run]:
+    def of(self, setting: MethodSetting, dataset: str | None = None) -> list[CompletedRun]:
         return [run for run in self.runs if run.setting == setting and dataset in (None, run.block.dataset)]
 
     @cached_property
     def smoothed(self) -> bool:
-        """Whether the plain students were trained on smoothed labels, unlike those that are distilled."""
-        return any(run.entry.config.get("label_smoothing") for run in self.of(Setting(PLAIN, None)))
+        """Whether the plain students were trained with label smoothing, unlike the distilled ones."""
+        return any(run.entry.config.get("label_smoothing") for run in self.of(MethodSetting(PLAIN, None)))
 
-    def teacher_of(self, run: Run) -> Run | None:
-        return self.by_place.get((Setting(TEACHER, None), run.block))
+    def teacher_of(self, run: CompletedRun) -> CompletedRun | None:
+        return self.by_setting_and_block.get((MethodSetting(TEACHER, None), run.block))
 
 
-def runs_of(distilled: RoundRecords, control: RoundRecords | None) -> Runs:
-    """The completed runs of both rounds. RoundhouseError: no round of the distillation study, or one of several pairs.
+def runs_of(distilled: RoundRecords, control: RoundRecords | None) -> CompletedRuns:
+    """The completed runs of both rounds. RoundhouseError: it is of another study, or has several pairs of networks.
 
     Experiments that are not completed are counted in `missing`, by setting.
     """
@@ -136,46 +136,46 @@ def runs_of(distilled: RoundRecords, control: RoundRecords | None) -> Runs:
     missing = list(distilled.problems) + (list(control.problems) if control else [])
     if control is None:
         missing.append(
-            "control: 0 runs, so what alpha does by itself is not known, and gains are against the plain student"
+            "control: 0 runs, so the effect of alpha alone is unknown, and gains are relative to the plain student"
         )
-    runs: list[Run] = []
+    runs: list[CompletedRun] = []
     for found in (distilled, *([control] if control else [])):
-        open_ones: dict[Setting, list[str]] = {}
+        open_ones: dict[MethodSetting, list[str]] = {}
         for entry in found.entries:
             setting = _setting(entry, teachers)
             if found is not distilled and not (setting.method == CONTROL and entry.config.get("model") in students):
-                missing.append(f"{found.name}/{entry.path}: no control of the round's students: left out")
+                missing.append(f"{found.name}/{entry.path}: not a control of the round's students: left out")
             elif entry.state is State.COMPLETED:
                 block = Block(entry.data_set or "digits", int(entry.config.get("seed", 0)))
-                runs.append(Run(found.name, entry, setting, block))
+                runs.append(CompletedRun(found.name, entry, setting, block))
             else:
                 open_ones.setdefault(setting, []).append(str(entry.state))
         for setting, states in open_ones.items():
             missing.append(f"{found.name}: {setting}: {len(states)} not completed ({', '.join(sorted(set(states)))})")
     methods = dict.fromkeys(_setting(entry, teachers).method for entry in distilled.entries)
     planned = tuple(method for method in methods if method not in (TEACHER, PLAIN, CONTROL))
-    return Runs(distilled.name, tuple(runs), tuple(missing), planned)
+    return CompletedRuns(distilled.name, tuple(runs), tuple(missing), planned)
 
 
 def _networks(found: RoundRecords) -> tuple[set[str], set[str]]:
     """The models of the teachers and of the students."""
-    if {entry.row.experiment.study for entry in found.entries} != {"distillation"}:
-        raise RoundhouseError(f"round {found.name} is not of the study distillation: there is nothing to say about it")
+    if {entry.experiment.study for entry in found.entries} != {"distillation"}:
+        raise RoundhouseError(f"round {found.name} is not of the study distillation, which this analysis needs")
     by_path = {entry.path: entry for entry in found.entries}
-    distilled = [entry for entry in found.entries if entry.row.experiment.after]
-    led = [path for entry in distilled for paths in entry.row.experiment.after.values() for path in paths]
-    teachers = {str(by_path[path].config.get("model")) for path in led if path in by_path}
+    distilled = [entry for entry in found.entries if entry.experiment.after]
+    teacher_paths = [path for entry in distilled for paths in entry.experiment.after.values() for path in paths]
+    teachers = {str(by_path[path].config.get("model")) for path in teacher_paths if path in by_path}
     students = {str(entry.config.get("model")) for entry in distilled}
     if len(teachers) != 1 or len(students) != 1:
         raise RoundhouseError(
             f"round {found.name} has teachers {', '.join(sorted(teachers)) or 'none'} and students "
-            f"{', '.join(sorted(students)) or 'none'}: the suite compares the students of one pair of networks"
+            f"{', '.join(sorted(students)) or 'none'}: the analysis needs exactly one of each"
         )
     return teachers, students
 
 
-def _setting(entry: Entry, teachers: set[str]) -> Setting:
+def _setting(entry: RoundEntry, teachers: set[str]) -> MethodSetting:
     method = str(entry.config.get("method", "pure"))
     if method == "pure":
-        return Setting(TEACHER if entry.config.get("model") in teachers else PLAIN, None)
-    return Setting(method, float(entry.config.get("alpha", 0.5)))
+        return MethodSetting(TEACHER if entry.config.get("model") in teachers else PLAIN, None)
+    return MethodSetting(method, float(entry.config.get("alpha", 0.5)))

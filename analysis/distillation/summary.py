@@ -1,14 +1,14 @@
-"""What the numbers say, in sentences that each carry the number they rest on, or say that nothing is shown."""
+"""The written summary: sentences with the numbers that support them, or the statement that nothing is shown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from analysis.comparison import SHOWN_BELOW, Interval, smallest_p
-from analysis.distillation.effects import DISTILLED, MORE_ALPHA, SAME_ALPHA, SHRUNK, Family
-from analysis.distillation.material import Material
+from analysis.distillation.effects import DISTILLED, MORE_ALPHA, SAME_ALPHA, SHRUNK, ComparisonFamily
+from analysis.distillation.figure_data import FigureData
 from analysis.distillation.measures import MEASURES, Measure
-from analysis.distillation.runs import CONTROL, PLAIN, TEACHER, Setting
+from analysis.distillation.runs import CONTROL, PLAIN, TEACHER, MethodSetting
 from roundhouse.formatting import counted
 
 _ANSWER = {
@@ -20,36 +20,41 @@ _ANSWER = {
 _TITLES = {
     DISTILLED: "Distilled students against the undistilled one",
     SAME_ALPHA: "The same against a control with the same alpha",
-    SHRUNK: "What alpha does without a teacher",
-    MORE_ALPHA: "What more alpha does",
+    SHRUNK: "The effect of alpha without a teacher",
+    MORE_ALPHA: "The effect of a larger alpha",
 }
 TRAINED_ON_IT = ("sp", "nst")  # what these minimise is close to CKA
 
 
-def summary(material: Material, problems: Sequence[str]) -> str:
+def summary(data: FigureData, problems: Sequence[str]) -> str:
     """summary.md of a round."""
-    runs = material.runs
-    lines = [f"# Round {runs.name}: what its numbers say", "", *_basis(material), ""]
-    lines += ["## In short", "", *_in_short(material), "", "## Beside what it stands", "", *_baselines(material), ""]
+    runs = data.runs
+    lines = [f"# Round {runs.name}: results", "", *_basis(data), ""]
+    lines += ["## Summary", "", *_in_short(data), "", "## Baselines and chance", "", *_baselines(data), ""]
     for question, title in _TITLES.items():
-        asked = [one for one in material.families if one.question == question]
-        lines += [f"## {title}", "", *(_questions(asked, material) if asked else ["Not shown: there are 0 pairs."]), ""]
-    lines += ["## Time", "", *_time(material), ""]
+        selected = [one for one in data.families if one.question == question]
+        lines += [
+            f"## {title}",
+            "",
+            *(_questions(selected, data) if selected else ["Not shown: there are 0 pairs."]),
+            "",
+        ]
+    lines += ["## Time", "", *_time(data), ""]
     notes = [*runs.missing, *problems]
-    lines += ["## What is missing", "", *([f"- {note}" for note in notes] or ["Nothing: 0 experiments, 0 fields."])]
+    lines += ["## Missing", "", *([f"- {note}" for note in notes] or ["Nothing is missing: 0 experiments, 0 fields."])]
     return "\n".join(lines) + "\n"
 
 
-def _in_short(material: Material) -> Iterator[str]:
-    """How many comparisons of each question are shown, accuracy first; and which of accuracy they are."""
+def _in_short(data: FigureData) -> Iterator[str]:
+    """For each question: how many differences are shown; those in accuracy by name."""
     for question, title in _TITLES.items():
-        asked = [one for one in material.families if one.question == question]
-        accuracy = next((one for one in asked if one.measure.column == "accuracy"), None)
+        selected = [one for one in data.families if one.question == question]
+        accuracy = next((one for one in selected if one.measure.column == "accuracy"), None)
         if accuracy is None:
             continue
         named = [f"{_named(one, accuracy)} {accuracy.measure.differences(result.mean)}"
                  for one, result in accuracy.results.items() if result.shown]  # fmt: skip
-        others = [one for one in asked if one is not accuracy]
+        others = [one for one in selected if one is not accuracy]
         shown, of = sum(r.shown for f in others for r in f.results.values()), sum(len(f.results) for f in others)
         yield (
             f"- {title}: of {counted(len(accuracy.results), 'difference')} in test accuracy {len(named)} shown"
@@ -57,8 +62,8 @@ def _in_short(material: Material) -> Iterator[str]:
         )
 
 
-def _basis(material: Material) -> Iterator[str]:
-    runs = material.runs
+def _basis(data: FigureData) -> Iterator[str]:
+    runs = data.runs
     yield (
         f"{len(runs.runs)} completed runs on {len(runs.datasets)} data set(s) ({', '.join(runs.datasets)}): "
         f"{counted(len(runs.methods), 'method')} at {counted(len(runs.alphas), 'alpha')}, with teachers and controls."
@@ -67,53 +72,52 @@ def _basis(material: Material) -> Iterator[str]:
     yield (
         "A pair shares data set and seed. p is of a two-sided sign-flip test on the pairs' differences, corrected by "
         f"Holm within each list of one measure; a difference is shown if p < {SHOWN_BELOW:g}. Several measures are "
-        "looked at, and nothing is corrected for their number. What is shown holds for these data sets; of others "
-        "these numbers say nothing."
+        "compared, without a correction for their number. What is shown holds for these data sets only."
     )
-    most = max((result.n for one in material.families for result in one.results.values()), default=0)
-    family = max((len(one.results) for one in material.families), default=0)
+    most = max((result.n for one in data.families for result in one.results.values()), default=0)
+    family = max((len(one.results) for one in data.families), default=0)
     if most and smallest_p(most) * family >= SHOWN_BELOW:
         yield ""
         yield (
             f"With {most} pairs the smallest possible p is {smallest_p(most):.2g}, and {family} comparisons "
             "correct it to "
-            f"{min(1.0, smallest_p(most) * family):.2g}: in a list that long nothing can be shown, whatever is true."
+            f"{min(1.0, smallest_p(most) * family):.2g}: in a list that long, nothing can be shown."
         )
 
 
-def _baselines(material: Material) -> Iterator[str]:
-    runs = material.runs
+def _baselines(data: FigureData) -> Iterator[str]:
+    runs = data.runs
     most = max(len(runs.of(setting, dataset)) for setting in runs.students for dataset in runs.datasets)
     yield f"Test accuracy in %, mean ± standard deviation over (n) seeds, at most {most}."
-    if material.undistilled.method == CONTROL:
+    if data.undistilled.method == CONTROL:
         yield (
             "The undistilled student is the control at alpha 0: the distilled students' recipe without a teacher. "
             "Report and tables compare with the round file's baseline instead, which may be the plain student."
         )
     yield ""
-    rows = {"teacher": Setting(TEACHER, None), material.plain_label: Setting(PLAIN, None)}
+    rows = {"teacher": MethodSetting(TEACHER, None), data.plain_label: MethodSetting(PLAIN, None)}
     rows |= {f"control, alpha {one.alpha:g}": one for one in runs.students if one.method == CONTROL}
     yield f"| | {' | '.join(runs.datasets)} |"
     yield f"|---|{'---|' * len(runs.datasets)}"
-    chances = material.frame.groupby("dataset")["chance"].first() * 100
+    chances = data.frame.groupby("dataset")["chance"].first() * 100
     yield f"| chance | {' | '.join(f'{chances[one]:.2f}' for one in runs.datasets)} |"
     for label, setting in rows.items():
         cells = []
         for dataset in runs.datasets:
-            found = material.values(setting, dataset, "accuracy") * 100
+            found = data.values(setting, dataset, "accuracy") * 100
             spread = f"{found.std():.2f}" if len(found) > 1 else "?"
             cells.append(f"{found.mean():.2f} ± {spread} ({len(found)})" if len(found) else "--")
         yield f"| {label} | {' | '.join(cells)} |"
 
 
-def _questions(asked: Sequence[Family], material: Material) -> Iterator[str]:
-    for one in asked:
-        answer = _ANSWER[one.question].format(baseline=material.baseline_label)
+def _questions(selected: Sequence[ComparisonFamily], data: FigureData) -> Iterator[str]:
+    for one in selected:
+        answer = _ANSWER[one.question].format(baseline=data.baseline_label)
         yield f"### {one.measure.label[0].upper()}{one.measure.label[1:]}"
         yield ""
         shown = {setting: result for setting, result in one.results.items() if result.shown}
         for setting, result in shown.items():
-            interval = material.intervals.get(setting) if one.question == DISTILLED else None
+            interval = data.intervals.get(setting) if one.question == DISTILLED else None
             if one.measure.column != "accuracy" or interval is None:
                 interval = result.interval
             yield (
@@ -127,8 +131,8 @@ def _questions(asked: Sequence[Family], material: Material) -> Iterator[str]:
         yield ""
 
 
-def _not_shown(one: Family, settings: Sequence[Setting]) -> str:
-    """What was measured of one method all the same, and how far it is from being shown."""
+def _not_shown(one: ComparisonFamily, settings: Sequence[MethodSetting]) -> str:
+    """The measured differences of one method that are not shown, and their smallest p."""
     found = [one.results[setting] for setting in settings]
     differences = one.measure.differences(*(result.mean for result in found))
     intervals = ", ".join(_interval(result.interval, one.measure) for result in found)
@@ -141,7 +145,7 @@ def _not_shown(one: Family, settings: Sequence[Setting]) -> str:
     )
 
 
-def _named(setting: Setting, one: Family) -> str:
+def _named(setting: MethodSetting, one: ComparisonFamily) -> str:
     return f"{setting.method} to alpha {setting.alpha:g}" if one.question == MORE_ALPHA else str(setting)
 
 
@@ -149,21 +153,21 @@ def _interval(interval: Interval, measure: Measure) -> str:
     return f"{measure.signed(interval.low)} to {measure.signed(interval.high)}"
 
 
-def _caution(setting: Setting, one: Family) -> str:
+def _caution(setting: MethodSetting, one: ComparisonFamily) -> str:
     if setting.method in TRAINED_ON_IT and one.measure.column.startswith("cka"):
-        return " It is trained on something close to CKA: a check that works, no evidence."
+        return " Its training objective is close to CKA: this is a check, not evidence."
     return ""
 
 
-def _time(material: Material) -> Iterator[str]:
-    hours = float(material.frame["gpu_hours"].sum())
+def _time(data: FigureData) -> Iterator[str]:
+    hours = float(data.frame["gpu_hours"].sum())
     measure = MEASURES["gpu_hours" if hours > 0 else "seconds"]
     if hours > 0:
         yield f"All runs together took {hours:.1f} GPU-hours."
     else:
-        yield f"No GPU was asked for; all runs together trained for {material.frame['seconds'].sum():.0f} seconds."
+        yield f"No GPU was requested; all runs together trained for {data.frame['seconds'].sum():.0f} seconds."
     yield ""
-    for method, found in material.frame.groupby("method", sort=False)[measure.column]:
+    for method, found in data.frame.groupby("method", sort=False)[measure.column]:
         known = found.dropna()
-        told = f"median {known.median():.3g} {measure.unit} a run, " if len(known) else ""
-        yield f"- {method}: {told}{len(known)} runs."
+        times = f"median {known.median():.3g} {measure.unit} a run, " if len(known) else ""
+        yield f"- {method}: {times}{len(known)} runs."

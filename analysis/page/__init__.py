@@ -1,4 +1,4 @@
-"""The page of a report: from what is known of a round to one HTML file that needs nothing but its folder."""
+"""The page of a report: from the summary of a round to one HTML file that needs only its folder."""
 
 from __future__ import annotations
 
@@ -18,8 +18,17 @@ import jinja2
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from analysis.page.rows import amount, is_share, table
-from analysis.standing import LOGS, Changes, Failure, Known, Leaders, Prospect, Spread, Use
+from analysis.page.experiment_table import amount, is_share, table
+from analysis.round_summary import (
+    LOGS_SHOWN,
+    Changes,
+    ExperimentSummary,
+    Failure,
+    Ranking,
+    RemainingTime,
+    Spread,
+    Usage,
+)
 from roundhouse.formatting import counted, date_and_time, duration
 from roundhouse.model.plan import State
 
@@ -35,20 +44,20 @@ SYMBOLS = {
     State.CANCELLED: "⊘",
 }
 MEANINGS = {
-    State.PENDING: "not begun, or waits for its next attempt",
-    State.SUBMITTING: "being handed to the scheduler",
+    State.PENDING: "not started, or waiting for its next attempt",
+    State.SUBMITTING: "being submitted to the scheduler",
     State.IN_PROGRESS: "queued or running",
-    State.BLOCKED: "waits for a person",
-    State.COMPLETED: "done",
-    State.PRUNED: "left behind early: others of its group were better",
-    State.FAILED: "given up after its tries",
-    State.CANCELLED: "stopped by a person",
+    State.BLOCKED: "needs an action of the user",
+    State.COMPLETED: "finished successfully",
+    State.PRUNED: "stopped early: others of its group were better",
+    State.FAILED: "retry limit reached",
+    State.CANCELLED: "cancelled by the user",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """A picture of the report: paths relative to its folder. `subject`: the experiment that it is about, if one."""
+class ReportFigure:
+    """A figure of the report: paths relative to its folder. `subject`: the experiment it shows, if it is only one."""
 
     title: str
     caption: str
@@ -59,35 +68,35 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """All that a page tells. `changes`: None in a first report; `tables`: paths relative to the report's folder."""
+class ReportPage:
+    """The content of a page. `changes`: None in a first report; `tables`: paths relative to the report's folder."""
 
     name: str
     generated: datetime  # UTC
     records: Path
     file: Path | None
-    known: Sequence[Known]
+    summaries: Sequence[ExperimentSummary]
     counts: Mapping[State, int]
-    use: Use
-    prospect: Prospect
+    usage: Usage
+    remaining_time: RemainingTime
     failures: Sequence[Failure]
-    leaders: Sequence[Leaders]
+    rankings: Sequence[Ranking]
     changes: Changes | None
-    figures: Sequence[Figure]
+    figures: Sequence[ReportFigure]
     tables: Sequence[str]
     summary: str | None
     problems: Sequence[str]
 
 
-def render(report: Report) -> bytes:
-    """The page, as HTML in UTF-8. What records name stands in it as text, and only its own script can run."""
+def render(report: ReportPage) -> bytes:
+    """The page as HTML in UTF-8. Names from records are escaped, and only the page's own script can run."""
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     loader = jinja2.FileSystemLoader(HERE)
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        "amount": amount, "counted": counted, "duration": duration, "gain": gain, "link": quote, "moment": moment,
+        "amount": amount, "counted": counted, "duration": duration, "gain": gain, "link": quote, "utc_time": utc_time,
         "plus_minus": plus_minus, "rendered": rendered, "spaced": spaced, "word": word,
     }  # fmt: skip
     text = environment.get_template("report.html.jinja").render(
@@ -95,30 +104,30 @@ def render(report: Report) -> bytes:
         overviews=[one for one in report.figures if one.subject is None],
         total=sum(report.counts.values()),
         states=[(state, number) for state, number in report.counts.items()],
-        through=_through(report),
+        end=_estimated_end(report),
         symbols=SYMBOLS,
         meanings=MEANINGS,
         style=Markup(style),
         script=Markup(script),
         policy=_policy(style, script),
-        data=Markup(embedded(table(report.known, {one.subject: one for one in report.figures if one.subject}))),
-        metrics={one.entry.path: one.metric or "" for one in report.known},
-        logs=LOGS,
+        data=Markup(embedded(table(report.summaries, {one.subject: one for one in report.figures if one.subject}))),
+        metrics={one.entry.path: one.metric or "" for one in report.summaries},
+        logs=LOGS_SHOWN,
     )
-    return text.encode("utf-8", "backslashreplace")  # a name may hold what is no character
+    return text.encode("utf-8", "backslashreplace")  # a name may contain lone surrogates
 
 
 def _policy(style: str, script: str) -> str:
-    """A content security policy under which only these two run: nothing is loaded, and nothing leaves."""
+    """A content security policy that allows only this style and this script: nothing is loaded, nothing is sent."""
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
     rules = ("default-src 'none'", "img-src 'self' file: data:", f"style-src 'sha256-{hashes[0]}'",
              f"script-src 'sha256-{hashes[1]}'", "base-uri 'none'", "form-action 'none'")  # fmt: skip
     return "; ".join(rules)
 
 
-def _through(report: Report) -> datetime | None:
-    """When everything may be through."""
-    seconds = report.prospect.seconds
+def _estimated_end(report: ReportPage) -> datetime | None:
+    """When the round is estimated to end."""
+    seconds = report.remaining_time.seconds
     try:
         return report.generated + timedelta(seconds=seconds) if seconds else None
     except OverflowError:
@@ -126,7 +135,7 @@ def _through(report: Report) -> datetime | None:
 
 
 def embedded(value: Any) -> str:
-    """JSON that may stand in a `<script>` element whatever it holds."""
+    """JSON that is safe inside a `<script>` element, whatever it contains."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -134,7 +143,7 @@ def embedded(value: Any) -> str:
 
 
 def rendered(text: str) -> Markup:
-    """Markdown as HTML, its headings below those of the page. HTML in it is text; links and images are none."""
+    """Markdown as HTML, with headings below those of the page. HTML in it is escaped; links and images are disabled."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["link", "image", "autolink"])
     tokens = parser.parse(text)
     for token in tokens:
@@ -144,7 +153,7 @@ def rendered(text: str) -> Markup:
 
 
 def png_size(path: Path) -> tuple[int, int] | None:
-    """Width and height in pixels of a PNG file, from its header; None if it is none."""
+    """Width and height in pixels of a PNG file, from its header; None if it is not a PNG."""
     with path.open("rb") as file:
         head = file.read(24)
     if len(head) < 24 or not head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -153,42 +162,42 @@ def png_size(path: Path) -> tuple[int, int] | None:
     return width, height
 
 
-# -------------------------------------------------------------------------------------------------- how things are told
+# -------------------------------------------------------------------------------------------------- formatting
 
 
 def word(state: State | str) -> str:
-    """A state as people say it."""
+    """The name of a state with spaces."""
     return str(state).replace("_", " ")
 
 
 def spaced(name: str) -> str:
-    """A metric's name as people write it, with places to break."""
+    """The name of a metric with spaces, so that lines can break."""
     return name.replace("_", " ")
 
 
-def moment(when: datetime) -> str:
+def utc_time(when: datetime) -> str:
     return f"{date_and_time(when.timestamp())} UTC"
 
 
 def plus_minus(found: Spread | None, name: str) -> str:
-    """A result never stands without its noise: mean ± standard deviation over n seeds. Spaces within do not break."""
+    """Mean ± standard deviation over n seeds, with non-breaking spaces."""
     if found is None:
-        return "not known"
+        return "unknown"
     if found.deviation is None:
-        return f"{amount(name, found.mean)} (one seed, noise not known)"
+        return f"{amount(name, found.mean)} (one seed, deviation unknown)"
     factor = 100 if is_share(name) else 1
     unit = "\u00a0%" if is_share(name) else ""
     digits = ".2f" if is_share(name) else ".4g"
-    told = f"{factor * found.mean:{digits}}\u00a0±\u00a0{factor * found.deviation:{digits}}{unit}"
-    return f"{told} (n\u00a0=\u00a0{found.n})"
+    text = f"{factor * found.mean:{digits}}\u00a0±\u00a0{factor * found.deviation:{digits}}{unit}"
+    return f"{text} (n\u00a0=\u00a0{found.n})"
 
 
 def gain(result: Spread, baseline: Spread, name: str) -> str:
-    """How far the result lies above the baseline, with the standard error of that where both have more seeds."""
+    """The difference to the baseline, with its standard error if both have more than one seed."""
     factor, unit = (100, " percentage points") if is_share(name) else (1, "")
     digits = ".2f" if is_share(name) else ".4g"
-    told = f"{factor * (result.mean - baseline.mean):+{digits}}"
+    text = f"{factor * (result.mean - baseline.mean):+{digits}}"
     if result.deviation is None or baseline.deviation is None:
-        return f"{told}{unit}, noise not known"
+        return f"{text}{unit}, deviation unknown"
     error = math.sqrt(result.deviation**2 / result.n + baseline.deviation**2 / baseline.n)
-    return f"{told}\u00a0±\u00a0{factor * error:{digits}}{unit}"
+    return f"{text}\u00a0±\u00a0{factor * error:{digits}}{unit}"

@@ -22,15 +22,15 @@ function startTheme() {
   const button = document.getElementById("theme");
   const system = matchMedia("(prefers-color-scheme: dark)");
   const dark = () => (document.documentElement.dataset.theme || (system.matches ? "dark" : "light")) === "dark";
-  const tell = () => { button.textContent = dark() ? "Light theme" : "Dark theme"; };
+  const update = () => { button.textContent = dark() ? "Light theme" : "Dark theme"; };
   button.addEventListener("click", () => {
     const theme = dark() ? "light" : "dark";
     document.documentElement.dataset.theme = theme;
-    try { localStorage.setItem(THEME, theme); } catch { /* it holds until the page is left */ }
-    tell();
+    try { localStorage.setItem(THEME, theme); } catch { /* then the choice lasts until the page is left */ }
+    update();
   });
-  system.addEventListener("change", tell);
-  tell();
+  system.addEventListener("change", update);
+  update();
   button.hidden = false;
 }
 
@@ -118,9 +118,9 @@ class Table {
   }
 
   haystack(row, details) {
-    const told = row.filter((value) => typeof value === "string").map((text) => text.replaceAll("_", " "));
+    const words = row.filter((value) => typeof value === "string").map((text) => text.replaceAll("_", " "));
     const config = Object.entries(details.config).flat();
-    return [...row.map(String), ...told, details.reason, ...config].join("\n").toLowerCase();
+    return [...row.map(String), ...words, details.reason, ...config].join("\n").toLowerCase();
   }
 
   head(column, number) {
@@ -164,27 +164,27 @@ class Table {
   recall() {
     const [place, query] = location.hash.split("?");
     if (place !== "#experiments" || query === undefined) return false;
-    const told = new URLSearchParams(query);
-    const sort = this.data.columns.findIndex((column) => column.key === told.get("sort"));
+    const parameters = new URLSearchParams(query);
+    const sort = this.data.columns.findIndex((column) => column.key === parameters.get("sort"));
     this.view = {
-      q: told.get("q") || "",
-      states: (told.get("state") || "").split(",").filter((state) => this.ticks.some((one) => one.value === state)),
+      q: parameters.get("q") || "",
+      states: (parameters.get("state") || "").split(",").filter((state) => this.ticks.some((one) => one.value === state)),
       sort: sort < 0 ? null : sort,
-      descending: told.get("order") === "descending",
+      descending: parameters.get("order") === "descending",
     };
     return true;
   }
 
   remember() {
     const { q, states, sort, descending } = this.view;
-    const told = new URLSearchParams();
-    if (q) told.set("q", q);
-    if (states.length) told.set("state", states.join(","));
+    const parameters = new URLSearchParams();
+    if (q) parameters.set("q", q);
+    if (states.length) parameters.set("state", states.join(","));
     if (sort !== null) {
-      told.set("sort", this.data.columns[sort].key);
-      if (descending) told.set("order", "descending");
+      parameters.set("sort", this.data.columns[sort].key);
+      if (descending) parameters.set("order", "descending");
     }
-    history.replaceState(null, "", String(told) ? `#experiments?${told}` : "#experiments");
+    history.replaceState(null, "", String(parameters) ? `#experiments?${parameters}` : "#experiments");
   }
 
   show(remember = true) {
@@ -264,11 +264,11 @@ function pairs(listed) {
   return element("dl", { class: "pairs" }, ...listed.flatMap(([key, value]) => [element("dt", {}, key), element("dd", {}, value)]));
 }
 
-function curve(told) {
-  const [width, height] = told.size || [null, null];
-  const image = element("img", { src: link(told.image), alt: `Learning curves. ${told.caption}`, width, height });
-  const data = element("a", { href: link(told.data), class: "data" }, "Data (CSV)");
-  return [heading("Learning curves"), image, element("p", {}, `${told.caption} `, data)];
+function curve(figure) {
+  const [width, height] = figure.size || [null, null];
+  const image = element("img", { src: link(figure.image), alt: `Learning curves. ${figure.caption}`, width, height });
+  const data = element("a", { href: link(figure.data), class: "data" }, "Data (CSV)");
+  return [heading("Learning curves"), image, element("p", {}, `${figure.caption} `, data)];
 }
 
 function attempts(listed) {
@@ -298,7 +298,7 @@ function startDialog() {
   });
   for (const picture of document.querySelectorAll(".enlarge")) {
     picture.addEventListener("click", (event) => {
-      if (event.ctrlKey || event.metaKey || event.shiftKey) return; // a new tab was asked for
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return; // opens in a new tab
       event.preventDefault();
       const image = picture.querySelector("img");
       const caption = picture.parentElement.querySelector("figcaption");
@@ -313,8 +313,8 @@ document.addEventListener("DOMContentLoaded", () => {
   startTheme();
   startDialog();
   const table = new Table(JSON.parse(document.getElementById("data").textContent));
-  const asked = table.recall();
+  const recalled = table.recall();
   table.show(false);
-  if (asked) document.getElementById("experiments").scrollIntoView();
+  if (recalled) document.getElementById("experiments").scrollIntoView();
   addEventListener("hashchange", () => { if (table.recall()) table.show(false); });
 });

@@ -1,4 +1,4 @@
-"""The distillation study: small ResNets trained plainly, or to follow a larger one that was trained before them."""
+"""The distillation study: small ResNets, trained alone or with a larger teacher that was trained before."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
     from studies.distillation.task import Distillation
 
-PRELOAD = ("sklearn.datasets", "torchvision.datasets", "PIL.Image")  # what it loads only where it is needed
+PRELOAD = ("sklearn.datasets", "torchvision.datasets", "PIL.Image")  # modules that it imports only when needed
 
 
 def build(
     config: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]], device: torch.device, data: Path | None
 ) -> Distillation:
     """The task that `config` describes; see `studies.distillation.task.build`."""
-    from studies.distillation import task  # not above: it loads torch, and the runner only looks at `check`
+    from studies.distillation import task  # not at the top: it imports torch, and the runner only needs `check`
 
     return task.build(config, inputs, device, data)

@@ -1,4 +1,4 @@
-"""What the runner asks before it submits: is every key and value of the config legal, and is the data set there?"""
+"""The check before a submission: every key and value of the config is valid, and the data set exists."""
 
 from __future__ import annotations
 

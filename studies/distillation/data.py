@@ -1,4 +1,4 @@
-"""Data sets as tensors: training, validation and test images as bytes, and the figures that normalise them."""
+"""Data sets as tensors: training, validation and test images as bytes, with mean and deviation for normalisation."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Training, validation and test images, and what networks and augmentation must know of them."""
+    """Training, validation and test images, and the properties that networks and augmentation need."""
 
     name: str
     train: Split
@@ -73,7 +73,7 @@ class Dataset:
     def normalise(self, images: Tensor) -> Tensor:
         """From uint8 (B, C, H, W) to float32 with mean 0 and standard deviation 1 per channel of the training images.
 
-        The first call on a device takes the figures there; later ones only compute, so a CUDA graph can hold them.
+        The first call on a device copies the constants there; later calls only compute, as CUDA graphs require.
         """
         if images.device not in self._scales:
             mean, deviation = (one.float().view(1, -1, 1, 1).to(images.device) for one in self.scale)
@@ -88,12 +88,12 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Loader:
-    """How a data set is read and cut."""
+    """How a data set is read and split."""
 
-    read: Callable[[Path | None], tuple[Split, ...]]  # training images, and test images if they come apart
+    read: Callable[[Path | None], tuple[Split, ...]]  # training images, and test images if they are separate
     classes: int
-    validation: int  # images kept back from training, unless a config says how many
-    test: int = 0  # images cut off for the test, where none come apart
+    validation: int  # number of validation images, unless the config sets it
+    test: int = 0  # number of test images, if they are not separate
     shift: int = 4
     flip: bool = True
 
@@ -115,9 +115,9 @@ LOADERS = {
 
 
 def load(name: str, data: Path | None, validation_images: int | None = None) -> Dataset:
-    """The data set called `name` from folder `data` (None: the repository's), on the CPU.
+    """The data set `name` from folder `data` (None: the repository's), on the CPU.
 
-    `validation_images` are kept back from training; None: as many as `LOADERS` says. Which ones is fixed: see `ranked`.
+    `validation_images` are not trained on; None: the number in `LOADERS`. The selection is fixed: see `ranked`.
     StudyError: no such data set, it cannot be read, or it has too few images.
     """
     loader = LOADERS[choose("dataset", name, LOADERS)]
@@ -133,17 +133,17 @@ def load(name: str, data: Path | None, validation_images: int | None = None) -> 
     return Dataset(name, train, validation, test, loader.classes, loader.shift, loader.flip)
 
 
-def ranked(name: str, whole: Split) -> Split:
-    """All images, in the order of the SHA-256 of "NAME INDEX": the same in every run, on every machine, for ever."""
+def ranked(name: str, split: Split) -> Split:
+    """All images, in the order of the SHA-256 of "NAME INDEX": the same in every run and on every machine."""
 
     def rank(index: int) -> bytes:
         return hashlib.sha256(f"{name} {index}".encode()).digest()
 
-    order = torch.tensor(sorted(range(len(whole)), key=rank))
-    return Split(whole.images[order], whole.labels[order])
+    order = torch.tensor(sorted(range(len(split)), key=rank))
+    return Split(split.images[order], split.labels[order])
 
 
-def cut(whole: Split, count: int) -> tuple[Split, Split]:
+def cut(split: Split, count: int) -> tuple[Split, Split]:
     """All but the last `count` images, and those."""
-    first = len(whole) - count
-    return Split(whole.images[:first], whole.labels[:first]), Split(whole.images[first:], whole.labels[first:])
+    first = len(split) - count
+    return Split(split.images[:first], split.labels[:first]), Split(split.images[first:], split.labels[first:])

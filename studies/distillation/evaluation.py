@@ -1,4 +1,4 @@
-"""What a trained network says to images that it was not trained on."""
+"""Evaluation of a network on validation and test images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATCH = 512
 
 @torch.no_grad()
 def predict(network: ResNet, data: Dataset, split: Split, context: Context) -> Iterator[Features]:
-    """What the network makes of the split's images, batch by batch, in evaluation mode, on the device."""
+    """The network's features of a split's images, batch by batch, in evaluation mode, on the device."""
     network.eval()
     if not len(split):
         return
@@ -42,11 +42,11 @@ def evaluate(network: ResNet, data: Dataset, split: Split, prefix: str, context:
 
 
 def final_outputs(network: ResNet, data: Dataset, context: Context) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """What is kept of the N test images and the M validation images, in fixed orders, and the scores of the test.
+    """The outputs to keep for the N test and M validation images, in fixed orders, and the scores on the test images.
 
-    `logits` (N, classes), `labels` (N,), `pooled` (N, 64): what the last layer sees; `stage1` (N, 16), `stage2`
+    `logits` (N, classes), `labels` (N,), `pooled` (N, 64): the input of the last layer; `stage1` (N, 16), `stage2`
     (N, 32), `stage3` (N, 64): the mean of each map of each stage; `validation_logits` (M, classes) and
-    `validation_labels` (M,), to fit a temperature by. Arrays of numbers are float16.
+    `validation_labels` (M,), to fit a temperature with. Arrays of numbers are float16.
     """
     rows = []
     for part in predict(network, data, data.test, context):

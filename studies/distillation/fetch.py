@@ -1,4 +1,4 @@
-"""Fetch data sets, verify them and prepare them, where there is a network: `toolbox/setup.sh --data NAME` calls it."""
+"""Download, verify and prepare data sets, on a host with internet access; `toolbox/setup.sh --data NAME` calls it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from roundhouse.errors import RoundhouseError as StudyError
 from roundhouse.options import choose
 from studies.distillation.sources import SOURCES, File, damaged, data_directory, file_digest, flaw
 
-_PATIENCE = 30.0  # seconds without an answer
+_TIMEOUT = 30.0  # seconds without an answer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0: all that was named is there and good; 1: something is not; 2: the command makes no sense."""
+    """Exit code 0: all data sets are present and valid; 1: some are not; 2: an option is wrong."""
     parser = argparse.ArgumentParser(prog="python -m studies.distillation.fetch", description=__doc__)
     parser.add_argument("names", nargs="+", metavar="NAME", help=", ".join(SOURCES))
-    parser.add_argument("--to", type=Path, metavar="FOLDER", help="the data folder; without it, the repository's own")
-    parser.add_argument("--check", action="store_true", help="fetch nothing, only look: every byte is read")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help="the data folder; default: that of the repository")
+    parser.add_argument("--check", action="store_true", help="download nothing, only verify all files")
     options = parser.parse_args(arguments)
     try:
         for name in options.names:
@@ -53,9 +53,9 @@ def _one(name: str, data: Path | None, check: bool) -> int:
 
 
 def fetch(name: str, data: Path | None) -> None:
-    """Have the data set in folder `data` (None: the repository's), whole and verified. What is good is left alone.
+    """Download and verify a data set in folder `data` (None: the repository's). Valid files are kept.
 
-    StudyError: it could not be fetched; the message says what to do by hand. OSError: it could not be written.
+    StudyError: the download failed; the message has instructions for a manual download. OSError: a write failed.
     """
     if not damaged(name, data):
         return
@@ -72,23 +72,23 @@ def fetch(name: str, data: Path | None) -> None:
 
 
 def _download(name: str, file: File, folder: Path) -> None:
-    """Have a published file in the folder. One that lies there and is good is not fetched."""
+    """Download a published file into the folder, unless a valid one is there."""
     from torchvision.datasets.utils import download_url  # type: ignore[import-untyped]
 
     path = folder / file.path
     wrong = flaw(file, folder, thorough=True)
     if not wrong:
         return
-    print(f"{name}: fetching {file.url}" + (f", because {path} {wrong}" if path.exists() else ""), flush=True)
-    patience = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_PATIENCE)
+    print(f"{name}: downloading {file.url}" + (f", because {path} {wrong}" if path.exists() else ""), flush=True)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT)
     try:
         with _replacing(path) as part:
             download_url(file.url, folder, part.name, file.md5)
     except (OSError, http.client.HTTPException, RuntimeError) as error:
         raise StudyError(f"{name}: {file.url} {_reason(error)}. {_by_hand(name, folder)}") from error
     finally:
-        socket.setdefaulttimeout(patience)
+        socket.setdefaulttimeout(before)
 
 
 def _reason(error: Exception) -> str:
@@ -101,13 +101,13 @@ def _by_hand(name: str, folder: Path) -> str:
     lines = ["By hand, where there is a network, fetch"]
     for file in SOURCES[name].downloads:
         if wrong := flaw(file, folder, thorough=True):
-            there = f"; what lies there is not used: it {wrong}" if (folder / file.path).exists() else ""
+            there = f"; the existing file is not used: it {wrong}" if (folder / file.path).exists() else ""
             lines.append(f"  {file.url} (MD5 {file.md5}) as {folder / file.path}{there}")
     return "\n".join([*lines, "and run the same command again"])
 
 
 def _unpack(name: str, archive: Path, folder: Path) -> None:
-    """Take the files of a data set, and nothing else, from its archive, which is verified."""
+    """Extract the files of a data set, and nothing else, from its verified archive."""
     with tarfile.open(archive) as tar:
         for file in SOURCES[name].files:
             if not flaw(file, folder, thorough=True):
@@ -120,7 +120,7 @@ def _unpack(name: str, archive: Path, folder: Path) -> None:
 
 
 def _decode(archive: Path, folder: Path) -> None:
-    """Write TinyImageNet's images, decoded, into one file that is read in a second or two, and its digest beside it."""
+    """Write the decoded images of TinyImageNet into one file that loads in seconds, and its digest into another."""
     import numpy as np
 
     from studies.distillation.readers import decode_tinyimagenet
@@ -136,7 +136,7 @@ def _decode(archive: Path, folder: Path) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """Where to write what becomes `path` once it is whole."""
+    """A temporary path, which replaces `path` if the block succeeds."""
     part = Path(f"{path}.part")
     try:
         yield part

@@ -1,4 +1,4 @@
-"""What every loss rests on: the cross entropy with the labels, and vectors of length 1 whose gradients stay finite."""
+"""Functions that all losses use: cross entropy with the labels, and unit vectors with finite gradients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
 def unit(vectors: Tensor, dim: int) -> Tensor:
     """`vectors`, of any shape and in float32, scaled to length 1 along `dim`. A vector of 0 stays 0.
 
-    Its gradient is 0 too, where that of a quotient by a length held above 1e-12 is 1e12 and ends as infinity in fp16.
+    Its gradient is 0 too; the gradient of a division by a length clamped at 1e-12 is 1e12, which is infinite in fp16.
     """
     squares = vectors.square().sum(dim, keepdim=True)
     directed = squares > _SHORTEST**2

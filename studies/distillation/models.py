@@ -13,7 +13,7 @@ from studies.distillation.options import BLOCKS
 
 
 class Features(NamedTuple):
-    """What a network makes of a batch of B images of H x W pixels."""
+    """The features of a batch of B images of H x W pixels."""
 
     logits: Tensor  # (B, classes)
     stage1: Tensor  # (B, 16, H, W)
@@ -22,8 +22,8 @@ class Features(NamedTuple):
     pooled: Tensor  # (B, 64)
 
 
-class Block(nn.Module):
-    """Two 3x3 convolutions around which the input passes; a 1x1 convolution fits it where the shape changes."""
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut; a 1x1 convolution adapts the shortcut if the shape changes."""
 
     def __init__(self, entering: int, leaving: int, stride: int) -> None:
         super().__init__()
@@ -67,12 +67,12 @@ class ResNet(nn.Module):
 
 
 def _stage(blocks: int, entering: int, leaving: int, stride: int) -> nn.Sequential:
-    first = Block(entering, leaving, stride)
-    return nn.Sequential(first, *(Block(leaving, leaving, 1) for _ in range(blocks - 1)))
+    first = ResidualBlock(entering, leaving, stride)
+    return nn.Sequential(first, *(ResidualBlock(leaving, leaving, 1) for _ in range(blocks - 1)))
 
 
 def build_model(name: str, classes: int, channels: int, device: torch.device) -> ResNet:
-    """The network called `name`, with weights from the global generator. StudyError: no such network."""
+    """The network `name`, with weights from the global generator. StudyError: no such network."""
     model = ResNet(BLOCKS[choose("model", name, BLOCKS)], classes, channels)
     return model.to(memory_format=torch.channels_last).to(device)
 

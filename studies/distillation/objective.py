@@ -1,4 +1,4 @@
-"""What is minimised: from a batch of images to the loss, for plain training and with each method."""
+"""The objective: from a batch of images to the loss, for plain training and for each method."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from studies.distillation.options import Options
 class Objective:
     """The loss of a student: (1 - alpha) * cross entropy + strength * distance, where strength = alpha * w * ramp.
 
-    `control` is the first term alone; `pure` is cross entropy in full, the only one with label smoothing. In a method's
-    own stage before, the loss is that of the method.
+    `control` is the first term alone; `pure` is the full cross entropy, and the only one with label smoothing. In a
+    method's own first stage, the loss is that of the method.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Objective:
         self._autocast = autocast
 
     def normalised(self, images: Tensor) -> Tensor:
-        """From bytes to what networks take: float32, channels last."""
+        """From bytes to the networks' input format: float32, channels last."""
         return self._data.normalise(images).contiguous(memory_format=torch.channels_last)
 
     def strength(self, epoch: int) -> float:
@@ -63,7 +63,7 @@ class Objective:
         images = self.normalised(images)
         student = self._followed(images)
         truth, distance = self._terms(student, images, labels)
-        if self.method is None or self.options.alpha == 0:  # then it is plain training to the last bit
+        if self.method is None or self.options.alpha == 0:  # bit-identical to plain training
             loss = truth
         else:
             loss = truth + strength * distance
@@ -96,7 +96,7 @@ class Objective:
     def gradient_norms(self, images: Tensor, labels: Tensor, strength: Tensor) -> dict[str, float]:
         """L2 norms, over all weights of the student, of the gradients of the loss's two terms, and their ratio.
 
-        In float32, whatever the precision, and without a trace in gradients and running statistics.
+        In float32 at any precision; gradients and running statistics are not changed.
         """
         assert self.student is not None and self.method is not None
         images = self.normalised(images)
@@ -105,8 +105,8 @@ class Objective:
             truth, distance = self._terms(self.student(images), images, labels)
             norms = [_norm(truth, weights), strength * _norm(distance, weights)]
         truth_norm, distance_norm = torch.stack(norms).tolist()
-        told = {"truth_gradient": truth_norm, "distance_gradient": distance_norm}
-        return {**told, "gradient_ratio": distance_norm / truth_norm} if truth_norm else told
+        measured = {"truth_gradient": truth_norm, "distance_gradient": distance_norm}
+        return {**measured, "gradient_ratio": distance_norm / truth_norm} if truth_norm else measured
 
 
 def _norm(term: Tensor, weights: list[torch.nn.Parameter]) -> Tensor:
@@ -116,7 +116,7 @@ def _norm(term: Tensor, weights: list[torch.nn.Parameter]) -> Tensor:
 
 
 def check_memory(method: Method, batch: int, device: torch.device) -> None:
-    """torch.OutOfMemoryError: what the method needs beyond the features does not fit. It names the batch that does."""
+    """torch.OutOfMemoryError: the method's extra memory does not fit; the message has the batch size that would fit."""
     needed, free = method.memory(batch), free_memory(device)
     if needed > free:
         fitting = next((size for size in range(batch, 0, -1) if method.memory(size) <= free), 0)

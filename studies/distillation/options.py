@@ -1,4 +1,4 @@
-"""The config of a distillation run: every key, its default, what is refused. The runner reads it, so: no torch here."""
+"""The config of a distillation run: keys, defaults, valid values. The runner imports it, so no torch here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BLOCKS = {
     "ResNet110": 18,
     "ResNet112": 18,
 }
-"""Blocks per stage, n. `ResNet112` is a name in use for n = 18, which has 6 * 18 + 2 = 110 layers: it is ResNet110."""
+"""Blocks per stage, n. `ResNet112` is a common name for n = 18, which has 6 * 18 + 2 = 110 layers: it is ResNet110."""
 
 ALONE = ("pure", "control")
 """Ways to train without a teacher: cross entropy, and cross entropy times 1 - alpha."""
@@ -30,14 +30,14 @@ FEEDS = ("auto", "device", "workers")
 
 @dataclass(frozen=True)
 class Options:
-    """The config of a run. What a method does not use is not looked at, so that one `defaults` serves a whole round."""
+    """The config of a run. Keys that a method does not use are ignored, so that one `defaults` serves a whole round."""
 
     model: str
     dataset: str = "digits"
     method: str = "pure"
     teacher: str | None = None  # the teacher's model; its weights are an input
     alpha: float = 0.5  # share of the distillation term; not used by `pure`
-    weight: float | None = None  # of the method's distance, instead of the published one
+    weight: float | None = None  # of the method's distance, instead of the published weight
     # The recipe
     epochs: int = 30
     batch_size: int = 128
@@ -45,31 +45,29 @@ class Options:
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
-    schedule: str = "cosine"  # cosine: half a wave, down to 0; steps: times 0.1 at each of `milestones`
+    schedule: str = "cosine"  # cosine: half a period, down to 0; steps: times 0.1 at each of `milestones`
     milestones: tuple[int, ...] = ()  # epochs
-    label_smoothing: float = 0.0  # `pure` only: distillation takes the labels as they are
+    label_smoothing: float = 0.0  # `pure` only: distillation uses unchanged labels
     validation_images: int | None = (
-        None  # None: what the data set keeps back; 0: none, and the last epoch's weights count
+        None  # None: the data set's default; 0: none, and the last epoch's weights are the best
     )
     # The methods
     temperature: float = 4.0  # logit, dkd, and the second stage of fitnets
-    hint_epochs: int = 0  # fitnets: epochs of a stage before, on the hint alone; 0 is one stage
+    hint_epochs: int = 0  # fitnets: epochs of a first stage, on the hint alone; 0: one stage
     paraphraser_epochs: int = 30  # factor_transfer: epochs of the paraphraser's own stage
     factor_rate: float = 0.5  # factor_transfer: the factor's channels, as a share of the teacher's
-    reconstruction: str = (
-        "l1"  # factor_transfer: how far the paraphraser's picture is from the teacher's map: l1 or mse
-    )
+    reconstruction: str = "l1"  # factor_transfer: the loss of the paraphraser's reconstruction: l1 or mse
     angle_weight: float = 2.0  # rkd: of the angle term, where the distance term has 1
     target_weight: float = 1.0  # dkd: of the target's share
     others_weight: float = 8.0  # dkd: of the other classes'
     warm_up: int = 20  # dkd: epochs in which the distance's weight rises to its full size
-    # How it is computed
+    # Computation
     step: str = "auto"  # auto: graph on a GPU, eager on a CPU; eager; graph: a CUDA graph; compile: torch.compile
     feed: str = (
         "auto"  # where training images are augmented: device; workers: by a DataLoader; auto: device if they fit
     )
     workers: int = 4  # processes of the DataLoader
-    accumulation: int | str = 1  # parts in which a batch is computed; auto: as few as fit into memory
+    accumulation: int | str = 1  # number of parts of a batch; auto: the fewest that fit into memory
 
     def __post_init__(self) -> None:
         choose("model", self.model, BLOCKS)
@@ -96,9 +94,9 @@ class Options:
                 "many equal parts"
             )
         if (self.schedule == "steps") != bool(self.milestones):
-            raise StudyError("config keys 'schedule: steps' and 'milestones' go together: write both, or neither")
+            raise StudyError("config keys 'schedule: steps' and 'milestones' must be set together, or neither of them")
         if self.nesterov and not self.momentum:
-            raise StudyError("config key 'nesterov' needs a momentum above 0")
+            raise StudyError("config key 'nesterov' needs a 'momentum' above 0")
 
 
 _ABOVE_0 = ("temperature", "epochs", "batch_size", "lr", "paraphraser_epochs", "warm_up", "workers", "accumulation")

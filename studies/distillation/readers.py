@@ -1,4 +1,4 @@
-"""From the files of a data set, in the format in which it is published, to arrays of images and labels."""
+"""Read the published files of a data set into arrays of images and labels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
 
 def read_cifar10(data: Path | None) -> tuple[Arrays, Arrays]:
-    """Training and test images, 32x32 in 3 channels. StudyError here and below: missing, damaged, or unreadable."""
+    """Training and test images, 32x32 in 3 channels. StudyError, here and below: missing or unreadable files."""
     return _read_cifar("cifar10", "CIFAR10", data)
 
 
@@ -31,7 +31,7 @@ def read_cifar100(data: Path | None) -> tuple[Arrays, Arrays]:
 
 def read_svhn(data: Path | None) -> tuple[Arrays, Arrays]:
     """Training and test images, 32x32 in 3 channels; the digit 0, which the files call 10, has label 0."""
-    with _told("svhn", data):
+    with _as_study_error("svhn", data):
         folder = sources.data_directory(data)
         train, test = (_torchvision().SVHN(folder, split) for split in ("train", "test"))
         return _arrays(train.data, train.labels), _arrays(test.data, test.labels)
@@ -39,7 +39,7 @@ def read_svhn(data: Path | None) -> tuple[Arrays, Arrays]:
 
 def read_tinyimagenet(data: Path | None) -> tuple[Arrays, Arrays]:
     """Training images, and as test images the published validation set: 64x64 in 3 channels."""
-    with _told("tinyimagenet", data):
+    with _as_study_error("tinyimagenet", data):
         if damage := sources.damaged("tinyimagenet", data):
             raise StudyError(damage)
         with np.load(sources.data_directory(data) / "tinyimagenet.npz") as file:
@@ -49,7 +49,7 @@ def read_tinyimagenet(data: Path | None) -> tuple[Arrays, Arrays]:
 
 def read_digits(data: Path | None) -> tuple[Arrays]:
     """1797 handwritten digits of 8x8 grey pixels (0 to 16), which come with scikit-learn."""
-    with _told("digits", data):
+    with _as_study_error("digits", data):
         from sklearn.datasets import load_digits
 
         found = load_digits()
@@ -85,7 +85,7 @@ def _decode(file: zipfile.ZipFile, paths: Sequence[str], labels: Sequence[int]) 
 
 
 def _read_cifar(name: str, kind: str, data: Path | None) -> tuple[Arrays, Arrays]:
-    with _told(name, data):
+    with _as_study_error(name, data):
         folder = sources.data_directory(data)
         train, test = (getattr(_torchvision(), kind)(folder, train) for train in (True, False))
         images = [found.data.transpose(0, 3, 1, 2) for found in (train, test)]
@@ -93,7 +93,7 @@ def _read_cifar(name: str, kind: str, data: Path | None) -> tuple[Arrays, Arrays
 
 
 def _torchvision() -> Any:
-    from torchvision import datasets  # type: ignore[import-untyped]  # it takes a second, which digits need not wait
+    from torchvision import datasets  # type: ignore[import-untyped]  # the import takes a second, which digits do not need
 
     return datasets
 
@@ -103,8 +103,8 @@ def _arrays(images: npt.ArrayLike, labels: npt.ArrayLike) -> Arrays:
 
 
 @contextmanager
-def _told(name: str, data: Path | None) -> Iterator[None]:
-    """Turn whatever goes wrong in reading into one StudyError that names the file."""
+def _as_study_error(name: str, data: Path | None) -> Iterator[None]:
+    """Turn any error of reading into a StudyError that names the file."""
     if lack := sources.missing(name, data):
         raise StudyError(lack)
     try:

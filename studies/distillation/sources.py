@@ -1,4 +1,4 @@
-"""The data sets: which files they consist of, where those come from, and what a look at them finds wrong."""
+"""The data sets: their files, where these are downloaded, and checks of their presence and integrity."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class File:
 
     path: str
     md5: str | None = None  # as published
-    size: int | None = None  # bytes, where known
+    size: int | None = None  # bytes, if known
     url: str | None = None  # where it is downloaded
-    sha256_in: str | None = None  # for a file that is made here: the one beside it that holds its SHA-256
+    sha256_in: str | None = None  # for a generated file: the file in the same folder with its SHA-256
 
 
 @dataclass(frozen=True)
 class Source:
-    """One data set: what jobs read, and what is downloaded to make it."""
+    """One data set: the files that jobs read, and the files that are downloaded for it."""
 
     files: tuple[File, ...] = ()
     downloads: tuple[File, ...] = ()
@@ -88,29 +88,29 @@ SOURCES = {
     ),
     "digits": Source(),  # comes with scikit-learn
 }
-"""By name. Paths are those that torchvision uses, so a folder that it has filled serves as it is."""
+"""By name. Paths are those of torchvision, so a folder filled by it can be used."""
 
 
 def data_directory(data: Path | None) -> Path:
-    """The folder of data sets: `data`, or without one the repository's own."""
+    """The folder of data sets: `data`, or by default that of the repository."""
     return Path(__file__).resolve().parents[2] / "data" if data is None else data
 
 
 def missing(name: str, data: Path | None) -> str:
-    """What a quick look finds wrong with the data set in folder `data`, and what to do; empty if nothing.
+    """The problem that a quick check finds with the data set in folder `data`, and what to do; empty if there is none.
 
-    It looks whether all files are there, and at their sizes. RoundhouseError: there is no data set of that name.
+    It checks that all files exist, and their sizes. RoundhouseError: there is no data set of that name.
     """
     return _report(name, data, thorough=False)
 
 
 def damaged(name: str, data: Path | None) -> str:
-    """The same, with the digests of all files: it reads every byte."""
+    """The same with the digests of all files, so it reads every byte."""
     return _report(name, data, thorough=True)
 
 
 def flaw(file: File, folder: Path, thorough: bool) -> str:
-    """What is wrong with one file, as the end of a sentence; empty if nothing. `thorough`: look at its digest too."""
+    """The problem of one file, as the end of a sentence; empty if there is none. `thorough`: check the digest too."""
     path = folder / file.path
     try:
         size = path.stat().st_size
@@ -123,7 +123,7 @@ def flaw(file: File, folder: Path, thorough: bool) -> str:
             if file_digest(path, "sha256") != wanted:
                 return f"is damaged: its SHA-256 is not the one in {file.sha256_in}"
     except FileNotFoundError as error:
-        return "is not there" if error.filename == str(path) else f"has no {file.sha256_in} beside it"
+        return "is missing" if error.filename == str(path) else f"has no {file.sha256_in} in the same folder"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     return ""
@@ -145,7 +145,7 @@ def _report(name: str, data: Path | None, thorough: bool) -> str:
     if not flaws:
         return ""
     (path, wrong), *others = flaws
-    more = f" (and {len(others)} more of its files are amiss)" if others else ""
+    more = f" (and {len(others)} more of its files have problems)" if others else ""
     there = "" if data is None else f" --to {shlex.quote(str(data))}"
     command = f"toolbox/setup.sh --data {name}{there}"
     return f"dataset {name!r}: {folder / path} {wrong}{more}; run on a login node: {command}"

@@ -1,4 +1,4 @@
-"""One distillation run, as the loop sees it: stages, epochs, evaluation, state, outputs."""
+"""One distillation run as a task of the training loop: stages, epochs, evaluation, state, outputs."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _DECAY = 0.1  # of the learning rate at each milestone
 def build(
     config: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]], device: torch.device, data: Path | None
 ) -> Distillation:
-    """The task that `config` describes. Its one input, if it needs one, is the directory of its teacher's `best.pth`.
+    """The task described by `config`. Its input, if it needs one, is the directory of its teacher's `best.pth`.
 
     StudyError: an unknown key or name, a value out of range, a data set or a teacher that is missing or does not fit.
     """
     options = read_options(Options, config)
     if options.step == "graph" and device.type != "cuda":
-        raise StudyError("config key 'step' is 'graph', and CUDA graphs need a GPU: write auto, or eager")
+        raise StudyError("config key 'step' is 'graph', but CUDA graphs need a GPU: use auto or eager")
     dataset = load(options.dataset, data, options.validation_images)
     teacher = None
     if options.method not in ALONE:
@@ -51,16 +51,16 @@ def _load_teacher(path: Path, options: Options, dataset: Dataset, device: torch.
     wanted = {"dataset": dataset.name, "model": options.teacher or saved.get("model")}
     found = {key: saved.get(key) for key in wanted}
     if found != wanted:
-        raise StudyError(f"{path} holds {found}, and this run asks for {wanted}: mend `after` in the round file")
+        raise StudyError(f"{path} holds {found}, but this run needs {wanted}: fix `after` in the round file")
     teacher = build_model(saved["model"], dataset.classes, dataset.channels, device)
     teacher.load_state_dict(saved["weights"])
     return teacher.eval().requires_grad_(False)
 
 
 def make_optimizer(parameters: Sequence[nn.Parameter], options: Options) -> torch.optim.SGD:
-    """SGD whose momentum begins at 0, which makes its first step the usual one.
+    """SGD whose momentum buffers start at 0, so that the first step is as usual.
 
-    PyTorch's fused SGD leaves momentum as it finds memory if gradient scaling skips the very first step.
+    PyTorch's fused SGD leaves these buffers uninitialised if gradient scaling skips the first step.
     """
     optimizer = torch.optim.SGD(
         parameters,
@@ -77,13 +77,13 @@ def make_optimizer(parameters: Sequence[nn.Parameter], options: Options) -> torc
 
 
 class Distillation:
-    """A student in training, alone or behind its teacher. Some methods have a stage of their own before `train`."""
+    """Training of a student, alone or with a teacher. Some methods have a stage of their own before `train`."""
 
     mode = "max"
 
     def __init__(self, options: Options, dataset: Dataset, teacher: ResNet | None, device: torch.device) -> None:
         self.options = options
-        # Without images to choose by, the last epoch is the best.
+        # Without validation images, the last epoch is the best.
         self.metric = "val_accuracy" if len(dataset.validation) else "epochs_trained"
         self.exact = options.step != "compile"
         self._kind = method_named(options.method) if teacher is not None else None
@@ -95,12 +95,12 @@ class Distillation:
         self._student: ResNet | None = None
         self._method: Method | None = None
         self._feed = make_feed(options.feed, dataset, options.batch_size, options.workers, device)
-        self._parts: int | None = None  # known once it was tried, or read from a checkpoint
+        self._parts: int | None = None  # determined in the first batch, or read from a checkpoint
 
-    # What the loop asks for
+    # The interface to the loop
 
     def begin_stage(self, context: Context) -> None:
-        """The student is made first, so that it begins equal whatever the method; then what the method trains."""
+        """Create the student first, so that its weights do not depend on the method; then the method's modules."""
         training = context.stage.name == "train"
         if self._student is None and (training or (self._kind and self._kind.prepares_student(self.options))):
             self._student = build_model(self.options.model, self._data.classes, self._data.channels, self._device)
@@ -121,10 +121,10 @@ class Distillation:
         strength = self._objective.strength(context.epoch) if training else 0.0
         constants = (torch.tensor(strength, device=self._device),) if training else ()
         sums = torch.zeros(3 if training else 1, device=self._device)
-        told: dict[str, float] = {}
+        measured: dict[str, float] = {}
         for images, labels in context.batches(self._feed.epoch(context)):
             if context.batch == 1 and training:
-                told = self._look_at_the_first_batch(context, images, labels, *constants)
+                measured = self._measure_first_batch(context, images, labels, *constants)
             if self._step is None:
                 self._step = self._make_step(context)
             self._set_learning_rate((context.epoch + (context.batch - 1) / steps) / context.stage.epochs, context)
@@ -135,13 +135,13 @@ class Distillation:
         means = (sums / steps).tolist()
         if not training:
             return {"preparation_loss": means[0]}
-        told = {"loss": means[0], "train_accuracy": means[1], **told}
-        return told if self._method is None else {**told, "distillation_loss": means[2]}
+        metrics_of_epoch = {"loss": means[0], "train_accuracy": means[1], **measured}
+        return metrics_of_epoch if self._method is None else {**metrics_of_epoch, "distillation_loss": means[2]}
 
-    def _look_at_the_first_batch(
+    def _measure_first_batch(
         self, context: Context, images: Tensor, labels: Tensor, strength: Tensor
     ) -> dict[str, float]:
-        """Find, once, in how many parts a batch is computed. Tell it, and what the two terms of the loss weigh."""
+        """Determine, once, the number of parts of a batch. Returns it, and the gradient norms of both terms."""
         if self._parts is None:
             self._parts = self._parts_that_fit(context, images, labels, strength)
         parts = self._parts_in(context)
@@ -173,7 +173,7 @@ class Distillation:
         self._parts = state["accumulation"]
 
     def best_state(self) -> dict[str, Any]:
-        """The weights, and what a later run must know to use them. Before there is a student: the method's."""
+        """The weights, and what a later run needs to use them. Before there is a student: those of the method."""
         known = {"dataset": self._data.name}
         if self._student is None:
             assert self._method is not None
@@ -181,9 +181,9 @@ class Distillation:
         return {**known, "model": self.options.model, "weights": self._student.state_dict()}
 
     def outputs(self, best: dict[str, Any], context: Context) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        """See `evaluation.final_outputs`. The test set is looked at here and nowhere else, also for the last epoch."""
+        """See `evaluation.final_outputs`. The test set is used only here, also for the last epoch."""
         if self._student is None or "weights" not in best:
-            raise StudyError("training was ended before its stage 'train': raise 'max_epochs' or 'time_limit'")
+            raise StudyError("training ended before its stage 'train': raise 'max_epochs' or 'time_limit'")
         last = evaluate(self._student, self._data, self._data.test, "last_test", context)
         self._student.load_state_dict(best["weights"])
         arrays, metrics = final_outputs(self._student, self._data, context)
@@ -193,7 +193,7 @@ class Distillation:
     def close(self) -> None:
         self._feed.close()
 
-    # How it is done
+    # Implementation
 
     @property
     def _modules(self) -> list[nn.Module]:
@@ -205,7 +205,7 @@ class Distillation:
         return Shapes(image, self._data.classes, shapes_of(student, image), shapes_of(teacher, image))
 
     def _trained(self, stage: str) -> list[nn.Parameter]:
-        """What the optimiser moves in the stage. What is frozen it does not hold."""
+        """The parameters that the optimiser updates in the stage, without frozen ones."""
         parameters = list(self._student.parameters()) if self._student is not None else []
         if self._method is not None:
             parameters += self._method.trained(stage)
@@ -219,20 +219,20 @@ class Distillation:
         return Step(compute, self._modules, kind, self._parts_in(context))
 
     def _parts_in(self, context: Context) -> int:
-        """In how many parts a batch is computed: more than asked for, or found, if memory ran out all the same."""
-        asked = self.options.accumulation
-        parts = self._parts or (asked if isinstance(asked, int) else 1)
+        """The number of parts of a batch: more than configured or determined if memory ran out nevertheless."""
+        chosen = self.options.accumulation
+        parts = self._parts or (chosen if isinstance(chosen, int) else 1)
         return equal_parts(self.options.batch_size, parts * context.accumulate)
 
     def _parts_that_fit(self, context: Context, images: Tensor, labels: Tensor, strength: Tensor) -> int:
-        """In how many parts a batch is computed: as many as asked for, or as few as fit into the device's memory."""
-        asked = self.options.accumulation
-        sizes = [asked] if isinstance(asked, int) else [n for n in range(1, len(images) + 1) if len(images) % n == 0]
+        """The number of parts of a batch: the configured one, or the fewest that fit into the device's memory."""
+        chosen = self.options.accumulation
+        sizes = [chosen] if isinstance(chosen, int) else [n for n in range(1, len(images) + 1) if len(images) % n == 0]
 
         def attempt(parts: int) -> None:
             if self._method is not None:
                 check_memory(self._method, len(images) // parts, self._device)
-            if self._device.type == "cuda" and asked == "auto":
+            if self._device.type == "cuda" and chosen == "auto":
                 with buffers_kept(self._modules):
                     Step(self._objective.training, self._modules, "eager", parts)(context, (images, labels), strength)
                 clear_gradients(self._modules)
@@ -240,7 +240,7 @@ class Distillation:
         return fewest_parts(sizes, attempt)
 
     def _set_learning_rate(self, done: float, context: Context) -> None:
-        """`done` goes from 0 to 1 over the stage; a stage before `train` always takes the cosine."""
+        """`done` goes from 0 to 1 over the stage; a stage before `train` always uses the cosine schedule."""
         options = self.options
         if options.schedule == "steps" and context.stage.name == "train":
             rate = options.lr * _DECAY ** sum(context.epoch >= epoch for epoch in options.milestones)

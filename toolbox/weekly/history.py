@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from analysis.rounds import Entry
-from analysis.standing import Known
+from analysis.round_summary import ExperimentSummary
+from analysis.rounds import RoundEntry
 from roundhouse.model.answers import QueryFailed
 from roundhouse.model.attempt import Attempt
 from roundhouse.model.causes import Cause
@@ -34,11 +34,11 @@ def opened_at(one: Attempt) -> float:
     return min((at for at in times if at), default=0.0)
 
 
-def events_of(entry: Entry) -> list[Event]:
+def events_of(entry: RoundEntry) -> list[Event]:
     """All events of an experiment so far, in order."""
     events: list[Event] = []
     before: Attempt | None = None
-    attempts = entry.row.record.attempts
+    attempts = entry.record.attempts
     for number, one in enumerate(attempts, 1):
         run = one.opened.mark is None and one.cause is not Cause.LIMIT
         if run and before and before.cause is not Cause.RUNG:
@@ -53,28 +53,28 @@ def events_of(entry: Entry) -> list[Event]:
     return events
 
 
-def _ending(entry: Entry, one: Attempt, attempts: tuple[Attempt, ...]) -> str:
+def _ending(entry: RoundEntry, one: Attempt, attempts: tuple[Attempt, ...]) -> str:
     """What the end of the last of these attempts meant for the experiment; empty if it was retried automatically."""
     if one.cause in ENDS:
         return ENDS[one.cause]
     return "failed" if one.opened.mark is None and state_after(entry, attempts) is State.FAILED else ""
 
 
-def state_after(entry: Entry, attempts: tuple[Attempt, ...]) -> State:
+def state_after(entry: RoundEntry, attempts: tuple[Attempt, ...]) -> State:
     """The state of an experiment when it had these attempts and no more."""
-    if attempts == entry.row.record.attempts:
+    if attempts == entry.record.attempts:
         return entry.state
-    known = replace(entry.row.record, attempts=attempts)
+    known = replace(entry.record, attempts=attempts)
     inputs = Inputs(known.runs[0].opened.inputs if known.runs else None)
     clock, answer = Clock(0.0, 0.0, 0.0), QueryFailed("no scheduler is queried here")
-    expected = expected_hash(entry.row.experiment, known)
-    return decide(known, answer, inputs, clock, expected, retry=entry.row.experiment.retry).state
+    expected = expected_hash(entry.experiment, known)
+    return decide(known, answer, inputs, clock, expected, retry=entry.experiment.retry).state
 
 
-def attempts_until(entry: Entry, moment: float) -> tuple[Attempt, ...]:
+def attempts_until(entry: RoundEntry, moment: float) -> tuple[Attempt, ...]:
     """The attempts as they were at a moment: without what was opened, claimed or closed later."""
     made = []
-    for one in entry.row.record.attempts:
+    for one in entry.record.attempts:
         if opened_at(one) < moment:
             claim = one.claim if one.claim and one.claim.started < moment else None
             result = one.result if one.result and one.result.at < moment else None
@@ -82,7 +82,7 @@ def attempts_until(entry: Entry, moment: float) -> tuple[Attempt, ...]:
     return tuple(made)
 
 
-def state_at(entry: Entry, moment: float) -> str:
+def state_at(entry: RoundEntry, moment: float) -> str:
     """The state of an experiment at a moment, as one word."""
     attempts = attempts_until(entry, moment)
     state = state_after(entry, attempts)
@@ -91,20 +91,20 @@ def state_at(entry: Entry, moment: float) -> str:
     return "waiting" if state is State.PENDING else str(state)
 
 
-def known_at(known: Sequence[Known], moment: float) -> list[Known]:
+def known_at(known: Sequence[ExperimentSummary], moment: float) -> list[ExperimentSummary]:
     """The same experiments, but those that completed later are pending."""
     made = []
     for one in known:
-        done = one.entry.row.record.completed
+        done = one.entry.record.completed
         if done and done.result and done.result.at >= moment:
-            action = replace(one.entry.row.action, state=State.PENDING)
-            one = Known(replace(one.entry, row=replace(one.entry.row, action=action)), one.metrics)
+            action = replace(one.entry.status.action, state=State.PENDING)
+            one = ExperimentSummary(replace(one.entry, status=replace(one.entry.status, action=action)), one.metrics)
         made.append(one)
     return made
 
 
-def hours_in(one: Known, period: Period, unit: str) -> float:
+def hours_in(one: ExperimentSummary, period: Period, unit: str) -> float:
     """What an experiment used in a period, in the unit of its round."""
-    resources = one.entry.row.experiment.resources
+    resources = one.entry.experiment.resources
     weight = {"GPU-hours": resources.ngpus, "CPU-hours": resources.ncpus}.get(unit, 1)
-    return sum(period.overlap(start, end) for start, end in one.spans) * weight / 3600
+    return sum(period.overlap(start, end) for start, end in one.entry.spans) * weight / 3600

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.methodology import in_markdown
-from analysis.recorded import figure, tally
-from analysis.rounds import Entry, RoundRecords
-from analysis.standing import Known, Setting, Spread, known_of, leaders, use
+from analysis.methods_sections import figure, tally
+from analysis.round_summary import ExperimentSummary, RankedSetting, Spread, rankings, summaries_of, usage
+from analysis.rounds import RoundEntry, RoundRecords
 from roundhouse.formatting import counted
 from toolbox.weekly.history import KINDS, Event, events_of, hours_in, known_at, state_at
 from toolbox.weekly.period import Period, format_time
@@ -23,7 +23,7 @@ class Activity:
     """A round in a period. `events`: by path, those of the period; `hours`: by path, in `unit`, in the period."""
 
     found: RoundRecords
-    known: Sequence[Known]
+    known: Sequence[ExperimentSummary]
     problems: Sequence[str]
     period: Period
     events: Mapping[str, Sequence[Event]]
@@ -32,10 +32,10 @@ class Activity:
 
     @classmethod
     def of(cls, found: RoundRecords, period: Period) -> Activity:
-        known, raw = known_of(found)
+        known, raw = summaries_of(found)
         problems = [one.replace(f"{found.directory}{os.sep}", "") for one in raw]
         events = {one.entry.path: [event for event in events_of(one.entry) if event.at in period] for one in known}
-        unit = use(known, found.file is not None).unit
+        unit = usage(known, found.file is not None).unit
         hours = {one.entry.path: hours_in(one, period, unit) for one in known}
         return cls(found, known, problems, period, events, hours, unit)
 
@@ -102,7 +102,7 @@ def by_group(one: Activity) -> tuple[list[str], list[list[str]]]:
     return ["Group", *kinds, one.unit, "At the end of the period"], rows
 
 
-def states_at(entries: Sequence[Entry], moment: float) -> str:
+def states_at(entries: Sequence[RoundEntry], moment: float) -> str:
     """`24 of 36 completed, 2 running, 10 waiting`."""
     found = Counter(state_at(entry, moment) for entry in entries)
     completed = found.pop("completed", 0)
@@ -119,7 +119,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def best_results(one: Activity) -> Iterator[str]:
     """The best setting of each group and data set, if it or its result differs from that at the beginning."""
-    before, now = (leaders(one.found, known_at(one.known, at)) for at in (one.period.since, one.period.until))
+    before, now = (rankings(one.found, known_at(one.known, at)) for at in (one.period.since, one.period.until))
     first = {(leader.group, leader.dataset): leader for leader in before}
     rows = []
     for leader in now:
@@ -139,11 +139,11 @@ def best_results(one: Activity) -> Iterator[str]:
         yield "Best results: none changed." if now else "Best results: none yet."
 
 
-def setting_result(one: Setting, result: str) -> str:
+def setting_result(one: RankedSetting, result: str) -> str:
     return f"{one.label}: {with_spread(one.result, result)}"
 
 
-def comparison(one: Setting, result: str, baseline: str | None) -> str:
+def comparison(one: RankedSetting, result: str, baseline: str | None) -> str:
     """`baseline student 81.00 ± 1.41 % (n = 2); chance 10.00 %`."""
     parts = [f"baseline {baseline} {with_spread(one.baseline, result)}"] if baseline else []
     parts += [f"chance {value(one.chance, None, result)}"] if one.chance is not None else []

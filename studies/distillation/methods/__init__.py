@@ -1,4 +1,4 @@
-"""The ways of distilling, by name. Each has a page of its own: equation, paper, shapes, weight."""
+"""The distillation methods, by name. Each has a module of its own: equation, paper, shapes, weight."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ METHODS: dict[str, type[Method]] = {
 
 
 def method_named(name: str) -> type[Method]:
-    """StudyError: there is none of that name; it says which is nearest."""
+    """The method `name`. StudyError: there is none of that name; the message suggests the nearest."""
     return METHODS[choose("method", name, METHODS)]

@@ -1,4 +1,4 @@
-"""Attention transfer: the student looks where the teacher looks, in each of the three stages."""
+"""Attention transfer: the student's attention maps follow the teacher's, in each of the three stages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
     Zagoruyko, Komodakis (2017), arXiv 1612.03928, equation 2 and section 3.1 (activation-based, p = 2), in the form of
     a mean of squares. Maps (B, C, H, W) of one stage, channels may differ. Weight 1000 for the sum over stages: a mean
-    over H * W parts of a unit vector falls as 1 / (H * W), so the weight rises with the area of the images.
+    over H * W elements of a unit vector decreases as 1 / (H * W), so the weight increases with the area of the images.
     """
     return (_attention(student) - _attention(teacher.detach())).square().mean()
 

@@ -1,4 +1,4 @@
-"""What a way of distilling is: a distance between student and teacher, and what is trained beside the student."""
+"""The interface of a method: a distance between student and teacher, and modules trained with the student."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from studies.distillation.options import Options
 
 @dataclass(frozen=True)
 class Shapes:
-    """What a method must know before it sees a batch. Shapes are those of one image, without the batch."""
+    """What a method must know before the first batch. Shapes are those of one image, without the batch dimension."""
 
     image: tuple[int, ...]  # (channels, H, W)
     classes: int
@@ -28,13 +28,13 @@ class Shapes:
 
 
 class Method(nn.Module):
-    """One way of distilling. The loss of a step is (1 - alpha) * cross entropy + alpha * w * ramp * distance.
+    """A distillation method. The loss of a step is (1 - alpha) * cross entropy + alpha * w * ramp * distance.
 
     Modules that it owns (connectors) are trained, saved and resumed with the student.
     """
 
     published: float = 1.0  # w_m, for images of 32x32
-    size_factor: float = 1.0  # of the weight, for images of another size: holds the term at its size
+    size_factor: float = 1.0  # of the weight, for images of another size: keeps the magnitude of the term
 
     def __init__(self, options: Options, shapes: Shapes) -> None:
         """StudyError: the method is not defined for such options or shapes."""
@@ -44,7 +44,7 @@ class Method(nn.Module):
 
     @property
     def weight(self) -> float:
-        """w: the published weight, or the one that the options name instead, times the factor for the images' size."""
+        """w: the published weight, or that of the options, times the factor for the image size."""
         chosen = self.published if self.options.weight is None else self.options.weight
         return chosen * self.size_factor
 
@@ -55,11 +55,11 @@ class Method(nn.Module):
 
     @classmethod
     def prepares_student(cls, options: Options) -> bool:
-        """Whether that stage trains the student too; else the student is made after it."""
+        """Whether that stage trains the student too; else the student is created after it."""
         return False
 
     def distance(self, student: Features, teacher: Features, labels: Tensor) -> Tensor:
-        """L_m: a scalar in float32, with gradients at the student alone. Call it outside autocast."""
+        """L_m: a scalar in float32, with gradients for the student only. Call it outside autocast."""
         raise NotImplementedError
 
     def preparation_loss(self, student: Features | None, teacher: Features) -> Tensor:
@@ -75,7 +75,7 @@ class Method(nn.Module):
         return 1.0
 
     def memory(self, batch: int) -> int:
-        """Bytes that the distance needs at its peak beyond what features take, where that is a lot; else 0."""
+        """Peak bytes of the distance in addition to the features, if that is a large amount; else 0."""
         return 0
 
     def require_equal_maps(self, *stages: str) -> None:
@@ -84,7 +84,7 @@ class Method(nn.Module):
             student, teacher = self.shapes.student[stage][1:], self.shapes.teacher[stage][1:]
             if student != teacher:
                 raise StudyError(
-                    f"method {self.options.method!r} compares maps of equal size, and those of {stage} are "
+                    f"method {self.options.method!r} compares maps of equal size, but those of {stage} are "
                     f"{_size(student)} in the student and {_size(teacher)} in the teacher: choose another method"
                 )
 

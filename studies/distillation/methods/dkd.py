@@ -1,4 +1,4 @@
-"""Decoupled knowledge distillation: the target's share and the other classes' shares are followed apart."""
+"""Decoupled knowledge distillation: separate terms for the target class and for the other classes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _decoupled(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     shares = F.log_softmax(logits, 1)
     others = shares.masked_fill(target, -torch.inf)
     both = torch.stack([shares.masked_fill(~target, 0.0).sum(1), others.logsumexp(1)], 1)
-    # exp(0) * (0 - 0): the label's own place adds nothing to the divergence, and no infinity comes into it.
+    # exp(0) * (0 - 0): the label's own entry adds 0 to the divergence, and no infinity occurs.
     return both, F.log_softmax(others, 1).masked_fill(target, 0.0)
 
 
@@ -46,7 +46,7 @@ class DecoupledKnowledge(Method):
         super().__init__(options, shapes)
         if shapes.classes < 3:
             raise StudyError(
-                f"method 'dkd' compares classes other than the target, and there are {shapes.classes} classes: "
+                f"method 'dkd' compares classes other than the target, but there are {shapes.classes} classes: "
                 "choose another method"
             )
 

@@ -1,4 +1,4 @@
-"""Factor transfer: a paraphraser puts the teacher's last map into factors, which the student's translator follows."""
+"""Factor transfer: a paraphraser encodes the teacher's last map into factors; the student's translator follows them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def factor_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """mean |N(F_s) - N(F_t)|, N(F) the whole factor of a sample, flattened and of length 1.
 
     Kim, Park, Kwak (2018), arXiv 1802.04977, with p = 1. Factors (B, m, H, W) of translator and paraphraser. Weight
-    500: parts of a unit vector fall as 1 / sqrt(m * H * W), so the weight rises with the root of the images' area.
+    500: elements of a unit vector decrease as 1 / sqrt(m * H * W), so the weight grows with the root of the image area.
     """
     return (unit(student.float().flatten(1), 1) - unit(teacher.detach().float().flatten(1), 1)).abs().mean()
 
@@ -32,7 +32,7 @@ def reconstruction_loss(picture: Tensor, target: Tensor, kind: str) -> Tensor:
 
 
 class Paraphraser(nn.Module):
-    """From maps of `channels` to `factors` channels and back; height and width stay."""
+    """From maps of `channels` to `factors` channels and back, at the same height and width."""
 
     def __init__(self, channels: int, factors: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Paraphraser(nn.Module):
 def _convolutions(*channels: int) -> nn.Sequential:
     """3x3 convolutions, each with batch normalisation and leaky ReLU.
 
-    They serve as the paper's transposed ones too: with stride 1 that is the same operation, its kernel mirrored.
+    They replace the paper's transposed ones too: with stride 1 these are the same operation with a mirrored kernel.
     """
     layers: list[nn.Module] = []
     for entering, leaving in zip(channels, channels[1:], strict=False):
@@ -84,7 +84,7 @@ class FactorTransfer(Method):
         return reconstruction_loss(picture, target, self.options.reconstruction)
 
     def train(self, mode: bool = True) -> FactorTransfer:
-        """The paraphraser stays in eval mode, but for the moments in which `preparation_loss` trains it."""
+        """The paraphraser stays in eval mode, except while `preparation_loss` trains it."""
         super().train(mode)
         self.paraphraser.eval()
         return self

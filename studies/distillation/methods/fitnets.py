@@ -1,4 +1,4 @@
-"""FitNets: an early map of the student, through a small connector, regresses a deeper one of the teacher, the hint."""
+"""FitNets: an early map of the student, through a regressor, follows a deeper map of the teacher, the hint."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Regressor(nn.Module):
 class FitNets(Method):
     """The teacher's stage 2 (32 channels) is the hint for the student's stage 1 (16 channels, twice as wide and high).
 
-    With `hint_epochs` it has two stages, as the paper: first the hint alone, with weight 1, for the student up to there
+    With `hint_epochs` it has two stages, as in the paper: first the hint alone, with weight 1, for the student up to it
     and the regressor; then the logits alone, with weight 1. Option of the second: temperature.
     """
 
@@ -54,7 +54,7 @@ class FitNets(Method):
         if (hint_height * reduction, hint_width * reduction) != (height, width):
             raise StudyError(
                 f"method 'fitnets' pools the student's stage 1, {height}x{width}, by a whole factor to the teacher's "
-                f"stage 2, {hint_height}x{hint_width}, and there is none: use images of an even size"
+                f"stage 2, {hint_height}x{hint_width}, but there is none: use images of an even size"
             )
         self.regressor = Regressor(entering, leaving, reduction)
         if options.hint_epochs:

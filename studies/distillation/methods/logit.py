@@ -13,7 +13,7 @@ def logit_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T^2 * KL(softmax(teacher / T) || softmax(student / T)), mean over the batch.
 
     Hinton, Vinyals, Dean (2015), arXiv 1503.02531, section 2. T^2 keeps the gradient's size as T changes.
-    Logits (B, classes); weight 1, beside a cross entropy with hard labels.
+    Logits (B, classes); weight 1, with a cross entropy of hard labels.
     """
     follows = F.log_softmax(student.float() / temperature, dim=1)
     leads = F.log_softmax(teacher.detach().float() / temperature, dim=1)

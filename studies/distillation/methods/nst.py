@@ -1,4 +1,4 @@
-"""Neuron selectivity transfer: the student's channels are distributed over the image as the teacher's."""
+"""Neuron selectivity transfer: the student's channels match the teacher's in their distribution over the image."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def relational_loss(student: Tensor, teacher: Tensor, angle_weight: float) -> Te
     """Distance term + angle_weight * angle term, of embeddings (B, D) of B >= 3 samples; D may differ.
 
     Park, Kim, Lu, Cho (2019), arXiv 1904.05068, sections 3.2.1 and 3.2.2. Weight 25, with angle_weight 2: published are
-    25 and 50 beside a cross entropy. In float32 even under autocast: squares of small differences are 0 in fp16, and
+    25 and 50 with a cross entropy. In float32 even under autocast: squares of small differences are 0 in fp16, and
     then the gradient of their root is NaN.
     """
     with torch.autocast(student.device.type, enabled=False):
@@ -66,7 +66,7 @@ class RelationalKnowledge(Method):
         return relational_loss(student.pooled, teacher.pooled, self.options.angle_weight)
 
     def memory(self, batch: int) -> int:
-        # Three of B^3 at once: both networks' cosines, and what lies between them or its gradient. Five of B^2 D at
+        # Three of B^3 at once: both networks' cosines, and their difference or its gradient. Five of B^2 D at
         # most: the student's arms before and after they are scaled, and the teacher's, or gradients of the first two.
         embedding = max(self.shapes.student["pooled"][0], self.shapes.teacher["pooled"][0])
         return 4 * (3 * batch**3 + 5 * batch**2 * embedding)
@@ -74,6 +74,6 @@ class RelationalKnowledge(Method):
     def _require_triplets(self, batch: int) -> None:
         if batch < 3:
             raise StudyError(
-                f"method 'rkd' needs 3 samples for an angle, and a batch, or a part of it, has {batch}: raise "
+                f"method 'rkd' needs 3 samples for an angle, but a batch, or a part of it, has {batch}: raise "
                 "'batch_size', or lower 'accumulation'"
             )

@@ -1,4 +1,4 @@
-"""Similarity-preserving distillation: samples that are alike to the teacher are alike to the student."""
+"""Similarity-preserving distillation: samples similar for the teacher are similar for the student."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _similarities(maps: Tensor) -> Tensor:
 
 
 class SimilarityPreserving(Method):
-    """On stage 3. The loss falls as 1 / B, so the distance is B / 64 of it; B is the batch, or the part, at hand."""
+    """On stage 3. The loss decreases as 1 / B, so the distance is B / 64 of it; B is the size of the batch or part."""
 
     published = 3000.0
 

@@ -1,4 +1,4 @@
-"""What figures and summary are made from, and what several figures share."""
+"""The data that figures and summary are made from, and functions that several figures share."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from scipy import stats
 
 from analysis import style
 from analysis.comparison import Interval
-from analysis.distillation.effects import Family, baseline_of
-from analysis.distillation.runs import Runs, Setting
+from analysis.distillation.effects import ComparisonFamily, baseline_of
+from analysis.distillation.runs import CompletedRuns, MethodSetting
 
-Table = list[dict[str, Any]]
-Drawn = tuple[Figure, Table]
+Rows = list[dict[str, Any]]
+FigureAndRows = tuple[Figure, Rows]
 
 
 @dataclass(frozen=True)
-class Material:
-    """All that figures are drawn from."""
+class FigureData:
+    """The data of all figures."""
 
-    runs: Runs
+    runs: CompletedRuns
     frame: pd.DataFrame  # a row of measures for each run
     similarities: pd.DataFrame  # CKA between students
-    families: Sequence[Family]
-    intervals: Mapping[Setting, Interval]  # of the pooled gain in accuracy
+    families: Sequence[ComparisonFamily]
+    intervals: Mapping[MethodSetting, Interval]  # of the pooled gain in accuracy
     epochs: pd.DataFrame  # gradient_ratio of each epoch of each run
     bins: pd.DataFrame  # of the reliability diagram of each run
 
-    def values(self, setting: Setting, dataset: str, column: str) -> pd.Series[float]:
+    def values(self, setting: MethodSetting, dataset: str, column: str) -> pd.Series[float]:
         """A measure of a setting on a data set, by seed."""
         found: pd.Series[float] = self.at(self.frame, setting, dataset).set_index("seed")[column].dropna()
         return found
 
-    def at(self, table: pd.DataFrame, setting: Setting, dataset: str) -> pd.DataFrame:
+    def at(self, table: pd.DataFrame, setting: MethodSetting, dataset: str) -> pd.DataFrame:
         """The rows of a setting on a data set."""
         alpha = table["alpha"].isna() if setting.alpha is None else table["alpha"] == setting.alpha
         chosen: pd.DataFrame = table[(table["method"] == setting.method) & alpha & (table["dataset"] == dataset)]
         return chosen
 
     @property
-    def undistilled(self) -> Setting:
+    def undistilled(self) -> MethodSetting:
         return baseline_of(self.runs)
 
     @property
@@ -58,17 +58,17 @@ class Material:
 
     @property
     def caveat(self) -> str:
-        """What is to be added to a caption that speaks of the undistilled student."""
+        """A sentence for captions that mention the undistilled student; empty if it exists."""
         if self.undistilled.alpha is not None:
             return ""
         smoothed = ", with smoothed labels" if self.runs.smoothed else ""
-        return f" There is no control at alpha 0: the plain student stands for the undistilled one{smoothed}."
+        return f" There is no control at alpha 0: the plain student replaces the undistilled one{smoothed}."
 
 
 def half_width(values: Sequence[float]) -> float:
-    """Half of the 95 % interval of a mean by Student's t; of two values, half their range, for t says nothing of them.
+    """Half of the 95 % interval of a mean by Student's t; of two values half their range.
 
-    NaN for a single value, which says nothing of the noise.
+    Student's t would be far too wide for two values. NaN for a single value, which has no spread.
     """
     if len(values) < 2:
         return float("nan")
@@ -77,20 +77,20 @@ def half_width(values: Sequence[float]) -> float:
     return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
-def gains(material: Material, dataset: str, one: Setting, other: Setting) -> list[float]:
+def gains(data: FigureData, dataset: str, one: MethodSetting, other: MethodSetting) -> list[float]:
     """Differences in accuracy, in points, at equal seeds."""
-    mine, theirs = (material.values(setting, dataset, "accuracy") for setting in (one, other))
+    mine, theirs = (data.values(setting, dataset, "accuracy") for setting in (one, other))
     return [float(mine[seed] - theirs[seed]) * 100 for seed in mine.index if seed in theirs.index]
 
 
-def say_nothing(axes: Axes) -> None:
-    """Say so in a panel that has nothing to show yet."""
+def mark_empty(axes: Axes) -> None:
+    """Mark a panel without data."""
     box = {"facecolor": "white", "edgecolor": "none"}
     axes.text(
-        0.5, 0.5, "nothing yet", transform=axes.transAxes, ha="center", va="center", color=style.BASELINE, bbox=box
+        0.5, 0.5, "no data yet", transform=axes.transAxes, ha="center", va="center", color=style.BASELINE, bbox=box
     )
 
 
 def shared_legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """One legend below all panels, with whatever any of them shows, and room for it."""
+    """One legend for all panels, below them."""
     style.legend_below(figure, panels, row=0.17)

@@ -1,4 +1,4 @@
-"""Figures on disk: each with the table that it was drawn from, a caption, and a key that says what that was."""
+"""Figures on disk: each with its data as a table, a caption, and a key that identifies what it was drawn from."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure  # not at run time: a look at what is out of date must be quick
+    from matplotlib.figure import Figure  # not at run time: checking what is out of date must be fast
 
 FORMATS = ("png", "pdf", "svg")
-VERSION = 1  # of how figures are drawn: raise it to have all drawn anew
+VERSION = 1  # of how figures are drawn: raise it to redraw all
 INDEX = "gallery.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A figure in a gallery. `name` is its files' stem, `subject` the experiment's path if it is about one alone."""
+class StoredFigure:
+    """A figure in a store. `name`: the stem of its files; `subject`: its experiment's path if it shows only one."""
 
     name: str
     title: str
@@ -35,25 +35,25 @@ class Picture:
 
 
 @dataclass(slots=True)
-class Gallery:
-    """The figures of one folder, and its index, through which a report finds them."""
+class FigureStore:
+    """The figures of one folder, and its index, gallery.json, from which a report lists them."""
 
     folder: Path
-    pictures: dict[str, Picture]
+    figures: dict[str, StoredFigure]
 
     @classmethod
-    def of(cls, folder: Path) -> Gallery:
-        """The gallery in a folder. One that is not there, or cannot be read, is empty: everything is drawn anew."""
+    def of(cls, folder: Path) -> FigureStore:
+        """The store in a folder. If its index is missing or unreadable, it is empty, and everything is redrawn."""
         try:
-            told = json.loads((folder / INDEX).read_bytes())
-            made = [Picture(**{**one, "formats": tuple(one["formats"])}) for one in told["pictures"]]
+            index = json.loads((folder / INDEX).read_bytes())
+            made = [StoredFigure(**{**one, "formats": tuple(one["formats"])}) for one in index["pictures"]]
             return cls(folder, {one.name: one for one in made})
         except (OSError, ValueError, TypeError, KeyError):
             return cls(folder, {})
 
     def is_current(self, name: str, key: str, formats: Iterable[str]) -> bool:
-        """Whether the figure was drawn from just this, in all these formats, and is still there."""
-        one = self.pictures.get(name)
+        """Whether the figure was drawn from the state with this key, in all these formats, and its files exist."""
+        one = self.figures.get(name)
         return (
             one is not None
             and one.key == key
@@ -63,24 +63,24 @@ class Gallery:
 
     def save(self) -> None:
         """Write the index."""
-        told = {"pictures": [asdict(one) for one in self.pictures.values()]}
-        write_bytes(self.folder / INDEX, json.dumps(told, indent=1).encode())
+        index = {"pictures": [asdict(one) for one in self.figures.values()]}
+        write_bytes(self.folder / INDEX, json.dumps(index, indent=1).encode())
 
 
-def write_picture(folder: Path, picture: Picture, figure: Figure, table: Sequence[Mapping[str, Any]]) -> None:
-    """Write a figure in its formats, and its table as CSV. Each file appears whole, or not at all."""
+def write_figure(folder: Path, stored: StoredFigure, figure: Figure, table: Sequence[Mapping[str, Any]]) -> None:
+    """Write a figure in its formats, and its table as CSV. Each file is replaced atomically."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    for ending in picture.formats:
+    for ending in stored.formats:
         buffer = io.BytesIO()
-        dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}  # equal data, equal file
+        dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}  # equal data give equal files
         if ending == "png":
             canvas: Any = FigureCanvasAgg(figure)
-            canvas.print_png(buffer)  # savefig draws twice, which takes as long again
+            canvas.print_png(buffer)  # savefig draws twice, which takes twice as long
         else:
             figure.savefig(buffer, format=ending, metadata=dates[ending])
-        write_bytes(folder / f"{picture.name}.{ending}", buffer.getvalue())
-    write_bytes(folder / f"{picture.name}.csv", csv_of(table))
+        write_bytes(folder / f"{stored.name}.{ending}", buffer.getvalue())
+    write_bytes(folder / f"{stored.name}.csv", csv_of(table))
 
 
 def csv_of(table: Sequence[Mapping[str, Any]]) -> bytes:
@@ -94,7 +94,7 @@ def csv_of(table: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file as a whole. It can be made again, so it need not survive a power cut."""
+    """Replace a file atomically. It can be generated again, so it is not synced to disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".draft-{uuid.uuid4().hex}")
     try:
@@ -105,20 +105,20 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def key_of(sources: Iterable[Path], *more: str) -> str:
-    """A key that changes whenever one of the files, or what else is told, changes. Files are not read for it."""
-    told = [str(VERSION), *more]
+    """A key that changes when one of the files (size, times, inode) or one of the texts changes. Files are not read."""
+    parts = [str(VERSION), *more]
     for path in sources:
         try:
             stat = os.stat(path)
         except FileNotFoundError:
-            told.append(f"{path} absent")
+            parts.append(f"{path} absent")
             continue
-        told.append(f"{path} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}")
-    return hashlib.sha256("\0".join(told).encode()).hexdigest()[:20]
+        parts.append(f"{path} {stat.st_size} {stat.st_mtime_ns} {stat.st_ino}")
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
 
 
 def file_name(text: str) -> str:
-    """A file's stem for any text: readable, and different for different texts."""
+    """A file stem for any text: readable, and different for different texts."""
     plain = re.sub(r"[^A-Za-z0-9._=-]+", "_", text).strip("._") or "figure"
     if plain == text and len(text) <= 120:
         return text

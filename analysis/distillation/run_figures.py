@@ -1,4 +1,4 @@
-"""Figures of what runs are like: fidelity, layers, each other, calibration, gradients, profiles, time."""
+"""Figures of runs: fidelity, layers, similarity of students, calibration, gradients, performance profiles, time."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 from analysis import style
 from analysis.comparison import performance_profile
-from analysis.distillation.material import Drawn, Material, Table, gains, say_nothing, shared_legend
+from analysis.distillation.figure_data import FigureAndRows, FigureData, Rows, gains, mark_empty, shared_legend
 from analysis.distillation.measures import MEASURES
-from analysis.distillation.runs import LAYERS, Setting
+from analysis.distillation.runs import LAYERS, MethodSetting
 
 
-def accuracy_fidelity(material: Material) -> Drawn:
-    """Accuracy against agreement: whether who follows the teacher more is more often right. A point is a run."""
-    runs, table = material.runs, Table()
+def accuracy_fidelity(data: FigureData) -> FigureAndRows:
+    """Accuracy against agreement: are students that follow the teacher more closely more accurate? A point is a run."""
+    runs, table = data.runs, Rows()
     figure, panels = style.panels(len(runs.datasets), width=3.2)
     sizes = {alpha: 3.0 + 2.0 * number for number, alpha in enumerate(runs.alphas)}
     for axes, dataset in zip(panels, runs.datasets, strict=True):
         for setting in runs.students:
-            x, y = (material.values(setting, dataset, column) * 100 for column in ("agreement", "accuracy"))
+            x, y = (data.values(setting, dataset, column) * 100 for column in ("agreement", "accuracy"))
             if setting.method in runs.methods:
                 look = {
                     **style.look(runs.methods.index(setting.method)),
@@ -37,7 +37,7 @@ def accuracy_fidelity(material: Material) -> Drawn:
             table += [{"dataset": dataset, "method": setting.method, "alpha": setting.alpha, "seed": seed,
                        "agreement_percent": x[seed], "accuracy_percent": y[seed]} for seed in seeds]  # fmt: skip
         if not any(row["dataset"] == dataset for row in table):
-            say_nothing(axes)
+            mark_empty(axes)
         axes.set_title(dataset)
         axes.set_xlabel("agreement with the teacher (%)")
     panels[0].set_ylabel("test accuracy (%)\nlarger marker: larger alpha")
@@ -45,18 +45,18 @@ def accuracy_fidelity(material: Material) -> Drawn:
     return figure, table
 
 
-def layers(material: Material) -> Drawn:
-    """CKA(student, teacher) less CKA(undistilled student, teacher), layer by alpha."""
-    runs, table = material.runs, Table()
+def layers(data: FigureData) -> FigureAndRows:
+    """CKA(student, teacher) minus CKA(undistilled student, teacher), layer by alpha."""
+    runs, table = data.runs, Rows()
     figure, panels = style.panels(len(runs.methods), len(runs.datasets), width=1.75, height=1.75)
     cells = [(dataset, method) for dataset in runs.datasets for method in runs.methods]
-    grids = [_layer_differences(material, dataset, method, table) for dataset, method in cells]
+    grids = [_layer_differences(data, dataset, method, table) for dataset, method in cells]
     limit = max(0.05, np.nanmax(np.abs([differences for differences, _ in grids]), initial=0.0))
     for axes, (dataset, method), (differences, noisy) in zip(panels, cells, grids, strict=True):
         image = axes.imshow(differences, cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
         _write_cells(axes, differences, noisy, limit)
         if np.isnan(differences).all():
-            say_nothing(axes)
+            mark_empty(axes)
         axes.set_xticks(range(len(runs.alphas)), [f"{alpha:g}" for alpha in runs.alphas])
         first = method == runs.methods[0]
         axes.set_yticks(range(len(LAYERS)), LAYERS if first else [""] * len(LAYERS))
@@ -64,23 +64,21 @@ def layers(material: Material) -> Drawn:
         axes.set_xlabel("alpha" if dataset == runs.datasets[-1] else "")
         axes.set_ylabel(dataset if first else "")
         axes.grid(False)
-    label = fill(
-        f"CKA with the teacher, less that of the {material.baseline_label}", 22 if len(runs.datasets) == 1 else 40
-    )
+    label = fill(f"CKA with the teacher, less that of the {data.baseline_label}", 22 if len(runs.datasets) == 1 else 40)
     figure.colorbar(image, ax=panels, label=label)
     return figure, table
 
 
 def _layer_differences(
-    material: Material, dataset: str, method: str, table: Table
+    data: FigureData, dataset: str, method: str, table: Rows
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Differences in CKA (layers, alphas), NaN where not known; and which are within twice their standard error."""
-    shape = (len(LAYERS), len(material.runs.alphas))
+    """Differences in CKA (layers, alphas), NaN if unknown; and which are within twice their standard error."""
+    shape = (len(LAYERS), len(data.runs.alphas))
     differences, noisy = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
     for row, layer in enumerate(LAYERS):
-        own = material.values(material.undistilled, dataset, f"cka_{layer}")
-        for column, alpha in enumerate(material.runs.alphas):
-            found = material.values(Setting(method, alpha), dataset, f"cka_{layer}")
+        own = data.values(data.undistilled, dataset, f"cka_{layer}")
+        for column, alpha in enumerate(data.runs.alphas):
+            found = data.values(MethodSetting(method, alpha), dataset, f"cka_{layer}")
             if not len(found) or not len(own):
                 continue
             difference, error = found.mean() - own.mean(), np.sqrt(found.var() / len(found) + own.var() / len(own))
@@ -92,17 +90,17 @@ def _layer_differences(
 
 
 def _write_cells(axes: Axes, grid: Any, noisy: Any, limit: float) -> None:
-    """The values; in brackets those within twice their standard error, by the noise of seeds."""
+    """Write the values into cells; in brackets if within twice their standard error over seeds."""
     for (row, column), value in np.ndenumerate(grid):
         if np.isfinite(value):
             colour = "white" if abs(value) > 0.6 * limit else "black"
-            told = f"({value:+.2f})" if noisy[row, column] else f"{value:+.2f}"
-            axes.text(column, row, told, ha="center", va="center", fontsize=6, color=colour)
+            text = f"({value:+.2f})" if noisy[row, column] else f"{value:+.2f}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=6, color=colour)
 
 
-def students(material: Material) -> Drawn:
+def students(data: FigureData) -> FigureAndRows:
     """CKA between students at equal seeds; on the diagonal between seeds of one setting, which is the noise floor."""
-    runs, table = material.runs, Table()
+    runs, table = data.runs, Rows()
     names = [str(one) for one in runs.students]
     columns = min(2, len(runs.datasets))
     rows = -(-len(runs.datasets) // columns)
@@ -110,7 +108,7 @@ def students(material: Material) -> Drawn:
     figure, panels = style.panels(columns, rows, width=side + 0.8, height=side)
     for axes, dataset in zip(panels, runs.datasets, strict=False):
         grid = np.full((len(names), len(names)), np.nan)
-        chosen = material.similarities[material.similarities["dataset"] == dataset]
+        chosen = data.similarities[data.similarities["dataset"] == dataset]
         for (first, second), found in chosen.groupby(["first", "second"])["cka"]:
             row, column = names.index(first), names.index(second)
             grid[row, column] = grid[column, row] = found.mean()
@@ -129,13 +127,13 @@ def students(material: Material) -> Drawn:
     return figure, table
 
 
-def gradient_ratio(material: Material) -> Drawn:
-    """Norm of the distance's gradient over that of the cross entropy, epoch by epoch: the check on what alpha does."""
-    runs, table = material.runs, Table()
+def gradient_ratio(data: FigureData) -> FigureAndRows:
+    """Gradient norm of the distance over that of the cross entropy, by epoch: a check of the effect of alpha."""
+    runs, table = data.runs, Rows()
     figure, panels = style.panels(len(runs.datasets), width=3.2)
     dashes = {alpha: style.LINES[number % len(style.LINES)] for number, alpha in enumerate(runs.alphas)}
     for axes, dataset in zip(panels, runs.datasets, strict=True):
-        chosen = material.epochs[material.epochs["dataset"] == dataset]
+        chosen = data.epochs[data.epochs["dataset"] == dataset]
         for (method, alpha), found in chosen.groupby(["method", "alpha"], sort=False):
             curve = found.groupby("epoch")["gradient_ratio"].mean()
             look = style.look(runs.methods.index(method))
@@ -145,7 +143,7 @@ def gradient_ratio(material: Material) -> Drawn:
                       for epoch, value in curve.items()]  # fmt: skip
         axes.axhline(1, color=style.BASELINE, linewidth=1, label="equal gradients")
         if chosen.empty:
-            say_nothing(axes)
+            mark_empty(axes)
         axes.set_yscale("log")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(dataset)
@@ -157,17 +155,17 @@ def gradient_ratio(material: Material) -> Drawn:
     return figure, table
 
 
-def reliability(material: Material) -> Drawn:
-    """Accuracy against confidence, all seeds together: on the diagonal a network is as right as it is sure."""
-    runs, table = material.runs, Table()
+def reliability(data: FigureData) -> FigureAndRows:
+    """Accuracy against confidence, all seeds together: a calibrated network is on the diagonal."""
+    runs, table = data.runs, Rows()
     figure, panels = style.panels(len(runs.methods) + 1, len(runs.datasets), width=2.0, height=2.0)
-    columns = [material.undistilled.method, *runs.methods]
+    columns = [data.undistilled.method, *runs.methods]
     alphas = list(dict.fromkeys(setting.alpha for setting in runs.students))
     for number, axes in enumerate(panels):
         dataset, method = runs.datasets[number // len(columns)], columns[number % len(columns)]
         axes.plot([0, 1], [0, 1], color=style.BASELINE, linewidth=0.8, label="perfectly calibrated")
         for setting in (one for one in runs.students if one.method == method):
-            found = material.at(material.bins, setting, dataset)
+            found = data.at(data.bins, setting, dataset)
             seen = found[found["count"] > 0]
             if len(seen):
                 weighted = seen[["confidence", "accuracy"]].mul(seen["count"], axis=0)
@@ -183,7 +181,7 @@ def reliability(material: Material) -> Drawn:
                            "examples": int(seen[seen["lower"] == lower]["count"].sum()), **part}
                           for lower, part in parts.to_dict("index").items()]  # fmt: skip
         if len(axes.lines) == 1:
-            say_nothing(axes)
+            mark_empty(axes)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         axes.set_title(method if dataset == runs.datasets[0] else "")
@@ -193,12 +191,12 @@ def reliability(material: Material) -> Drawn:
     return figure, table
 
 
-def profiles(material: Material) -> Drawn:
-    """Share of the runs of each method whose gain over their pair is at least so much: no mean hides a data set."""
-    runs, table = material.runs, Table()
+def profiles(data: FigureData) -> FigureAndRows:
+    """Performance profiles: the share of each method's runs whose gain over their pair is at least a threshold."""
+    runs, table = data.runs, Rows()
     known = {
         method: [gain for dataset in runs.datasets for alpha in runs.alphas
-                 for gain in gains(material, dataset, Setting(method, alpha), material.undistilled)]
+                 for gain in gains(data, dataset, MethodSetting(method, alpha), data.undistilled)]
         for method in runs.methods
     }  # fmt: skip
     every = [0.0, *(gain for found in known.values() for gain in found)]
@@ -212,22 +210,22 @@ def profiles(material: Material) -> Drawn:
             table += [{"method": method, "gain_points": gain, "share": part}
                       for gain, part in zip(thresholds, share, strict=True)]  # fmt: skip
     axes.axvline(0, color=style.BASELINE, linewidth=1, label="no gain")
-    axes.set_xlabel(f"gain in test accuracy over the {material.baseline_label} (points)")
+    axes.set_xlabel(f"gain in test accuracy over the {data.baseline_label} (points)")
     axes.set_ylabel("share of runs with at least this gain")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     shared_legend(figure, [axes])
     return figure, table
 
 
-def cost(material: Material) -> Drawn:
+def cost(data: FigureData) -> FigureAndRows:
     """Time of a run by method; a dot is a run."""
-    runs, table = material.runs, Table()
+    runs, table = data.runs, Rows()
     order = [*runs.methods, "control", "plain", "teacher"]
-    column = "gpu_hours" if material.frame["gpu_hours"].sum() > 0 else "seconds"
+    column = "gpu_hours" if data.frame["gpu_hours"].sum() > 0 else "seconds"
     measure = MEASURES[column]
     figure, panels = style.panels(len(runs.datasets), width=3.0)
     for axes, dataset in zip(panels, runs.datasets, strict=True):
-        chosen = material.frame[material.frame["dataset"] == dataset]
+        chosen = data.frame[data.frame["dataset"] == dataset]
         for place, method in enumerate(order):
             found = chosen[chosen["method"] == method][column].dropna()
             colour = style.BASELINE if method in order[-3:] else style.COLOURS[place % len(style.COLOURS)]

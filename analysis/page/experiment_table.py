@@ -1,0 +1,150 @@
+"""The table of experiments for the page's script: columns, rows, and the content of each row's dialog."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from analysis.round_summary import ExperimentSummary
+from roundhouse.formatting import date_and_time
+from roundhouse.model.attempt import Attempt, Claim
+
+if TYPE_CHECKING:
+    from analysis.page import ReportFigure
+
+FINALS = 6  # final metrics that get a column; the rest are in the dialog
+CONFIGS = 12  # config keys that get one
+
+
+def is_share(name: str) -> bool:
+    """Whether a metric of this name is between 0 and 1 and is shown in percent."""
+    return name.endswith("accuracy")
+
+
+def amount(name: str, value: float | None) -> str:
+    """The value of a metric as text, with its unit."""
+    if value is None:
+        return "unknown"
+    return f"{100 * value:.2f}\u00a0%" if is_share(name) else f"{value:.4g}"
+
+
+def table(summaries: Sequence[ExperimentSummary], curves: Mapping[str | None, ReportFigure]) -> dict[str, Any]:
+    """Columns, rows and details, as plain data for JSON.
+
+    A column has `key`, `label`, `kind` (text, state, number, share, epochs) and `low`, whether a small screen omits
+    it. A row is a value for each column; its details are the further content of its dialog.
+    """
+    finals = list(dict.fromkeys(name for one in summaries for name in one.metrics.final if name != "chance_accuracy"))
+    finals.sort(key=lambda name: not name.startswith("test_"))
+    varying, shared = _varying(summaries)
+    columns, values = _columns(summaries, finals[:FINALS], varying[:CONFIGS])
+    return {
+        "columns": columns,
+        "rows": [[_plain(cell) for cell in row] for row in zip(*values, strict=True)],
+        "shared": {key: _text(value) for key, value in shared.items()},
+        "details": [_details(one, set(varying), curves.get(one.entry.path)) for one in summaries],
+    }
+
+
+def _columns(
+    summaries: Sequence[ExperimentSummary], finals: Sequence[str], varying: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[list[Any]]]:
+    """The columns, and for each its values, in the order of the experiments."""
+    metrics = list(dict.fromkeys(one.metric for one in summaries if one.metric))
+    best = metrics[0] if len(metrics) == 1 else ""
+    columns: list[dict[str, Any]] = []
+    values: list[list[Any]] = []
+
+    def add(key: str, label: str, kind: str, cells: Iterable[Any], low: bool = True) -> None:
+        listed = list(cells)
+        if key in ("path", "state") or any(cell is not None for cell in listed):
+            columns.append({"key": key, "label": label, "kind": kind, "low": low})
+            values.append(listed)
+
+    add("path", "experiment", "text", (one.entry.path for one in summaries), False)
+    add("state", "state", "state", (str(one.entry.state) for one in summaries), False)
+    add("epochs", "epochs", "epochs", ([one.done, one.planned] if one.progress else None for one in summaries), False)
+    if not best:
+        add("metric", "metric", "text", (one.metric for one in summaries))
+    add("best", f"best {_label(best)}".strip(), _kind(best), (one.best for one in summaries), False)
+    for name in finals:
+        add(f"final.{name}", _label(name), _kind(name), (one.metrics.final.get(name) for one in summaries),
+            name != finals[0])  # fmt: skip
+    add("hours", "time (h)", "hours", (one.entry.seconds / 3600 if one.entry.spans else None for one in summaries))
+    if any(one.entry.experiment.resources.ngpus for one in summaries):
+        hours = (one.entry.seconds / 3600 * one.entry.experiment.resources.ngpus for one in summaries)
+        add("gpu_hours", "GPU-hours", "hours", (value or None for value in hours))
+    add("pace", "time/epoch (s)", "number", (one.pace for one in summaries))
+    add("attempts", "attempts", "number", (one.entry.counted_attempts for one in summaries))
+    add("group", "group", "text", (one.entry.group for one in summaries))
+    for key in varying:
+        cells = [one.entry.config.get(key) for one in summaries]
+        numbers = all(cell is None or (isinstance(cell, (int, float)) and not isinstance(cell, bool)) for cell in cells)
+        shown = cells if numbers else [None if cell is None else _text(cell) for cell in cells]
+        add(f"config.{key}", key, "number" if numbers else "text", shown)
+    return columns, values
+
+
+def _label(name: str) -> str:
+    return f"{name.replace('_', ' ')}{' (%)' if is_share(name) else ''}"
+
+
+def _kind(name: str) -> str:
+    return "share" if is_share(name) else "number"
+
+
+def _varying(summaries: Sequence[ExperimentSummary]) -> tuple[list[str], dict[str, Any]]:
+    """The config keys in which experiments differ, seed included; and the common keys with their values."""
+    configs = [one.entry.config for one in summaries]
+    keys = list(dict.fromkeys(key for config in configs for key in config))
+    shown = {key: {_text(config[key]) if key in config else None for config in configs} for key in keys}
+    shared = {key: configs[0][key] for key in keys if len(shown[key]) == 1}
+    return [key for key in keys if key not in shared], shared
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _plain(value: Any) -> Any:
+    """A JSON value: infinities and NaN become None."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _details(one: ExperimentSummary, varying: set[str], curve: ReportFigure | None) -> dict[str, Any]:
+    """The content of the dialog: config, all final metrics, attempts, learning curve."""
+    shown: dict[str, Any] = {
+        "reason": one.entry.reason,
+        "directory": str(one.entry.directory),
+        "config": {key: _text(value) for key, value in one.entry.config.items() if key in varying},
+        "final": {
+            _label(name): amount(name, value).removesuffix("\u00a0%") for name, value in one.metrics.final.items()
+        },
+        "attempts": [_attempt(attempt) for attempt in one.entry.record.attempts],
+    }
+    if curve:
+        shown["curve"] = {"image": curve.image, "data": curve.data, "caption": curve.caption, "size": curve.size}
+    return shown
+
+
+def _attempt(attempt: Attempt) -> list[str]:
+    """Number, outcome, reason, host, start (UTC)."""
+    claim = attempt.claim
+    if attempt.opened.mark is not None:
+        outcome = f"{attempt.opened.mark} (no run)"
+    elif attempt.closed:
+        outcome = str(attempt.cause or "ended")
+    else:
+        outcome = "running" if claim else "queued"
+    return [str(attempt.number), outcome, attempt.why, claim.host if claim else "", _started(claim) if claim else ""]
+
+
+def _started(claim: Claim) -> str:
+    if claim.void or not claim.started:
+        return ""
+    try:
+        return date_and_time(claim.started)
+    except (ValueError, OverflowError, OSError):
+        return ""

@@ -1,0 +1,99 @@
+"""What the jobs of a round recorded about how they ran: scheduler, hosts, devices, versions, settings.
+
+A run is an attempt that a job started. A value that is in no record is "not recorded".
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from analysis.round_summary import ExperimentSummary, summaries_of
+from analysis.rounds import RoundRecords
+from roundhouse.model.attempt import Attempt
+from roundhouse.model.plan import State
+from roundhouse.store import record
+
+NOT_RECORDED = "not recorded"
+SOFTWARE = {"python": "Python", "torch": "PyTorch", "numpy": "NumPy", "cuda": "CUDA", "cudnn": "cuDNN",
+            "commit": "Commit of the code", "edited": "Edited since the commit"}  # fmt: skip
+SETTINGS = {"precision": "Precision", "deterministic": "Deterministic kernels only", "threads": "CPU threads",
+            "instructions": "CPU instructions"}  # fmt: skip
+ON_A_GPU, ON_A_CPU = ("cuda", "cudnn"), ("threads", "instructions")  # recorded of runs on such a device alone
+VERSIONS = [key for key in SOFTWARE if key not in ("commit", "edited")]
+ALWAYS = (SOFTWARE.keys() | SETTINGS.keys() | {"model"}) - {*ON_A_GPU, *ON_A_CPU}
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """An attempt that a job started. `environment`: what the job recorded of its environment, if it got that far."""
+
+    summary: ExperimentSummary
+    attempt: Attempt
+    environment: Mapping[str, Any]
+
+    def value(self, key: str) -> str:
+        value = self.environment.get(key)
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        return NOT_RECORDED if value is None else str(value)
+
+    @property
+    def scheduler(self) -> str:
+        """`slurm on SERVER`; for the local scheduler the host name only."""
+        identity = self.attempt.opened.scheduler
+        kind, server = str(identity.get("kind") or NOT_RECORDED), str(identity.get("server") or "").partition("/")[0]
+        named = {"local": "none (slots of one machine)"}.get(kind, kind)
+        return f"{named} on {server}" if server else named
+
+    @property
+    def host(self) -> str:
+        return (self.attempt.claim.host if self.attempt.claim else "") or str(self.environment.get("host") or "")
+
+    @property
+    def resumed(self) -> bool | None:
+        """Whether it resumed from a checkpoint; None if unknown, as for commands."""
+        progress = self.attempt.progress
+        return progress.started_epoch > 0 if progress and self.summary.entry.experiment.study else None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A round with its metrics, read once, and the problems of reading."""
+
+    found: RoundRecords
+    summaries: Sequence[ExperimentSummary]
+    problems: Sequence[str]
+
+    @classmethod
+    def of(cls, found: RoundRecords) -> Facts:
+        summaries, problems = summaries_of(found)
+        return cls(found, summaries, [one.replace(f"{found.directory}{os.sep}", "") for one in problems])
+
+    @cached_property
+    def by_experiment(self) -> list[list[RecordedRun]]:
+        """The runs of each experiment that has any, in order."""
+        made = []
+        for one in self.summaries:
+            environments = record.environments(one.entry.directory)
+            started = [attempt for attempt in one.entry.record.runs if attempt.claim and not attempt.void]
+            made.append([RecordedRun(one, attempt, environments.get(attempt.number, {})) for attempt in started])
+        return [runs for runs in made if runs]
+
+    @cached_property
+    def runs(self) -> list[RecordedRun]:
+        return [run for runs in self.by_experiment for run in runs]
+
+    @cached_property
+    def completed(self) -> list[ExperimentSummary]:
+        return [one for one in self.summaries if one.entry.state is State.COMPLETED]
+
+    def values(self, key: str) -> Counter[str]:
+        """How many runs recorded each value; runs on a device without such a value are not counted."""
+        elsewhere = {**dict.fromkeys(ON_A_GPU, "cpu"), **dict.fromkeys(ON_A_CPU, "cuda")}.get(key, "")
+        found = Counter(run.value(key) for run in self.runs if run.environment.get("device") != elsewhere)
+        return found if set(found) - {NOT_RECORDED} or key in ALWAYS else Counter()
