@@ -93,7 +93,7 @@ def gap(bins: list[list[tuple[float, bool]]]) -> float:
 
 
 def drawn_labels(logits: Array, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Labels of which the softmax of the logits tells the truth."""
+    """Labels drawn from the softmax of the logits."""
     return np.array([generator.choice(len(row), p=softmax(row)) for row in rows_of(logits)])
 
 

@@ -50,7 +50,7 @@ CLASSES = {"cifar10": 10, "cifar100": 100, "svhn": 10, "tinyimagenet": 200, "dig
 WIDTHS = {"stage1": (16, 0.6), "stage2": (32, 0.45), "stage3": (64, 0.3)}  # name -> features, their noise
 LATENTS = 16
 STARTED = 1767225600.0  # when the first job of a round began, in seconds since 1970
-SCHEDULER = {"kind": "slurm", "server": "synthetic", "user": "somebody", "boot": ""}
+SCHEDULER = {"kind": "slurm", "server": "synthetic", "user": "user", "boot": ""}
 ENVIRONMENT = {
     "python": "3.11.7", "commit": "0123456789abcdef0123456789abcdef01234567", "edited": False, "device": "cuda",
     "torch": "2.4.1+cu121", "numpy": "1.26.4", "precision": "fp16", "deterministic": True,
@@ -314,8 +314,8 @@ def final_of(arrays: Mapping[str, Array], rows: Sequence[Mapping[str, Any]]) -> 
 
 def metrics(rows: Sequence[Mapping[str, Any]], final: Mapping[str, float] | None) -> dict[str, Any]:
     """The content of metrics.json after these epochs."""
-    judged = [row for row in rows if "val_accuracy" in row]
-    best = max(judged, key=lambda row: row["val_accuracy"], default=None)
+    validated = [row for row in rows if "val_accuracy" in row]
+    best = max(validated, key=lambda row: row["val_accuracy"], default=None)
     used = {
         "seconds": round(sum(row["seconds"] for row in rows), 3),
         "peak_memory_mb": max(row["peak_memory_mb"] for row in rows),

@@ -324,8 +324,8 @@ def test_differences_are_of_equal_data_set_and_seed_and_distilled_minus_baseline
     logit = {alpha: MethodSetting("logit", alpha) for alpha in ALPHAS}
     means = {question: {key: one.mean for key, one in made.results.items()} for question, made in found.items()}
     assert {alpha: means[DISTILLED][key] for alpha, key in logit.items()} == pytest.approx(added["logit"])
-    beside = {0.25: 0.02, 0.5: 0.04, 0.75: 0.07}
-    assert {alpha: means[SAME_ALPHA][key] for alpha, key in logit.items()} == pytest.approx(beside)
+    differences = {0.25: 0.02, 0.5: 0.04, 0.75: 0.07}
+    assert {alpha: means[SAME_ALPHA][key] for alpha, key in logit.items()} == pytest.approx(differences)
     assert {key.alpha: mean for key, mean in means[SHRUNK].items()} == pytest.approx(
         {0.25: -0.01, 0.5: -0.02, 0.75: -0.03}
     )

@@ -249,8 +249,8 @@ def test_deleting_a_job_that_is_already_gone_is_not_an_error(name: str) -> None:
 
 
 def test_deleting_a_task_that_is_already_gone_is_not_an_error_while_its_array_runs() -> None:
-    said_so = "qdel: Request invalid for finished array subjob 15[3].pbsnode"
-    assert read_delete(Output(("qdel",), 55, "", said_so)) == []
+    message = "qdel: Request invalid for finished array subjob 15[3].pbsnode"
+    assert read_delete(Output(("qdel",), 55, "", message)) == []
 
 
 def test_qselect_prints_ids() -> None:

@@ -1,4 +1,4 @@
-"""The report of a round: its facts as pure functions, and its folder. What a browser makes of it is tested beside."""
+"""The report of a round: its facts as pure functions, and its folder. The page in a browser is tested in a file of its own."""
 
 from __future__ import annotations
 
@@ -361,7 +361,7 @@ def draw(place: Folders, name: str, figures: dict[str, str | None]) -> None:
 
 @dataclass(frozen=True)
 class Reported:
-    """A round, and its report, which `again` makes anew."""
+    """A round, and its report, which `again` writes again."""
 
     place: Folders
     again: Callable[[], list[str]]
