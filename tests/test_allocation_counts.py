@@ -324,15 +324,15 @@ def test_an_agent_ranks_the_candidates_of_a_selection_once_per_query_of_its_slot
     agent, ranking = packed.agent(groups, 3), selection.ranking
     query = agent.slots.query
 
-    def look(*asked: Any) -> Any:
+    def counted(*arguments: Any) -> Any:
         rankings.append(0)
-        return query(*asked)
+        return query(*arguments)
 
     def rank(runs: Any, mode: str) -> Any:
         rankings[-1] += 1
         return ranking(runs, mode)
 
-    monkeypatch.setattr(agent.slots, "query", look)
+    monkeypatch.setattr(agent.slots, "query", counted)
     monkeypatch.setattr(selection, "ranking", rank)
     agent.run()
     assert [packed.causes(f"b/{rank}") for rank in (1, 2, 3)] == [["completed"]] * 3

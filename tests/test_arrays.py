@@ -51,15 +51,15 @@ def test_experiments_with_equal_resources_go_as_one_array(rounds: ClusterRounds)
     assert [rounds.view(name)["job_id"] for name in names] == [f"{base}_{index}" for index in range(3)]
     for name in names:
         rounds.wait_for_step_3(name)
-    statuses = rounds.status()
-    assert [statuses[name]["job_state"] for name in names] == ["running"] * 3
+    status = rounds.status()
+    assert [status[name]["job_state"] for name in names] == ["running"] * 3
     rounds.release(*names)
     rounds.pass_until_done()
     assert all(rounds.begun(name) == [0] for name in names)
     assert rounds.call().returncode == DONE
 
 
-def test_tasks_are_killed_one_by_one_and_each_continues_alone(
+def test_tasks_are_killed_one_by_one_and_each_is_resumed_on_its_own(
     rounds: ClusterRounds, slurm_cluster: SlurmCluster
 ) -> None:
     names = ["whole", "deleted", "shell", "python"]
@@ -72,7 +72,7 @@ def test_tasks_are_killed_one_by_one_and_each_continues_alone(
     shell.kill()
     rounds.python("python").kill()
     for name in ("deleted", "python"):
-        wait_for(lambda: rounds.record(name).attempts[0].closed, f"{name} records why it ended")  # noqa: B023
+        wait_for(lambda: rounds.record(name).attempts[0].closed, f"{name} has a result")  # noqa: B023
     wait_for(lambda: dead(shell), "the shell is dead")
     wait_for(lambda: slurm_cluster.job_states()[opened_id(rounds, "shell")] == "FAILED", "Slurm has noticed")
     rounds.give_up("shell")
@@ -198,14 +198,14 @@ def test_a_submit_limit_means_later_and_what_fits_goes_at_once(limited: ClusterR
     assert "QOSMaxSubmitJobPerUserLimit" in done.stdout
     assert in_progress(limited) == names[:6]
 
-    asked = len(limited.lines("calls"))
+    before = len(limited.lines("calls"))
     assert limited.call().returncode == WORK_REMAINS
-    assert len(limited.lines("calls")) == asked  # what is known to be too much is not asked for again
+    assert len(limited.lines("calls")) == before  # a size that was refused is not submitted again
     limited.wait_for_step_3(names[0])
     limited.release(*names[:3])
     wait_for(lambda: all(limited.record(name).completed for name in names[:3]), "three are completed")
     limited.pass_until(lambda: in_progress(limited) == names[3:9], "full again")
-    assert len(limited.lines("calls")) > asked
+    assert len(limited.lines("calls")) > before
     limited.release(*names)
     limited.pass_until_done()
     assert all(limited.lines(name).count("end") == 1 for name in names)

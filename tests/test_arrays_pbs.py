@@ -1,4 +1,4 @@
-"""Job arrays on a PBS that fails in many ways: each task is lost, found, stopped and resumed on its own."""
+"""Job arrays on a PBS that fails in many ways: tasks are lost, found, stopped and resumed one by one."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def arrays(rounds: ClusterRounds) -> list[Path]:
 def test_experiments_with_equal_resources_go_as_one_array(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     start(rounds, *NAMES)
     assert tasks(fake_pbs) == [3]
-    statuses = rounds.status()
-    assert [statuses[name]["job_id"] for name in NAMES] == [f"1[{index}].pbsnode" for index in range(3)]
-    assert {statuses[name]["job_state"] for name in NAMES} == {"running"}
+    status = rounds.status()
+    assert [status[name]["job_id"] for name in NAMES] == [f"1[{index}].pbsnode" for index in range(3)]
+    assert {status[name]["job_state"] for name in NAMES} == {"running"}
     (array,) = arrays(rounds)
     assert (array / "job_id").read_text() == "1[].pbsnode\n"
     assert "1[1].pbsnode" in rounds.call("--why", "b").stdout
@@ -99,7 +99,7 @@ def test_an_array_that_its_queue_refuses_for_its_size_costs_no_experiment_a_try(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     fake_pbs.turn(queue_array_size=2)
-    wrap_command(rounds, "qstat")  # what the queue allows cannot be asked
+    wrap_command(rounds, "qstat")  # the limit of the queue cannot be queried
     (rounds.folder / "wrapped" / "qstat").write_text(
         f'#!/bin/bash\n[ "$1" != -Q ] || exit 1\nexec {Path(fake_pbs.env["PATH"].split(":")[0], "qstat")} "$@"\n'
     )
@@ -127,7 +127,7 @@ def test_a_limit_on_jobs_is_filled_and_then_waited_for(fake_pbs: FakePBS, rounds
     assert {cause for name in names for cause in rounds.causes(name)} == {"limit", "completed"}
 
 
-def test_tasks_are_killed_one_by_one_and_each_resumes_alone(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
+def test_tasks_are_killed_one_by_one_and_each_is_resumed_on_its_own(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     names = ("whole", "deleted", "node", "shell", "python")
     start(rounds, *names)
     fake_pbs.run(["qdel", rounds.view("deleted")["job_id"]])
@@ -136,7 +136,7 @@ def test_tasks_are_killed_one_by_one_and_each_resumes_alone(fake_pbs: FakePBS, r
     shell.kill()
     rounds.python("python").kill()
     for name in ("deleted", "python"):
-        wait_for(lambda: rounds.record(name).attempts[0].closed, f"{name} records why it ended")  # noqa: B023
+        wait_for(lambda: rounds.record(name).attempts[0].closed, f"{name} has a result")  # noqa: B023
     wait_for(lambda: dead(shell), "the shell is dead")
     fake_pbs.wait_for_state(rounds.view("shell")["job_id"], "X")
     rounds.give_up("shell")
@@ -168,7 +168,7 @@ def test_without_history_all_is_the_same(history: bool, fake_pbs: FakePBS, round
     fake_pbs.turn(history=history)
     start(rounds, *NAMES)
     rounds.release("a")
-    rounds.pass_until(lambda: rounds.state("a") == "completed", "a is completed while its array is running")
+    rounds.pass_until(lambda: rounds.state("a") == "completed", "a is completed while its array continues")
     rounds.python("b").kill()
     rounds.wait_for_step_3("c")
     rounds.pass_until(lambda: rounds.begun("b") == [0, 3], "b continues")
@@ -250,7 +250,7 @@ def test_a_cancelled_task_leaves_the_others_alone_whatever_its_state(fake_pbs: F
     fake_pbs.wait_for_state("1[2].pbsnode", "X")
     wait_for(lambda: rounds.record("running").attempts[0].closed, "it has stopped")
     rounds.release("other", "late")
-    rounds.pass_until(lambda: rounds.call().returncode == FAILED, "nothing more happens automatically")
+    rounds.pass_until(lambda: rounds.call().returncode == FAILED, "nothing more happens")
     assert rounds.states() == {"running": "cancelled", "other": "completed", "queued": "cancelled", "late": "completed"}
     assert rounds.lines("queued") == []
 
@@ -269,7 +269,7 @@ def test_a_task_that_ended_just_now_is_no_trouble_for_cancel(fake_pbs: FakePBS, 
 
 
 @pytest.mark.parametrize("orphan", [False, True])
-def test_a_task_that_the_server_restarts_continues_alone(
+def test_only_the_task_that_the_server_starts_again_runs_again(
     orphan: bool, fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     start(rounds, "a", "b")

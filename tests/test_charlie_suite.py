@@ -254,8 +254,8 @@ def test_each_planted_gain_is_a_sentence_and_each_null_stands_under_not_shown(sy
     reported = synthetic.section("Distilled students against the undistilled one", "Test accuracy")
     for (method, alpha), gain in PLANTED.items():
         pattern = rf"^- {method}, alpha {alpha}: ([+-][\d.]+) points against the undistilled student \(95 % interval"
-        (said,) = re.findall(pattern, reported, re.MULTILINE)
-        assert float(said) == pytest.approx(gain, abs=0.5)
+        (stated,) = re.findall(pattern, reported, re.MULTILINE)
+        assert float(stated) == pytest.approx(gain, abs=0.5)
     assert reported.count(" against the undistilled student ") == len(PLANTED)
     for method in NULLS:
         assert f"- Not shown: {method} at alpha 0.25, 0.5, 0.75: " in reported

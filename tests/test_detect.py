@@ -27,7 +27,7 @@ def commands_on_path(folder: Path, monkeypatch: pytest.MonkeyPatch, *names: str)
     monkeypatch.setenv("PATH", str(folder))
 
 
-def test_sbatch_without_a_cluster_selects_the_local_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sbatch_without_a_cluster_means_the_local_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands_on_path(tmp_path, monkeypatch, "sbatch")
     run = replay({"sbatch --version": transcript(SLURM, "sbatch_no_cluster")})
     scheduler, remark = detect("auto", USER, run)
@@ -56,7 +56,7 @@ def test_a_cluster_that_does_not_answer_stays_the_scheduler(
     assert isinstance(scheduler, Slurm)
 
 
-def test_a_machine_without_commands_is_its_own_scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_scheduler_commands_the_local_machine_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands_on_path(tmp_path, monkeypatch)
     assert detect("auto", USER, replay({})) == (None, "")
     assert detect("local", USER, replay({})) == (None, "")
@@ -65,7 +65,7 @@ def test_a_machine_without_commands_is_its_own_scheduler(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(("kind", "command"), [("slurm", "sbatch"), ("pbs", "qsub")])
-def test_a_requested_scheduler_must_exist_on_this_host(
+def test_a_requested_scheduler_must_be_on_this_host(
     kind: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands_on_path(tmp_path, monkeypatch)

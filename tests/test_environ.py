@@ -87,9 +87,9 @@ def test_messages_are_english_and_the_character_set_is_kept(shell: dict[str, str
 def test_each_command_gets_the_cleaned_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
     monkeypatch.setenv("SLURM_CONF", "/etc/x é")
-    said = runner(60)(["env"]).stdout
-    assert "SLURM_CONF=/etc/x é\n" in said
-    assert "SBATCH" not in said
+    variables = runner(60)(["env"]).stdout
+    assert "SLURM_CONF=/etc/x é\n" in variables
+    assert "SBATCH" not in variables
 
 
 def test_a_removed_variable_is_reported_unless_the_site_file_sets_its_key() -> None:

@@ -55,13 +55,13 @@ def script(tmp_path: Path) -> Script:
         log: Path | None = None,
         tasks: int = 0,
         at_once: int | None = None,
-        **asked: Any,
+        **requested: Any,
     ) -> Path:
         (templates / "body.sh.j2").write_text("{% raw %}" + body + "\n{% endraw %}")
         site = Site()
         text = job_script.render(
             job_script.environment(templates), "pbs", name=name, log=str(log or tmp_path / f"{name}.log"),
-            resources=Resources(walltime_s=walltime_s, **asked), site=site,
+            resources=Resources(walltime_s=walltime_s, **requested), site=site,
             array=SimpleNamespace(tasks=tasks, at_once=at_once) if tasks else None,
         )  # fmt: skip
         path = tmp_path / f"{name}.sh"
@@ -529,8 +529,8 @@ def test_many_jobs_are_queried_with_few_connections(fake_pbs: FakePBS, script: S
     before = len(fake_pbs.commands())
     known = PBS(USER).query(fake_pbs.run, ids, {f"rh{number}" for number in range(30)})
     assert names(known) == {one: f"rh{number}" for number, one in enumerate(ids)}
-    asked = fake_pbs.commands()[before:]
-    assert asked == [["qselect", "-u", USER], ["qstat", "-f"], ["qstat", "-x", "-f", ids[0]]]
+    requested = fake_pbs.commands()[before:]
+    assert requested == [["qselect", "-u", USER], ["qstat", "-f"], ["qstat", "-x", "-f", ids[0]]]
 
 
 def test_some_of_very_many_missing_jobs_are_queried_later(fake_pbs: FakePBS) -> None:

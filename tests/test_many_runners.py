@@ -112,8 +112,8 @@ def test_eight_runners_at_once_submit_every_attempt_exactly_once(
     )
     runners = [rounds.passing(PASSES, unlocked=unlocked) for _ in range(RUNNERS)]
     for runner in runners:
-        _, said = runner.communicate(timeout=300)
-        assert (runner.returncode, said) == (0, "")
+        _, errors = runner.communicate(timeout=300)
+        assert (runner.returncode, errors) == (0, "")
     rounds.pass_until_done()
     assert {name: len(rounds.lines(name)) for name in names} == dict(zip(names, [1] * 5 + [2] * 3, strict=True))
     tokens = [attempt.opened.token for name in names for attempt in rounds.record(name).attempts]

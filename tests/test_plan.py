@@ -122,11 +122,11 @@ def test_the_walltime_of_an_allocation_is_no_verdict_on_what_ran_in_it() -> None
 
 
 def test_the_memory_of_an_allocation_is_no_fault_of_one_experiment_but_the_next_asks_for_more() -> None:
-    said = Resources(mem_mb=1000, pack=Pack(slots=4))
-    opened = replace(OPENED, shared="../.jobs/rhallocation", resources=request(Resources(), said))
+    requested = Resources(mem_mb=1000, pack=Pack(slots=4))
+    opened = replace(OPENED, shared="../.jobs/rhallocation", resources=request(Resources(), requested))
     short = replace(PREEMPTED_GUESS, opened=opened, verdict=Verdict(Cause.MEMORY), progress=Progress(5, 9, 4))
     assert decided([short] * 5, Unknown()).verb is Verb.SUBMIT
-    assert next_resources(said, [short], RetryPolicy()).mem_mb == 2000
+    assert next_resources(requested, [short], RetryPolicy()).mem_mb == 2000
 
 
 # -------------------------------------------------------------------------------------------- 1, 2, 3: leave it alone

@@ -754,10 +754,10 @@ def test_a_time_that_is_none_is_left_out(tmp_path: Path) -> None:
     place = open_one(tmp_path)
     write(place, record.CLAIM, {**CLAIM, "at": 1e300})
     write(place, record.RESULT, {**RESULT, "at": -1})
-    story = explain(row_of(tmp_path, plan.State.IN_PROGRESS))
-    assert "started on node" in story
-    assert "ended: completed" in story
-    assert "ran" not in story
+    explanation = explain(row_of(tmp_path, plan.State.IN_PROGRESS))
+    assert "started on node" in explanation
+    assert "ended: completed" in explanation
+    assert "ran" not in explanation
 
 
 def test_a_reason_that_many_rows_share_is_shown_once_unless_it_needs_the_user(tmp_path: Path) -> None:

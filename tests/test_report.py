@@ -1,4 +1,4 @@
-"""The report of a round: its facts as pure functions, and its folder. The page in a browser is tested in a file of its own."""
+"""The report of a round: its facts as pure functions, and its folder. The page is tested in a browser elsewhere."""
 
 from __future__ import annotations
 

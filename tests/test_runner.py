@@ -36,8 +36,8 @@ def call(rounds: Rounds, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
             code = runner.main(argv)
         except SystemExit as left:
             code = int(left.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
 
     return call
 

@@ -99,20 +99,20 @@ def test_a_group_may_wait_for_a_selecting_one_and_choose_from_it(load: Load) -> 
     ],
 )  # fmt: skip
 def test_a_mistake_is_reported_by_file_and_line(load: Load, group: str, line: int, message: str) -> None:
-    said = mistake(load, f"best: {group}\n")
-    assert said.startswith(f"{line}: "), said
-    assert message in said
+    found = mistake(load, f"best: {group}\n")
+    assert found.startswith(f"{line}: "), found
+    assert message in found
 
 
 def test_groups_that_select_from_each_other_are_a_cycle(load: Load) -> None:
-    said = mistake(
+    message = mistake(
         load,
         """\
         one: {path: one, select: {from: two, metric: loss, mode: min}}
         two: {path: two, after: [one]}
         """,
     )
-    assert "in a cycle" in said
+    assert "in a cycle" in message
 
 
 # ---------------------------------------------------------------------------------------------- what is chosen
@@ -181,7 +181,7 @@ def test_the_choice_is_the_same_in_another_process() -> None:
 
 SHELL = ["bash", "-c"]
 LOSS = 'echo "{{\\"loss\\": {lr}.{seed}}}" > {directory}/metrics.json'
-SAID = "echo {lr} {seed} {width} $ROUNDHOUSE_INPUT_SWEEP > {directory}/said"
+PRINT = "echo {lr} {seed} {width} $ROUNDHOUSE_INPUT_SWEEP > {directory}/printed"
 
 
 def stages(**best: Any) -> dict[str, Any]:
@@ -193,13 +193,13 @@ def stages(**best: Any) -> dict[str, Any]:
             "path": "s/{lr}/{seed}", "grid": {"lr": [3, 1, 2], "seed": [0, 1]}, "config": {"width": 5},
             "command": [*SHELL, LOSS],
         },
-        "best": {"path": "b/{rank}/{seed}", "select": select, "grid": grid, "command": [*SHELL, SAID]},
+        "best": {"path": "b/{rank}/{seed}", "select": select, "grid": grid, "command": [*SHELL, PRINT]},
         "last": {"path": "last", "after": ["best"], "command": "true"},
     }  # fmt: skip
 
 
-def said(rounds: Rounds, path: str) -> list[str]:  # noqa: F811
-    (written,) = rounds.directory(path).glob("attempts/*/said")
+def printed(rounds: Rounds, path: str) -> list[str]:  # noqa: F811
+    (written,) = rounds.directory(path).glob("attempts/*/printed")
     return written.read_text().split()
 
 
@@ -216,12 +216,12 @@ def test_three_stages_run_one_after_the_other_and_each_selection_is_shown_with_i
     assert waiting["b/1/0"]["goes_on"]
     done = rounds.call()
     assert done.returncode == 0, done.stdout
-    assert said(rounds, "b/1/0") == ["3", "0", "5", folders(rounds, "s/3/0")], "the run with its own seed"
-    assert said(rounds, "b/2/7") == ["2", "7", "5", folders(rounds, "s/2/0", "s/2/1")], "or else all of the setting"
+    assert printed(rounds, "b/1/0") == ["3", "0", "5", folders(rounds, "s/3/0")], "the run with its own seed"
+    assert printed(rounds, "b/2/7") == ["2", "7", "5", folders(rounds, "s/2/0", "s/2/1")], "or else all of the setting"
     line = "best: rank 2 of 3 settings of sweep by the highest mean loss: lr=2, 2.0500 ± 0.0707 (2 seeds); "
     assert line + "the best not chosen: lr=1, 1.0500 ± 0.0707 (2 seeds)" in done.stdout
-    story = rounds.call("--why", "b/2/7").stdout
-    assert "selected  rank 2 of 3 settings of sweep" in story
+    explanation = rounds.call("--why", "b/2/7").stdout
+    assert "selected  rank 2 of 3 settings of sweep" in explanation
     again = rounds.call()
     assert again.returncode == 0
     assert set(rounds.states().values()) == {"completed"}
@@ -230,7 +230,7 @@ def test_three_stages_run_one_after_the_other_and_each_selection_is_shown_with_i
 def test_the_chosen_runs_need_be_no_inputs(rounds: Rounds) -> None:  # noqa: F811
     rounds.write(stages(inputs=False))
     assert rounds.call().returncode == 0
-    assert said(rounds, "b/1/0") == ["3", "0", "5"]
+    assert printed(rounds, "b/1/0") == ["3", "0", "5"]
 
 
 def test_a_run_that_failed_keeps_the_choice_open_and_says_so(rounds: Rounds) -> None:  # noqa: F811
@@ -244,7 +244,7 @@ def test_a_run_that_failed_keeps_the_choice_open_and_says_so(rounds: Rounds) -> 
     groups["sweep"]["exclude"] = [{"lr": 1}]
     rounds.write(groups)
     assert rounds.call().returncode == 0
-    assert said(rounds, "b/1/0")[0] == "3"
+    assert printed(rounds, "b/1/0")[0] == "3"
 
 
 def test_a_metric_that_no_run_reports_blocks_the_selection_and_is_named(rounds: Rounds) -> None:  # noqa: F811
@@ -279,7 +279,7 @@ def test_what_waits_for_a_choice_can_be_cancelled_and_tried_again(rounds: Rounds
     assert rounds.call().returncode == 4
     assert rounds.states()["b/2/0"] == "completed"
     assert rounds.call("--retry").returncode == 0
-    assert said(rounds, "b/1/0")[0] == "3"
+    assert printed(rounds, "b/1/0")[0] == "3"
 
 
 def test_the_analysis_reads_a_round_before_and_after_its_choice(rounds: Rounds) -> None:  # noqa: F811
@@ -305,7 +305,7 @@ def test_a_value_may_come_from_progress_or_from_the_epoch_of_the_best_weights(ro
     ]
     groups["third"] = {
         "path": "t", "select": {"from": "other", "metric": "cost", "mode": "min"},
-        "command": [*SHELL, "echo {x} > {directory}/said"],
+        "command": [*SHELL, "echo {x} > {directory}/printed"],
     }  # fmt: skip
     progress = '{{"version": 1, "epoch": 2, "epochs": 2, "metric_name": "cost", "metric": 9, "best": {x}}}'
     groups["other"] = {
@@ -314,5 +314,5 @@ def test_a_value_may_come_from_progress_or_from_the_epoch_of_the_best_weights(ro
     }  # fmt: skip
     rounds.write(groups)
     assert rounds.call().returncode == 0
-    assert said(rounds, "b/1/0")[0] == "3"
-    assert said(rounds, "t") == ["1"]
+    assert printed(rounds, "b/1/0")[0] == "3"
+    assert printed(rounds, "t") == ["1"]

@@ -72,7 +72,7 @@ def test_local_jobs_are_not_queried_from_slurm_and_stop_when_they_are_cancelled(
     assert "(--scheduler local): run the pass there" in done.stdout
     wait_for(lambda: rounds.causes("1") == ["cancelled"], "the job saw the mark")
     (rounds.notes / "go").touch()
-    wait_for(lambda: rounds.causes("0") == ["completed"], "the other continues to its end")
+    wait_for(lambda: rounds.causes("0") == ["completed"], "the other completes")
     assert not rounds.lines("asked")
 
 

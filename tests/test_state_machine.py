@@ -390,8 +390,10 @@ class Rounds(RuleBasedStateMachine):
             for attempt in rec.attempts:
                 place = record.attempt_directory(directory, attempt.number)
                 if attempt.verdict is not None and place in self.world.verdicts:
-                    said = self.world.verdicts[place]
-                    assert attempt.verdict.cause is said, f"{place}: {attempt.verdict} though the scheduler says {said}"
+                    expected = self.world.verdicts[place]
+                    assert attempt.verdict.cause is expected, (
+                        f"{place}: {attempt.verdict} but the scheduler says {expected}"
+                    )
 
     def no_attempt_is_submitted_before_the_verdict(self, known: Known) -> None:
         assert not self.world.early, f"{self.world.early}: submitted before the verdict on the attempt before"
@@ -592,7 +594,7 @@ def no_wait_for_the_verdict(machine: Any) -> None:
         (Rounds, verdict_on_open_attempts, "is open, with a verdict|no end is reached"),
         (Rounds, verdict_replaced, "the verdict on attempt . changed"),
         (Rounds, no_wait_for_the_verdict, "submitted before the verdict"),
-        (Rounds, answers_of_before, "though the scheduler says|submitted before the verdict"),
+        (Rounds, answers_of_before, "but the scheduler says|submitted before the verdict"),
     ],
 )
 def test_a_weaker_protocol_is_found_out(machine: type[Rounds], weaken: Callable[[Any], None], message: str) -> None:

@@ -28,8 +28,8 @@ import json
 from roundhouse.errors import RoundhouseError
 
 def check(config, data):
-    with open({notes!r} + "/asked", "a") as asked:
-        print(json.dumps(config), file=asked)
+    with open({notes!r} + "/checked", "a") as checked:
+        print(json.dumps(config), file=checked)
     if "lr" in config and not isinstance(config["lr"], float):
         raise RoundhouseError(f"lr is {{config['lr']!r}}, and must be a number")
     if "dataset" in config and not (data / config["dataset"]).exists():
@@ -73,10 +73,10 @@ class Repository(Rounds):
         if check is not None:
             (folder / "check.py").write_text(check.format(notes=str(self.notes)) if check is CHECK else check)
 
-    def asked(self) -> list[dict[str, Any]]:
+    def checked(self) -> list[dict[str, Any]]:
         """The configs that the study's check was called with, since the last call of this method."""
-        configs = [json.loads(line) for line in self.lines("asked")]
-        (self.notes / "asked").unlink(missing_ok=True)
+        configs = [json.loads(line) for line in self.lines("checked")]
+        (self.notes / "checked").unlink(missing_ok=True)
         return configs
 
 
@@ -214,11 +214,11 @@ def test_running_jobs_are_not_checked_again(rounds: Repository, fake_pbs: FakePB
     (rounds.data / "letters").mkdir()
     rounds.write({"e": seeds("e", config={"dataset": "letters"})})
     assert rounds.call("--scheduler", "pbs").returncode == WORK_REMAINS
-    assert rounds.asked() == [{"dataset": "letters"}]
+    assert rounds.checked() == [{"dataset": "letters"}]
     (rounds.data / "letters").rmdir()
     done = rounds.call("--scheduler", "pbs")
     assert (done.returncode, done.stderr) == (WORK_REMAINS, "")
-    assert rounds.asked() == []
+    assert rounds.checked() == []
     assert len(fake_pbs.jobs()) == 1
 
 
@@ -318,17 +318,17 @@ def ask(rounds: Repository, monkeypatch: pytest.MonkeyPatch) -> Ask:
 
 def test_the_check_sees_the_config_without_the_keys_of_the_loop(rounds: Repository, ask: Ask) -> None:
     assert ask(lr=0.1, seed=3, precision="fp32", patience=2) == ""
-    assert rounds.asked() == [{"lr": 0.1}]
+    assert rounds.checked() == [{"lr": 0.1}]
 
 
 def test_a_mistake_in_a_key_of_the_loop_is_reported_without_the_study_s_check(rounds: Repository, ask: Ask) -> None:
     assert ask(lr=0.1, patience=0) == "config key 'patience' is 0; it must be > 0, or null for no limit"
-    assert rounds.asked() == []
+    assert rounds.checked() == []
 
 
 def test_the_same_config_is_checked_once_in_a_pass_whatever_the_seed(rounds: Repository, ask: Ask) -> None:
     assert [ask(lr=lr, seed=seed) for seed in range(3) for lr in (0.1, 0.2)] == [""] * 6
-    assert rounds.asked() == [{"lr": 0.1}, {"lr": 0.2}]
+    assert rounds.checked() == [{"lr": 0.1}, {"lr": 0.2}]
 
 
 def test_values_that_are_equal_but_not_the_same_are_each_checked(rounds: Repository, ask: Ask) -> None:
@@ -339,13 +339,13 @@ def test_values_that_are_equal_but_not_the_same_are_each_checked(rounds: Reposit
 
 def test_lists_and_mappings_in_a_config_are_no_obstacle(rounds: Repository, ask: Ask) -> None:
     assert ask(milestones=[1, 2], more={"b": None, "a": [0.5]}) == ""
-    assert rounds.asked() == [{"milestones": [1, 2], "more": {"b": None, "a": [0.5]}}]
+    assert rounds.checked() == [{"milestones": [1, 2], "more": {"b": None, "a": [0.5]}}]
 
 
 def test_a_command_has_no_study_to_check_it(rounds: Repository, ask: Ask) -> None:
     assert ask(study=None, lr="fast") == ""
     assert ask(study="t", lr="fast") == ""
-    assert rounds.asked() == []
+    assert rounds.checked() == []
 
 
 def test_without_a_data_folder_the_study_s_check_gets_none(rounds: Repository, ask: Ask) -> None:
@@ -380,8 +380,8 @@ def distillation(config: dict[str, Any], data: Path) -> tuple[str, set[str]]:
         "print('MODULES', *sys.modules)"
     )
     words = [sys.executable, "-c", code, json.dumps(config), str(data)]
-    said = subprocess.run(words, check=True, cwd=REPOSITORY, capture_output=True, text=True).stdout
-    refusal, _, loaded = said.partition("MODULES")
+    printed = subprocess.run(words, check=True, cwd=REPOSITORY, capture_output=True, text=True).stdout
+    refusal, _, loaded = printed.partition("MODULES")
     return refusal.strip(), set(loaded.split())
 
 
@@ -401,8 +401,8 @@ def distillation(config: dict[str, Any], data: Path) -> tuple[str, set[str]]:
 def test_the_distillation_study_reports_what_cannot_start_without_loading_torch(
     tmp_path: Path, config: dict[str, Any], message: str
 ) -> None:
-    said, loaded = distillation(config, tmp_path)
-    assert message in said
-    assert bool(message) == bool(said)
+    refusal, loaded = distillation(config, tmp_path)
+    assert message in refusal
+    assert bool(message) == bool(refusal)
     assert "studies.distillation.check" in loaded
     assert not {"torch", "torchvision", "numpy", "sklearn"} & loaded

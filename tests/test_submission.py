@@ -360,15 +360,15 @@ def make_older(folder: Path, seconds: float) -> None:
 def test_the_message_of_an_unclear_answer_is_kept_until_the_attempt_is_given_up(tmp_path: Path) -> None:
     for folder, resources in (("one", Resources()), ("array", Resources(array=True))):
         passes = Passes(tmp_path / folder, Refusing(0, TOO_MANY), 2, resources)
-        said = "sbatch (exit 1): sbatch: error: Socket timed out on send/recv operation"
-        passes.scheduler.submit = lambda *_, said=said: Unclear(said)  # type: ignore[method-assign, misc]
-        assert all(said in row.action.reason for row in passes.rows())
+        message = "sbatch (exit 1): sbatch: error: Socket timed out on send/recv operation"
+        passes.scheduler.submit = lambda *_, message=message: Unclear(message)  # type: ignore[method-assign, misc]
+        assert all(message in row.action.reason for row in passes.rows())
         (waiting, _) = passes.rows()
-        assert waiting.action.state is State.SUBMITTING and said in waiting.action.reason
-        assert said in explain(waiting)
+        assert waiting.action.state is State.SUBMITTING and message in waiting.action.reason
+        assert message in explain(waiting)
         make_older(tmp_path, 700)
         given_up = passes.rows(limit=0)[0].record.newest
-        assert given_up is not None and given_up.cause is Cause.UNCLAIMED and said in given_up.why
+        assert given_up is not None and given_up.cause is Cause.UNCLAIMED and message in given_up.why
 
 
 WILLING = Refused("never said", later=True, scope=Scope.ALL)

@@ -53,12 +53,12 @@ def test_of_twenty_shells_at_once_one_claims_and_the_others_leave_no_trace(bench
         bench.extra["PATH"] = fake_command(bench.folder, "ln", "exit 1")
     script = bench.script()
     shells = [bench.start(script, str(number) if ids == "of their own" else None) for number in range(20)]
-    said = [shell.communicate(timeout=60)[0] for shell in shells]
+    outputs = [shell.communicate(timeout=60)[0] for shell in shells]
     assert [shell.returncode for shell in shells] == [0] * 20
     assert (bench.directory / "runs").read_text() == "run\n"
     assert sorted(os.listdir(bench.place())) == ["claim.json", "job.json", "out.log", "result.json"]
     assert os.listdir(bench.place().parent) == ["1"]
-    assert "".join(said) == ""
+    assert "".join(outputs) == ""
     assert bench.result().cause is Cause.COMPLETED
     claim = json.loads((bench.place() / record.CLAIM).read_text())
     assert claim["pid"] in [shell.pid for shell in shells]

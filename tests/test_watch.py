@@ -150,9 +150,9 @@ class Enough(Exception):
     """The test has seen what it wants to see."""
 
 
-def watched(*looks: Passed | Exception, every: float | None = None) -> tuple[int, list[float], list[Passed]]:
+def watched(*passes: Passed | Exception, every: float | None = None) -> tuple[int, list[float], list[Passed]]:
     """A watch that finds these, one after the other: its exit code, its pauses, and the passes shown whole."""
-    left, pauses, shown = iter(looks), [], []
+    left, pauses, shown = iter(passes), [], []
 
     def one_pass() -> Passed:
         found = next(left)
@@ -167,7 +167,7 @@ def watched(*looks: Passed | Exception, every: float | None = None) -> tuple[int
 def test_a_watch_waits_longer_while_nothing_changes_and_the_least_after_a_change(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    looks = [
+    passes = [
         passed([QUEUED]),
         passed([QUEUED]),
         passed([QUEUED]),
@@ -175,10 +175,10 @@ def test_a_watch_waits_longer_while_nothing_changes_and_the_least_after_a_change
         passed([RUNS]),
         passed([ENDED], code=DONE),
     ]
-    code, pauses, shown = watched(*looks)
+    code, pauses, shown = watched(*passes)
     assert code == DONE
     assert pauses == [30, 45, 67.5, 30, 45]
-    assert shown == [looks[0], looks[-1]], "the whole table at the start and at the end"
+    assert shown == [passes[0], passes[-1]], "the whole table at the start and at the end"
     changes = [line.split(" ", 2)[2] for line in capsys.readouterr().out.splitlines() if "e/0" in line]
     assert changes == ["in_progress, running: e/0", "completed: e/0"]
 

@@ -1,4 +1,4 @@
-"""A job's side of the record: its claim, its inputs, its heartbeat, and when it must stop."""
+"""A job's side of the record: its claim, its inputs, its signs of life, and when it must stop."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def sha256(data: bytes) -> str:
 # ---------------------------------------------------------------------------------------------------- when it is over
 
 
-def test_an_open_attempt_continues(tmp_path: Path) -> None:
+def test_an_open_attempt_goes_on(tmp_path: Path) -> None:
     assert heartbeat.why_over(work_on(open_attempt(tmp_path, TEACHER))) == ""
 
 
@@ -77,7 +77,7 @@ def test_an_attempt_with_a_later_one_is_over(tmp_path: Path) -> None:
     assert heartbeat.why_over(work) == "attempt 3 was opened after attempt 1"
 
 
-def test_a_directory_of_a_later_attempt_that_was_not_opened_means_nothing(tmp_path: Path) -> None:
+def test_a_later_attempt_that_nobody_opened_means_nothing(tmp_path: Path) -> None:
     open_attempt(tmp_path, TEACHER, 1)
     work = work_on(open_attempt(tmp_path, TEACHER, 2), 2)
     (work.directory / "attempts" / "3").mkdir()
@@ -91,7 +91,7 @@ def test_an_attempt_whose_directory_is_gone_is_over(tmp_path: Path) -> None:
     assert heartbeat.why_over(work)
 
 
-def test_an_attempt_that_the_user_cancelled_sees_it_unless_it_has_ended(tmp_path: Path) -> None:
+def test_an_attempt_that_its_user_cancelled_is_told_so_unless_it_is_over(tmp_path: Path) -> None:
     work = work_on(open_attempt(tmp_path, TEACHER))
     record.request_cancel(work.directory, 1)
     assert heartbeat.why_over(work) == "cancelled"
@@ -197,7 +197,7 @@ def test_a_config_that_was_edited_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [b"", b"config: [", b"\xff\xfe\x00", b"3", b"config: 2024-13-45", b"config: {a: 1}", b"[" * 9999]
 )
-def test_a_damaged_config_is_reported(tmp_path: Path, damage: bytes) -> None:
+def test_a_damaged_config_is_told(tmp_path: Path, damage: bytes) -> None:
     directory = open_attempt(tmp_path, STUDENT)
     (directory / record.CONFIG).write_bytes(damage)
     done = enter(directory)
@@ -207,7 +207,7 @@ def test_a_damaged_config_is_reported(tmp_path: Path, damage: bytes) -> None:
         record.read_config(directory)
 
 
-def test_an_unknown_study_is_reported_with_the_existing_ones(tmp_path: Path) -> None:
+def test_an_unknown_study_is_told_with_those_there_are(tmp_path: Path) -> None:
     directory = open_attempt(tmp_path, Experiment("r", "e", "e", "destillation", {}))
     done = enter(directory)
     assert done.returncode == 1
@@ -217,18 +217,18 @@ def test_an_unknown_study_is_reported_with_the_existing_ones(tmp_path: Path) -> 
 # ------------------------------------------------------------------------------------------------------ a job at work
 
 
-def test_heartbeats_are_written_while_a_command_runs(bench: Bench) -> None:
+def test_signs_of_life_are_given_while_a_command_runs(bench: Bench) -> None:
     bench.use_the_real_train("sh", "-c", GOING + "exec sleep 600")
     bench.extra["ROUNDHOUSE_SIGN_OF_LIFE"] = "0.1"
     bench.start()
     wait_for(bench.running(), "the command runs")
     for _ in range(3):
         before = (bench.place() / record.PROGRESS).stat().st_mtime_ns
-        wait_for(lambda then=before: (bench.place() / record.PROGRESS).stat().st_mtime_ns > then, "a heartbeat")
+        wait_for(lambda then=before: (bench.place() / record.PROGRESS).stat().st_mtime_ns > then, "a sign of life")
 
 
 @pytest.mark.parametrize("listens", [True, False], ids=["a command that listens", "a command that ignores SIGTERM"])
-def test_an_orphaned_job_that_wakes_up_exits_and_touches_nothing(bench: Bench, listens: bool) -> None:
+def test_a_zombie_leaves_when_it_comes_back_and_touches_nothing(bench: Bench, listens: bool) -> None:
     ignore = "" if listens else 'trap "" TERM; '
     writes = 'while :; do echo "$PPID" >> "$ROUNDHOUSE_DIRECTORY/mine"; sleep 0.05; done'
     bench.use_the_real_train("sh", "-c", ignore + GOING + writes)
@@ -259,7 +259,7 @@ def test_an_orphaned_job_that_wakes_up_exits_and_touches_nothing(bench: Bench, l
     assert any(reason in bench.log() for reason in reasons)
 
 
-def test_a_command_that_is_cancelled_is_signalled_and_then_killed(bench: Bench) -> None:
+def test_a_command_that_is_cancelled_is_asked_and_then_killed(bench: Bench) -> None:
     bench.use_the_real_train("sh", "-c", f'trap "echo asked" TERM; {GOING} while :; do sleep 0.05; done')
     bench.extra["ROUNDHOUSE_SIGN_OF_LIFE"] = "0.3"
     shell = bench.start()
@@ -301,7 +301,7 @@ def test_a_command_that_ends_after_a_signal_is_not_completed(
         ("kill -TERM $$", Cause.ERROR, 143),
     ],
 )
-def test_a_commands_own_end_gives_the_cause(bench: Bench, script: str, cause: Cause, code: int) -> None:
+def test_a_commands_own_end_tells_the_cause(bench: Bench, script: str, cause: Cause, code: int) -> None:
     bench.use_the_real_train("sh", "-c", f"true\n{script}")
     bench.run()
     assert (bench.result().cause, bench.result().exit_code, bench.result().final) == (cause, code, False)
@@ -309,7 +309,7 @@ def test_a_commands_own_end_gives_the_cause(bench: Bench, script: str, cause: Ca
     assert last_words(record.read(bench.directory)) == ". Last log line: no disk" * script.startswith("echo")
 
 
-def test_a_command_gets_its_directory_its_inputs_and_its_earlier_attempts(bench: Bench) -> None:
+def test_a_command_is_told_its_directory_its_inputs_and_where_it_was_before(bench: Bench) -> None:
     complete(open_attempt(bench.folder / "experiments", TEACHER))
     words = ('echo "$1|$ROUNDHOUSE_DIRECTORY|$ROUNDHOUSE_EARLIER|$ROUNDHOUSE_INPUT_TEACHER|$2"',)
     experiment = Experiment(
@@ -333,16 +333,16 @@ def test_a_command_gets_its_directory_its_inputs_and_its_earlier_attempts(bench:
 def test_what_ran_is_written_down(bench: Bench) -> None:
     bench.use_the_real_train("true")
     bench.run()
-    environment = json.loads((bench.place() / record.ENVIRONMENT).read_text())
-    assert environment["host"]
-    assert environment["python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}.")
-    assert {"commit", "edited"} <= environment.keys()
+    told = json.loads((bench.place() / record.ENVIRONMENT).read_text())
+    assert told["host"]
+    assert told["python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}.")
+    assert {"commit", "edited"} <= told.keys()
 
 
-def test_a_signal_before_the_command_has_started_reaches_it_too(
+def test_a_signal_before_the_command_is_there_reaches_it_all_the_same(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the request to stop and the start of the child, nothing else would stop the child."""
+    """Between the note that a stop is wanted and the child's birth nothing else would tell the child."""
     directory = open_attempt(tmp_path / "x", Experiment("r", "e", "e", None, {}, command=("sleep", "600")))
     work = work_on(directory)
     real = subprocess.Popen
