@@ -59,7 +59,7 @@ def call_util(program: str, *words: str, given: str = "") -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class SshHost:
     """The host to connect to. `name` is what the user calls it, the rest are the options that `ssh -G` prints."""
 
     name: str
@@ -73,12 +73,12 @@ class Target:
     proxy: tuple[str, ...]  # a command whose input and output lead to the host; empty: connect directly
 
 
-def resolve(ssh: Sequence[str], name: str) -> Target:
+def resolve(ssh: Sequence[str], name: str) -> SshHost:
     """The options for [user@]host; `ssh` is the command of util.sh. RoundhouseError: ssh rejects its configuration."""
     found = _options(ssh, name)
     host, port, alias = found["hostname"], int(found["port"]), found.get("hostkeyalias")
     _check_jumps(ssh, name, found.get("proxyjump"))
-    return Target(
+    return SshHost(
         name=name,
         host=host,
         port=port,
@@ -153,7 +153,7 @@ class KnownKey:
     place: str
 
 
-def known_keys(target: Target) -> list[KnownKey]:
+def known_keys(target: SshHost) -> list[KnownKey]:
     """The keys under the first of the host's names that known_hosts has. Certificate authorities are left out."""
     for name in target.known_as:
         if found := [known for file in target.known_hosts for known in _known_in(file, name)]:
@@ -170,7 +170,7 @@ def _known_in(file: Path, name: str) -> Iterator[KnownKey]:
             yield KnownKey(fields[1], base64.b64decode(fields[2]), marker == "@revoked", f"{file}, {head}")
 
 
-def check_host_key(target: Target, key: bytes, known: Sequence[KnownKey]) -> None:
+def check_host_key(target: SshHost, key: bytes, known: Sequence[KnownKey]) -> None:
     """Unavailable unless `key` is one of the known keys."""
     fingerprint = "SHA256:" + base64.b64encode(hashlib.sha256(key).digest()).decode().rstrip("=")
     if any(one.revoked and one.key == key for one in known):
@@ -188,7 +188,7 @@ def check_host_key(target: Target, key: bytes, known: Sequence[KnownKey]) -> Non
         )
 
 
-def authenticate(transport: paramiko.Transport, target: Target, agent: Sequence[paramiko.AgentKey]) -> None:
+def authenticate(transport: paramiko.Transport, target: SshHost, agent: Sequence[paramiko.AgentKey]) -> None:
     """Unavailable if the host accepts none of the user's keys, or requires more than a key."""
     keys, locked = _keys_of(target, agent)
     accepted: Sequence[str] = ()
@@ -215,7 +215,7 @@ def authenticate(transport: paramiko.Transport, target: Target, agent: Sequence[
     raise Unavailable(f"{target.name} does not accept your key for user {target.user}{hint}")
 
 
-def _keys_of(target: Target, agent: Sequence[paramiko.AgentKey]) -> tuple[list[paramiko.PKey], list[Path]]:
+def _keys_of(target: SshHost, agent: Sequence[paramiko.AgentKey]) -> tuple[list[paramiko.PKey], list[Path]]:
     """Keys to try, first those of the agent that the configuration names; and files that need a passphrase."""
     held = {key.asbytes(): key for key in agent}
     named: list[paramiko.PKey] = []
@@ -245,7 +245,7 @@ def _public_key(path: Path) -> bytes | None:
 # ---------------------------------------------------------------------------------------------- the connection
 
 
-def connect(target: Target, timeout: float, stack: ExitStack) -> paramiko.Transport:
+def connect(target: SshHost, timeout: float, stack: ExitStack) -> paramiko.Transport:
     """A connection that `stack` closes. `timeout`: seconds for each step. Unavailable: why there is none."""
     agent = paramiko.Agent()
     stack.callback(agent.close)
@@ -275,7 +275,7 @@ def _kind(algorithm: str) -> str:
     return "ssh-rsa" if algorithm.startswith("rsa-sha2-") else algorithm
 
 
-def _socket(target: Target, timeout: float, stack: ExitStack) -> socket.socket:
+def _socket(target: SshHost, timeout: float, stack: ExitStack) -> socket.socket:
     try:
         return stack.enter_context(socket.create_connection((target.host, target.port), timeout))
     except OSError as error:
@@ -301,7 +301,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _unreachable(target: Target, text: str) -> Unavailable:
+def _unreachable(target: SshHost, text: str) -> Unavailable:
     return Unavailable(call_util("HOST=$1; explain_ssh /dev/stdin", target.name, given=text).strip())
 
 

@@ -60,7 +60,7 @@ SCRIPT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class StatusSettings:
     """Where Roundhouse is. `remote` is relative to the home folder there, `python` to `remote`, unless absolute."""
 
     host: str
@@ -69,14 +69,14 @@ class Settings:
     ssh: tuple[str, ...]  # the command by which all scripts of the toolbox reach the host
 
 
-def settings_of(host: str | None, remote: str | None) -> Settings:
+def settings_of(host: str | None, remote: str | None) -> StatusSettings:
     """The settings of toolbox/cluster.env, which the arguments override. RoundhouseError: a mistake in them."""
     for option, value in (("--host", host), ("--remote", remote)):
         if value == "":
             raise RoundhouseError(f"{option} is empty")
     program = 'load_host "$1" "$2"; ssh_words; printf "%s\\0" "$HOST" "$REMOTE" "$PYTHON" "${ssh[@]}"'
     host, remote, python, *ssh = call_util(program, host or "", remote or "").split("\0")[:-1]
-    return Settings(host, remote, python, tuple(ssh))
+    return StatusSettings(host, remote, python, tuple(ssh))
 
 
 # ---------------------------------------------------------------------------------------------- the answer
@@ -94,7 +94,7 @@ def rows_in(text: str) -> list[dict[str, Any]] | None:
     return None
 
 
-def rows_of(answer: Answer, settings: Settings, seconds: float) -> tuple[list[dict[str, Any]], str]:
+def rows_of(answer: Answer, settings: StatusSettings, seconds: float) -> tuple[list[dict[str, Any]], str]:
     """The rows, and the error of the scheduler there, if any. RoundhouseError: there are no rows, and why."""
     host, folder, code = settings.host, settings.remote, answer.code
     missing = {
