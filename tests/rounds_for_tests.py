@@ -1,4 +1,4 @@
-"""Round files, runner.py and job scripts in temporary folders, for tests of what really runs."""
+"""Round files, runner.py and job scripts in temporary folders, for tests that really run them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def wait_for(happened: Callable[[], object], what: str, seconds: float = PATIENC
 
 
 def snapshot(directory: Path) -> dict[str, tuple[int, str]]:
-    """Everything in a directory: when each file changed last, and the hash of what it holds.
+    """Everything in a directory: when each file changed last, and the hash of its content.
 
     Locks are left out: some versions of filelock set their time again, or delete them.
     """
@@ -130,7 +130,7 @@ class Rounds(Marked):
 
     @property
     def need(self) -> dict[str, Any]:
-        """What a round of groups asks for besides."""
+        """Further keys of a round of groups."""
         return {"resources": {"ngpus": 1}}
 
     @property
@@ -248,7 +248,7 @@ def rounds(tmp_path: Path) -> Iterator[Rounds]:
 
 @dataclass
 class Bench(Marked):
-    """One experiment, a train.py of the test's own (run by /bin/sh), and job scripts for its attempts."""
+    """One experiment, a train.py written by the test (run by /bin/sh), and job scripts for its attempts."""
 
     folder: Path = Path()
     path: str = "e/0"
@@ -356,7 +356,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def fake_command(folder: Path, name: str, program: str) -> str:
-    """A PATH on which `name` is a program of the test's own."""
+    """A PATH on which `name` is a program written by the test."""
     commands = folder / "commands"
     commands.mkdir(exist_ok=True)
     (commands / name).write_text(f"#!/bin/sh\n{program}\n")

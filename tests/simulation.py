@@ -32,7 +32,7 @@ class Crash(BaseException):
 
 @dataclass
 class SimulatedJob:
-    """A job as the scheduler keeps it. Not `known`: a late submission yet to arrive, or one that history forgot."""
+    """A job as the scheduler keeps it. Not `known`: a late submission, or a job that the history has lost."""
 
     id: str
     name: str
@@ -48,7 +48,7 @@ class SimulatedJob:
     index: int = 0
 
     def read_manifest(self) -> bool:
-        """What a task runs. False: nothing, since another runner was faster than the one that submitted it."""
+        """What a task runs. False: nothing, because another runner was faster than the one that submitted it."""
         if self.shared is None:
             return True
         line = (self.shared / job_group.MANIFEST).read_text().split("\n")[self.index]
@@ -284,7 +284,7 @@ class World:
         return self._real["read_bytes"](place / record.VERDICT) is not None
 
     def _jobs_of(self, script: Path, name: str) -> list[SimulatedJob]:
-        """The job that a script asks for, or the tasks of the array; what tasks run they learn from the manifest."""
+        """The job of a script, or the tasks of its array; tasks read from the manifest what they run."""
         number = str(self.next_id)
         if script.parents[1].name != job_group.FOLDER:
             return [SimulatedJob(number, name, script.parents[2], int(script.parent.name), self.identity, token=name)]
@@ -458,7 +458,7 @@ class World:
             process.job.state = JobState.ENDED
 
     def vanish(self, process: Process, cause: Cause | None) -> None:
-        """Killed without a word."""
+        """Killed without a result."""
         runs = process.job.state is JobState.RUNNING
         self._leave(process)
         if runs:

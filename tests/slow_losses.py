@@ -1,4 +1,4 @@
-"""The losses once more, from their equations: Python floats, nested lists, loops, and nothing of the study's code."""
+"""The losses again, from their equations: Python floats, nested lists, loops, without the study's code."""
 
 from __future__ import annotations
 

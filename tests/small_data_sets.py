@@ -28,7 +28,7 @@ NAMES = ("cifar10", "cifar100", "svhn", "tinyimagenet")
 
 @dataclass(frozen=True)
 class Published:
-    """Where the downloads lie, and what is in them: images (N, C, H, W) and labels (N,)."""
+    """The folder of the downloads, and their content: images (N, C, H, W) and labels (N,)."""
 
     name: str
     folder: Path
@@ -37,7 +37,7 @@ class Published:
 
 
 class Python2Pickler(pickle._Pickler):
-    """Writes text as Python 2 did, and so as CIFAR's pickles hold it."""
+    """Writes text as Python 2 did, as in CIFAR's pickles."""
 
     dispatch = dict(pickle._Pickler.dispatch)
 

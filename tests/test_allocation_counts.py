@@ -1,4 +1,4 @@
-"""Which allocations there are to be, and what their agents take: with a scheduler that only keeps a list, and here."""
+"""How many allocations are submitted, and what their agents take: with a simulated scheduler, and locally."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_an_allocation_of_an_older_version_takes_anything(tmp_path: Path) -> Non
 
 @dataclass
 class Listing:
-    """A scheduler that keeps what is submitted in a list, and starts nothing."""
+    """A scheduler that keeps submitted jobs in a list, and starts nothing."""
 
     jobs: list[Job] = field(default_factory=list)
     kind: str = "slurm"

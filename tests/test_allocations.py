@@ -247,7 +247,7 @@ def test_slots_share_gpus_and_each_sees_its_own(slurm: ClusterRounds) -> None:
     notes = ["bash", "-c", f"{note}; while [ ! -e go ]; do sleep 0.1; done", "{name}"]
     slurm.set_site(environment={"ROUNDHOUSE_SIGN_OF_LIFE": "0.5", MARK: slurm.mark, "CUDA_VISIBLE_DEVICES": gpus})
     names = ["a", "b", "c", "d", "e"]
-    # Slurm knows of no GPUs here, so none is asked for in its header.
+    # Slurm knows of no GPUs here, so none is requested in its header.
     slurm.set_site(
         environment={"ROUNDHOUSE_SIGN_OF_LIFE": "0.5", MARK: slurm.mark, "CUDA_VISIBLE_DEVICES": gpus},
         directives=["--gres=none"],
@@ -374,6 +374,6 @@ def test_what_is_killed_at_the_walltime_continues_in_another_allocation(
 
 
 def kill_all(rounds: ClusterRounds) -> None:
-    """The node dies: nothing of the allocation is left, and nothing has said a word."""
+    """The node dies: nothing of the allocation is left, and nothing has written a result."""
     freeze(rounds.processes())
     rounds.kill()

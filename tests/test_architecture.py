@@ -1,4 +1,4 @@
-"""Which way imports go, and what every module owes its reader."""
+"""The direction of imports, and what every module must contain."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_the_analysis_needs_neither_pytorch_nor_a_study_nor_a_scheduler(path: Pa
     ours = starting_with(
         imports_of(path), "roundhouse.schedulers", "roundhouse.schedulers.command", "roundhouse.engine.user_actions"
     )
-    assert not ours, "records are only read, and no scheduler is asked"
+    assert not ours, "records are only read, and no scheduler is queried"
 
 
 OUTSIDE_ANALYSIS = [

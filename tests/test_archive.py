@@ -1,4 +1,4 @@
-"""`--archive`: a round moves as a whole or not at all, says what it was, and nothing late brings it back."""
+"""`--archive`: a round moves completely or not at all, documents itself, and no late process creates it again."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_what_is_on_another_file_system_is_not_moved_in_parts(rounds: Rounds, tm
         assert snapshot(rounds.experiments / NAME) == before
 
 
-# ---------------------------------------------------------------------------------------------- what comes late
+# ---------------------------------------------------------------------------------------------- late processes
 
 
 def mixed(tmp_path: Path) -> tuple[Archive, Round]:

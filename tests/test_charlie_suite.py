@@ -127,7 +127,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def part(shipped: Path, tmp_path: Path) -> Part:
-    """Makes a place with the shipped records that are chosen by path; the others are as if never begun."""
+    """Makes a place with the shipped records that are chosen by path; the others have no records."""
     return lambda keep: copy(shipped, tmp_path, keep)
 
 
@@ -142,7 +142,7 @@ def copy(shipped: Path, target: Path, keep: Callable[[str], bool]) -> Path:
 
 
 def is_small(path: str) -> bool:
-    """Whether it is needed to look at one method: 6 runs of it, both teachers, plain students, all controls."""
+    """Whether the analysis of one method needs it: 6 runs of it, both teachers, plain students, all controls."""
     return "/logit/" in path or "/pure/" in path or "/control/" in path
 
 
@@ -362,7 +362,7 @@ def test_a_seed_that_is_missing_takes_its_own_pair_away_and_no_other() -> None:
 
 
 def test_without_any_effect_few_families_claim_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "bootstrap_mean", lambda *_, **__: Interval(np.nan, np.nan))  # slow, not looked at
+    monkeypatch.setattr(comparison, "bootstrap_mean", lambda *_, **__: Interval(np.nan, np.nan))  # slow, not used
     runs, random, rounds = grid(), np.random.default_rng(1), 200
     claimed: dict[str, int] = {}
     for _ in range(rounds):

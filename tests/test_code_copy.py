@@ -1,4 +1,4 @@
-"""Copies of the code: what belongs to the tree, the hash of its state, and that a copy is whole or not there."""
+"""Copies of the code: what belongs to the tree, the hash of its state, and that a copy is complete or absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rounds with `snapshot: true`, for real: the checkout is edited, and jobs run the code as it was."""
+"""Real rounds with `snapshot: true`: the checkout is edited, and jobs run the code as it was."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets: reading their true formats, saying what is missing or damaged, splitting and normalising."""
+"""Data sets: reading their real formats, reporting what is missing or damaged, splitting and normalising."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_a_flipped_bit_in_any_file_is_reported_with_the_file(small: Published) -
         good = path.read_bytes()
         for place in (0, len(good) // 2):
             path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
-            assert sources.missing(small.name, small.folder) == "", "a quick look reads nothing"
+            assert sources.missing(small.name, small.folder) == "", "a quick check reads nothing"
             with pytest.raises(StudyError, match="is damaged: .*toolbox/setup.sh --data") as caught:
                 load(small.name, small.folder)
             assert str(path).removesuffix(".sha256") in str(caught.value)

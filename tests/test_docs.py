@@ -1,4 +1,4 @@
-"""What the documentation says is so: links, options, exit codes, the example, and which way imports go."""
+"""The documentation is true: links, options, exit codes, examples, lists of modules."""
 
 from __future__ import annotations
 

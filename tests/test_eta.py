@@ -55,7 +55,7 @@ like = st.sampled_from(["a", "b"])
 
 @st.composite
 def rounds(draw: st.DrawFn) -> list[Workload]:
-    """Experiments of every kind; each may wait for some that stand before it."""
+    """Experiments of every kind; each may depend on earlier ones in the list."""
     made: list[Workload] = []
     for number in range(draw(st.integers(0, 12))):
         path, group, gpus = str(number), draw(like), draw(st.integers(0, 2))
@@ -182,7 +182,7 @@ def test_hours_count_gpus_or_without_any_cores() -> None:
 def attempt(
     start: float, end: float | None, *, skew: float = 0.0, own: bool = True, number: int = 1, **more: Any
 ) -> Attempt:
-    """One that ran from `start` to `end` (None: it runs still), on a host whose clock is `skew` ahead."""
+    """An attempt that ran from `start` to `end` (None: it is running), on a host whose clock is `skew` ahead."""
     claim = Claim(nonce="n", at=start, started=start + skew)
     result = None if end is None else Result(Cause.COMPLETED if own else Cause.UNKNOWN, exit_code=0 if own else None,
                                              at=end + skew if own else end)  # fmt: skip
@@ -261,7 +261,7 @@ def test_on_a_terminal_the_bar_of_the_round_shows_the_eta() -> None:
         assert display._bars.tasks[-1].fields["metric"] == ""
 
 
-# --------------------------------------------------------------------------------------------------------- in words
+# --------------------------------------------------------------------------------------------------------- output
 
 
 def test_a_round_that_has_never_run_prints_nothing() -> None:

@@ -1,4 +1,4 @@
-"""Early pruning by successive halving: pauses, verdicts, marks; a run that paused ends as one that never did."""
+"""Early pruning by successive halving: pauses, decisions, markers; a run that paused ends like one that never did."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from toolbox.weekly.history import events_of
 
 PER = Halving("loss", "min", 10, 0.5)
 
-# ---------------------------------------------------------------------------------------------- what may be written
+# ---------------------------------------------------------------------------------------------- valid round files
 
 
 @pytest.mark.parametrize(
@@ -71,11 +71,11 @@ def test_a_group_that_waits_for_itself_cannot_pause_for_itself(tmp_path: Path) -
         load_round("r", tmp_path)
 
 
-# ---------------------------------------------------------------------------------------------- verdicts
+# ---------------------------------------------------------------------------------------------- decisions
 
 
 def attempt(number: int, cause: Cause | None, at: int | None = None, loss: float | None = None) -> Attempt:
-    """One that paused at an epoch with this loss, or ended in another way; or a mark."""
+    """An attempt that paused at an epoch with this loss, or ended in another way; or a marker."""
     mark = cause if cause in (Cause.PRUNED, Cause.RETRY) else None
     opened = Opened(f"t{number}", {"kind": "local"}, "hash", {}, mark=mark, pause_at=at)
     claim = Claim(void=mark is not None, cause=mark)
@@ -219,13 +219,13 @@ def test_no_config_may_contain_a_pause(tmp_path: Path) -> None:
 TRAIN = """
 import json, os, sys
 from pathlib import Path
-out, rate, seed, deaf = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4:] == ["deaf"]
+out, rate, seed, ignoring = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4:] == ["ignoring"]
 start = 0
 for folder in filter(None, os.environ["ROUNDHOUSE_EARLIER"].split(":")):
     if Path(folder, "place").exists():
         start = int(Path(folder, "place").read_text())
         break
-pause = 99 if deaf else int(os.environ.get("ROUNDHOUSE_PAUSE_AT", 99))
+pause = 99 if ignoring else int(os.environ.get("ROUNDHOUSE_PAUSE_AT", 99))
 for epoch in range(start + 1, 7):
     Path(out, "place").write_text(str(epoch))
     progress = {"epoch": epoch, "epochs": 6, "started_epoch": start, "metric_name": "loss", "metric": rate}
@@ -291,7 +291,7 @@ def test_half_of_a_round_is_pruned_at_each_rung_and_selections_use_the_rest(
     assert entries["s/3/0"].state is State.PRUNED
     assert counts(summaries_of(found)[0]) == {State.COMPLETED: 3, State.PRUNED: 2}
     assert [event.kind for event in events_of(entries["s/2/0"])] == ["started", "pruned"], "a pause is no requeueing"
-    assert rounds.call("--archive").returncode == 0, "a pruned experiment is over"
+    assert rounds.call("--archive").returncode == 0, "a pruned experiment has ended"
     assert "Pruned early" in (rounds.analysis / "experiment_r/README.md").read_text()
     assert rounds.states()["s/3/0"] == "pruned"
 
@@ -299,7 +299,7 @@ def test_half_of_a_round_is_pruned_at_each_rung_and_selections_use_the_rest(
 def test_a_program_that_ignores_the_pause_runs_to_its_end_and_is_compared_by_its_last_value(
     rounds: Rounds,  # noqa: F811
 ) -> None:
-    groups = {"deaf": group(rounds, "deaf")}
+    groups = {"ignoring": group(rounds, "ignoring")}
     rounds.write(groups)
     assert rounds.call().returncode == 0
     assert set(rounds.states().values()) == {"completed"}

@@ -46,7 +46,7 @@ def group(path: str, script: str, seeds: int = 1, **more: Any) -> dict[str, Any]
 
 
 def noting(rounds: Rounds, name: str, then: str = "") -> str:
-    """A script that adds a line to a file of its own, and does `then`."""
+    """A script that adds a line to its own file, and then runs `then`."""
     return f'echo run >> "{rounds.notes}/{name}$1"; {then}'
 
 
@@ -60,7 +60,7 @@ def say_go(rounds: Rounds) -> None:
 
 
 def started(rounds: Rounds, count: int) -> Callable[[], bool]:
-    """Whether so many commands have noted their start."""
+    """Whether this number of commands have noted their start."""
     return lambda: len(list(rounds.notes.glob("e*"))) == count
 
 
@@ -365,7 +365,7 @@ def test_a_config_that_changed_after_a_run_blocks_that_experiment_and_names_the_
 
 
 def test_ctrl_c_stops_the_jobs_cleanly_and_the_next_call_continues(rounds: Rounds) -> None:
-    # The shell signals the whole group and train.py its child: one program may hear of it twice.
+    # The shell signals the whole group and train.py its child: one program may get the signal twice.
     script = f'trap "trap : TERM; echo saved >> {rounds.notes}/saved; exit 1" TERM; ' + holding(rounds)
     rounds.write({"e": group("{seed}", script, 3)})
     for turn in range(1, 4):
@@ -424,7 +424,7 @@ def test_sigterm_acts_like_ctrl_c(rounds: Rounds, name: str) -> None:
 
 
 def test_a_runner_in_the_background_of_a_script_can_be_stopped(rounds: Rounds) -> None:
-    """There, the shell has it ignore Ctrl-C, and it must not hand that on to the jobs."""
+    """There, the shell lets it ignore Ctrl-C, and the jobs must not inherit that."""
     rounds.write({"e": group("{seed}", holding(rounds))})
     runner = rounds.start(preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
     wait_for(started(rounds, 1), "the job runs")
@@ -551,7 +551,7 @@ def test_cancelling_a_round_that_never_ran_keeps_it_from_running(rounds: Rounds)
     assert rounds.call("--retry", "--only", "0").returncode == DONE
 
 
-# ------------------------------------------------------------------------------------------------ records that suffer
+# ------------------------------------------------------------------------------------------------ faulty records
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Logs of jobs lie where they belong, whatever characters the path of the project or of an experiment holds."""
+"""Logs of jobs are where they should be, whatever characters the path of the project or experiment contains."""
 
 from __future__ import annotations
 

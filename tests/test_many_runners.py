@@ -1,4 +1,4 @@
-"""Runners that find the scheduler down, and many runners at once: each attempt is submitted once, locks or no locks."""
+"""Runners while the scheduler is down, and many runners at once: each attempt is submitted once, even without locks."""
 
 from __future__ import annotations
 

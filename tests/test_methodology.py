@@ -1,4 +1,4 @@
-"""The facts for a methods chapter: what was recorded, how often, differences first; no more."""
+"""The facts for a methods chapter: only what was recorded, how often, differences first."""
 
 from __future__ import annotations
 

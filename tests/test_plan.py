@@ -1,4 +1,4 @@
-"""The decision, line by line: what is known of one experiment, and what follows from it."""
+"""The decision, line by line: what is known about one experiment, and the action that follows."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def outcome(action: Action) -> tuple[Verb, State]:
     return action.verb, action.state
 
 
-# ------------------------------------------------------------------------------------------------------- verdicts
+# ------------------------------------------------------------------------------------------------------- decisions
 
 PREEMPTED_GUESS = Attempt(
     0, OPENED, HELD, Result(Cause.PREEMPTED, "stopped by TERM", 75, ("TERM",), guess=True), result_at=NOW - 30
@@ -111,7 +111,7 @@ def test_a_verdict_changes_the_cause_and_nothing_else() -> None:
     failed = decided([guess, guess], Unknown())
     assert (failed.state, failed.cause) == (State.FAILED, Cause.MEMORY)
     certain = replace(guess, result=Result(Cause.ERROR))
-    assert certain.cause is Cause.ERROR, "what the job knows for certain stands"
+    assert certain.cause is Cause.ERROR, "a cause that the job knows for certain is kept"
 
 
 def test_the_walltime_of_an_allocation_is_no_verdict_on_what_ran_in_it() -> None:
@@ -399,7 +399,7 @@ def test_what_waits_for_nothing_and_never_ran_is_submitted() -> None:
     assert (outcome(action), action.reason) == ((Verb.SUBMIT, State.PENDING), "")
 
 
-# ---------------------------------------------------------------------------------------------------------- all of it
+# ---------------------------------------------------------------------------------------------- all conditions together
 
 
 ATTEMPTS = st.lists(
@@ -417,7 +417,7 @@ def test_an_open_attempt_is_never_skipped_and_a_closed_one_never_closed_again(
         attempts = [*attempts, Attempt(0, OPENED, HELD if claimed else None)]
     action = decided(attempts, answer, Inputs(None, "waits") if waits else FREE)
     if open_one:
-        assert action.verb not in (Verb.SUBMIT, Verb.CLOSE, Verb.VOID), "not at the first look"
+        assert action.verb not in (Verb.SUBMIT, Verb.CLOSE, Verb.VOID), "not in the first pass"
         assert action.state in (State.IN_PROGRESS, State.BLOCKED)
     else:
         assert action.verb in (Verb.SUBMIT, Verb.NOTHING)

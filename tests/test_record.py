@@ -1,4 +1,4 @@
-"""An experiment's files: who wins a link, what damage is, what folding keeps, and what views are."""
+"""An experiment's files: exclusive creation, unreadable files, compacting, and views."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def completed(directory: Path, *earlier: Cause) -> Path:
 
 
 def timeless(rec: Record) -> list[Attempt]:
-    """The attempts, without the times of files, which folding does not keep."""
+    """The attempts, without the times of files, which compacting does not keep."""
     return [
         replace(
             one,
@@ -295,7 +295,7 @@ def test_gone_and_cancel_are_files_of_an_attempt(tmp_path: Path) -> None:
     assert newest.gone_at is None
 
 
-# ------------------------------------------------------------------------------------------------------------- damage
+# --------------------------------------------------------------------------------------------------- unreadable files
 
 
 @pytest.mark.parametrize("name", [record.JOB, record.CLAIM, record.RESULT])
@@ -429,15 +429,15 @@ def test_whatever_a_field_holds_reading_deciding_and_showing_never_fail(
         shutil.rmtree(directory, ignore_errors=True)
 
 
-# ------------------------------------------------------------------------------------------------------------ folding
+# ---------------------------------------------------------------------------------------------------------- compacting
 
 
 class Killed(BaseException):
-    """The process that folds is gone."""
+    """The process that compacts has died."""
 
 
 def killed_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """The step-th change of the file system does not come."""
+    """The step-th change of the file system does not happen."""
     done = [0]
 
     def counted(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -636,7 +636,7 @@ def test_a_state_has_lasted_since_the_attempt_was_opened_began_or_ended(tmp_path
     assert since(tmp_path, plan.State.IN_PROGRESS) == 6e8
     write(place, record.RESULT, {**RESULT, "cause": "error", "at": 7e8})
     assert since(tmp_path, plan.State.FAILED) == 7e8
-    assert since(tmp_path, plan.State.PENDING) is None, "it will be tried again"
+    assert since(tmp_path, plan.State.PENDING) is None, "it will be retried"
 
 
 def test_what_was_cancelled_before_it_started_is_so_since_the_marker(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def known(
     final: dict[str, float] | None = None,
     resources: Resources = Resources(ngpus=1),  # noqa: B008
 ) -> ExperimentSummary:
-    """An experiment that ran for so long in each of its attempts; the last one runs still if it is in progress."""
+    """An experiment with these durations of its attempts; the last one is still running if it is in progress."""
     attempts = []
     for number, length in enumerate(hours, 1):
         running = state is State.IN_PROGRESS and number == len(hours)

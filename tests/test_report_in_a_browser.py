@@ -418,7 +418,7 @@ def test_a_narrow_screen_keeps_what_matters_of_the_table(browser: Browser, page:
     assert 3 <= len(heads) <= 5
 
 
-# ----------------------------------------------------------------------------------------------------------- ill will
+# ------------------------------------------------------------------------------------------------------ hostile content
 
 
 def test_whatever_records_hold_is_text_and_runs_nowhere(browser: Browser, hostile: Path) -> None:

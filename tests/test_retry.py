@@ -311,7 +311,7 @@ def test_unreadable_resources_in_the_record_are_harmless(resources: dict[str, An
     assert isinstance(resource_format.changes(resources), str)
 
 
-# ----------------------------------------------------------------------------------------------------- in words
+# ----------------------------------------------------------------------------------------------------- output
 
 
 def explained(*attempts: Attempt, policy: RetryPolicy = DEFAULT, written: Resources = WRITTEN) -> list[str]:

@@ -1,4 +1,4 @@
-"""Groups that choose the best settings of another: what may be written, what is chosen, and rounds that really run."""
+"""Groups that select the best settings of another: valid round files, what is selected, and real rounds."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def mistake(load: Load, text: str) -> str:
     return str(caught.value).partition("example.yaml:")[2]
 
 
-# ---------------------------------------------------------------------------------------------- what may be written
+# ---------------------------------------------------------------------------------------------- valid round files
 
 
 def test_there_is_an_experiment_for_each_rank_and_each_of_the_groups_own_values(load: Load) -> None:
@@ -115,7 +115,7 @@ def test_groups_that_select_from_each_other_are_a_cycle(load: Load) -> None:
     assert "in a cycle" in message
 
 
-# ---------------------------------------------------------------------------------------------- what is chosen
+# ---------------------------------------------------------------------------------------------- selection
 
 
 def run(lr: float, seed: int, value: float) -> tuple[str, dict[str, Any], float]:

@@ -1,4 +1,4 @@
-"""The five invariants hold whatever runners, jobs, scheduler and files do, and fail if the protocol is weakened."""
+"""The five invariants hold whatever runners, jobs, scheduler and files do; a weakened protocol is detected."""
 
 from __future__ import annotations
 
@@ -496,7 +496,7 @@ def takeover(machine: Any) -> None:
 
 
 def no_void(machine: Any) -> None:
-    """A runner gives up an attempt that it saw no job for without taking its claim."""
+    """A runner gives up an attempt without a known job, and does not take its claim."""
     real = record.void
 
     def void(directory: Path, number: int, cause: Cause, why: str, **more: Any) -> bool:
@@ -577,7 +577,7 @@ def answers_of_before(machine: Any) -> None:
 
 
 def no_wait_for_the_verdict(machine: Any) -> None:
-    """The next attempt is opened at once, whatever the scheduler has to say."""
+    """The next attempt is opened at once, whatever the scheduler reports."""
     real = Attempt.awaits_verdict
     Attempt.awaits_verdict = property(lambda self: False)  # type: ignore[method-assign, assignment]
     machine.undo.append(lambda: setattr(Attempt, "awaits_verdict", real))

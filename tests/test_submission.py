@@ -228,7 +228,7 @@ def test_after_a_limit_nothing_is_tried_until_the_user_has_fewer_jobs_or_10_minu
     for _ in range(2):
         found = {(str(row.action.state), row.action.reason, row.action.cause) for row in passes.rows()}
         assert found == {("pending", "limit reached: would exceed complex's per-user limit", Cause.LIMIT)}
-        assert passes.scheduler.asked == [1], "one asks for all"
+        assert passes.scheduler.asked == [1], "one submission tests the limit for all"
     passes.scheduler.live = 4
     passes.look_and_act()
     assert passes.scheduler.asked == [1, 1]
@@ -252,7 +252,7 @@ NO_ACCOUNT = Refused("Invalid account", scope=Scope.ALL)
 
 @dataclass
 class Choosy(Refusing):
-    """A scheduler that refuses jobs whose script holds a word, and takes all others."""
+    """A scheduler that refuses jobs whose script contains a word, and accepts all others."""
 
     word: str = ""
 
@@ -352,7 +352,7 @@ def test_what_was_refused_for_now_is_tried_again_after_a_while_and_costs_no_try(
 
 
 def make_older(folder: Path, seconds: float) -> None:
-    """All files of the records were written so much earlier."""
+    """Set the times of all files of the records back by this many seconds."""
     for path in folder.rglob("*.json"):
         os.utime(path, (path.stat().st_mtime - seconds,) * 2)
 

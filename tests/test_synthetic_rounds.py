@@ -1,4 +1,4 @@
-"""Synthetic rounds: their records are like real ones, what is planted is there, and what is not planted is not."""
+"""Synthetic rounds: their records are like real ones, and contain exactly the planted effects."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
 
 
 def timeless(rec: Record) -> Record:
-    """A record without what is never the same twice: its folder, and names of jobs."""
+    """A record without what differs between runs: its folder, and names of jobs."""
     attempts = tuple(replace(one, opened=replace(one.opened, token="")) for one in rec.attempts)
     return replace(rec, directory=Path(), attempts=attempts)
 

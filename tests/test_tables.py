@@ -1,4 +1,4 @@
-"""The tables of a round: means, what is bold and what is not, strict JSON, and LaTeX that survives any name."""
+"""The tables of a round: means, bold cells, strict JSON, and valid LaTeX with any name."""
 
 from __future__ import annotations
 

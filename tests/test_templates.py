@@ -1,4 +1,4 @@
-"""The job script, run by a real bash: who may start, what is written down, and what reaches the shell."""
+"""The job script, run by a real bash: which job may start, what is recorded, and what reaches the shell."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_claim_that_was_not_written_whole_is_not_made(bench: Bench, command: s
 
 
 def claim_as(bench: Bench, job_id: str, number: int = 1) -> None:
-    """The claim of an incarnation that died without a word."""
+    """The claim of an incarnation that died without a result."""
     claim = {"version": 1, "nonce": f"first-{number}", "job_id": job_id, "host": "node"}
     (bench.place(number) / record.CLAIM).write_text(json.dumps(claim) + "\n")
 

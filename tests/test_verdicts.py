@@ -1,4 +1,4 @@
-"""Jobs that are ended from outside: the shell records a guess, and the scheduler's verdict becomes the cause."""
+"""Jobs that are ended from outside: the shell records a guess, and the cause reported by the scheduler replaces it."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ ENDED = row(State.COMPLETED, claimed(600, result=Result(Cause.COMPLETED, exit_co
 
 
 class Enough(Exception):
-    """The test has seen what it wants to see."""
+    """The test has seen enough; it ends the watch."""
 
 
 def watched(*passes: Passed | Exception, every: float | None = None) -> tuple[int, list[float], list[Passed]]:
@@ -251,7 +251,7 @@ def test_a_mistake_in_the_round_file_is_reported_once_and_the_last_round_continu
     assert capsys.readouterr().err.splitlines() == ["r.yaml:3: wrong", "stale file handle"]
 
 
-# ------------------------------------------------------------------------------------------------------ for real
+# ------------------------------------------------------------------------------------------------------ real processes
 
 # runner.py, with the pauses of a watch made short.
 SHORT = """\
