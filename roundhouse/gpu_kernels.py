@@ -12,15 +12,9 @@ def has_kernels(capability: tuple[int, int], architectures: Iterable[str]) -> bo
     Binary code runs on GPUs with the same major version and an equal or higher minor version, PTX (compute_) on all
     equal or higher versions, architecture-specific code (sm_90a) on exactly that version.
     """
-    for architecture in architectures:
-        parts = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", architecture)
-        if parts is None:
-            continue
-        built = (int(parts[2]), int(parts[3]))
-        if parts[4] == "a":
-            runs = built == capability
-        else:
-            runs = built <= capability and (parts[1] == "compute" or built[0] == capability[0])
-        if runs:
+    for kind, major, minor, suffix in re.findall(r"\b(sm|compute)_(\d+)(\d)([af]?)\b", " ".join(architectures)):
+        built = (int(major), int(minor))
+        same_generation = kind == "compute" or built[0] == capability[0]
+        if built == capability or suffix != "a" and built < capability and same_generation:
             return True
     return False

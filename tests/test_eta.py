@@ -256,9 +256,9 @@ def test_on_a_terminal_the_bar_of_the_round_shows_the_eta() -> None:
     runs = row(attempt(NOW, None, progress=progress, progress_at=NOW + 240), state=State.IN_PROGRESS)
     with Display(console) as display:
         display.show([row(attempt(NOW, NOW + 1)), runs])
-        assert display._bars.tasks[-1].fields["metric"].startswith("ETA: in 5 min to 6 min (")
+        assert display.tasks[0].fields["metric"].startswith("ETA: in 5 min to 6 min (")
         display.show([row(attempt(NOW, NOW + 1))])
-        assert display._bars.tasks[-1].fields["metric"] == ""
+        assert display.tasks[0].fields["metric"] == ""
 
 
 # --------------------------------------------------------------------------------------------------------- output

@@ -17,8 +17,7 @@ import pytest
 from cluster import SlurmCluster
 from rounds_for_tests import REPOSITORY, fake_command, small_disk, snapshot
 
-from roundhouse.doctor import filesystem
-from roundhouse.doctor import gpu_support as gpus
+from roundhouse.doctor import filesystem, gpus
 from roundhouse.doctor.account import Account, Finding
 from roundhouse.doctor.cluster import check_partition, check_pbs_queue
 from roundhouse.doctor.environment import check_packages
@@ -64,7 +63,7 @@ def run_setup(
 def lines(done: subprocess.CompletedProcess[str], what: str) -> list[str]:
     """The lines about one thing: `ok ...`, `missing ...`."""
     split = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
-    return [f"{verdict} {rest.removeprefix(f'{what}: ')}" for verdict, rest in split if rest.startswith(f"{what}: ")]
+    return [f"{level} {rest.removeprefix(f'{what}: ')}" for level, rest in split if rest.startswith(f"{what}: ")]
 
 
 # ---------------------------------------------------------------------------------------------- the script
@@ -311,11 +310,11 @@ def test_gpus_of_the_partition_are_compared_with_pytorch(repository: Path, tmp_p
 
 def test_a_partition_without_a_node_in_service_is_reported() -> None:
     found = check_partition(says("gpu*|up|drain|gpu:4\ngpu*|up|down*|gpu:4\n"), None)
-    assert (found.verdict, found.text) == ("warning", "no node of partition gpu is in service now")
+    assert (found.level, found.text) == ("warning", "no node of partition gpu is in service now")
 
 
 def test_a_sinfo_that_fails_is_reported() -> None:
-    assert check_partition(says("", 1), "gpu").verdict == "warning"
+    assert check_partition(says("", 1), "gpu").level == "warning"
 
 
 def says(stdout: str, code: int = 0, stderr: str = "") -> Run:
@@ -328,7 +327,7 @@ def says(stdout: str, code: int = 0, stderr: str = "") -> Run:
 
 
 @pytest.mark.parametrize(
-    ("answer", "verdict", "text"),
+    ("answer", "level", "text"),
     [
         (says("Queue: gpu\n    enabled = True\n    started = True\n"), "ok", "gpu is enabled and started"),
         (says("Queue: gpu\n    enabled = True\n    started = False\n"), "warning", "started is False"),
@@ -336,9 +335,9 @@ def says(stdout: str, code: int = 0, stderr: str = "") -> Run:
         (says("", 255, "cannot connect"), "warning", "is not known: qstat (exit 255): cannot connect"),
     ],
 )
-def test_a_pbs_queue_is_reported(answer: Run, verdict: str, text: str) -> None:
+def test_a_pbs_queue_is_reported(answer: Run, level: str, text: str) -> None:
     found = check_pbs_queue(answer, "gpu")
-    assert found.verdict == verdict
+    assert found.level == level
     assert text in found.text
 
 
@@ -423,16 +422,16 @@ def test_gpus_of_this_host_are_compared_with_pytorch(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PATH", fake_command(tmp_path, "nvidia-smi", ":"))
     smi = says("Tesla V100-SXM2-32GB, 535.1\nTesla V100-SXM2-32GB, 535.1\n")
     (reported,) = check_driver(smi, NEW)
-    assert (reported.verdict, "needs driver 580 or later, not 535.1" in reported.text) == ("warning", True)
+    assert (reported.level, "needs driver 580 or later, not 535.1" in reported.text) == ("warning", True)
     (reported,) = check_driver(smi, OLD)
-    assert (reported.verdict, reported.text) == ("ok", "Tesla V100-SXM2-32GB, driver 535.1")
+    assert (reported.level, reported.text) == ("ok", "Tesla V100-SXM2-32GB, driver 535.1")
     (reported,) = check_driver(says("", 9, "couldn't communicate with the NVIDIA driver"), NEW)
-    assert (reported.verdict, "communicate" in reported.text) == ("warning", True)
+    assert (reported.level, "communicate" in reported.text) == ("warning", True)
 
 
 def test_unknown_models_are_reported() -> None:
     (reported,) = check_models(NEW, [], "")
-    assert reported.verdict == "warning"
+    assert reported.level == "warning"
     assert "not known whether PyTorch supports those of the nodes" in reported.text and "sm_75" in reported.text
 
 
@@ -443,7 +442,7 @@ def test_a_package_that_is_too_old_or_missing_is_named(tmp_path: Path) -> None:
     wanted = "[options]\ninstall_requires =\n    numpy>=99.1\n    no-such-package>=1.0\n    pyyaml>=6.0\n"
     (tmp_path / "setup.cfg").write_text(wanted)
     (reported,) = check_packages(Account(tmp_path, None))
-    assert reported.verdict == "missing"
+    assert reported.level == "missing"
     assert "numpy is " in reported.text and "and must be 99.1 or later" in reported.text
     assert "no-such-package is not installed" in reported.text
     assert "yaml" not in reported.text.lower()
@@ -454,8 +453,8 @@ def account(tmp_path: Path) -> Account:
     return Account(tmp_path, None)
 
 
-def verdicts(found: Iterator[Finding]) -> dict[str, str]:
-    return {one.what: one.verdict for one in found}
+def levels(found: Iterator[Finding]) -> dict[str, str]:
+    return {one.what: one.level for one in found}
 
 
 def test_without_hard_links_files_are_still_created_exclusively(
@@ -466,7 +465,7 @@ def test_without_hard_links_files_are_still_created_exclusively(
 
     monkeypatch.setattr(os, "link", link)
     found = list(filesystem.check_files(account(tmp_path)))
-    assert (found[0].verdict, "O_EXCL, which is enough" in found[0].text) == ("warning", True)
+    assert (found[0].level, "O_EXCL, which is enough" in found[0].text) == ("warning", True)
     assert os.listdir(tmp_path / "experiments") == []
 
 
@@ -474,21 +473,21 @@ def test_a_file_system_on_which_two_can_create_one_file_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(filesystem, "create_exclusive", lambda path, value: True)
-    assert verdicts(filesystem.check_files(account(tmp_path)))["experiments"] == "missing"
+    assert levels(filesystem.check_files(account(tmp_path)))["experiments"] == "missing"
 
 
 def test_a_lock_that_excludes_no_process_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filesystem, "SECOND", "pass")
-    assert verdicts(filesystem.check_files(account(tmp_path)))["locks"] == "warning"
+    assert levels(filesystem.check_files(account(tmp_path)))["locks"] == "warning"
 
 
 @pytest.mark.parametrize(
-    ("gigabytes", "files", "inodes", "verdict"),
+    ("gigabytes", "files", "inodes", "level"),
     [(100, 10**6, 10**6, "ok"), (2, 10**6, 10**6, "warning"), (100, 10**6, 500, "warning"), (100, 0, 0, "ok")],
 )
 def test_little_space_or_few_inodes_are_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gigabytes: int, files: int, inodes: int, verdict: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gigabytes: int, files: int, inodes: int, level: str
 ) -> None:
     disk = SimpleNamespace(f_bavail=gigabytes * 2**18, f_frsize=4096, f_files=files, f_favail=inodes)
     monkeypatch.setattr(os, "statvfs", lambda place: disk)
-    assert verdicts(filesystem.check_space(account(tmp_path))) == {"space": verdict}
+    assert levels(filesystem.check_space(account(tmp_path))) == {"space": level}

@@ -14,7 +14,7 @@ from roundhouse.store.archive import refuse_archived
 
 def run(options: argparse.Namespace, repository: Path) -> ExitCode:
     target = context.load_target(options)
-    context.set_umask(options, repository, target.archive.folder)
+    context.site_with_umask(options, repository, target.archive.folder)
     refuse_archived(target.archive)
     experiments, name = target.archive.source.parent, target.round.name
     with context.lock(experiments, name, context.LOCAL_LOCK_TIMEOUT):

@@ -18,12 +18,9 @@ def run(options: argparse.Namespace, repository: Path) -> ExitCode:
     make_directory(session.archive)
     experiments = session.round.experiments
     before = one_pass.run_pass(session.context, experiments, act=False)
-    cancelled, failed = user_actions.cancel(
-        session.context, [status for status in before.statuses if session.only(status.experiment)]
-    )
-    if not cancelled and not failed:
-        cancelled = ["nothing to cancel: all experiments have ended"]
-    print_lines(cancelled)
+    selected = [status for status in before.statuses if session.only(status.experiment)]
+    cancelled, failed = user_actions.cancel(session.context, selected)
+    print_lines(cancelled if cancelled or failed else ["nothing to cancel: all experiments have ended"])
     report = one_pass.run_pass(session.context, experiments, only=session.only, limit=0)
     print_errors(failed + report.trouble)
     return ExitCode.SYSTEM_ERROR if failed or report.trouble else ExitCode.DONE

@@ -18,7 +18,7 @@ from roundhouse.config.site import Site, load_site
 from roundhouse.engine.context import PassContext
 from roundhouse.errors import Busy, RoundhouseError
 from roundhouse.files import umask_for
-from roundhouse.machine.pool import make_pool
+from roundhouse.machine.pool import Pool, make_pool
 from roundhouse.model.experiment import Experiment
 from roundhouse.names import nearest
 from roundhouse.schedulers.command import runner as command_runner
@@ -48,11 +48,7 @@ class Session(Target):
     """A round, and the site and scheduler that run it."""
 
     context: PassContext
-
-    @property
-    def local(self) -> Local | None:
-        """The scheduler of the local machine, if the round runs there."""
-        return self.context.scheduler if isinstance(self.context.scheduler, Local) else None
+    pool: Pool | None  # None on a cluster; else the round runs on the local machine
 
 
 def load_target(options: argparse.Namespace) -> Target:
@@ -64,12 +60,16 @@ def load_target(options: argparse.Namespace) -> Target:
 
 def connect(target: Target, options: argparse.Namespace, repository: Path) -> Session:
     """Detect the scheduler of a round. RoundhouseError: there is none, or the round cannot be run."""
+    loaded = target.round
     refuse_archived(target.archive)
-    check_studies(target.round, repository)
-    _check_code(target.round, options.code)
+    check_studies(loaded, repository)
+    if options.code and not any(experiment.snapshot for experiment in loaded.experiments):
+        raise RoundhouseError(
+            f"--code is only valid for rounds that run copies of the code: {loaded.file} has no `snapshot: true`"
+        )
     experiments = options.experiments.absolute()
-    site = _site(options, repository, experiments)
-    loaded = target.round.at(site.retry)
+    site = site_with_umask(options, repository, experiments)
+    loaded = loaded.at(site.retry)
     run = command_runner(site.command_limit)
     kind = options.scheduler if options.scheduler not in (None, "auto") else site.scheduler
     if kind == "cluster" and site.scheduler in ("slurm", "pbs"):
@@ -80,6 +80,7 @@ def connect(target: Target, options: argparse.Namespace, repository: Path) -> Se
             warn(message)
     if remark:
         warn(f"{remark}; running on the local machine")
+    pool = None
     if scheduler is None:
         # What shares an allocation on a cluster has a slot of its own here.
         slots = [replace(one, resources=one.resources.in_a_slot()) for one in loaded.experiments]
@@ -87,14 +88,17 @@ def connect(target: Target, options: argparse.Namespace, repository: Path) -> Se
         loaded = replace(loaded, experiments=slots)
         cores = max((one.resources.ncpus for one in slots), default=1)
         pool = make_pool(cores, options.jobs_per_gpu or shared)
-        context = PassContext(experiments, repository, site, Local(pool), run, site.python or sys.executable)
+        scheduler = Local(pool)
+    context = PassContext(
+        experiments, repository, site, scheduler, run, site.python or sys.executable,
+        rounds=options.rounds.absolute(), analysis=options.analysis.absolute(),
+        current_code=options.code == "current", only=options.only,
+    )  # fmt: skip
+    if pool:
         context.submission_delay, context.backoff, context.room = 5.0, 0.0, pool.room
     else:
-        context = PassContext(experiments, repository, site, scheduler, run, site.python or sys.executable)
         context.max_jobs, context.submission_delay = site.max_jobs, max(120.0, 2 * site.command_limit)
-    context.rounds, context.analysis = options.rounds.absolute(), options.analysis.absolute()
-    context.current_code, context.only = options.code == "current", options.only
-    return Session(loaded, target.archive, target.only, context)
+    return Session(loaded, target.archive, target.only, context, pool)
 
 
 def selector(loaded: Round, glob: str | None) -> Only:
@@ -109,16 +113,18 @@ def selector(loaded: Round, glob: str | None) -> Only:
 
 def check_studies(loaded: Round, repository: Path) -> None:
     """RoundhouseError: the round names a study that does not exist."""
-    known = sorted(path.parent.name for path in repository.glob("studies/*/__init__.py"))
+    folder = repository / "studies"
+    known = sorted(path.parent.name for path in folder.glob("*/__init__.py"))
     for study in {experiment.study for experiment in loaded.experiments if experiment.study} - set(known):
-        raise RoundhouseError(
-            f"{loaded.file}: there is no study {study!r} in {repository}/studies: {nearest(study, known)}"
-        )
+        raise RoundhouseError(f"{loaded.file}: there is no study {study!r} in {folder}: {nearest(study, known)}")
 
 
-def set_umask(options: argparse.Namespace, repository: Path, directory: Path) -> None:
-    """Set the umask of this process: the site's, else the one that fits `directory`."""
-    _site(options, repository, directory)
+def site_with_umask(options: argparse.Namespace, repository: Path, directory: Path) -> Site:
+    """The site. Also sets the umask of this process and of its jobs: the site's, else the one that fits `directory`."""
+    site = load_site(options.site, repository / "sites", socket.gethostname())
+    mask = int(site.umask, 8) if site.umask else umask_for(directory, os.umask(0o077))
+    os.umask(mask)
+    return replace(site, umask=f"{mask:03o}")
 
 
 @contextmanager
@@ -143,18 +149,3 @@ def lock(experiments: Path, name: str, timeout: float = LOCK_TIMEOUT) -> Iterato
         yield
     finally:
         held.release()
-
-
-def _check_code(loaded: Round, code: str | None) -> None:
-    if code and not any(experiment.snapshot for experiment in loaded.experiments):
-        raise RoundhouseError(
-            f"--code is only valid for rounds that run copies of the code: {loaded.file} has no `snapshot: true`"
-        )
-
-
-def _site(options: argparse.Namespace, repository: Path, directory: Path) -> Site:
-    """The site, with the umask for its jobs and this process: its own, else the one that fits `directory`."""
-    site = load_site(options.site, repository / "sites", socket.gethostname())
-    mask = int(site.umask, 8) if site.umask else umask_for(directory, os.umask(0o077))
-    os.umask(mask)
-    return replace(site, umask=f"{mask:03o}")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from roundhouse.cli.exit_codes import ExitCode
 from roundhouse.cli.parser import PROGRAM
 from roundhouse.config.round import Round
 from roundhouse.engine.report import PassReport
 from roundhouse.model.plan import State
-from roundhouse.model.status import goes_on
+from roundhouse.model.status import ExperimentStatus, goes_on
 from roundhouse.views import eta, tables
 
 FILE_WIDTH = 160  # columns of a table that is written to a file or a pipe
@@ -45,27 +45,24 @@ def print_report(loaded: Round, report: PassReport) -> None:
     """The tables, notes and errors of a pass, the ETA, and a summary. A large round that is done has no tables."""
     statuses = report.statuses
     if len(statuses) <= tables.MANY or exit_code(report) != ExitCode.DONE:
-        _print_tables(report)
+        _print_tables(statuses)
         print_lines(tables.choices(statuses) + report.notes)
         print_errors(tables.refusals(statuses) + report.trouble)
     print_lines(eta.lines(statuses, time.time()))
     print(tables.summary(loaded.name, statuses, len(loaded.experiments)), flush=True)
 
 
-def _print_tables(report: PassReport) -> None:
+def _print_tables(statuses: Sequence[ExperimentStatus]) -> None:
     from rich.console import Console
 
     from roundhouse.views import results
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
-    statuses = report.statuses
     large = len(statuses) > tables.MANY
     if large and any(status.action.state is not State.COMPLETED for status in statuses):
         console.print(tables.groups(statuses))
         print_lines(tables.limits(statuses))
-    table = tables.table(statuses)
-    if table.row_count:
+    if (table := tables.table(statuses)).row_count:
         console.print(table)
-    settings = [] if large else results.settings_of(statuses)
-    if settings:
+    if not large and (settings := results.settings_of(statuses)):
         console.print("", results.table(settings), sep="\n")

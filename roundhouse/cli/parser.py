@@ -60,51 +60,33 @@ def make_parser(repository: Path) -> argparse.ArgumentParser:
         epilog=table(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--round", metavar="NAME", help="the round to run: rounds/NAME.yaml")
-    verbs = parser.add_argument_group("what to do; without one of these options: a pass").add_mutually_exclusive_group()
-    verbs.add_argument("--dry-run", action="store_true", help="print what a pass would do and why; submit nothing")
-    verbs.add_argument("--status", action="store_true", help="show the status of the round; change nothing")
-    verbs.add_argument("--why", metavar="PATH", help="print everything known about one experiment")
-    verbs.add_argument("--cancel", action="store_true", help="cancel experiments: none starts, running ones stop")
-    verbs.add_argument(
-        "--retry",
-        action="store_true",
-        help="retry failed and cancelled experiments (pruned ones only with --only); a pass follows",
-    )
-    verbs.add_argument("--archive", action="store_true", help="move the finished round to analysis/experiment_NAME/")
-    verbs.add_argument("--schema", action="store_true", help="print the JSON Schema of round files, for editors")
-    parser.add_argument(
-        "--watch",
-        metavar="SECONDS",
-        type=_number(float, 1),
-        nargs="?",
-        const=True,
-        help="repeat the pass until nothing is left to do; without SECONDS, the pause adapts to what is expected",
-    )
-    parser.add_argument("--only", metavar="GLOB", help="only experiments whose path matches, such as 'cifar10/*'")
-    parser.add_argument("--force", action="store_true", help="with --archive: archive a round that is not complete")
-    parser.add_argument("--limit", metavar="N", type=_number(int, 0), help="submit at most N jobs")
-    parser.add_argument(
-        "--code",
-        choices=["current"],
-        help="with snapshot: true in the round file: also experiments that have run use the current code",
-    )
-    parser.add_argument("--json", action="store_true", help="with --status: print one JSON object per experiment")
-    parser.add_argument(
-        "--scheduler",
-        choices=["auto", "cluster", "pbs", "slurm", "local"],
-        help="default: that of the site, else the one found on this host",
-    )
-    parser.add_argument("--site", metavar="NAME", help="sites/NAME.yaml; default: the site whose `hosts` match")
-    parser.add_argument(
-        "--jobs-per-gpu",
-        metavar="K",
-        type=_number(int, 1),
-        help="on the local machine: K jobs share a GPU; default: the round's `per_gpu`, or 1",
-    )
-    parser.add_argument("--experiments", metavar="DIR", type=Path, default=repository / "experiments")
-    parser.add_argument("--rounds", metavar="DIR", type=Path, default=repository / "rounds")
-    parser.add_argument("--analysis", metavar="DIR", type=Path, default=repository / "analysis")
+    add = parser.add_argument
+    add("--round", metavar="NAME", help="the round to run: rounds/NAME.yaml")
+    group = parser.add_argument_group("what to do; without one of these options: a pass")
+    verb = group.add_mutually_exclusive_group().add_argument
+    verb("--dry-run", action="store_true", help="print what a pass would do and why; submit nothing")
+    verb("--status", action="store_true", help="show the status of the round; change nothing")
+    verb("--why", metavar="PATH", help="print everything known about one experiment")
+    verb("--cancel", action="store_true", help="cancel experiments: none starts, running ones stop")
+    retry = "retry failed and cancelled experiments (pruned ones only with --only); a pass follows"
+    verb("--retry", action="store_true", help=retry)
+    verb("--archive", action="store_true", help="move the finished round to analysis/experiment_NAME/")
+    verb("--schema", action="store_true", help="print the JSON Schema of round files, for editors")
+    watch = "repeat the pass until nothing is left to do; without SECONDS, the pause adapts to what is expected"
+    add("--watch", metavar="SECONDS", type=_number(float, 1), nargs="?", const=True, help=watch)
+    add("--only", metavar="GLOB", help="only experiments whose path matches, such as 'cifar10/*'")
+    add("--force", action="store_true", help="with --archive: archive a round that is not complete")
+    add("--limit", metavar="N", type=_number(int, 0), help="submit at most N jobs")
+    code = "with snapshot: true in the round file: also experiments that have run use the current code"
+    add("--code", choices=["current"], help=code)
+    add("--json", action="store_true", help="with --status: print one JSON object per experiment")
+    scheduler = "default: that of the site, else the one found on this host"
+    add("--scheduler", choices=["auto", "cluster", "pbs", "slurm", "local"], help=scheduler)
+    add("--site", metavar="NAME", help="sites/NAME.yaml; default: the site whose `hosts` match")
+    jobs = "on the local machine: K jobs share a GPU; default: the round's `per_gpu`, or 1"
+    add("--jobs-per-gpu", metavar="K", type=_number(int, 1), help=jobs)
+    for folder in ("experiments", "rounds", "analysis"):
+        add(f"--{folder}", metavar="DIR", type=Path, default=repository / folder)
     return parser
 
 

@@ -6,10 +6,10 @@ import argparse
 import gc
 from pathlib import Path
 
-from roundhouse.cli import context, retry, watch
+from roundhouse.cli import context, watch
 from roundhouse.cli.exit_codes import ExitCode
-from roundhouse.cli.output import exit_code, print_report
-from roundhouse.engine import one_pass
+from roundhouse.cli.output import exit_code, print_lines, print_report
+from roundhouse.engine import one_pass, user_actions
 from roundhouse.machine.pool import Pool
 from roundhouse.store import record
 from roundhouse.store.archive import make_directory
@@ -18,15 +18,25 @@ from roundhouse.store.archive import make_directory
 def run(options: argparse.Namespace, repository: Path) -> ExitCode:
     session = context.connect(context.load_target(options), options, repository)
     make_directory(session.archive)
-    timeout = context.LOCAL_LOCK_TIMEOUT if session.local else context.LOCK_TIMEOUT
+    timeout = context.LOCAL_LOCK_TIMEOUT if session.pool else context.LOCK_TIMEOUT
     with context.lock(session.context.experiments, session.round.name, timeout):
         if options.retry:
-            retry.retry(session, options)
-        if session.local:
-            return _run_local(session, session.local.pool, options.limit)
+            _retry(session, options)
+        if session.pool:
+            return _run_local(session, session.pool, options.limit)
         if options.watch is None:
             return _run_pass(session, options.limit)
     return watch.watch(session, options)
+
+
+def _retry(session: context.Session, options: argparse.Namespace) -> None:
+    """Allow another attempt of experiments that failed or were cancelled."""
+    experiments = session.round.experiments
+    report = one_pass.run_pass(session.context, experiments, act=False)
+    selected = [status for status in report.statuses if session.only(status.experiment)]
+    print_lines(user_actions.retry(selected, pruned=bool(options.only)) or ["nothing to retry"])
+    if not options.code and any(experiment.snapshot for experiment in experiments):
+        print("Experiments that have run keep the code that they ran. For the current code: --retry --code current")
 
 
 def _run_pass(session: context.Session, limit: int | None) -> ExitCode:

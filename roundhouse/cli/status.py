@@ -16,12 +16,8 @@ from roundhouse.views.status_json import as_dict
 
 def run(options: argparse.Namespace, repository: Path) -> ExitCode:
     target = context.load_target(options)
-    if target.archive.there:
-        report = archived_report(target)
-        report.statuses = [status for status in report.statuses if target.only(status.experiment)]
-    else:
-        session = context.connect(target, options, repository)
-        report = one_pass.run_pass(session.context, session.round.experiments, act=False, only=session.only)
+    report = read_only_report(target, options, repository)
+    report.statuses = [status for status in report.statuses if target.only(status.experiment)]
     if options.json:
         print(json.dumps(list(map(as_dict, report.statuses)), indent=1))
         print_errors(report.trouble)
@@ -30,8 +26,11 @@ def run(options: argparse.Namespace, repository: Path) -> ExitCode:
     return ExitCode.SYSTEM_ERROR if report.trouble else ExitCode.DONE
 
 
-def archived_report(target: context.Target) -> PassReport:
-    """All experiments of an archived round, from their records: no scheduler has a job of them."""
+def read_only_report(target: context.Target, options: argparse.Namespace, repository: Path) -> PassReport:
+    """What a pass that changes nothing finds. Of an archived round no scheduler has a job: its records say it all."""
+    if not target.archive.there:
+        session = context.connect(target, options, repository)
+        return one_pass.run_pass(session.context, session.round.experiments, act=False, only=session.only)
     warn(f"round {target.round.name} was archived, into {target.archive.folder}")
     directories = {one.path: target.archive.records / one.path for one in target.round.experiments}
     return PassReport(list(offline.statuses(target.round.experiments, directories).values()))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import socket
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from roundhouse.doctor.gpu_support import Build, read_build
 from roundhouse.schedulers.base import Run, Scheduler
 from roundhouse.schedulers.command import runner as command_runner
 from roundhouse.schedulers.detect import detect
@@ -21,23 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A line of the output. `verdict`: ok, warning, or missing: rounds cannot run without it."""
+    """A line of the output. `level`: ok, warning, or missing: rounds cannot run without it."""
 
-    verdict: str
+    level: str
     what: str
     text: str
 
 
-def ok(what: str, text: str) -> Finding:
-    return Finding("ok", what, text)
-
-
-def missing(what: str, text: str) -> Finding:
-    return Finding("missing", what, text)
-
-
-def warning(what: str, text: str) -> Finding:
-    return Finding("warning", what, text)
+ok, warning, missing = partial(Finding, "ok"), partial(Finding, "warning"), partial(Finding, "missing")
 
 
 @dataclass
@@ -60,11 +49,6 @@ class Account:
     @cached_property
     def detected(self) -> tuple[Scheduler | None, str]:
         return detect(self.site.scheduler, user_name(), self.run)
-
-    @cached_property
-    def build(self) -> Build | None:
-        found = importlib.util.find_spec("torch")  # does not load it
-        return read_build(Path(found.origin).parent) if found and found.origin else None
 
     @property
     def experiments(self) -> Path:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from roundhouse.doctor.account import Account, Finding, missing, warning
 from roundhouse.doctor.cluster import check_queue, check_scheduler, check_site
-from roundhouse.doctor.environment import check_packages, check_python, check_pytorch
+from roundhouse.doctor.environment import check_packages, check_python
 from roundhouse.doctor.filesystem import check_files, check_space
-from roundhouse.doctor.gpus import check_gpus
+from roundhouse.doctor.gpus import check_gpus, check_pytorch
 from roundhouse.doctor.rounds import check_rounds
 from roundhouse.errors import RoundhouseError
 
@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--site", metavar="NAME", help="sites/NAME.yaml; default: the site whose `hosts` match")
     essential = True
     for finding in run_checks(Account(REPOSITORY, parser.parse_args(arguments).site)):
-        print(f"{finding.verdict:<8} {finding.what}: {' '.join(finding.text.split())}", flush=True)
-        essential = essential and finding.verdict != "missing"
+        print(f"{finding.level:<8} {finding.what}: {' '.join(finding.text.split())}", flush=True)
+        essential = essential and finding.level != "missing"
     return 0 if essential else 1
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from roundhouse.doctor.account import Account, Finding, missing, ok, warning
-from roundhouse.model.answers import Jobs, QueryFailed
+from roundhouse.model.answers import QueryFailed
 from roundhouse.names import nearest
 from roundhouse.schedulers.base import Run
 
@@ -27,7 +27,7 @@ class Partition(NamedTuple):
     name: str
     default: bool
     availability: str
-    nodes: str  # their state
+    node_state: str
     gres: str  # generic resources
 
 
@@ -55,12 +55,11 @@ def check_scheduler(account: Account) -> Iterator[Finding]:
         yield missing("scheduler", f"{scheduler.kind} has no command {', '.join(absent)} on this host: load its module")
         return
     identity, jobs = scheduler.identity(account.run), scheduler.query(account.run, (), ())
-    for answer in (identity, jobs):
-        if isinstance(answer, QueryFailed):
-            yield missing("scheduler", f"{scheduler.kind} does not answer: {answer.why}")
-            return
-    assert isinstance(jobs, Jobs) and not isinstance(identity, QueryFailed)
-    yield ok("scheduler", f"{scheduler.kind} on {identity.server} answers; you have {len(jobs.jobs)} jobs")
+    if isinstance(identity, QueryFailed) or isinstance(jobs, QueryFailed):
+        why = next(one.why for one in (identity, jobs) if isinstance(one, QueryFailed))
+        yield missing("scheduler", f"{scheduler.kind} does not answer: {why}")
+    else:
+        yield ok("scheduler", f"{scheduler.kind} on {identity.server} answers; you have {len(jobs.jobs)} jobs")
 
 
 def check_queue(account: Account) -> Iterator[Finding]:
@@ -89,7 +88,7 @@ def check_partition(run: Run, name: str | None) -> Finding:
     title = f"partition {selected[0].name}"
     if all(one.availability != "up" for one in selected):
         return warning("queue", f"{title} is {selected[0].availability}: jobs will wait until it is up")
-    if all(re.match(r"down|drain|drng|fail|maint|unk", one.nodes) for one in selected):
+    if all(re.match(r"down|drain|drng|fail|maint|unk", one.node_state) for one in selected):
         return warning("queue", f"no node of {title} is in service now")
     return ok("queue", f"{title} is up")
 

@@ -1,4 +1,4 @@
-"""Checks of the Python environment: the interpreter, the packages, PyTorch. No package is loaded."""
+"""Checks of the Python environment: the interpreter and the packages, without loading them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 
-from roundhouse.doctor.account import Account, Finding, missing, ok, warning
+from roundhouse.doctor.account import Account, Finding, missing, ok
 
 
 def check_python(account: Account) -> Iterator[Finding]:
@@ -45,14 +45,3 @@ def check_packages(account: Account) -> Iterator[Finding]:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3])
-
-
-def check_pytorch(account: Account) -> Iterator[Finding]:
-    build = account.build
-    if build is None:
-        return  # check_packages reports it
-    if build.cuda is None:
-        yield warning("PyTorch", f"{build.version} is built without CUDA: jobs will train on CPUs")
-    else:
-        codes = " ".join(build.architectures) or "architectures that are unknown until it is loaded"
-        yield ok("PyTorch", f"{build.version}, for CUDA {build.cuda}, with code for {codes}")

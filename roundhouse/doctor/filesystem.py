@@ -70,15 +70,12 @@ def _try_lock(folder: Path) -> Finding:
 
 
 def check_space(account: Account) -> Iterator[Finding]:
-    place = account.experiments if account.experiments.is_dir() else account.repository
-    disk = os.statvfs(place)
+    disk = os.statvfs(account.experiments if account.experiments.is_dir() else account.repository)
     free = disk.f_bavail * disk.f_frsize
-    text = f"{free / 2**30:.0f} GiB free for experiments/"
-    if disk.f_files:
-        text += f", {disk.f_favail} inodes"
-    little = free < LITTLE_SPACE or (disk.f_files and disk.f_favail < FEW_INODES)
+    inodes = f", {disk.f_favail} inodes" if disk.f_files else ""
+    text = f"{free / 2**30:.0f} GiB free for experiments/{inodes}"
     hint = "as df reports; your quota may be lower: run quota -s"
-    if little:
+    if free < LITTLE_SPACE or (disk.f_files and disk.f_favail < FEW_INODES):
         yield warning("space", f"only {text}, {hint}. Link experiments/ to a folder with more space")
     else:
         yield ok("space", f"{text}, {hint}")

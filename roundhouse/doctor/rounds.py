@@ -14,19 +14,18 @@ def check_rounds(account: Account) -> Iterator[Finding]:
     from roundhouse.config.round import load_round
     from roundhouse.engine.study_check import StudyChecks
 
-    readiness = StudyChecks(account.repository, account.site)
+    checks = StudyChecks(account.repository, account.site)
     problems: dict[str, list[str]] = {}  # the rounds that have each
     ready = []
     for file in named_files(account.repository / "rounds"):
         try:
             experiments = load_round(file.stem, file.parent).experiments
+            found = set(filter(None, map(checks.refusal, experiments)))
         except RoundhouseError as error:
-            problems[str(error)] = [file.stem]
-            continue
-        refusals = dict.fromkeys(filter(None, map(readiness.refusal, experiments)))
-        for refusal in refusals:
-            problems.setdefault(refusal, []).append(file.stem)
-        ready += [] if refusals else [file.stem]
+            found = {str(error)}
+        for problem in sorted(found):
+            problems.setdefault(problem, []).append(file.stem)
+        ready += [] if found else [file.stem]
     if ready:
         yield ok("rounds", f"all experiments can start in {', '.join(ready)}; their data sets were found")
     for problem, names in problems.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from math import inf
 from typing import NamedTuple
 
@@ -47,6 +48,15 @@ class Workload(NamedTuple):
     cores: float
     like: tuple[Hashable, ...]
     after: tuple[str, ...] = ()
+
+    @property
+    def left(self) -> Range | None:
+        """Seconds left by its own pace, if that is known. Of the epoch that is running, any part may be left."""
+        if not self.ahead or self.pace is None or not self.planned:
+            return None
+        epochs = max(self.planned - self.done, 0)
+        most = epochs * self.pace
+        return Range(most - self.pace if self.running and epochs else most, most, most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,21 +105,30 @@ def estimate(works: Sequence[Workload]) -> Estimate:
     unit, weights = weights_of(works)
     ahead, left = [one for one in works if one.ahead], left_of(works)
     running, uncounted = sum(one.running for one in ahead), sum(found is None for found in left.values())
+    some_known = uncounted < len(ahead)
     bounds = {path: found or UNBOUNDED for path, found in left.items()}
+    hours = [Range(*(each * weights[path] / 3600 for each in found)) for path, found in bounds.items() if weights[path]]
     end = None if ahead else ZERO
-    if running and uncounted < len(ahead):
+    if not ahead:
+        basis = "no experiment remains"
+    elif not running:
+        basis = "no experiment is running"
+    elif not some_known:
+        basis = "no similar experiment was measured"
+    else:
         end = _end(ahead, bounds, running)
-    hours = _total(_scaled(found, weights[path] / 3600) for path, found in bounds.items())
+        basis = f"with {running} of {counted(len(ahead), 'remaining experiment')} running"
+        basis += f", without {counted(uncounted, 'experiment')} of unknown duration" if uncounted else ""
     return Estimate(
         used=sum(one.seconds * weights[one.path] for one in works) / 3600,
         unit=unit,
-        left=hours if uncounted < len(ahead) or not ahead else None,
+        left=_total(hours) if some_known or not ahead else None,
         end=end,
         ahead=len(ahead),
         running=running,
         uncounted=uncounted,
-        measured=sum(one.completed and one.runs > 0 or _own(one) is not None for one in works),
-        basis=_basis(len(ahead), running, uncounted),
+        measured=sum(one.completed and one.runs > 0 or one.left is not None for one in works),
+        basis=basis,
     )
 
 
@@ -126,16 +145,7 @@ def weights_of(works: Sequence[Workload]) -> tuple[str, dict[str, float]]:
 def left_of(works: Sequence[Workload]) -> dict[str, Range | None]:
     """Seconds left of each experiment that continues, by path; None if nothing like it was measured."""
     measured = _measured(works)
-    return {one.path: _own(one) or _like(one, measured) for one in works if one.ahead}
-
-
-def _own(one: Workload) -> Range | None:
-    """By its own pace. Of the epoch that is running, any part may be left."""
-    if not one.ahead or one.pace is None or not one.planned:
-        return None
-    epochs = max(one.planned - one.done, 0)
-    started = 1 if one.running and epochs else 0
-    return Range((epochs - started) * one.pace, epochs * one.pace, epochs * one.pace)
+    return {one.path: one.left or _like(one, measured) for one in works if one.ahead}
 
 
 def _like(one: Workload, measured: Mapping[Hashable, Range]) -> Range | None:
@@ -151,13 +161,10 @@ def _measured(works: Iterable[Workload]) -> dict[Hashable, Range]:
     completed: dict[Hashable, list[float]] = {}
     projected: dict[Hashable, list[float]] = {}
     for one in works:
-        own = _own(one)
-        if one.completed and one.runs:
+        left = ZERO if one.completed and one.runs else one.left
+        if left is not None:
             for kind in one.like:
-                completed.setdefault(kind, []).append(one.seconds)
-        elif own is not None:
-            for kind in one.like:
-                projected.setdefault(kind, []).append(one.seconds + own.usual)
+                (completed if one.completed else projected).setdefault(kind, []).append(one.seconds + left.usual)
     return {kind: _quartiles(sorted(values)) for kind, values in {**projected, **completed}.items()}
 
 
@@ -174,8 +181,12 @@ def _end(ahead: Sequence[Workload], left: Mapping[str, Range], running: int) -> 
     1969). m is the number that runs now. If nothing that could run waits, more may run at once later: then the lower
     bound is L.
     """
-    total, chain = _total(left.values()), _longest_chain(ahead, left)
-    waiting = any(not one.running and left.keys().isdisjoint(one.after) for one in ahead)
+    before = {one.path: [path for path in one.after if path in left] for one in ahead}
+    ends: dict[str, Range] = {}
+    for path in TopologicalSorter(before).static_order():
+        ends[path] = _total([_latest(ends[name] for name in before[path]), left[path]])
+    total, chain = _total(left.values()), _latest(ends.values())
+    waiting = any(not one.running and not before[one.path] for one in ahead)
     low = max(total.low / running, chain.low) if waiting else chain.low
     usual = max(low, total.usual / running, chain.usual)
     high = chain.high
@@ -184,38 +195,12 @@ def _end(ahead: Sequence[Workload], left: Mapping[str, Range], running: int) -> 
     return Range(low, usual, max(usual, high))
 
 
-def _longest_chain(ahead: Sequence[Workload], left: Mapping[str, Range]) -> Range:
-    """The most that must be done one after the other."""
-    from graphlib import TopologicalSorter
-
-    before = {one.path: [path for path in one.after if path in left] for one in ahead}
-    ends: dict[str, Range] = {}
-    for path in TopologicalSorter(before).static_order() if any(before.values()) else before:
-        ends[path] = _total([_latest(ends[name] for name in before[path]), left[path]])
-    return _latest(ends.values())
-
-
 def _total(ranges: Iterable[Range]) -> Range:
     return Range(*map(sum, zip(ZERO, *ranges, strict=True)))
 
 
 def _latest(ranges: Iterable[Range]) -> Range:
     return Range(*map(max, zip(ZERO, *ranges, strict=True)))
-
-
-def _scaled(one: Range, factor: float) -> Range:
-    return Range(*(bound * factor for bound in one)) if factor else ZERO
-
-
-def _basis(ahead: int, running: int, uncounted: int) -> str:
-    if not ahead:
-        return "no experiment remains"
-    if not running:
-        return "no experiment is running"
-    if uncounted == ahead:
-        return "no similar experiment was measured"
-    missing = f", without {counted(uncounted, 'experiment')} of unknown duration" if uncounted else ""
-    return f"with {running} of {counted(ahead, 'remaining experiment')} running{missing}"
 
 
 # ------------------------------------------------------------------------------------------------------------- text
@@ -235,7 +220,9 @@ def sentence(found: Estimate, now: float) -> str:
     if not found.ahead:
         return f"{used}."
     if found.left:
-        used += f", {_hours_left(found.left)}"
+        low, high = _hours(found.left.low), _hours(found.left.high)
+        amount = f"at least {low}" if found.left.high == inf else f"about {high}" if low == high else f"{low} to {high}"
+        used += f", {amount} left"
     if found.end is None:
         return f"{used}. No ETA yet: {found.basis}."
     if found.end.high == inf and found.end.low < 1:
@@ -260,10 +247,3 @@ def _moment(at: float, now: float) -> str:
 
 def _hours(hours: float) -> str:
     return f"{hours:.{2 if hours < 1 else 1 if hours < 100 else 0}f}"
-
-
-def _hours_left(left: Range) -> str:
-    low, high = _hours(left.low), _hours(left.high)
-    if left.high == inf:
-        return f"at least {low} left"
-    return f"about {high} left" if low == high else f"{low} to {high} left"

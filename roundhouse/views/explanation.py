@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from roundhouse.formatting import date_and_time, duration
@@ -21,6 +21,7 @@ def explain(status: ExperimentStatus) -> str:
     """Config, retry policy, dependencies, each attempt with its times, what the next one requests, and the log."""
     experiment, rec, action = status.experiment, status.record, status.action
     dependencies = [path for paths in experiment.after.values() for path in paths]
+    more = f" and {len(dependencies) - PATHS} more" if len(dependencies) > PATHS else ""
     round_directory = Path(str(rec.directory).removesuffix(f"/{experiment.path}"))
     lines = [
         f"{experiment.round}/{experiment.path}",
@@ -28,7 +29,7 @@ def explain(status: ExperimentStatus) -> str:
         f"  config    {', '.join(f'{key}={value}' for key, value in experiment.config.items())}",
         f"  retries   {resource_format.policy(experiment.retry)}",
         *([f"  selected  {experiment.selection.choice or 'nothing yet'}"] if experiment.selection else []),
-        f"  depends on {_listed(dependencies) or 'nothing'}",
+        f"  depends on {', '.join(dependencies[:PATHS]) + more or 'nothing'}",
         f"  directory {rec.directory}",
         *(f"  note      {note}" for note in rec.notes),
         *(f"  code      {line}" for line in code_copy.story(rec, round_directory)),
@@ -38,23 +39,14 @@ def explain(status: ExperimentStatus) -> str:
         if times := _times(attempt):
             lines.append(f"             {times}")
     if action.state in (State.PENDING, State.FAILED):
-        lines += [
-            f"  note      {note}"
-            for note in resource_format.remarks(experiment.resources, rec.attempts, experiment.retry)
-        ]
+        remarks = resource_format.remarks(experiment.resources, rec.attempts, experiment.retry)
+        lines += [f"  note      {remark}" for remark in remarks]
     if action.state is State.PENDING:
         unchanged = ", as in the round file" if status.resources == experiment.resources else ""
         lines.append(f"  next      requests {resource_format.job(status.resources)}{unchanged}")
-    last = status.shown
-    tail = logs.tail(rec.directory, last.number) if last else ""
-    if last and tail:
+    if (last := status.shown) and (tail := logs.tail(rec.directory, last.number)):
         lines += [f"  end of the log of attempt {last.number}:", *(f"    {line}" for line in tail.splitlines())]
     return "\n".join(lines)
-
-
-def _listed(paths: Sequence[str]) -> str:
-    more = f" and {len(paths) - PATHS} more" if len(paths) > PATHS else ""
-    return ", ".join(paths[:PATHS]) + more
 
 
 def _facts(attempt: Attempt) -> Iterator[str]:
@@ -90,10 +82,9 @@ def _times(attempt: Attempt) -> str:
     opened, claim, result = attempt.opened.at, attempt.claim, attempt.result
     if attempt.opened.mark is not None:
         return f"set {date_and_time(opened)} UTC" if 0 < opened < LATEST else ""
-    void = attempt.void and claim is not None
     by_job = result is not None and result.exit_code is not None  # the job's shell wrote the result
-    started = claim.started if claim and not void else 0.0
-    ended = result.at if result else claim.started if claim and void else 0.0
+    started = claim.started if claim and not claim.void else 0.0
+    ended = result.at if result else claim.started if claim and claim.void else 0.0
     heartbeat = 0.0 if by_job else attempt.progress_at or 0.0
     moments = {
         "submitted": opened if opened <= (started or ended or LATEST) + CLOCK_SKEW else 0.0,

@@ -16,7 +16,7 @@ def spans(rec: Record) -> list[tuple[float, float]]:
     The end of an open attempt is its last heartbeat. An attempt whose job left no result counts until a pass closed
     it, which is an upper bound.
     """
-    return [(one.claim.started, one.claim.started + _length(one)) for one in rec.runs if _ran(one) and one.claim]
+    return [span for one in rec.runs if (span := _span(one))]
 
 
 def progress_of(rec: Record) -> Progress | None:
@@ -31,9 +31,11 @@ def pace_of(rec: Record) -> float | None:
     progress = progress_of(rec)
     if progress is not None and progress.seconds_per_epoch is not None:
         return progress.seconds_per_epoch
-    gaining = [one for one in rec.runs if one.progress and one.progress.gained and _ran(one)]
-    seconds = sum(_length(one) for one in gaining)
-    epochs = sum(one.progress.epoch - one.progress.started_epoch for one in gaining if one.progress)
+    seconds = epochs = 0.0
+    for one in rec.runs:
+        if one.progress and one.progress.gained and (span := _span(one)):
+            seconds += span[1] - span[0]
+            epochs += one.progress.epoch - one.progress.started_epoch
     return seconds / epochs if seconds > 0 else None
 
 
@@ -44,20 +46,16 @@ def is_running(status: ExperimentStatus) -> bool:
     return claimed and goes_on(status)
 
 
-def _ran(attempt: Attempt) -> bool:
-    claim = attempt.claim
-    return claim is not None and not claim.void and 0 < claim.started < math.inf
+def _span(attempt: Attempt) -> tuple[float, float] | None:
+    """Start and end of an attempt; None if it never started.
 
-
-def _length(attempt: Attempt) -> float:
-    """Seconds that an attempt ran, by one clock: where the end is the file server's, so is the start.
-
-    In a copy that lost the files' own times, the claim's time is later than the end, and is not used.
+    Its length is by one clock: where the end is the file server's, so is the start. In a copy that lost the files' own
+    times, the claim's time is later than the end, and is not used.
     """
     claim, result = attempt.claim, attempt.result
-    assert claim is not None
+    if claim is None or claim.void or not 0 < claim.started < math.inf:
+        return None
     end = result.at if result else attempt.progress_at or 0.0
     by_job = result is not None and result.exit_code is not None  # the job's shell wrote start and end
-    start = claim.at if not by_job and 0 < claim.at <= end else claim.started
-    length = end - start
-    return length if 0 <= length <= LONGEST else 0.0
+    length = end - (claim.at if not by_job and 0 < claim.at <= end else claim.started)
+    return claim.started, claim.started + (length if 0 <= length <= LONGEST else 0.0)

@@ -7,10 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as BarGroup
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from roundhouse.formatting import number
@@ -23,33 +21,20 @@ from roundhouse.views.status_json import as_dict
 _SILENT = (State.COMPLETED, State.PENDING, State.CANCELLED, State.PRUNED)  # not printed if a round begins with them
 
 
-class Display:
+class Display(Progress):
     """Shows statuses as they change. A context manager, since it controls the terminal."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console()
-        self._bars = BarGroup(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[metric]}"),
-            TimeElapsedColumn(),
-            console=self.console,
+        console = console or Console()
+        name, metric = TextColumn("{task.description}"), TextColumn("{task.fields[metric]}")
+        columns = name, BarColumn(), MofNCompleteColumn(), metric, TimeElapsedColumn()
+        super().__init__(
+            *columns, console=console, refresh_per_second=4, transient=True, disable=not console.is_terminal
         )
-        self._live = Live(Group(self._bars), console=self.console, refresh_per_second=4, transient=True)
-        self._round: TaskID | None = None
+        self._round = self.add_task("[bold]round", total=None, metric="")
         self._running: dict[str, TaskID] = {}
         self._printed: dict[str, tuple[State, int | None]] = {}
         self._refusals: set[str] = set()
-
-    def __enter__(self) -> Display:
-        if self.console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self.console.is_terminal:
-            self._live.stop()
 
     def say(self, line: str) -> None:
         self.console.print(Text(line), soft_wrap=True)
@@ -62,11 +47,10 @@ class Display:
             self._print(status)
             self._draw(status)
         done = sum(status.action.state.ended_well for status in statuses)
-        if self._round is None:
-            self._round = self._bars.add_task("[bold]round", total=len(statuses), metric="")
-        self._bars.update(self._round, completed=done)
-        if fresh is None and self.console.is_terminal:
-            self._bars.update(self._round, metric=_eta(statuses))
+        self.update(self._round, completed=done, total=len(statuses))
+        if fresh is None and not self.disable:
+            end = eta.estimate([eta.workload_of(status) for status in statuses]).end
+            self.update(self._round, metric=f"ETA: {eta.when(end, time.time())}" if end and end.usual else "")
 
     def _print(self, status: ExperimentStatus) -> None:
         """A line when an experiment's state changes, or it starts another attempt."""
@@ -91,16 +75,10 @@ class Display:
         path = status.experiment.path
         if status.action.state is not State.IN_PROGRESS or status.record.completed:
             if path in self._running:
-                self._bars.remove_task(self._running.pop(path))
+                self.remove_task(self._running.pop(path))
             return
         values = as_dict(status)
         if path not in self._running:
-            self._running[path] = self._bars.add_task(path, total=None, metric="")
+            self._running[path] = self.add_task(path, total=None, metric="")
         metric = f"{values['metric_name']} {number(values['metric'])}" if values["metric"] is not None else ""
-        self._bars.update(self._running[path], completed=values["epoch"] or 0, total=values["epochs"], metric=metric)
-
-
-def _eta(statuses: Sequence[ExperimentStatus]) -> str:
-    """The ETA of the round; empty while it is not known."""
-    end = eta.estimate([eta.workload_of(status) for status in statuses]).end
-    return f"ETA: {eta.when(end, time.time())}" if end and end.usual else ""
+        self.update(self._running[path], completed=values["epoch"] or 0, total=values["epochs"], metric=metric)

@@ -104,11 +104,10 @@ def remarks(resources: Resources, attempts: Sequence[Attempt], retry: RetryPolic
         )
     if any(map(stuck, counted_attempts)) and following.walltime_s >= (retry.walltime.most or math.inf):
         lines.append(f"walltime is not increased beyond {walltime(following.walltime_s)}, the limit of `retry`")
-    failed = [
-        one for one in counted_attempts if one.cause is Cause.NODE and node_of(one) not in ("", *following.exclude)
-    ]
+    by_node = [one for one in counted_attempts if one.cause is Cause.NODE]
+    failed = [one for one in by_node if node_of(one) not in ("", *following.exclude)]
     if failed and retry.node.exclude:
-        nodes = ", ".join(sorted({node_of(one) for one in failed}))
+        nodes = ", ".join(sorted(set(map(node_of, failed))))
         why = "a job was refused since" if all(map(can_exclude, failed)) else "its scheduler does not support it"
         lines.append(f"{nodes} failed, but is not excluded: {why}")
     return lines

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from roundhouse.formatting import spread
+from roundhouse.model.attempt import Progress
 from roundhouse.model.status import ExperimentStatus
 
 if TYPE_CHECKING:
@@ -28,24 +29,22 @@ class SettingResults:
 
 def settings_of(statuses: Sequence[ExperimentStatus]) -> list[SettingResults]:
     """The settings with metrics, in the order of the round file."""
-    by_setting: dict[str, list[ExperimentStatus]] = {}
+    by_setting: dict[str, list[tuple[str, Progress]]] = {}
     for one in statuses:
-        if one.record.completed and one.record.completed.progress:
-            by_setting.setdefault(one.experiment.setting(), []).append(one)
+        if one.record.completed and (progress := one.record.completed.progress):
+            by_setting.setdefault(one.experiment.setting(), []).append((one.experiment.path, progress))
     return [found for found in map(_results, by_setting.values()) if found.values]
 
 
-def _results(statuses: Sequence[ExperimentStatus]) -> SettingResults:
+def _results(completed: Sequence[tuple[str, Progress]]) -> SettingResults:
+    """The results of one setting, from the path and progress of its completed experiments."""
     values: dict[str, list[float]] = {}
-    for one in statuses:
-        progress = one.record.completed.progress if one.record.completed else None
-        if progress is None:
-            continue
+    for _, progress in completed:
         if progress.metric_name and progress.best is not None:
             values.setdefault(f"best {progress.metric_name}", []).append(progress.best)
         for name, value in progress.final.items():
             values.setdefault(name, []).append(value)
-    return SettingResults(_pattern([one.experiment.path for one in statuses]), len(statuses), values)
+    return SettingResults(_pattern([path for path, _ in completed]), len(completed), values)
 
 
 def _pattern(paths: Sequence[str]) -> str:
@@ -64,9 +63,8 @@ def table(settings: Sequence[SettingResults]) -> Table:
     if all(setting.seeds == 1 for setting in settings):
         made.caption = "One seed per setting: the noise of these results is not known."
     made.add_column("setting (mean ± standard deviation over seeds)", overflow="fold")
-    made.add_column("seeds", justify="right")
     metrics = list(dict.fromkeys(name for setting in settings for name in setting.values))
-    for name in metrics:
+    for name in ("seeds", *metrics):
         made.add_column(name, justify="right")
     for setting in settings:
         made.add_row(setting.name, str(setting.seeds), *map(setting.formatted, metrics))

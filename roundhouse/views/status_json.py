@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from roundhouse.model.attempt import Progress, Record
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus, goes_on
 
@@ -12,23 +11,25 @@ _SET_BY_MARKER = (State.CANCELLED, State.PRUNED)  # states that begin with a mar
 
 
 def as_dict(status: ExperimentStatus) -> dict[str, Any]:
-    """One object of `--status --json`."""
-    attempt = status.shown
-    progress = _progress(status.record)
+    """One object of `--status --json`.
+
+    `since`: when the state began, in seconds since 1970; None before the first attempt and between two attempts.
+    The progress is that of the completed attempt, else of the newest attempt that reported any.
+    """
+    attempt, rec, state = status.shown, status.record, status.action.state
+    attempts = [rec.completed] if rec.completed else rec.attempts[::-1]
+    progress = next((one.progress for one in attempts if one.progress), None)
     cause = status.action.cause or (attempt.cause if attempt and attempt.closed else None)
+    began = rec.newest if state in _SET_BY_MARKER else attempt
     return {
         "path": status.experiment.path,
-        "state": str(status.action.state),
-        "since": _since(status),
+        "state": str(state),
+        "since": began.since if began and state is not State.PENDING else None,
         "goes_on": goes_on(status),
         "attempt": attempt.number if attempt else None,
         "job_id": attempt.job_id if attempt else None,
         "job_state": status.job_state,
-        "epoch": progress.epoch if progress else None,
-        "epochs": progress.epochs if progress else None,
-        "metric": progress.metric if progress else None,
-        "best": progress.best if progress else None,
-        "metric_name": progress.metric_name if progress else None,
+        **{key: getattr(progress, key, None) for key in ("epoch", "epochs", "metric", "best", "metric_name")},
         "cause": str(cause) if cause else None,
         "reason": status.action.reason,
         "code": attempt.opened.code if attempt else None,
@@ -54,16 +55,3 @@ def file_content(status: ExperimentStatus) -> dict[str, Any]:
         for one in status.record.attempts
     ]
     return content
-
-
-def _since(status: ExperimentStatus) -> float | None:
-    """When the state began, in seconds since 1970; None before the first attempt and between two attempts."""
-    attempt = status.record.newest if status.action.state in _SET_BY_MARKER else status.shown
-    return attempt.since if attempt and status.action.state is not State.PENDING else None
-
-
-def _progress(rec: Record) -> Progress | None:
-    """The progress of the completed attempt, else of the newest attempt that reported any."""
-    if rec.completed:
-        return rec.completed.progress
-    return next((one.progress for one in reversed(rec.attempts) if one.progress), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -54,11 +54,10 @@ def table(statuses: Sequence[ExperimentStatus]) -> Table:
     made = Table(box=None, pad_edge=False, header_style="bold")
     filled = {heading: cells for heading, cells in columns.items() if any(map(str, cells))}
     for heading in filled:
-        wide = heading in ("experiment", "reason")
-        right = heading not in ("experiment", "state", "job", "reason")
-        made.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=not wide)
-    for cells in zip(*filled.values(), strict=True):
-        made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
+        left, wide = heading in ("experiment", "state", "job", "reason"), heading in ("experiment", "reason")
+        made.add_column(heading, justify="left" if left else "right", overflow="fold", no_wrap=not wide)
+    for row in zip(*filled.values(), strict=True):
+        made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     return made
 
 
@@ -87,9 +86,9 @@ def groups(statuses: Sequence[ExperimentStatus]) -> Table:
     """Counts of states by group, for rounds too large to list."""
     from rich.table import Table
 
-    counts: dict[str, Counter[State]] = {}
+    counts: dict[str, Counter[State]] = defaultdict(Counter)
     for one in statuses:
-        counts.setdefault(one.experiment.group, Counter())[one.action.state] += 1
+        counts[one.experiment.group][one.action.state] += 1
     states = [state for state in State if any(count[state] for count in counts.values())]
     made = Table(box=None, pad_edge=False, header_style="bold")
     made.add_column("group")
@@ -113,26 +112,20 @@ def summary(name: str, statuses: Sequence[ExperimentStatus], total: int) -> str:
 
 def planned(status: ExperimentStatus) -> str:
     """A line of `--dry-run`: what a pass would do about an experiment, its resource request, and the reason."""
-    action = status.action
+    action, why = status.action, status.action.reason
     step = action.state if action.verb is Verb.NOTHING else action.verb.value
     if status.refusal:  # printed once for all experiments that it concerns
-        dependencies = [path for paths in status.experiment.after.values() for path in paths]
-        why = f"depends on {', '.join(dependencies)}" if dependencies else ""
-    else:
-        why = action.reason
+        dependencies = ", ".join(path for paths in status.experiment.after.values() for path in paths)
+        why = f"depends on {dependencies}" if dependencies else ""
     return f"{step:12} {status.experiment.path} ({resource_format.job(status.resources)}){f': {why}' if why else ''}"
 
 
 def refusals(statuses: Sequence[ExperimentStatus]) -> list[str]:
     """A line for each reason for which experiments cannot start, however many they are."""
-    paths_by_refusal: dict[str, list[str]] = {}
-    for one in statuses:
-        if one.refusal:
-            paths_by_refusal.setdefault(one.refusal, []).append(one.experiment.path)
-    return [
-        f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''} cannot start: {refusal}"
-        for refusal, paths in paths_by_refusal.items()
-    ]
+    counts = Counter(one.refusal for one in statuses if one.refusal)
+    first = {one.refusal: one.experiment.path for one in reversed(statuses)}
+    more = {refusal: f" and {count - 1} more" if count > 1 else "" for refusal, count in counts.items()}
+    return [f"{first[refusal]}{more[refusal]} cannot start: {refusal}" for refusal in counts]
 
 
 def limits(statuses: Sequence[ExperimentStatus]) -> list[str]:
