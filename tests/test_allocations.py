@@ -138,9 +138,9 @@ def test_an_experiment_that_fails_and_one_that_hangs_do_not_touch_the_others(rou
 )
 def test_short_of_time_an_allocation_takes_nothing_more(walltime: int, left: float, takes: bool) -> None:
     resources = Resources(walltime_s=walltime, pack=Pack(slots=1))
-    asked = Allocation("rhx", "r", resources, Identity("slurm", "here", "me"), "rounds", "analysis", None)
+    allocation = Allocation("rhx", "r", resources, Identity("slurm", "here", "me"), "rounds", "analysis", None)
     nothing: Any = None
-    agent = Agent(asked, nothing, nothing, nothing, [], ends=time.monotonic() + left)
+    agent = Agent(allocation, nothing, nothing, nothing, [], ends=time.monotonic() + left)
     assert agent.has_time() is takes
     agent.hear(signal.SIGUSR2, None)
     assert not agent.has_time()

@@ -122,7 +122,7 @@ def test_the_values_of_a_completed_experiment_are_those_of_its_files(made: tuple
     assert seen.started == pd.Timestamp(attempt["claim"]["at"], unit="s", tz="UTC")
     assert seen.ended == pd.Timestamp(attempt["result"]["at"], unit="s", tz="UTC")
     assert seen.hours == pytest.approx((attempt["result"]["at"] - attempt["claim"]["at"]) / 3600)
-    assert seen.gpu_hours == seen.hours, "the round asks for one GPU"
+    assert seen.gpu_hours == seen.hours, "the round requests one GPU"
     assert (seen.host, seen.commit) == (attempt["environment"]["host"], attempt["environment"]["commit"])
     assert (seen.alpha, seen.method, seen.directory) == (0.25, "logit", str(directory))
 

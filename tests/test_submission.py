@@ -42,7 +42,7 @@ class Refusing:
     most: int
     refusal: Refused
     meanwhile: Callable[[], object] = lambda: None  # what others do after this pass has read the records
-    asked: list[int] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
     jobs: int = 0
     queues: list[str | None] = field(default_factory=list)
     kind: str = "slurm"
@@ -64,11 +64,11 @@ class Refusing:
     def submit(self, run: Any, script: Path, name: str, need: Any = None) -> SubmitAnswer:
         manifest = script.parent / job_group.MANIFEST
         tasks = len(manifest.read_text().splitlines()) if manifest.exists() else 1
-        self.asked.append(tasks)
+        self.sizes.append(tasks)
         if tasks + (0 if self.refusal.scope is Scope.SIZE else self.jobs) > self.most:
             return self.refusal
         self.jobs += tasks
-        return Submitted(str(len(self.asked)))
+        return Submitted(str(len(self.sizes)))
 
     def cancel(self, run: Any, ids: Any) -> list[str]:
         return []
@@ -165,7 +165,7 @@ def without_tokens(text: str) -> str:
 def test_an_array_that_is_too_large_for_its_queue_goes_in_smaller_ones_in_the_same_pass(tmp_path: Path) -> None:
     passes = Passes(tmp_path, Refusing(3, TOO_LARGE), tasks=10, resources=Resources(array=True, queue="develop"))
     assert passes.look_and_act() == ["in_progress"] * 10
-    assert passes.scheduler.asked == [10, 5, 2, 2, 2, 2, 2]
+    assert passes.scheduler.sizes == [10, 5, 2, 2, 2, 2, 2]
     assert passes.scheduler.queues == ["develop"]
     assert passes.causes(0) == ["limit", "limit", "None"]
 
@@ -180,7 +180,7 @@ def test_a_refusal_for_size_says_nothing_of_how_many_jobs_there_may_be(tmp_path:
 def test_smaller_arrays_fill_a_limit_on_jobs(tmp_path: Path) -> None:
     passes = Passes(tmp_path, Refusing(5, TOO_MANY))
     assert passes.look_and_act() == ["in_progress"] * 5 + ["pending"] * 3
-    assert passes.scheduler.asked == [8, 4, 3, 1, 1]
+    assert passes.scheduler.sizes == [8, 4, 3, 1, 1]
 
 
 def test_smaller_arrays_share_max_running_as_well(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_after_a_refusal_nothing_is_opened_that_was_cancelled_meanwhile(tmp_path
     submit = passes.scheduler.submit
 
     def cancelled_while_submitted(run: Any, script: Path, name: str, need: Any = None) -> SubmitAnswer:
-        if not passes.scheduler.asked:
+        if not passes.scheduler.sizes:
             assert record.void(passes.directory(0), 1, Cause.CANCELLED, "by the user")
         return submit(run, script, name)
 
@@ -219,7 +219,7 @@ def test_an_array_without_a_task_of_its_own_is_not_submitted(tmp_path: Path) -> 
     passes = Passes(tmp_path, Refusing(9, TOO_LARGE), tasks=2)
     passes.scheduler.meanwhile = lambda: [passes.open_elsewhere(number) for number in range(2)]
     assert passes.look_and_act() == ["submitting"] * 2
-    assert passes.scheduler.asked == []
+    assert passes.scheduler.sizes == []
 
 
 def test_after_a_limit_nothing_is_tried_until_the_user_has_fewer_jobs_or_10_minutes_are_over(tmp_path: Path) -> None:
@@ -228,16 +228,16 @@ def test_after_a_limit_nothing_is_tried_until_the_user_has_fewer_jobs_or_10_minu
     for _ in range(2):
         found = {(str(row.action.state), row.action.reason, row.action.cause) for row in passes.rows()}
         assert found == {("pending", "limit reached: would exceed complex's per-user limit", Cause.LIMIT)}
-        assert passes.scheduler.asked == [1], "one submission tests the limit for all"
+        assert passes.scheduler.sizes == [1], "one submission tests the limit for all"
     passes.scheduler.live = 4
     passes.look_and_act()
-    assert passes.scheduler.asked == [1, 1]
+    assert passes.scheduler.sizes == [1, 1]
     passes.look_and_act()
-    assert passes.scheduler.asked == [1, 1]
+    assert passes.scheduler.sizes == [1, 1]
     for claim in tmp_path.rglob(record.CLAIM):
         os.utime(claim, (claim.stat().st_atime, claim.stat().st_mtime - 601))
     passes.look_and_act()
-    assert passes.scheduler.asked == [1, 1, 1]
+    assert passes.scheduler.sizes == [1, 1, 1]
 
 
 # ---------------------------------------------------------------------------------------------- max_running
@@ -257,8 +257,8 @@ class Choosy(Refusing):
     word: str = ""
 
     def submit(self, run: Any, script: Path, name: str, need: Any = None) -> SubmitAnswer:
-        self.asked.append(1)
-        return self.refusal if self.word in script.read_text() else Submitted(str(len(self.asked)))
+        self.sizes.append(1)
+        return self.refusal if self.word in script.read_text() else Submitted(str(len(self.sizes)))
 
 
 def choosy(tmp_path: Path, refusal: Refused, word: str) -> Passes:
@@ -274,7 +274,7 @@ IN_PROGRESS, PENDING, BLOCKED = "in_progress", "pending", "blocked"
 
 
 @pytest.mark.parametrize(
-    ("refusal", "word", "states", "asked"),
+    ("refusal", "word", "states", "submissions"),
     [
         (FOR_THESE, "cpus-per-task=3", [PENDING, PENDING, PENDING, IN_PROGRESS, IN_PROGRESS], 3),
         (CLOSED, "partition=main", [PENDING, PENDING, PENDING, PENDING, IN_PROGRESS], 2),
@@ -283,12 +283,12 @@ IN_PROGRESS, PENDING, BLOCKED = "in_progress", "pending", "blocked"
     ],
 )
 def test_a_refusal_holds_back_what_it_is_about_and_nothing_else(
-    refusal: Refused, word: str, states: list[str], asked: int, tmp_path: Path
+    refusal: Refused, word: str, states: list[str], submissions: int, tmp_path: Path
 ) -> None:
     passes = choosy(tmp_path, refusal, word)
     rows = passes.rows()
     assert [str(row.action.state) for row in rows] == states
-    assert len(passes.scheduler.asked) == asked
+    assert len(passes.scheduler.sizes) == submissions
     assert all(refusal.why in row.action.reason for row in rows if row.action.state is not State.IN_PROGRESS)
     assert exhausted(record.read(passes.directory(0)).attempts, RetryPolicy()) == ""
     assert passes.causes(0) == [str(Cause.LIMIT if refusal.later else Cause.SITE)]
@@ -312,10 +312,10 @@ def test_an_array_beyond_a_limit_that_counts_tasks_is_submitted_in_smaller_ones(
     passes = Passes(tmp_path, Refusing(10, limit), 30, Resources(array=True, queue="main"))
     states = passes.look_and_act()
     assert states.count("in_progress") == 10 and states.count("pending") == 20
-    assert passes.scheduler.asked[:3] == [30, 15, 7]
-    asked = len(passes.scheduler.asked)
+    assert passes.scheduler.sizes[:3] == [30, 15, 7]
+    before = len(passes.scheduler.sizes)
     passes.look_and_act()
-    assert len(passes.scheduler.asked) == asked, "the last refusal, of a single job, holds back the others for a while"
+    assert len(passes.scheduler.sizes) == before, "the last refusal, of a single job, holds back the others for a while"
 
 
 def test_after_a_refusal_of_every_job_a_single_one_finds_out_whether_the_site_file_was_corrected(
@@ -327,7 +327,7 @@ def test_after_a_refusal_of_every_job_a_single_one_finds_out_whether_the_site_fi
     assert [len(passes.causes(number)) for number in range(8)] == [4, *[1] * 7]
     passes.scheduler = Refusing(100, UNKNOWN_QUEUE)
     assert set(passes.look_and_act()) == {IN_PROGRESS}
-    assert passes.scheduler.asked == [1, 7]
+    assert passes.scheduler.sizes == [1, 7]
 
 
 def test_what_waits_for_an_experiment_that_cannot_be_submitted_does_not_wait_for_ever(tmp_path: Path) -> None:
@@ -343,9 +343,9 @@ def test_what_was_refused_for_now_is_tried_again_after_a_while_and_costs_no_try(
 ) -> None:
     passes = choosy(tmp_path, refusal, "partition=main")
     passes.look_and_act()
-    asked = len(passes.scheduler.asked)
+    before = len(passes.scheduler.sizes)
     passes.look_and_act()
-    assert len(passes.scheduler.asked) == asked, "what was refused a moment ago is not tried"
+    assert len(passes.scheduler.sizes) == before, "what was refused a moment ago is not tried"
     make_older(tmp_path, 700)
     passes.scheduler = Choosy(0, refusal, word="in no script")
     assert set(passes.look_and_act()) == {IN_PROGRESS}
@@ -379,7 +379,7 @@ def test_what_is_requeued_waits_while_an_older_array_runs_as_much_as_there_may_b
     assert passes.look_and_act() == ["in_progress"] * 8
     assert passes.arrays() == ["0-7%4"]
     passes.end(Cause.PREEMPTED, 0)
-    passes.end(Cause.MEMORY, 1)  # and so it asks for more than the others
+    passes.end(Cause.MEMORY, 1)  # and so it requests more than the others
     hows: list[dict[str, Any]] = [{"act": False}, {}, {"only": lambda one: one.path == "e/0"}]
     for how in hows:
         first = passes.rows(**how)[0].action
@@ -391,7 +391,7 @@ def test_what_is_requeued_waits_while_an_older_array_runs_as_much_as_there_may_b
     assert passes.look_and_act() == ["in_progress", "pending", *["completed"] * 3, *["in_progress"] * 3]
     passes.end(Cause.COMPLETED, 0)
     assert passes.look_and_act()[1] == "in_progress"
-    assert passes.scheduler.asked == [8, 1, 1]
+    assert passes.scheduler.sizes == [8, 1, 1]
 
 
 def test_a_new_array_gets_the_places_that_are_free_and_no_more_tasks_than_are_their_share(tmp_path: Path) -> None:

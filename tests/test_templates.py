@@ -339,7 +339,7 @@ def test_a_signal_to_the_shell_reaches_python_and_gives_the_cause(
         ("TERM", 60, 75, Cause.WALLTIME, True),  # by the clock alone
         ("", 3600, 137, Cause.UNKNOWN, True),
         ("TERM", 3600, 137, Cause.PREEMPTED, True),
-        ("USR2", 3600, 75, Cause.WALLTIME, False),  # the header asked for this signal
+        ("USR2", 3600, 75, Cause.WALLTIME, False),  # the header requests this signal
         ("INT", 3600, 75, Cause.PREEMPTED, False),
         ("TERM", 3600, 71, Cause.MEMORY, False),
         ("TERM", 3600, 76, Cause.WALLTIME, False),  # Python stopped at its own deadline
@@ -375,14 +375,14 @@ def test_on_the_local_machine_no_cause_is_a_guess(bench: Bench) -> None:
 
 
 def test_python_has_time_to_save_after_a_signal_and_several_signals_are_recorded(bench: Bench) -> None:
-    bench.train(f'trap "touch asked" TERM\n{GOING}while [ ! -e go ]; do sleep 0.05; done; exit 75')
+    bench.train(f'trap "touch signalled" TERM\n{GOING}while [ ! -e go ]; do sleep 0.05; done; exit 75')
     bench.open()
     shell = bench.start()
     wait_for(bench.running(), "train.py runs")
     for name, number in (("INT", signal.SIGINT), ("TERM", signal.SIGTERM), ("HUP", signal.SIGHUP)):
         shell.send_signal(number)
-        wait_for((bench.repository / "asked").exists, f"{name} was passed on")
-        (bench.repository / "asked").unlink()
+        wait_for((bench.repository / "signalled").exists, f"{name} was passed on")
+        (bench.repository / "signalled").unlink()
     assert shell.poll() is None
     assert bench.attempt().result is None
     (bench.repository / "go").touch()
@@ -392,14 +392,17 @@ def test_python_has_time_to_save_after_a_signal_and_several_signals_are_recorded
 
 
 def test_a_signal_that_comes_twice_is_recorded_once(bench: Bench) -> None:
-    bench.train(f"trap 'echo asked >> asked' TERM\n{GOING}while [ ! -e go ]; do sleep 0.05; done; exit 75")
+    bench.train(f"trap 'echo signalled >> signalled' TERM\n{GOING}while [ ! -e go ]; do sleep 0.05; done; exit 75")
     bench.open()
     shell = bench.start()
     wait_for(bench.running(), "train.py runs")
-    asked = bench.repository / "asked"
+    signalled = bench.repository / "signalled"
     for times in (1, 2):
         shell.send_signal(signal.SIGTERM)
-        wait_for(lambda times=times: asked.exists() and len(asked.read_text().splitlines()) == times, "it is passed on")
+        wait_for(
+            lambda times=times: signalled.exists() and len(signalled.read_text().splitlines()) == times,
+            "it is passed on",
+        )
     (bench.repository / "go").touch()
     shell.communicate(timeout=60)
     assert bench.result().signals == ("TERM",)

@@ -38,7 +38,7 @@ def wait_for_the_end(rounds: ClusterRounds, number: int = 1) -> None:
     wait_for(lambda: attempt(rounds, number).result is not None, "the shell records why it ended")
 
 
-def asked(rounds: ClusterRounds) -> list[object]:
+def requested(rounds: ClusterRounds) -> list[object]:
     return [one.opened.resources["mem_mb"] for one in rounds.record("a").attempts]
 
 
@@ -53,7 +53,7 @@ def test_a_job_that_pbs_kills_for_memory_asks_for_more_memory_next_time(
     fake_pbs.wait_for_state(job_id, "F")
     assert rounds.call().returncode == WORK_REMAINS
     assert attempt(rounds).cause is Cause.MEMORY and "exceeded resource mem" in attempt(rounds).why
-    assert asked(rounds) == [100, 200]
+    assert requested(rounds) == [100, 200]
     explanation = rounds.call("--why", "a").stdout
     assert "ended: memory" in explanation and "exceeded resource mem" in explanation
     assert "the job itself recorded preempted (stopped by TERM)" in explanation

@@ -54,7 +54,7 @@ def replay(answers: Mapping[str, Output | Sequence[Output]]) -> Callable[[Sequen
             recorded = answers[start]
             assert isinstance(recorded, Output)
             return recorded
-        assert queue, f"asked once too often: {line}"
+        assert queue, f"unexpected command: {line}"
         return queue.pop(0)
 
     return run
