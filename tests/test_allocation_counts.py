@@ -300,7 +300,7 @@ def test_an_agent_takes_only_what_it_was_submitted_for_and_the_history_names_its
     assert known.completed.job_id == "77"
 
 
-def test_an_agent_stops_at_once_what_is_cancelled_and_nothing_else(packed: Packed) -> None:
+def test_an_agent_stops_a_cancelled_experiment_immediately_and_nothing_else(packed: Packed) -> None:
     agent = packed.agent({"all": group("{name}", "sleep 1000", grid={"name": ["a", "b"]})}, 2)
     with packed.at_work(agent):
         started = [packed.directory(path) / "attempts/1/progress.json" for path in "ab"]
@@ -339,7 +339,7 @@ def test_an_agent_ranks_the_candidates_of_a_selection_once_per_query_of_its_slot
     assert max(rankings) == 1
 
 
-def test_an_agent_that_fills_a_slot_does_not_read_again_what_is_over(
+def test_an_agent_that_fills_a_slot_does_not_read_ended_experiments_again(
     packed: Packed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups = {"all": group("{name}", "true", grid={"name": ["over", "b1", "b2", "b3"]})}
@@ -369,7 +369,7 @@ def holding(agent: Agent) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def test_an_agent_whose_slots_are_held_by_others_says_so_waits_and_ends_with_that_reason(
+def test_an_agent_whose_slots_are_in_use_by_others_reports_it_waits_and_ends_with_that_reason(
     packed: Packed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(agent_module, "EVALUATE_EVERY", 0.05)

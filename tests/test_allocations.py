@@ -77,7 +77,7 @@ def write_brief(rounds: ClusterRounds) -> None:
 
 
 @pytest.mark.parametrize("scheduler", ["slurm", "pbs"])
-def test_what_has_failed_in_an_allocation_leaves_its_slot_to_the_next(
+def test_a_failed_experiment_of_an_allocation_frees_its_slot_for_the_next(
     brief: dict[str, ClusterRounds], scheduler: str
 ) -> None:
     rounds = brief[scheduler]
@@ -207,7 +207,7 @@ def test_a_job_in_a_slot_whose_shell_was_killed_is_noticed_and_resumed_there(rou
     assert (rounds.begun("a"), rounds.begun("b")) == ([0, 3], [0])
 
 
-def test_to_cancel_one_experiment_leaves_the_allocation_to_the_others(
+def test_cancelling_one_experiment_keeps_the_allocation_for_the_others(
     rounds: ClusterRounds, slurm_cluster: SlurmCluster
 ) -> None:
     rounds.set_site(environment={"ROUNDHOUSE_SIGN_OF_LIFE": "1000", MARK: rounds.mark})  # its job sees nothing itself

@@ -205,7 +205,7 @@ def test_only_the_record_knows_the_names_of_its_files() -> None:
     assert set(found) == {"roundhouse.store.record"}, found
 
 
-def test_nothing_that_a_login_node_runs_imports_what_is_heavy() -> None:
+def test_nothing_that_a_login_node_runs_imports_heavy_packages() -> None:
     verbs = [name_of(path) for path in modules_in("roundhouse/cli")]  # main imports them by name
     reached = everything_under("runner").union(verbs, *map(everything_under, verbs))
     assert "roundhouse.cli.main" in everything_under("runner")

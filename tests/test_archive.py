@@ -99,7 +99,7 @@ def test_an_archived_round_can_be_shown(rounds: Rounds) -> None:
     assert snapshot(rounds.folder) == before
 
 
-def test_an_unfinished_round_is_archived_only_by_force_and_says_so(rounds: Rounds) -> None:
+def test_an_unfinished_round_is_archived_only_with_force_and_its_readme_reports_it(rounds: Rounds) -> None:
     rounds.write(PARTLY)
     assert rounds.call().returncode == 4
     before = snapshot(rounds.experiments / NAME)

@@ -287,7 +287,7 @@ def test_only_the_task_that_the_server_starts_again_runs_again(
     assert (rounds.begun("a"), rounds.begun("b")) == ([0], [0, 3])
 
 
-def test_a_queued_task_whose_attempt_is_over_is_deleted_on_sight_without_the_others(
+def test_a_queued_task_whose_attempt_has_ended_is_deleted_in_the_next_pass_without_the_others(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     fake_pbs.turn(stopped=True)
@@ -318,7 +318,7 @@ def test_cancelling_several_arrays_and_single_jobs_deletes_all_of_them(
     assert not fake_pbs.crashed
 
 
-def test_queued_tasks_of_several_arrays_whose_attempts_are_over_are_deleted_in_one_pass(
+def test_queued_tasks_of_several_arrays_whose_attempts_have_ended_are_deleted_in_one_pass(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     fake_pbs.turn(stopped=True, max_array_size=4)

@@ -578,7 +578,7 @@ def test_damage_is_reported_by_name_and_stops_nothing(
         assert any(f"charlie_smoke/{path}" in line and reported in line for line in text.splitlines())
 
 
-def test_what_damage_leaves_is_measured(damaged: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_the_readable_records_are_analysed(damaged: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     place, _ = damaged
     rows = pd.read_csv(place / "analysis/experiment_charlie_smoke/figures/measures.csv").set_index("run")
     known = rows.notna()

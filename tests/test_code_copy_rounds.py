@@ -220,7 +220,7 @@ def test_on_slurm_neither_a_queued_job_nor_a_resume_sees_an_edited_checkout(
         slurm.kill()
 
 
-def test_a_copy_that_is_lost_blocks_what_has_run_with_it_and_nothing_else(here: ClusterRounds) -> None:
+def test_a_lost_copy_blocks_the_experiments_that_have_run_with_it_and_no_others(here: ClusterRounds) -> None:
     write(here, "a", "b")
     runner = here.start("--only", "a")
     wait_for(lambda: here.lines("a"), "it runs")
@@ -306,7 +306,7 @@ def test_data_of_the_checkout_is_found_from_the_copy(here: ClusterRounds) -> Non
     assert "here\n here\n" in (here.attempt("e") / record.LOG).read_text()
 
 
-def test_a_study_is_resumed_with_the_code_that_it_began_with(here: ClusterRounds) -> None:
+def test_a_study_is_resumed_with_the_code_of_its_first_attempt(here: ClusterRounds) -> None:
     (here.repository / "studies").unlink()
     shutil.copytree(REPOSITORY / "studies", here.repository / "studies", ignore=shutil.ignore_patterns("__pycache__"))
     config = {"model": "ResNet8", "method": "pure", "dataset": "digits", "epochs": 6, "batch_size": 64, "lr": 0.1}

@@ -199,7 +199,7 @@ def test_a_package_that_is_not_installed_is_reported(monkeypatch: pytest.MonkeyP
         load("digits", None)
 
 
-def test_what_the_runner_asks_of_data_sets_loads_nothing_heavy() -> None:
+def test_checking_a_data_set_in_the_runner_loads_nothing_heavy() -> None:
     code = "from studies.distillation import sources; import sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert not {"torch", "torchvision", "numpy", "sklearn"} & set(done.stdout.split())
@@ -303,7 +303,7 @@ def test_figures_are_computed_and_moved_once() -> None:
     assert len(found._scales) == 1
 
 
-def test_a_data_set_moves_whole_and_stays_what_it_is() -> None:
+def test_a_data_set_moves_to_another_device_unchanged() -> None:
     parts = [random_split(20, seed=seed) for seed in range(3)]
     found = Dataset("letters", *parts, classes=10, shift=3, flip=True)
     moved = found.to(torch.device("meta"))

@@ -135,7 +135,7 @@ def test_at_a_rung_the_whole_group_is_compared_and_a_part_of_it_never() -> None:
     assert [statuses[path].action.verb for path in "abcd"] == [Verb.SUBMIT, Verb.SUBMIT, Verb.PRUNE, Verb.PRUNE]
 
 
-def test_what_depends_on_a_blocked_comparison_says_so() -> None:
+def test_what_depends_on_a_blocked_comparison_reports_it() -> None:
     experiments, known = at_a_rung({"a": 0.1, "b": 0.2})
     nameless = [replace(one, halving=replace(HALVING, metric="los")) if one.halving else one for one in experiments]
     statuses = evaluate(nameless, Evidence(known, metrics, CLOCK))

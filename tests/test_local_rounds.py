@@ -107,7 +107,7 @@ def test_the_most_important_goes_first(rounds: Rounds) -> None:
     assert rounds.lines("order") == ["3", "1", "2", "0"]
 
 
-def test_only_what_is_chosen_runs(rounds: Rounds) -> None:
+def test_only_selected_experiments_run(rounds: Rounds) -> None:
     rounds.write({"a": group("a/{seed}", "true", 2), "b": group("b/{seed}", "true", 2, after=["a"])})
     assert rounds.call("--only", "b/*").returncode == WORK_REMAINS
     assert rounds.call("--only", "a/0").returncode == DONE
@@ -182,7 +182,7 @@ def test_a_job_that_needs_more_gpus_than_there_are_is_refused_and_the_others_run
     assert "it requests 3 GPUs, but 2 can be used on this host" in rounds.status()["l"]["reason"]
 
 
-def test_a_job_that_asks_for_no_gpu_sees_none_and_waits_for_none(
+def test_a_job_that_requests_no_gpu_sees_none_and_waits_for_none(
     rounds: Rounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(MARK, rounds.mark)
@@ -656,7 +656,7 @@ def test_an_unreadable_file_stops_only_that_experiment_and_a_retry_continues_wit
     assert [path.read_bytes() for path in paths] == evidence, "the evidence is kept"
 
 
-def test_what_cannot_be_an_experiments_directory_stops_that_experiment_alone(rounds: Rounds) -> None:
+def test_an_invalid_experiment_directory_stops_only_that_experiment(rounds: Rounds) -> None:
     rounds.write({"e": group("{seed}", "true", 5)})
     folder = rounds.experiments / "r"
     folder.mkdir(parents=True)

@@ -530,14 +530,14 @@ def most_allocated(method: Method, batch: int) -> int:
 
 
 @pytest.mark.parametrize("batch", [16, 64, 128])
-def test_the_memory_that_rkd_asks_for_is_enough_and_not_far_too_much(batch: int) -> None:
+def test_the_memory_that_rkd_requests_is_enough_and_not_far_too_much(batch: int) -> None:
     method = make("rkd")
     assert isinstance(method, RelationalKnowledge)
     used = most_allocated(method, batch)
     assert used <= method.memory(batch) <= 2 * used
 
 
-def test_the_memory_that_rkd_asks_for_grows_with_the_cube_of_the_batch() -> None:
+def test_the_memory_that_rkd_requests_grows_with_the_cube_of_the_batch() -> None:
     method = make("rkd")
     assert method.memory(512) > 3 * 512**3 * 4
     assert 6 < method.memory(1024) / method.memory(512) < 8

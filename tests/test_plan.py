@@ -121,7 +121,7 @@ def test_the_walltime_of_an_allocation_is_no_verdict_on_what_ran_in_it() -> None
     assert decided([packed], job(JobState.ENDED, "", Cause.MEMORY)).cause is Cause.MEMORY
 
 
-def test_the_memory_of_an_allocation_is_no_fault_of_one_experiment_but_the_next_asks_for_more() -> None:
+def test_memory_of_an_allocation_counts_towards_no_retry_limit_but_the_next_one_requests_more() -> None:
     requested = Resources(mem_mb=1000, pack=Pack(slots=4))
     opened = replace(OPENED, shared="../.jobs/rhallocation", resources=request(Resources(), requested))
     short = replace(PREEMPTED_GUESS, opened=opened, verdict=Verdict(Cause.MEMORY), progress=Progress(5, 9, 4))
@@ -132,7 +132,7 @@ def test_the_memory_of_an_allocation_is_no_fault_of_one_experiment_but_the_next_
 # -------------------------------------------------------------------------------------------- 1, 2, 3: leave it alone
 
 
-def test_what_is_completed_is_left_alone_for_ever() -> None:
+def test_a_completed_experiment_never_changes() -> None:
     done = ended(Cause.COMPLETED)
     for attempts in ([done], [ended(Cause.ERROR), done], [done, ended(Cause.CANCELLED)], [done, ended(Cause.RETRY)]):
         for answer in (QUEUED, ENDED, Unknown(), DOWN):
@@ -209,7 +209,7 @@ def test_a_job_of_an_attempt_to_be_cancelled_is_deleted() -> None:
     assert (outcome(action), action.job_id) == ((Verb.KILL, State.IN_PROGRESS), "7")
 
 
-def test_a_closed_attempt_is_over_whatever_the_scheduler_says_of_the_job() -> None:
+def test_a_closed_attempt_stays_closed_whatever_the_scheduler_reports_about_its_job() -> None:
     assert decided([ended(Cause.ERROR)], RUNNING).verb is Verb.SUBMIT
 
 

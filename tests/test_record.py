@@ -185,7 +185,7 @@ def full_when(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
     ],
     ids=["open", "void", "close", "job id", "status", "config"],
 )
-def test_a_full_disk_leaves_nothing_half_done(
+def test_a_full_disk_leaves_no_partial_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, step: Callable[[Path], Any]
 ) -> None:
     open_one(tmp_path)

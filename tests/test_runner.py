@@ -246,7 +246,7 @@ def test_the_schema_is_a_complete_and_strict_json_schema(call: Call) -> None:
     assert all(part["additionalProperties"] is False for part in schema["$defs"].values())
 
 
-def test_a_pass_over_completed_experiments_says_so(rounds: Rounds, call: Call) -> None:
+def test_a_pass_over_completed_experiments_reports_it(rounds: Rounds, call: Call) -> None:
     write_two(rounds)
     assert call()[0] == DONE
     code, out, err = call()

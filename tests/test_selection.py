@@ -128,7 +128,7 @@ def test_settings_are_ranked_by_the_mean_over_their_seeds_so_that_no_lucky_seed_
     assert [one.config for one in ranking(lucky, "max")] == [{"lr": 1}, {"lr": 2}]
 
 
-def test_equal_means_are_ranked_by_path_and_what_is_no_number_comes_last() -> None:
+def test_equal_means_are_ranked_by_path_and_values_that_are_no_numbers_come_last() -> None:
     tied = [run(4, 0, 0.5), run(2, 0, 0.5), run(1, 0, math.nan), run(3, 0, 0.7)]
     for mode, order in (("min", [2, 4, 3, 1]), ("max", [3, 2, 4, 1])):
         assert [one.config["lr"] for one in ranking(tied, mode)] == order
@@ -233,7 +233,7 @@ def test_the_chosen_runs_need_be_no_inputs(rounds: Rounds) -> None:  # noqa: F81
     assert printed(rounds, "b/1/0") == ["3", "0", "5"]
 
 
-def test_a_run_that_failed_keeps_the_choice_open_and_says_so(rounds: Rounds) -> None:  # noqa: F811
+def test_a_failed_run_keeps_the_selection_open_and_is_reported(rounds: Rounds) -> None:  # noqa: F811
     groups = stages()
     groups["sweep"]["command"] = [*SHELL, f"[ {{lr}} != 1 ] || exit 1; {LOSS}"]
     rounds.write(groups)

@@ -156,7 +156,7 @@ def test_the_explanation_and_the_table_show_it_too(rounds: Repository) -> None:
     ]
 
 
-def test_in_a_large_round_a_message_stands_for_all_that_it_concerns(rounds: Repository) -> None:
+def test_in_a_large_round_one_message_covers_all_that_it_concerns(rounds: Repository) -> None:
     rounds.study()
     rounds.write({"good": seeds("good"), "bad": seeds("bad", 70, config={"lr": "fast"})})
     done = rounds.call("--status")
@@ -174,7 +174,7 @@ def test_what_is_fixed_continues_automatically(rounds: Repository) -> None:
     assert rounds.call("--dry-run").stdout.startswith("submit ")
 
 
-def test_a_retry_leaves_alone_what_is_refused(rounds: Repository) -> None:
+def test_a_retry_does_not_change_a_refused_experiment(rounds: Repository) -> None:
     (rounds.root / "sites/here.yaml").write_text("python: /bin/false\n")
     rounds.study(check=None)
     rounds.write({"e": seeds("e", config={"lr": "fast"})})

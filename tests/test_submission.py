@@ -222,7 +222,9 @@ def test_an_array_without_a_task_of_its_own_is_not_submitted(tmp_path: Path) -> 
     assert passes.scheduler.sizes == []
 
 
-def test_after_a_limit_nothing_is_tried_until_the_user_has_fewer_jobs_or_10_minutes_are_over(tmp_path: Path) -> None:
+def test_after_a_limit_nothing_is_submitted_until_the_user_has_fewer_jobs_or_10_minutes_have_passed(
+    tmp_path: Path,
+) -> None:
     passes = Passes(tmp_path, Refusing(0, TOO_MANY), tasks=2, resources=Resources())
     passes.scheduler.live = 5
     for _ in range(2):
@@ -282,7 +284,7 @@ IN_PROGRESS, PENDING, BLOCKED = "in_progress", "pending", "blocked"
         (NO_ACCOUNT, "", [BLOCKED] * 5, 1),
     ],
 )
-def test_a_refusal_holds_back_what_it_is_about_and_nothing_else(
+def test_a_refusal_delays_what_it_concerns_and_nothing_else(
     refusal: Refused, word: str, states: list[str], submissions: int, tmp_path: Path
 ) -> None:
     passes = choosy(tmp_path, refusal, word)

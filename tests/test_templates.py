@@ -96,7 +96,7 @@ def test_a_job_that_finds_no_directory_makes_none(bench: Bench, missing: str) ->
     assert not (bench.folder / missing).exists()
 
 
-def test_a_job_that_finds_the_disk_full_claims_nothing_and_leaves_nothing(bench: Bench) -> None:
+def test_a_job_on_a_full_disk_claims_nothing_and_leaves_no_files(bench: Bench) -> None:
     disk = bench.folder / "experiments"
     with small_disk(disk, "64k"):
         bench.open()
@@ -110,7 +110,7 @@ def test_a_job_that_finds_the_disk_full_claims_nothing_and_leaves_nothing(bench:
 
 
 @pytest.mark.parametrize("command", ["sync", "cat"])
-def test_a_claim_that_was_not_written_whole_is_not_made(bench: Bench, command: str) -> None:
+def test_a_claim_that_was_not_written_completely_is_not_made(bench: Bench, command: str) -> None:
     """A network file system may report only at fsync that there was no room."""
     bench.open()
     bench.extra["PATH"] = fake_command(bench.folder, command, "head -c 20; echo no space left >&2; exit 1")
@@ -282,7 +282,7 @@ def small_group() -> Iterator[Path]:
         group.rmdir()
 
 
-def test_a_job_that_the_kernel_killed_because_its_memory_ran_out_says_so(bench: Bench, small_group: Path) -> None:
+def test_a_job_that_the_kernel_killed_for_memory_records_it(bench: Bench, small_group: Path) -> None:
     bench.train(f"exec {sys.executable} -SEc 'held = bytearray(1 << 29)'")
     bench.open()
     shell = bench.start(preexec_fn=lambda: (small_group / "cgroup.procs").write_text(str(os.getpid())))
@@ -459,7 +459,7 @@ def test_a_python_that_ends_as_its_shell_hears_a_signal_is_stopped_and_no_error(
         assert set(pool.map(cause_of, range(32))) == {Cause.PREEMPTED}
 
 
-def test_a_python_that_was_killed_leaves_a_result_all_the_same(bench: Bench) -> None:
+def test_a_job_whose_python_was_killed_still_writes_a_result(bench: Bench) -> None:
     bench.train(GOING + "exec sleep 600")
     bench.open()
     shell = bench.start()
@@ -505,7 +505,7 @@ def test_a_shell_whose_python_is_stopped_does_not_spin(bench: Bench) -> None:
     assert bench.result().cause is Cause.COMPLETED
 
 
-def test_what_python_leaves_running_is_ended_before_the_result_is_written(bench: Bench) -> None:
+def test_processes_that_python_left_running_are_ended_before_the_result_is_written(bench: Bench) -> None:
     bench.train(f"/bin/sleep 600 &\necho $! > left\n{GOING}exit 0")
     bench.open()
     bench.extra["PATH"] = fake_command(bench.folder, "sleep", "exec /bin/sleep 0.05")

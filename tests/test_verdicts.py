@@ -42,7 +42,7 @@ def requested(rounds: ClusterRounds) -> list[object]:
     return [one.opened.resources["mem_mb"] for one in rounds.record("a").attempts]
 
 
-def test_a_job_that_pbs_kills_for_memory_asks_for_more_memory_next_time(
+def test_a_job_that_pbs_kills_for_memory_requests_more_memory_next_time(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     job_id = start(rounds)

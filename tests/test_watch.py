@@ -120,7 +120,7 @@ def test_a_job_marked_gone_a_submission_and_a_limit_are_waited_for() -> None:
     assert expected(row(State.PENDING, refused, cause=Cause.LIMIT)) == [400]
 
 
-def test_nothing_is_expected_of_what_only_waits_or_is_over() -> None:
+def test_no_event_is_expected_of_waiting_and_ended_experiments() -> None:
     done = claimed(600, result=Result(Cause.COMPLETED, exit_code=0, at=NOW))
     assert expected(row(), row(State.IN_PROGRESS, attempt()), row(State.COMPLETED, done)) == []
 
@@ -228,7 +228,7 @@ def test_a_limit_is_reported_when_it_is_new(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out.count("1 experiment held back: limit reached: 3 jobs at once") == 1
 
 
-def test_a_pause_that_follows_from_a_long_pass_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pause_that_follows_from_a_long_pass_gives_that_reason(capsys: pytest.CaptureFixture[str]) -> None:
     watched(passed([row()], took=60, asking=1), passed([ENDED], code=DONE))
     message = "Next pass in 300 s: this one took 60 s, 1 of them for the scheduler's answer."
     assert message in capsys.readouterr().out
