@@ -84,14 +84,14 @@ def parse_template(text: str) -> Template:
     return Template(tuple(literals), tuple(names))
 
 
-def fill_words(words: Sequence[str], values: Mapping[str, Any], text: Callable[[Any], str]) -> tuple[str, ...]:
+def fill_words(words: Sequence[str], values: Mapping[str, Any]) -> tuple[str, ...]:
     """The words of a command with their names filled in, except {directory}, which the job knows.
 
     ValueError for a name without a value.
     """
     templates = [parse_template(word) for word in words]
     known = {**values, "directory": "{directory}"}
-    return tuple(one.fill(known, text) if one.names else one.literals[0] for one in templates)
+    return tuple(one.fill(known, any_text) for one in templates)
 
 
 def printable(config: Mapping[str, Any], subsets: Collection[str]) -> Mapping[str, Any]:

@@ -1,32 +1,44 @@
-"""Dataclasses as schemas of files: plain data is read into them strictly, and their JSON Schema is generated.
+"""Dataclasses as schemas of files: pydantic reads plain data into them strictly, and generates their JSON Schema.
 
-A field is written with `key`. Its type says what a file may hold, without any conversion; `Annotated` adds a `Rule`.
+A field is written with `key`. Its type says what a file may hold, without any conversion; `Annotated` adds limits
+(annotated_types) and a `Rule`. pydantic is imported at the first use, as most jobs need the model, but read nothing.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import operator
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge
 
 from roundhouse.names import nearest
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
+    from pydantic_core import CoreSchema, ErrorDetails
 
 Location = Sequence[str | int]  # keys and indices that lead to a value
 Report = Callable[[Location, str], None]
 Model = TypeVar("Model")
+Count = Annotated[int, Ge(1)]
 
-_TYPES = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
-_JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
-_LIMITS: Mapping[str, tuple[Callable[[Any, Any], bool], str]] = {
-    "minimum": (operator.ge, "greater than or equal to"),
-    "exclusiveMinimum": (operator.gt, "greater than"),
-    "maximum": (operator.le, "less than or equal to"),
-    "exclusiveMaximum": (operator.lt, "less than"),
+# What a value should be, by pydantic's type of the error: its messages differ between its versions.
+_SHOULD_BE = {
+    **dict.fromkeys(("dataclass_type", "dict_type"), "a mapping"),
+    **dict.fromkeys(("list_type", "tuple_type"), "a list"),
+    **dict.fromkeys(("float_type", "finite_number"), "a finite number"),
+    "int_type": "a whole number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "literal_error": "{expected}",
+    "greater_than": "greater than {gt:g}",
+    "greater_than_equal": "greater than or equal to {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "less than or equal to {le:g}",
 }
 
 
@@ -34,16 +46,26 @@ _LIMITS: Mapping[str, tuple[Callable[[Any, Any], bool], str]] = {
 class Rule:
     """What a value must satisfy in addition to its type.
 
-    `before` and `after` return the value, or raise ValueError: `before` is called with the value as it is written,
-    `after` once its type is right. `limits` have the names of JSON Schema. `form` is the JSON Schema of what may be
-    written, where the type does not say it, and `also` that of another way to write it.
+    `before` is called with the value as it is written, `after` once its type is right; they return it, or raise
+    ValueError. `form`: the JSON Schema of what may be written, if the type has another. `also`: of another way.
     """
 
     before: Callable[[Any], Any] | None = None
     after: Callable[[Any], Any] | None = None
-    limits: Mapping[str, float] = field(default_factory=dict)
     form: Mapping[str, Any] | None = None
     also: Mapping[str, Any] | None = None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        schema = handler(source)
+        if self.after:
+            schema = core_schema.no_info_after_validator_function(self.after, schema)
+        return core_schema.no_info_before_validator_function(self.before, schema) if self.before else schema
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        form = dict(self.form or handler(schema))
+        return {"anyOf": [self.also, form]} if self.also else form
 
 
 def checked(fits: Callable[[str], object], message: str) -> Rule:
@@ -66,197 +88,117 @@ class Partial:
 
     of: type
 
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return handler.generate_schema(_typed_dict(self.of))
 
-Count = Annotated[int, Rule(limits={"minimum": 1})]
 
-
-def key(
-    description: str, default: Any = dataclasses.MISSING, *, name: str = "", factory: Any = dataclasses.MISSING
-) -> Any:
-    """A field that a file may set; it is required if it has neither a default nor a `factory`.
-
-    `name`: the key in the file, if the field has another name.
-    """
-    return field(default=default, default_factory=factory, metadata={"description": description, "name": name})
+def key(description: str, default: Any = MISSING, *, name: str = "", factory: Any = MISSING) -> Any:
+    """A field that a file may set, as the key `name` if given; required without a default and a `factory`."""
+    metadata = {"description": description, **({"alias": name} if name else {})}
+    return field(default=default, default_factory=factory, metadata=metadata)
 
 
 def read(model: type[Model], data: Any, report: Report, at: Location = ()) -> Model:
-    """`data` as `model`. Each mistake is reported with its location; what is returned then is not usable.
+    """Plain data as `model`. Each mistake is reported with its location; what is returned then is not usable.
 
     `at`: the location of `data` itself.
     """
-    value: Model = _Reader(report).value(model, data, at)
-    return value
+    from pydantic import ValidationError
 
-
-class _Unfit(ValueError):
-    """A value of a wrong type or size; the message follows the name of its location."""
-
-    def __init__(self, should: str, value: Any) -> None:
-        given = repr(value)
-        super().__init__(f"should be {should}, not {given if len(given) <= 60 else given[:57] + '...'}")
-
-
-class _Reader:
-    def __init__(self, report: Report) -> None:
-        self._report = report
-
-    def value(self, kind: Any, value: Any, at: Location, partial: bool = False) -> Any:
-        """The value as `kind`; None if it is wrong, which is reported."""
-        try:
-            return self._checked(kind, value, at, partial)
-        except _Unfit as error:
-            self._report(at, f"{_dotted(at)} {error}")
-        except ValueError as error:
-            self._report(at, f"{_dotted(at)}: {error}")
-        return None
-
-    def _checked(self, kind: Any, value: Any, at: Location, partial: bool) -> Any:
-        base, rules = _parts(kind)
-        for rule in rules:
-            if isinstance(rule, Partial):
-                return self._fields(rule.of, value, at, True)
-            value = rule.before(value) if rule.before else value
-        written, value = value, self._typed(base, value, at, partial)
-        for rule in rules:
-            for name, limit in rule.limits.items():
-                holds, words = _LIMITS[name]
-                if not holds(value, limit):
-                    raise _Unfit(f"{words} {limit:g}", written)
-            value = rule.after(value) if rule.after else value
+    kind: Any = model
+    try:
+        # Only from JSON does pydantic read mappings as dataclasses, and lists as tuples, without any other conversion.
+        value: Model = _adapter(kind).validate_json(json.dumps(data))
         return value
-
-    def _typed(self, kind: Any, value: Any, at: Location, partial: bool) -> Any:
-        origin, arms = get_origin(kind), get_args(kind)
-        if kind is Any:
-            return value
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            whole = any(_required(one) for one in dataclasses.fields(kind))
-            fields = self._fields(kind, value, at, partial and not whole)
-            return fields if partial and not whole else kind(**fields) if fields is not None else None
-        if origin in (Union, UnionType):
-            if value is None and NoneType in arms:
-                return None
-            fitting = [arm for arm in arms if isinstance(arm, type) and isinstance(value, arm)]
-            return self._checked((fitting or [arm for arm in arms if arm is not NoneType])[0], value, at, partial)
-        if origin is Literal:
-            if isinstance(value, str) and value in arms:
-                return value
-            *others, last = map(repr, arms)
-            raise _Unfit(f"{', '.join(others)} or {last}", value)
-        if origin in (list, tuple):
-            if not isinstance(value, (list, tuple)):
-                raise _Unfit("a list", value)
-            return origin(self.value(arms[0], item, (*at, number)) for number, item in enumerate(value))
-        if origin in (dict, Mapping):
-            return self._mapping(arms, value, at)
-        if kind is float and type(value) is int and abs(value) < 2**1023:
-            return float(value)
-        if type(value) is not kind or (kind is float and not math.isfinite(value)):
-            raise _Unfit(_TYPES[kind], value)
-        return value
-
-    def _mapping(self, arms: Sequence[Any], value: Any, at: Location) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise _Unfit("a mapping", value)
-        return {
-            self.value(arms[0], name, (*at, name)): self.value(arms[1], one, (*at, name)) for name, one in value.items()
-        }
-
-    def _fields(self, kind: type, value: Any, at: Location, partial: bool) -> dict[str, Any] | None:
-        """The fields that are written, by name; None if a required one is missing."""
-        if not isinstance(value, dict):
-            raise _Unfit("a mapping", value)
-        keys = keys_of(kind)
-        for name in value.keys() - keys.keys():
-            place = (*at, name)
-            self._report(place, f"unknown key {_dotted(place)!r}: {nearest(name, keys, len(keys))}")
-        missing = [name for name, (one, _) in keys.items() if _required(one) and name not in value]
-        for name in missing:
-            self._report(at, f"{_dotted(at) or 'the file'} needs the key {name!r}")
-        fields = {
-            one.name: self.value(hint, value[name], (*at, name), partial)
-            for name, (one, hint) in keys.items()
-            if name in value
-        }
-        return None if missing else fields
-
-
-def _dotted(at: Location) -> str:
-    return ".".join(map(str, at))
-
-
-def _parts(kind: Any) -> tuple[Any, Sequence[Any]]:
-    """A type, and what `Annotated` adds to it."""
-    return (get_args(kind)[0], get_args(kind)[1:]) if get_origin(kind) is Annotated else (kind, ())
-
-
-def _required(one: dataclasses.Field[Any]) -> bool:
-    return one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
-
-
-@cache
-def keys_of(kind: type) -> Mapping[str, tuple[dataclasses.Field[Any], Any]]:
-    """The keys of a dataclass in files: each with its field and its type."""
-    hints = get_type_hints(kind, include_extras=True)
-    return {one.metadata.get("name") or one.name: (one, hints[one.name]) for one in dataclasses.fields(kind)}
+    except ValidationError as error:
+        found: dict[Location, tuple[Location, str]] = {}
+        for detail in error.errors(include_url=False):
+            place, keys = _follow(model, detail["loc"])
+            found.setdefault(place, _explain(detail, (*at, *place), keys))  # for a union, the first of several
+    for place, message in found.values():
+        report(place, message)
+    return None  # type: ignore[return-value]
 
 
 def json_schema(model: type) -> dict[str, Any]:
     """The JSON Schema of what `read` accepts for `model`."""
-    definitions: dict[str, Any] = {}
-    root = _object(model, definitions)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **root, "$defs": definitions}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_adapter(model).json_schema()}
 
 
-def _object(kind: type, definitions: dict[str, Any]) -> dict[str, Any]:
-    keys = keys_of(kind)
-    properties = {
-        name: {"description": one.metadata["description"], **_form(hint, definitions), **_default(one)}
-        for name, (one, hint) in keys.items()
-    }
-    return {
-        "title": kind.__name__,
-        "description": (kind.__doc__ or "").split("\n")[0],
-        "type": "object",
-        "properties": properties,
-        "required": [name for name, (one, _) in keys.items() if _required(one)],
-        "additionalProperties": False,
-    }
+@cache
+def keys_of(kind: Any) -> Mapping[Any, tuple[Field[Any], Any]]:
+    """The keys of a dataclass in files, each with its field and its type; none for other types."""
+    if not is_dataclass(kind):
+        return {}
+    hints = get_type_hints(kind, include_extras=True)
+    return {one.metadata.get("alias", one.name): (one, hints[one.name]) for one in fields(kind)}
 
 
-def _default(one: dataclasses.Field[Any]) -> dict[str, Any]:
-    """The default, where it is a plain value."""
-    return {"default": one.default} if one.default is None or type(one.default) in _TYPES else {}
+@cache
+def _adapter(model: Any) -> TypeAdapter[Any]:
+    from pydantic import ConfigDict, GetPydanticSchema, TypeAdapter
+
+    # Given a dataclass directly, TypeAdapter accepts no config.
+    indirect = GetPydanticSchema(lambda source, handler: handler.generate_schema(model))
+    config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    return TypeAdapter(Annotated[Any, indirect], config=config)
 
 
-def _form(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    """The JSON Schema of one type."""
-    kind, rules = _parts(kind)
-    form = _form_of_type(kind, definitions)
-    for rule in rules:
-        if isinstance(rule, Partial):
-            form = _form_of_type(rule.of, definitions)
+@cache
+def _typed_dict(kind: Any) -> Any:
+    """The TypedDict of the fields of a dataclass, of which one that is not written is missing."""
+    import pydantic
+    from typing_extensions import Required, TypedDict
+
+    new: Any = TypedDict
+    types = {}
+    for name, (one, hint) in keys_of(kind).items():
+        base, *rules = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        if keys_of(base) and not any(_is_required(inner) for inner, _ in keys_of(base).values()):
+            base = _typed_dict(base)
+        parts = (base, *rules, pydantic.Field(alias=name, description=one.metadata["description"]))
+        types[one.name] = Required[Annotated[parts]] if _is_required(one) else Annotated[parts]
+    return new(kind.__name__, types, total=False)
+
+
+def _is_required(one: Field[Any]) -> bool:
+    return one.default is MISSING and one.default_factory is MISSING
+
+
+def _explain(detail: ErrorDetails, at: Location, keys: Collection[Any]) -> tuple[Location, str]:
+    """Where to report a mistake, and the message. `keys`: the known ones of the mapping that `at` leads into."""
+    kind, where, outer = detail["type"], ".".join(map(str, at)), ".".join(map(str, at[:-1]))
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        return at, f"unknown key {where!r}: {nearest(str(at[-1]), keys, len(keys))}"
+    if kind == "missing":
+        return at[:-1], f"{outer or 'the file'} needs the key {at[-1]!r}"
+    if kind == "value_error":
+        return at, f"{where}: {detail['ctx']['error']}"
+    should = f"should be {_SHOULD_BE[kind]}".format_map(detail.get("ctx", {})) if kind in _SHOULD_BE else detail["msg"]
+    given = repr(detail["input"])
+    return at, f"{where} {should}, not {given if len(given) <= 60 else given[:57] + '...'}"
+
+
+def _follow(kind: Any, location: Location) -> tuple[Location, Collection[Any]]:
+    """A location without what pydantic adds to it, and the known keys of the mapping that it leads into."""
+    place: list[str | int] = []
+    keys: Mapping[Any, tuple[Field[Any], Any]] = {}
+    for part in location:
+        kind, *others = _arms(kind)
+        if others or part == "[key]":  # a type of a union, or a mistake in the key itself
             continue
-        form = {**(form if rule.form is None else rule.form), **rule.limits}
-        form = form if rule.also is None else {"anyOf": [rule.also, form]}
-    return form
+        keys = keys_of(kind)
+        types = [keys[part][1]] if part in keys else get_args(kind) or [Any]
+        kind = types[0 if get_origin(kind) is tuple else -1]
+        place.append(part)
+    return tuple(place), keys
 
 
-def _form_of_type(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    origin, arms = get_origin(kind), get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        name = kind.__name__  # type: ignore[union-attr]
-        if name not in definitions:
-            definitions[name] = {}
-            definitions[name] = _object(kind, definitions)  # type: ignore[arg-type]
-        return {"$ref": f"#/$defs/{name}"}
-    if origin in (Union, UnionType):
-        return {"anyOf": [_form(arm, definitions) for arm in arms]}
-    if origin is Literal:
-        return {"enum": list(arms)}
-    if origin in (list, tuple):
-        return {"type": "array", "items": _form(arms[0], definitions)}
-    if origin in (dict, Mapping):
-        return {"type": "object", "additionalProperties": _form(arms[1], definitions)}
-    return {} if kind is Any else {"type": "null" if kind is NoneType else _JSON_TYPES[kind]}
+def _arms(kind: Any) -> list[Any]:
+    """The types of a union without None, or a type, each without what `Annotated` adds."""
+    if get_origin(kind) is Annotated:
+        base, *rules = get_args(kind)
+        return _arms(next((one.of for one in rules if isinstance(one, Partial)), base))
+    if get_origin(kind) in (Union, UnionType):
+        return [one for arm in get_args(kind) if arm is not NoneType for one in _arms(arm)]
+    return [kind]

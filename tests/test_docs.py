@@ -24,7 +24,7 @@ NAMES = [str(page.relative_to(REPOSITORY)) for page in PAGES]
 EXAMPLE = REPOSITORY / "docs/your_own_script.md"
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 OTHER_OPTIONS = {
-    *(f"--{name}" for name in directives.SLURM),
+    *re.findall(r"--[a-z-]+", " ".join(f"--{name}" for _, names, _ in directives.RESERVED for name in names.split())),
     "--gres",
     "--qos",
     "--reservation",
@@ -92,11 +92,9 @@ def test_every_option_of_the_runner_that_is_named_exists(page: Path) -> None:
 def test_the_table_of_directives_that_belong_to_roundhouse_is_that_of_the_code() -> None:
     slurm, pbs, _ = zip(*rows_under("Directives", "docs/site_file.md"), strict=True)
     named = set(re.findall(r"`--([\w-]+)`", " ".join(slurm)))
-    assert named == {*directives.SLURM, "account"}
-    letters = set(re.findall(r"`-(\w)`", " ".join(pbs)))
-    assert letters == {*directives.PBS, "P"}
-    listed = set(re.findall(r"`-[lW] (\w+)`", " ".join(pbs)))
-    assert listed == {*directives.PBS_RESOURCES, *directives.PBS_ATTRIBUTES}
+    assert named == {name.partition("/")[0] for _, names, _ in directives.RESERVED for name in names.split()}
+    named = set(re.findall(r"`-(\w(?: \w+)?)`", " ".join(pbs)))
+    assert named == {name.replace(":", " ") for _, _, names in directives.RESERVED for name in names.split()}
 
 
 def test_every_option_of_the_runner_is_explained() -> None:

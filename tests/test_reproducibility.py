@@ -230,7 +230,7 @@ def test_a_list_in_a_config_becomes_a_tuple_of_the_right_type() -> None:
         ({"name": "a", "widths": [8, [16]]}, "config.widths.1 should be a whole number, not [16]"),
         ({"name": "a", "widths": [True]}, "config.widths.0 should be a whole number, not True"),
         ({"name": "a", "rates": ["1e-3"]}, "config.rates.0 should be a finite number, not '1e-3'"),
-        ({"name": 3, "rat": 1}, "unknown key 'config.rat': did you mean 'rate'?; config.name should be text, not 3"),
+        ({"name": 3, "rat": 1}, "config.name should be text, not 3; unknown key 'config.rat': did you mean 'rate'?"),
         ({"name": "a", "rates": [float("inf")]}, "config.rates.0 should be a finite number, not inf"),
     ],
 )

@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import pytest
+from annotated_types import Gt, Le
 from hypothesis import given
 from hypothesis import strategies as st
 
 from roundhouse.config.round_schema import RoundFile
 from roundhouse.config.site import Site
-from roundhouse.schema import Count, Location, Partial, Rule, json_schema, key, read
+from roundhouse.schema import Count, Location, Partial, json_schema, key, read
 
 
 @dataclass(frozen=True)
 class Inner:
     size: Count = key("Size")
-    share: Annotated[float, Rule(limits={"exclusiveMinimum": 0, "maximum": 1})] = key("Share", 0.5)
+    share: Annotated[float, Gt(0), Le(1)] = key("Share", 0.5)
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,13 @@ def test_any_data_is_read_or_reported(data: Any) -> None:
 def test_the_json_schema_has_each_type_with_its_limits() -> None:
     schema = json_schema(Example)
     assert schema["required"] == ["from"]
-    assert schema["properties"]["mode"] == {"description": "Mode", "enum": ["min", "max"], "default": "min"}
+    assert schema["properties"]["mode"] == {
+        "title": "Mode", "description": "Mode", "type": "string", "enum": ["min", "max"], "default": "min",
+    }  # fmt: skip
     assert schema["properties"]["inner"]["anyOf"] == [{"$ref": "#/$defs/Inner"}, {"type": "null"}]
     assert schema["properties"]["policy"]["$ref"] == "#/$defs/Policy"
     assert schema["$defs"]["Inner"]["properties"]["share"] == {
-        "description": "Share", "type": "number", "exclusiveMinimum": 0, "maximum": 1, "default": 0.5,
+        "title": "Share", "description": "Share", "type": "number", "exclusiveMinimum": 0, "maximum": 1, "default": 0.5,
     }  # fmt: skip
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from roundhouse.config.section import Combination, Section
+from roundhouse.config.section import Section
 from roundhouse.names import nearest
-from roundhouse.placeholders import parse_template
+from roundhouse.placeholders import Template, parse_template
 
 Dependencies = dict[str, tuple[str, ...]]  # group: the paths in it that an experiment depends on
 
@@ -36,7 +36,7 @@ def dependencies_of(sections: Mapping[str, Section]) -> dict[str, list[Dependenc
             }
             cycle = _cycle(graph)
             if cycle:
-                message = f"experiments of group {name!r} depend on each other in a cycle: {_chain(cycle)}"
+                message = f"experiments of group {name!r} depend on each other in a cycle: {' depends on '.join(cycle)}"
                 section.wrong(("after", name), message)
     return found
 
@@ -52,11 +52,18 @@ def _add(section: Section, target: Section, found: list[Dependencies]) -> None:
     conditions = _conditions(section, target)
     if conditions is None:
         return
-    matching = _index(target.combinations, list(conditions))
+    paths: dict[tuple[Any, ...], list[str]] = {}
+    for one in target.combinations:
+        if conditions.keys() <= one.names.keys():
+            paths.setdefault(tuple(_comparable(one.names[key]) for key in conditions), []).append(one.path)
+    matching = {values: tuple(matched) for values, matched in paths.items()}  # shared by those that depend on it
     unmatched = []
     for one, dependencies in zip(own, found, strict=True):
         try:
-            wanted = tuple(_comparable(value(one.names)) for value in conditions.values())
+            wanted = tuple(
+                _comparable(value.value(one.names) if isinstance(value, Template) else value)
+                for value in conditions.values()
+            )
         except ValueError as error:
             section.wrong(place, f"after of group {section.name!r}: {error}")
             return
@@ -70,33 +77,20 @@ def _add(section: Section, target: Section, found: list[Dependencies]) -> None:
         section.wrong(place, f"no experiment of group {target.name!r} matches `after` for {unmatched[0]}{more}")
 
 
-def _conditions(section: Section, target: Section) -> dict[str, Callable[[Mapping[str, Any]], Any]] | None:
-    """For each key in `after`, how its value follows from the experiment that depends; None if one is wrong."""
+def _conditions(section: Section, target: Section) -> dict[str, Any] | None:
+    """For each key in `after` its value, or a Template that gives it; None if one is wrong."""
     name, keys = target.name, {key for names in target.names for key in names}
-    conditions: dict[str, Callable[[Mapping[str, Any]], Any]] = {}
+    conditions: dict[str, Any] = {}
     for key, value in section.group.after[name].items():
         if key not in keys:
             section.wrong(("after", name, key), f"group {name!r} has no config key {key!r}: {nearest(key, keys)}")
             return None
         try:
-            conditions[key] = parse_template(value).value if isinstance(value, str) else _constant(value)
+            conditions[key] = parse_template(value) if isinstance(value, str) else value
         except ValueError as error:
             section.wrong(("after", name, key), f"after.{name}.{key}: {error}")
             return None
     return conditions
-
-
-def _constant(value: Any) -> Callable[[Mapping[str, Any]], Any]:
-    return lambda names: value
-
-
-def _index(targets: Sequence[Combination], keys: list[str]) -> dict[tuple[Any, ...], tuple[str, ...]]:
-    """The paths of a group by the values of some keys; an experiment without one of them is left out."""
-    found: dict[tuple[Any, ...], list[str]] = {}
-    for one in targets:
-        if all(key in one.names for key in keys):
-            found.setdefault(tuple(_comparable(one.names[key]) for key in keys), []).append(one.path)
-    return {values: tuple(paths) for values, paths in found.items()}
 
 
 def _comparable(value: Any) -> Any:
@@ -110,7 +104,7 @@ def _check_groups_for_cycles(sections: Mapping[str, Section]) -> None:
     if cycle:
         section = sections[cycle[0]]
         where = ("select",) if cycle[1] in _source(section) else ("after", cycle[1])
-        section.wrong(where, f"groups depend on each other in a cycle: {_chain(cycle)}")
+        section.wrong(where, f"groups depend on each other in a cycle: {' depends on '.join(cycle)}")
 
 
 def _cycle(graph: Mapping[str, Iterable[str]]) -> list[str]:
@@ -121,7 +115,3 @@ def _cycle(graph: Mapping[str, Iterable[str]]) -> list[str]:
         found: list[str] = error.args[1][::-1]
         return found
     return []
-
-
-def _chain(cycle: Sequence[str]) -> str:
-    return " depends on ".join(cycle)

@@ -26,29 +26,29 @@ def draw_axis(section: Section) -> list[dict[str, Any]]:
     def wrong(message: str, *part: str) -> None:
         section.wrong(("random", *part), f"random of group {section.name!r}: {message}")
 
-    written = section.group.random
-    numbers = {"count": written.get("count"), "seed": written.get("seed", 0)}
-    for name, number in numbers.items():
-        if name not in written and name == "count":
-            wrong(f"needs the key {name!r}", name)
-        elif type(number) is not int:
-            wrong(f"{name} must be a whole number, not {number!r}", name)
-        elif name == "count" and not 1 <= number <= MAX_DRAWS:
-            wrong(f"count must be between 1 and {MAX_DRAWS:,}", name)
+    written = {"seed": 0, **section.group.random}
+    if "count" not in written:
+        wrong("needs the key 'count'", "count")
     distributions: dict[str, Distribution] = {}
-    for key in written.keys() - numbers.keys():
-        try:
-            distributions[key] = distribution(written[key])
-        except ValueError as error:
-            kind = list(written[key])[:1] if isinstance(written[key], dict) else []
-            wrong(f"{key!r} {error}", key, *kind)
-    if not written.keys() - numbers.keys():
+    for key, value in written.items():
+        if key not in ("count", "seed"):
+            try:
+                distributions[key] = distribution(value)
+            except ValueError as error:
+                wrong(f"{key!r} {error}", key, *(list(value)[:1] if isinstance(value, dict) else []))
+        elif type(value) is not int:
+            wrong(f"{key} must be a whole number, not {value!r}", key)
+        elif key == "count" and not 1 <= value <= MAX_DRAWS:
+            wrong(f"count must be between 1 and {MAX_DRAWS:,}", key)
+    if not written.keys() - {"count", "seed"}:
         wrong("draws no key: write KEY: {uniform: [LOW, HIGH]} or another distribution")
     if not section.is_sound:
         return []
-    keys = [key for key in written if key in distributions]
     return [
-        {"draw": number, **{key: distributions[key](random_bits(numbers["seed"], key, number)) for key in keys}}
+        {
+            "draw": number,
+            **{key: draw(random_bits(written["seed"], key, number)) for key, draw in distributions.items()},
+        }
         for number in range(written["count"])
     ]
 
@@ -73,17 +73,15 @@ def distribution(written: Any) -> Distribution:
 
 def _uniform(limits: Any) -> Distribution:
     low, high = _float_limits("uniform", limits)
-    span = _EXACT.subtract(high, low)
-    return lambda bits: _rounded(_EXACT.fma(span, _share(bits), low), low, high)
+    return lambda bits: _rounded(_between(low, high, bits), low, high)
 
 
 def _log_uniform(limits: Any) -> Distribution:
     low, high = _float_limits("log_uniform", limits)
     if low <= 0:
         raise ValueError(f"log_uniform must begin above 0, not at {limits[0]}")
-    start = _EXACT.ln(low)
-    span = _EXACT.subtract(_EXACT.ln(high), start)
-    return lambda bits: _rounded(_EXACT.exp(_EXACT.fma(span, _share(bits), start)), low, high)
+    start, end = _EXACT.ln(low), _EXACT.ln(high)
+    return lambda bits: _rounded(_EXACT.exp(_between(start, end, bits)), low, high)
 
 
 def _integer(limits: Any) -> Distribution:
@@ -124,9 +122,10 @@ def _float_limits(kind: str, limits: Any) -> tuple[Decimal, Decimal]:
     return low, high
 
 
-def _share(bits: int) -> Decimal:
-    """The fraction of the way from low to high: at least 0, below 1."""
-    return _EXACT.divide(Decimal(bits >> (BITS - 64)), Decimal(2**64))
+def _between(start: Decimal, end: Decimal, bits: int) -> Decimal:
+    """A point on the way from `start` to `end`, which itself is not reached."""
+    share = _EXACT.divide(Decimal(bits >> (BITS - 64)), Decimal(2**64))
+    return _EXACT.fma(_EXACT.subtract(end, start), share, start)
 
 
 def _rounded(value: Decimal, low: Decimal, high: Decimal) -> float:

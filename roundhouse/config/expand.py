@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from functools import cache
+from itertools import compress
 from typing import Any, TypeVar
 
 from roundhouse.config.dependencies import dependencies_of
@@ -16,7 +16,7 @@ from roundhouse.config.selections import check_halving, check_selection, selecti
 from roundhouse.config.sweeps import rows_of
 from roundhouse.config.yaml_file import YamlFile
 from roundhouse.model.experiment import Experiment, Resources
-from roundhouse.model.retry_policy import Growth, RetryPolicy
+from roundhouse.model.retry_policy import RetryPolicy
 from roundhouse.placeholders import any_text, fill_words, parse_template, printable
 from roundhouse.schema import Location
 
@@ -43,14 +43,12 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
         if baseline is not None:
             section.other_group(("baseline",), baseline, "a group cannot be its own baseline")
         study = _study(section)
-        columns = zip(
-            section.combinations,
+        columns = (
             resources[group],
             _priorities(section),
             dependencies[group],
             _commands(section),
             selections_of(section),
-            strict=True,
         )
         experiments += [
             Experiment(
@@ -68,7 +66,7 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
                 selection=selection,
                 halving=section.group.halving,
             )
-            for one, requested, priority, after, command, selection in columns
+            for one, requested, priority, after, command, selection in zip(section.combinations, *columns, strict=True)
         ]
     return experiments
 
@@ -138,44 +136,37 @@ def _collision(group: str, one: Combination, rival: str, other: Combination) -> 
 
 
 def _study(section: Section) -> str | None:
-    group, study = section.group, section.content.study
+    group, study = section.group, section.group.study or section.content.study
     if group.study and group.command:
         section.wrong(("study",), f"group {section.name!r} has both a study and a command: it needs one of them")
-    if not (group.study or group.command or study):
+    if not (group.command or study):
         section.wrong((), f"group {section.name!r} has neither study nor command, and the round has no study")
-    return None if group.command else group.study or study
+    return None if group.command else study
 
 
 def _resources(section: Section) -> list[Resources]:
     """The round's plain values, then its `when`, then the group's plain values, then its `when`: the last one wins."""
     layers: list[Mapping[str, Any]] = []
-    holds: list[list[bool]] = []
-    requests: list[tuple[Location, Mapping[str, Any]]] = [
-        (("resources",), section.content.resources),
-        (("experiments", section.name, "resources"), section.group.resources),
-    ]
-    for place, written in requests:
+    holds: list[list[bool]] = []  # for each layer, whether it applies to each experiment
+    own: Location = ("experiments", section.name)
+    for place, written in (((), section.content.resources), (own, section.group.resources)):
         layers.append(written)
         holds.append([True] * len(section.combinations))
         for number, conditional in enumerate(written.get("when", [])):
             layers.append(conditional)
-            where = (*place, "when", number, "if")
+            where = (*place, "resources", "when", number, "if")
             condition = _computed(section, where, conditional["condition"], Expression.truth)
             holds.append(condition or [False] * len(section.combinations))
 
     @cache
     def merged(applies: tuple[bool, ...]) -> Resources:
-        values = {key: value for layer, applied in zip(layers, applies, strict=True) if applied
-                  for key, value in layer.items() if key in _RESOURCES}  # fmt: skip
-        return Resources(**values)
+        values = {key: value for layer in compress(layers, applies) for key, value in layer.items()}
+        return Resources(**{key: values[key] for key in values.keys() - {"when", "condition"}})
 
     resources = [merged(applies) for applies in zip(*holds, strict=True)]
     for conflict in dict.fromkeys(filter(None, map(_conflict, dict.fromkeys(resources)))):
         section.wrong((), f"resources of group {section.name!r}: {conflict}")
     return resources
-
-
-_RESOURCES = {one.name for one in fields(Resources)}
 
 
 def _conflict(requested: Resources) -> str:
@@ -195,12 +186,8 @@ def _conflict(requested: Resources) -> str:
 
 def _check_retry(file: YamlFile, retry: RetryPolicy, resources: Mapping[str, Sequence[Resources]]) -> None:
     """No experiment requests more at first than `most` lets it grow to."""
-    limits: list[tuple[str, str, Growth]] = [
-        ("memory", "mem_mb", retry.memory),
-        ("walltime", "walltime_s", retry.walltime),
-    ]
-    for cause, key, growth in limits:
-        most = growth.most
+    for cause, key in (("memory", "mem_mb"), ("walltime", "walltime_s")):
+        most = getattr(retry, cause).most
         groups = [
             name for name, each in resources.items() if most and any((getattr(one, key) or 0) > most for one in each)
         ]
@@ -239,7 +226,7 @@ def _commands(section: Section) -> Sequence[tuple[str, ...] | None]:
     if section.group.select is not None:
         return [tuple(command)] * number  # filled in when the selection is made
     try:
-        return [fill_words(command, names, any_text) for names in section.names]
+        return [fill_words(command, names) for names in section.names]
     except ValueError as error:
         section.wrong(("command",), f"command of group {section.name!r}: {error}")
         return [None] * number

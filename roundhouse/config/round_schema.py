@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from annotated_types import Ge
+
 from roundhouse.model.experiment import ConfigKey, Halving, ResourceRequest, SelectionRule
 from roundhouse.model.retry_policy import RetryPolicy
 from roundhouse.names import is_identifier, is_name
@@ -102,9 +104,7 @@ class Subsets:
     """The subsets of some items that a key takes as values, each as a list in the order of the items."""
 
     of: list[Any] = key("The items: text, numbers, true, false, null")
-    sizes: list[Annotated[int, Rule(limits={"minimum": 0})]] = key(
-        "All subsets with these numbers of items", factory=list
-    )
+    sizes: list[Annotated[int, Ge(0)]] = key("All subsets with these numbers of items", factory=list)
     select: list[list[Any]] = key("Subsets listed one by one, in addition to those of `sizes`", factory=list)
 
 

@@ -11,6 +11,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from annotated_types import Gt
+
 from roundhouse.config import directives
 from roundhouse.config.named_files import named_file, named_files
 from roundhouse.config.yaml_file import YamlFile, read_yaml
@@ -66,9 +68,7 @@ class Site:
     queue: Word | None = key("Slurm partition or PBS queue, unless a round names another", None)
     project: Word | None = key("Slurm account or PBS project", None)
     max_jobs: Count | None = key("Maximum number of jobs in the scheduler", None)
-    command_limit: Annotated[float, Rule(limits={"exclusiveMinimum": 0})] = key(
-        "Time limit of one scheduler command, in seconds", 60.0
-    )
+    command_limit: Annotated[float, Gt(0)] = key("Time limit of one scheduler command, in seconds", 60.0)
     directives: list[Directive] = key("Additional lines of the job's header, without #SBATCH or #PBS", factory=list)
     modules: list[Word] = key("Modules that a job loads first", factory=list)
     setup: list[Annotated[str, _NO_NUL]] = key("Shell lines that a job runs before Python", factory=list)

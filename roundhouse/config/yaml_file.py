@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,24 +26,18 @@ else:
 Model = TypeVar("Model")
 DEEPEST = 50  # levels of mappings and lists; versions of PyYAML and of Python differ in what they can read
 _TAG = "tag:yaml.org,2002:"
-_PLAIN = [
-    ("null", re.compile(r"~|null|Null|NULL|")),
-    ("bool", re.compile(r"yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF")),
-    ("int", re.compile(r"[-+]?(?:0x[0-9a-fA-F]+|0o[0-7]+|[0-9]+(?:_[0-9]+)*)")),
-    ("float", re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")),
-    ("float", re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")),
-    ("timestamp", re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt \t].*)?")),
-]
+_UNFINISHED = object()
 
 
 class YamlFile:
     """A file's `data`, the line of each key and item in it, and the mistakes found so far."""
 
-    def __init__(self, path: Path, builder: _Builder, data: dict[str, Any]) -> None:
+    def __init__(self, path: Path, root: yaml.Node) -> None:
+        builder = _Builder()
         self.path = path
-        self.data = data
+        self.data = builder.value(root)
+        self._first_line = _line(root)
         self._lines = builder.lines
-        self._first_line = builder.first_line
         self._problems = builder.problems
 
     def line(self, location: Location) -> int:
@@ -54,7 +47,7 @@ class YamlFile:
             lines = self._lines.get(id(value), {})
             if part not in lines:
                 break
-            value, line = value[part], lines[part]  # type: ignore[index]
+            value, line = value[part], lines[part]
         return line
 
     def problem(self, location: Location, message: str) -> None:
@@ -81,8 +74,13 @@ def read_yaml(path: Path) -> YamlFile:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        builder = _Builder(path, text, _FastestLoader)
-        data = builder.document()
+        _check_depth(path, text, _FastestLoader)
+        root = yaml.compose(text, _Loader)
+        if root is None:
+            raise RoundhouseError(f"{path}: is empty")
+        if not isinstance(root, yaml.MappingNode):
+            raise RoundhouseError(f"{path}:{_line(root)}: must be a mapping (KEY: VALUE lines)")
+        return YamlFile(path, root)
     except OSError as error:
         raise RoundhouseError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -90,169 +88,137 @@ def read_yaml(path: Path) -> YamlFile:
     except yaml.MarkedYAMLError as error:
         # The parser written in C reads ahead, and newer versions of it limit the depth. The one in Python does not.
         with suppress(yaml.YAMLError):
-            _Builder(path, text, yaml.SafeLoader).document()
+            _check_depth(path, text, yaml.SafeLoader)
         raise RoundhouseError(_syntax_error(path, text, error)) from None
     except yaml.YAMLError as error:
         raise RoundhouseError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
-    if not builder.first_line:
-        raise RoundhouseError(f"{path}: is empty")
-    if not isinstance(data, dict):
-        raise RoundhouseError(f"{path}:{builder.first_line}: must be a mapping (KEY: VALUE lines)")
-    return YamlFile(path, builder, data)
+
+
+def _check_depth(path: Path, text: str, loader: type[yaml.SafeLoader]) -> None:
+    """RoundhouseError if values are nested too deep for functions that call themselves for each level."""
+    depth = 0
+    for event in yaml.parse(text, loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise RoundhouseError(f"{path}:{_line(event)}: values are nested more than {DEEPEST} levels deep")
 
 
 def _syntax_error(path: Path, text: str, error: yaml.MarkedYAMLError) -> str:
     mark = error.problem_mark or error.context_mark
     number = mark.line + 1 if mark else 1
-    lines = text.splitlines()
+    line = [*text.splitlines(), ""][number - 1]
     hint = ""
-    if number <= len(lines) and re.search(r"[:-]\s+\{\w+\}", lines[number - 1]):
+    if re.search(r"[:-]\s+\{\w+\}", line):
         hint = "; text that begins with { needs quotes"
-    elif number <= len(lines) and lines[number - 1].startswith("\t"):
+    elif line.startswith("\t"):
         hint = "; indent with spaces, not with tabs"
-    return f"{path}:{number}: is not YAML: {error.problem or error.context}{hint}"
+    problem = ", ".join(filter(None, (error.context, error.problem)))
+    return f"{path}:{number}: is not YAML: {problem}{hint}"
+
+
+class _Loader(_FastestLoader):
+    """Parses text to nodes. The tag of plain text is that of the first of these patterns that fits."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _name, _pattern in (
+    ("null", r"~|null|Null|NULL|"),
+    ("bool", r"yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF"),
+    ("int", r"[-+]?(?:0x[0-9a-fA-F]+|0o[0-7]+|[0-9]+(?:_[0-9]+)*)"),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"),
+    ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"),
+    ("timestamp", r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt \t].*)?"),
+    ("merge", r"<<"),
+):
+    _Loader.add_implicit_resolver(_TAG + _name, re.compile(rf"(?:{_pattern})\Z"), None)
 
 
 class _Builder:
-    """Builds plain data from the parser's events, with the line of each key and item.
+    """Builds plain data from nodes.
 
     `lines`: for the `id` of each mapping and list, the line of each key or index.
     """
 
-    def __init__(self, path: Path, text: str, loader: type[yaml.SafeLoader]) -> None:
+    def __init__(self) -> None:
         self.lines: dict[int, dict[Any, int]] = {}
         self.problems: list[tuple[int, str]] = []
-        self.first_line = 0
-        self._path = path
-        self._events: Iterator[Any] = yaml.parse(text, Loader=loader)
-        self._anchors: dict[str, Any] = {}
+        self._built: dict[yaml.Node, Any] = {}  # _UNFINISHED while its items are built
 
-    def document(self) -> Any:
-        """The only document of the file; None if it has none."""
-        value = None
-        for event in self._events:
-            if isinstance(event, yaml.DocumentStartEvent):
-                if self.first_line:
-                    raise self._error(event, "is not YAML: found another document")
-                root = next(self._events)
-                self.first_line = _line(root)
-                value = self._value(root, 0)
-        return value
+    def value(self, node: yaml.Node) -> Any:
+        """A string, number, boolean, None, list or dict. An anchored list or mapping is built once and shared."""
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node)
+        if node not in self._built:
+            self._built[node] = _UNFINISHED
+            built = self._mapping(node) if isinstance(node, yaml.MappingNode) else self._list(node)
+            wanted = _TAG + ("map" if isinstance(built, dict) else "seq")
+            self._built[node] = built if node.tag == wanted else self._unsupported(node)
+        elif self._built[node] is _UNFINISHED:
+            problem = "the value anchored here contains itself"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return self._built[node]
 
-    def _value(self, event: Any, depth: int) -> Any:
-        """A string, number, boolean, None, list or dict. An anchored value is built once and shared."""
-        if isinstance(event, yaml.AliasEvent):
-            if event.anchor not in self._anchors:
-                raise self._error(event, f"is not YAML: found undefined alias {event.anchor!r}")
-            found = self._anchors[event.anchor]
-            if isinstance(found, yaml.CollectionStartEvent):
-                raise self._error(found, "the value anchored here contains itself")
-            return found
-        if event.anchor in self._anchors:
-            raise self._error(event, f"is not YAML: found duplicate anchor {event.anchor!r}")
-        if event.anchor:
-            self._anchors[event.anchor] = event  # until it is built
-        if isinstance(event, yaml.ScalarEvent):
-            value = self._scalar(event)
-        elif depth == DEEPEST:
-            raise self._error(event, f"values are nested more than {DEEPEST} levels deep")
-        else:
-            is_mapping = isinstance(event, yaml.MappingStartEvent)
-            value = self._mapping(depth + 1) if is_mapping else self._list(depth + 1)
-            if event.tag not in (None, "!", _TAG + ("map" if is_mapping else "seq")):
-                value = self._wrong(event, f"values of type {_short(event.tag)} are not supported")
-        if event.anchor:
-            self._anchors[event.anchor] = value
-        return value
-
-    def _list(self, depth: int) -> list[Any]:
-        items: list[Any] = []
-        lines = self.lines[id(items)] = {}
-        for event in self._items():
-            lines[len(items)] = _line(event)
-            items.append(self._value(event, depth))
+    def _list(self, node: yaml.Node) -> list[Any]:
+        items = [self.value(item) for item in node.value]
+        self.lines[id(items)] = dict(enumerate(map(_line, node.value)))
         return items
 
-    def _mapping(self, depth: int) -> dict[str, Any]:
+    def _mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
         own: dict[str, Any] = {}
         own_lines: dict[Any, int] = {}
         merged: dict[str, Any] = {}
         merged_lines: dict[Any, int] = {}
-        for key_event in self._items():
-            is_merge = isinstance(key_event, yaml.ScalarEvent) and key_event.value == "<<" and key_event.implicit[0]
-            key = self._value(key_event, depth)
-            value = self._value(next(self._events), depth)
-            if is_merge:
+        for key_node, value_node in node.value:
+            key, value = self.value(key_node), self.value(value_node)
+            if key_node.tag == _TAG + "merge":
                 for source in value if isinstance(value, list) else [value]:
                     if not isinstance(source, dict):
-                        self._wrong(key_event, "<< merges mappings only")
+                        self._wrong(key_node, "<< merges mappings only")
                         continue
                     merged = {**source, **merged}
                     merged_lines = {**self.lines[id(source)], **merged_lines}
             elif not isinstance(key, str):
-                shown = key_event.value if isinstance(key_event, yaml.ScalarEvent) else "here"
-                self._wrong(key_event, f"the key {shown} must be text: quote it")
+                shown = key_node.value if isinstance(key_node, yaml.ScalarNode) else "here"
+                self._wrong(key_node, f"the key {shown} must be text: quote it")
             elif key in own:
-                self._wrong(key_event, f"the key {key!r} appears twice (first on line {own_lines[key]})")
+                self._wrong(key_node, f"the key {key!r} appears twice (first on line {own_lines[key]})")
             else:
-                own[key], own_lines[key] = value, _line(key_event)
+                own[key], own_lines[key] = value, _line(key_node)
         mapping = {**merged, **own}
         self.lines[id(mapping)] = {**merged_lines, **own_lines}
         return mapping
 
-    def _items(self) -> Iterable[Any]:
-        """The events that begin an item, up to the end of the mapping or list."""
-        return iter(self._next_item, None)
-
-    def _next_item(self) -> Any:
-        event = next(self._events)
-        return None if isinstance(event, yaml.CollectionEndEvent) else event
-
-    def _scalar(self, event: yaml.ScalarEvent) -> Any:
-        text: str = event.value
-        kind = _kind_of(event)
-        if kind == "str":
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        text: str = node.value
+        kind = node.tag.removeprefix(_TAG)
+        if kind in ("str", "merge"):
             return text
         if kind == "null":
             return None
         if kind == "bool":
             return text.lower() in ("yes", "true", "on")
         if kind == "timestamp":
-            return self._wrong(event, f"{text} is a date in YAML: quote it")
+            return self._wrong(node, f"{text} is a date in YAML: quote it")
         if kind == "int":
             with suppress(ValueError):
                 if "_" not in text:
                     return int(text, 0)
-            return self._wrong(
-                event, f"{text} has two possible meanings: quote it if it is text, else write it in full"
-            )
+            return self._wrong(node, f"{text} has two possible meanings: quote it if it is text, else write it in full")
         if kind == "float":
             with suppress(ValueError):
                 if math.isfinite(number := float(text)):
                     return number
-            return self._wrong(event, f"{text} is not a finite number")
-        return self._wrong(event, f"values of type {_short(str(event.tag))} are not supported")
+            return self._wrong(node, f"{text} is not a finite number")
+        return self._unsupported(node)
 
-    def _wrong(self, event: Any, message: str) -> Any:
+    def _unsupported(self, node: yaml.Node) -> Any:
+        return self._wrong(node, f"values of type {node.tag.replace(_TAG, '!!')} are not supported")
+
+    def _wrong(self, node: yaml.Node, message: str) -> Any:
         """Note a mistake; the value is None."""
-        self.problems.append((_line(event), message))
-
-    def _error(self, event: Any, message: str) -> RoundhouseError:
-        return RoundhouseError(f"{self._path}:{_line(event)}: {message}")
+        self.problems.append((_line(node), message))
 
 
-def _kind_of(event: yaml.ScalarEvent) -> str:
-    """The type of a scalar: its tag, or for plain text the first that its pattern fits."""
-    if event.tag not in (None, "!"):
-        return str(event.tag).removeprefix(_TAG)
-    kinds = (kind for kind, pattern in _PLAIN if event.implicit[0] and pattern.fullmatch(event.value))
-    return next(kinds, "str")
-
-
-def _line(event: Any) -> int:
-    """The line where an event begins; from 1."""
-    return int(event.start_mark.line) + 1
-
-
-def _short(tag: str) -> str:
-    return tag.replace(_TAG, "!!")
+def _line(part: Any) -> int:
+    """The line where a node or an event begins; from 1."""
+    return int(part.start_mark.line) + 1

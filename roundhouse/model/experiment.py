@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
+from annotated_types import Ge, Gt, Lt
+
 from roundhouse.model.retry_policy import RetryPolicy
 from roundhouse.names import is_identifier
-from roundhouse.schema import Count, Rule, checked, key
+from roundhouse.schema import Count, checked, key
 from roundhouse.units import Memory, Walltime
 
 SEED = "seed"  # experiments that differ only in this key have the same setting
@@ -48,7 +50,7 @@ class ResourceRequest:
     ncpus: Count = key("CPU cores", 1)
     mpiprocs: Count | None = key("MPI processes (PBS)", None)
     mem_mb: Memory | None = key("Memory of the whole job: 16gb, 512mb", None, name="mem")
-    ngpus: Annotated[int, Rule(limits={"minimum": 0})] = key("GPUs", 0)
+    ngpus: Annotated[int, Ge(0)] = key("GPUs", 0)
     walltime_s: Walltime = key(
         'Time limit of one job: "H:MM:SS", "MM:SS", "D-HH:MM:SS" or seconds', 3600, name="walltime"
     )
@@ -108,9 +110,7 @@ class Halving:
     metric: str = key("Settings are compared by the mean over seeds of this metric")
     mode: Mode = key("Whether the lowest or the highest value is the best")
     every: Count = key("Epochs from one pause to the next")
-    keep: Annotated[float, Rule(limits={"exclusiveMinimum": 0, "exclusiveMaximum": 1})] = key(
-        "Fraction of the settings that continues", 0.5
-    )
+    keep: Annotated[float, Gt(0), Lt(1)] = key("Fraction of the settings that continues", 0.5)
     per: ConfigKey | None = key("A config key: settings are compared with those that have the same value", None)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
+from annotated_types import Ge, Le
+
 from roundhouse.model.causes import Cause
 from roundhouse.schema import Count, Rule, key
 from roundhouse.units import Memory, Walltime
@@ -17,16 +19,13 @@ SOFT_LIMIT = 20  # attempts in a row that ended for another reason, without a ne
 HARD = (Cause.ERROR, Cause.MEMORY, Cause.WALLTIME, Cause.UNKNOWN, Cause.UNCLAIMED, Cause.REFUSED)
 SOFT = (Cause.PREEMPTED, Cause.NODE, Cause.DELETED, Cause.INPUT)
 
-Growths = Annotated[int, Rule(limits={"minimum": 1, "maximum": 100})]
-Factor = Annotated[float, Rule(limits={"minimum": 1, "maximum": 10})]
-
 
 @dataclass(frozen=True, slots=True)
 class Growth:
     """Each next job requests `factor` times as much as the one before, up to `most` (MiB, or seconds), if not None."""
 
-    tries: Growths = key("Maximum number of attempts that end with this cause", HARD_LIMIT)
-    factor: Factor = key("Each next job requests this many times as much", 2.0)
+    tries: Annotated[int, Ge(1), Le(100)] = key("Maximum number of attempts that end with this cause", HARD_LIMIT)
+    factor: Annotated[float, Ge(1), Le(10)] = key("Each next job requests this many times as much", 2.0)
     most: int | None = None
 
     def of(self, value: int, times: int) -> int:

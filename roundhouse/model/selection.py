@@ -15,7 +15,7 @@ from roundhouse.model.experiment import SEED, Experiment, Selection, setting_of
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus, goes_on
 from roundhouse.names import nearest
-from roundhouse.placeholders import any_text, fill_words, printable
+from roundhouse.placeholders import fill_words, printable
 
 
 class Metrics(Protocol):
@@ -144,7 +144,7 @@ def with_choice(experiment: Experiment, wanted: Selection, ranked: Sequence[Cand
     chosen = ranked[wanted.rank - 1]
     config = {**wanted.defaults, **chosen.config, **experiment.config}
     names = printable(config, wanted.combinations)
-    command = fill_words(experiment.command, names, any_text) if experiment.command else None
+    command = fill_words(experiment.command, names) if experiment.command else None
     own = experiment.config.get(SEED)
     same = tuple(path for path, seed in zip(chosen.paths, chosen.seeds, strict=True) if _text(seed) == _text(own))
     after = {group: paths for group, paths in experiment.after.items() if group != wanted.group}
