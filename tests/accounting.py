@@ -1,4 +1,4 @@
-"""Accounting for a private Slurm: slurmdbd on a MariaDB of its own, so that limits of users are the real ones."""
+"""Accounting for a private Slurm: slurmdbd with its own MariaDB, so that limits of users are real."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ AccountingStorageEnforce=limits,qos
 
 
 def account(cluster: SlurmCluster, most_jobs: int) -> None:
-    """Give a cluster accounting, by which this user may have so many jobs, queued or running. Raises CannotStart."""
+    """Give a cluster accounting, which limits the number of this user's jobs. Raises CannotStart."""
     missing = [command for command in COMMANDS if shutil.which(command) is None]
     if missing:
         raise CannotStart(f"{', '.join(missing)} not installed (Debian: slurmdbd, mariadb-server)")
@@ -71,7 +71,7 @@ def account(cluster: SlurmCluster, most_jobs: int) -> None:
 
 
 def start_database(cluster: SlurmCluster, port: int) -> None:
-    """A MariaDB that listens to this machine only, with an empty database for slurmdbd."""
+    """A MariaDB that listens on the local machine only, with an empty database for slurmdbd."""
     data, user = cluster.folder / "database", getpass.getuser()
     made = subprocess.run(
         ["mariadb-install-db", "--no-defaults", f"--user={user}", f"--datadir={data}", "--skip-test-db"],
@@ -89,7 +89,7 @@ def start_database(cluster: SlurmCluster, port: int) -> None:
 
 
 def start_daemon(cluster: SlurmCluster, port: int, database_port: int) -> None:
-    """A slurmdbd, whose configuration lies beside slurm.conf, where it looks for it."""
+    """A slurmdbd, whose configuration is next to slurm.conf, where it expects it."""
     configuration = cluster.folder / "slurmdbd.conf"
     configuration.touch(0o600)
     text = DAEMON.format(folder=cluster.folder, port=port, database_port=database_port, user=getpass.getuser())
@@ -99,7 +99,7 @@ def start_daemon(cluster: SlurmCluster, port: int, database_port: int) -> None:
 
 
 def limit_query_range(cluster: SlurmCluster, longest: str) -> None:
-    """From now on slurmdbd refuses queries over a longer range of dates, but for those of its own user."""
+    """From now on slurmdbd refuses queries over a longer range of dates, except from its own user."""
     configuration = cluster.folder / "slurmdbd.conf"
     configuration.write_text(f"{configuration.read_text()}MaxQueryTimeRange={longest}\n")
     cluster.stop("slurmdbd")

@@ -39,7 +39,7 @@ class Browser:
         self.driver.quit()
 
     def open(self, page: Path, fragment: str = "") -> None:
-        """Load a page from disk anew, even if only the fragment differs from what is there."""
+        """Load a page from disk again, even if only the fragment differs from what is there."""
         self.driver.get("about:blank")
         self.driver.get(page.as_uri() + fragment)
 
@@ -54,10 +54,10 @@ class Browser:
 
     def texts(self, selector: str) -> list[str]:
         """The text of all that matches, whether in view or not."""
-        told: list[str] = self.run(
+        texts: list[str] = self.run(
             "return [...document.querySelectorAll(arguments[0])].map((one) => one.textContent.trim())", selector
         )
-        return told
+        return texts
 
     def press(self, *keys: str) -> None:
         """Type, into whatever has the focus."""
@@ -71,8 +71,8 @@ class Browser:
 
     def emulate(self, **features: str) -> None:
         """What the system is said to prefer, such as prefers_color_scheme="dark"; nothing: as it is."""
-        told = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": told})
+        media = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
 
     def screen(self, width: int, height: int, phone: bool = False) -> None:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}
@@ -81,7 +81,7 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", touch)
 
     def console(self) -> list[str]:
-        """What the console told since the last look."""
+        """The console messages since the last call."""
         return [one["message"] for one in self.driver.get_log("browser")]
 
 

@@ -1,4 +1,4 @@
-"""A private Slurm on this machine, for tests: its own munge, ports and folders, and nothing left when they end."""
+"""A private Slurm on the local machine, for tests: its own munge, ports and folders; nothing is left when they end."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ PartitionName=short Nodes=ALL MaxTime=5 State=UP
 
 
 class CannotStart(Exception):
-    """Why no private cluster can run on this machine."""
+    """Why no private cluster can run on the local machine."""
 
 
 def run_command(argv: Sequence[str], env: dict[str, str], timeout: float = 60) -> Output:
@@ -98,7 +98,7 @@ class SlurmCluster:
     folder: Path
     env: dict[str, str]
     daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-    kept: set[str] = field(default_factory=set)  # IDs of jobs that go on while other tests begin and end
+    kept: set[str] = field(default_factory=set)  # IDs of jobs that keep running while other tests start and end
 
     def run(self, argv: Sequence[str]) -> Output:
         return run_command(argv, self.env)
@@ -236,7 +236,7 @@ def torque_environment(cluster: SlurmCluster, folder: Path) -> dict[str, str]:
             if command not in OF_SLURM and command not in OF_TORQUE and not link.is_symlink():
                 link.symlink_to(f"{directory}/{command}")
     for command in OF_TORQUE:
-        # Not a link: Debian's qsub looks for sbatch beside the name by which it was called.
+        # Not a link: Debian's qsub looks for sbatch next to the name by which it was called.
         wrapper = folder / command
         wrapper.write_text(f'#!/bin/sh\nexec {shutil.which(command)} "$@"\n')
         wrapper.chmod(0o755)

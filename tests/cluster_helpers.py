@@ -1,4 +1,4 @@
-"""Rounds on a cluster, for tests: sites of the test's own, commands that wait to be released, and time that passes."""
+"""Rounds on a cluster, for tests: separate sites, commands that wait to be released, and time that passes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from roundhouse.store import record
 
 DONE, WORK_REMAINS, FAILED, TROUBLE = 0, 3, 4, 5  # exit codes of runner.py
 
-# It counts to 5, writes each step into its directory, goes on from where an earlier attempt came to, and waits at
-# step 3 until it is released. What it did stands in notes/NAME.
+# It counts to 5, writes each step into its directory, continues where an earlier attempt ended, and waits at
+# step 3 until it is released. It writes what it did to notes/NAME.
 STEPS = """\
 import os, sys, time
 
@@ -73,7 +73,7 @@ print(json.dumps(codes))
 
 @dataclass
 class ClusterRounds(Rounds):
-    """Rounds whose runner.py lies in a folder of the test's own, beside sites of the test's own."""
+    """Rounds whose runner.py and sites are in a folder of the test."""
 
     scheduler: str = ""
     site: dict[str, Any] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class ClusterRounds(Rounds):
         return self.folder / "repository"
 
     def set_site(self, name: str = "test", **changes: Any) -> None:
-        """sites/NAME.yaml: jobs give a sign of life twice a second, and carry this test's mark."""
+        """sites/NAME.yaml: jobs write a heartbeat twice a second, and carry this test's token."""
         variables = {"ROUNDHOUSE_SIGN_OF_LIFE": "0.5", MARK: self.mark}
         site = {"scheduler": self.scheduler, "environment": variables, **self.site, **changes}
         (self.repository / "sites" / f"{name}.yaml").write_text(yaml.safe_dump(site))
@@ -176,7 +176,7 @@ class ClusterRounds(Rounds):
             os.utime(file, (then, then))
 
     def give_up(self, path: str) -> None:
-        """Passes that find the job gone, and close its attempt once the waits are over."""
+        """Passes that find the job gone, and close its attempt after the grace periods."""
         newest = self.record(path).newest
         assert newest is not None and not newest.closed
         self.pass_until(lambda: (self.attempt(path, newest.number) / "gone").exists(), f"{path} is missed")
@@ -209,14 +209,14 @@ def finish_passes(process: subprocess.Popen[str], seconds: float = 120) -> list[
 
 
 def freeze(processes: list[psutil.Process]) -> None:
-    """Halt them where they are; one that has ended since it was listed says nothing more anyway."""
+    """Halt them where they are; a process that has ended since it was listed is skipped."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.suspend()
 
 
 def dead(process: psutil.Process) -> bool:
-    """Whether a process is over. One that nobody has waited for yet is."""
+    """Whether a process has ended, waited for by its parent or not."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""What the tests share: where helper modules lie, and fixtures that several files use."""
+"""What the tests share: the folder of helper modules, and fixtures that several files use."""
 
 from __future__ import annotations
 

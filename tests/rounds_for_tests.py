@@ -1,4 +1,4 @@
-"""Round files, runner.py and job scripts in temporary folders, for tests of what really runs."""
+"""Round files, runner.py and job scripts in temporary folders, for tests that really run them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from roundhouse.model.experiment import Experiment, Resources
 from roundhouse.store import record
 
 REPOSITORY = Path(__file__).parent.parent
-MARK = "ROUNDHOUSE_TEST"  # in the environment of all that a test starts, whoever's child it becomes
+MARK = "ROUNDHOUSE_TEST"  # in the environment of all processes that a test starts, also of orphans
 PATIENCE = 60.0  # seconds after which something that must happen has not
 
 
@@ -42,9 +42,9 @@ def wait_for(happened: Callable[[], object], what: str, seconds: float = PATIENC
 
 
 def snapshot(directory: Path) -> dict[str, tuple[int, str]]:
-    """Everything in a directory: when each file changed last, and the hash of what it holds.
+    """Everything in a directory: when each file changed last, and the hash of its content.
 
-    Locks are left out: some versions of filelock set their time anew, or delete them.
+    Locks are left out: some versions of filelock set their time again, or delete them.
     """
     return {
         str(path.relative_to(directory)): (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
@@ -99,7 +99,7 @@ class Marked:
 
     @property
     def env(self) -> dict[str, str]:
-        # Two GPUs that nobody else has: two slots, however many cores there are, and whatever else runs here.
+        # Two GPUs that no other process uses: two slots, however many cores there are, and whatever else runs here.
         ours = ("ROUNDHOUSE_", "SLURM_", "PBS_")
         outside = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
         return {**outside, MARK: self.mark, "CUDA_VISIBLE_DEVICES": ",".join(self.gpus), "COLUMNS": "200"}
@@ -130,7 +130,7 @@ class Rounds(Marked):
 
     @property
     def need(self) -> dict[str, Any]:
-        """What a round of groups asks for besides."""
+        """Further keys of a round of groups."""
         return {"resources": {"ngpus": 1}}
 
     @property
@@ -147,7 +147,7 @@ class Rounds(Marked):
 
     @property
     def notes(self) -> Path:
-        """A folder in which the experiments' commands leave what they want to tell the test."""
+        """A folder in which the experiments' commands leave notes for the test."""
         return self.folder / "notes"
 
     def write(self, content: dict[str, Any] | str, name: str = "r") -> Path:
@@ -182,7 +182,7 @@ class Rounds(Marked):
         return done
 
     def start(self, *options: str, name: str = "r", **popen: Any) -> subprocess.Popen[str]:
-        """A call of runner.py that goes on while the test does."""
+        """A call of runner.py that runs while the test continues."""
         return subprocess.Popen(
             self.argv("--round", name, *options),
             env={**self.env, **self.extra}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -248,7 +248,7 @@ def rounds(tmp_path: Path) -> Iterator[Rounds]:
 
 @dataclass
 class Bench(Marked):
-    """One experiment, a train.py of the test's own (run by /bin/sh), and job scripts for its attempts."""
+    """One experiment, a train.py written by the test (run by /bin/sh), and job scripts for its attempts."""
 
     folder: Path = Path()
     path: str = "e/0"
@@ -336,7 +336,7 @@ class Bench(Marked):
         return (self.place(number) / record.LOG).read_text()
 
     def running(self) -> Callable[[], bool]:
-        """Whether train.py has got going, which it tells by a file `going` beside its log."""
+        """Whether train.py has started, which it reports by a file `going` next to its log."""
         return (self.place() / "going").exists
 
     def python_of(self, shell: subprocess.Popen[str]) -> psutil.Process:
@@ -356,7 +356,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def fake_command(folder: Path, name: str, program: str) -> str:
-    """A PATH on which `name` is a program of the test's own."""
+    """A PATH on which `name` is a program written by the test."""
     commands = folder / "commands"
     commands.mkdir(exist_ok=True)
     (commands / name).write_text(f"#!/bin/sh\n{program}\n")

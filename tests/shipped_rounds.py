@@ -2,7 +2,7 @@
 
     python tests/shipped_rounds.py
 
-makes tests/data/charlie_smoke.tar.xz anew from experiments/charlie_smoke and experiments/control_smoke, which
+makes tests/data/charlie_smoke.tar.xz again from experiments/charlie_smoke and experiments/control_smoke, which
 `python runner.py --round charlie_smoke` and `--round control_smoke` train on two cores in some minutes. Kept of each
 experiment: config.yaml, status.json, history.json with its other names, metrics.json, and outputs.npz of the first 100
 test and 60 validation images. Weights and logs stay behind; the hashes in history.json are of files before the cut.

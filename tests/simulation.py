@@ -32,7 +32,7 @@ class Crash(BaseException):
 
 @dataclass
 class SimulatedJob:
-    """A job as the scheduler keeps it. Not `known`: a late submission yet to arrive, or one that history forgot."""
+    """A job as the scheduler keeps it. Not `known`: a late submission, or a job that the history has lost."""
 
     id: str
     name: str
@@ -48,7 +48,7 @@ class SimulatedJob:
     index: int = 0
 
     def read_manifest(self) -> bool:
-        """What a task runs. False: nothing, since another runner was faster than the one that submitted it."""
+        """What a task runs. False: nothing, because another runner was faster than the one that submitted it."""
         if self.shared is None:
             return True
         line = (self.shared / job_group.MANIFEST).read_text().split("\n")[self.index]
@@ -73,7 +73,7 @@ class OneByOne:
 
 @dataclass
 class Process:
-    """One incarnation of a job. `stopped`: frozen (or cut off), so that it may come back later as a zombie."""
+    """One incarnation of a job. `stopped`: frozen (or cut off), so that it may continue later as an orphaned job."""
 
     job: SimulatedJob
     uid: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -284,7 +284,7 @@ class World:
         return self._real["read_bytes"](place / record.VERDICT) is not None
 
     def _jobs_of(self, script: Path, name: str) -> list[SimulatedJob]:
-        """The job that a script asks for, or the tasks of the array; what tasks run they learn from the manifest."""
+        """The job of a script, or the tasks of its array; tasks read from the manifest what they run."""
         number = str(self.next_id)
         if script.parents[1].name != job_group.FOLDER:
             return [SimulatedJob(number, name, script.parents[2], int(script.parent.name), self.identity, token=name)]
@@ -381,8 +381,8 @@ class World:
 
     def _pauses_after(self, process: Process, epoch: int) -> bool:
         attempts = record.read(process.job.directory).attempts
-        told = [one.opened.pause_at for one in attempts if one.number == process.holds]
-        return epoch < 3 and bool(told and told[0] and epoch >= told[0])
+        pauses = [one.opened.pause_at for one in attempts if one.number == process.holds]
+        return epoch < 3 and bool(pauses and pauses[0] and epoch >= pauses[0])
 
     def _claim(self, process: Process, number: int) -> bool:
         place = record.attempt_directory(process.job.directory, number)
@@ -437,7 +437,7 @@ class World:
 
     def finish(self, process: Process, cause: Cause, verdict: Cause | None = None) -> None:
         """The shell writes the result and the job ends; with a `verdict`, by a guess that the scheduler may correct."""
-        runs = process.job.state is JobState.RUNNING  # otherwise it is a zombie, and its job is another matter
+        runs = process.job.state is JobState.RUNNING  # otherwise it is orphaned, and says nothing about its job
         if process.holds is not None and verdict is not None and runs:
             self.verdicts[self.place(process)] = verdict
         if process.holds is not None and verdict is None:
@@ -458,7 +458,7 @@ class World:
             process.job.state = JobState.ENDED
 
     def vanish(self, process: Process, cause: Cause | None) -> None:
-        """Killed without a word."""
+        """Killed without a result."""
         runs = process.job.state is JobState.RUNNING
         self._leave(process)
         if runs:
@@ -466,7 +466,7 @@ class World:
             process.job.cause = cause
 
     def advance(self, seconds: float) -> None:
-        """Time passes; every minute each job that can gives a sign of life, and leaves if its attempt is over."""
+        """Time passes; every minute each job that can writes a heartbeat, and exits if its attempt has ended."""
         end = self.now + seconds
         while self.now < end:
             self.now = min(end, self.now + 60)

@@ -1,4 +1,4 @@
-"""The statistics once more, from their definitions: fractions and loops, and nothing of the analysis' code."""
+"""The statistics again, from their definitions: fractions and loops, without the code of the analysis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The estimators of the analysis once more: from their definitions, by loops, N x N kernels or another algorithm."""
+"""The estimators of the analysis again: from their definitions, by loops, N x N kernels or another algorithm."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def bins_of_equal_width(logits: Array, labels: Array, bins: int) -> list[list[tu
 
 
 def bins_of_equal_mass(logits: Array, labels: Array, bins: int) -> list[list[tuple[float, bool]]]:
-    """Samples are dealt out in order of confidence; one that is as sure as the one before goes where that went."""
+    """Samples are assigned to bins in order of confidence; equal confidences go into the same bin."""
     found: list[list[tuple[float, bool]]] = [[] for _ in range(bins)]
     before, place = -1.0, -1
     for rank, one in enumerate(sorted(_claims(logits, labels))):
@@ -93,7 +93,7 @@ def gap(bins: list[list[tuple[float, bool]]]) -> float:
 
 
 def drawn_labels(logits: Array, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Labels of which the softmax of the logits tells the truth."""
+    """Labels drawn from the softmax of the logits."""
     return np.array([generator.choice(len(row), p=softmax(row)) for row in rows_of(logits)])
 
 

@@ -1,4 +1,4 @@
-"""The losses once more, from their equations: Python floats, nested lists, loops, and nothing of the study's code."""
+"""The losses again, from their equations: Python floats, nested lists, loops, without the study's code."""
 
 from __future__ import annotations
 
@@ -85,14 +85,14 @@ def attention(student: Nested, teacher: Nested) -> float:
     """Of one stage."""
     total, count = 0.0, 0
     for s, t in zip(student, teacher, strict=True):
-        looks = []
+        maps_of_both = []
         for maps in (s, t):
             height, width = len(maps[0]), len(maps[0][0])
-            look = [
+            attention_map = [
                 sum(channel[y][x] ** 2 for channel in maps) / len(maps) for y in range(height) for x in range(width)
             ]
-            looks.append(_of_length_1(look))
-        for mine, theirs in zip(looks[0], looks[1], strict=True):
+            maps_of_both.append(_of_length_1(attention_map))
+        for mine, theirs in zip(maps_of_both[0], maps_of_both[1], strict=True):
             total += (mine - theirs) ** 2
             count += 1
     return total / count

@@ -28,7 +28,7 @@ NAMES = ("cifar10", "cifar100", "svhn", "tinyimagenet")
 
 @dataclass(frozen=True)
 class Published:
-    """Where the downloads lie, and what is in them: images (N, C, H, W) and labels (N,)."""
+    """The folder of the downloads, and their content: images (N, C, H, W) and labels (N,)."""
 
     name: str
     folder: Path
@@ -37,7 +37,7 @@ class Published:
 
 
 class Python2Pickler(pickle._Pickler):
-    """Writes text as Python 2 did, and so as CIFAR's pickles hold it."""
+    """Writes text as Python 2 did, as in CIFAR's pickles."""
 
     dispatch = dict(pickle._Pickler.dispatch)
 
@@ -70,11 +70,11 @@ def publish(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, address: s
 
     small = sources.Source(tuple(map(known, real.files)), tuple(map(known, real.downloads)))
     monkeypatch.setitem(sources.SOURCES, name, small)
-    tell_torchvision(name, small, monkeypatch)
+    set_torchvision_digests(name, small, monkeypatch)
     return Published(name, folder, train, test)
 
 
-def tell_torchvision(name: str, small: sources.Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def set_torchvision_digests(name: str, small: sources.Source, monkeypatch: pytest.MonkeyPatch) -> None:
     digests = {file.path.rpartition("/")[2]: file.md5 for file in small.files}
     if name.startswith("cifar"):
         reader = getattr(torchvision.datasets, name.upper())

@@ -79,7 +79,7 @@ def make_key(path: Path) -> None:
 
 @dataclass
 class SshServer:
-    """sshd on 127.0.0.1, which accepts this user with a key of the test's own.
+    """sshd on 127.0.0.1, which accepts this user with a key made by the test.
 
     `ssh_config` has it as the hosts `cluster` and `inner`, the latter with a jump through the former, and a host
     `nowhere` whose name cannot be resolved. `environment` is the environment of commands on it.
@@ -293,7 +293,7 @@ def require_ssh() -> None:
 
 @pytest.fixture
 def ssh_server(tmp_path: Path) -> Iterator[SshServer]:
-    """A server of the test's own, started."""
+    """A separate server, started."""
     require_ssh()
     server = SshServer(tmp_path / "sshd")
     try:

@@ -50,7 +50,7 @@ CLASSES = {"cifar10": 10, "cifar100": 100, "svhn": 10, "tinyimagenet": 200, "dig
 WIDTHS = {"stage1": (16, 0.6), "stage2": (32, 0.45), "stage3": (64, 0.3)}  # name -> features, their noise
 LATENTS = 16
 STARTED = 1767225600.0  # when the first job of a round began, in seconds since 1970
-SCHEDULER = {"kind": "slurm", "server": "synthetic", "user": "somebody", "boot": ""}
+SCHEDULER = {"kind": "slurm", "server": "synthetic", "user": "user", "boot": ""}
 ENVIRONMENT = {
     "python": "3.11.7", "commit": "0123456789abcdef0123456789abcdef01234567", "edited": False, "device": "cuda",
     "torch": "2.4.1+cu121", "numpy": "1.26.4", "precision": "fp16", "deterministic": True,
@@ -146,7 +146,7 @@ def world(dataset: str, examples: int, seed: int) -> World:
 
 
 def _own(place: str, rows: int, classes: int, seed: int) -> Array:
-    """What is a run's own, (rows, classes + 2 + LATENTS), standard normal: of logits, ease, confidence, latents."""
+    """Differs between runs, (rows, classes + 2 + LATENTS), standard normal: of logits, ease, confidence, latents."""
     return _random(seed, "own", place).standard_normal((rows, classes + 2 + LATENTS))
 
 
@@ -198,7 +198,7 @@ def _logits(shared: World, own: Array, target: float, excess: float) -> Array:
 
 
 def _scale(raw: Array, confidence: float) -> float:
-    """The factor at which mean confidence is as asked for. The first 200 rows are enough to find it."""
+    """The factor at which mean confidence has the requested value. The first 200 rows are enough to find it."""
     raw = raw[:200] - raw[:200].max(1, keepdims=True)
     low, high = np.log(0.3), np.log(8.0)
     for _ in range(12):
@@ -314,8 +314,8 @@ def final_of(arrays: Mapping[str, Array], rows: Sequence[Mapping[str, Any]]) -> 
 
 def metrics(rows: Sequence[Mapping[str, Any]], final: Mapping[str, float] | None) -> dict[str, Any]:
     """The content of metrics.json after these epochs."""
-    judged = [row for row in rows if "val_accuracy" in row]
-    best = max(judged, key=lambda row: row["val_accuracy"], default=None)
+    validated = [row for row in rows if "val_accuracy" in row]
+    best = max(validated, key=lambda row: row["val_accuracy"], default=None)
     used = {
         "seconds": round(sum(row["seconds"] for row in rows), 3),
         "peak_memory_mb": max(row["peak_memory_mb"] for row in rows),
@@ -329,7 +329,7 @@ def metrics(rows: Sequence[Mapping[str, Any]], final: Mapping[str, float] | None
 
 
 def weights(experiment: str, name: str) -> bytes:
-    """What stands for weights: enough to be pinned and recognised."""
+    """A substitute for weights: enough to be pinned and recognised."""
     return f"synthetic {name} of {experiment}\n".encode()
 
 
@@ -439,7 +439,7 @@ class _Job:
             log.write(text)
 
     def refresh(self) -> None:
-        """What a pass does now that it finds the experiment so: fold it if it is completed, and write status.json."""
+        """What a pass does with such an experiment: compact it if it is completed, and write status.json."""
         rec = record.read(self.directory)
         record.link_outputs(rec)
         record.fold(rec)
@@ -474,7 +474,7 @@ def write_experiment(
 ) -> None:
     """One experiment's record, in one of `STATES`. `done`: epochs done so far, if it is not through; half by default.
 
-    Whether what it waits for is there is not looked at. SystemExit: it has a record already.
+    Its dependencies are not checked. SystemExit: it has a record already.
     """
     directory = experiments / experiment.round / experiment.path
     arrays = outputs(experiment, plan, examples, seed)
@@ -628,10 +628,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=150)
     parser.add_argument("--examples", type=int, default=1000, help="test images of each data set")
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     began = time.monotonic()
-    target = asked.folder / "experiments"
-    write_charlie(target, epochs=asked.epochs, examples=asked.examples, seed=asked.seed)
+    target = options.folder / "experiments"
+    write_charlie(target, epochs=options.epochs, examples=options.examples, seed=options.seed)
     print(f"{target}/charlie and {target}/control: written in {time.monotonic() - began:.1f} s")
 
 

@@ -1,4 +1,4 @@
-"""Which allocations there are to be, and what their agents take: with a scheduler that only keeps a list, and here."""
+"""How many allocations are submitted, and what their agents take: with a simulated scheduler, and locally."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ paths = st.lists(st.sampled_from([f"{letter}{number}" for letter in "abc" for nu
 
 
 @given(paths, st.lists(globs), st.integers(1, 4))
-def test_with_as_many_allocations_more_as_are_wanted_each_experiment_finds_a_slot(
+def test_with_the_computed_number_of_further_allocations_each_experiment_finds_a_slot(
     waiting: list[str], living: list[str | None], slots: int
 ) -> None:
     resources = Resources(pack=Pack(slots))
@@ -98,7 +98,7 @@ def test_an_allocation_of_an_older_version_takes_anything(tmp_path: Path) -> Non
 
 @dataclass
 class Listing:
-    """A scheduler that keeps what is submitted in a list, and starts nothing."""
+    """A scheduler that keeps submitted jobs in a list, and starts nothing."""
 
     jobs: list[Job] = field(default_factory=list)
     kind: str = "slurm"
@@ -169,21 +169,21 @@ def test_what_an_allocation_for_others_will_not_take_gets_one_of_its_own_in_a_la
     assert reasons(passes.make("a*")) == dict.fromkeys(["a1", "a2"], "waits for a slot in allocation 1")
     assert reasons(passes.make("a1"))["a1"] == "waits for a slot in allocation 1, queued"
     assert passes.submitted() == ["a*"]
-    told = reasons(passes.make())
+    found = reasons(passes.make())
     assert passes.submitted() == ["a*", None, None]
-    assert told["a1"] == "waits for a slot in allocation 1, queued (and in 2 more)"
-    assert told["b1"] == "waits for a slot in allocation 2 (and in 1 more)"
+    assert found["a1"] == "waits for a slot in allocation 1, queued (and in 2 more)"
+    assert found["b1"] == "waits for a slot in allocation 2 (and in 1 more)"
     passes.make()
     passes.make("b1")
     assert len(passes.submitted()) == 3
 
 
-def test_where_no_more_allocations_may_live_it_is_told_why_one_that_lives_will_not_do(tmp_path: Path) -> None:
+def test_where_no_more_allocations_may_exist_the_reason_says_why_the_existing_ones_do_not_fit(tmp_path: Path) -> None:
     passes = Passes(tmp_path, ["a1", "b1"], replace(PACKED, max_running=1))
     passes.make("a*")
-    told = reasons(passes.make())
-    assert told["a1"] == "waits for a slot in allocation 1, queued"
-    assert told["b1"] == "limit reached: max_running: 1, and the existing allocations were submitted with --only"
+    found = reasons(passes.make())
+    assert found["a1"] == "waits for a slot in allocation 1, queued"
+    assert found["b1"] == "limit reached: max_running: 1, and the existing allocations were submitted with --only"
     assert passes.submitted() == ["a*"]
 
 
@@ -206,28 +206,28 @@ def test_an_allocation_that_has_not_started_is_deleted_once_nothing_that_it_take
     assert [job.state for job in passes.scheduler.jobs] == [JobState.ENDED, JobState.QUEUED]
 
 
-def test_where_the_scheduler_will_not_run_one_allocation_what_it_does_not_take_goes_on(tmp_path: Path) -> None:
+def test_experiments_of_other_allocations_continue_when_the_scheduler_will_not_run_one(tmp_path: Path) -> None:
     passes = Passes(tmp_path, ["a1", "b1"])
     passes.make("a*")
     passes.scheduler.jobs = [replace(passes.scheduler.jobs[0], state=JobState.BLOCKED, words="PartitionTimeLimit")]
-    told = reasons(passes.make())
-    assert told["a1"] == "the scheduler will not run its allocation 1: PartitionTimeLimit"
-    assert told["b1"] == "waits for a slot in allocation 2"
+    found = reasons(passes.make())
+    assert found["a1"] == "the scheduler will not run its allocation 1: PartitionTimeLimit"
+    assert found["b1"] == "waits for a slot in allocation 2"
 
 
-def test_allocations_that_run_other_code_are_told_of_where_the_present_code_is_asked_for(tmp_path: Path) -> None:
+def test_allocations_that_run_other_code_are_reported_when_the_current_code_is_requested(tmp_path: Path) -> None:
     passes = Passes(tmp_path, ["a1"], snapshot=True)
     assert passes.make(code="old", current=True).notes == []
     assert passes.make(code="old", current=True).notes == []
     assert passes.make(code="new").notes == []
-    (told,) = passes.make(code="new", current=True).notes
-    assert "keep the code they were submitted with: 1." in told
+    (note,) = passes.make(code="new", current=True).notes
+    assert "keep the code they were submitted with: 1." in note
     passes.scheduler.cancel(None, ["1"])
     assert passes.make(code="new", current=True).notes == []
     assert passes.make(code="new", current=True).notes == []
 
 
-def test_what_has_run_goes_on_with_the_present_code_only_in_an_allocation_that_was_submitted_for_that(
+def test_what_has_run_continues_with_the_current_code_only_in_an_allocation_submitted_for_that(
     tmp_path: Path,
 ) -> None:
     passes = Passes(tmp_path, ["a1"], snapshot=True)
@@ -269,7 +269,7 @@ class Packed:
 
     @contextmanager
     def at_work(self, agent: Agent) -> Iterator[None]:
-        """While an agent runs; at the end it is told to stop."""
+        """While an agent runs; at the end it is stopped."""
         thread = threading.Thread(target=agent.run)
         thread.start()
         try:
@@ -300,18 +300,20 @@ def test_an_agent_takes_only_what_it_was_submitted_for_and_the_history_names_its
     assert known.completed.job_id == "77"
 
 
-def test_an_agent_stops_at_once_what_is_cancelled_and_nothing_else(packed: Packed) -> None:
+def test_an_agent_stops_a_cancelled_experiment_immediately_and_nothing_else(packed: Packed) -> None:
     agent = packed.agent({"all": group("{name}", "sleep 1000", grid={"name": ["a", "b"]})}, 2)
     with packed.at_work(agent):
         started = [packed.directory(path) / "attempts/1/progress.json" for path in "ab"]
         wait_for(lambda: all(file.exists() for file in started), "both run")
         record.request_cancel(packed.directory("a"), 1)
-        wait_for(lambda: packed.causes("a") == ["cancelled"], "it is stopped", 30)  # by itself it looks once a minute
+        wait_for(lambda: packed.causes("a") == ["cancelled"], "it is stopped", 30)  # otherwise it checks once a minute
         assert packed.causes("b") == ["None"]
     assert packed.causes("b") == ["preempted"]
 
 
-def test_an_agent_ranks_what_is_chosen_from_once_a_look_around(packed: Packed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_agent_ranks_the_candidates_of_a_selection_once_per_query_of_its_slots(
+    packed: Packed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     say = """sh -c 'printf "{{\\"loss\\": %s}}" {lr} > {directory}/metrics.json'"""
     choice = {"from": "sweep", "metric": "loss", "mode": "min", "top": 3}
     groups = {
@@ -322,22 +324,22 @@ def test_an_agent_ranks_what_is_chosen_from_once_a_look_around(packed: Packed, m
     agent, ranking = packed.agent(groups, 3), selection.ranking
     query = agent.slots.query
 
-    def look(*asked: Any) -> Any:
+    def counted(*arguments: Any) -> Any:
         rankings.append(0)
-        return query(*asked)
+        return query(*arguments)
 
     def rank(runs: Any, mode: str) -> Any:
         rankings[-1] += 1
         return ranking(runs, mode)
 
-    monkeypatch.setattr(agent.slots, "query", look)
+    monkeypatch.setattr(agent.slots, "query", counted)
     monkeypatch.setattr(selection, "ranking", rank)
     agent.run()
     assert [packed.causes(f"b/{rank}") for rank in (1, 2, 3)] == [["completed"]] * 3
     assert max(rankings) == 1
 
 
-def test_an_agent_that_fills_a_slot_does_not_read_again_what_is_over(
+def test_an_agent_that_fills_a_slot_does_not_read_ended_experiments_again(
     packed: Packed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups = {"all": group("{name}", "true", grid={"name": ["over", "b1", "b2", "b3"]})}
@@ -367,7 +369,7 @@ def holding(agent: Agent) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def test_an_agent_whose_slots_are_held_by_others_says_so_waits_and_ends_with_that_reason(
+def test_an_agent_whose_slots_are_in_use_by_others_reports_it_waits_and_ends_with_that_reason(
     packed: Packed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(agent_module, "EVALUATE_EVERY", 0.05)
@@ -390,7 +392,7 @@ def test_an_agent_takes_a_slot_as_soon_as_others_have_left_it(packed: Packed, mo
         wait_for(lambda: packed.causes("a") == ["completed"], "it runs")
 
 
-def test_an_agent_goes_on_in_the_slots_that_are_free_and_needs_none_for_what_is_over(
+def test_an_agent_continues_in_free_slots_and_needs_none_for_what_has_ended(
     packed: Packed, capsys: pytest.CaptureFixture[str]
 ) -> None:
     agent = packed.agent({"all": group("{name}", "true", grid={"name": ["a", "b"]})}, 2)

@@ -71,9 +71,7 @@ def test_qdel_ends_all_slots_within_kill_delay_with_results_and_the_next_allocat
     results = [rounds.record(name).attempts[0].result for name in ("hears", "deaf")]
     assert [one and one.signals for one in results] == [("TERM",)] * 2
     assert [one and one.why for one in results] == ["stopped by TERM", "killed, since it had not stopped after TERM"]
-    assert "the allocation ends: it was stopped by SIGTERM" in (allocation / "log").read_text(), (
-        "the agent ended by itself"
-    )
+    assert "the allocation ends: it was stopped by SIGTERM" in (allocation / "log").read_text(), "the agent ended"
     rounds.release("hears", "deaf")
     rounds.pass_until_done()
     assert rounds.begun("hears") == rounds.begun("deaf") == [0, 3]

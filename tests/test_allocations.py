@@ -47,7 +47,7 @@ def job_id_of(allocation: Path) -> str:
 def brief(slurm_cluster: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ClusterRounds]]:
     """An allocation on Slurm and one on the fake PBS with Slurm's least walltime, a minute.
 
-    It passes while the tests between the two that look at it go on.
+    It passes while the tests between the two that use it run.
     """
     fake = make_fake_pbs(tmp_path_factory.mktemp("fake"))
     slurm = slurm_rounds(slurm_cluster, tmp_path_factory.mktemp("slurm"))
@@ -77,7 +77,7 @@ def write_brief(rounds: ClusterRounds) -> None:
 
 
 @pytest.mark.parametrize("scheduler", ["slurm", "pbs"])
-def test_what_has_failed_in_an_allocation_leaves_its_slot_to_the_next(
+def test_a_failed_experiment_of_an_allocation_frees_its_slot_for_the_next(
     brief: dict[str, ClusterRounds], scheduler: str
 ) -> None:
     rounds = brief[scheduler]
@@ -94,11 +94,11 @@ def test_one_job_runs_many_experiments_and_each_slot_takes_the_next(rounds: Clus
     (allocation,) = allocations(rounds)
     rounds.wait_for_step_3("e0")
     rounds.wait_for_step_3("e1")
-    told = rounds.status()
+    statuses = rounds.status()
     job_id = job_id_of(allocation)
-    assert [told[name]["state"] for name in names] == ["in_progress"] * 2 + ["pending"] * 3
-    assert told["e0"]["job_id"] == told["e1"]["job_id"] == job_id
-    assert told["e4"]["reason"].startswith(f"waits for a slot in allocation {job_id}")
+    assert [statuses[name]["state"] for name in names] == ["in_progress"] * 2 + ["pending"] * 3
+    assert statuses["e0"]["job_id"] == statuses["e1"]["job_id"] == job_id
+    assert statuses["e4"]["reason"].startswith(f"waits for a slot in allocation {job_id}")
     rounds.release("e1")
     rounds.wait_for_step_3("e2")
     rounds.release(*names)
@@ -138,15 +138,15 @@ def test_an_experiment_that_fails_and_one_that_hangs_do_not_touch_the_others(rou
 )
 def test_short_of_time_an_allocation_takes_nothing_more(walltime: int, left: float, takes: bool) -> None:
     resources = Resources(walltime_s=walltime, pack=Pack(slots=1))
-    asked = Allocation("rhx", "r", resources, Identity("slurm", "here", "me"), "rounds", "analysis", None)
+    allocation = Allocation("rhx", "r", resources, Identity("slurm", "here", "me"), "rounds", "analysis", None)
     nothing: Any = None
-    agent = Agent(asked, nothing, nothing, nothing, [], ends=time.monotonic() + left)
+    agent = Agent(allocation, nothing, nothing, nothing, [], ends=time.monotonic() + left)
     assert agent.has_time() is takes
     agent.on_signal(signal.SIGUSR2, None)
     assert not agent.has_time()
 
 
-def test_an_allocation_that_died_without_a_word_is_missed_and_its_experiments_go_on(
+def test_an_allocation_that_vanished_is_noticed_and_its_experiments_continue(
     slurm: ClusterRounds, slurm_cluster: SlurmCluster
 ) -> None:
     write(slurm, ["a", "b"], slots=2)
@@ -167,7 +167,7 @@ def test_an_allocation_that_died_without_a_word_is_missed_and_its_experiments_go
     assert slurm.begun("a") == slurm.begun("b") == [0, 3]
 
 
-def test_an_allocation_that_slurm_starts_again_goes_on_with_what_it_had(
+def test_an_allocation_that_slurm_restarts_continues_with_its_experiments(
     slurm: ClusterRounds, slurm_cluster: SlurmCluster
 ) -> None:
     write(slurm, ["a", "b", "c"], slots=2, max_running=1)
@@ -194,7 +194,7 @@ def test_an_allocation_that_slurm_starts_again_goes_on_with_what_it_had(
     assert slurm.begun("a") == slurm.begun("b") == [0, 3]
 
 
-def test_a_job_in_a_slot_whose_shell_was_killed_is_noticed_and_goes_on_there(rounds: ClusterRounds) -> None:
+def test_a_job_in_a_slot_whose_shell_was_killed_is_noticed_and_resumed_there(rounds: ClusterRounds) -> None:
     write(rounds, ["a", "b"], slots=2)
     rounds.call()
     for name in "ab":
@@ -207,7 +207,7 @@ def test_a_job_in_a_slot_whose_shell_was_killed_is_noticed_and_goes_on_there(rou
     assert (rounds.begun("a"), rounds.begun("b")) == ([0, 3], [0])
 
 
-def test_to_cancel_one_experiment_leaves_the_allocation_to_the_others(
+def test_cancelling_one_experiment_keeps_the_allocation_for_the_others(
     rounds: ClusterRounds, slurm_cluster: SlurmCluster
 ) -> None:
     rounds.set_site(environment={"ROUNDHOUSE_SIGN_OF_LIFE": "1000", MARK: rounds.mark})  # its job sees nothing itself
@@ -244,23 +244,23 @@ def test_an_allocation_runs_what_only_names_and_a_later_pass_submits_one_for_the
 def test_slots_share_gpus_and_each_sees_its_own(slurm: ClusterRounds) -> None:
     gpus = ",".join(slurm.gpus)
     note = f'cd {slurm.notes}; echo "$CUDA_VISIBLE_DEVICES $OMP_NUM_THREADS" >new_$0; mv new_$0 gpu_$0'
-    tells = ["bash", "-c", f"{note}; while [ ! -e go ]; do sleep 0.1; done", "{name}"]
+    notes = ["bash", "-c", f"{note}; while [ ! -e go ]; do sleep 0.1; done", "{name}"]
     slurm.set_site(environment={"ROUNDHOUSE_SIGN_OF_LIFE": "0.5", MARK: slurm.mark, "CUDA_VISIBLE_DEVICES": gpus})
     names = ["a", "b", "c", "d", "e"]
-    # Slurm knows of no GPUs here, so none is asked for in its header.
+    # Slurm knows of no GPUs here, so none is requested in its header.
     slurm.set_site(
         environment={"ROUNDHOUSE_SIGN_OF_LIFE": "0.5", MARK: slurm.mark, "CUDA_VISIBLE_DEVICES": gpus},
         directives=["--gres=none"],
     )
     resources = {"ncpus": 4, "ngpus": 2, "pack": {"slots": 4, "per_gpu": 2}, "max_running": 1}
-    slurm.write({"g": {"path": "{name}", "grid": {"name": names}, "command": tells, "resources": resources}})
+    slurm.write({"g": {"path": "{name}", "grid": {"name": names}, "command": notes, "resources": resources}})
     slurm.call()
 
-    def told() -> list[str]:
+    def gpus_seen() -> list[str]:
         return sorted(line for path in slurm.notes.glob("gpu_*") for line in path.read_text().splitlines())
 
-    wait_for(lambda: len(told()) == 4, "four run")
-    assert told() == sorted(f"{gpu} 1" for gpu in slurm.gpus * 2)
+    wait_for(lambda: len(gpus_seen()) == 4, "four run")
+    assert gpus_seen() == sorted(f"{gpu} 1" for gpu in slurm.gpus * 2)
     (slurm.notes / "go").touch()
     slurm.pass_until_done()
 
@@ -305,7 +305,7 @@ def test_within_an_allocation_groups_are_pruned_and_chosen_from_as_elsewhere(slu
     assert slurm.call().returncode == DONE
 
 
-def test_what_was_short_of_memory_goes_on_in_an_allocation_that_has_more(slurm: ClusterRounds) -> None:
+def test_what_ran_out_of_memory_continues_in_an_allocation_with_more_memory(slurm: ClusterRounds) -> None:
     needs = ["bash", "-c", f"echo $SLURM_MEM_PER_NODE >> {slurm.notes}/a; test $SLURM_MEM_PER_NODE -ge 200 || exit 71"]
     packed = {"resources": {"mem": "100mb", "pack": {"slots": 2}, "max_running": 1}}
     slurm.write({"a": {"path": "a", "command": needs, **packed}, "b": group(slurm, "b", **packed)})
@@ -317,14 +317,14 @@ def test_what_was_short_of_memory_goes_on_in_an_allocation_that_has_more(slurm: 
     assert len(allocations(slurm)) == 2
 
 
-def test_an_allocation_that_can_never_run_is_told_and_is_deleted_once_nothing_wants_it(
+def test_an_allocation_that_can_never_run_is_reported_and_deleted_once_nothing_needs_it(
     slurm: ClusterRounds, slurm_cluster: SlurmCluster
 ) -> None:
     write(slurm, ["a", "b"], slots=2, queue="short", walltime="1:00:00")  # which has a limit of 5 minutes
     slurm.call()
     (allocation,) = allocations(slurm)
     job_id = job_id_of(allocation)
-    wait_for(lambda: "PartitionTimeLimit" in slurm.call().stdout, "the reason is told")
+    wait_for(lambda: "PartitionTimeLimit" in slurm.call().stdout, "the reason is shown")
     done = slurm.call()
     assert done.returncode == FAILED
     assert f"will not run its allocation {job_id}" in done.stdout
@@ -348,14 +348,14 @@ def test_to_cancel_all_that_is_packed_deletes_an_allocation_that_has_not_started
     wait_for(lambda: slurm_cluster.job_states()[job_id] == "CANCELLED", "it is deleted")
 
 
-@pytest.mark.parametrize(("scheduler", "told"), [("slurm", "DUE TO TIME LIMIT"), ("pbs", "job killed: walltime")])
-def test_what_is_killed_when_the_walltime_is_over_goes_on_in_another_allocation(
-    brief: dict[str, ClusterRounds], scheduler: str, told: str
+@pytest.mark.parametrize(("scheduler", "message"), [("slurm", "DUE TO TIME LIMIT"), ("pbs", "job killed: walltime")])
+def test_what_is_killed_at_the_walltime_continues_in_another_allocation(
+    brief: dict[str, ClusterRounds], scheduler: str, message: str
 ) -> None:
     rounds = brief[scheduler]
     (first,) = allocations(rounds)
     log = first / "log"
-    wait_for(lambda: log.exists() and told in log.read_text(), "the scheduler ends it", 150)
+    wait_for(lambda: log.exists() and message in log.read_text(), "the scheduler ends it", 150)
     wait_for(lambda: all(rounds.record(name).attempts[0].closed for name in ("runs", "late")), "they stop")
     causes = {"fails": ["error", "error"], "runs": ["walltime"], "sleeps": ["completed"], "late": ["preempted"]}
     # What began late had less than the whole walltime, and so is not to blame.
@@ -374,6 +374,6 @@ def test_what_is_killed_when_the_walltime_is_over_goes_on_in_another_allocation(
 
 
 def kill_all(rounds: ClusterRounds) -> None:
-    """The node dies: nothing of the allocation is left, and nothing has said a word."""
+    """The node dies: nothing of the allocation is left, and nothing has written a result."""
     freeze(rounds.processes())
     rounds.kill()

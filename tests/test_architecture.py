@@ -1,4 +1,4 @@
-"""Which way imports go, and what every module owes its reader."""
+"""The direction of imports, and what every module must contain."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_the_analysis_needs_neither_pytorch_nor_a_study_nor_a_scheduler(path: Pa
     ours = starting_with(
         imports_of(path), "roundhouse.schedulers", "roundhouse.schedulers.command", "roundhouse.engine.user_actions"
     )
-    assert not ours, "records are only read, and no scheduler is asked"
+    assert not ours, "records are only read, and no scheduler is queried"
 
 
 OUTSIDE_ANALYSIS = [
@@ -154,7 +154,7 @@ def calls_in(tree: ast.AST) -> set[str]:
 
 
 @pytest.mark.parametrize("path", modules_in("roundhouse/model"), ids=name_of)
-def test_the_model_does_no_input_or_output_however_far_one_looks(path: Path) -> None:
+def test_the_model_does_no_input_or_output_nor_does_anything_that_it_imports(path: Path) -> None:
     assert not impurities_of(path.read_text())
 
 
@@ -194,18 +194,18 @@ def test_only_the_record_knows_the_names_of_its_files() -> None:
         "progress.json",
         "environment.json",
     }
-    telling = {}
+    found = {}
     for path in modules_in("roundhouse"):
         constants = {
             node.value for node in ast.walk(ast.parse(path.read_text()))
             if isinstance(node, ast.Constant) and isinstance(node.value, str)
         }  # fmt: skip
         if names & constants:
-            telling[name_of(path)] = names & constants
-    assert set(telling) == {"roundhouse.store.record"}, telling
+            found[name_of(path)] = names & constants
+    assert set(found) == {"roundhouse.store.record"}, found
 
 
-def test_nothing_that_a_login_node_runs_imports_what_is_heavy() -> None:
+def test_nothing_that_a_login_node_runs_imports_heavy_packages() -> None:
     verbs = [name_of(path) for path in modules_in("roundhouse/cli")]  # main imports them by name
     reached = everything_under("runner").union(verbs, *map(everything_under, verbs))
     assert "roundhouse.cli.main" in everything_under("runner")
@@ -222,7 +222,7 @@ def loaded_by(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "studies").glob("*/check.py")), ids=name_of)
-def test_what_a_study_is_asked_on_a_login_node_loads_nothing_heavy(path: Path) -> None:
+def test_a_study_check_on_a_login_node_loads_nothing_heavy(path: Path) -> None:
     loaded = loaded_by(name_of(path))
     assert {name_of(path), name_of(path.parent)} <= loaded
     assert not loaded & (HEAVY | {"roundhouse.training"})
@@ -247,7 +247,7 @@ def test_a_module_says_what_it_is_for_and_fits_into_a_head(path: Path) -> None:
     assert length <= LONGEST or path.is_relative_to(REPOSITORY / "tests"), f"{path} has {length} lines"
 
 
-def test_the_version_is_said_in_one_place() -> None:
+def test_the_version_is_stated_in_one_place() -> None:
     setup = configparser.ConfigParser()
     setup.read(REPOSITORY / "setup.cfg")
     assert setup["metadata"]["version"] == "attr: roundhouse.__version__"

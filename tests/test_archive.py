@@ -1,4 +1,4 @@
-"""`--archive`: a round moves as a whole or not at all, says what it was, and nothing late brings it back."""
+"""`--archive`: a round moves completely or not at all, documents itself, and no late process creates it again."""
 
 from __future__ import annotations
 
@@ -22,8 +22,12 @@ from roundhouse.store import record
 from roundhouse.store.archive import Archive, make_directory
 
 NAME = "r"
-TELLS = ["sh", "-c", """echo '{{"version": 1, "epoch": 1, "final": {{"loss": {seed}}}}}' > {directory}/progress.json"""]
-DONE = {"ok": {"path": "ok/{seed}", "grid": {"seed": [0, 1]}, "command": TELLS}}
+REPORTS = [
+    "sh",
+    "-c",
+    """echo '{{"version": 1, "epoch": 1, "final": {{"loss": {seed}}}}}' > {directory}/progress.json""",
+]
+DONE = {"ok": {"path": "ok/{seed}", "grid": {"seed": [0, 1]}, "command": REPORTS}}
 PARTLY = {
     **DONE,
     "bad": {"path": "bad", "command": "false"},
@@ -81,19 +85,21 @@ def test_no_call_of_the_runner_brings_an_archived_round_back(rounds: Rounds, opt
     assert snapshot(rounds.folder) == before
 
 
-def test_an_archived_round_may_be_looked_at(rounds: Rounds) -> None:
+def test_an_archived_round_can_be_shown(rounds: Rounds) -> None:
     rounds.write(PARTLY)
     rounds.call()
     rounds.call("--archive", "--force")
     before = snapshot(rounds.folder)
     assert rounds.states() == {"ok/0": "completed", "ok/1": "completed", "bad": "cancelled", "late": "cancelled"}
-    told = rounds.call("--why", "ok/1")
-    assert told.returncode == 0 and "state     completed" in told.stdout and "was archived" in told.stderr
+    explained = rounds.call("--why", "ok/1")
+    assert (
+        explained.returncode == 0 and "state     completed" in explained.stdout and "was archived" in explained.stderr
+    )
     assert "2 completed, 2 cancelled" in rounds.call("--status").stdout
     assert snapshot(rounds.folder) == before
 
 
-def test_an_unfinished_round_is_archived_only_by_force_and_says_so(rounds: Rounds) -> None:
+def test_an_unfinished_round_is_archived_only_with_force_and_its_readme_reports_it(rounds: Rounds) -> None:
     rounds.write(PARTLY)
     assert rounds.call().returncode == 4
     before = snapshot(rounds.experiments / NAME)
@@ -123,7 +129,7 @@ def test_nothing_moves_while_an_attempt_is_open(rounds: Rounds) -> None:
     finish(running)
 
 
-def test_without_records_or_with_wrong_options_it_is_told(rounds: Rounds) -> None:
+def test_missing_records_and_wrong_options_are_reported(rounds: Rounds) -> None:
     rounds.write(DONE)
     assert "nothing to archive" in rounds.call("--archive").stderr
     assert "--force is only valid with --archive" in rounds.call("--force").stderr
@@ -131,7 +137,7 @@ def test_without_records_or_with_wrong_options_it_is_told(rounds: Rounds) -> Non
     assert not rounds.analysis.exists()
 
 
-def test_a_damaged_record_keeps_the_round_where_it_is(rounds: Rounds) -> None:
+def test_an_unreadable_record_prevents_archiving(rounds: Rounds) -> None:
     rounds.write(DONE)
     rounds.call()
     (rounds.directory("ok/0") / "history.json").write_text("{")
@@ -141,7 +147,7 @@ def test_a_damaged_record_keeps_the_round_where_it_is(rounds: Rounds) -> None:
     assert (rounds.experiments / NAME).is_dir()
 
 
-def test_words_that_a_person_wrote_into_the_readme_are_kept(rounds: Rounds) -> None:
+def test_text_that_the_user_wrote_into_the_readme_is_kept(rounds: Rounds) -> None:
     rounds.write(DONE)
     rounds.call()
     archived(rounds).mkdir(parents=True)
@@ -162,7 +168,7 @@ def test_what_is_on_another_file_system_is_not_moved_in_parts(rounds: Rounds, tm
         assert snapshot(rounds.experiments / NAME) == before
 
 
-# ---------------------------------------------------------------------------------------------- what comes late
+# ---------------------------------------------------------------------------------------------- late processes
 
 
 def mixed(tmp_path: Path) -> tuple[Archive, Round]:
@@ -262,7 +268,7 @@ def test_a_job_that_starts_while_the_round_moves_brings_it_back_and_runs_on(
 
 @settings(max_examples=20, deadline=None)
 @given(text=st.text(min_size=0, max_size=40))
-def test_the_readme_stands_whatever_settings_are_called(text: str) -> None:
+def test_the_readme_is_valid_whatever_settings_are_called(text: str) -> None:
     from roundhouse.views.results import SettingResults
 
     lines = archive_documents._table(

@@ -76,7 +76,7 @@ def test_tasks_are_killed_one_by_one_and_each_is_resumed_on_its_own(
     wait_for(lambda: dead(shell), "the shell is dead")
     wait_for(lambda: slurm_cluster.job_states()[opened_id(rounds, "shell")] == "FAILED", "Slurm has noticed")
     rounds.give_up("shell")
-    rounds.pass_until(lambda: all(len(rounds.begun(name)) == 2 for name in names[1:]), "three tasks go on")
+    rounds.pass_until(lambda: all(len(rounds.begun(name)) == 2 for name in names[1:]), "three tasks continue")
     by_scheduler = "deleted" if rounds.scheduler == "slurm" else "preempted"  # Torque's qstat does not say so
     assert rounds.causes("deleted") == [by_scheduler, "None"]
     assert rounds.causes("shell")[0] == rounds.causes("python")[0] == "unknown"
@@ -136,7 +136,7 @@ def test_a_cancelled_task_leaves_the_others_alone(rounds: ClusterRounds) -> None
     assert rounds.causes("a") == rounds.causes("c") == ["completed"]
 
 
-def test_what_a_scheduler_says_before_a_task_starts_lies_beside_the_log_of_its_attempt(slurm: ClusterRounds) -> None:
+def test_what_a_scheduler_prints_before_a_task_starts_is_next_to_the_log_of_its_attempt(slurm: ClusterRounds) -> None:
     write(slurm, ["a", "b"])
     slurm.call()
     slurm.release("a", "b")

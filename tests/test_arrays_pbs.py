@@ -127,7 +127,7 @@ def test_a_limit_on_jobs_is_filled_and_then_waited_for(fake_pbs: FakePBS, rounds
     assert {cause for name in names for cause in rounds.causes(name)} == {"limit", "completed"}
 
 
-def test_tasks_are_killed_one_by_one_and_each_resumes_by_itself(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
+def test_tasks_are_killed_one_by_one_and_each_is_resumed_on_its_own(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:
     names = ("whole", "deleted", "node", "shell", "python")
     start(rounds, *names)
     fake_pbs.run(["qdel", rounds.view("deleted")["job_id"]])
@@ -141,7 +141,7 @@ def test_tasks_are_killed_one_by_one_and_each_resumes_by_itself(fake_pbs: FakePB
     fake_pbs.wait_for_state(rounds.view("shell")["job_id"], "X")
     rounds.give_up("shell")
     rounds.give_up("node")
-    rounds.pass_until(lambda: all(len(rounds.begun(name)) == 2 for name in names[1:]), "four go on")
+    rounds.pass_until(lambda: all(len(rounds.begun(name)) == 2 for name in names[1:]), "four continue")
     assert rounds.causes("whole") == ["None"]
     assert [rounds.causes(name)[0] for name in names[1:]] == ["deleted", "node", "unknown", "unknown"]
     assert [rounds.begun(name) for name in names] == [[0], *[[0, 3]] * 4]
@@ -287,7 +287,7 @@ def test_only_the_task_that_the_server_starts_again_runs_again(
     assert (rounds.begun("a"), rounds.begun("b")) == ([0], [0, 3])
 
 
-def test_a_queued_task_whose_attempt_is_over_is_deleted_on_sight_without_the_others(
+def test_a_queued_task_whose_attempt_has_ended_is_deleted_in_the_next_pass_without_the_others(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     fake_pbs.turn(stopped=True)
@@ -318,7 +318,7 @@ def test_cancelling_several_arrays_and_single_jobs_deletes_all_of_them(
     assert not fake_pbs.crashed
 
 
-def test_queued_tasks_of_several_arrays_whose_attempts_are_over_are_deleted_in_one_pass(
+def test_queued_tasks_of_several_arrays_whose_attempts_have_ended_are_deleted_in_one_pass(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     fake_pbs.turn(stopped=True, max_array_size=4)

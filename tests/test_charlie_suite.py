@@ -127,7 +127,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def part(shipped: Path, tmp_path: Path) -> Part:
-    """Makes a place with the shipped records that are chosen by path; the others are as if never begun."""
+    """Makes a place with the shipped records that are chosen by path; the others have no records."""
     return lambda keep: copy(shipped, tmp_path, keep)
 
 
@@ -142,7 +142,7 @@ def copy(shipped: Path, target: Path, keep: Callable[[str], bool]) -> Path:
 
 
 def is_small(path: str) -> bool:
-    """Whether it is needed to look at one method: 6 runs of it, both teachers, plain students, all controls."""
+    """Whether the analysis of one method needs it: 6 runs of it, both teachers, plain students, all controls."""
     return "/logit/" in path or "/pure/" in path or "/control/" in path
 
 
@@ -254,8 +254,8 @@ def test_each_planted_gain_is_a_sentence_and_each_null_stands_under_not_shown(sy
     reported = synthetic.section("Distilled students against the undistilled one", "Test accuracy")
     for (method, alpha), gain in PLANTED.items():
         pattern = rf"^- {method}, alpha {alpha}: ([+-][\d.]+) points against the undistilled student \(95 % interval"
-        (said,) = re.findall(pattern, reported, re.MULTILINE)
-        assert float(said) == pytest.approx(gain, abs=0.5)
+        (stated,) = re.findall(pattern, reported, re.MULTILINE)
+        assert float(stated) == pytest.approx(gain, abs=0.5)
     assert reported.count(" against the undistilled student ") == len(PLANTED)
     for method in NULLS:
         assert f"- Not shown: {method} at alpha 0.25, 0.5, 0.75: " in reported
@@ -324,8 +324,8 @@ def test_differences_are_of_equal_data_set_and_seed_and_distilled_minus_baseline
     logit = {alpha: MethodSetting("logit", alpha) for alpha in ALPHAS}
     means = {question: {key: one.mean for key, one in made.results.items()} for question, made in found.items()}
     assert {alpha: means[DISTILLED][key] for alpha, key in logit.items()} == pytest.approx(added["logit"])
-    beside = {0.25: 0.02, 0.5: 0.04, 0.75: 0.07}
-    assert {alpha: means[SAME_ALPHA][key] for alpha, key in logit.items()} == pytest.approx(beside)
+    differences = {0.25: 0.02, 0.5: 0.04, 0.75: 0.07}
+    assert {alpha: means[SAME_ALPHA][key] for alpha, key in logit.items()} == pytest.approx(differences)
     assert {key.alpha: mean for key, mean in means[SHRUNK].items()} == pytest.approx(
         {0.25: -0.01, 0.5: -0.02, 0.75: -0.03}
     )
@@ -362,7 +362,7 @@ def test_a_seed_that_is_missing_takes_its_own_pair_away_and_no_other() -> None:
 
 
 def test_without_any_effect_few_families_claim_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "bootstrap_mean", lambda *_, **__: Interval(np.nan, np.nan))  # slow, not looked at
+    monkeypatch.setattr(comparison, "bootstrap_mean", lambda *_, **__: Interval(np.nan, np.nan))  # slow, not used
     runs, random, rounds = grid(), np.random.default_rng(1), 200
     claimed: dict[str, int] = {}
     for _ in range(rounds):
@@ -578,7 +578,7 @@ def test_damage_is_reported_by_name_and_stops_nothing(
         assert any(f"charlie_smoke/{path}" in line and reported in line for line in text.splitlines())
 
 
-def test_what_damage_leaves_is_measured(damaged: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_the_readable_records_are_analysed(damaged: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     place, _ = damaged
     rows = pd.read_csv(place / "analysis/experiment_charlie_smoke/figures/measures.csv").set_index("run")
     known = rows.notna()

@@ -326,7 +326,7 @@ def real_crontab() -> Iterator[Crontab]:
 
 @contextmanager
 def running_cron(folder: Path) -> Iterator[None]:
-    """The cron daemon of the host, or one of the test's own."""
+    """The cron daemon of the host, or one that the test starts."""
     running = any(process.info["name"] in ("cron", "crond") for process in psutil.process_iter(["name"]))
     if running:
         yield
@@ -421,7 +421,7 @@ def test_an_entry_without_a_cron_daemon_is_reported(checkout: Checkout, crontab:
 
 
 def put_before(checkout: Checkout, name: str, program: str) -> None:
-    """A command of the test's own, found before all others of that name."""
+    """A command written by the test, found before all others of that name."""
     commands = checkout.folder.parent / "commands"
     commands.mkdir(exist_ok=True)
     (commands / name).write_text(f"#!/bin/sh\n{program}\n")
@@ -896,12 +896,12 @@ def test_a_large_log_is_rotated_and_few_are_kept(checkout: Checkout) -> None:
 
 @dataclass
 class Journal:
-    """A checkout with an entry, and a log of the test's own."""
+    """A checkout with an entry, and a log written by the test."""
 
     checkout: Checkout
 
     def write(self, *lines: tuple[float, str]) -> None:
-        """Lines, each so many minutes ago."""
+        """Lines, each with its age in minutes."""
         self.checkout.log.parent.mkdir(exist_ok=True)
         form = "%Y-%m-%dT%H:%M:%SZ"
         text = [f"{time.strftime(form, time.gmtime(time.time() - 60 * ago))} {line}\n" for ago, line in lines]

@@ -79,7 +79,7 @@ def test_the_quickstart_round_is_killed_and_resumes_and_completes(
     wait_for_epoch(slurm, "student")
     slurm.python("student").kill()
     for path in ("teacher", "student"):
-        wait_for(lambda: first_attempt(slurm, path).closed, f"{path} tells why it ended")  # noqa: B023
+        wait_for(lambda: first_attempt(slurm, path).closed, f"{path} records why it ended")  # noqa: B023
     assert first_attempt(slurm, "teacher").cause is Cause.PREEMPTED
     assert first_attempt(slurm, "student").cause is Cause.UNKNOWN
 
@@ -87,8 +87,8 @@ def test_the_quickstart_round_is_killed_and_resumes_and_completes(
         return all(len(slurm.record(path).attempts) == 2 for path in ("teacher", "student"))
 
     slurm.pass_until(both_again, "both are submitted again")
-    told = slurm.status()
-    assert [(told[path]["state"], told[path]["attempt"]) for path in ("teacher", "student", "distilled")] == [
+    statuses = slurm.status()
+    assert [(statuses[path]["state"], statuses[path]["attempt"]) for path in ("teacher", "student", "distilled")] == [
         ("in_progress", 2),
         ("in_progress", 2),
         ("pending", None),
@@ -137,7 +137,7 @@ def test_a_round_is_killed_in_three_ways_and_resumes_and_completes(
     rounds.shell("shell").kill()
     wait_for(lambda: all(dead(one) for one in children), "train.py and its command die with the shell")
     for name in ("teacher", "python"):
-        wait_for(lambda: first_attempt(rounds, name).closed, f"{name} tells why it ended")  # noqa: B023
+        wait_for(lambda: first_attempt(rounds, name).closed, f"{name} records why it ended")  # noqa: B023
     assert not first_attempt(rounds, "shell").closed
     rounds.give_up("shell")
     assert rounds.call().returncode == WORK_REMAINS
@@ -170,12 +170,12 @@ def test_a_job_of_a_runner_that_was_killed_is_adopted(rounds: ClusterRounds, job
     assert len(jobs()) == 2
 
 
-def test_a_job_that_slurm_starts_again_goes_on(slurm: ClusterRounds, slurm_cluster: SlurmCluster, jobs: Jobs) -> None:
+def test_a_job_that_slurm_restarts_continues(slurm: ClusterRounds, slurm_cluster: SlurmCluster, jobs: Jobs) -> None:
     slurm.write_steps("a")
     slurm.call()
     slurm.wait_for_step_3("a")
     slurm_cluster.run(["scontrol", "requeue", slurm.view("a")["job_id"]])
-    wait_for(lambda: first_attempt(slurm, "a").closed, "the job tells that it was taken down")
+    wait_for(lambda: first_attempt(slurm, "a").closed, "the job records that it was stopped")
     assert first_attempt(slurm, "a").cause is Cause.PREEMPTED
     slurm.release("a")
     slurm.pass_until_done()
@@ -183,7 +183,7 @@ def test_a_job_that_slurm_starts_again_goes_on(slurm: ClusterRounds, slurm_clust
     assert slurm.lines("a").count("end") == 1
 
 
-def test_a_job_that_slurm_starts_again_after_it_died_without_a_word_takes_the_next_attempt(
+def test_a_job_that_slurm_restarts_after_it_died_without_a_result_takes_the_next_attempt(
     slurm: ClusterRounds, slurm_cluster: SlurmCluster, jobs: Jobs
 ) -> None:
     slurm.write_steps("a")
@@ -195,7 +195,7 @@ def test_a_job_that_slurm_starts_again_after_it_died_without_a_word_takes_the_ne
     wait_for(lambda: jobs()[job_id] == "FAILED", "Slurm sees that it died")
 
     def started_again() -> bool:
-        # By itself Slurm waits two minutes, because a node launches no job that it has ended in the same second.
+        # Without help Slurm waits two minutes, because a node launches no job that it has ended in the same second.
         if jobs()[job_id] == "FAILED":
             slurm_cluster.run(["scontrol", "requeue", job_id])
         slurm_cluster.run(["scontrol", "update", f"JobId={job_id}", "StartTime=now"])
@@ -270,7 +270,7 @@ def test_a_hundred_experiments_are_all_run_once(slurm: ClusterRounds, jobs: Jobs
     assert len(jobs()) == 100
 
 
-def test_a_group_is_pruned_and_another_goes_on_with_the_best_of_it(rounds: ClusterRounds) -> None:
+def test_a_group_is_pruned_and_another_continues_with_the_best_of_it(rounds: ClusterRounds) -> None:
     pause = '[ -z "$ROUNDHOUSE_PAUSE_AT" ] || exit 78'
     train = f'echo "{{{{\\"loss\\": {{rate}}}}}}" > {{directory}}/metrics.json; {pause}'
     sweep = {"path": "s/{rate}", "grid": {"rate": [3, 1, 2]}, "command": ["bash", "-c", train]}
@@ -314,7 +314,7 @@ def test_jobs_that_are_renamed_are_not_given_up_and_complete_once(
     assert len(jobs()) == 2
 
 
-def test_foreign_jobs_of_all_kinds_and_words_on_stderr_do_no_harm(
+def test_foreign_jobs_of_all_kinds_and_output_on_stderr_do_no_harm(
     slurm: ClusterRounds, slurm_cluster: SlurmCluster, jobs: Jobs
 ) -> None:
     foreign = slurm.folder / "foreign.sh"

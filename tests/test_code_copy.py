@@ -1,4 +1,4 @@
-"""Copies of the code: what belongs to the tree, the hash of its state, and that a copy is whole or not there."""
+"""Copies of the code: what belongs to the tree, the hash of its state, and that a copy is complete or absent."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_without_git_records_data_caches_and_environments_are_no_code(tmp_path: 
     assert "package/data/loader.py" in paths(code)
 
 
-def test_where_git_tracks_nothing_of_the_folder_the_disk_is_asked(tmp_path: Path) -> None:
+def test_where_git_tracks_nothing_of_the_folder_the_disk_is_read(tmp_path: Path) -> None:
     """A home directory in git that ignores all but a few files."""
     write(tmp_path, {".gitignore": "*\n"})
     git(tmp_path, "init", "-q")
@@ -302,7 +302,7 @@ def test_what_is_not_copied_is_found_by_the_same_path(in_git: Path, copies: Path
     assert (copy / "more.npz").read_text() == "more"
 
 
-def test_very_many_files_of_data_beside_code_are_refused(
+def test_very_many_data_files_next_to_code_are_refused(
     in_git: Path, copies: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(in_git, {".gitignore": "*.npz\n", "data/README": "", **{f"data/{n}.npz": "" for n in range(5)}})
@@ -382,7 +382,7 @@ def test_a_maker_that_is_killed_leaves_no_half_copy_behind(code: Path, copies: P
     assert not left.exists()
 
 
-def test_a_tree_that_changes_while_it_is_copied_is_copied_anew(
+def test_a_tree_that_changes_while_it_is_copied_is_copied_again(
     code: Path, copies: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edits = iter(["edited\n"])
@@ -421,7 +421,7 @@ def test_a_file_that_vanishes_while_it_is_copied_is_no_failure(
     assert "package/module.py" not in files_in(copies / code_copy.take(code, copies))
 
 
-def test_a_copy_that_has_lost_a_file_is_not_whole_and_is_made_anew(code: Path, copies: Path) -> None:
+def test_a_copy_that_has_lost_a_file_is_incomplete_and_is_made_again(code: Path, copies: Path) -> None:
     copy = copies / code_copy.take(code, copies)
     (copy / "package/module.py").unlink()
     assert not code_copy.is_whole(copy)
@@ -452,7 +452,7 @@ def test_on_a_full_disk_no_copy_is_made_and_no_draft_is_left(code: Path, tmp_pat
         assert code_copy.is_whole(copies / code_copy.take(code, copies))
 
 
-def test_a_round_that_was_archived_meanwhile_is_not_made_anew(code: Path, tmp_path: Path) -> None:
+def test_a_round_that_was_archived_meanwhile_is_not_created_again(code: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         code_copy.take(code, tmp_path / "gone" / code_copy.COPIES)
     assert not (tmp_path / "gone").exists()
@@ -489,7 +489,7 @@ def test_an_experiment_keeps_the_code_of_the_last_job_that_was_accepted(
     assert code_copy.kept(Record(Path("/x"), made)) == code
 
 
-def test_the_tree_is_looked_at_once_in_a_call_and_only_where_a_round_wants_it(
+def test_the_tree_is_read_once_in_a_call_and_only_if_a_round_copies_the_code(
     in_git: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "experiments/r").mkdir(parents=True)

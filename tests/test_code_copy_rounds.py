@@ -1,4 +1,4 @@
-"""Rounds with `snapshot: true`, for real: the checkout is edited, and jobs run the code as it was."""
+"""Real rounds with `snapshot: true`: the checkout is edited, and jobs run the code as it was."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def copies(rounds: ClusterRounds) -> set[str]:
 
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[ClusterRounds]:
-    """A checkout of the test's own, whose rounds run on this machine, in two slots."""
+    """A separate checkout, whose rounds run on the local machine, in two slots."""
     made = ClusterRounds(folder=tmp_path, scheduler="local")
     try:
         yield made
@@ -88,7 +88,7 @@ def pbs(fake_pbs: FakePBS, tmp_path: Path) -> Iterator[ClusterRounds]:
         yield made
 
 
-def test_on_this_machine_a_call_runs_the_code_as_it_was_when_it_began(here: ClusterRounds) -> None:
+def test_on_the_local_machine_a_call_runs_the_code_as_it_was_at_its_start(here: ClusterRounds) -> None:
     write(here, "a", "b", "c")
     runner = here.start()
     wait_for(lambda: here.lines("a") and here.lines("b"), "two run, and one waits for a slot")
@@ -100,7 +100,7 @@ def test_on_this_machine_a_call_runs_the_code_as_it_was_when_it_began(here: Clus
     assert {here.view(name)["code"] for name in "abc"} == copies(here)
 
 
-def test_a_resume_runs_the_same_code_unless_the_present_one_is_asked_for(here: ClusterRounds) -> None:
+def test_a_resume_runs_the_same_code_unless_the_current_code_is_requested(here: ClusterRounds) -> None:
     write(here, "a")
     head = put_in_git(here.repository)
     edit(here, "old, edited")
@@ -117,11 +117,11 @@ def test_a_resume_runs_the_same_code_unless_the_present_one_is_asked_for(here: C
     assert first == second != third
     assert later == [third, third]
     assert copies(here) == {first, third}
-    told = here.call("--why", "a").stdout
-    assert f"{str(first)[:7]} (commit {head[:7]}, edited)" in told
+    explanation = here.call("--why", "a").stdout
+    assert f"{str(first)[:7]} (commit {head[:7]}, edited)" in explanation
     changed = f"changed from {str(first)[:7]} to {str(third)[:7]} (commit {head[:7]}, edited) by attempt 3"
-    assert told.count("changed from") == 1
-    assert f"code      {changed}" in told
+    assert explanation.count("changed from") == 1
+    assert f"code      {changed}" in explanation
     status = here.status()["a"]
     assert status["code"] == third
     assert [one["code"] for one in here.view("a")["attempts"]] == [first, first, third, third, third]
@@ -134,7 +134,7 @@ def test_a_retry_says_which_code_it_runs(here: ClusterRounds) -> None:
     write(here, "a")
     (here.repository / "my_train.py").write_text("import sys; sys.exit('a mistake')\n")
     assert here.call().returncode == FAILED
-    (here.repository / "my_train.py").write_text("print('mended')\n")
+    (here.repository / "my_train.py").write_text("print('fixed')\n")
     done = here.call("--retry")
     assert done.returncode == FAILED, "it runs the code that has failed"
     assert "For the current code: --retry --code current" in done.stdout
@@ -171,7 +171,7 @@ def test_a_job_that_pbs_starts_again_runs_the_same_code(pbs: ClusterRounds, fake
     assert len(names_of(fake_pbs)) == 1
 
 
-def test_an_allocation_keeps_to_its_code_which_is_told_and_the_next_runs_what_is_asked_for(
+def test_an_allocation_keeps_its_code_which_is_reported_and_the_next_runs_the_requested_code(
     pbs: ClusterRounds, fake_pbs: FakePBS
 ) -> None:
     write(pbs, "a", "b", resources={"pack": {"slots": 1}, "max_running": 1})
@@ -211,7 +211,7 @@ def test_on_slurm_neither_a_queued_job_nor_a_resume_sees_an_edited_checkout(
         slurm.pass_until(lambda: len(slurm.lines("a")) == 2, "it is resumed")
         slurm.python("a", 2).kill()
         slurm.release("a")
-        wait_for(lambda: slurm.record("a").attempts[1].closed, "it tells that it was killed")
+        wait_for(lambda: slurm.record("a").attempts[1].closed, "it records that it was killed")
         assert slurm.call("--code", "current").returncode == WORK_REMAINS
         slurm.pass_until_done()
         assert slurm.lines("a") == ["old", "old", "new"]
@@ -220,7 +220,7 @@ def test_on_slurm_neither_a_queued_job_nor_a_resume_sees_an_edited_checkout(
         slurm.kill()
 
 
-def test_a_copy_that_is_lost_blocks_what_has_run_with_it_and_nothing_else(here: ClusterRounds) -> None:
+def test_a_lost_copy_blocks_the_experiments_that_have_run_with_it_and_no_others(here: ClusterRounds) -> None:
     write(here, "a", "b")
     runner = here.start("--only", "a")
     wait_for(lambda: here.lines("a"), "it runs")
@@ -306,7 +306,7 @@ def test_data_of_the_checkout_is_found_from_the_copy(here: ClusterRounds) -> Non
     assert "here\n here\n" in (here.attempt("e") / record.LOG).read_text()
 
 
-def test_a_study_is_resumed_with_the_code_that_it_began_with(here: ClusterRounds) -> None:
+def test_a_study_is_resumed_with_the_code_of_its_first_attempt(here: ClusterRounds) -> None:
     (here.repository / "studies").unlink()
     shutil.copytree(REPOSITORY / "studies", here.repository / "studies", ignore=shutil.ignore_patterns("__pycache__"))
     config = {"model": "ResNet8", "method": "pure", "dataset": "digits", "epochs": 6, "batch_size": 64, "lr": 0.1}
@@ -358,7 +358,7 @@ def test_code_current_goes_with_what_submits(here: ClusterRounds, option: tuple[
     assert "--code" in done.stderr
 
 
-def test_a_round_that_begins_to_want_copies_goes_on_with_one(here: ClusterRounds) -> None:
+def test_a_round_that_starts_to_use_copies_continues_with_one(here: ClusterRounds) -> None:
     write(here, "a")
     file = here.rounds / "r.yaml"
     wanting = file.read_text()

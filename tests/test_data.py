@@ -1,4 +1,4 @@
-"""Data sets: reading their true formats, saying what is missing or damaged, splitting and normalising."""
+"""Data sets: reading their real formats, reporting what is missing or damaged, splitting and normalising."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_a_flipped_bit_in_any_file_is_reported_with_the_file(small: Published) -
         good = path.read_bytes()
         for place in (0, len(good) // 2):
             path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
-            assert sources.missing(small.name, small.folder) == "", "a quick look reads nothing"
+            assert sources.missing(small.name, small.folder) == "", "a quick check reads nothing"
             with pytest.raises(StudyError, match="is damaged: .*toolbox/setup.sh --data") as caught:
                 load(small.name, small.folder)
             assert str(path).removesuffix(".sha256") in str(caught.value)
@@ -199,7 +199,7 @@ def test_a_package_that_is_not_installed_is_reported(monkeypatch: pytest.MonkeyP
         load("digits", None)
 
 
-def test_what_the_runner_asks_of_data_sets_loads_nothing_heavy() -> None:
+def test_checking_a_data_set_in_the_runner_loads_nothing_heavy() -> None:
     code = "from studies.distillation import sources; import sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert not {"torch", "torchvision", "numpy", "sklearn"} & set(done.stdout.split())
@@ -303,7 +303,7 @@ def test_figures_are_computed_and_moved_once() -> None:
     assert len(found._scales) == 1
 
 
-def test_a_data_set_moves_whole_and_stays_what_it_is() -> None:
+def test_a_data_set_moves_to_another_device_unchanged() -> None:
     parts = [random_split(20, seed=seed) for seed in range(3)]
     found = Dataset("letters", *parts, classes=10, shift=3, flip=True)
     moved = found.to(torch.device("meta"))

@@ -446,17 +446,17 @@ def test_a_batch_is_cut_into_as_few_parts_as_fit_and_the_number_is_recorded(
     monkeypatch.setattr("studies.distillation.objective.free_memory", lambda device: limit)
     outcome = train(tmp_path / "found", teacher, method="rkd", accumulation="auto")
     assert [record["accumulation"] for record in metrics_of(tmp_path / "found")["epochs"]] == [4, 4]  # 32 are above 20
-    asked = train(tmp_path / "asked", teacher, method="rkd", accumulation=4)
-    assert asked.final_hash == outcome.final_hash
+    configured = train(tmp_path / "configured", teacher, method="rkd", accumulation=4)
+    assert configured.final_hash == outcome.final_hash
 
 
 def test_a_batch_is_cut_further_once_memory_ran_out(tmp_path: Path, few_digits: Dataset) -> None:
-    asked, made = tmp_path / "asked", tmp_path / "made"
-    train(asked, accumulation=4, epochs=1)
+    configured, made = tmp_path / "configured", tmp_path / "made"
+    train(configured, accumulation=4, epochs=1)
     made.mkdir()
     settings = Settings(device="cpu", accumulate=2)
     run(make(accumulation=2, epochs=1), settings, made, [], lambda progress: None, lambda: None)
-    assert weights_of(made) == weights_of(asked)
+    assert weights_of(made) == weights_of(configured)
     assert metrics_of(made)["epochs"][0]["accumulation"] == 4
 
 

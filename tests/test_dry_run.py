@@ -1,4 +1,4 @@
-"""A dry run of arrays, allocations and single jobs: what is told of each, and the scripts for a person to read."""
+"""A dry run of arrays, allocations and single jobs: what it prints about each, and the scripts that it writes."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def test_a_dry_run_shows_each_job_that_a_pass_would_submit(fake_pbs: FakePBS, ro
     done = rounds.call("--dry-run")
     assert done.returncode == DONE
     *lines, last = done.stdout.splitlines()
-    told, _, place = last.partition(" Scripts: ")
-    assert told == (
+    summary, _, place = last.partition(" Scripts: ")
+    assert summary == (
         "2 arrays of 3 and 2 tasks, 2 allocations of 4 slots and 1 single job "
         "would be submitted through pbs (site test)."
     )
@@ -75,7 +75,7 @@ def planned(arrays: Sequence[int] = (), slots: Sequence[int] = (), single: int =
 
 
 @pytest.mark.parametrize(
-    ("jobs", "told"),
+    ("jobs", "sentence"),
     [
         (planned(), "Nothing"),
         (planned(single=1), "1 single job"),
@@ -89,8 +89,8 @@ def planned(arrays: Sequence[int] = (), slots: Sequence[int] = (), single: int =
         (planned(slots=[2, 4, 2]), "3 allocations of 2, 4 and 2 slots"),
     ],
 )
-def test_the_jobs_are_told_in_a_sentence(jobs: list[PlannedJob], told: str) -> None:
-    assert dry_run.summary(jobs) == told
+def test_the_jobs_are_summarised_in_a_sentence(jobs: list[PlannedJob], sentence: str) -> None:
+    assert dry_run.summary(jobs) == sentence
 
 
 def test_without_a_job_there_is_no_folder() -> None:
@@ -98,7 +98,7 @@ def test_without_a_job_there_is_no_folder() -> None:
 
 
 @pytest.mark.parametrize(
-    ("resources", "told"),
+    ("resources", "notes"),
     [
         (Resources(ncpus=1), []),
         (Resources(ncpus=8, pack=Pack(8)), []),
@@ -110,5 +110,5 @@ def test_without_a_job_there_is_no_folder() -> None:
         ),
     ],
 )
-def test_what_may_surprise_in_an_allocation_is_told(resources: Resources, told: list[str]) -> None:
-    assert resource_format.divided(resources) == told
+def test_what_may_surprise_in_an_allocation_is_reported(resources: Resources, notes: list[str]) -> None:
+    assert resource_format.divided(resources) == notes

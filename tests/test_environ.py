@@ -87,9 +87,9 @@ def test_messages_are_english_and_the_character_set_is_kept(shell: dict[str, str
 def test_each_command_gets_the_cleaned_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SBATCH_TIMELIMIT", "1")
     monkeypatch.setenv("SLURM_CONF", "/etc/x é")
-    said = runner(60)(["env"]).stdout
-    assert "SLURM_CONF=/etc/x é\n" in said
-    assert "SBATCH" not in said
+    variables = runner(60)(["env"]).stdout
+    assert "SLURM_CONF=/etc/x é\n" in variables
+    assert "SBATCH" not in variables
 
 
 def test_a_removed_variable_is_reported_unless_the_site_file_sets_its_key() -> None:
@@ -105,7 +105,7 @@ def test_a_removed_variable_is_reported_unless_the_site_file_sets_its_key() -> N
 
 def test_the_user_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
-        monkeypatch.setenv(name, "somebody")
+        monkeypatch.setenv(name, "another_user")
     assert user_name() == pwd.getpwuid(os.getuid()).pw_name
 
 
@@ -122,7 +122,7 @@ def test_a_round_runs_for_a_user_without_an_entry_in_passwd(rounds: Rounds) -> N
     (rounds.folder / "sitecustomize.py").write_text(
         "import pwd\n\ndef getpwuid(uid):\n    raise KeyError(uid)\n\npwd.getpwuid = getpwuid\n"
     )
-    rounds.extra = {"PYTHONPATH": str(rounds.folder), "USER": "somebody", "LOGNAME": "somebody"}
+    rounds.extra = {"PYTHONPATH": str(rounds.folder), "USER": "another_user", "LOGNAME": "another_user"}
     rounds.write({"all": {"path": "a", "command": ["true"]}})
     done = rounds.call()
     assert (done.returncode, done.stderr) == (0, "")
@@ -273,7 +273,7 @@ def test_an_inner_srun_works_if_the_runner_itself_runs_in_a_job(
     wait_until(lambda: log.exists() and "1 experiment" in log.read_text(), "the round ends", 60)
     newest = slurm.record("a").newest
     assert newest is not None
-    assert newest.job_id == newest.opened.token, "the job is one of this machine, whatever SLURM_JOB_ID says"
+    assert newest.job_id == newest.opened.token, "the job is a local one, whatever SLURM_JOB_ID says"
     seen = dict(line.partition("=")[::2] for line in slurm.lines("env"))
     assert seen["SLURM_ARRAY_TASK_ID"] == "3"
     assert seen["ROUNDHOUSE_ATTEMPT"] == "1"

@@ -55,7 +55,7 @@ like = st.sampled_from(["a", "b"])
 
 @st.composite
 def rounds(draw: st.DrawFn) -> list[Workload]:
-    """Experiments of every kind; each may wait for some that stand before it."""
+    """Experiments of every kind; each may depend on earlier ones in the list."""
     made: list[Workload] = []
     for number in range(draw(st.integers(0, 12))):
         path, group, gpus = str(number), draw(like), draw(st.integers(0, 2))
@@ -182,7 +182,7 @@ def test_hours_count_gpus_or_without_any_cores() -> None:
 def attempt(
     start: float, end: float | None, *, skew: float = 0.0, own: bool = True, number: int = 1, **more: Any
 ) -> Attempt:
-    """One that ran from `start` to `end` (None: it runs still), on a host whose clock is `skew` ahead."""
+    """An attempt that ran from `start` to `end` (None: it is running), on a host whose clock is `skew` ahead."""
     claim = Claim(nonce="n", at=start, started=start + skew)
     result = None if end is None else Result(Cause.COMPLETED if own else Cause.UNKNOWN, exit_code=0 if own else None,
                                              at=end + skew if own else end)  # fmt: skip
@@ -244,16 +244,16 @@ def test_all_attempts_count_but_not_markers_and_what_never_started() -> None:
 def test_without_a_measured_pace_the_epochs_that_an_attempt_gained_give_it() -> None:
     gained = attempt(NOW, None, progress=Progress(8, 20, started_epoch=3), progress_at=NOW + 500)
     assert pace_of(row(gained).record) == pytest.approx(100)
-    told = replace(gained, progress=Progress(8, 20, started_epoch=3, seconds_per_epoch=90.0))
-    assert pace_of(row(told).record) == 90
+    measured = replace(gained, progress=Progress(8, 20, started_epoch=3, seconds_per_epoch=90.0))
+    assert pace_of(row(measured).record) == 90
     none = replace(gained, progress=Progress(3, 20, started_epoch=3))
     assert pace_of(row(none).record) is None
 
 
 def test_on_a_terminal_the_bar_of_the_round_shows_the_eta() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=160)
-    told = Progress(4, 10, seconds_per_epoch=60.0)
-    runs = row(attempt(NOW, None, progress=told, progress_at=NOW + 240), state=State.IN_PROGRESS)
+    progress = Progress(4, 10, seconds_per_epoch=60.0)
+    runs = row(attempt(NOW, None, progress=progress, progress_at=NOW + 240), state=State.IN_PROGRESS)
     with Display(console) as display:
         display.show([row(attempt(NOW, NOW + 1)), runs])
         assert display.tasks[0].fields["metric"].startswith("ETA: in 5 min to 6 min (")
@@ -261,7 +261,7 @@ def test_on_a_terminal_the_bar_of_the_round_shows_the_eta() -> None:
         assert display.tasks[0].fields["metric"] == ""
 
 
-# --------------------------------------------------------------------------------------------------------- in words
+# --------------------------------------------------------------------------------------------------------- output
 
 
 def test_a_round_that_has_never_run_prints_nothing() -> None:

@@ -135,7 +135,7 @@ def test_at_a_rung_the_whole_group_is_compared_and_a_part_of_it_never() -> None:
     assert [statuses[path].action.verb for path in "abcd"] == [Verb.SUBMIT, Verb.SUBMIT, Verb.PRUNE, Verb.PRUNE]
 
 
-def test_what_depends_on_a_blocked_comparison_says_so() -> None:
+def test_what_depends_on_a_blocked_comparison_reports_it() -> None:
     experiments, known = at_a_rung({"a": 0.1, "b": 0.2})
     nameless = [replace(one, halving=replace(HALVING, metric="los")) if one.halving else one for one in experiments]
     statuses = evaluate(nameless, Evidence(known, metrics, CLOCK))
@@ -224,8 +224,8 @@ def test_a_failed_query_is_no_evidence_about_an_open_attempt() -> None:
     one = experiment("a")
     known = {"a": Record(Path("/nowhere/a"), (Attempt(1, Opened("t", asdict(HOME), one.config_hash(), {}, "7")),))}
     no_answer = Evidence(known, metrics, CLOCK, answer=lambda *_: QueryFailed("the server is down"))
-    told = [evaluate([one], evidence)["a"].action for evidence in (Evidence(known, metrics, CLOCK), no_answer)]
-    assert [(one.state, one.reason) for one in told] == [
+    actions = [evaluate([one], evidence)["a"].action for evidence in (Evidence(known, metrics, CLOCK), no_answer)]
+    assert [(one.state, one.reason) for one in actions] == [
         (State.IN_PROGRESS, ""), (State.IN_PROGRESS, "state unknown: the server is down")
     ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Early pruning by successive halving: pauses, verdicts, marks; a run that paused ends as one that never did."""
+"""Early pruning by successive halving: pauses, decisions, markers; a run that paused ends like one that never did."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from toolbox.weekly.history import events_of
 
 PER = Halving("loss", "min", 10, 0.5)
 
-# ---------------------------------------------------------------------------------------------- what may be written
+# ---------------------------------------------------------------------------------------------- valid round files
 
 
 @pytest.mark.parametrize(
-    ("written", "told"),
+    ("written", "message"),
     [
         ("{metric: loss, mode: min, every: 0}", "greater than or equal to 1"),
         ("{metric: loss, mode: min, every: 5, keep: 1.0}", "less than 1"),
@@ -46,7 +46,7 @@ PER = Halving("loss", "min", 10, 0.5)
         ("{metric: loss, mode: min, every: 5, per: seed}", "seeds are compared by their mean"),
     ],
 )
-def test_a_mistake_is_told_by_file_and_line(tmp_path: Path, written: str, told: str) -> None:
+def test_a_mistake_is_reported_by_file_and_line(tmp_path: Path, written: str, message: str) -> None:
     text = f"""\
         round: r
         study: s
@@ -59,7 +59,7 @@ def test_a_mistake_is_told_by_file_and_line(tmp_path: Path, written: str, told: 
     (tmp_path / "r.yaml").write_text(textwrap.dedent(text))
     with pytest.raises(RoundhouseError, match=r"r\.yaml:7: ") as caught:
         load_round("r", tmp_path)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_group_that_waits_for_itself_cannot_pause_for_itself(tmp_path: Path) -> None:
@@ -71,11 +71,11 @@ def test_a_group_that_waits_for_itself_cannot_pause_for_itself(tmp_path: Path) -
         load_round("r", tmp_path)
 
 
-# ---------------------------------------------------------------------------------------------- verdicts
+# ---------------------------------------------------------------------------------------------- decisions
 
 
 def attempt(number: int, cause: Cause | None, at: int | None = None, loss: float | None = None) -> Attempt:
-    """One that paused at an epoch with this loss, or ended in another way; or a mark."""
+    """An attempt that paused at an epoch with this loss, or ended in another way; or a marker."""
     mark = cause if cause in (Cause.PRUNED, Cause.RETRY) else None
     opened = Opened(f"t{number}", {"kind": "local"}, "hash", {}, mark=mark, pause_at=at)
     claim = Claim(void=mark is not None, cause=mark)
@@ -85,7 +85,7 @@ def attempt(number: int, cause: Cause | None, at: int | None = None, loss: float
 
 
 def row(name: str, *attempts: Attempt, state: State | None = None, **config: Any) -> ExperimentStatus:
-    """An experiment with these attempts. What has paused would go on, unless `state` says otherwise."""
+    """An experiment with these attempts. A paused one would continue, unless `state` says otherwise."""
     experiment = Experiment("r", "g", name, "s", {"name": name, **config}, halving=PER)
     paused = attempts and attempts[-1].cause is Cause.RUNG
     state = state or (State.PENDING if paused or not attempts else State.IN_PROGRESS)
@@ -99,7 +99,7 @@ def paused(name: str, loss: float, at: int = 10, **config: Any) -> ExperimentSta
 
 def verdicts(*rows: ExperimentStatus) -> dict[str, str]:  # noqa: F811
     found = compare_at_rungs({one.experiment.path: one for one in rows}, metrics)
-    words = {Verb.SUBMIT: "goes on", Verb.PRUNE: "pruned", Verb.NOTHING: "waits"}
+    words = {Verb.SUBMIT: "continues", Verb.PRUNE: "pruned", Verb.NOTHING: "waits"}
     return {path: words[one.action.verb] for path, one in found.items()}
 
 
@@ -107,13 +107,13 @@ LOSSES = st.lists(st.one_of(st.floats(0, 9), st.just(math.nan), st.just(0.5)), m
 
 
 @given(losses=LOSSES, keep=st.sampled_from([0.1, 0.25, 0.3, 0.5, 0.9]), shuffle=st.randoms(use_true_random=False))
-def test_the_best_share_goes_on_at_least_one_whatever_the_order_in_which_they_are_read(
+def test_the_best_share_and_at_least_one_continues_whatever_the_order_of_reading(
     losses: list[float], keep: float, shuffle: Any
 ) -> None:
     rows = [paused(f"p{number:02}", loss) for number, loss in enumerate(losses)]  # noqa: F811
     rows = [replace(one, experiment=replace(one.experiment, halving=replace(PER, keep=keep))) for one in rows]
     found = verdicts(*rows)
-    kept = {path for path, verdict in found.items() if verdict == "goes on"}
+    kept = {path for path, verdict in found.items() if verdict == "continues"}
     assert len(kept) == max(1, math.ceil(Fraction(str(keep)) * len(losses)))
     worth = {f"p{number:02}": (math.isnan(loss), loss) for number, loss in enumerate(losses)}
     assert all(worth[good][0] <= worth[bad][0] for good in kept for bad in found.keys() - kept)
@@ -123,23 +123,23 @@ def test_the_best_share_goes_on_at_least_one_whatever_the_order_in_which_they_ar
     assert verdicts(*rows) == found
 
 
-def test_seeds_of_a_setting_go_on_together_or_not_at_all() -> None:
+def test_seeds_of_a_setting_continue_together_or_not_at_all() -> None:
     rows = [paused(f"{lr}/{seed}", loss) for lr, seed, loss in [(1, 0, 0.1), (1, 1, 0.9), (2, 0, 0.4), (2, 1, 0.4)]]  # noqa: F811
     rows = [
         replace(one, experiment=replace(one.experiment, config={"lr": int(name[0]), "seed": int(name[2])}))
         for one in rows
         for name in [one.experiment.path]
     ]
-    assert verdicts(*rows) == {"1/0": "pruned", "1/1": "pruned", "2/0": "goes on", "2/1": "goes on"}
+    assert verdicts(*rows) == {"1/0": "pruned", "1/1": "pruned", "2/0": "continues", "2/1": "continues"}
 
 
-def test_nothing_is_decided_before_all_have_come_or_are_over() -> None:
+def test_nothing_is_decided_before_all_have_reached_the_rung_or_ended() -> None:
     two = paused("a", 0.1), paused("b", 0.2)
     running = row("c", attempt(1, None, 10))
     assert verdicts(*two, running) == {"a": "waits", "b": "waits"}
     assert verdicts(*two, row("c")) == {"a": "waits", "b": "waits"}
     failed = row("c", attempt(1, Cause.ERROR, 10), state=State.FAILED)
-    assert verdicts(*two, failed) == {"a": "goes on", "b": "pruned"}
+    assert verdicts(*two, failed) == {"a": "continues", "b": "pruned"}
     stuck = compare_at_rungs({one.experiment.path: one for one in (*two, row("c", state=State.BLOCKED))}, metrics)
     assert stuck["a"].inputs.hopeless
     assert stuck["a"].action.reason == (
@@ -147,23 +147,23 @@ def test_nothing_is_decided_before_all_have_come_or_are_over() -> None:
     )
 
 
-def test_a_verdict_stands_when_a_pass_died_half_way_and_when_the_others_have_gone_on() -> None:
+def test_a_decision_stays_when_a_pass_died_halfway_and_when_the_others_have_continued() -> None:
     rows = [paused("a", 0.1), paused("b", 0.2), paused("c", 0.3), paused("d", 0.4)]  # noqa: F811
     first = verdicts(*rows)
-    assert first == {"a": "goes on", "b": "goes on", "c": "pruned", "d": "pruned"}
+    assert first == {"a": "continues", "b": "continues", "c": "pruned", "d": "pruned"}
     marked = row("c", attempt(1, Cause.RUNG, 10, 0.3), attempt(2, Cause.PRUNED), state=State.PRUNED)
     on = row("a", attempt(1, Cause.RUNG, 10, 0.1), attempt(2, None, 20))
-    assert verdicts(on, rows[1], marked, rows[3]) == {"b": "goes on", "d": "pruned"}
+    assert verdicts(on, rows[1], marked, rows[3]) == {"b": "continues", "d": "pruned"}
     far = paused("a", 0.1, at=20)
-    assert verdicts(far, rows[1], marked, rows[3]) == {"a": "waits", "b": "goes on", "d": "pruned"}
+    assert verdicts(far, rows[1], marked, rows[3]) == {"a": "waits", "b": "continues", "d": "pruned"}
 
 
-def test_at_the_next_rung_only_those_that_came_so_far_are_compared() -> None:
+def test_at_the_next_rung_only_those_that_reached_it_are_compared() -> None:
     marked = row("c", attempt(1, Cause.RUNG, 10, 0.01), attempt(2, Cause.PRUNED), state=State.PRUNED)
-    assert verdicts(paused("a", 0.1, at=20), paused("b", 0.2, at=20), marked) == {"a": "goes on", "b": "pruned"}
+    assert verdicts(paused("a", 0.1, at=20), paused("b", 0.2, at=20), marked) == {"a": "continues", "b": "pruned"}
 
 
-def test_what_was_pruned_and_is_tried_again_runs_to_its_end_and_is_in_no_contest() -> None:
+def test_what_was_pruned_and_retried_runs_to_its_end_and_is_in_no_comparison() -> None:
     again = row("c", attempt(1, Cause.RUNG, 10, 0.3), attempt(2, Cause.PRUNED), attempt(3, Cause.RETRY))
     assert pause_at(again.experiment, again.record) is None
     done = row(
@@ -171,7 +171,7 @@ def test_what_was_pruned_and_is_tried_again_runs_to_its_end_and_is_in_no_contest
         state=State.COMPLETED,
     )  # fmt: skip
     for third in (again, done):
-        assert verdicts(paused("a", 0.1, at=20), paused("b", 0.2, at=20), third) == {"a": "goes on", "b": "pruned"}
+        assert verdicts(paused("a", 0.1, at=20), paused("b", 0.2, at=20), third) == {"a": "continues", "b": "pruned"}
 
 
 def test_each_pause_is_one_step_after_the_last() -> None:
@@ -180,10 +180,10 @@ def test_each_pause_is_one_step_after_the_last() -> None:
     ]  # fmt: skip
 
 
-def test_contests_are_per_value_of_the_key_named() -> None:
+def test_comparisons_are_per_value_of_the_named_key() -> None:
     rows = [paused("a", 0.1, dataset="x"), paused("b", 0.9, dataset="y"), paused("c", 0.2, dataset="x")]  # noqa: F811
     rows = [replace(one, experiment=replace(one.experiment, halving=replace(PER, per="dataset"))) for one in rows]
-    assert verdicts(*rows) == {"a": "goes on", "b": "goes on", "c": "pruned"}
+    assert verdicts(*rows) == {"a": "continues", "b": "continues", "c": "pruned"}
 
 
 # ---------------------------------------------------------------------------------------------- training
@@ -196,8 +196,8 @@ def test_a_training_that_pauses_ends_bit_for_bit_as_one_that_does_not(tmp_path: 
     outcome = None
     while outcome is None or not outcome.finished:
         folders.append(tmp_path / str(len(folders) + 1))
-        told = replace(SETTINGS, pause_at=every * len(folders))
-        outcome = train(folders[-1], SmallTask((3, 5)), told, folders[:-1])
+        pausing = replace(SETTINGS, pause_at=every * len(folders))
+        outcome = train(folders[-1], SmallTask((3, 5)), pausing, folders[:-1])
         if not outcome.finished:
             assert (outcome.reason, outcome.epochs_run) == ("rung", every * len(folders))
     assert len(folders) == math.ceil(8 / every)
@@ -207,7 +207,7 @@ def test_a_training_that_pauses_ends_bit_for_bit_as_one_that_does_not(tmp_path: 
     assert outcome.exact
 
 
-def test_a_pause_may_stand_in_no_config(tmp_path: Path) -> None:
+def test_no_config_may_contain_a_pause(tmp_path: Path) -> None:
     from roundhouse.settings import split_config
 
     assert split_config({"pause_at": 3})[1] == {"pause_at": 3}, "left to the study, which refuses it"
@@ -215,21 +215,21 @@ def test_a_pause_may_stand_in_no_config(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------------------------------------- rounds that run
 
-# Trains 6 epochs, whose loss is its rate at each; pauses where it is told to, unless it is deaf.
+# Trains 6 epochs, whose loss is its rate at each; pauses where requested, unless it ignores that.
 TRAIN = """
 import json, os, sys
 from pathlib import Path
-out, rate, seed, deaf = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4:] == ["deaf"]
+out, rate, seed, ignoring = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), sys.argv[4:] == ["ignoring"]
 start = 0
 for folder in filter(None, os.environ["ROUNDHOUSE_EARLIER"].split(":")):
     if Path(folder, "place").exists():
         start = int(Path(folder, "place").read_text())
         break
-pause = 99 if deaf else int(os.environ.get("ROUNDHOUSE_PAUSE_AT", 99))
+pause = 99 if ignoring else int(os.environ.get("ROUNDHOUSE_PAUSE_AT", 99))
 for epoch in range(start + 1, 7):
     Path(out, "place").write_text(str(epoch))
-    told = {"epoch": epoch, "epochs": 6, "started_epoch": start, "metric_name": "loss", "metric": rate, "best": rate}
-    Path(out, "progress.json").write_text(json.dumps({"version": 1, **told}))
+    progress = {"epoch": epoch, "epochs": 6, "started_epoch": start, "metric_name": "loss", "metric": rate}
+    Path(out, "progress.json").write_text(json.dumps({"version": 1, **progress, "best": rate}))
     if epoch == pause and epoch < 6:
         sys.exit(78)
 """
@@ -246,7 +246,7 @@ def group(rounds: Rounds, *more: str, **halving: Any) -> dict[str, Any]:  # noqa
     }
 
 
-def test_half_of_a_round_is_pruned_at_each_rung_and_what_is_chosen_from_it_is_of_the_rest(
+def test_half_of_a_round_is_pruned_at_each_rung_and_selections_use_the_rest(
     rounds: Rounds,  # noqa: F811
 ) -> None:
     groups = {
@@ -266,11 +266,11 @@ def test_half_of_a_round_is_pruned_at_each_rung_and_what_is_chosen_from_it_is_of
     assert rounds.causes("s/1/0") == ["rung", "rung", "completed"]
     assert rounds.causes("s/2/0") == ["rung", "rung", "pruned"]
     assert rounds.causes("s/4/0") == ["rung", "pruned"]
-    told = rounds.status()["s/3/0"]
-    assert told["reason"] == (
+    status = rounds.status()["s/3/0"]
+    assert status["reason"] == (
         "rank 3 of 4 at epoch 2 by the lowest loss: rate=3, 3 ± ? (one run); the last kept: rate=2, 2 ± ? (one run)"
     )
-    assert not told["goes_on"]
+    assert not status["goes_on"]
     assert "1 completed, 3 pruned" in rounds.call("--only", "s/*").stdout
     assert (rounds.directory("b/1") / "attempts/1/said").read_text() == "1\n"
     again = rounds.call()
@@ -291,27 +291,27 @@ def test_half_of_a_round_is_pruned_at_each_rung_and_what_is_chosen_from_it_is_of
     assert entries["s/3/0"].state is State.PRUNED
     assert counts(summaries_of(found)[0]) == {State.COMPLETED: 3, State.PRUNED: 2}
     assert [event.kind for event in events_of(entries["s/2/0"])] == ["started", "pruned"], "a pause is no requeueing"
-    assert rounds.call("--archive").returncode == 0, "a pruned experiment is over"
+    assert rounds.call("--archive").returncode == 0, "a pruned experiment has ended"
     assert "Pruned early" in (rounds.analysis / "experiment_r/README.md").read_text()
     assert rounds.states()["s/3/0"] == "pruned"
 
 
-def test_a_program_that_does_not_hear_runs_on_and_is_compared_by_its_last_value(
+def test_a_program_that_ignores_the_pause_runs_to_its_end_and_is_compared_by_its_last_value(
     rounds: Rounds,  # noqa: F811
 ) -> None:
-    groups = {"deaf": group(rounds, "deaf")}
+    groups = {"ignoring": group(rounds, "ignoring")}
     rounds.write(groups)
     assert rounds.call().returncode == 0
     assert set(rounds.states().values()) == {"completed"}
 
 
-def test_a_program_that_pauses_untold_has_failed(rounds: Rounds) -> None:  # noqa: F811
+def test_a_program_that_pauses_without_a_request_has_failed(rounds: Rounds) -> None:  # noqa: F811
     rounds.write({"g": {"path": "g", "command": ["bash", "-c", "exit 78"]}})
     assert rounds.call().returncode == 4
     assert rounds.causes("g") == ["error", "error"]
 
 
-def test_what_waits_for_a_pruned_experiment_says_so_and_waits_for_nothing_else(rounds: Rounds) -> None:  # noqa: F811
+def test_a_dependent_of_a_pruned_experiment_reports_it_and_waits_for_nothing_else(rounds: Rounds) -> None:  # noqa: F811
     rounds.write({"sweep": group(rounds), "all": {"path": "all", "after": ["sweep"], "command": "true"}})
     assert rounds.call().returncode == 4
     waiting = rounds.status()["all"]
@@ -319,7 +319,7 @@ def test_what_waits_for_a_pruned_experiment_says_so_and_waits_for_nothing_else(r
     assert not waiting["goes_on"]
 
 
-def test_what_waits_for_a_group_whose_metric_no_run_tells_waits_in_vain_as_well(rounds: Rounds) -> None:  # noqa: F811
+def test_dependents_of_a_group_whose_metric_no_run_reports_are_blocked_as_well(rounds: Rounds) -> None:  # noqa: F811
     sweep = group(rounds, metric="accuracy")
     sweep["grid"] = {"rate": [1, 2], "seed": [0]}
     chosen = {"path": "c", "select": {"from": "sweep", "metric": "loss", "mode": "min"}, "command": "true"}
@@ -328,21 +328,21 @@ def test_what_waits_for_a_group_whose_metric_no_run_tells_waits_in_vain_as_well(
         {"last": last, "chosen": chosen, "sweep": sweep, "all": {"path": "a", "after": ["sweep"], "command": "true"}}
     )
     assert rounds.call().returncode == 4
-    told = rounds.status()
-    assert not any(one["goes_on"] for one in told.values())
-    assert told["s/1/0"]["reason"].startswith("s/1/0 does not report the metric 'accuracy'")
-    assert told["a"]["reason"].startswith(
+    statuses = rounds.status()
+    assert not any(one["goes_on"] for one in statuses.values())
+    assert statuses["s/1/0"]["reason"].startswith("s/1/0 does not report the metric 'accuracy'")
+    assert statuses["a"]["reason"].startswith(
         "waits for s/1/0, which is blocked: s/1/0 does not report the metric 'accuracy'"
     )
-    assert "2 will not complete automatically (s/1/0 is blocked)" in told["c"]["reason"]
-    assert told["l"]["reason"].startswith("waits for c, which is pending: waits for 2 of 2 of group sweep")
+    assert "2 will not complete automatically (s/1/0 is blocked)" in statuses["c"]["reason"]
+    assert statuses["l"]["reason"].startswith("waits for c, which is pending: waits for 2 of 2 of group sweep")
     place = Folders(rounds.experiments, rounds.rounds, rounds.analysis)
     alone = {one.path: one.status.action.reason for one in read_round("r", place).entries}
-    assert alone == {path: one["reason"] for path, one in told.items()}
+    assert alone == {path: one["reason"] for path, one in statuses.items()}
     states = {"s/1/0": "blocked", "s/2/0": "blocked", "a": "pending", "c": "pending", "l": "pending"}
     assert rounds.states() == states
     assert rounds.call("--retry").returncode == 4
-    assert rounds.causes("s/1/0") == ["rung"], "it is the round file that is to be mended"
+    assert rounds.causes("s/1/0") == ["rung"], "the round file must be fixed"
     sweep["halving"]["metric"] = "loss"
     rounds.write({"sweep": sweep, "chosen": chosen})
     assert rounds.call().returncode == 0
@@ -359,7 +359,7 @@ def test_one_that_fails_is_left_out_and_the_others_are_compared(rounds: Rounds) 
     ]  # fmt: skip
 
 
-def test_a_mark_that_was_cut_short_is_completed_by_the_next_pass(rounds: Rounds) -> None:  # noqa: F811
+def test_an_interrupted_marker_is_completed_by_the_next_pass(rounds: Rounds) -> None:  # noqa: F811
     rounds.write({"sweep": group(rounds)})
     assert rounds.call("--only", "s/[34]/0").returncode == 3
     opened = Opened(record.new_token(), {"kind": "mark"}, "hash", {}, mark=Cause.PRUNED)
@@ -368,7 +368,7 @@ def test_a_mark_that_was_cut_short_is_completed_by_the_next_pass(rounds: Rounds)
     assert rounds.causes("s/4/0") == ["rung", "pruned"]
 
 
-def test_a_study_that_paused_on_its_way_ends_bit_for_bit_as_one_that_did_not(rounds: Rounds) -> None:  # noqa: F811
+def test_a_study_that_paused_ends_bit_for_bit_as_one_that_did_not(rounds: Rounds) -> None:  # noqa: F811
     config = {"dataset": "digits", "method": "pure", "model": "ResNet8", "epochs": 3, "max_epochs": 3}
     sweep = {"path": "{lr}/{seed}", "grid": {"lr": [0.0001, 0.1], "seed": [0]}, "config": config}
     halving = {"metric": "val_accuracy", "mode": "max", "every": 1}

@@ -13,7 +13,7 @@ BETTER, WORSE = (Experiment("r", "g", f"g/{loss}", "s", {"loss": loss}, halving=
 
 
 class Halved(Rounds):
-    """Two experiments that train three epochs, pause after each, and of which one goes on; its loss is its name."""
+    """Two experiments that train three epochs, pause after each, and of which one continues; its loss is its name."""
 
     experiments = [BETTER, WORSE]
 

@@ -1,4 +1,4 @@
-"""Rounds on this machine, for real: runner.py, job scripts, train.py and commands, and everything that kills them."""
+"""Real rounds on the local machine: runner.py, job scripts, train.py and commands, and everything that kills them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def group(path: str, script: str, seeds: int = 1, **more: Any) -> dict[str, Any]
 
 
 def noting(rounds: Rounds, name: str, then: str = "") -> str:
-    """A script that adds a line to a file of its own, and does `then`."""
+    """A script that adds a line to its own file, and then runs `then`."""
     return f'echo run >> "{rounds.notes}/{name}$1"; {then}'
 
 
@@ -60,7 +60,7 @@ def say_go(rounds: Rounds) -> None:
 
 
 def started(rounds: Rounds, count: int) -> Callable[[], bool]:
-    """Whether so many commands have noted their start."""
+    """Whether this number of commands have noted their start."""
     return lambda: len(list(rounds.notes.glob("e*"))) == count
 
 
@@ -107,7 +107,7 @@ def test_the_most_important_goes_first(rounds: Rounds) -> None:
     assert rounds.lines("order") == ["3", "1", "2", "0"]
 
 
-def test_only_what_is_chosen_runs(rounds: Rounds) -> None:
+def test_only_selected_experiments_run(rounds: Rounds) -> None:
     rounds.write({"a": group("a/{seed}", "true", 2), "b": group("b/{seed}", "true", 2, after=["a"])})
     assert rounds.call("--only", "b/*").returncode == WORK_REMAINS
     assert rounds.call("--only", "a/0").returncode == DONE
@@ -155,7 +155,7 @@ def test_jobs_share_gpus_and_cores_and_are_never_more_than_the_slots(
     assert len(rounds.lines("log")) == 16
 
 
-def test_a_job_of_several_processes_has_gpus_of_its_own_and_no_other_job_beside_it(rounds: Rounds) -> None:
+def test_a_job_of_several_processes_has_its_own_gpus_and_shares_them_with_no_other_job(rounds: Rounds) -> None:
     """DistributedDataParallel's way: torchrun starts a process for each GPU."""
     program = rounds.folder / "sums.py"
     program.write_text(SUMS)
@@ -182,7 +182,7 @@ def test_a_job_that_needs_more_gpus_than_there_are_is_refused_and_the_others_run
     assert "it requests 3 GPUs, but 2 can be used on this host" in rounds.status()["l"]["reason"]
 
 
-def test_a_job_that_asks_for_no_gpu_sees_none_and_waits_for_none(
+def test_a_job_that_requests_no_gpu_sees_none_and_waits_for_none(
     rounds: Rounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(MARK, rounds.mark)
@@ -213,14 +213,14 @@ def test_two_rounds_at_once_share_the_slots_and_both_come_to_their_end(rounds: R
     assert len(rounds.lines("log")) == 16
 
 
-def test_two_runners_that_look_at_once_do_not_take_the_same_slot(
+def test_two_runners_at_the_same_time_do_not_take_the_same_slot(
     rounds: Rounds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look, met = pool.live, threading.Barrier(2)
 
     def live() -> Any:
         seen = look()
-        with suppress(threading.BrokenBarrierError):  # whoever looks alone goes on alone
+        with suppress(threading.BrokenBarrierError):  # a runner that queries alone continues alone
             met.wait(1)
         return seen
 
@@ -249,7 +249,7 @@ def test_rounds_on_different_gpus_do_not_wait_for_each_other(rounds: Rounds) -> 
     assert [finish(runner)[0] for runner in runners] == [DONE, DONE]
 
 
-def test_a_completed_experiment_is_folded_and_stays_completed(rounds: Rounds) -> None:
+def test_a_completed_experiment_is_compacted_and_stays_completed(rounds: Rounds) -> None:
     rounds.write({"e": group("e", 'echo seen; echo 1 > "$ROUNDHOUSE_DIRECTORY/metrics.json"')})
     assert rounds.call().returncode == DONE
     place = rounds.directory("e/attempts/1")
@@ -302,7 +302,7 @@ experiments:
 # ---------------------------------------------------------------------------------------------- experiments that fail
 
 
-def test_a_failing_experiment_is_tried_twice_and_goes_on_after_a_retry(rounds: Rounds) -> None:
+def test_a_failing_experiment_is_tried_twice_and_continues_after_a_retry(rounds: Rounds) -> None:
     fails = noting(rounds, "t", f'echo "the data is missing"; [ -e "{rounds.notes}/fixed" ]')
     rounds.write(
         {"teacher": group("t", fails), "student": group("s", "true", after=["teacher"]), "other": group("o", "true")}
@@ -320,7 +320,7 @@ def test_a_failing_experiment_is_tried_twice_and_goes_on_after_a_retry(rounds: R
     assert "attempt 2" in why
     assert "exit code 1" in why
     assert rounds.call().returncode == FAILED
-    assert rounds.lines("t0") == ["run", "run"], "nothing is tried again by itself"
+    assert rounds.lines("t0") == ["run", "run"], "nothing is retried automatically"
     (rounds.notes / "fixed").touch()
     retried = rounds.call("--retry")
     assert retried.returncode == DONE
@@ -329,7 +329,7 @@ def test_a_failing_experiment_is_tried_twice_and_goes_on_after_a_retry(rounds: R
     assert "nothing to retry" in rounds.call("--retry").stdout
 
 
-def test_a_command_that_is_not_there_is_told(rounds: Rounds) -> None:
+def test_a_command_that_does_not_exist_is_reported(rounds: Rounds) -> None:
     rounds.write({"e": {"path": "e", "command": "no-such-program --lr 1"}})
     assert rounds.call().returncode == FAILED
     assert "no-such-program cannot be started: No such file or directory" in rounds.call("--why", "e").stdout
@@ -364,8 +364,8 @@ def test_a_config_that_changed_after_a_run_blocks_that_experiment_and_names_the_
 # ------------------------------------------------------------------------------------------------------ interruptions
 
 
-def test_ctrl_c_stops_the_jobs_cleanly_and_the_next_call_goes_on(rounds: Rounds) -> None:
-    # The shell signals the whole group and train.py its child: one program may hear of it twice.
+def test_ctrl_c_stops_the_jobs_cleanly_and_the_next_call_continues(rounds: Rounds) -> None:
+    # The shell signals the whole group and train.py its child: one program may get the signal twice.
     script = f'trap "trap : TERM; echo saved >> {rounds.notes}/saved; exit 1" TERM; ' + holding(rounds)
     rounds.write({"e": group("{seed}", script, 3)})
     for turn in range(1, 4):
@@ -395,7 +395,7 @@ def test_ctrl_c_is_no_reason_to_give_up_however_short_the_walltime(rounds: Round
     assert rounds.states() == {"0": "pending"}
 
 
-def test_a_second_ctrl_c_ends_jobs_that_do_not_listen_and_is_held_against_nobody(rounds: Rounds) -> None:
+def test_a_second_ctrl_c_ends_jobs_that_ignore_signals_and_counts_towards_no_retry_limit(rounds: Rounds) -> None:
     rounds.write({"e": group("{seed}", 'trap "" TERM; ' + holding(rounds), 2)})
     for turn in range(1, 4):
         runner = rounds.start()
@@ -413,7 +413,7 @@ def test_a_second_ctrl_c_ends_jobs_that_do_not_listen_and_is_held_against_nobody
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_a_polite_kill_is_as_good_as_ctrl_c(rounds: Rounds, name: str) -> None:
+def test_sigterm_acts_like_ctrl_c(rounds: Rounds, name: str) -> None:
     rounds.write({"e": group("{seed}", holding(rounds))})
     runner = rounds.start()
     wait_for(started(rounds, 1), "the job runs")
@@ -424,7 +424,7 @@ def test_a_polite_kill_is_as_good_as_ctrl_c(rounds: Rounds, name: str) -> None:
 
 
 def test_a_runner_in_the_background_of_a_script_can_be_stopped(rounds: Rounds) -> None:
-    """There, the shell has it ignore Ctrl-C, and it must not hand that on to the jobs."""
+    """There, the shell lets it ignore Ctrl-C, and the jobs must not inherit that."""
     rounds.write({"e": group("{seed}", holding(rounds))})
     runner = rounds.start(preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
     wait_for(started(rounds, 1), "the job runs")
@@ -462,7 +462,7 @@ def test_a_runner_that_is_interrupted_at_any_moment_loses_nothing(rounds: Rounds
         assert last == "completed"
 
 
-def test_jobs_go_on_when_the_runner_is_killed_and_the_next_one_waits_for_them(rounds: Rounds) -> None:
+def test_jobs_continue_when_the_runner_is_killed_and_the_next_one_waits_for_them(rounds: Rounds) -> None:
     rounds.write({"e": group("{seed}", holding(rounds), 3)})
     runner = rounds.start()
     wait_for(started(rounds, 2), "two jobs run")
@@ -493,7 +493,7 @@ def test_when_runner_and_jobs_are_killed_the_next_runner_starts_them_again(round
 
 
 def test_a_job_whose_shell_was_killed_is_seen_until_its_last_process_ends(rounds: Rounds) -> None:
-    """A process that left the job's group outlives shell and Python; while it lives, nothing is started beside it."""
+    """A process that left the job's group outlives shell and Python; while it lives, nothing else is started."""
     script = noting(rounds, "e", f'setsid sh -c "while [ ! -e {rounds.notes}/go ]; do sleep 0.05; done" & wait')
     rounds.write({"e": group("{seed}", script)})
     runner = rounds.start()
@@ -551,7 +551,7 @@ def test_cancelling_a_round_that_never_ran_keeps_it_from_running(rounds: Rounds)
     assert rounds.call("--retry", "--only", "0").returncode == DONE
 
 
-# ------------------------------------------------------------------------------------------------ records that suffer
+# ------------------------------------------------------------------------------------------------ faulty records
 
 
 @pytest.mark.parametrize(
@@ -623,10 +623,10 @@ DAMAGES = [
     (name, damage) for name in (record.JOB, record.CLAIM, record.RESULT)
     for damage in (empty, truncate, make_noise, make_it_of_the_future)
 ]  # fmt: skip
-HELD_BY_SOMEBODY = str(DAMAGES.index((record.CLAIM, empty)))
+HELD_BY_UNKNOWN = str(DAMAGES.index((record.CLAIM, empty)))
 
 
-def test_a_damaged_file_stops_that_experiment_alone_and_retry_leaves_it_behind(rounds: Rounds) -> None:
+def test_an_unreadable_file_stops_only_that_experiment_and_a_retry_continues_without_it(rounds: Rounds) -> None:
     rounds.write({"e": group("{seed}", holding(rounds, "exit 1"), len(DAMAGES)), "f": group("f", "true", priority=-1)})
     runner = rounds.start("--jobs-per-gpu", "6")
     wait_for(started(rounds, len(DAMAGES)), "all run")
@@ -641,7 +641,7 @@ def test_a_damaged_file_stops_that_experiment_alone_and_retry_leaves_it_behind(r
     assert done.returncode == FAILED
     status = rounds.status()
     assert status.pop("f")["state"] == "completed"
-    assert status.pop(HELD_BY_SOMEBODY)["state"] == "failed", "an empty claim is whole: its holder is unknown"
+    assert status.pop(HELD_BY_UNKNOWN)["state"] == "failed", "an empty claim is whole: its holder is unknown"
     for seed, row in status.items():
         where = f"attempts/1/{DAMAGES[int(seed)][0]}"
         assert row["state"] == "blocked"
@@ -656,7 +656,7 @@ def test_a_damaged_file_stops_that_experiment_alone_and_retry_leaves_it_behind(r
     assert [path.read_bytes() for path in paths] == evidence, "the evidence is kept"
 
 
-def test_what_cannot_be_an_experiments_directory_stops_that_experiment_alone(rounds: Rounds) -> None:
+def test_an_invalid_experiment_directory_stops_only_that_experiment(rounds: Rounds) -> None:
     rounds.write({"e": group("{seed}", "true", 5)})
     folder = rounds.experiments / "r"
     folder.mkdir(parents=True)
@@ -680,7 +680,7 @@ def test_what_cannot_be_an_experiments_directory_stops_that_experiment_alone(rou
     assert rounds.states()["4"] == "completed"
 
 
-def test_on_a_full_disk_a_round_tells_so_and_goes_on_when_there_is_room(rounds: Rounds) -> None:
+def test_on_a_full_disk_a_round_reports_it_and_continues_when_there_is_room(rounds: Rounds) -> None:
     rounds.write({"e": group("{seed}", noting(rounds, "e"), 2)})
     with small_disk(rounds.experiments, "128k"):
         assert rounds.call("--limit", "0").returncode == WORK_REMAINS

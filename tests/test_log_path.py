@@ -1,4 +1,4 @@
-"""Logs of jobs lie where they belong, whatever characters the path of the project or of an experiment holds."""
+"""Logs of jobs are where they should be, whatever characters the path of the project or experiment contains."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ def pbs(fake_pbs: FakePBS, home: Path, tmp_path: Path) -> Iterator[ClusterRounds
 
 
 @pytest.mark.parametrize("array", [False, True])
-def test_on_pbs_the_log_of_each_job_is_where_the_tools_look(array: bool, fake_pbs: FakePBS, pbs: ClusterRounds) -> None:
+def test_on_pbs_the_log_of_each_job_is_where_the_tools_expect_it(
+    array: bool, fake_pbs: FakePBS, pbs: ClusterRounds
+) -> None:
     complete(pbs, "a", "b", array=array)
     submitted = [words[1] for words in fake_pbs.commands() if words[0] == "qsub"]
     assert all(PLAIN.fullmatch(path) for path in submitted)

@@ -1,4 +1,4 @@
-"""Runners that find the scheduler down, and many runners at once: each attempt is submitted once, locks or no locks."""
+"""Runners while the scheduler is down, and many runners at once: each attempt is submitted once, even without locks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def rounds(fake_pbs: FakePBS, tmp_path: Path) -> Iterator[ClusterRounds]:
         yield made
 
 
-def test_nothing_is_judged_or_submitted_in_50_passes_while_the_server_is_down(
+def test_nothing_is_decided_or_submitted_in_50_passes_while_the_server_is_down(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     fake_pbs.turn(running=1)
@@ -83,11 +83,11 @@ def test_a_slurm_that_is_down_is_waited_for(tmp_path: Path) -> None:
         rounds.let_time_pass("running")
         assert finish_passes(rounds.passing(1)) == [TROUBLE]
         assert (len(rounds.record("running").attempts), len(rounds.record("unsubmitted").attempts)) == (1, 0)
-        rounds.release("running", "unsubmitted")  # it ends while nobody can be asked
+        rounds.release("running", "unsubmitted")  # it ends while no query is possible
         wait_for(lambda: rounds.record("running").completed, "the job itself writes that it is completed")
-        told = rounds.call()
-        assert told.returncode == TROUBLE
-        assert "nothing was changed: scontrol (exit 1)" in told.stderr
+        failed = rounds.call()
+        assert failed.returncode == TROUBLE
+        assert "nothing was changed: scontrol (exit 1)" in failed.stderr
         assert rounds.state("running") == "completed"
         cluster.start_controller()
         rounds.pass_until_done()
@@ -112,8 +112,8 @@ def test_eight_runners_at_once_submit_every_attempt_exactly_once(
     )
     runners = [rounds.passing(PASSES, unlocked=unlocked) for _ in range(RUNNERS)]
     for runner in runners:
-        _, said = runner.communicate(timeout=300)
-        assert (runner.returncode, said) == (0, "")
+        _, errors = runner.communicate(timeout=300)
+        assert (runner.returncode, errors) == (0, "")
     rounds.pass_until_done()
     assert {name: len(rounds.lines(name)) for name in names} == dict(zip(names, [1] * 5 + [2] * 3, strict=True))
     tokens = [attempt.opened.token for name in names for attempt in rounds.record(name).attempts]
@@ -122,7 +122,7 @@ def test_eight_runners_at_once_submit_every_attempt_exactly_once(
     assert max(Counter(experiments_of(fake_pbs)).values()) == 1
 
 
-def test_two_runners_that_fold_at_the_same_moment_do_not_trip_over_each_other(
+def test_two_runners_that_compact_at_the_same_time_do_not_disturb_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record.open_attempt(tmp_path, 1, Opened("rhtoken", {"kind": "slurm"}, "hash", {}, "1"))

@@ -1,4 +1,4 @@
-"""The facts for a methods chapter: what was recorded, how often, differences first; no more."""
+"""The facts for a methods chapter: only what was recorded, how often, differences first."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def change(place: Folders, path: str, number: int, **values: object) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
-def test_where_runs_differ_that_stands_first_with_counts_and_no_sentence_names_one_value(copied: Folders) -> None:
+def test_differences_between_runs_come_first_with_counts_and_no_sentence_names_one_value(copied: Folders) -> None:
     change(copied, FAILED, 1, torch="2.5.0", model="A100", deterministic=False, edited=True, commit=None)
     reported = markdown(facts_of(copied, "mixed"))
     assert re.findall(r"^## (.*)$", reported, re.MULTILINE)[0] == "Runs differ"

@@ -1,4 +1,4 @@
-"""The ways of distilling: what leaves them unchanged, half precision, whom gradients reach, options, sizes, memory."""
+"""The ways of distilling: what leaves them unchanged, half precision, paths of gradients, options, sizes, memory."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def test_a_vector_without_length_stays_0_and_gets_no_gradient() -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_no_method_looks_at_a_value_while_it_computes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the meta device tensors have shapes and no values, so whatever needs one, as a GPU's graph may not, fails."""
+    """On the meta device tensors have shapes and no values, so code that needs one fails, as in a CUDA graph."""
     monkeypatch.setattr(torch, "autocast", lambda *given, **named: nullcontext())  # it does not know that device
     student, teacher = (Features(*(one.to("meta") for one in features(seed))) for seed in (0, 1))
     student = with_gradient(student)
@@ -530,14 +530,14 @@ def most_allocated(method: Method, batch: int) -> int:
 
 
 @pytest.mark.parametrize("batch", [16, 64, 128])
-def test_the_memory_that_rkd_asks_for_is_enough_and_not_far_too_much(batch: int) -> None:
+def test_the_memory_that_rkd_requests_is_enough_and_not_far_too_much(batch: int) -> None:
     method = make("rkd")
     assert isinstance(method, RelationalKnowledge)
     used = most_allocated(method, batch)
     assert used <= method.memory(batch) <= 2 * used
 
 
-def test_the_memory_that_rkd_asks_for_grows_with_the_cube_of_the_batch() -> None:
+def test_the_memory_that_rkd_requests_grows_with_the_cube_of_the_batch() -> None:
     method = make("rkd")
     assert method.memory(512) > 3 * 512**3 * 4
     assert 6 < method.memory(1024) / method.memory(512) < 8

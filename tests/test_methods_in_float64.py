@@ -182,7 +182,7 @@ def shapes(student: tuple[int, int, int], teacher: tuple[int, int, int], size: i
 
 
 def features(**known: Tensor) -> Features:
-    """Without what the method does not look at."""
+    """Without what the method does not use."""
     return Features(**{name: known.get(name, torch.empty(0)) for name in Features._fields})
 
 

@@ -261,8 +261,8 @@ def test_deleting_a_job_that_is_already_gone_is_not_an_error(name: str) -> None:
 
 
 def test_deleting_a_task_that_is_already_gone_is_not_an_error_while_its_array_runs() -> None:
-    said_so = "qdel: Request invalid for finished array subjob 15[3].pbsnode"
-    assert read_delete(Output(("qdel",), 55, "", said_so)) == []
+    message = "qdel: Request invalid for finished array subjob 15[3].pbsnode"
+    assert read_delete(Output(("qdel",), 55, "", message)) == []
 
 
 def test_qselect_prints_ids() -> None:
@@ -402,7 +402,7 @@ def test_the_array_of_a_task_follows_from_its_id_for_any_server_name(task: str, 
         said(None, "", "no answer within 60 s."),
         said(None, "12.pbsnode\n", "no answer within 60 s."),
         said(255, "", "qsub: End of File"),
-        said(1, "", "something that nobody has seen before"),
+        said(1, "", "an unknown message"),
         said(0, "", ""),
     ],
 )

@@ -1,4 +1,4 @@
-"""The decision, line by line: what is known of one experiment, and what follows from it."""
+"""The decision, line by line: what is known about one experiment, and the action that follows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ QUEUED, RUNNING, ENDED = (job(state) for state in (JobState.QUEUED, JobState.RUN
 
 
 def ended(cause: Cause, why: str = "", gained: bool | None = False, **result: Any) -> Attempt:
-    """An attempt that is over. `gained`: whether it finished an epoch; None: it does not tell."""
+    """An attempt that has ended. `gained`: whether it finished an epoch; None: it does not report epochs."""
     if cause in (Cause.UNCLAIMED, Cause.REFUSED, Cause.LIMIT, *MARKS):
         mark = cause if cause in MARKS else None
         opened = replace(OPENED, job_id=None, mark=mark)
@@ -66,7 +66,7 @@ def outcome(action: Action) -> tuple[Verb, State]:
     return action.verb, action.state
 
 
-# ------------------------------------------------------------------------------------------------------- verdicts
+# ------------------------------------------------------------------------------------------------------- decisions
 
 PREEMPTED_GUESS = Attempt(
     0, OPENED, HELD, Result(Cause.PREEMPTED, "stopped by TERM", 75, ("TERM",), guess=True), result_at=NOW - 30
@@ -111,7 +111,7 @@ def test_a_verdict_changes_the_cause_and_nothing_else() -> None:
     failed = decided([guess, guess], Unknown())
     assert (failed.state, failed.cause) == (State.FAILED, Cause.MEMORY)
     certain = replace(guess, result=Result(Cause.ERROR))
-    assert certain.cause is Cause.ERROR, "what the job knows for certain stands"
+    assert certain.cause is Cause.ERROR, "a cause that the job knows for certain is kept"
 
 
 def test_the_walltime_of_an_allocation_is_no_verdict_on_what_ran_in_it() -> None:
@@ -121,18 +121,18 @@ def test_the_walltime_of_an_allocation_is_no_verdict_on_what_ran_in_it() -> None
     assert decided([packed], job(JobState.ENDED, "", Cause.MEMORY)).cause is Cause.MEMORY
 
 
-def test_the_memory_of_an_allocation_is_no_fault_of_one_experiment_but_the_next_asks_for_more() -> None:
-    said = Resources(mem_mb=1000, pack=Pack(slots=4))
-    opened = replace(OPENED, shared="../.jobs/rhallocation", resources=request(Resources(), said))
+def test_memory_of_an_allocation_counts_towards_no_retry_limit_but_the_next_one_requests_more() -> None:
+    requested = Resources(mem_mb=1000, pack=Pack(slots=4))
+    opened = replace(OPENED, shared="../.jobs/rhallocation", resources=request(Resources(), requested))
     short = replace(PREEMPTED_GUESS, opened=opened, verdict=Verdict(Cause.MEMORY), progress=Progress(5, 9, 4))
     assert decided([short] * 5, Unknown()).verb is Verb.SUBMIT
-    assert next_resources(said, [short], RetryPolicy()).mem_mb == 2000
+    assert next_resources(requested, [short], RetryPolicy()).mem_mb == 2000
 
 
 # -------------------------------------------------------------------------------------------- 1, 2, 3: leave it alone
 
 
-def test_what_is_completed_is_left_alone_for_ever() -> None:
+def test_a_completed_experiment_never_changes() -> None:
     done = ended(Cause.COMPLETED)
     for attempts in ([done], [ended(Cause.ERROR), done], [done, ended(Cause.CANCELLED)], [done, ended(Cause.RETRY)]):
         for answer in (QUEUED, ENDED, Unknown(), DOWN):
@@ -145,7 +145,7 @@ def test_what_is_completed_with_another_config_is_not_trained_again() -> None:
 
 
 @pytest.mark.parametrize("cause", [Cause.CANCELLED, Cause.ARCHIVED])
-def test_what_the_user_put_away_stays_until_retry(cause: Cause) -> None:
+def test_what_the_user_cancelled_or_archived_stays_until_retry(cause: Cause) -> None:
     for attempt in (ended(cause, "by the user"), Attempt(0, OPENED, HELD, Result(cause))):
         assert outcome(decided([attempt], Unknown())) == (Verb.NOTHING, State.CANCELLED)
         assert decided([attempt, ended(Cause.RETRY)], Unknown()).verb is Verb.SUBMIT
@@ -159,7 +159,7 @@ def test_without_an_answer_of_its_scheduler_nothing_is_concluded() -> None:
     assert outcome(decided([nameless], DOWN)) == (Verb.NOTHING, State.SUBMITTING)
 
 
-def test_damage_waits_for_a_person() -> None:
+def test_an_unreadable_record_waits_for_the_user() -> None:
     for attempts in ((), (ended(Cause.ERROR),), (ended(Cause.COMPLETED),)):
         action = decide(record_of(*attempts, damage="attempts/2/job.json is empty"), RUNNING, FREE, CLOCK, "hash")
         assert outcome(action) == (Verb.NOTHING, State.BLOCKED)
@@ -185,17 +185,17 @@ def test_a_job_that_is_queued_or_runs_is_waited_for(answer: Job) -> None:
     assert decided([Attempt(0, OPENED)], job(JobState.QUEUED, "Priority")).reason == "Priority"
 
 
-def test_a_job_that_will_not_run_is_told_in_the_schedulers_words() -> None:
+def test_a_job_that_will_not_run_is_reported_with_the_schedulers_reason() -> None:
     action = decided([Attempt(0, OPENED)], job(JobState.BLOCKED, "JobHeldUser"))
     assert outcome(action) == (Verb.NOTHING, State.BLOCKED)
     assert "job 7: JobHeldUser" in action.reason
 
 
-def test_a_job_that_runs_without_a_sign_of_life_is_spoken_of_and_left_alone() -> None:
-    for seconds, told in ((1700, False), (1860, True)):
+def test_a_job_that_runs_without_a_heartbeat_is_reported_and_not_touched() -> None:
+    for seconds, reported in ((1700, False), (1860, True)):
         action = decided([Attempt(0, OPENED, HELD, progress_at=NOW - seconds)], RUNNING)
         assert outcome(action) == (Verb.NOTHING, State.IN_PROGRESS)
-        assert ("last heartbeat was 31 min ago" in action.reason) is told
+        assert ("last heartbeat was 31 min ago" in action.reason) is reported
     fresh = Attempt(0, OPENED, replace(HELD, at=NOW - 10))
     assert decided([fresh], RUNNING).reason == "", "it has only just started"
 
@@ -209,7 +209,7 @@ def test_a_job_of_an_attempt_to_be_cancelled_is_deleted() -> None:
     assert (outcome(action), action.job_id) == ((Verb.KILL, State.IN_PROGRESS), "7")
 
 
-def test_a_closed_attempt_is_over_whatever_the_scheduler_says_of_the_job() -> None:
+def test_a_closed_attempt_stays_closed_whatever_the_scheduler_reports_about_its_job() -> None:
     assert decided([ended(Cause.ERROR)], RUNNING).verb is Verb.SUBMIT
 
 
@@ -229,14 +229,14 @@ def test_an_attempt_without_a_job_is_given_time_and_then_its_claim_is_taken() ->
     assert action.cause is Cause.UNCLAIMED
 
 
-def test_a_claim_tells_the_job_id_too() -> None:
+def test_a_claim_contains_the_job_id_too() -> None:
     attempt = Attempt(0, replace(OPENED, job_id=None, at=0.0), HELD)
     action = decided([attempt], RUNNING)
     assert (action.verb, action.job_id) == (Verb.ADOPT, "7")
     assert decided([attempt], Unknown()).verb is Verb.MARK_GONE, "a job that claimed is not to be voided"
 
 
-def test_a_mark_whose_setter_died_is_made_whole() -> None:
+def test_a_marker_whose_process_died_is_completed() -> None:
     for cause in MARKS:
         action = decided([ended(Cause.ERROR), Attempt(0, replace(OPENED, mark=cause, job_id=None))], DOWN)
         assert (action.verb, action.cause) == (Verb.VOID, cause)
@@ -255,7 +255,7 @@ def test_a_job_that_is_gone_is_missed_for_a_while_before_its_attempt_is_closed(a
     assert (action.verb, action.cause) == (Verb.CLOSE, Cause.UNKNOWN)
 
 
-def test_a_job_that_is_gone_and_gives_signs_of_life_is_not_closed() -> None:
+def test_a_job_that_is_gone_but_has_a_heartbeat_is_not_closed() -> None:
     attempt = Attempt(0, OPENED, HELD, progress_at=NOW - 10, gone_at=NOW - 9999)
     action = decided([attempt], Unknown())
     assert (action.verb, "heartbeats continue" in action.reason) == (Verb.MARK_GONE, True)
@@ -264,8 +264,8 @@ def test_a_job_that_is_gone_and_gives_signs_of_life_is_not_closed() -> None:
 def test_an_attempt_that_no_job_started_in_is_closed_by_taking_its_claim() -> None:
     action = decided([Attempt(0, OPENED, gone_at=NOW - 999)], Unknown())
     assert (action.verb, action.cause) == (Verb.VOID, Cause.UNCLAIMED)
-    told = decided([Attempt(0, OPENED, gone_at=NOW - 999)], job(JobState.ENDED, "Exit_status -29"))
-    assert "Exit_status -29" in told.reason
+    ended = decided([Attempt(0, OPENED, gone_at=NOW - 999)], job(JobState.ENDED, "Exit_status -29"))
+    assert "Exit_status -29" in ended.reason
 
 
 @pytest.mark.parametrize("cause", [Cause.WALLTIME, Cause.MEMORY, Cause.NODE, Cause.DELETED])
@@ -297,7 +297,7 @@ def test_faults_of_different_kinds_count_together_and_progress_does_not_excuse_t
     assert decided([ended(Cause.ERROR, gained=True), ended(Cause.PREEMPTED), ended(Cause.MEMORY)]).state is State.FAILED
 
 
-def test_a_walltime_with_a_new_epoch_goes_on_for_ever() -> None:
+def test_walltimes_with_a_new_epoch_reach_no_retry_limit() -> None:
     assert decided([ended(Cause.WALLTIME, gained=True)] * 500).verb is Verb.SUBMIT
 
 
@@ -307,13 +307,13 @@ def test_a_walltime_without_a_new_epoch_is_a_fault() -> None:
     assert decided([ended(Cause.WALLTIME), ended(Cause.WALLTIME, gained=True)]).verb is Verb.SUBMIT
 
 
-def test_a_walltime_of_a_program_that_does_not_tell_its_epochs_is_nobodys_fault() -> None:
+def test_a_walltime_of_a_program_that_does_not_report_its_epochs_is_a_soft_cause() -> None:
     assert decided([ended(Cause.WALLTIME, gained=None)] * (SOFT_LIMIT - 1)).verb is Verb.SUBMIT
     assert decided([ended(Cause.WALLTIME, gained=None)] * SOFT_LIMIT).state is State.FAILED
 
 
 @pytest.mark.parametrize("cause", [Cause.PREEMPTED, Cause.NODE, Cause.DELETED, Cause.INPUT])
-def test_a_fault_of_others_is_tried_twenty_times_in_a_row_without_an_epoch(cause: Cause) -> None:
+def test_a_soft_cause_has_a_retry_limit_of_twenty_in_a_row_without_an_epoch(cause: Cause) -> None:
     one = ended(cause, "drained")
     assert decided([one] * (SOFT_LIMIT - 1)).verb is Verb.SUBMIT
     failed = decided([one] * SOFT_LIMIT)
@@ -346,7 +346,7 @@ def test_what_was_pruned_stays_so_until_it_is_tried_again() -> None:
     assert decided([*pruned, ended(Cause.RETRY)]).verb is Verb.SUBMIT
 
 
-def test_retry_counts_anew() -> None:
+def test_a_retry_starts_the_counts_again() -> None:
     for cause, count in ((Cause.ERROR, HARD_LIMIT), (Cause.PREEMPTED, SOFT_LIMIT)):
         exhausted = [ended(cause)] * count
         assert decided(exhausted).state is State.FAILED
@@ -354,14 +354,14 @@ def test_retry_counts_anew() -> None:
         assert decided([*exhausted, ended(Cause.RETRY), *exhausted]).state is State.FAILED
 
 
-def test_a_result_that_no_retry_can_mend_is_final_until_the_user_says_otherwise() -> None:
+def test_a_result_that_no_retry_can_fix_is_final_until_the_user_retries() -> None:
     final = ended(Cause.ERROR, "an input changed since attempt 1", final=True)
     action = decided([final])
     assert (outcome(action), action.reason) == ((Verb.NOTHING, State.FAILED), "an input changed since attempt 1")
     assert decided([final, ended(Cause.RETRY)]).verb is Verb.SUBMIT
 
 
-def test_what_has_run_with_another_config_waits_for_a_person() -> None:
+def test_what_has_run_with_another_config_waits_for_the_user() -> None:
     for attempts in ([ended(Cause.PREEMPTED)], [ended(Cause.PREEMPTED), ended(Cause.RETRY)]):
         action = decide(record_of(*attempts), Unknown(), FREE, CLOCK, "another")
         assert (outcome(action), action.reason) == ((Verb.NOTHING, State.BLOCKED), "has run with another config")
@@ -399,7 +399,7 @@ def test_what_waits_for_nothing_and_never_ran_is_submitted() -> None:
     assert (outcome(action), action.reason) == ((Verb.SUBMIT, State.PENDING), "")
 
 
-# ---------------------------------------------------------------------------------------------------------- all of it
+# ---------------------------------------------------------------------------------------------- all conditions together
 
 
 ATTEMPTS = st.lists(
@@ -410,14 +410,14 @@ ANSWERS = st.sampled_from([Unknown(), DOWN, QUEUED, RUNNING, ENDED, job(JobState
 
 
 @given(attempts=ATTEMPTS, answer=ANSWERS, waits=st.booleans(), open_one=st.booleans(), claimed=st.booleans())
-def test_an_open_attempt_is_never_passed_by_and_a_closed_one_never_judged(
+def test_an_open_attempt_is_never_skipped_and_a_closed_one_never_closed_again(
     attempts: list[Attempt], answer: Answer, waits: bool, open_one: bool, claimed: bool
 ) -> None:
     if open_one:
         attempts = [*attempts, Attempt(0, OPENED, HELD if claimed else None)]
     action = decided(attempts, answer, Inputs(None, "waits") if waits else FREE)
     if open_one:
-        assert action.verb not in (Verb.SUBMIT, Verb.CLOSE, Verb.VOID), "not at the first look"
+        assert action.verb not in (Verb.SUBMIT, Verb.CLOSE, Verb.VOID), "not in the first pass"
         assert action.state in (State.IN_PROGRESS, State.BLOCKED)
     else:
         assert action.verb in (Verb.SUBMIT, Verb.NOTHING)

@@ -1,4 +1,4 @@
-"""plot_experiments.py: what is drawn, what is not drawn again, and what happens to records that are no good."""
+"""plot_experiments.py: what is drawn, what is not drawn again, and what happens to unusable records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preloaded jobs behave, end and die like jobs that start a Python of their own."""
+"""Preloaded jobs run, end and die like jobs that start their own Python."""
 
 from __future__ import annotations
 

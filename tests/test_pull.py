@@ -593,11 +593,11 @@ def test_a_disk_without_room_for_a_folder_is_one_line(far: Far) -> None:
 def test_an_unreadable_file_there_is_reported_and_the_others_arrive(far: Far) -> None:
     # Root can read every file, so rsync's error output and exit code are simulated.
     far.there("out.log")
-    said = 'rsync: [sender] send_files failed to open "x": Permission denied (13)'
-    far.command("rsync", f"#!/bin/sh\n{shutil.which('rsync')} \"$@\"\necho '{said}' >&2\nexit 23\n")
+    message = 'rsync: [sender] send_files failed to open "x": Permission denied (13)'
+    far.command("rsync", f"#!/bin/sh\n{shutil.which('rsync')} \"$@\"\necho '{message}' >&2\nexit 23\n")
     done = far.pull()
     assert done.returncode == PART
-    assert said in one_line(done.stderr)
+    assert message in one_line(done.stderr)
     assert far.at_home("out.log").exists()
 
 

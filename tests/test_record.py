@@ -1,4 +1,4 @@
-"""An experiment's files: who wins a link, what damage is, what folding keeps, and what views are."""
+"""An experiment's files: exclusive creation, unreadable files, compacting, and views."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def completed(directory: Path, *earlier: Cause) -> Path:
 
 
 def timeless(rec: Record) -> list[Attempt]:
-    """The attempts, without the times of files, which folding does not keep."""
+    """The attempts, without the times of files, which compacting does not keep."""
     return [
         replace(
             one,
@@ -185,7 +185,7 @@ def full_when(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
     ],
     ids=["open", "void", "close", "job id", "status", "config"],
 )
-def test_a_full_disk_leaves_nothing_half_done(
+def test_a_full_disk_leaves_no_partial_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, step: Callable[[Path], Any]
 ) -> None:
     open_one(tmp_path)
@@ -281,7 +281,7 @@ def test_tokens_are_short_names_that_differ() -> None:
     assert all(len(token) == 15 and token.isalnum() and token.islower() and token[0] == "r" for token in tokens)
 
 
-def test_gone_and_cancel_are_marks_of_an_attempt(tmp_path: Path) -> None:
+def test_gone_and_cancel_are_files_of_an_attempt(tmp_path: Path) -> None:
     open_one(tmp_path)
     record.mark_gone(tmp_path, 1)
     record.request_cancel(tmp_path, 1)
@@ -295,12 +295,12 @@ def test_gone_and_cancel_are_marks_of_an_attempt(tmp_path: Path) -> None:
     assert newest.gone_at is None
 
 
-# ------------------------------------------------------------------------------------------------------------- damage
+# --------------------------------------------------------------------------------------------------- unreadable files
 
 
 @pytest.mark.parametrize("name", [record.JOB, record.CLAIM, record.RESULT])
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "is empty"),
         (b"\n", "is empty"),
@@ -313,8 +313,8 @@ def test_gone_and_cancel_are_marks_of_an_attempt(tmp_path: Path) -> None:
         (b'{"version": 1, "nonce": "n", "cause": "bad luck", "token": 1}', "invalid value"),
     ],
 )
-def test_damage_of_the_newest_attempt_is_named_and_of_an_older_one_noted(
-    tmp_path: Path, name: str, content: bytes, told: str
+def test_an_unreadable_file_of_the_newest_attempt_is_damage_and_of_an_older_one_a_note(
+    tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     completed(tmp_path)
     (tmp_path / "attempts" / "1" / name).write_bytes(content)
@@ -325,13 +325,13 @@ def test_damage_of_the_newest_attempt_is_named_and_of_an_older_one_noted(
         assert rec.completed.claim is not None
         assert not rec.completed.claim.void
         return
-    assert rec.damage.startswith(f"attempts/1/{name}" if told != "invalid value" else "attempts/1/")
-    assert told in rec.damage
+    assert rec.damage.startswith(f"attempts/1/{name}" if message != "invalid value" else "attempts/1/")
+    assert message in rec.damage
     assert (rec.completed, rec.next_number) == (None, 2)
     open_one(tmp_path, 2)
     rec = record.read(tmp_path)
     assert (rec.damage, len(rec.notes), len(rec.attempts), rec.next_number) == ("", 1, 1, 3)
-    assert told in rec.notes[0]
+    assert message in rec.notes[0]
     record.fold(rec)
     assert (tmp_path / "attempts" / "1" / name).read_bytes() == content
 
@@ -339,7 +339,7 @@ def test_damage_of_the_newest_attempt_is_named_and_of_an_older_one_noted(
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b'{"version": 99}', b'{"version": 1}', b'{"version": 1, "attempts": []}']
 )
-def test_a_damaged_history_is_named(tmp_path: Path, content: bytes) -> None:
+def test_an_unreadable_history_is_reported(tmp_path: Path, content: bytes) -> None:
     completed(tmp_path)
     record.fold(record.read(tmp_path))
     (tmp_path / record.HISTORY).write_bytes(content)
@@ -352,7 +352,7 @@ def test_a_damaged_history_is_named(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"3", b'{"version": 2}', b'{"version": 1, "epoch": "three"}'])
-def test_damaged_progress_is_as_good_as_none(tmp_path: Path, content: bytes) -> None:
+def test_unreadable_progress_counts_as_none(tmp_path: Path, content: bytes) -> None:
     place = completed(tmp_path)
     (place / record.PROGRESS).write_bytes(content)
     rec = record.read(tmp_path)
@@ -362,18 +362,18 @@ def test_damaged_progress_is_as_good_as_none(tmp_path: Path, content: bytes) -> 
 
 
 @pytest.mark.parametrize(
-    ("told", "known"), [("12.5", 12.5), ('"fast"', None), ("-1", None), ("1e999", None), ("null", None)]
+    ("written", "known"), [("12.5", 12.5), ('"fast"', None), ("-1", None), ("1e999", None), ("null", None)]
 )
-def test_what_is_no_time_is_no_pace(tmp_path: Path, told: str, known: float | None) -> None:
+def test_a_value_that_is_no_time_gives_no_pace(tmp_path: Path, written: str, known: float | None) -> None:
     place = completed(tmp_path)
-    (place / record.PROGRESS).write_text(f'{{"version": 1, "epoch": 3, "seconds_per_epoch": {told}}}')
+    (place / record.PROGRESS).write_text(f'{{"version": 1, "epoch": 3, "seconds_per_epoch": {written}}}')
     rec = record.read(tmp_path)
     assert rec.completed is not None
     assert rec.completed.progress is not None
     assert (rec.completed.progress.epoch, rec.completed.progress.seconds_per_epoch) == (3, known)
 
 
-def test_what_the_file_system_will_not_let_be_read_is_told(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     rec = record.read(tmp_path / "loop")
     assert (rec.readable, rec.attempts) == (False, ())
@@ -391,7 +391,7 @@ NAMES = [record.JOB, record.CLAIM, record.RESULT, record.PROGRESS, record.HISTOR
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(NAMES), key=st.integers(0, 20), value=JSON, more=JSON, cause=st.sampled_from(list(Cause)))
-def test_whatever_a_field_holds_reading_deciding_and_telling_never_fail(
+def test_whatever_a_field_holds_reading_deciding_and_showing_never_fail(
     tmp_path_factory: pytest.TempPathFactory, name: str, key: int, value: Any, more: Any, cause: Cause
 ) -> None:
     directory = Path("/dev/shm" if Path("/dev/shm").is_dir() else tmp_path_factory.mktemp("x"), f"rh-{os.getpid()}")
@@ -419,8 +419,8 @@ def test_whatever_a_field_holds_reading_deciding_and_telling_never_fail(
             inputs = plan.Inputs({"teacher": [{"path": "t", "sha256": "0"}]})
             action = plan.decide(rec, answer, inputs, plan.Clock(1e9, 180, 120), EXPERIMENT.config_hash())
             row = ExperimentStatus(EXPERIMENT, rec, action, inputs)
-            told = status_json.as_dict(row)
-            json.dumps(told)
+            status = status_json.as_dict(row)
+            json.dumps(status)
             record.write_status(directory, status_json.file_content(row))
             tables.table([row])
             tables.summary("r", [row], 1)
@@ -429,15 +429,15 @@ def test_whatever_a_field_holds_reading_deciding_and_telling_never_fail(
         shutil.rmtree(directory, ignore_errors=True)
 
 
-# ------------------------------------------------------------------------------------------------------------ folding
+# ---------------------------------------------------------------------------------------------------------- compacting
 
 
 class Killed(BaseException):
-    """The process that folds is gone."""
+    """The process that compacts has died."""
 
 
 def killed_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """The step-th change of the file system does not come."""
+    """The step-th change of the file system does not happen."""
     done = [0]
 
     def counted(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -453,7 +453,7 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         monkeypatch.setattr(os, name, counted(getattr(os, name)))
 
 
-def test_folding_that_is_killed_at_any_step_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compacting_that_is_killed_at_any_step_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = 0
     while True:
         step += 1
@@ -483,7 +483,7 @@ def test_folding_that_is_killed_at_any_step_loses_nothing(tmp_path: Path, monkey
     assert step > 20
 
 
-def test_a_record_that_is_folded_while_it_is_read_is_read_again(
+def test_a_record_that_is_compacted_while_it_is_read_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     completed(tmp_path, Cause.ERROR)
@@ -502,7 +502,7 @@ def test_a_record_that_is_folded_while_it_is_read_is_read_again(
     assert timeless(after) == timeless(before)
 
 
-def test_what_is_late_finds_every_name_of_a_folded_experiment_taken(tmp_path: Path) -> None:
+def test_a_late_process_finds_every_name_of_a_compacted_experiment_taken(tmp_path: Path) -> None:
     completed(tmp_path, Cause.PREEMPTED)
     record.fold(record.read(tmp_path))
     history = (tmp_path / record.HISTORY).read_bytes()
@@ -555,7 +555,7 @@ def test_what_a_job_knows_for_certain_is_no_guess(tmp_path: Path, cause: str) ->
     assert newest is not None and newest.cause is Cause(cause)
 
 
-def test_folding_keeps_the_newest_files_few_and_the_story_whole(tmp_path: Path) -> None:
+def test_compacting_keeps_few_files_and_the_whole_history(tmp_path: Path) -> None:
     place = completed(tmp_path)
     record.mark_gone(tmp_path, 1)
     (place / ".draft-old").write_text("x")
@@ -568,7 +568,7 @@ def test_folding_keeps_the_newest_files_few_and_the_story_whole(tmp_path: Path) 
     assert (rec.completed.progress.best, rec.completed.progress.final) == (0.75, {"accuracy": 0.5})
 
 
-def test_what_is_not_completed_or_not_wholly_seen_is_not_folded(tmp_path: Path) -> None:
+def test_an_experiment_that_is_not_completed_or_not_wholly_read_is_not_compacted(tmp_path: Path) -> None:
     open_one(tmp_path)
     record.fold(record.read(tmp_path))
     assert not (tmp_path / record.HISTORY).exists()
@@ -578,7 +578,7 @@ def test_what_is_not_completed_or_not_wholly_seen_is_not_folded(tmp_path: Path) 
     assert not (tmp_path / "other" / record.HISTORY).exists()
 
 
-def test_without_hard_links_a_completed_experiment_is_folded_all_the_same(
+def test_without_hard_links_a_completed_experiment_is_compacted_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_links(monkeypatch)
@@ -607,7 +607,7 @@ def test_outputs_are_relative_links_to_the_completed_attempt(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("damage", [None, b"", b'{"version": 1, "state": "pen', b"[]", b'{"version": 9}'])
-def test_a_status_that_is_gone_or_damaged_is_written_anew(tmp_path: Path, damage: bytes | None) -> None:
+def test_a_status_that_is_missing_or_unreadable_is_written_again(tmp_path: Path, damage: bytes | None) -> None:
     if damage is not None:
         (tmp_path / record.STATUS).write_bytes(damage)
     assert record.read_status(tmp_path) is None
@@ -622,8 +622,8 @@ def row_of(directory: Path, state: plan.State) -> ExperimentStatus:
 
 
 def since(directory: Path, state: plan.State) -> float | None:
-    told: float | None = status_json.as_dict(row_of(directory, state))["since"]
-    return told
+    value: float | None = status_json.as_dict(row_of(directory, state))["since"]
+    return value
 
 
 def test_a_state_has_lasted_since_the_attempt_was_opened_began_or_ended(tmp_path: Path) -> None:
@@ -636,24 +636,24 @@ def test_a_state_has_lasted_since_the_attempt_was_opened_began_or_ended(tmp_path
     assert since(tmp_path, plan.State.IN_PROGRESS) == 6e8
     write(place, record.RESULT, {**RESULT, "cause": "error", "at": 7e8})
     assert since(tmp_path, plan.State.FAILED) == 7e8
-    assert since(tmp_path, plan.State.PENDING) is None, "it will be tried again"
+    assert since(tmp_path, plan.State.PENDING) is None, "it will be retried"
 
 
-def test_what_was_cancelled_before_it_started_is_so_since_the_mark(tmp_path: Path) -> None:
+def test_what_was_cancelled_before_it_started_is_so_since_the_marker(tmp_path: Path) -> None:
     write(open_one(tmp_path), record.RESULT, {**RESULT, "cause": "error", "at": 7e8})
     mark = open_one(tmp_path, 2, replace(OPENED, mark=Cause.CANCELLED))
     write(mark, record.CLAIM, {**CLAIM, "void": True, "cause": "cancelled", "at": 8e8})
     assert since(tmp_path, plan.State.CANCELLED) == 8e8
 
 
-def test_what_is_completed_is_so_since_the_same_time_after_folding(tmp_path: Path) -> None:
+def test_what_is_completed_is_so_since_the_same_time_after_compacting(tmp_path: Path) -> None:
     completed(tmp_path, Cause.ERROR)
     before = since(tmp_path, plan.State.COMPLETED)
     record.fold(record.read(tmp_path))
     assert since(tmp_path, plan.State.COMPLETED) == before == RESULT["at"]
 
 
-def test_a_time_that_was_never_told_is_none(tmp_path: Path) -> None:
+def test_a_time_that_was_never_recorded_is_none(tmp_path: Path) -> None:
     write(open_one(tmp_path), record.RESULT, {key: RESULT[key] for key in RESULT if key != "at"})
     assert since(tmp_path, plan.State.COMPLETED) is None
 
@@ -708,7 +708,7 @@ def test_a_directory_without_a_config_is_no_experiment(tmp_path: Path) -> None:
         record.read_config(tmp_path)
 
 
-def test_the_end_of_the_log_is_told_whatever_bytes_it_holds(tmp_path: Path) -> None:
+def test_the_end_of_the_log_is_shown_whatever_bytes_it_holds(tmp_path: Path) -> None:
     place = open_one(tmp_path)
     assert logs.tail(tmp_path, 1) == ""
     (place / record.LOG).write_bytes(b"\xff\n" + b"".join(b"line %d\n" % number for number in range(5000)))
@@ -720,22 +720,22 @@ def at(place: Path, name: str, seconds: float) -> None:
     os.utime(place / name, (seconds, seconds))
 
 
-def test_the_story_of_each_attempt_has_its_times(tmp_path: Path) -> None:
-    def told() -> list[str]:
+def test_the_explanation_of_each_attempt_has_its_times(tmp_path: Path) -> None:
+    def times() -> list[str]:
         lines = explain(row_of(tmp_path, plan.State.IN_PROGRESS)).splitlines()
         return [after.strip() for line, after in pairwise(lines) if line.startswith("  attempt")]
 
     hour = 3600
     first = open_one(tmp_path)
     at(first, record.JOB, 10 * hour)
-    assert told() == ["submitted 1970-01-01 10:00 UTC"]
+    assert times() == ["submitted 1970-01-01 10:00 UTC"]
     write(first, record.CLAIM, {**CLAIM, "at": 11 * hour})
     write(first, record.PROGRESS, PROGRESS)
     at(first, record.PROGRESS, 12 * hour)
     begun = "submitted 1970-01-01 10:00, started 1970-01-01 11:00"
-    assert told() == [f"{begun}, last heartbeat 1970-01-01 12:00 UTC"]
+    assert times() == [f"{begun}, last heartbeat 1970-01-01 12:00 UTC"]
     write(first, record.RESULT, {"version": 1, "nonce": "n", "cause": "unknown", "at": 40 * hour})
-    assert told() == [f"{begun}, last heartbeat 1970-01-01 12:00, closed 1970-01-02 16:00 UTC"]
+    assert times() == [f"{begun}, last heartbeat 1970-01-01 12:00, closed 1970-01-02 16:00 UTC"]
     assert record.open_attempt(tmp_path, 2, replace(OPENED, mark=Cause.RETRY))
     at(record.attempt_directory(tmp_path, 2), record.JOB, 41 * hour)
     record.void(tmp_path, 2, Cause.RETRY, "by the user")
@@ -743,30 +743,32 @@ def test_the_story_of_each_attempt_has_its_times(tmp_path: Path) -> None:
     write(third, record.CLAIM, {**CLAIM, "at": 50 * hour})
     write(third, record.RESULT, {**RESULT, "at": 51.5 * hour})
     ran = "started 1970-01-03 02:00, ended 1970-01-03 03:30 UTC; ran 1 h 30 min"
-    assert told()[1:] == ["set 1970-01-02 17:00 UTC", ran], "a file that a copy made newer tells no time"
+    assert times()[1:] == ["set 1970-01-02 17:00 UTC", ran], "the time of a file that a copy made newer is not used"
     at(third, record.JOB, 49 * hour)
     record.fold(record.read(tmp_path))
     ends = ["closed 1970-01-02 16:00 UTC", "set 1970-01-02 17:00 UTC", f"submitted 1970-01-03 01:00, {ran}"]
-    assert told() == [f"{begun}, {ends[0]}", *ends[1:]]
+    assert times() == [f"{begun}, {ends[0]}", *ends[1:]]
 
 
 def test_a_time_that_is_none_is_left_out(tmp_path: Path) -> None:
     place = open_one(tmp_path)
     write(place, record.CLAIM, {**CLAIM, "at": 1e300})
     write(place, record.RESULT, {**RESULT, "at": -1})
-    story = explain(row_of(tmp_path, plan.State.IN_PROGRESS))
-    assert "started on node" in story
-    assert "ended: completed" in story
-    assert "ran" not in story
+    explanation = explain(row_of(tmp_path, plan.State.IN_PROGRESS))
+    assert "started on node" in explanation
+    assert "ended: completed" in explanation
+    assert "ran" not in explanation
 
 
-def test_a_reason_that_many_rows_share_is_told_once_unless_it_needs_a_person(tmp_path: Path) -> None:
-    def told(state: plan.State, reason: str) -> list[str]:
+def test_a_reason_that_many_rows_share_is_shown_once_unless_it_needs_the_user(tmp_path: Path) -> None:
+    def later_cells(state: plan.State, reason: str) -> list[str]:
         row = row_of(tmp_path, state)
         rows = [replace(row, action=replace(row.action, reason=reason))] * 3
         return list(tables.table(rows).columns[-1].cells)[1:]
 
     long = "PENDING (JobArrayTaskLimit)"
-    assert [str(cell) for cell in told(plan.State.IN_PROGRESS, long)] == ["(as above)"] * 2
-    assert [str(cell) for cell in told(plan.State.IN_PROGRESS, "PENDING (Priority)")] == ["PENDING (Priority)"] * 2
-    assert [str(cell) for cell in told(plan.State.FAILED, long)] == [long] * 2
+    assert [str(cell) for cell in later_cells(plan.State.IN_PROGRESS, long)] == ["(as above)"] * 2
+    assert [str(cell) for cell in later_cells(plan.State.IN_PROGRESS, "PENDING (Priority)")] == [
+        "PENDING (Priority)"
+    ] * 2
+    assert [str(cell) for cell in later_cells(plan.State.FAILED, long)] == [long] * 2

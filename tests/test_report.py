@@ -1,4 +1,4 @@
-"""The report of a round: its facts as pure functions, and its folder. What a browser makes of it is tested beside."""
+"""The report of a round: its facts as pure functions, and its folder. The page is tested in a browser elsewhere."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def known(
     final: dict[str, float] | None = None,
     resources: Resources = Resources(ngpus=1),  # noqa: B008
 ) -> ExperimentSummary:
-    """An experiment that ran for so long in each of its attempts; the last one runs still if it is in progress."""
+    """An experiment with these durations of its attempts; the last one is still running if it is in progress."""
     attempts = []
     for number, length in enumerate(hours, 1):
         running = state is State.IN_PROGRESS and number == len(hours)
@@ -136,7 +136,7 @@ def test_a_running_experiment_has_its_own_pace() -> None:
     assert found.basis == "with 1 of 1 remaining experiment running"
 
 
-def test_one_that_has_not_begun_takes_the_median_of_its_group_and_data_set() -> None:
+def test_an_experiment_that_has_not_started_takes_the_median_of_its_group_and_data_set() -> None:
     done = [
         known(f"c{hours}", State.COMPLETED, config={"dataset": "svhn"}, hours=(hours,)) for hours in (1.0, 2.0, 9.0)
     ]
@@ -361,7 +361,7 @@ def draw(place: Folders, name: str, figures: dict[str, str | None]) -> None:
 
 @dataclass(frozen=True)
 class Reported:
-    """A round, and its report, which `again` makes anew."""
+    """A round, and its report, which `again` writes again."""
 
     place: Folders
     again: Callable[[], list[str]]
@@ -422,7 +422,7 @@ def test_all_that_the_page_refers_to_is_in_its_folder(mixed: Reported) -> None:
     assert anchors and anchors <= set(re.findall(r'id="([\w-]+)"', mixed.page))
 
 
-def test_a_moved_folder_is_still_whole(mixed: Reported, tmp_path: Path) -> None:
+def test_a_moved_folder_still_works(mixed: Reported, tmp_path: Path) -> None:
     absolute = [one for one in References(mixed.page).found if one.startswith("/") or ":" in one.split("/")[0]]
     assert absolute == ["data:,"]
     assert not any(path.is_symlink() for path in mixed.folder.rglob("*"))
@@ -522,7 +522,7 @@ def test_a_state_file_that_names_files_outside_the_report_removes_none(mixed: Re
     assert victim.is_file()
 
 
-def test_a_report_that_dies_half_way_leaves_the_last_page_whole(mixed: Reported) -> None:
+def test_a_report_that_dies_halfway_keeps_the_last_page_complete(mixed: Reported) -> None:
     before, written = mixed.page, []
 
     def dies(path: Path, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The report in a real, headless Chromium, from disk: what a person sees after clicks and keys."""
+"""The report in a real, headless Chromium, from disk: what the user sees after clicks and keys."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def count(browser: Browser) -> str:
 
 
 def erase(browser: Browser) -> None:
-    """Empty the filter, as a person does."""
+    """Empty the filter, as the user does."""
     browser.find("#filter").send_keys(Keys.CONTROL, "a", Keys.BACKSPACE)
 
 
@@ -418,7 +418,7 @@ def test_a_narrow_screen_keeps_what_matters_of_the_table(browser: Browser, page:
     assert 3 <= len(heads) <= 5
 
 
-# ----------------------------------------------------------------------------------------------------------- ill will
+# ------------------------------------------------------------------------------------------------------ hostile content
 
 
 def test_whatever_records_hold_is_text_and_runs_nowhere(browser: Browser, hostile: Path) -> None:
@@ -451,7 +451,7 @@ def test_a_script_that_got_in_could_not_run(browser: Browser, hostile: Path) -> 
         "const far = document.createElement('img'); far.src = 'http://127.0.0.1:9/x.png'; document.body.append(far)",
         IMAGE,
     )
-    content = browser.until(browser.console, "the browser tells what it refused")
+    content = browser.until(browser.console, "the browser reports what it refused")
     assert any("Content Security Policy" in one for one in content)
     assert browser.run("return window.pwned") is None
     browser.open(hostile)

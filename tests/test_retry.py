@@ -29,7 +29,7 @@ from roundhouse.store import record
 from roundhouse.views import resource_format
 from roundhouse.views.explanation import explain
 
-SAID = Resources(ncpus=2, mem_mb=8192, walltime_s=3600)
+WRITTEN = Resources(ncpus=2, mem_mb=8192, walltime_s=3600)
 DEFAULT = RetryPolicy()
 SLURM, PBS = {"kind": "slurm", "server": "s", "user": "me"}, {"kind": "pbs", "server": "s", "user": "me"}
 
@@ -40,12 +40,12 @@ def ended(
     host: str = "node1.cluster",
     code: int | None = None,
     gained: bool = False,
-    said: Resources | None = SAID,
+    written: Resources | None = WRITTEN,
     got: Resources | None = None,
     scheduler: dict[str, str] = SLURM,
 ) -> Attempt:
-    """An ended attempt that requested `got` when the round file said `said`. It reports its epochs."""
-    resources = request(got or said, said) if said else {}
+    """An ended attempt that requested `got` when the round file had `written`. It reports its epochs."""
+    resources = request(got or written, written) if written else {}
     opened = Opened("token", scheduler, "hash", {}, "1", resources=resources)
     if cause in (Cause.RETRY, Cause.REFUSED, Cause.UNCLAIMED):
         mark = cause if cause is Cause.RETRY else None
@@ -59,8 +59,8 @@ GPU_MEMORY, NODE = ended(Cause.MEMORY, code=ExitCode.GPU_MEMORY), ended(Cause.NO
 ERROR, RETRY, REFUSED = ended(Cause.ERROR), ended(Cause.RETRY), ended(Cause.REFUSED)
 
 
-def following(*attempts: Attempt, policy: RetryPolicy = DEFAULT, said: Resources = SAID) -> Resources:
-    return next_resources(said, attempts, policy)
+def following(*attempts: Attempt, policy: RetryPolicy = DEFAULT, written: Resources = WRITTEN) -> Resources:
+    return next_resources(written, attempts, policy)
 
 
 # -------------------------------------------------------------------------------------------------- number of attempts
@@ -135,19 +135,19 @@ def test_growth_ends_at_most_and_never_below_the_round_file() -> None:
 
 
 def test_memory_that_is_not_requested_cannot_grow() -> None:
-    assert following(MEMORY, MEMORY, said=replace(SAID, mem_mb=None)).mem_mb is None
+    assert following(MEMORY, MEMORY, written=replace(WRITTEN, mem_mb=None)).mem_mb is None
 
 
 def test_after_a_change_of_the_round_file_only_later_attempts_count() -> None:
-    assert following(MEMORY, said=replace(SAID, mem_mb=4096)).mem_mb == 4096
-    grown = ended(Cause.MEMORY, got=replace(SAID, mem_mb=16384))
-    assert following(MEMORY, grown, said=replace(SAID, mem_mb=12288)).mem_mb == 12288
-    assert following(STUCK, said=replace(SAID, mem_mb=4096)).walltime_s == 7200, "the walltime is unchanged"
-    assert following(ended(Cause.MEMORY, said=None)).mem_mb == 16384, "an old record contains no resources"
+    assert following(MEMORY, written=replace(WRITTEN, mem_mb=4096)).mem_mb == 4096
+    grown = ended(Cause.MEMORY, got=replace(WRITTEN, mem_mb=16384))
+    assert following(MEMORY, grown, written=replace(WRITTEN, mem_mb=12288)).mem_mb == 12288
+    assert following(STUCK, written=replace(WRITTEN, mem_mb=4096)).walltime_s == 7200, "the walltime is unchanged"
+    assert following(ended(Cause.MEMORY, written=None)).mem_mb == 16384, "an old record contains no resources"
 
 
 def test_after_retry_it_requests_what_the_round_file_says() -> None:
-    assert following(MEMORY, STUCK, NODE, RETRY) == SAID
+    assert following(MEMORY, STUCK, NODE, RETRY) == WRITTEN
 
 
 def test_nodes_that_failed_are_excluded() -> None:
@@ -170,7 +170,7 @@ def test_a_text_that_is_not_a_node_name_does_not_reach_a_header(host: str) -> No
 def test_no_nodes_are_excluded_on_pbs_which_cannot_do_so() -> None:
     failed = ended(Cause.NODE, scheduler=PBS)
     assert following(failed).exclude == ()
-    assert resource_format.remarks(SAID, [failed], DEFAULT) == [
+    assert resource_format.remarks(WRITTEN, [failed], DEFAULT) == [
         "node1 failed, but is not excluded: its scheduler does not support it"
     ]
 
@@ -189,10 +189,10 @@ def test_no_request_shrinks_below_the_round_file_or_grows_above_most(
     policy = replace(DEFAULT, memory=MemoryRetry(100, factor, most), walltime=WalltimeRetry(100, factor, most))
     found = following(*attempts, policy=policy)
     assert found.mem_mb is not None
-    for value, said in ((found.mem_mb, 8192), (found.walltime_s, 3600)):
-        assert value >= said
-        assert most is None or value <= max(most, said)
-    assert following(*attempts, RETRY, policy=policy) == SAID
+    for value, least in ((found.mem_mb, 8192), (found.walltime_s, 3600)):
+        assert value >= least
+        assert most is None or value <= max(most, least)
+    assert following(*attempts, RETRY, policy=policy) == WRITTEN
 
 
 # ------------------------------------------------------------------------------------------------- policies in files
@@ -291,8 +291,8 @@ def test_a_mistake_in_a_site_file_is_reported_equally(tmp_path: Path) -> None:
 
 
 def test_the_resource_request_is_in_the_record(tmp_path: Path) -> None:
-    grown = replace(SAID, mem_mb=16384, exclude=("node1",))
-    opened = Opened("token", SLURM, "hash", {}, resources=request(grown, SAID))
+    grown = replace(WRITTEN, mem_mb=16384, exclude=("node1",))
+    opened = Opened("token", SLURM, "hash", {}, resources=request(grown, WRITTEN))
     assert record.open_attempt(tmp_path, 1, opened)
     (attempt,) = record.read(tmp_path).attempts
     assert attempt.opened.resources == {
@@ -311,19 +311,19 @@ def test_unreadable_resources_in_the_record_are_harmless(resources: dict[str, An
     assert isinstance(resource_format.changes(resources), str)
 
 
-# ----------------------------------------------------------------------------------------------------- in words
+# ----------------------------------------------------------------------------------------------------- output
 
 
-def story(*attempts: Attempt, policy: RetryPolicy = DEFAULT, said: Resources = SAID) -> list[str]:
+def explained(*attempts: Attempt, policy: RetryPolicy = DEFAULT, written: Resources = WRITTEN) -> list[str]:
     numbered = tuple(replace(one, number=number) for number, one in enumerate(attempts, 1))
     rec = Record(Path("/nowhere"), numbered, next_number=len(attempts) + 1)
     action = plan.decide(rec, plan.Unknown(), plan.Inputs({}), plan.Clock(0, 0, 0), "hash", retry=policy)
-    row = ExperimentStatus(Experiment("r", "e", "e", None, {}, said, retry=policy), rec, action, plan.Inputs({}))
+    row = ExperimentStatus(Experiment("r", "e", "e", None, {}, written, retry=policy), rec, action, plan.Inputs({}))
     return explain(row).splitlines()
 
 
-def notes(*attempts: Attempt, policy: RetryPolicy = DEFAULT, said: Resources = SAID) -> Sequence[str]:
-    lines = story(*attempts, policy=policy, said=said)
+def notes(*attempts: Attempt, policy: RetryPolicy = DEFAULT, written: Resources = WRITTEN) -> Sequence[str]:
+    lines = explained(*attempts, policy=policy, written=written)
     return [line.removeprefix("  note      ") for line in lines if line.startswith("  note")]
 
 
@@ -332,33 +332,33 @@ def test_why_shows_the_policy() -> None:
         "  retries   error 2, memory 2 (memory x 2 each), walltime 2 (without a new epoch, time x 2 each), unknown 2, "
         "unclaimed 2, refused 2; in a row without a new epoch: preempted 20, node 20 (excluded), deleted 20, "
         "input 20"
-    ) in story()
+    ) in explained()
     memory = MemoryRetry(factor=1.5, most=128 * 1024, accumulate=True)
     policy = replace(DEFAULT, memory=memory, walltime=WalltimeRetry(factor=1.0), node=NodeRetry(exclude=False))
-    (told,) = [line for line in story(policy=policy) if line.startswith("  retries")]
-    assert "memory 2 (memory x 1.5 each, at most 128 GB; GPU: half the batch at once)" in told
-    assert "walltime 2 (without a new epoch)," in told
-    assert "node 20," in told
+    (policy_line,) = [line for line in explained(policy=policy) if line.startswith("  retries")]
+    assert "memory 2 (memory x 1.5 each, at most 128 GB; GPU: half the batch at once)" in policy_line
+    assert "walltime 2 (without a new epoch)," in policy_line
+    assert "node 20," in policy_line
 
 
 def test_why_shows_what_an_attempt_requested_if_it_differs_from_the_round_file() -> None:
-    grown = replace(SAID, mem_mb=16384, walltime_s=14400, exclude=("node17",))
-    lines = [line for line in story(MEMORY, ended(Cause.PREEMPTED, got=grown)) if line.startswith("  attempt")]
+    grown = replace(WRITTEN, mem_mb=16384, walltime_s=14400, exclude=("node17",))
+    lines = [line for line in explained(MEMORY, ended(Cause.PREEMPTED, got=grown)) if line.startswith("  attempt")]
     assert "requested" not in lines[0]
     assert "; requested 16 GB, 4:00:00; excludes node17; started on" in lines[1]
-    cut = ended(Cause.PREEMPTED, got=replace(SAID, accumulate=4))
-    assert "; computes a batch in 4 times as many parts; started on" in "\n".join(story(cut))
+    cut = ended(Cause.PREEMPTED, got=replace(WRITTEN, accumulate=4))
+    assert "; computes a batch in 4 times as many parts; started on" in "\n".join(explained(cut))
 
 
 def test_why_shows_what_the_next_attempt_requests() -> None:
-    assert story()[-1] == "  next      requests 2 cores, 8 GB, 1:00:00, as in the round file"
-    assert story(MEMORY, NODE)[-1] == "  next      requests 2 cores, 16 GB, 1:00:00; excludes node1"
-    assert not any(line.startswith("  next") for line in story(ERROR, ERROR)), "there is none"
+    assert explained()[-1] == "  next      requests 2 cores, 8 GB, 1:00:00, as in the round file"
+    assert explained(MEMORY, NODE)[-1] == "  next      requests 2 cores, 16 GB, 1:00:00; excludes node1"
+    assert not any(line.startswith("  next") for line in explained(ERROR, ERROR)), "there is none"
 
 
 def test_why_explains_where_requesting_more_cannot_help() -> None:
     assert notes(MEMORY) == []
-    assert notes(MEMORY, said=replace(SAID, mem_mb=None)) == [
+    assert notes(MEMORY, written=replace(WRITTEN, mem_mb=None)) == [
         "memory ran out, but the round file requests no `mem` that could be multiplied"
     ]
     small = replace(DEFAULT, memory=MemoryRetry(most=9216), walltime=WalltimeRetry(most=5400))

@@ -34,7 +34,7 @@ def write(rounds: Rounds, command: list[str], resources: dict[str, Any], **retry
     rounds.write(yaml.safe_dump(content, sort_keys=False))
 
 
-def asked(rounds: Rounds, key: str) -> list[Any]:
+def requested(rounds: Rounds, key: str) -> list[Any]:
     return [attempt.opened.resources[key] for attempt in rounds.record("a").attempts]
 
 
@@ -51,10 +51,10 @@ def test_a_job_divides_its_batch_until_the_gpus_memory_suffices(rounds: Rounds) 
     write(rounds, ["bash", "-c", enough], {}, memory={"tries": 3, "accumulate": True})
     assert rounds.call().returncode == DONE
     assert rounds.causes("a") == ["memory", "memory", "completed"]
-    assert asked(rounds, "accumulate") == [1, 2, 4]
-    told = why(rounds)
-    assert "ended: memory (the GPU's memory ran out)" in told
-    assert "; computes a batch in 4 times as many parts; " in told
+    assert requested(rounds, "accumulate") == [1, 2, 4]
+    explanation = why(rounds)
+    assert "ended: memory (the GPU's memory ran out)" in explanation
+    assert "; computes a batch in 4 times as many parts; " in explanation
 
 
 @pytest.mark.cluster
@@ -63,16 +63,16 @@ def test_a_job_gets_more_memory_until_it_has_enough(slurm: ClusterRounds) -> Non
     write(slurm, ["bash", "-c", needs], {"mem": "100mb"}, memory={"tries": 4, "most": "1gb"})
     assert slurm.call().returncode == WORK_REMAINS
     wait_for(closes(slurm, 1), "the first job ends")
-    told = why(slurm)
-    assert "retry after: memory (memory ran out)" in told
-    assert "memory 4 (memory x 2 each, at most 1 GB)" in told
-    assert "next      asks for 1 core, 200 MB, 1:00:00\n" in told
+    explanation = why(slurm)
+    assert "retry after: memory (memory ran out)" in explanation
+    assert "memory 4 (memory x 2 each, at most 1 GB)" in explanation
+    assert "next      requests 1 core, 200 MB, 1:00:00\n" in explanation
     slurm.pass_until_done()
     assert slurm.causes("a") == ["memory", "memory", "completed"]
-    assert asked(slurm, "mem_mb") == [100, 200, 400]
+    assert requested(slurm, "mem_mb") == [100, 200, 400]
     lines = [line for line in why(slurm).splitlines() if line.startswith("  attempt")]
-    assert ["asked for" in line for line in lines] == [False, True, True]
-    assert "; asked for 400 MB; " in lines[2]
+    assert ["requested" in line for line in lines] == [False, True, True]
+    assert "; requested 400 MB; " in lines[2]
 
 
 @pytest.mark.cluster
@@ -81,10 +81,10 @@ def test_a_job_gets_no_more_memory_than_most_and_then_reaches_its_retry_limit(sl
     write(slurm, ["bash", "-c", "exit 71"], {"mem": "100mb"})
     slurm.pass_until(lambda: slurm.call().returncode == FAILED, "it fails")
     assert slurm.causes("a") == ["memory"] * 3
-    assert asked(slurm, "mem_mb") == [100, 150, 150]
-    told = why(slurm)
-    assert "failed 3 times; last cause: memory: memory ran out" in told
-    assert "asks for no more memory than 150 MB, the most that `retry` allows" in told
+    assert requested(slurm, "mem_mb") == [100, 150, 150]
+    explanation = why(slurm)
+    assert "failed 3 times; last cause: memory: memory ran out" in explanation
+    assert "memory is not increased beyond 150 MB, the limit of `retry`" in explanation
 
 
 @pytest.mark.cluster
@@ -95,10 +95,10 @@ def test_a_job_gets_more_time_if_no_epoch_fitted_into_it(slurm: ClusterRounds, s
     wait_for((slurm.attempt("a") / "waits").exists, "it waits for its time to be up")
     slurm_cluster.run(["scancel", "--batch", "--signal=USR2", slurm.view("a")["job_id"]])  # as Slurm does
     wait_for(closes(slurm, 1), "the first job ends")
-    assert "next      asks for 1 core, 0:40:00\n" in why(slurm)
+    assert "next      requests 1 core, 0:40:00\n" in why(slurm)
     slurm.pass_until_done()
     assert slurm.causes("a") == ["walltime", "completed"]
-    assert asked(slurm, "walltime_s") == [1200, 2400]
+    assert requested(slurm, "walltime_s") == [1200, 2400]
 
 
 @pytest.mark.cluster
@@ -123,8 +123,8 @@ def test_a_node_that_failed_is_excluded_unless_there_is_no_other(
     assert f"excludes {node}" in why(slurm)
     slurm.call()
     assert slurm.causes("a") == ["node", "refused"], "there is no other node"
-    assert f"{node} failed, and it does not keep away from there: a job was refused since" in why(slurm)
+    assert f"{node} failed, but is not excluded: a job was refused since" in why(slurm)
     slurm.release("a")
     slurm.pass_until_done()
-    assert asked(slurm, "exclude") == [[], [node], []]
+    assert requested(slurm, "exclude") == [[], [node], []]
     assert slurm.begun("a") == [0, 3]

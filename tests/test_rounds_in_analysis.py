@@ -122,7 +122,7 @@ def test_the_values_of_a_completed_experiment_are_those_of_its_files(made: tuple
     assert seen.started == pd.Timestamp(attempt["claim"]["at"], unit="s", tz="UTC")
     assert seen.ended == pd.Timestamp(attempt["result"]["at"], unit="s", tz="UTC")
     assert seen.hours == pytest.approx((attempt["result"]["at"] - attempt["claim"]["at"]) / 3600)
-    assert seen.gpu_hours == seen.hours, "the round asks for one GPU"
+    assert seen.gpu_hours == seen.hours, "the round requests one GPU"
     assert (seen.host, seen.commit) == (attempt["environment"]["host"], attempt["environment"]["commit"])
     assert (seen.alpha, seen.method, seen.directory) == (0.25, "logit", str(directory))
 
@@ -388,7 +388,7 @@ def test_a_label_has_what_sets_a_setting_apart_and_nothing_else(tmp_path: Path) 
     assert set(setting_labels(found.groups["student"][:3]).values()) == {"student"}
 
 
-def test_only_who_asks_for_a_dataframe_waits_for_pandas() -> None:
+def test_pandas_is_imported_only_for_data_frames() -> None:
     program = """if True:
         import sys
         import analysis, analysis.rounds, analysis.figure_store
@@ -483,7 +483,7 @@ def test_a_table_comes_back_from_csv_as_it_was(table: list[dict[str, str]]) -> N
     assert read == [{key: row.get(key, "") for key in columns} for row in table]
 
 
-def test_no_cell_breaks_a_table_and_what_is_not_known_is_empty() -> None:
+def test_no_cell_breaks_a_table_and_unknown_values_are_empty() -> None:
     read = list(
         csv.reader(io.StringIO(csv_of([{"a": "x\ry", "b": None}, {"a": "\ud800", "b": 0.1}]).decode(), newline=""))
     )

@@ -36,8 +36,8 @@ def call(rounds: Rounds, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
             code = runner.main(argv)
         except SystemExit as left:
             code = int(left.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
 
     return call
 
@@ -246,7 +246,7 @@ def test_the_schema_is_a_complete_and_strict_json_schema(call: Call) -> None:
     assert all(part["additionalProperties"] is False for part in schema["$defs"].values())
 
 
-def test_a_pass_over_completed_experiments_says_so(rounds: Rounds, call: Call) -> None:
+def test_a_pass_over_completed_experiments_reports_it(rounds: Rounds, call: Call) -> None:
     write_two(rounds)
     assert call()[0] == DONE
     code, out, err = call()
@@ -270,7 +270,7 @@ def test_the_exit_code_follows_the_states_of_the_round(rounds: Rounds, call: Cal
     assert call("--limit", "1")[0] == WORK_REMAINS
     assert call("--only", "good")[0] == DONE
     assert call()[0] == FAILED
-    assert call("--only", "waits")[0] == FAILED, "what waits for a failure will not happen by itself"
+    assert call("--only", "waits")[0] == FAILED, "dependents of a failure will not start automatically"
     assert call("--status")[0] == DONE
     assert call("--cancel")[0] == DONE
     assert call("--only", "waits")[0] == FAILED

@@ -1,4 +1,4 @@
-"""Groups that choose the best settings of another: what may be written, what is chosen, and rounds that really run."""
+"""Groups that select the best settings of another: valid round files, what is selected, and real rounds."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def mistake(load: Load, text: str) -> str:
     return str(caught.value).partition("example.yaml:")[2]
 
 
-# ---------------------------------------------------------------------------------------------- what may be written
+# ---------------------------------------------------------------------------------------------- valid round files
 
 
 def test_there_is_an_experiment_for_each_rank_and_each_of_the_groups_own_values(load: Load) -> None:
@@ -76,7 +76,7 @@ def test_a_group_may_wait_for_a_selecting_one_and_choose_from_it(load: Load) -> 
 
 
 @pytest.mark.parametrize(
-    ("group", "line", "told"),
+    ("group", "line", "message"),
     [
         ('{path: "b/{lr}", ' + BEST + "}", 6, "unknown name 'lr': there is rank; the settings selected from group "
          "'sweep' are not known yet, only the group's own keys and rank"),
@@ -98,24 +98,24 @@ def test_a_group_may_wait_for_a_selecting_one_and_choose_from_it(load: Load) -> 
         ("{path: b, " + BEST + ', command: "train {seed}"}', 6, "unknown name 'seed'"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_by_file_and_line(load: Load, group: str, line: int, told: str) -> None:
-    said = mistake(load, f"best: {group}\n")
-    assert said.startswith(f"{line}: "), said
-    assert told in said
+def test_a_mistake_is_reported_by_file_and_line(load: Load, group: str, line: int, message: str) -> None:
+    found = mistake(load, f"best: {group}\n")
+    assert found.startswith(f"{line}: "), found
+    assert message in found
 
 
 def test_groups_that_select_from_each_other_are_a_cycle(load: Load) -> None:
-    said = mistake(
+    message = mistake(
         load,
         """\
         one: {path: one, select: {from: two, metric: loss, mode: min}}
         two: {path: two, after: [one]}
         """,
     )
-    assert "in a cycle" in said
+    assert "in a cycle" in message
 
 
-# ---------------------------------------------------------------------------------------------- what is chosen
+# ---------------------------------------------------------------------------------------------- selection
 
 
 def run(lr: float, seed: int, value: float) -> tuple[str, dict[str, Any], float]:
@@ -128,7 +128,7 @@ def test_settings_are_ranked_by_the_mean_over_their_seeds_so_that_no_lucky_seed_
     assert [one.config for one in ranking(lucky, "max")] == [{"lr": 1}, {"lr": 2}]
 
 
-def test_equal_means_are_ranked_by_path_and_what_is_no_number_comes_last() -> None:
+def test_equal_means_are_ranked_by_path_and_values_that_are_no_numbers_come_last() -> None:
     tied = [run(4, 0, 0.5), run(2, 0, 0.5), run(1, 0, math.nan), run(3, 0, 0.7)]
     for mode, order in (("min", [2, 4, 3, 1]), ("max", [3, 2, 4, 1])):
         assert [one.config["lr"] for one in ranking(tied, mode)] == order
@@ -164,8 +164,8 @@ def test_the_choice_is_the_same_in_another_process() -> None:
         from roundhouse.model.selection import ranking
         values = lambda lr, seed: math.sin(lr * 12.9898 + seed * 78.233)
         runs = [(f"s/{lr}/{seed}", {"lr": lr, "seed": seed}, values(lr, seed)) for lr in range(40) for seed in range(5)]
-        told = repr([(one.paths, one.config, one.mean.hex()) for one in ranking(runs, "min")])
-        print(hashlib.sha256(told.encode()).hexdigest())
+        text = repr([(one.paths, one.config, one.mean.hex()) for one in ranking(runs, "min")])
+        print(hashlib.sha256(text.encode()).hexdigest())
     """
     seen = {
         subprocess.run(
@@ -181,7 +181,7 @@ def test_the_choice_is_the_same_in_another_process() -> None:
 
 SHELL = ["bash", "-c"]
 LOSS = 'echo "{{\\"loss\\": {lr}.{seed}}}" > {directory}/metrics.json'
-SAID = "echo {lr} {seed} {width} $ROUNDHOUSE_INPUT_SWEEP > {directory}/said"
+PRINT = "echo {lr} {seed} {width} $ROUNDHOUSE_INPUT_SWEEP > {directory}/printed"
 
 
 def stages(**best: Any) -> dict[str, Any]:
@@ -193,21 +193,21 @@ def stages(**best: Any) -> dict[str, Any]:
             "path": "s/{lr}/{seed}", "grid": {"lr": [3, 1, 2], "seed": [0, 1]}, "config": {"width": 5},
             "command": [*SHELL, LOSS],
         },
-        "best": {"path": "b/{rank}/{seed}", "select": select, "grid": grid, "command": [*SHELL, SAID]},
+        "best": {"path": "b/{rank}/{seed}", "select": select, "grid": grid, "command": [*SHELL, PRINT]},
         "last": {"path": "last", "after": ["best"], "command": "true"},
     }  # fmt: skip
 
 
-def said(rounds: Rounds, path: str) -> list[str]:  # noqa: F811
-    (told,) = rounds.directory(path).glob("attempts/*/said")
-    return told.read_text().split()
+def printed(rounds: Rounds, path: str) -> list[str]:  # noqa: F811
+    (written,) = rounds.directory(path).glob("attempts/*/printed")
+    return written.read_text().split()
 
 
 def folders(rounds: Rounds, *paths: str) -> str:  # noqa: F811
     return ":".join(str(rounds.directory(path) / "attempts/1") for path in paths)
 
 
-def test_three_stages_run_one_after_the_other_and_each_choice_is_told_with_its_spread(
+def test_three_stages_run_one_after_the_other_and_each_selection_is_shown_with_its_spread(
     rounds: Rounds,  # noqa: F811
 ) -> None:
     rounds.write(stages())
@@ -216,12 +216,12 @@ def test_three_stages_run_one_after_the_other_and_each_choice_is_told_with_its_s
     assert waiting["b/1/0"]["goes_on"]
     done = rounds.call()
     assert done.returncode == 0, done.stdout
-    assert said(rounds, "b/1/0") == ["3", "0", "5", folders(rounds, "s/3/0")], "the run with its own seed"
-    assert said(rounds, "b/2/7") == ["2", "7", "5", folders(rounds, "s/2/0", "s/2/1")], "or else all of the setting"
+    assert printed(rounds, "b/1/0") == ["3", "0", "5", folders(rounds, "s/3/0")], "the run with its own seed"
+    assert printed(rounds, "b/2/7") == ["2", "7", "5", folders(rounds, "s/2/0", "s/2/1")], "or else all of the setting"
     line = "best: rank 2 of 3 settings of sweep by the highest mean loss: lr=2, 2.0500 ± 0.0707 (2 seeds); "
     assert line + "the best not chosen: lr=1, 1.0500 ± 0.0707 (2 seeds)" in done.stdout
-    story = rounds.call("--why", "b/2/7").stdout
-    assert "selected  rank 2 of 3 settings of sweep" in story
+    explanation = rounds.call("--why", "b/2/7").stdout
+    assert "selected  rank 2 of 3 settings of sweep" in explanation
     again = rounds.call()
     assert again.returncode == 0
     assert set(rounds.states().values()) == {"completed"}
@@ -230,10 +230,10 @@ def test_three_stages_run_one_after_the_other_and_each_choice_is_told_with_its_s
 def test_the_chosen_runs_need_be_no_inputs(rounds: Rounds) -> None:  # noqa: F811
     rounds.write(stages(inputs=False))
     assert rounds.call().returncode == 0
-    assert said(rounds, "b/1/0") == ["3", "0", "5"]
+    assert printed(rounds, "b/1/0") == ["3", "0", "5"]
 
 
-def test_a_run_that_failed_keeps_the_choice_open_and_says_so(rounds: Rounds) -> None:  # noqa: F811
+def test_a_failed_run_keeps_the_selection_open_and_is_reported(rounds: Rounds) -> None:  # noqa: F811
     groups = stages()
     groups["sweep"]["command"] = [*SHELL, f"[ {{lr}} != 1 ] || exit 1; {LOSS}"]
     rounds.write(groups)
@@ -244,10 +244,10 @@ def test_a_run_that_failed_keeps_the_choice_open_and_says_so(rounds: Rounds) -> 
     groups["sweep"]["exclude"] = [{"lr": 1}]
     rounds.write(groups)
     assert rounds.call().returncode == 0
-    assert said(rounds, "b/1/0")[0] == "3"
+    assert printed(rounds, "b/1/0")[0] == "3"
 
 
-def test_a_metric_that_nobody_tells_stops_the_choice_and_is_named(rounds: Rounds) -> None:  # noqa: F811
+def test_a_metric_that_no_run_reports_blocks_the_selection_and_is_named(rounds: Rounds) -> None:  # noqa: F811
     rounds.write(stages(metric="los"))
     assert rounds.call().returncode == 4
     best = rounds.status()["b/1/0"]
@@ -256,16 +256,16 @@ def test_a_metric_that_nobody_tells_stops_the_choice_and_is_named(rounds: Rounds
     assert "will be retried" not in rounds.call("--retry", "--limit", "0").stdout
     rounds.write(stages())
     assert rounds.call("--limit", "0").returncode == 3
-    assert rounds.states()["b/1/0"] == "pending", "it goes on once the round file is mended"
+    assert rounds.states()["b/1/0"] == "pending", "it continues once the round file is fixed"
 
 
-def test_a_choice_that_is_no_longer_the_best_is_told_and_what_was_run_stays(rounds: Rounds) -> None:  # noqa: F811
+def test_a_selection_that_is_no_longer_the_best_is_reported_and_what_ran_stays(rounds: Rounds) -> None:  # noqa: F811
     groups = stages(top=1, grid={"seed": [0]})
     rounds.write(groups)
     assert rounds.call().returncode == 0
     groups["sweep"]["grid"]["lr"].append(4)
     rounds.write(groups)
-    assert rounds.states()["b/1/0"] == "completed", "while the sweep goes on, what has run stands"
+    assert rounds.states()["b/1/0"] == "completed", "while the sweep continues, what has run stays"
     assert rounds.call().returncode == 4
     best = rounds.status()["b/1/0"]
     assert best["state"] == "blocked"
@@ -279,7 +279,7 @@ def test_what_waits_for_a_choice_can_be_cancelled_and_tried_again(rounds: Rounds
     assert rounds.call().returncode == 4
     assert rounds.states()["b/2/0"] == "completed"
     assert rounds.call("--retry").returncode == 0
-    assert said(rounds, "b/1/0")[0] == "3"
+    assert printed(rounds, "b/1/0")[0] == "3"
 
 
 def test_the_analysis_reads_a_round_before_and_after_its_choice(rounds: Rounds) -> None:  # noqa: F811
@@ -296,16 +296,16 @@ def test_the_analysis_reads_a_round_before_and_after_its_choice(rounds: Rounds) 
 
 def test_a_value_may_come_from_progress_or_from_the_epoch_of_the_best_weights(rounds: Rounds) -> None:  # noqa: F811
     groups = stages(top=1, grid={"seed": [0]})
-    told = {"best": {"epoch": 1, "accuracy": 0.9}, "final": None}
+    metrics = {"best": {"epoch": 1, "accuracy": 0.9}, "final": None}
     epochs = ['{{"epoch": 1, "loss": {lr}}}', '{{"epoch": 2, "loss": 0}}']
-    body = json.dumps(told)[1:-1].replace("{", "{{").replace("}", "}}")
+    body = json.dumps(metrics)[1:-1].replace("{", "{{").replace("}", "}}")
     groups["sweep"]["command"] = [
         *SHELL,
         f"echo '{{{{{body}, \"epochs\": [{', '.join(epochs)}]}}}}' > {{directory}}/metrics.json",
     ]
     groups["third"] = {
         "path": "t", "select": {"from": "other", "metric": "cost", "mode": "min"},
-        "command": [*SHELL, "echo {x} > {directory}/said"],
+        "command": [*SHELL, "echo {x} > {directory}/printed"],
     }  # fmt: skip
     progress = '{{"version": 1, "epoch": 2, "epochs": 2, "metric_name": "cost", "metric": 9, "best": {x}}}'
     groups["other"] = {
@@ -314,5 +314,5 @@ def test_a_value_may_come_from_progress_or_from_the_epoch_of_the_best_weights(ro
     }  # fmt: skip
     rounds.write(groups)
     assert rounds.call().returncode == 0
-    assert said(rounds, "b/1/0")[0] == "3"
-    assert said(rounds, "t") == ["1"]
+    assert printed(rounds, "b/1/0")[0] == "3"
+    assert printed(rounds, "t") == ["1"]

@@ -476,7 +476,7 @@ def test_a_file_system_on_which_two_can_create_one_file_is_reported(
     assert levels(filesystem.check_files(account(tmp_path)))["experiments"] == "missing"
 
 
-def test_a_lock_that_excludes_nobody_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_excludes_no_process_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filesystem, "SECOND", "pass")
     assert levels(filesystem.check_files(account(tmp_path)))["locks"] == "warning"
 

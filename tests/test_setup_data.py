@@ -26,7 +26,7 @@ NOWHERE = "http://127.0.0.1:1"  # a port on which nothing listens
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a folder; records the requests; can send only so many bytes of a file, or corrupt them."""
+    """Serves a folder; records the requests; can send a part of a file only, or corrupt it."""
 
     daemon_threads = True
 

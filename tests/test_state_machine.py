@@ -1,4 +1,4 @@
-"""The five invariants hold whatever runners, jobs, scheduler and files do, and fail if the protocol is weakened."""
+"""The five invariants hold whatever runners, jobs, scheduler and files do; a weakened protocol is detected."""
 
 from __future__ import annotations
 
@@ -209,12 +209,12 @@ class Rounds(RuleBasedStateMachine):
         data.draw(st.sampled_from(self.queued())).known = False
 
     @precondition(lambda self: self.living())
-    @rule(data=st.data(), zombie=st.booleans(), steps=st.integers(0, 6))
-    def a_job_is_started_again(self, data: st.DataObject, zombie: bool, steps: int) -> None:
+    @rule(data=st.data(), orphan=st.booleans(), steps=st.integers(0, 6))
+    def a_job_is_started_again(self, data: st.DataObject, orphan: bool, steps: int) -> None:
         """Requeued by the scheduler: with its first incarnation dead, or, cut off from it, alive."""
         job = data.draw(st.sampled_from(self.living())).job
         for process in [one for one in self.living() if one.job is job]:
-            if zombie:
+            if orphan:
                 process.stopped = process.ever_stopped = True
             else:
                 self.world.vanish(process, None)
@@ -390,8 +390,10 @@ class Rounds(RuleBasedStateMachine):
             for attempt in rec.attempts:
                 place = record.attempt_directory(directory, attempt.number)
                 if attempt.verdict is not None and place in self.world.verdicts:
-                    said = self.world.verdicts[place]
-                    assert attempt.verdict.cause is said, f"{place}: {attempt.verdict} though the scheduler says {said}"
+                    expected = self.world.verdicts[place]
+                    assert attempt.verdict.cause is expected, (
+                        f"{place}: {attempt.verdict} but the scheduler says {expected}"
+                    )
 
     def no_attempt_is_submitted_before_the_verdict(self, known: Known) -> None:
         assert not self.world.early, f"{self.world.early}: submitted before the verdict on the attempt before"
@@ -494,7 +496,7 @@ def takeover(machine: Any) -> None:
 
 
 def no_void(machine: Any) -> None:
-    """A runner gives up an attempt that it saw no job for without taking its claim."""
+    """A runner gives up an attempt without a known job, and does not take its claim."""
     real = record.void
 
     def void(directory: Path, number: int, cause: Cause, why: str, **more: Any) -> bool:
@@ -575,14 +577,14 @@ def answers_of_before(machine: Any) -> None:
 
 
 def no_wait_for_the_verdict(machine: Any) -> None:
-    """The next attempt is opened at once, whatever the scheduler has to say."""
+    """The next attempt is opened at once, whatever the scheduler reports."""
     real = Attempt.awaits_verdict
     Attempt.awaits_verdict = property(lambda self: False)  # type: ignore[method-assign, assignment]
     machine.undo.append(lambda: setattr(Attempt, "awaits_verdict", real))
 
 
 @pytest.mark.parametrize(
-    ("machine", "weaken", "told"),
+    ("machine", "weaken", "message"),
     [
         (Rounds, takeover, "writers|not the writer's"),
         (Rounds, no_void, "late_starts"),
@@ -592,12 +594,12 @@ def no_wait_for_the_verdict(machine: Any) -> None:
         (Rounds, verdict_on_open_attempts, "is open, with a verdict|no end is reached"),
         (Rounds, verdict_replaced, "the verdict on attempt . changed"),
         (Rounds, no_wait_for_the_verdict, "submitted before the verdict"),
-        (Rounds, answers_of_before, "though the scheduler says|submitted before the verdict"),
+        (Rounds, answers_of_before, "but the scheduler says|submitted before the verdict"),
     ],
 )
-def test_a_weaker_protocol_is_found_out(machine: type[Rounds], weaken: Callable[[Any], None], told: str) -> None:
+def test_a_weaker_protocol_is_found_out(machine: type[Rounds], weaken: Callable[[Any], None], message: str) -> None:
     class Weak(machine):  # type: ignore[misc, valid-type]
         mutate = staticmethod(weaken)
 
-    with pytest.raises(AssertionError, match=told):
+    with pytest.raises(AssertionError, match=message):
         run(Weak, examples=4000, phases=(Phase.generate,))  # it ends with the first that fails

@@ -1,4 +1,4 @@
-"""What cannot start is told before anything is submitted, is never opened, and holds up nothing else."""
+"""An experiment that cannot start is reported before anything is submitted, never opened, and delays no other."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ import json
 from roundhouse.errors import RoundhouseError
 
 def check(config, data):
-    with open({notes!r} + "/asked", "a") as asked:
-        print(json.dumps(config), file=asked)
+    with open({notes!r} + "/checked", "a") as checked:
+        print(json.dumps(config), file=checked)
     if "lr" in config and not isinstance(config["lr"], float):
         raise RoundhouseError(f"lr is {{config['lr']!r}}, and must be a number")
     if "dataset" in config and not (data / config["dataset"]).exists():
@@ -39,7 +39,7 @@ def check(config, data):
 
 @dataclass
 class Repository(Rounds):
-    """A repository of the test's own: the real runner beside the test's studies and sites."""
+    """A separate repository: the real runner, with the test's studies and sites."""
 
     @property
     def root(self) -> Path:
@@ -73,11 +73,11 @@ class Repository(Rounds):
         if check is not None:
             (folder / "check.py").write_text(check.format(notes=str(self.notes)) if check is CHECK else check)
 
-    def asked(self) -> list[dict[str, Any]]:
-        """The configs that the study's check was asked about, without what the last call of this has told."""
-        told = [json.loads(line) for line in self.lines("asked")]
-        (self.notes / "asked").unlink(missing_ok=True)
-        return told
+    def checked(self) -> list[dict[str, Any]]:
+        """The configs that the study's check was called with, since the last call of this method."""
+        configs = [json.loads(line) for line in self.lines("checked")]
+        (self.notes / "checked").unlink(missing_ok=True)
+        return configs
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def seeds(path: str, count: int = 1, **group: Any) -> dict[str, Any]:
     return {"path": f"{path}/{{seed}}", "grid": {"seed": list(range(count))}, **chosen, **group}
 
 
-# ------------------------------------------------------------------------------------------------ on this machine
+# ------------------------------------------------------------------------------------------------on the local machine
 
 
 def test_what_is_refused_is_never_opened_and_the_rest_runs_to_its_end(rounds: Repository) -> None:
@@ -107,18 +107,18 @@ def test_what_is_refused_is_never_opened_and_the_rest_runs_to_its_end(rounds: Re
     refusal = "cannot start: lr is 'fast', and must be a number"
     assert done.returncode == FAILED
     assert done.stderr.splitlines() == [f"bad/0 and 2 more {refusal}"]
-    assert done.stdout.count("\nblocked ") + done.stdout.startswith("blocked ") == 1, "told once while it runs"
-    told = rounds.status()
-    assert {path: row["state"] for path, row in told.items()} == {
+    assert done.stdout.count("\nblocked ") + done.stdout.startswith("blocked ") == 1, "reported once while it runs"
+    statuses = rounds.status()
+    assert {path: row["state"] for path, row in statuses.items()} == {
         "good/0": "completed", "bad/0": "blocked", "bad/1": "blocked", "bad/2": "blocked", "waits/0": "pending",
     }  # fmt: skip
-    assert told["bad/1"]["reason"] == refusal
-    assert told["waits/0"]["reason"] == f"waits for bad/0, which is blocked: {refusal}"
+    assert statuses["bad/1"]["reason"] == refusal
+    assert statuses["waits/0"]["reason"] == f"waits for bad/0, which is blocked: {refusal}"
     assert not rounds.directory("bad").exists()
     assert not rounds.directory("waits").exists()
 
 
-def test_the_exit_code_tells_whether_anything_else_goes_on(rounds: Repository) -> None:
+def test_the_exit_code_says_whether_other_work_remains(rounds: Repository) -> None:
     rounds.study()
     rounds.write({"good": seeds("good", command="true"), "bad": seeds("bad", config={"lr": "fast"})})
     assert rounds.call("--limit", "0").returncode == WORK_REMAINS
@@ -127,7 +127,7 @@ def test_the_exit_code_tells_whether_anything_else_goes_on(rounds: Repository) -
     assert rounds.call().returncode == FAILED
 
 
-def test_a_dry_run_tells_what_cannot_start_and_changes_nothing(rounds: Repository) -> None:
+def test_a_dry_run_reports_what_cannot_start_and_changes_nothing(rounds: Repository) -> None:
     rounds.study()
     rounds.write({"good": seeds("good"), "bad": seeds("bad", 2, config={"lr": "fast"})})
     done = rounds.call("--dry-run")
@@ -144,7 +144,7 @@ def test_a_dry_run_tells_what_cannot_start_and_changes_nothing(rounds: Repositor
     assert snapshot(rounds.experiments) == {}
 
 
-def test_the_story_and_the_table_tell_it_too(rounds: Repository) -> None:
+def test_the_explanation_and_the_table_show_it_too(rounds: Repository) -> None:
     rounds.study()
     rounds.write({"bad": seeds("bad", config={"lr": "fast"})})
     refusal = "cannot start: lr is 'fast', and must be a number"
@@ -156,7 +156,7 @@ def test_the_story_and_the_table_tell_it_too(rounds: Repository) -> None:
     ]
 
 
-def test_in_a_large_round_a_message_stands_for_all_that_it_concerns(rounds: Repository) -> None:
+def test_in_a_large_round_one_message_covers_all_that_it_concerns(rounds: Repository) -> None:
     rounds.study()
     rounds.write({"good": seeds("good"), "bad": seeds("bad", 70, config={"lr": "fast"})})
     done = rounds.call("--status")
@@ -165,7 +165,7 @@ def test_in_a_large_round_a_message_stands_for_all_that_it_concerns(rounds: Repo
     assert [line.split() for line in done.stdout.splitlines() if line.startswith("bad")] == [["bad", "70"]]
 
 
-def test_what_is_mended_goes_on_by_itself(rounds: Repository) -> None:
+def test_what_is_fixed_continues_automatically(rounds: Repository) -> None:
     rounds.study()
     rounds.write({"e": seeds("e", config={"dataset": "letters"})})
     assert rounds.call().returncode == FAILED
@@ -174,7 +174,7 @@ def test_what_is_mended_goes_on_by_itself(rounds: Repository) -> None:
     assert rounds.call("--dry-run").stdout.startswith("submit ")
 
 
-def test_a_retry_leaves_alone_what_is_refused(rounds: Repository) -> None:
+def test_a_retry_does_not_change_a_refused_experiment(rounds: Repository) -> None:
     (rounds.root / "sites/here.yaml").write_text("python: /bin/false\n")
     rounds.study(check=None)
     rounds.write({"e": seeds("e", config={"lr": "fast"})})
@@ -208,21 +208,21 @@ def test_a_watch_does_not_wait_for_what_cannot_start(rounds: Repository, fake_pb
     assert fake_pbs.jobs() == {}
 
 
-def test_jobs_under_way_are_not_asked_about_again(rounds: Repository, fake_pbs: FakePBS) -> None:
+def test_running_jobs_are_not_checked_again(rounds: Repository, fake_pbs: FakePBS) -> None:
     on_pbs(rounds, fake_pbs)
     rounds.study()
     (rounds.data / "letters").mkdir()
     rounds.write({"e": seeds("e", config={"dataset": "letters"})})
     assert rounds.call("--scheduler", "pbs").returncode == WORK_REMAINS
-    assert rounds.asked() == [{"dataset": "letters"}]
+    assert rounds.checked() == [{"dataset": "letters"}]
     (rounds.data / "letters").rmdir()
     done = rounds.call("--scheduler", "pbs")
     assert (done.returncode, done.stderr) == (WORK_REMAINS, "")
-    assert rounds.asked() == []
+    assert rounds.checked() == []
     assert len(fake_pbs.jobs()) == 1
 
 
-def test_without_a_data_set_only_what_needs_it_stays_behind(rounds: Repository, fake_pbs: FakePBS) -> None:
+def test_without_a_data_set_only_what_needs_it_is_blocked(rounds: Repository, fake_pbs: FakePBS) -> None:
     on_pbs(rounds, fake_pbs)
     (rounds.root / "studies/distillation").symlink_to(REPOSITORY / "studies/distillation")
     teacher = {"path": "{dataset}/pure/{model}", "grid": {"dataset": ["digits", "cifar100"]}}
@@ -245,9 +245,7 @@ def test_without_a_data_set_only_what_needs_it_stays_behind(rounds: Repository, 
     assert len(fake_pbs.jobs()) == 1
 
 
-def test_a_misspelt_method_is_told_before_the_teacher_that_it_waits_for_has_begun(
-    rounds: Repository, fake_pbs: FakePBS
-) -> None:
+def test_a_misspelt_method_is_reported_before_its_teacher_has_started(rounds: Repository, fake_pbs: FakePBS) -> None:
     on_pbs(rounds, fake_pbs)
     (rounds.root / "studies/distillation").symlink_to(REPOSITORY / "studies/distillation")
     config = {"model": "ResNet8", "teacher": "ResNet20", "method": "fitnet"}
@@ -265,7 +263,7 @@ def test_a_misspelt_method_is_told_before_the_teacher_that_it_waits_for_has_begu
 
 
 @pytest.mark.parametrize(
-    ("check", "told"),
+    ("check", "message"),
     [
         ("def check(config, data):\n    return config['widht']", "check.py, line 2: KeyError: 'widht'"),
         ("from studies.s import help\ndef check(config, data):\n    help.me()", "help.py, line 2: ValueError: never"),
@@ -276,8 +274,8 @@ def test_a_misspelt_method_is_told_before_the_teacher_that_it_waits_for_has_begu
         ("import sys\ndef check(config, data):\n    sys.exit('enough')", "check.py, line 3: SystemExit: enough"),
     ],
 )
-def test_a_mistake_in_the_check_itself_is_told_in_a_line_with_its_place(
-    rounds: Repository, check: str, told: str
+def test_a_mistake_in_the_check_itself_is_reported_in_one_line_with_its_place(
+    rounds: Repository, check: str, message: str
 ) -> None:
     rounds.study(check=check)
     (rounds.root / "studies/s/help.py").write_text("def me():\n    raise ValueError('never')\n")
@@ -286,7 +284,7 @@ def test_a_mistake_in_the_check_itself_is_told_in_a_line_with_its_place(
     assert done.returncode == FAILED
     (line,) = done.stderr.splitlines()
     assert line.startswith("e/0 and 2 more cannot start: the check of study 's' failed in studies/s/")
-    assert told in line
+    assert message in line
     assert rounds.states()["good/0"] == "completed"
 
 
@@ -320,20 +318,20 @@ def ask(rounds: Repository, monkeypatch: pytest.MonkeyPatch) -> Ask:
 
 def test_the_check_sees_the_config_without_the_keys_of_the_loop(rounds: Repository, ask: Ask) -> None:
     assert ask(lr=0.1, seed=3, precision="fp32", patience=2) == ""
-    assert rounds.asked() == [{"lr": 0.1}]
+    assert rounds.checked() == [{"lr": 0.1}]
 
 
-def test_a_mistake_in_a_key_of_the_loop_is_told_without_asking_the_study(rounds: Repository, ask: Ask) -> None:
+def test_a_mistake_in_a_key_of_the_loop_is_reported_without_the_study_s_check(rounds: Repository, ask: Ask) -> None:
     assert ask(lr=0.1, patience=0) == "config key 'patience' is 0; it must be > 0, or null for no limit"
-    assert rounds.asked() == []
+    assert rounds.checked() == []
 
 
-def test_the_same_config_is_asked_about_once_in_a_pass_whatever_the_seed(rounds: Repository, ask: Ask) -> None:
+def test_the_same_config_is_checked_once_in_a_pass_whatever_the_seed(rounds: Repository, ask: Ask) -> None:
     assert [ask(lr=lr, seed=seed) for seed in range(3) for lr in (0.1, 0.2)] == [""] * 6
-    assert rounds.asked() == [{"lr": 0.1}, {"lr": 0.2}]
+    assert rounds.checked() == [{"lr": 0.1}, {"lr": 0.2}]
 
 
-def test_values_that_are_equal_but_not_the_same_are_asked_about_each(rounds: Repository, ask: Ask) -> None:
+def test_values_that_are_equal_but_not_the_same_are_each_checked(rounds: Repository, ask: Ask) -> None:
     assert ask(lr=1.0) == ""
     assert ask(lr=True) == "lr is True, and must be a number"
     assert ask(lr=1) == "lr is 1, and must be a number"
@@ -341,22 +339,22 @@ def test_values_that_are_equal_but_not_the_same_are_asked_about_each(rounds: Rep
 
 def test_lists_and_mappings_in_a_config_are_no_obstacle(rounds: Repository, ask: Ask) -> None:
     assert ask(milestones=[1, 2], more={"b": None, "a": [0.5]}) == ""
-    assert rounds.asked() == [{"milestones": [1, 2], "more": {"b": None, "a": [0.5]}}]
+    assert rounds.checked() == [{"milestones": [1, 2], "more": {"b": None, "a": [0.5]}}]
 
 
-def test_a_command_has_no_study_to_ask(rounds: Repository, ask: Ask) -> None:
+def test_a_command_has_no_study_to_check_it(rounds: Repository, ask: Ask) -> None:
     assert ask(study=None, lr="fast") == ""
     assert ask(study="t", lr="fast") == ""
-    assert rounds.asked() == []
+    assert rounds.checked() == []
 
 
-def test_without_a_data_folder_the_study_is_told_so(rounds: Repository, ask: Ask) -> None:
+def test_without_a_data_folder_the_study_s_check_gets_none(rounds: Repository, ask: Ask) -> None:
     (rounds.root / "studies/s/check.py").write_text("def check(config, data):\n    assert data is None\n")
     assert StudyChecks(rounds.root, Site()).refusal(Experiment("r", "e", "e", "s", {})) == ""
     assert "AssertionError" in ask()
 
 
-def test_the_example_in_the_documentation_works_as_it_stands(rounds: Repository) -> None:
+def test_the_example_in_the_documentation_works_unchanged(rounds: Repository) -> None:
     section = (REPOSITORY / "docs/adding_a_study.md").read_text().split("\n## Before anything is submitted\n")[1]
     options, check, package = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     rounds.study("spirals", check, package)
@@ -382,13 +380,13 @@ def distillation(config: dict[str, Any], data: Path) -> tuple[str, set[str]]:
         "print('MODULES', *sys.modules)"
     )
     words = [sys.executable, "-c", code, json.dumps(config), str(data)]
-    said = subprocess.run(words, check=True, cwd=REPOSITORY, capture_output=True, text=True).stdout
-    told, _, loaded = said.partition("MODULES")
-    return told.strip(), set(loaded.split())
+    printed = subprocess.run(words, check=True, cwd=REPOSITORY, capture_output=True, text=True).stdout
+    refusal, _, loaded = printed.partition("MODULES")
+    return refusal.strip(), set(loaded.split())
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "message"),
     [
         ({"model": "ResNet8"}, ""),
         ({"model": "ResNet8", "milestones": [3, 5], "schedule": "steps"}, ""),
@@ -400,11 +398,11 @@ def distillation(config: dict[str, Any], data: Path) -> tuple[str, set[str]]:
         ({"model": "ResNet8", "dataset": "cifar100"}, "toolbox/setup.sh --data cifar100"),
     ],
 )
-def test_the_distillation_study_tells_what_could_not_start_without_loading_torch(
-    tmp_path: Path, config: dict[str, Any], told: str
+def test_the_distillation_study_reports_what_cannot_start_without_loading_torch(
+    tmp_path: Path, config: dict[str, Any], message: str
 ) -> None:
-    said, loaded = distillation(config, tmp_path)
-    assert told in said
-    assert bool(told) == bool(said)
+    refusal, loaded = distillation(config, tmp_path)
+    assert message in refusal
+    assert bool(message) == bool(refusal)
     assert "studies.distillation.check" in loaded
     assert not {"torch", "torchvision", "numpy", "sklearn"} & loaded

@@ -1,4 +1,4 @@
-"""How arrays are submitted: within `max_running`, to a scheduler that refuses them, beside runners that are faster."""
+"""How arrays are submitted: within `max_running`, to a scheduler that refuses them, next to faster runners."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Refusing:
     most: int
     refusal: Refused
     meanwhile: Callable[[], object] = lambda: None  # what others do after this pass has read the records
-    asked: list[int] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
     jobs: int = 0
     queues: list[str | None] = field(default_factory=list)
     kind: str = "slurm"
@@ -65,11 +65,11 @@ class Refusing:
     def submit(self, run: Any, script: Path, name: str, need: Any = None) -> SubmitAnswer:
         manifest = script.parent / job_group.MANIFEST
         tasks = len(manifest.read_text().splitlines()) if manifest.exists() else 1
-        self.asked.append(tasks)
+        self.sizes.append(tasks)
         if tasks + (0 if self.refusal.scope is Scope.SIZE else self.jobs) > self.most:
             return self.refusal
         self.jobs += tasks
-        return Submitted(str(len(self.asked)))
+        return Submitted(str(len(self.sizes)))
 
     def cancel(self, run: Any, ids: Any) -> list[str]:
         return []
@@ -104,7 +104,7 @@ class Passes:
         return one_pass.run_pass(place, self.experiments, **how).statuses
 
     def look_and_act(self, **how: Any) -> list[str]:
-        """One pass; the states that it tells."""
+        """One pass; the states that it reports."""
         return [str(row.action.state) for row in self.rows(**how)]
 
     def end(self, cause: Cause, *numbers: int) -> None:
@@ -132,7 +132,7 @@ class Passes:
 @pytest.mark.parametrize(
     ("limit", "max_jobs", "jobs"), [(None, None, 6), (None, 10, 5), (5, None, 5), (1, 3, 1), (0, None, 0)]
 )
-def test_a_pass_that_only_tells_foresees_the_very_jobs_of_one_that_submits(
+def test_a_dry_run_plans_exactly_the_jobs_that_a_pass_submits(
     limit: int | None, max_jobs: int | None, jobs: int, tmp_path: Path
 ) -> None:
     array, packed = Resources(array=True, max_running=6), Resources(ncpus=4, pack=Pack(2), max_running=2)
@@ -142,19 +142,18 @@ def test_a_pass_that_only_tells_foresees_the_very_jobs_of_one_that_submits(
     submitted: list[str] = []
 
     def submit(run: Any, script: Path, name: str, need: Any = None) -> SubmitAnswer:
-        beside = script.parent / job_group.MANIFEST
-        submitted.append(script.read_text() + (beside.read_text() if beside.exists() else ""))
+        manifest = script.parent / job_group.MANIFEST
+        submitted.append(script.read_text() + (manifest.read_text() if manifest.exists() else ""))
         return Submitted(str(len(submitted)))
 
     scheduler: Any = Refusing(0, TOO_MANY)
     scheduler.submit, scheduler.array_limit = submit, lambda *_: 10
     run: Any = None
     place = PassContext(tmp_path / "e", REPOSITORY, Site(), scheduler, run, "python", max_jobs, analysis=tmp_path)
-    told = one_pass.run_pass(place, experiments, act=False, limit=limit).planned
+    dry = one_pass.run_pass(place, experiments, act=False, limit=limit).planned
     assert not (tmp_path / "e").exists()
     planned = [
-        job.script() + (manifest(job.statuses, ["T"] * len(job.statuses)) if job.kind == "array" else "")
-        for job in told
+        job.script() + (manifest(job.statuses, ["T"] * len(job.statuses)) if job.kind == "array" else "") for job in dry
     ]
     one_pass.run_pass(place, experiments, limit=limit)
     assert [without_tokens(text) for text in planned] == [without_tokens(text) for text in submitted]
@@ -168,7 +167,7 @@ def without_tokens(text: str) -> str:
 def test_an_array_that_is_too_large_for_its_queue_goes_in_smaller_ones_in_the_same_pass(tmp_path: Path) -> None:
     passes = Passes(tmp_path, Refusing(3, TOO_LARGE), tasks=10, resources=Resources(array=True, queue="develop"))
     assert passes.look_and_act() == ["in_progress"] * 10
-    assert passes.scheduler.asked == [10, 5, 2, 2, 2, 2, 2]
+    assert passes.scheduler.sizes == [10, 5, 2, 2, 2, 2, 2]
     assert passes.scheduler.queues == ["develop"]
     assert passes.causes(0) == ["limit", "limit", "None"]
 
@@ -183,7 +182,7 @@ def test_a_refusal_for_size_says_nothing_of_how_many_jobs_there_may_be(tmp_path:
 def test_smaller_arrays_fill_a_limit_on_jobs(tmp_path: Path) -> None:
     passes = Passes(tmp_path, Refusing(5, TOO_MANY))
     assert passes.look_and_act() == ["in_progress"] * 5 + ["pending"] * 3
-    assert passes.scheduler.asked == [8, 4, 3, 1, 1]
+    assert passes.scheduler.sizes == [8, 4, 3, 1, 1]
 
 
 def test_smaller_arrays_share_max_running_as_well(tmp_path: Path) -> None:
@@ -193,7 +192,7 @@ def test_smaller_arrays_share_max_running_as_well(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("refusal", [TOO_LARGE, TOO_MANY])
-def test_after_a_refusal_nothing_is_opened_beside_what_another_runner_has_opened(
+def test_after_a_refusal_nothing_is_opened_next_to_what_another_runner_has_opened(
     refusal: Refused, tmp_path: Path
 ) -> None:
     passes = Passes(tmp_path, Refusing(1, refusal), tasks=3)
@@ -208,7 +207,7 @@ def test_after_a_refusal_nothing_is_opened_that_was_cancelled_meanwhile(tmp_path
     submit = passes.scheduler.submit
 
     def cancelled_while_submitted(run: Any, script: Path, name: str, need: Any = None) -> SubmitAnswer:
-        if not passes.scheduler.asked:
+        if not passes.scheduler.sizes:
             assert record.void(passes.directory(0), 1, Cause.CANCELLED, "by the user")
         return submit(run, script, name)
 
@@ -222,7 +221,7 @@ def test_an_array_without_a_task_of_its_own_is_not_submitted(tmp_path: Path) -> 
     passes = Passes(tmp_path, Refusing(9, TOO_LARGE), tasks=2)
     passes.scheduler.meanwhile = lambda: [passes.open_elsewhere(number) for number in range(2)]
     assert passes.look_and_act() == ["submitting"] * 2
-    assert passes.scheduler.asked == []
+    assert passes.scheduler.sizes == []
 
 
 @pytest.mark.parametrize(
@@ -242,18 +241,18 @@ def test_after_a_limit_nothing_is_tried_until_the_user_has_fewer_jobs_or_10_minu
     passes = Passes(tmp_path, Refusing(0, TOO_MANY), tasks=2, resources=Resources())
     passes.scheduler.live = 5
     for _ in range(2):
-        told = {(str(row.action.state), row.action.reason, row.action.cause) for row in passes.rows()}
-        assert told == {("pending", "limit reached: would exceed complex's per-user limit", Cause.LIMIT)}
-        assert passes.scheduler.asked == [1], "one asks for all"
+        found = {(str(row.action.state), row.action.reason, row.action.cause) for row in passes.rows()}
+        assert found == {("pending", "limit reached: would exceed complex's per-user limit", Cause.LIMIT)}
+        assert passes.scheduler.sizes == [1], "one submission tests the limit for all"
     passes.scheduler.live = 4
     passes.look_and_act()
-    assert passes.scheduler.asked == [1, 1]
+    assert passes.scheduler.sizes == [1, 1]
     passes.look_and_act()
-    assert passes.scheduler.asked == [1, 1]
+    assert passes.scheduler.sizes == [1, 1]
     for claim in tmp_path.rglob(record.CLAIM):
         os.utime(claim, (claim.stat().st_atime, claim.stat().st_mtime - 601))
     passes.look_and_act()
-    assert passes.scheduler.asked == [1, 1, 1]
+    assert passes.scheduler.sizes == [1, 1, 1]
 
 
 # ---------------------------------------------------------------------------------------------- max_running
@@ -268,13 +267,13 @@ NO_ACCOUNT = Refused("Invalid account", scope=Scope.ALL)
 
 @dataclass
 class Choosy(Refusing):
-    """A scheduler that refuses jobs whose script holds a word, and takes all others."""
+    """A scheduler that refuses jobs whose script contains a word, and accepts all others."""
 
     word: str = ""
 
     def submit(self, run: Any, script: Path, name: str, need: Any = None) -> SubmitAnswer:
-        self.asked.append(1)
-        return self.refusal if self.word in script.read_text() else Submitted(str(len(self.asked)))
+        self.sizes.append(1)
+        return self.refusal if self.word in script.read_text() else Submitted(str(len(self.sizes)))
 
 
 def choosy(tmp_path: Path, refusal: Refused, word: str) -> Passes:
@@ -290,7 +289,7 @@ IN_PROGRESS, PENDING, BLOCKED = "in_progress", "pending", "blocked"
 
 
 @pytest.mark.parametrize(
-    ("refusal", "word", "states", "asked"),
+    ("refusal", "word", "states", "submissions"),
     [
         (FOR_THESE, "cpus-per-task=3", [PENDING, PENDING, PENDING, IN_PROGRESS, IN_PROGRESS], 3),
         (CLOSED, "partition=main", [PENDING, PENDING, PENDING, PENDING, IN_PROGRESS], 2),
@@ -298,13 +297,13 @@ IN_PROGRESS, PENDING, BLOCKED = "in_progress", "pending", "blocked"
         (NO_ACCOUNT, "", [BLOCKED] * 5, 1),
     ],
 )
-def test_a_refusal_holds_back_what_it_is_about_and_nothing_else(
-    refusal: Refused, word: str, states: list[str], asked: int, tmp_path: Path
+def test_a_refusal_delays_what_it_concerns_and_nothing_else(
+    refusal: Refused, word: str, states: list[str], submissions: int, tmp_path: Path
 ) -> None:
     passes = choosy(tmp_path, refusal, word)
     rows = passes.rows()
     assert [str(row.action.state) for row in rows] == states
-    assert len(passes.scheduler.asked) == asked
+    assert len(passes.scheduler.sizes) == submissions
     assert all(refusal.why in row.action.reason for row in rows if row.action.state is not State.IN_PROGRESS)
     assert exhausted(record.read(passes.directory(0)).attempts, RetryPolicy()) == ""
     assert passes.causes(0) == [str(Cause.LIMIT if refusal.later else Cause.SITE)]
@@ -328,10 +327,10 @@ def test_an_array_beyond_a_limit_that_counts_tasks_is_submitted_in_smaller_ones(
     passes = Passes(tmp_path, Refusing(10, limit), 30, Resources(array=True, queue="main"))
     states = passes.look_and_act()
     assert states.count("in_progress") == 10 and states.count("pending") == 20
-    assert passes.scheduler.asked[:3] == [30, 15, 7]
-    asked = len(passes.scheduler.asked)
+    assert passes.scheduler.sizes[:3] == [30, 15, 7]
+    before = len(passes.scheduler.sizes)
     passes.look_and_act()
-    assert len(passes.scheduler.asked) == asked, "the last refusal, of a single job, holds back the others for a while"
+    assert len(passes.scheduler.sizes) == before, "the last refusal, of a single job, holds back the others for a while"
 
 
 def test_after_a_refusal_of_every_job_a_single_one_finds_out_whether_the_site_file_was_corrected(
@@ -343,7 +342,7 @@ def test_after_a_refusal_of_every_job_a_single_one_finds_out_whether_the_site_fi
     assert [len(passes.causes(number)) for number in range(8)] == [4, *[1] * 7]
     passes.scheduler = Refusing(100, UNKNOWN_QUEUE)
     assert set(passes.look_and_act()) == {IN_PROGRESS}
-    assert passes.scheduler.asked == [1, 7]
+    assert passes.scheduler.sizes == [1, 7]
 
 
 def test_what_waits_for_an_experiment_that_cannot_be_submitted_does_not_wait_for_ever(tmp_path: Path) -> None:
@@ -359,32 +358,32 @@ def test_what_was_refused_for_now_is_tried_again_after_a_while_and_costs_no_try(
 ) -> None:
     passes = choosy(tmp_path, refusal, "partition=main")
     passes.look_and_act()
-    asked = len(passes.scheduler.asked)
+    before = len(passes.scheduler.sizes)
     passes.look_and_act()
-    assert len(passes.scheduler.asked) == asked, "what was refused a moment ago is not tried"
+    assert len(passes.scheduler.sizes) == before, "what was refused a moment ago is not tried"
     make_older(tmp_path, 700)
     passes.scheduler = Choosy(0, refusal, word="in no script")
     assert set(passes.look_and_act()) == {IN_PROGRESS}
 
 
 def make_older(folder: Path, seconds: float) -> None:
-    """All files of the records were written so much earlier."""
+    """Set the times of all files of the records back by this many seconds."""
     for path in folder.rglob("*.json"):
         os.utime(path, (path.stat().st_mtime - seconds,) * 2)
 
 
-def test_the_words_of_an_unclear_answer_are_kept_until_the_attempt_is_given_up(tmp_path: Path) -> None:
+def test_the_message_of_an_unclear_answer_is_kept_until_the_attempt_is_given_up(tmp_path: Path) -> None:
     for folder, resources in (("one", Resources()), ("array", Resources(array=True))):
         passes = Passes(tmp_path / folder, Refusing(0, TOO_MANY), 2, resources)
-        said = "sbatch (exit 1): sbatch: error: Socket timed out on send/recv operation"
-        passes.scheduler.submit = lambda *_, said=said: Unclear(said)  # type: ignore[method-assign, misc]
-        assert all(said in row.action.reason for row in passes.rows())
+        message = "sbatch (exit 1): sbatch: error: Socket timed out on send/recv operation"
+        passes.scheduler.submit = lambda *_, message=message: Unclear(message)  # type: ignore[method-assign, misc]
+        assert all(message in row.action.reason for row in passes.rows())
         (waiting, _) = passes.rows()
-        assert waiting.action.state is State.SUBMITTING and said in waiting.action.reason
-        assert said in explain(waiting)
+        assert waiting.action.state is State.SUBMITTING and message in waiting.action.reason
+        assert message in explain(waiting)
         make_older(tmp_path, 700)
         given_up = passes.rows(limit=0)[0].record.newest
-        assert given_up is not None and given_up.cause is Cause.UNCLAIMED and said in given_up.why
+        assert given_up is not None and given_up.cause is Cause.UNCLAIMED and message in given_up.why
 
 
 WILLING = Refused("never said", later=True, scope=Scope.ALL)
@@ -395,19 +394,19 @@ def test_what_is_requeued_waits_while_an_older_array_runs_as_much_as_there_may_b
     assert passes.look_and_act() == ["in_progress"] * 8
     assert passes.arrays() == ["0-7%4"]
     passes.end(Cause.PREEMPTED, 0)
-    passes.end(Cause.MEMORY, 1)  # and so it asks for more than the others
+    passes.end(Cause.MEMORY, 1)  # and so it requests more than the others
     hows: list[dict[str, Any]] = [{"act": False}, {}, {"only": lambda one: one.path == "e/0"}]
     for how in hows:
         first = passes.rows(**how)[0].action
         assert (first.verb, first.state, first.reason) == (Verb.NOTHING, State.PENDING, FULL)
     assert passes.causes(0) == ["preempted"], "no attempt is opened"
     passes.end(Cause.COMPLETED, 2, 3, 4)
-    told = [row.action for row in passes.rows(act=False)[:2]]
-    assert [(action.verb, action.reason == FULL) for action in told] == [(Verb.SUBMIT, False), (Verb.NOTHING, True)]
+    actions = [row.action for row in passes.rows(act=False)[:2]]
+    assert [(action.verb, action.reason == FULL) for action in actions] == [(Verb.SUBMIT, False), (Verb.NOTHING, True)]
     assert passes.look_and_act() == ["in_progress", "pending", *["completed"] * 3, *["in_progress"] * 3]
     passes.end(Cause.COMPLETED, 0)
     assert passes.look_and_act()[1] == "in_progress"
-    assert passes.scheduler.asked == [8, 1, 1]
+    assert passes.scheduler.sizes == [8, 1, 1]
 
 
 def test_a_new_array_gets_the_places_that_are_free_and_no_more_tasks_than_are_their_share(tmp_path: Path) -> None:
@@ -442,7 +441,7 @@ def test_what_waits_for_a_place_takes_nothing_from_other_limits(tmp_path: Path) 
     assert passes.rows(act=False, limit=0)[0].action.reason == "not submitted in this pass"
 
 
-def test_all_tasks_of_an_array_of_which_nobody_knows_how_many_may_run_hold_places(tmp_path: Path) -> None:
+def test_all_tasks_of_an_array_with_an_unknown_throttle_hold_places(tmp_path: Path) -> None:
     passes = Passes(tmp_path, Refusing(99, WILLING, size=4), resources=FOUR)
     passes.look_and_act()
     for path in tmp_path.rglob(job_group.AT_ONCE):

@@ -1,4 +1,4 @@
-"""Synthetic rounds: their records are like real ones, what is planted is there, and what is not planted is not."""
+"""Synthetic rounds: their records are like real ones, and contain exactly the planted effects."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
 
 
 def timeless(rec: Record) -> Record:
-    """A record without what is never the same twice: its folder, and names of jobs."""
+    """A record without what differs between runs: its folder, and names of jobs."""
     attempts = tuple(replace(one, opened=replace(one.opened, token="")) for one in rec.attempts)
     return replace(rec, directory=Path(), attempts=attempts)
 
@@ -243,12 +243,12 @@ def test_a_method_without_a_planted_effect_is_like_the_control_but_for_noise_of_
 
 def test_with_more_planted_fidelity_a_student_says_more_often_what_its_own_teacher_says() -> None:
     own, others = (outputs(BY_PATH[f"cifar100/pure/ResNet112/{seed}"], DEFAULT, 400) for seed in (0, 1))
-    said = [outputs(one("logit", alpha), DEFAULT, 400)["logits"].argmax(1) for alpha in (0.25, 0.5, 0.75)]
+    predictions = [outputs(one("logit", alpha), DEFAULT, 400)["logits"].argmax(1) for alpha in (0.25, 0.5, 0.75)]
     plain = outputs(one("rkd"), DEFAULT, 400)["logits"].argmax(1)
-    agreement = [float((words == own["logits"].argmax(1)).mean()) for words in (plain, *said)]
+    agreement = [float((words == own["logits"].argmax(1)).mean()) for words in (plain, *predictions)]
     assert agreement == sorted(agreement)
     assert agreement[-1] > agreement[0] + 0.1
-    assert agreement[-1] > (said[-1] == others["logits"].argmax(1)).mean() + 0.1
+    assert agreement[-1] > (predictions[-1] == others["logits"].argmax(1)).mean() + 0.1
 
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2", "pooled"])

@@ -1,4 +1,4 @@
-"""The tables of a round: means, what is bold and what is not, strict JSON, and LaTeX that survives any name."""
+"""The tables of a round: means, bold cells, strict JSON, and valid LaTeX with any name."""
 
 from __future__ import annotations
 
@@ -498,7 +498,7 @@ def test_tables_of_a_round_whose_file_is_gone_are_made_from_its_records(mixed: F
     place = Folders(mixed.experiments, tmp_path / "rounds", tmp_path / "analysis")
     cells = rows_of(write(place, "mixed"))
     assert any(name.startswith("distilled logit") for name in cells)
-    assert not any(one["role"] == "baseline" for one in cells.values()), "only the file tells of baselines"
+    assert not any(one["role"] == "baseline" for one in cells.values()), "only the file names baselines"
 
 
 def call(place: Folders, name: str, analysis: Path) -> subprocess.CompletedProcess[str]:

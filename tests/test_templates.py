@@ -1,4 +1,4 @@
-"""The job script, run by a real bash: who may start, what is written down, and what reaches the shell."""
+"""The job script, run by a real bash: which job may start, what is recorded, and what reaches the shell."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ def test_of_twenty_shells_at_once_one_claims_and_the_others_leave_no_trace(bench
         bench.extra["PATH"] = fake_command(bench.folder, "ln", "exit 1")
     script = bench.script()
     shells = [bench.start(script, str(number) if ids == "of their own" else None) for number in range(20)]
-    said = [shell.communicate(timeout=60)[0] for shell in shells]
+    outputs = [shell.communicate(timeout=60)[0] for shell in shells]
     assert [shell.returncode for shell in shells] == [0] * 20
     assert (bench.directory / "runs").read_text() == "run\n"
     assert sorted(os.listdir(bench.place())) == ["claim.json", "job.json", "out.log", "result.json"]
     assert os.listdir(bench.place().parent) == ["1"]
-    assert "".join(said) == ""
+    assert "".join(outputs) == ""
     assert bench.result().cause is Cause.COMPLETED
     claim = json.loads((bench.place() / record.CLAIM).read_text())
     assert claim["pid"] in [shell.pid for shell in shells]
     assert bench.log().count("roundhouse: attempt 1 of") == 1
 
 
-def test_a_claim_tells_who_runs(bench: Bench) -> None:
+def test_a_claim_says_what_runs_and_where(bench: Bench) -> None:
     bench.train(GOING + "while [ ! -e go ]; do sleep 0.05; done")
     bench.open()
     shell = bench.start(job_id="12[3].server")
@@ -96,7 +96,7 @@ def test_a_job_that_finds_no_directory_makes_none(bench: Bench, missing: str) ->
     assert not (bench.folder / missing).exists()
 
 
-def test_a_job_that_finds_the_disk_full_claims_nothing_and_leaves_nothing(bench: Bench) -> None:
+def test_a_job_on_a_full_disk_claims_nothing_and_leaves_no_files(bench: Bench) -> None:
     disk = bench.folder / "experiments"
     with small_disk(disk, "64k"):
         bench.open()
@@ -110,8 +110,8 @@ def test_a_job_that_finds_the_disk_full_claims_nothing_and_leaves_nothing(bench:
 
 
 @pytest.mark.parametrize("command", ["sync", "cat"])
-def test_a_claim_that_was_not_written_whole_is_not_made(bench: Bench, command: str) -> None:
-    """A network file system may tell only at fsync that there was no room."""
+def test_a_claim_that_was_not_written_completely_is_not_made(bench: Bench, command: str) -> None:
+    """A network file system may report only at fsync that there was no room."""
     bench.open()
     bench.extra["PATH"] = fake_command(bench.folder, command, "head -c 20; echo no space left >&2; exit 1")
     before = snapshot(bench.directory)
@@ -123,12 +123,12 @@ def test_a_claim_that_was_not_written_whole_is_not_made(bench: Bench, command: s
 
 
 def claim_as(bench: Bench, job_id: str, number: int = 1) -> None:
-    """The claim of an incarnation that died without a word."""
+    """The claim of an incarnation that died without a result."""
     claim = {"version": 1, "nonce": f"first-{number}", "job_id": job_id, "host": "node"}
     (bench.place(number) / record.CLAIM).write_text(json.dumps(claim) + "\n")
 
 
-def test_a_job_that_the_scheduler_starts_again_goes_on_in_the_next_attempt(bench: Bench) -> None:
+def test_a_job_that_the_scheduler_restarts_continues_in_the_next_attempt(bench: Bench) -> None:
     bench.train('echo "I am in $ROUNDHOUSE_ATTEMPT"')
     bench.open()
     record.record_job_id(bench.directory, 1, "7")
@@ -249,7 +249,7 @@ def test_a_script_started_twice_by_hand_is_no_restart(bench: Bench) -> None:
         (143, Cause.ERROR, False),
     ],
 )
-def test_the_exit_code_tells_the_cause(bench: Bench, code: int, cause: Cause, final: bool) -> None:
+def test_the_exit_code_gives_the_cause(bench: Bench, code: int, cause: Cause, final: bool) -> None:
     bench.train(f"exit {code}")
     bench.open()
     assert bench.run() == (code, "")
@@ -282,7 +282,7 @@ def small_group() -> Iterator[Path]:
         group.rmdir()
 
 
-def test_a_job_that_the_kernel_killed_because_its_memory_ran_out_says_so(bench: Bench, small_group: Path) -> None:
+def test_a_job_that_the_kernel_killed_for_memory_records_it(bench: Bench, small_group: Path) -> None:
     bench.train(f"exec {sys.executable} -SEc 'held = bytearray(1 << 29)'")
     bench.open()
     shell = bench.start(preexec_fn=lambda: (small_group / "cgroup.procs").write_text(str(os.getpid())))
@@ -314,7 +314,7 @@ def test_a_job_whose_claim_is_not_its_own_writes_no_result(bench: Bench) -> None
         ("TERM", 3600, 1, False, Cause.ERROR),
     ],
 )
-def test_a_signal_to_the_shell_reaches_python_and_tells_the_cause(
+def test_a_signal_to_the_shell_reaches_python_and_gives_the_cause(
     bench: Bench, name: str, walltime: int, code: int, cancel: bool, cause: Cause
 ) -> None:
     bench.resources = Resources(walltime_s=walltime)
@@ -339,10 +339,10 @@ def test_a_signal_to_the_shell_reaches_python_and_tells_the_cause(
         ("TERM", 60, 75, Cause.WALLTIME, True),  # by the clock alone
         ("", 3600, 137, Cause.UNKNOWN, True),
         ("TERM", 3600, 137, Cause.PREEMPTED, True),
-        ("USR2", 3600, 75, Cause.WALLTIME, False),  # the header asked for this signal
+        ("USR2", 3600, 75, Cause.WALLTIME, False),  # the header requests this signal
         ("INT", 3600, 75, Cause.PREEMPTED, False),
         ("TERM", 3600, 71, Cause.MEMORY, False),
-        ("TERM", 3600, 76, Cause.WALLTIME, False),  # Python stopped by itself
+        ("TERM", 3600, 76, Cause.WALLTIME, False),  # Python stopped at its own deadline
         ("TERM", 3600, 77, Cause.ERROR, False),
         ("TERM", 3600, 0, Cause.COMPLETED, False),
         ("", 3600, 75, Cause.PREEMPTED, False),
@@ -374,15 +374,15 @@ def test_on_the_local_machine_no_cause_is_a_guess(bench: Bench) -> None:
     assert (bench.result().cause, bench.result().guess) == (Cause.PREEMPTED, False)
 
 
-def test_python_may_take_its_time_after_a_signal_and_several_are_remembered(bench: Bench) -> None:
-    bench.train(f'trap "touch asked" TERM\n{GOING}while [ ! -e go ]; do sleep 0.05; done; exit 75')
+def test_python_has_time_to_save_after_a_signal_and_several_signals_are_recorded(bench: Bench) -> None:
+    bench.train(f'trap "touch signalled" TERM\n{GOING}while [ ! -e go ]; do sleep 0.05; done; exit 75')
     bench.open()
     shell = bench.start()
     wait_for(bench.running(), "train.py runs")
     for name, number in (("INT", signal.SIGINT), ("TERM", signal.SIGTERM), ("HUP", signal.SIGHUP)):
         shell.send_signal(number)
-        wait_for((bench.repository / "asked").exists, f"{name} was passed on")
-        (bench.repository / "asked").unlink()
+        wait_for((bench.repository / "signalled").exists, f"{name} was passed on")
+        (bench.repository / "signalled").unlink()
     assert shell.poll() is None
     assert bench.attempt().result is None
     (bench.repository / "go").touch()
@@ -392,14 +392,17 @@ def test_python_may_take_its_time_after_a_signal_and_several_are_remembered(benc
 
 
 def test_a_signal_that_comes_twice_is_recorded_once(bench: Bench) -> None:
-    bench.train(f"trap 'echo asked >> asked' TERM\n{GOING}while [ ! -e go ]; do sleep 0.05; done; exit 75")
+    bench.train(f"trap 'echo signalled >> signalled' TERM\n{GOING}while [ ! -e go ]; do sleep 0.05; done; exit 75")
     bench.open()
     shell = bench.start()
     wait_for(bench.running(), "train.py runs")
-    asked = bench.repository / "asked"
+    signalled = bench.repository / "signalled"
     for times in (1, 2):
         shell.send_signal(signal.SIGTERM)
-        wait_for(lambda times=times: asked.exists() and len(asked.read_text().splitlines()) == times, "it is passed on")
+        wait_for(
+            lambda times=times: signalled.exists() and len(signalled.read_text().splitlines()) == times,
+            "it is passed on",
+        )
     (bench.repository / "go").touch()
     shell.communicate(timeout=60)
     assert bench.result().signals == ("TERM",)
@@ -456,7 +459,7 @@ def test_a_python_that_ends_as_its_shell_hears_a_signal_is_stopped_and_no_error(
         assert set(pool.map(cause_of, range(32))) == {Cause.PREEMPTED}
 
 
-def test_a_python_that_was_killed_leaves_a_result_all_the_same(bench: Bench) -> None:
+def test_a_job_whose_python_was_killed_still_writes_a_result(bench: Bench) -> None:
     bench.train(GOING + "exec sleep 600")
     bench.open()
     shell = bench.start()
@@ -478,7 +481,7 @@ def test_a_stopped_python_is_waited_for(bench: Bench) -> None:
         assert shell.poll() is None
         assert bench.attempt().result is None
         python.resume()
-        wait_for(lambda: python.status() != psutil.STATUS_STOPPED, "it goes on")
+        wait_for(lambda: python.status() != psutil.STATUS_STOPPED, "it continues")
     (bench.repository / "go").touch()
     shell.communicate(timeout=60)
     assert bench.result().cause is Cause.COMPLETED
@@ -502,7 +505,7 @@ def test_a_shell_whose_python_is_stopped_does_not_spin(bench: Bench) -> None:
     assert bench.result().cause is Cause.COMPLETED
 
 
-def test_what_python_leaves_running_is_ended_before_the_result_is_written(bench: Bench) -> None:
+def test_processes_that_python_left_running_are_ended_before_the_result_is_written(bench: Bench) -> None:
     bench.train(f"/bin/sleep 600 &\necho $! > left\n{GOING}exit 0")
     bench.open()
     bench.extra["PATH"] = fake_command(bench.folder, "sleep", "exec /bin/sleep 0.05")
@@ -516,7 +519,7 @@ def test_what_python_leaves_running_is_ended_before_the_result_is_written(bench:
 
 
 def test_the_dead_that_no_init_collects_are_not_waited_for(bench: Bench) -> None:
-    """As in a container whose first process is no init: orphans that have ended stay listed for ever."""
+    """As in a container whose first process is no init: orphans that have ended stay listed permanently."""
     bench.train("sleep 0.1 &\nexit 0")
     bench.open()
     adopts = (

@@ -1,4 +1,4 @@
-"""Permissions of a record: they follow the folder of the records, or the site file, under any umask."""
+"""Permissions of a record: they follow the folder of the records, or the site file, with any umask."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs that are ended from outside: the shell records a guess, and the scheduler's verdict becomes the cause."""
+"""Jobs that are ended from outside: the shell records a guess, and the cause reported by the scheduler replaces it."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def wait_for_the_end(rounds: ClusterRounds, number: int = 1) -> None:
     wait_for(lambda: attempt(rounds, number).result is not None, "the shell records why it ended")
 
 
-def asked(rounds: ClusterRounds) -> list[object]:
+def requested(rounds: ClusterRounds) -> list[object]:
     return [one.opened.resources["mem_mb"] for one in rounds.record("a").attempts]
 
 
-def test_a_job_that_pbs_kills_for_memory_asks_for_more_memory_next_time(
+def test_a_job_that_pbs_kills_for_memory_requests_more_memory_next_time(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     job_id = start(rounds)
@@ -53,10 +53,10 @@ def test_a_job_that_pbs_kills_for_memory_asks_for_more_memory_next_time(
     fake_pbs.wait_for_state(job_id, "F")
     assert rounds.call().returncode == WORK_REMAINS
     assert attempt(rounds).cause is Cause.MEMORY and "exceeded resource mem" in attempt(rounds).why
-    assert asked(rounds) == [100, 200]
-    told = rounds.call("--why", "a").stdout
-    assert "ended: memory" in told and "exceeded resource mem" in told
-    assert "the job itself recorded preempted (stopped by TERM)" in told
+    assert requested(rounds) == [100, 200]
+    explanation = rounds.call("--why", "a").stdout
+    assert "ended: memory" in explanation and "exceeded resource mem" in explanation
+    assert "the job itself recorded preempted (stopped by TERM)" in explanation
     assert [one["cause"] for one in json.loads((rounds.directory("a") / "status.json").read_text())["attempts"]] == [
         "memory",
         None,

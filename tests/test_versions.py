@@ -1,4 +1,4 @@
-"""The versions of packages: the bounds in setup.cfg, and those in constraints.txt, which were tried."""
+"""The versions of packages: the bounds in setup.cfg, and the tested versions in constraints.txt."""
 
 import configparser
 import re

@@ -1,4 +1,4 @@
-"""`--watch`: how long it waits, what it tells, and that it lives through what goes wrong meanwhile."""
+"""`--watch`: how long it waits, what it prints, and that it survives what goes wrong meanwhile."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def expected(*rows: ExperimentStatus) -> list[float]:
 
 def test_a_running_job_ends_at_its_walltime_or_when_its_epochs_are_done() -> None:
     assert expected(row(State.IN_PROGRESS, claimed(600))) == [3000]
-    told = Progress(epoch=5, epochs=10, seconds_per_epoch=20)
-    assert expected(row(State.IN_PROGRESS, claimed(600, progress=told, progress_at=NOW - 10))) == [90, 3000]
+    progress = Progress(epoch=5, epochs=10, seconds_per_epoch=20)
+    assert expected(row(State.IN_PROGRESS, claimed(600, progress=progress, progress_at=NOW - 10))) == [90, 3000]
 
 
 def test_a_job_marked_gone_a_submission_and_a_limit_are_waited_for() -> None:
@@ -120,7 +120,7 @@ def test_a_job_marked_gone_a_submission_and_a_limit_are_waited_for() -> None:
     assert expected(row(State.PENDING, refused, cause=Cause.LIMIT)) == [400]
 
 
-def test_nothing_is_expected_of_what_only_waits_or_is_over() -> None:
+def test_no_event_is_expected_of_waiting_and_ended_experiments() -> None:
     done = claimed(600, result=Result(Cause.COMPLETED, exit_code=0, at=NOW))
     assert expected(row(), row(State.IN_PROGRESS, attempt()), row(State.COMPLETED, done)) == []
 
@@ -147,12 +147,12 @@ ENDED = row(State.COMPLETED, claimed(600, result=Result(Cause.COMPLETED, exit_co
 
 
 class Enough(Exception):
-    """The test has seen what it wants to see."""
+    """The test has seen enough; it ends the watch."""
 
 
-def watched(*looks: Passed | Exception, every: float | None = None) -> tuple[int, list[float], list[Passed]]:
+def watched(*passes: Passed | Exception, every: float | None = None) -> tuple[int, list[float], list[Passed]]:
     """A watch that finds these, one after the other: its exit code, its pauses, and the passes shown whole."""
-    left, pauses, shown = iter(looks), [], []
+    left, pauses, shown = iter(passes), [], []
 
     def one_pass() -> Passed:
         found = next(left)
@@ -167,7 +167,7 @@ def watched(*looks: Passed | Exception, every: float | None = None) -> tuple[int
 def test_a_watch_waits_longer_while_nothing_changes_and_the_least_after_a_change(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    looks = [
+    passes = [
         passed([QUEUED]),
         passed([QUEUED]),
         passed([QUEUED]),
@@ -175,26 +175,26 @@ def test_a_watch_waits_longer_while_nothing_changes_and_the_least_after_a_change
         passed([RUNS]),
         passed([ENDED], code=DONE),
     ]
-    code, pauses, shown = watched(*looks)
+    code, pauses, shown = watched(*passes)
     assert code == DONE
     assert pauses == [30, 45, 67.5, 30, 45]
-    assert shown == [looks[0], looks[-1]], "the whole table at the start and at the end"
-    told = [line.split(" ", 2)[2] for line in capsys.readouterr().out.splitlines() if "e/0" in line]
-    assert told == ["in_progress, running: e/0", "completed: e/0"]
+    assert shown == [passes[0], passes[-1]], "the whole table at the start and at the end"
+    changes = [line.split(" ", 2)[2] for line in capsys.readouterr().out.splitlines() if "e/0" in line]
+    assert changes == ["in_progress, running: e/0", "completed: e/0"]
 
 
-def test_a_failed_pass_is_told_tells_no_news_and_is_made_again_later(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_pass_is_reported_shows_no_changes_and_is_repeated_later(capsys: pytest.CaptureFixture[str]) -> None:
     lost = row(State.IN_PROGRESS, attempt(), reason="state unknown: the scheduler could not be queried")
     failing = passed([lost], code=TROUBLE, failed=True)
     code, pauses, _ = watched(passed([QUEUED]), failing, failing, passed([QUEUED]), passed([ENDED], code=DONE))
     assert (code, pauses) == (DONE, [30, 45, 67.5, 101.25])
-    told = capsys.readouterr()
-    assert told.err.splitlines() == ["the scheduler could not be queried"], "once, while it is the same"
-    assert told.out.count("The pass failed") == 2
-    assert "state unknown" not in told.out
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == ["the scheduler could not be queried"], "once, while it is the same"
+    assert printed.out.count("The pass failed") == 2
+    assert "state unknown" not in printed.out
 
 
-def test_what_changes_is_told_though_a_record_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_change_is_reported_even_if_a_record_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     unreadable = PassReport([ENDED], trouble=["e/1: cannot be read"], clock=CLOCK)
     loaded = Round("r", Path("r.yaml"), None, [ENDED.experiment], {})
     _, pauses, _ = watched(
@@ -217,12 +217,12 @@ def test_many_changes_are_counted_by_group(capsys: pytest.CaptureFixture[str]) -
         passed([row(State.IN_PROGRESS, attempt(), path=f"e/{number}") for number in many]),
         passed([row(State.COMPLETED, path=f"e/{number}") for number in many], code=DONE),
     )
-    told = capsys.readouterr().out
-    assert f"in_progress: {len(many)} of e" in told
-    assert "e/0" not in told
+    printed = capsys.readouterr().out
+    assert f"in_progress: {len(many)} of e" in printed
+    assert "e/0" not in printed
 
 
-def test_a_limit_is_told_when_it_is_new(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_limit_is_reported_when_it_is_new(capsys: pytest.CaptureFixture[str]) -> None:
     held = row(cause=Cause.LIMIT, reason="limit reached: 3 jobs at once")
     watched(passed([row()]), passed([held]), passed([held]), passed([ENDED], code=DONE))
     assert capsys.readouterr().out.count("1 experiment held back: limit reached: 3 jobs at once") == 1
@@ -230,11 +230,11 @@ def test_a_limit_is_told_when_it_is_new(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_pause_that_follows_from_a_long_pass_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     watched(passed([row()], took=60, query_time=1), passed([ENDED], code=DONE))
-    told = "Next pass in 300 s: this one took 60 s, 1 of them for the scheduler's answer."
-    assert told in capsys.readouterr().out
+    message = "Next pass in 300 s: this one took 60 s, 1 of them for the scheduler's answer."
+    assert message in capsys.readouterr().out
 
 
-def test_a_mistake_in_the_round_file_is_told_once_and_the_last_round_goes_on(
+def test_a_mistake_in_the_round_file_is_reported_once_and_the_last_round_continues(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     first, second = (Round(name, Path("r.yaml"), None, [], {}) for name in ("r", "s"))
@@ -251,7 +251,7 @@ def test_a_mistake_in_the_round_file_is_told_once_and_the_last_round_goes_on(
     assert capsys.readouterr().err.splitlines() == ["r.yaml:3: wrong", "stale file handle"]
 
 
-# ------------------------------------------------------------------------------------------------------ for real
+# ------------------------------------------------------------------------------------------------------ real processes
 
 # runner.py, with the pauses of a watch made short.
 SHORT = """\
@@ -283,7 +283,7 @@ def printed(rounds: ClusterRounds) -> str:
     return (rounds.folder / "out").read_text()
 
 
-def told(rounds: ClusterRounds, words: str) -> Callable[[], bool]:
+def has_printed(rounds: ClusterRounds, words: str) -> Callable[[], bool]:
     return lambda: words in printed(rounds)
 
 
@@ -293,7 +293,7 @@ def end_of(process: subprocess.Popen[str], rounds: ClusterRounds) -> int:
     return code
 
 
-def test_a_watch_goes_on_to_the_end_of_the_round_and_tells_what_happens(
+def test_a_watch_continues_to_the_end_of_the_round_and_reports_what_happens(
     fake_pbs: FakePBS, rounds: ClusterRounds
 ) -> None:
     rounds.set_site(max_jobs=2)
@@ -301,13 +301,13 @@ def test_a_watch_goes_on_to_the_end_of_the_round_and_tells_what_happens(
     process = watching(rounds)
     rounds.wait_for_step_3("a")
     rounds.release("a")
-    wait_for(told(rounds, "completed: a\n"), "its end is told")
+    wait_for(has_printed(rounds, "completed: a\n"), "its end is printed")
     rounds.release("b", "c")
     assert end_of(process, rounds) == DONE
     out = printed(rounds)
     assert re.search(r"in_progress(, queued|, running)?: c\n", out)
     assert out.rstrip().endswith("all 3 experiments are completed.")
-    assert out.count("attempt  job") <= 2, "the table is not printed for ever"
+    assert out.count("attempt  job") <= 2, "the table is not printed repeatedly"
     assert len(experiments_of(fake_pbs)) == 3
 
 
@@ -315,7 +315,7 @@ def test_ctrl_c_ends_the_watch_and_not_the_jobs(fake_pbs: FakePBS, rounds: Clust
     rounds.write_steps("a")
     process = watching(rounds)
     rounds.wait_for_step_3("a")
-    wait_for(told(rounds, "Next pass"), "the watch waits")
+    wait_for(has_printed(rounds, "Next pass"), "the watch waits")
     interrupt(process, signal.SIGINT)
     assert end_of(process, rounds) == INTERRUPTED
     assert (
@@ -331,7 +331,7 @@ def test_a_watch_lives_through_a_scheduler_that_is_down(fake_pbs: FakePBS, round
     process = watching(rounds)
     rounds.wait_for_step_3("a")
     fake_pbs.turn(down=True)
-    wait_for(told(rounds, "The pass failed"), "the failure is told")
+    wait_for(has_printed(rounds, "The pass failed"), "the failure is printed")
     rounds.release("a")
     fake_pbs.turn()
     assert end_of(process, rounds) == DONE
@@ -346,7 +346,7 @@ def test_what_is_changed_in_the_round_file_is_seen_and_a_mistake_does_not_end_th
     rounds.wait_for_step_3("a")
     good = (rounds.rounds / "r.yaml").read_text()
     rounds.write(good.replace("command:", "comand:"))
-    wait_for(told(rounds, "did you mean 'command'"), "the mistake is told")
+    wait_for(has_printed(rounds, "did you mean 'command'"), "the mistake is printed")
     rounds.write_steps("a", "b")
     rounds.wait_for_step_3("b")
     rounds.release("a", "b")

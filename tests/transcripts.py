@@ -48,13 +48,13 @@ def replay(answers: Mapping[str, Output | Sequence[Output]]) -> Callable[[Sequen
     def run(argv: Sequence[str]) -> Output:
         line = " ".join(argv)
         start = max((start for start in answers if line.startswith(start)), key=len, default=None)
-        assert start is not None, f"nobody expected: {line}"
+        assert start is not None, f"unexpected line: {line}"
         queue = queues[start]
         if queue is None:
             recorded = answers[start]
             assert isinstance(recorded, Output)
             return recorded
-        assert queue, f"asked once too often: {line}"
+        assert queue, f"unexpected command: {line}"
         return queue.pop(0)
 
     return run
