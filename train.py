@@ -18,7 +18,7 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.jobs import worker
 from roundhouse.jobs.command import run_command
 from roundhouse.jobs.heartbeat import start_heartbeat
-from roundhouse.model.exit_codes import COMMAND_MAY_RETURN, RESERVED, ExitCode
+from roundhouse.model.exit_codes import COMMAND_MAY_RETURN, RESERVED, JobExitCode
 
 if TYPE_CHECKING:
     from roundhouse.training.loop import TrainingProgress
@@ -37,13 +37,13 @@ def main(argv: list[str]) -> int:
         return leave.code
     except RoundhouseError as error:
         print(f"roundhouse: {error}", file=sys.stderr)
-        return ExitCode.ERROR
+        return JobExitCode.ERROR
     except MemoryError:
         print("roundhouse: memory ran out", file=sys.stderr)
-        return ExitCode.MEMORY
+        return JobExitCode.MEMORY
     except OSError as error:
         print(f"roundhouse: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
-        return ExitCode.ERROR
+        return JobExitCode.ERROR
 
 
 def run_program(claimed: worker.ClaimedAttempt) -> int:
@@ -55,9 +55,9 @@ def run_program(claimed: worker.ClaimedAttempt) -> int:
     claimed.write_environment({})
     code = run_command(claimed)
     if claimed.stop_reason:
-        return ExitCode.STOPPED
-    meant = COMMAND_MAY_RETURN | ({ExitCode.RUNG} if claimed.attempt.opened.pause_at else set())
-    return ExitCode.ERROR if code in RESERVED - meant else code
+        return JobExitCode.STOPPED
+    meant = COMMAND_MAY_RETURN | ({JobExitCode.RUNG} if claimed.attempt.opened.pause_at else set())
+    return JobExitCode.ERROR if code in RESERVED - meant else code
 
 
 def train(claimed: worker.ClaimedAttempt) -> int:
@@ -116,14 +116,14 @@ def train(claimed: worker.ClaimedAttempt) -> int:
             raise
         print(f"roundhouse: memory ran out: {error}", file=sys.stderr)
         on_gpu = isinstance(error, torch.cuda.OutOfMemoryError) and precision.device.type == "cuda"
-        return ExitCode.GPU_MEMORY if on_gpu else ExitCode.MEMORY
+        return JobExitCode.GPU_MEMORY if on_gpu else JobExitCode.MEMORY
     if not outcome.finished:
         print(f"roundhouse: stopped after epoch {outcome.epochs_run}: {outcome.reason}", flush=True)
-        codes = {"walltime": ExitCode.WALLTIME, loop.RUNG: ExitCode.RUNG}
-        return codes.get(outcome.reason, ExitCode.STOPPED)
+        codes = {"walltime": JobExitCode.WALLTIME, loop.RUNG: JobExitCode.RUNG}
+        return codes.get(outcome.reason, JobExitCode.STOPPED)
     claimed.report(artifacts=dict(outcome.artifacts), final_hash=outcome.final_hash, final=dict(outcome.metrics))
     print(f"roundhouse: {outcome.reason} after {outcome.epochs_run} epochs", flush=True)
-    return ExitCode.COMPLETED
+    return JobExitCode.COMPLETED
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def run(folder: Path, jobs: int, over: int, others: int) -> list[dict[str, float
     like = allocations.Allocation(name, "r", experiments[0].resources, HERE, str(rounds), str(analysis), None)
     allocations.write(directory, like)
     agent = allocation.prepare(directory, "1", time.monotonic())
-    times, fold = [], record.fold
+    times, compact = [], record.compact
 
     def note(rec: Record) -> None:
         """Note the times before the files are merged into history.json."""
@@ -90,9 +90,9 @@ def run(folder: Path, jobs: int, over: int, others: int) -> list[dict[str, float
         times.append({step: (place / step).stat().st_mtime for step in STEPS})
         if len(times) == jobs:
             agent.hear(signal.SIGTERM, None)
-        fold(rec)
+        compact(rec)
 
-    with patch.object(record, "fold", note):
+    with patch.object(record, "compact", note):
         agent.run()
     return times[:jobs]
 

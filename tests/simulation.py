@@ -398,7 +398,7 @@ class World:
         job = process.job
         rec = record.read(job.directory)
         newest = rec.newest
-        if not self._claimed_by(job, number) or rec.folded:
+        if not self._claimed_by(job, number) or rec.compacted:
             return None
         if newest is None or newest.opened.token != job.token or newest.number != rec.next_number - 1:
             return None

@@ -36,7 +36,7 @@ from roundhouse.config.round import load_round  # noqa: E402
 from roundhouse.model.answers import Job, JobState  # noqa: E402
 from roundhouse.model.attempt import Opened  # noqa: E402
 from roundhouse.model.causes import Cause  # noqa: E402
-from roundhouse.model.exit_codes import ExitCode  # noqa: E402
+from roundhouse.model.exit_codes import JobExitCode  # noqa: E402
 from roundhouse.model.experiment import Experiment  # noqa: E402
 from roundhouse.model.plan import Clock, Inputs, decide  # noqa: E402
 from roundhouse.model.status import ExperimentStatus  # noqa: E402
@@ -442,7 +442,7 @@ class _Job:
         """What a pass does with such an experiment: compact it if it is completed, and write status.json."""
         rec = record.read(self.directory)
         record.link_outputs(rec)
-        record.fold(rec)
+        record.compact(rec)
         rec = record.read(self.directory)
         assert rec.newest is not None
         state = JobState.RUNNING if rec.newest.claim else JobState.QUEUED
@@ -491,21 +491,21 @@ def write_experiment(
     if state == "failed":
         for number in (1, 2):
             job._print(ERROR)
-            job.end(Cause.ERROR, ExitCode.ERROR, 60, f"exit code {ExitCode.ERROR}")
+            job.end(Cause.ERROR, JobExitCode.ERROR, 60, f"exit code {JobExitCode.ERROR}")
             if number == 1:
                 job = _Job.submit(directory, experiment, 2, began + 3600)
                 job.start()
     elif state == "cancelled":
         record.request_cancel(directory, 1)
-        job.end(Cause.CANCELLED, ExitCode.STOPPED, spent, signals=["TERM"])
+        job.end(Cause.CANCELLED, JobExitCode.STOPPED, spent, signals=["TERM"])
     elif state == "requeued":
-        job.end(Cause.WALLTIME, ExitCode.WALLTIME, spent, "no further epoch fits into the walltime")
+        job.end(Cause.WALLTIME, JobExitCode.WALLTIME, spent, "no further epoch fits into the walltime")
         job = _Job.submit(directory, experiment, 2, began + spent + 3600)
         job.start()
     if state in ("completed", "requeued", "cut", "damaged"):
         started = len(sofar) if state == "requeued" else 0
         job.train(rows, started, len(rows), arrays)
-        job.end(Cause.COMPLETED, ExitCode.COMPLETED, sum(row["seconds"] for row in rows[started:]))
+        job.end(Cause.COMPLETED, JobExitCode.COMPLETED, sum(row["seconds"] for row in rows[started:]))
     job.refresh()
     if state == "cut":
         path = job.place / "metrics.json"

@@ -295,7 +295,7 @@ def test_an_agent_takes_only_what_it_was_submitted_for_and_the_history_names_its
     packed.agent(groups, 2, only="a*").run()
     assert [packed.causes(path) for path in ("a1", "a2", "b1")] == [["completed"], ["completed"], []]
     known = record.read(packed.directory("a1"))
-    assert known.folded
+    assert known.compacted
     assert known.completed is not None
     assert known.completed.job_id == "77"
 

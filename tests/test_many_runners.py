@@ -134,10 +134,10 @@ def test_two_runners_that_compact_at_the_same_time_do_not_disturb_each_other(
         link(source, name)
         if source.name == "history.json":
             monkeypatch.setattr(os, "link", link)
-            record.fold(record.read(tmp_path))  # the other runner, from beginning to end
+            record.compact(record.read(tmp_path))  # the other runner, from beginning to end
 
     monkeypatch.setattr(os, "link", link_and_lose_the_moment)
-    record.fold(seen)
+    record.compact(seen)
     assert record.read(tmp_path).completed is not None
     files = {path.name for path in record.attempt_directory(tmp_path, 1).iterdir()}
     assert files == {"job.json", "claim.json", "result.json"}

@@ -267,8 +267,8 @@ def test_a_record_says_the_same_before_and_after_it_is_compacted(tmp_path: Path)
         {"epoch": 2, "started_epoch": 1, "final": {"test_accuracy": 0.5}}, trained(60),
     )  # fmt: skip
     before = markdown(facts_of(place, "small"))
-    record.fold(record.read(directory))
-    assert record.read(directory).folded
+    record.compact(record.read(directory))
+    assert record.read(directory).compacted
     assert markdown(facts_of(place, "small")) == before
     assert "2.5.0 (1 of 2 runs)" in before
 

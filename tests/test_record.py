@@ -332,7 +332,7 @@ def test_an_unreadable_file_of_the_newest_attempt_is_damage_and_of_an_older_one_
     rec = record.read(tmp_path)
     assert (rec.damage, len(rec.notes), len(rec.attempts), rec.next_number) == ("", 1, 1, 3)
     assert message in rec.notes[0]
-    record.fold(rec)
+    record.compact(rec)
     assert (tmp_path / "attempts" / "1" / name).read_bytes() == content
 
 
@@ -341,13 +341,13 @@ def test_an_unreadable_file_of_the_newest_attempt_is_damage_and_of_an_older_one_
 )
 def test_an_unreadable_history_is_reported(tmp_path: Path, content: bytes) -> None:
     completed(tmp_path)
-    record.fold(record.read(tmp_path))
+    record.compact(record.read(tmp_path))
     (tmp_path / record.HISTORY).write_bytes(content)
     rec = record.read(tmp_path)
     assert rec.damage.startswith("history.json ")
     assert rec.completed is None
     before = sorted(tmp_path.rglob("*"))
-    record.fold(rec)
+    record.compact(rec)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -402,7 +402,7 @@ def test_whatever_a_field_holds_reading_deciding_and_showing_never_fail(
         (directory / record.STATUS).write_text('{"version": 1, "state": "pending"}')
         if name == record.HISTORY:
             write(place, record.RESULT, RESULT)
-            record.fold(record.read(directory))
+            record.compact(record.read(directory))
         path = directory / name if name in (record.HISTORY, record.STATUS) else place / name
         content = json.loads(path.read_text())
         part = content
@@ -463,7 +463,7 @@ def test_compacting_that_is_killed_at_any_step_loses_nothing(tmp_path: Path, mon
         with monkeypatch.context() as patch:
             killed_at(patch, step)
             try:
-                record.fold(before)
+                record.compact(before)
             except Killed:
                 ended = False
             else:
@@ -471,9 +471,9 @@ def test_compacting_that_is_killed_at_any_step_loses_nothing(tmp_path: Path, mon
         after = record.read(directory)
         assert (after.damage, after.notes, after.next_number) == ("", (), 5)
         assert timeless(after) == timeless(before)
-        record.fold(after)
+        record.compact(after)
         last = record.read(directory)
-        assert last.folded
+        assert last.compacted
         assert timeless(last) == timeless(before)
         names = {path.name for path in directory.rglob("*") if path.is_file() and not path.name.startswith(".draft-")}
         kept = {"history.json", "job.json", "claim.json", "result.json", "verdict.json"}
@@ -493,18 +493,18 @@ def test_a_record_that_is_compacted_while_it_is_read_is_read_again(
     def read_bytes(path: str | Path) -> bytes | None:
         data = real(path)
         if first.pop() if first else False:
-            record.fold(before)
+            record.compact(before)
         return data
 
     monkeypatch.setattr(files, "read_bytes", read_bytes)
     after = record.read(tmp_path)
-    assert (after.folded, after.damage) == (True, "")
+    assert (after.compacted, after.damage) == (True, "")
     assert timeless(after) == timeless(before)
 
 
 def test_a_late_process_finds_every_name_of_a_compacted_experiment_taken(tmp_path: Path) -> None:
     completed(tmp_path, Cause.PREEMPTED)
-    record.fold(record.read(tmp_path))
+    record.compact(record.read(tmp_path))
     history = (tmp_path / record.HISTORY).read_bytes()
     assert not record.write_verdict(tmp_path, 1, Cause.NODE, "")
     for number in (1, 2):
@@ -559,7 +559,7 @@ def test_compacting_keeps_few_files_and_the_whole_history(tmp_path: Path) -> Non
     place = completed(tmp_path)
     record.mark_gone(tmp_path, 1)
     (place / ".draft-old").write_text("x")
-    record.fold(record.read(tmp_path))
+    record.compact(record.read(tmp_path))
     assert sorted(os.listdir(place)) == ["best.pth", "claim.json", "job.json", "metrics.json", "out.log", "result.json"]
     assert len({(place / name).stat().st_ino for name in ("claim.json", "job.json", "result.json")}) == 1
     rec = record.read(tmp_path)
@@ -570,11 +570,11 @@ def test_compacting_keeps_few_files_and_the_whole_history(tmp_path: Path) -> Non
 
 def test_an_experiment_that_is_not_completed_or_not_wholly_read_is_not_compacted(tmp_path: Path) -> None:
     open_one(tmp_path)
-    record.fold(record.read(tmp_path))
+    record.compact(record.read(tmp_path))
     assert not (tmp_path / record.HISTORY).exists()
     place = completed(tmp_path / "other", Cause.ERROR)
     (place.parent / "1" / record.CLAIM).unlink()
-    record.fold(record.read(tmp_path / "other"))
+    record.compact(record.read(tmp_path / "other"))
     assert not (tmp_path / "other" / record.HISTORY).exists()
 
 
@@ -584,9 +584,9 @@ def test_without_hard_links_a_completed_experiment_is_compacted_too(
     without_links(monkeypatch)
     place = completed(tmp_path, Cause.ERROR)
     before = record.read(tmp_path)
-    record.fold(before)
+    record.compact(before)
     after = record.read(tmp_path)
-    assert after.folded
+    assert after.compacted
     assert timeless(after) == timeless(before)
     assert not record.open_attempt(tmp_path, 2, OPENED)
     assert not record.close(tmp_path, 1, Cause.ERROR, "")
@@ -649,7 +649,7 @@ def test_what_was_cancelled_before_it_started_is_so_since_the_marker(tmp_path: P
 def test_what_is_completed_is_so_since_the_same_time_after_compacting(tmp_path: Path) -> None:
     completed(tmp_path, Cause.ERROR)
     before = since(tmp_path, plan.State.COMPLETED)
-    record.fold(record.read(tmp_path))
+    record.compact(record.read(tmp_path))
     assert since(tmp_path, plan.State.COMPLETED) == before == RESULT["at"]
 
 
@@ -745,7 +745,7 @@ def test_the_explanation_of_each_attempt_has_its_times(tmp_path: Path) -> None:
     ran = "started 1970-01-03 02:00, ended 1970-01-03 03:30 UTC; ran 1 h 30 min"
     assert times()[1:] == ["set 1970-01-02 17:00 UTC", ran], "the time of a file that a copy made newer is not used"
     at(third, record.JOB, 49 * hour)
-    record.fold(record.read(tmp_path))
+    record.compact(record.read(tmp_path))
     ends = ["closed 1970-01-02 16:00 UTC", "set 1970-01-02 17:00 UTC", f"submitted 1970-01-03 01:00, {ran}"]
     assert times() == [f"{begun}, {ends[0]}", *ends[1:]]
 

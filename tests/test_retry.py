@@ -19,7 +19,7 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.model import plan
 from roundhouse.model.attempt import Attempt, Claim, Opened, Progress, Record, Result
 from roundhouse.model.causes import Cause
-from roundhouse.model.exit_codes import ExitCode
+from roundhouse.model.exit_codes import JobExitCode
 from roundhouse.model.experiment import Experiment, Resources
 from roundhouse.model.retry import exhausted, next_resources, request
 from roundhouse.model.retry_policy import HARD, SOFT, MemoryRetry, NodeRetry, RetryPolicy, WalltimeRetry
@@ -54,8 +54,8 @@ def ended(
     return Attempt(0, opened, Claim(nonce="n", host=host), Result(cause, "the reason", code), progress)
 
 
-MEMORY, STUCK = ended(Cause.MEMORY, code=ExitCode.MEMORY), ended(Cause.WALLTIME)
-GPU_MEMORY, NODE = ended(Cause.MEMORY, code=ExitCode.GPU_MEMORY), ended(Cause.NODE)
+MEMORY, STUCK = ended(Cause.MEMORY, code=JobExitCode.MEMORY), ended(Cause.WALLTIME)
+GPU_MEMORY, NODE = ended(Cause.MEMORY, code=JobExitCode.GPU_MEMORY), ended(Cause.NODE)
 ERROR, RETRY, REFUSED = ended(Cause.ERROR), ended(Cause.RETRY), ended(Cause.REFUSED)
 
 

@@ -380,7 +380,7 @@ class Rounds(RuleBasedStateMachine):
                 assert attempt.result is not None, f"{directory}: attempt {attempt.number} is open, with a verdict"
                 assert attempt.result.guess, f"{directory}: attempt {attempt.number} was no guess"
                 assert attempt.cause is verdict.cause and attempt.cause is not Cause.COMPLETED
-                if not rec.folded:
+                if not rec.compacted:
                     path = record.attempt_directory(directory, attempt.number) / record.VERDICT
                     before = self.verdicts.setdefault(path, path.read_bytes())
                     assert before == path.read_bytes(), f"{directory}: the verdict on attempt {attempt.number} changed"

@@ -97,7 +97,7 @@ def test_all_of_charlie_and_of_control_reads_back_as_completed(written: Path) ->
         assert sum(1 for _ in (written / experiments[0].round).rglob("history.json")) == len(experiments)
         rows = offline.statuses(experiments, directories)
         assert Counter(row.action.state for row in rows.values()) == {State.COMPLETED: len(experiments)}
-        assert all(row.record.folded and not row.record.damage and not row.record.notes for row in rows.values())
+        assert all(row.record.compacted and not row.record.damage and not row.record.notes for row in rows.values())
         for row in rows.values():
             assert row.record.completed is not None
             assert row.record.completed.opened.inputs == row.inputs.pinned, "a student is pinned to its teacher"

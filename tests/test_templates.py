@@ -199,12 +199,12 @@ def completed(bench: Bench) -> None:
     record.close(bench.directory, 1, Cause.COMPLETED, "")
 
 
-def folded(bench: Bench) -> None:
+def compacted(bench: Bench) -> None:
     completed(bench)
-    record.fold(record.read(bench.directory))
+    record.compact(record.read(bench.directory))
 
 
-@pytest.mark.parametrize("event", [closed, overtaken, voided, completed, folded])
+@pytest.mark.parametrize("event", [closed, overtaken, voided, completed, compacted])
 def test_a_job_started_again_after_its_attempt_was_over_exits_without_a_trace(
     bench: Bench, event: Callable[[Bench], None]
 ) -> None:

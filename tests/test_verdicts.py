@@ -65,7 +65,7 @@ def test_a_job_that_pbs_kills_for_memory_requests_more_memory_next_time(
     rounds.release("a")
     rounds.pass_until_done()
     assert rounds.causes("a") == ["memory", "completed"]
-    assert rounds.record("a").folded
+    assert rounds.record("a").compacted
 
 
 def test_memory_that_runs_out_again_and_again_fails_after_two_tries(fake_pbs: FakePBS, rounds: ClusterRounds) -> None:

@@ -20,7 +20,7 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.jobs import command, heartbeat, worker
 from roundhouse.model.attempt import Opened
 from roundhouse.model.causes import Cause
-from roundhouse.model.exit_codes import ExitCode
+from roundhouse.model.exit_codes import JobExitCode
 from roundhouse.model.experiment import Experiment
 from roundhouse.store import record
 from roundhouse.store.logs import last_words
@@ -121,7 +121,7 @@ def test_an_input_of_which_an_earlier_attempt_failed_is_that_of_the_completed_on
     directory = open_attempt(tmp_path, TEACHER)
     record.close(directory, 1, Cause.ERROR, "")
     place = complete(open_attempt(tmp_path, TEACHER, 2), 2, best=b"weights")
-    record.fold(record.read(directory))
+    record.compact(record.read(directory))
     claimed = claimed_attempt(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
     assert claimed.inputs() == {"teacher": [place]}
 
@@ -134,20 +134,20 @@ def leaves(claimed: worker.ClaimedAttempt) -> int:
 
 def test_an_input_that_is_not_visible_yet_is_tried_again_later(tmp_path: Path) -> None:
     claimed = claimed_attempt(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
-    assert leaves(claimed) == ExitCode.INPUT, "its record is not there"
+    assert leaves(claimed) == JobExitCode.INPUT, "its record is not there"
     directory = open_attempt(tmp_path, TEACHER)
-    assert leaves(claimed) == ExitCode.INPUT, "it is not completed"
+    assert leaves(claimed) == JobExitCode.INPUT, "it is not completed"
     complete(directory)
-    assert leaves(claimed) == ExitCode.INPUT, "its weights are not there"
+    assert leaves(claimed) == JobExitCode.INPUT, "its weights are not there"
 
 
 def test_an_input_that_changed_is_a_permanent_error(tmp_path: Path) -> None:
     directory = open_attempt(tmp_path, TEACHER)
     complete(directory, best=b"other weights")
     claimed = claimed_attempt(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
-    assert leaves(claimed) == ExitCode.INPUT_CHANGED
+    assert leaves(claimed) == JobExitCode.INPUT_CHANGED
     again = claimed_attempt(open_attempt(tmp_path, STUDENT, 2, inputs=pinned(token="rh0")), 2)
-    assert leaves(again) == ExitCode.INPUT_CHANGED
+    assert leaves(again) == JobExitCode.INPUT_CHANGED
 
 
 def test_earlier_attempts_count_if_config_and_inputs_are_the_same(tmp_path: Path) -> None:
@@ -175,13 +175,13 @@ def enter(directory: Path, number: int = 1, nonce: str | None = None, **env: str
 def test_a_job_without_the_claim_exits_and_writes_nothing(tmp_path: Path) -> None:
     directory = open_attempt(tmp_path, TEACHER)
     before = snapshot(tmp_path)
-    assert enter(directory, nonce="another's").returncode == ExitCode.NOT_MINE
-    assert enter(directory, 2).returncode == ExitCode.NOT_MINE
-    assert enter(directory, ROUNDHOUSE_SHELL="1").returncode == ExitCode.NOT_MINE, "its shell is gone"
+    assert enter(directory, nonce="another's").returncode == JobExitCode.NOT_MINE
+    assert enter(directory, 2).returncode == JobExitCode.NOT_MINE
+    assert enter(directory, ROUNDHOUSE_SHELL="1").returncode == JobExitCode.NOT_MINE, "its shell is gone"
     assert snapshot(tmp_path) == before
     record.close(directory, 1, Cause.UNKNOWN, "")
     before = snapshot(tmp_path)
-    assert enter(directory).returncode == ExitCode.NOT_MINE
+    assert enter(directory).returncode == JobExitCode.NOT_MINE
     assert snapshot(tmp_path) == before
 
 

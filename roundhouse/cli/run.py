@@ -48,7 +48,7 @@ def _run_pass(session: context.Session, limit: int | None) -> ExitCode:
 def _run_local(session: context.Session, pool: Pool, limit: int | None) -> ExitCode:
     """Run the experiments to their end. A round that is completed needs one pass, and no more modules."""
     experiments = session.round.experiments
-    if all(record.read(session.context.directory(experiment)).folded for experiment in experiments):
+    if all(record.read(session.context.directory(experiment)).compacted for experiment in experiments):
         return _run_pass(session, limit)
     from roundhouse.engine.local_loop import run_local
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import walltime
 from roundhouse.model import walltime as walltime_end
-from roundhouse.model.exit_codes import ENDINGS, ExitCode
+from roundhouse.model.exit_codes import ENDINGS, JobExitCode
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -27,7 +27,7 @@ JOB_ID_VARIABLES = {
 # What only some jobs have: an array, a slot of an allocation, less than their whole walltime, a copy of the code.
 _OPTIONAL: Mapping[str, Any] = {"array": None, "packed": False, "late": False, "copy": None}
 _CONSTANTS: Mapping[str, Any] = {
-    "exit_code": ExitCode,
+    "exit_code": JobExitCode,
     "endings": ENDINGS,
     "signal_before_end": walltime_end.SIGNAL_BEFORE_END,
     "signal_from": walltime_end.SIGNAL_FROM,

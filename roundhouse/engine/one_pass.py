@@ -67,7 +67,7 @@ def _query(
     context: PassContext, experiments: Sequence[Experiment], records: Sequence[Record], act: bool
 ) -> tuple[SchedulerSnapshot, Clock]:
     """The scheduler's answer, and the time at which it was read. A compacted round needs neither."""
-    if all(rec.folded for rec in records):
+    if all(rec.compacted for rec in records):
         return NOT_QUERIED, Clock(0.0, 0.0, 0.0)
     if act:
         context.experiments.mkdir(parents=True, exist_ok=True)

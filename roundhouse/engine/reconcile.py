@@ -109,11 +109,15 @@ class Reconciler:
         """Update what is derived from the record: links to the outputs, the compacted history, status.json."""
         rec = status.record
         try:
-            if rec.folded and status.action.state is State.COMPLETED and record.status_says(rec.directory, "completed"):
+            if (
+                rec.compacted
+                and status.action.state is State.COMPLETED
+                and record.status_says(rec.directory, "completed")
+            ):
                 return  # nothing changes any more, and there may be very many of them
-            if rec.completed and not rec.folded and not rec.damage:
+            if rec.completed and not rec.compacted and not rec.damage:
                 record.link_outputs(rec)
-                record.fold(rec)
+                record.compact(rec)
             if rec.attempts or (rec.damage and rec.readable):
                 record.write_status(rec.directory, status_json.file_content(status))
         except OSError as error:

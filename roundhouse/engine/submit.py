@@ -139,7 +139,7 @@ class Submissions:
     def _recent_limits(self, statuses: Sequence[ExperimentStatus]) -> Iterator[tuple[ExperimentStatus, Claim]]:
         """The attempts that the scheduler refused temporarily, a short while ago."""
         for status in statuses:
-            for attempt in status.record.attempts[-1:] if status.record.folded else status.record.attempts:
+            for attempt in status.record.attempts[-1:] if status.record.compacted else status.record.attempts:
                 claim = attempt.claim
                 if attempt.cause is Cause.LIMIT and claim is not None:
                     if self.clock.now - claim.at < self.clock.limit_backoff:

@@ -74,10 +74,10 @@ def retry(statuses: Iterable[ExperimentStatus], pruned: bool = False) -> list[st
     for status in statuses:
         path, state = status.experiment.path, status.action.state
         rec = record.read(status.record.directory)
-        if rec.folded and rec.damage:
+        if rec.compacted and rec.damage:
             why = f"it was completed, and its {rec.damage}: restore it, or remove {rec.directory}"
             lines.append(f"{path}: refused, {why}")
-        if rec.folded or state is State.COMPLETED:
+        if rec.compacted or state is State.COMPLETED:
             continue
         if not rec.readable:
             lines.append(f"{path}: refused, {rec.damage}")
@@ -107,7 +107,7 @@ def mark_archived(statuses: Iterable[ExperimentStatus]) -> list[str]:
     open_ones = []
     for status in statuses:
         rec = record.read(status.record.directory)
-        if rec.folded or rec.completed or (rec.newest and rec.newest.cause in (Cause.ARCHIVED, Cause.PRUNED)):
+        if rec.compacted or rec.completed or (rec.newest and rec.newest.cause in (Cause.ARCHIVED, Cause.PRUNED)):
             continue
         if rec.damage or (rec.newest and not rec.newest.closed):
             open_ones.append(f"{status.experiment.path}: attempt {rec.next_number - 1} is open")

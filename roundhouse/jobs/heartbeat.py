@@ -10,7 +10,7 @@ import time
 
 from roundhouse import files
 from roundhouse.jobs.worker import ClaimedAttempt, request_stop
-from roundhouse.model.exit_codes import ExitCode
+from roundhouse.model.exit_codes import JobExitCode
 from roundhouse.store import record
 
 INTERVAL = 60.0  # seconds between two heartbeats
@@ -39,7 +39,7 @@ def _beat(claimed: ClaimedAttempt) -> None:
             print(f"roundhouse: {ended}; this job exits", file=sys.stderr, flush=True)
             if claimed.child is not None:
                 claimed.child.kill()
-            os._exit(ExitCode.NOT_MINE)
+            os._exit(JobExitCode.NOT_MINE)
         try:
             files.touch(claimed.place / record.PROGRESS)
         except OSError as error:

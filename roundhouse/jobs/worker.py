@@ -17,7 +17,7 @@ from roundhouse import files
 from roundhouse.errors import RoundhouseError
 from roundhouse.machine.parent_death import die_with_parent
 from roundhouse.model.attempt import Attempt
-from roundhouse.model.exit_codes import ExitCode
+from roundhouse.model.exit_codes import JobExitCode
 from roundhouse.store import record
 from roundhouse.store.code_copy import code_state
 
@@ -115,7 +115,7 @@ def enter(directory: Path) -> ClaimedAttempt:
         raise RoundhouseError(rec.damage)
     attempt = next((one for one in rec.attempts if one.number == int(number)), None)
     if attempt is None or attempt.claim is None or attempt.claim.nonce != nonce or attempt.closed:
-        raise Leave(ExitCode.NOT_MINE, f"attempt {number} of {directory} does not, or no longer, belong to this job")
+        raise Leave(JobExitCode.NOT_MINE, f"attempt {number} of {directory} does not, or no longer, belong to this job")
     config = record.read_config(directory)
     if record.config_hash(config) != attempt.opened.config_hash:
         raise RoundhouseError(
@@ -145,23 +145,23 @@ def _die_with_the_shell() -> None:
     die_with_parent()
     shell = os.environ.get("ROUNDHOUSE_SHELL", "")
     if shell.isdigit() and os.getppid() != int(shell):
-        raise Leave(ExitCode.NOT_MINE, "the job's shell has ended")
+        raise Leave(JobExitCode.NOT_MINE, "the job's shell has ended")
 
 
 def _checked_input(directory: Path, entry: Mapping[str, Any]) -> Path:
     """The directory of an input's completed attempt. Leave: it is not visible here, or not what attempt 1 recorded."""
     done = record.read(directory).completed
     if done is None:
-        raise Leave(ExitCode.INPUT, f"{directory} is not completed, as far as this node can see")
+        raise Leave(JobExitCode.INPUT, f"{directory} is not completed, as far as this node can see")
     if "token" in entry and done.opened.token != entry["token"]:
-        raise Leave(ExitCode.INPUT_CHANGED, f"{directory} was run again since attempt 1 of this experiment")
+        raise Leave(JobExitCode.INPUT_CHANGED, f"{directory} was run again since attempt 1 of this experiment")
     place = record.attempt_directory(directory, done.number)
     if "sha256" not in entry:
         return place
     best = place / "best.pth"
     data = files.read_bytes(best)
     if data is None:
-        raise Leave(ExitCode.INPUT, f"{best} is not visible on this node")
+        raise Leave(JobExitCode.INPUT, f"{best} is not visible on this node")
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise Leave(ExitCode.INPUT_CHANGED, f"{best} changed since attempt 1 of this experiment")
+        raise Leave(JobExitCode.INPUT_CHANGED, f"{best} changed since attempt 1 of this experiment")
     return place

@@ -187,7 +187,7 @@ class Record:
 
     directory: Path
     attempts: tuple[Attempt, ...] = ()
-    folded: bool = False
+    compacted: bool = False
     damage: str = ""
     readable: bool = True
     notes: tuple[str, ...] = ()

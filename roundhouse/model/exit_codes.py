@@ -9,7 +9,7 @@ from enum import IntEnum
 from roundhouse.model.causes import Cause
 
 
-class ExitCode(IntEnum):
+class JobExitCode(IntEnum):
     """How train.py ended. Any other code is an error."""
 
     COMPLETED = 0
@@ -33,16 +33,16 @@ class Ending:
     final: bool = False
 
 
-ENDINGS: Mapping[ExitCode, Ending] = {
-    ExitCode.MEMORY: Ending(Cause.MEMORY, "memory ran out"),
-    ExitCode.INPUT: Ending(Cause.INPUT, "an input was not visible on this node"),
-    ExitCode.GPU_MEMORY: Ending(Cause.MEMORY, "the GPU's memory ran out"),
-    ExitCode.WALLTIME: Ending(Cause.WALLTIME, "no further epoch fits into the walltime"),
-    ExitCode.INPUT_CHANGED: Ending(Cause.ERROR, "an input changed since attempt 1", final=True),
-    ExitCode.RUNG: Ending(Cause.RUNG, "paused for a comparison with its group"),
+ENDINGS: Mapping[JobExitCode, Ending] = {
+    JobExitCode.MEMORY: Ending(Cause.MEMORY, "memory ran out"),
+    JobExitCode.INPUT: Ending(Cause.INPUT, "an input was not visible on this node"),
+    JobExitCode.GPU_MEMORY: Ending(Cause.MEMORY, "the GPU's memory ran out"),
+    JobExitCode.WALLTIME: Ending(Cause.WALLTIME, "no further epoch fits into the walltime"),
+    JobExitCode.INPUT_CHANGED: Ending(Cause.ERROR, "an input changed since attempt 1", final=True),
+    JobExitCode.RUNG: Ending(Cause.RUNG, "paused for a comparison with its group"),
 }
 """Exit codes that name the cause. What the others mean depends on the signals that the shell received."""
 
-RESERVED = frozenset(range(ExitCode.NOT_MINE, ExitCode.RUNG + 1))
-COMMAND_MAY_RETURN = frozenset({ExitCode.STOPPED, ExitCode.MEMORY, ExitCode.GPU_MEMORY})
+RESERVED = frozenset(range(JobExitCode.NOT_MINE, JobExitCode.RUNG + 1))
+COMMAND_MAY_RETURN = frozenset({JobExitCode.STOPPED, JobExitCode.MEMORY, JobExitCode.GPU_MEMORY})
 """Those of the reserved codes that keep their meaning when the user's own command returns them."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from roundhouse.model.attempt import Attempt
 from roundhouse.model.causes import Cause
-from roundhouse.model.exit_codes import ExitCode
+from roundhouse.model.exit_codes import JobExitCode
 from roundhouse.model.experiment import Resources
 from roundhouse.model.retry_policy import HARD, SOFT, RetryPolicy
 
@@ -109,7 +109,7 @@ def next_resources(resources: Resources, attempts: Sequence[Attempt], policy: Re
 def gpu_memory_ran_out(attempt: Attempt) -> bool:
     """Whether the GPU's memory ran out, so that more memory of the node would not have helped."""
     code = attempt.result.exit_code if attempt.result else None
-    return attempt.cause is Cause.MEMORY and code == ExitCode.GPU_MEMORY
+    return attempt.cause is Cause.MEMORY and code == JobExitCode.GPU_MEMORY
 
 
 def job_memory_ran_out(attempt: Attempt) -> bool:

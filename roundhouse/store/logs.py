@@ -37,8 +37,8 @@ def _scheduler_log(directory: Path, number: int) -> list[str]:
         return lines
     try:
         value = json.loads(files.read_bytes(place / record.JOB) or b"{}")
-        folded = [one["job"] for one in value.get("attempts", ()) if one["number"] == number]
-        opened = folded[0] if folded else value
+        compacted = [one["job"] for one in value.get("attempts", ()) if one["number"] == number]
+        opened = compacted[0] if compacted else value
         return _end(directory / opened["shared"] / f"log.{int(opened['array_index'])}")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         # It is not a task, or its job.json cannot be parsed.

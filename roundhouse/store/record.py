@@ -63,7 +63,7 @@ def _read(directory: Path) -> Record:
         try:
             return _from_history(directory, _parse(raw))
         except _Unreadable as error:
-            return Record(directory, folded=True, damage=f"{HISTORY} {error}")
+            return Record(directory, compacted=True, damage=f"{HISTORY} {error}")
     attempts: list[Attempt] = []
     damage: dict[int, str] = {}
     numbers = sorted(int(name) for name in files.list_names(f"{directory}/{ATTEMPTS}") if name.isdigit())
@@ -176,7 +176,7 @@ def _from_history(directory: Path, history: Mapping[str, Any]) -> Record:
             )
             for entry in history["attempts"]
         )
-        return Record(directory, attempts, folded=True, next_number=attempts[-1].number + 1)
+        return Record(directory, attempts, compacted=True, next_number=attempts[-1].number + 1)
     except json_fields.INVALID as error:
         raise _Unreadable(f"holds an invalid value ({error})") from None
 
@@ -412,7 +412,7 @@ def link_outputs(record: Record) -> None:
             os.replace(draft, link)
 
 
-def fold(record: Record) -> None:
+def compact(record: Record) -> None:
     """Compact a completed experiment: merge its small files into history.json. Safe to repeat, and to be killed in.
 
     The names job.json, claim.json, result.json and verdict.json stay, as hard links to history.json (which cost no
@@ -423,7 +423,7 @@ def fold(record: Record) -> None:
         return
     if any(attempt.claim is None for attempt in record.attempts):
         return  # every closed attempt has a claim: if one is not visible, the record was read from a stale cache
-    if not record.folded:
+    if not record.compacted:
         entries = [_history_entry(directory, attempt) for attempt in record.attempts]
         value = {"version": VERSION, "nonce": uuid.uuid4().hex, "attempts": entries}
         files.create_exclusive(path, value)  # if another runner was first, its history has the same content
