@@ -9,7 +9,7 @@ from roundhouse.machine import pool
 from roundhouse.machine.slots import Room
 from roundhouse.model.answers import Identity, Job, Jobs, JobState, SubmitAnswer, Submitted
 from roundhouse.model.experiment import Resources
-from roundhouse.schedulers.base import ONE_CORE, Run
+from roundhouse.schedulers.base import Run
 from roundhouse.schedulers.local import Local
 
 
@@ -29,7 +29,7 @@ class AllocationSlots(Local):
     def identity(self, run: Run) -> Identity:
         return self._cluster
 
-    def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
+    def submit(self, run: Run, script: Path, name: str, need: Resources | None = None) -> SubmitAnswer:
         answer = super().submit(run, script, name, need)
         return Submitted(self._job_id) if isinstance(answer, Submitted) else answer
 

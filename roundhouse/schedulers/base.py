@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from roundhouse.model.answers import Identity, Jobs, QueryFailed, SubmitAnswer
-from roundhouse.model.experiment import Resources
+
+if TYPE_CHECKING:  # it needs packages, and toolbox/setup.sh runs without any
+    from roundhouse.model.experiment import Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,6 @@ class Output:
 
 Run = Callable[[Sequence[str]], Output]
 QueryAnswer = Jobs | QueryFailed
-ONE_CORE = Resources()
 
 
 class Scheduler(Protocol):
@@ -45,7 +46,7 @@ class Scheduler(Protocol):
     def identity(self, run: Run) -> Identity | QueryFailed:
         """Which scheduler answers on this host."""
 
-    def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
+    def submit(self, run: Run, script: Path, name: str, need: Resources | None = None) -> SubmitAnswer:
         """Submit a rendered script. Its header has resources, name and log; only the local machine uses `need`."""
 
     def query(self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None) -> QueryAnswer:

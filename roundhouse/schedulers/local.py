@@ -10,7 +10,7 @@ from pathlib import Path
 from roundhouse.machine import pool
 from roundhouse.model.answers import Identity, Job, Jobs, JobState, Refused, Scope, SubmitAnswer, Submitted, Unclear
 from roundhouse.model.experiment import Resources
-from roundhouse.schedulers.base import ONE_CORE, Run
+from roundhouse.schedulers.base import Run
 from roundhouse.schedulers.user import user_name
 
 
@@ -26,7 +26,8 @@ class Local:
     def identity(self, run: Run) -> Identity:
         return Identity("local", f"{os.uname().nodename}/{_machine_id()}", user_name(), _boot_id())
 
-    def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
+    def submit(self, run: Run, script: Path, name: str, need: Resources | None = None) -> SubmitAnswer:
+        need = need or Resources()
         if why := self.pool.layout.refusal(need):
             return Refused(why)
         try:

@@ -7,12 +7,15 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from roundhouse.model.answers import Identity, Jobs, QueryFailed, Refused, Scope, SubmitAnswer, Submitted, array_id
-from roundhouse.model.experiment import Resources
 from roundhouse.schedulers import pbs_answers, pbs_qdel, pbs_qsub
-from roundhouse.schedulers.base import ONE_CORE, QueryAnswer, Run, in_batches
+from roundhouse.schedulers.base import QueryAnswer, Run, in_batches
 from roundhouse.schedulers.pbs_answers import ENDED, NO_HISTORY, UNKNOWN, Attributes, NoAnswer, destinations_of, stem
+
+if TYPE_CHECKING:  # it needs packages, and toolbox/setup.sh runs without any
+    from roundhouse.model.experiment import Resources
 
 ARRAY_SIZE = "10000"  # most tasks of an array, if neither server nor queue has a limit of its own
 BATCH = 20  # IDs in one command: qstat opens a connection for each, from one of the 511 reserved ports of the host
@@ -38,7 +41,7 @@ class PBS:
             return QueryFailed(answer.complaint)
         return Identity(self.kind, server[1], self.user)
 
-    def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
+    def submit(self, run: Run, script: Path, name: str, need: Resources | None = None) -> SubmitAnswer:
         text = script.read_text(encoding="utf-8", errors="replace")
         answer = pbs_qsub.read_submission(run(["qsub", str(pbs_qsub.in_folder_of_log(script, text))]))
         return self._routed(run, answer, pbs_qsub.queue_in(text)) if isinstance(answer, Submitted) else answer

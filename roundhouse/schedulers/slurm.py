@@ -7,12 +7,15 @@ import re
 import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from roundhouse.model.answers import Identity, Jobs, QueryFailed, Refused, Scope, SubmitAnswer, Submitted, Unclear
-from roundhouse.model.experiment import Resources
 from roundhouse.schedulers import slurm_answers
-from roundhouse.schedulers.base import ONE_CORE, Output, QueryAnswer, Run, in_batches
+from roundhouse.schedulers.base import Output, QueryAnswer, Run, in_batches
 from roundhouse.schedulers.slurm_refusals import complaint
+
+if TYPE_CHECKING:  # it needs packages, and toolbox/setup.sh runs without any
+    from roundhouse.model.experiment import Resources
 
 QUEUE = ("squeue", "-h", "-r", "-t", "all", "-o", "%i|%T|%r|%j")
 HISTORY = ("sacct", "-n", "-P", "-X", "-o", "JobID,State,JobName")
@@ -44,7 +47,7 @@ class Slurm:
         self.cluster = name[1]
         return Identity(self.kind, name[1], self.user)
 
-    def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
+    def submit(self, run: Run, script: Path, name: str, need: Resources | None = None) -> SubmitAnswer:
         answer = run(["sbatch", "--parsable", str(script)])
         result, accepted = slurm_answers.read_submission(answer), slurm_answers.ACCEPTED.search(answer.stdout)
         if isinstance(result, Submitted) and accepted and accepted[2]:

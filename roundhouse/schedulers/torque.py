@@ -6,12 +6,15 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from roundhouse.model.answers import Identity, Jobs, QueryFailed, Refused, Scope, SubmitAnswer, Submitted, Unclear
 from roundhouse.model.causes import Cause
-from roundhouse.model.experiment import Resources
 from roundhouse.schedulers import pbs_answers, pbs_qsub, slurm, slurm_answers, slurm_refusals
-from roundhouse.schedulers.base import ONE_CORE, Output, QueryAnswer, Run, in_batches
+from roundhouse.schedulers.base import Output, QueryAnswer, Run, in_batches
+
+if TYPE_CHECKING:  # it needs packages, and toolbox/setup.sh runs without any
+    from roundhouse.model.experiment import Resources
 
 # exit_status below 0 (Torque's administrator guide, appendix of job exit statuses).
 CAUSES = {
@@ -59,7 +62,7 @@ class Torque:
         cluster = slurm.Slurm(self.user).identity(run)  # Slurm's qstat names no server, but its cluster has a name
         return cluster if isinstance(cluster, QueryFailed) else Identity(self.kind, cluster.server, self.user)
 
-    def submit(self, run: Run, script: Path, name: str, need: Resources = ONE_CORE) -> SubmitAnswer:
+    def submit(self, run: Run, script: Path, name: str, need: Resources | None = None) -> SubmitAnswer:
         text = script.read_text(encoding="utf-8", errors="replace")
         path, log = str(pbs_qsub.in_folder_of_log(script, text)), pbs_qsub.log_in(text)
         if not PLAIN.fullmatch(path):
