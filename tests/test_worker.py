@@ -1,4 +1,4 @@
-"""A job's side of the record: its claim, its inputs, its signs of life, and when it must stop."""
+"""A job's side of the record: its claim, its inputs, its heartbeat, and when it must stop."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_an_attempt_with_a_later_one_is_over(tmp_path: Path) -> None:
     assert heartbeat.why_over(claimed) == "attempt 3 was opened after attempt 1"
 
 
-def test_a_later_attempt_that_nobody_opened_means_nothing(tmp_path: Path) -> None:
+def test_a_directory_of_a_later_attempt_that_was_not_opened_means_nothing(tmp_path: Path) -> None:
     open_attempt(tmp_path, TEACHER, 1)
     claimed = claimed_attempt(open_attempt(tmp_path, TEACHER, 2), 2)
     (claimed.directory / "attempts" / "3").mkdir()
