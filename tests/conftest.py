@@ -22,7 +22,7 @@ LONG = (
     "test_cluster_rounds.py",
     "test_arrays.py",
     "test_exact_resume.py",
-    "test_snapshot_rounds.py",
+    "test_code_copy_rounds.py",
     "test_state_machine.py",
     "test_pull.py",
     "test_arrays_pbs.py",
