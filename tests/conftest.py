@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -21,7 +22,7 @@ LONG = (
     "test_cluster_rounds.py",
     "test_arrays.py",
     "test_exact_resume.py",
-    "test_snapshot_rounds.py",
+    "test_code_copy_rounds.py",
     "test_state_machine.py",
     "test_pull.py",
     "test_arrays_pbs.py",
@@ -36,6 +37,10 @@ LONG = (
     "test_plots.py",
     "test_old_records.py",
 )
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Shells start background jobs so, and all processes that tests start would ignore Ctrl-C as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
