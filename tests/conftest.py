@@ -38,9 +38,11 @@ LONG = (
     "test_old_records.py",
 )
 
+# A background job of a shell ignores SIGINT, and one of nohup SIGHUP; so would all processes that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # Shells start background jobs so, and all processes that tests start would ignore Ctrl-C as well.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
