@@ -22,7 +22,7 @@ SETTLED = 0.25  # after this share of the epochs, a panel's axis covers the full
 def learning(shown: Sequence[WithBaseline]) -> DrawnFigure:
     """The mean learning curve of each setting of a group, with the range between its seeds."""
     group = GroupData(shown)
-    metric, mode = _main_metric(group)
+    metric = _main_metric(group)
     found = group.panels(group.split(LINES_AT_MOST))
     apart = len(group.panels(group.apart))
     columns = min(len(found), len(found) // apart if 1 < apart < len(found) else ACROSS if len(found) > 6 else 3)
@@ -34,7 +34,7 @@ def learning(shown: Sequence[WithBaseline]) -> DrawnFigure:
     names = list(dict.fromkeys(name for panel in found for name in panel.settings))
     for number, (place, panel, by_name) in enumerate(zip(axes, found, bands, strict=False)):
         _learning_panel(place, panel, by_name, factor, names)
-        _limits(place, _bands_with_same_data(found, bands, panel, group), factor, metric, mode)
+        _limits(place, _bands_with_same_data(found, bands, panel, group), factor, metric)
         place.set_title(shortened(panel.title))
         if number % columns == 0:
             place.set_ylabel(label(metric, group.entries[0].experiment.study))
@@ -49,16 +49,12 @@ def learning(shown: Sequence[WithBaseline]) -> DrawnFigure:
     return group.drawn("learning curves", figure, axes[: len(found)], table, caption, "drawn in the same way")
 
 
-def _main_metric(group: GroupData) -> tuple[str, str]:
-    """The main metric of most experiments, and its mode; else an accuracy, else what was measured first."""
+def _main_metric(group: GroupData) -> str:
+    """The main metric of most experiments; else an accuracy, else what was measured first."""
     metrics = [group.metrics[one.path] for one in group.entries]
     measured = dict.fromkeys(key for one in group.entries for key in group.curves[one.path].values)
-    chosen = Counter((one.metric, one.mode) for one in metrics if one.metric in measured).most_common(1)
-    if chosen:
-        metric, mode = chosen[0][0]
-        return str(metric), mode
-    metric = min(measured, key=lambda key: not key.endswith("accuracy"))
-    return metric, "max" if metric.endswith("accuracy") else "min"
+    chosen = Counter(one.metric for one in metrics if one.metric in measured).most_common(1)
+    return str(chosen[0][0]) if chosen else min(measured, key=lambda key: not key.endswith("accuracy"))
 
 
 def _bands(panel: Panel, group: GroupData, metric: str) -> dict[str, Band]:
@@ -97,7 +93,7 @@ def _bands_with_same_data(
     return made
 
 
-def _limits(axes: Axes, bands: Sequence[Band], factor: float, metric: str, mode: str) -> None:
+def _limits(axes: Axes, bands: Sequence[Band], factor: float, metric: str) -> None:
     if not bands:
         return
     last = max(band.epochs[-1] for band in bands)

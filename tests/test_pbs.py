@@ -364,6 +364,7 @@ SERVER = "Server: pbsnode\n    server_state = Active\n    default_queue = workq\
         ("    max_array_size = 500\n", "Queue: workq\n    queue_type = Execution\n", 500),
         ("    max_array_size = 500\n", "Queue: workq\n    max_array_size = 4\n", 4),
         ("", "Queue: workq\n    max_array_size = 20000\n", 10_000),
+        ("    max_array_size = unlimited\n", "Queue: workq\n    max_array_size = unlimited\n", 10_000),
     ],
 )
 def test_the_size_of_an_array_is_limited_by_server_and_queue(server: str, queue: str, tasks: int) -> None:

@@ -17,7 +17,7 @@ from roundhouse.schedulers.pbs_answers import ENDED, NO_HISTORY, UNKNOWN, Attrib
 if TYPE_CHECKING:  # it needs packages, and toolbox/setup.sh runs without any
     from roundhouse.model.experiment import Resources
 
-ARRAY_SIZE = "10000"  # most tasks of an array, if neither server nor queue has a limit of its own
+ARRAY_SIZE = 10_000  # most tasks of an array, if neither server nor queue has a limit of its own
 BATCH = 20  # IDs in one command: qstat opens a connection for each, from one of the 511 reserved ports of the host
 LOOKUPS = 100  # most jobs that have left the queue, and most names, that one query looks up
 DELETIONS = 3  # how often `cancel` tries to delete jobs that are still queued
@@ -64,9 +64,9 @@ class PBS:
             return 1
         attributes = _server(server.stdout)
         name = queue or attributes.get("default_queue")
-        limits = [one.get("max_array_size", "") for one in self._queues(run, name).values()] if name else []
-        own = attributes.get("max_array_size", ARRAY_SIZE)
-        return min(int(size) for size in (own, *limits) if size.isdigit())
+        queues = self._queues(run, name).values() if name else ()
+        own, *limits = (one.get("max_array_size", "") for one in (attributes, *queues))
+        return min([int(own) if own.isdigit() else ARRAY_SIZE, *(int(size) for size in limits if size.isdigit())])
 
     def cancel(self, run: Run, ids: Iterable[str]) -> list[str]:
         wanted, named, complaints = {*ids}, set[str](), dict[str, None]()
