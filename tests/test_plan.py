@@ -286,7 +286,7 @@ def test_a_fault_of_its_own_is_tried_twice(cause: Cause) -> None:
     one = ended(cause, "the reason")
     again = decided([one])
     assert outcome(again) == (Verb.SUBMIT, State.PENDING)
-    assert again.reason == f"retry after: {cause} (the reason)"
+    assert again.reason == f"retry after {cause} (the reason)"
     failed = decided([one] * HARD_LIMIT)
     assert outcome(failed) == (Verb.NOTHING, State.FAILED)
     assert failed.reason == f"failed 2 times; last cause: {cause}: the reason"

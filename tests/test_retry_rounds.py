@@ -64,7 +64,7 @@ def test_a_job_gets_more_memory_until_it_has_enough(slurm: ClusterRounds) -> Non
     assert slurm.call().returncode == WORK_REMAINS
     wait_for(closes(slurm, 1), "the first job ends")
     explanation = why(slurm)
-    assert "retry after: memory (memory ran out)" in explanation
+    assert "retry after memory (memory ran out)" in explanation
     assert "memory 4 (memory x 2 each, at most 1 GB)" in explanation
     assert "next      requests 1 core, 200 MB, 1:00:00\n" in explanation
     slurm.pass_until_done()

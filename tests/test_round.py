@@ -462,7 +462,7 @@ MISTAKES = {
         study: s
         experiments:
           a: {path: /etc}                         #! path of group 'a': '/etc' is absolute
-          b: {path: "b/../../x"}                  #! '..', and could leave the experiments folder
+          b: {path: "b/../../x"}                  #! '..', which could lead out of the round's
           c: {path: "c//x"}                       #! empty component
           d: {path: "d/"}                         #! empty component
           e: {path: "./e"}                        #! '.'

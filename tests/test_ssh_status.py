@@ -309,8 +309,7 @@ def test_a_missing_folder_is_reported(server: SshServer, ask: Asked, there: Path
     code, line = ask.line(remote=f"{there}/nowhere $(id)")
     assert code == 2
     assert (
-        line
-        == f"ssh_status.py: cluster has no folder {there}/nowhere $(id) that can be entered: see REMOTE in cluster.env"
+        line == f"ssh_status.py: cluster has no accessible directory {there}/nowhere $(id): see REMOTE in cluster.env"
     )
 
 

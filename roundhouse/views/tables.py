@@ -103,7 +103,7 @@ def summary(name: str, statuses: Sequence[ExperimentStatus], total: int) -> str:
     """One line with the states of a round, or of those of its `total` experiments that were selected."""
     counts = Counter(one.action.state for one in statuses)
     if statuses and counts[State.COMPLETED] == len(statuses):
-        selected = f"all {total}" if len(statuses) == total else f"the {len(statuses)} selected of {total}"
+        selected = f"all {total}" if len(statuses) == total else f"all {len(statuses)} selected of {total}"
         return f"Round {name}: {selected} experiments are completed."
     parts = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
     selected = f" selected of {total}" if len(statuses) != total else ""
