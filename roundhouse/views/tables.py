@@ -131,7 +131,7 @@ def refusals(statuses: Sequence[ExperimentStatus]) -> list[str]:
 def limits(statuses: Sequence[ExperimentStatus]) -> list[str]:
     """A line for each limit that delays experiments, with the text of the scheduler or site that set it."""
     delayed = Counter(one.action.reason for one in statuses if one.action.cause is Cause.LIMIT)
-    return [f"{counted(count, 'experiment')} held back: {reason}" for reason, count in delayed.items()]
+    return [f"{counted(count, 'experiment')} delayed: {reason}" for reason, count in delayed.items()]
 
 
 def choices(statuses: Sequence[ExperimentStatus]) -> list[str]:
