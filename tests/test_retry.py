@@ -88,7 +88,7 @@ def test_all_causes_together_have_the_highest_of_their_limits() -> None:
 
 
 def test_a_limit_of_one_means_no_attempt_after_the_first() -> None:
-    assert exhausted([ERROR], tries(error=1)) == "failed once; last cause: error: the reason"
+    assert exhausted([ERROR], tries(error=1)) == "failed once; last cause: error (the reason)"
 
 
 def test_attempts_before_retry_do_not_count() -> None:

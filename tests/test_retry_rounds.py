@@ -83,7 +83,7 @@ def test_a_job_gets_no_more_memory_than_most_and_then_reaches_its_retry_limit(sl
     assert slurm.causes("a") == ["memory"] * 3
     assert requested(slurm, "mem_mb") == [100, 150, 150]
     explanation = why(slurm)
-    assert "failed 3 times; last cause: memory: memory ran out" in explanation
+    assert "failed 3 times; last cause: memory (memory ran out)" in explanation
     assert "memory is not increased beyond 150 MB, the limit of `retry`" in explanation
 
 

@@ -38,7 +38,7 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())  # otherwise it 
 
 
 class Unavailable(RoundhouseError):
-    """The host, or a command on it, gave no answer. The settings on this side may well be right."""
+    """The host, or a command on it, did not respond. The local settings may be correct."""
 
 
 def printable(text: str) -> str:

@@ -43,7 +43,7 @@ class State(str, Enum):
 
     @property
     def ended_well(self) -> bool:
-        """It has ended as the round file wants: completed, or pruned early."""
+        """It has ended as intended: completed, or pruned early."""
         return self in (State.COMPLETED, State.PRUNED)
 
     @property
