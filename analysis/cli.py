@@ -14,8 +14,9 @@ from roundhouse.errors import RoundhouseError
 
 def add_folders(parser: argparse.ArgumentParser) -> None:
     """Add --experiments, --rounds and --analysis."""
-    for name in ("experiments", "rounds", "analysis"):
-        parser.add_argument(f"--{name}", metavar="DIR", type=Path, default=getattr(Folders(), name))
+    for name, content in {"experiments": "records", "rounds": "round files", "analysis": "results"}.items():
+        where = f"directory of the {content}; default: {name}/ of the repository"
+        parser.add_argument(f"--{name}", metavar="DIR", type=Path, default=getattr(Folders(), name), help=where)
 
 
 def folders_from(options: argparse.Namespace) -> Folders:

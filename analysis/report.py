@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the report of a round: a folder with a page that opens from disk in any browser, without server or network."""
+"""Make the report of a round: a directory with an HTML page to open from disk; it needs no server and no network."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The tables of a round, into analysis/experiment_NAME/tables: all results, the matrix, failed jobs, and one for LaTeX.
+"""Write the tables of a round to analysis/experiment_NAME/tables/: all results, performance matrix, failed jobs, LaTeX.
 
 A row is a setting: experiments that differ in seed and data set alone. A cell is the mean over the completed
-seeds. A row is bold only if it is shown to beat every rival (see comparison.py); rivals are the rows of a
+seeds. A row is bold only if it is significantly better than every rival (see comparison.py); rivals are the rows of a
 group that have the same baseline, and that baseline. Groups that only serve others, teachers and baselines, are not
 compared within themselves.
 

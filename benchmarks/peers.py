@@ -81,7 +81,7 @@ def versions(commands: Path) -> str:
 
 @dataclass
 class Peers:
-    """All peers at work in one folder, on `count` experiments of a trivial command."""
+    """Runs all other tools in one directory, on `count` experiments of a trivial command."""
 
     commands: Path  # the `bin` of their environment
     folder: Path

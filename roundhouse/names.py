@@ -10,7 +10,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*", re.ASCII)
 
 
 def is_name(name: str) -> bool:
-    """Whether a round, group or site may be called so: letters, digits, - and _, with no - in front."""
+    """Whether a round, group or site can have this name: letters, digits, - and _, not beginning with -."""
     return _NAME.fullmatch(name) is not None
 
 
@@ -20,7 +20,7 @@ def is_identifier(name: str) -> bool:
 
 
 def nearest(name: str, known: Iterable[str], most: int = MOST) -> str:
-    """The end of a message about an unknown name: `did you mean 'grid'?`, or `most` names where none is near."""
+    """The end of a message about an unknown name: `did you mean 'grid'?`, or up to `most` names if none is similar."""
     from difflib import get_close_matches
 
     by_lower = {one.lower(): one for one in known}
@@ -28,5 +28,7 @@ def nearest(name: str, known: Iterable[str], most: int = MOST) -> str:
     if close:
         return f"did you mean {by_lower[close[0]]!r}?"
     named = sorted(by_lower.values())
+    if not named:
+        return "there are none"
     listed = ", ".join(named[:most]) + (f", and {len(named) - most} more" if len(named) > most else "")
-    return f"there {'is' if len(named) == 1 else 'are'} {listed or 'none'}"
+    return f"choose from {listed}"

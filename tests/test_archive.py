@@ -52,7 +52,7 @@ def test_a_finished_round_moves_with_readme_round_file_and_environments(rounds: 
     assert "filelock==" in (archived(rounds) / "packages.txt").read_text()
     readme = (archived(rounds) / "README.md").read_text()
     assert readme.startswith("# Round r\n") and "Halted" not in readme
-    assert "2 experiments of commands" in readme and "jobs of local" in readme and "(UTC)" in readme
+    assert "2 experiments (commands" in readme and "jobs of local" in readme and "(UTC)" in readme
 
 
 def test_seeds_are_one_setting_for_the_runner_and_in_the_archive_though_the_command_names_them(rounds: Rounds) -> None:
@@ -111,7 +111,7 @@ def test_an_unfinished_round_is_archived_only_with_force_and_its_readme_reports_
 
     assert rounds.call("--archive", "--force").returncode == 0
     readme = (archived(rounds) / "README.md").read_text()
-    assert "**Stopped before its end**: 2 of 4 experiments are completed" in readme
+    assert "**Archived unfinished**: 2 of 4 experiments are completed" in readme
     assert "1 pending" in readme and "1 failed" in readme
     never = record.read(archived(rounds) / "experiments" / "late")
     assert never.newest is not None and never.newest.cause is Cause.ARCHIVED, "what was never started is void"

@@ -95,7 +95,7 @@ def test_an_array_that_the_cluster_would_not_take_goes_in_chunks_that_count_from
         rounds.release(*names)
         done = rounds.call()
         assert done.returncode == WORK_REMAINS
-        assert "max_running: 3 of its kind are taken; a later pass submits it" in " ".join(done.stdout.split())
+        assert "max_running: all 3 places for this resource request are taken" in " ".join(done.stdout.split())
         assert not any(rounds.record(name).attempts for name in names[12:])
         chunks = {name: opened(rounds, name) for name in names[:12]}
         assert [chunk["array_index"] for chunk in chunks.values()] == [*range(4), *range(4), *range(4)]

@@ -745,7 +745,7 @@ def test_a_missing_folder_or_interpreter_is_reported(checkout: Checkout, cluster
     )
     set_up(checkout, cluster, REMOTE=f"{cluster.folder}/no where")
     assert checkout.call("now").returncode == TROUBLE
-    assert checkout.steps()["pull"].startswith("failed: cluster has no folder")
+    assert checkout.steps()["pull"].startswith("failed: cluster has no accessible directory")
     assert checkout.steps()["queue r"].startswith("failed: REMOTE cannot be entered on the cluster")
 
 

@@ -520,7 +520,7 @@ def test_a_running_job_can_be_cancelled_from_another_terminal(rounds: Rounds) ->
     wait_for(started(rounds, 2), "two jobs run")
     done = rounds.call("--cancel", "--only", "[02]")
     assert done.returncode == 0, done.stderr
-    assert "0: attempt 1 asked to stop" in done.stdout
+    assert "0: stopping attempt 1" in done.stdout
     assert "2: cancelled before its first attempt" in done.stdout
     wait_for(lambda: rounds.causes("0") == ["cancelled"], "it is cancelled")
     say_go(rounds)

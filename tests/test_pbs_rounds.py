@@ -571,9 +571,9 @@ def test_the_limit_selects_the_experiments_with_the_highest_priority(fake_pbs: F
 @pytest.mark.parametrize(
     ("site", "server", "options", "message"),
     [
-        ({"max_jobs": 2}, {}, (), "69 experiments held back: limit reached: 2 jobs at once"),
-        ({}, {"max_jobs": 2}, (), "69 experiments held back: limit reached: qsub (exit 38): qsub: would exceed"),
-        ({}, {}, ("--limit", "2"), "68 experiments held back: limit reached: 2 submissions in this pass"),
+        ({"max_jobs": 2}, {}, (), "69 experiments delayed: limit reached: 2 jobs at once"),
+        ({}, {"max_jobs": 2}, (), "69 experiments delayed: limit reached: qsub (exit 38): qsub: would exceed"),
+        ({}, {}, ("--limit", "2"), "68 experiments delayed: limit reached: 2 submissions in this pass"),
     ],
 )
 def test_limits_are_reported_in_a_round_that_is_too_large_to_list(

@@ -286,10 +286,10 @@ def test_a_fault_of_its_own_is_tried_twice(cause: Cause) -> None:
     one = ended(cause, "the reason")
     again = decided([one])
     assert outcome(again) == (Verb.SUBMIT, State.PENDING)
-    assert again.reason == f"retry after: {cause} (the reason)"
+    assert again.reason == f"retry after {cause} (the reason)"
     failed = decided([one] * HARD_LIMIT)
     assert outcome(failed) == (Verb.NOTHING, State.FAILED)
-    assert failed.reason == f"failed 2 times; last cause: {cause}: the reason"
+    assert failed.reason == f"failed 2 times; last cause: {cause} (the reason)"
     assert failed.cause is cause
 
 
@@ -318,7 +318,7 @@ def test_a_soft_cause_has_a_retry_limit_of_twenty_in_a_row_without_an_epoch(caus
     assert decided([one] * (SOFT_LIMIT - 1)).verb is Verb.SUBMIT
     failed = decided([one] * SOFT_LIMIT)
     assert failed.state is State.FAILED
-    assert failed.reason == f"interrupted 20 times without a new epoch; last cause: {cause}: drained"
+    assert failed.reason == f"interrupted 20 times without a new epoch; last cause: {cause} (drained)"
     got_on = [one] * 15 + [ended(cause, gained=True)] + [one] * 15
     assert decided(got_on).verb is Verb.SUBMIT
 

@@ -241,7 +241,7 @@ def test_a_mistake_in_a_config_is_reported(config: dict[str, Any], complaint: st
 
 
 def test_an_error_for_a_name_without_a_similar_one_lists_all_names() -> None:
-    with pytest.raises(RoundhouseError, match="unknown colour 'zzz': there are blue, red"):
+    with pytest.raises(RoundhouseError, match="unknown colour 'zzz': choose from blue, red"):
         choose("colour", "zzz", ["red", "blue"])
 
 

@@ -88,7 +88,7 @@ def test_all_causes_together_have_the_highest_of_their_limits() -> None:
 
 
 def test_a_limit_of_one_means_no_attempt_after_the_first() -> None:
-    assert exhausted([ERROR], tries(error=1)) == "failed once; last cause: error: the reason"
+    assert exhausted([ERROR], tries(error=1)) == "failed once; last cause: error (the reason)"
 
 
 def test_attempts_before_retry_do_not_count() -> None:
@@ -330,13 +330,13 @@ def notes(*attempts: Attempt, policy: RetryPolicy = DEFAULT, written: Resources 
 def test_why_shows_the_policy() -> None:
     assert (
         "  retries   error 2, memory 2 (memory x 2 each), walltime 2 (without a new epoch, time x 2 each), unknown 2, "
-        "unclaimed 2, refused 2; in a row without a new epoch: preempted 20, node 20 (excluded), deleted 20, "
-        "input 20"
+        "unclaimed 2, refused 2; in a row without a new epoch: preempted 20, node 20 (failed nodes are excluded), "
+        "deleted 20, input 20"
     ) in explained()
     memory = MemoryRetry(factor=1.5, most=128 * 1024, accumulate=True)
     policy = replace(DEFAULT, memory=memory, walltime=WalltimeRetry(factor=1.0), node=NodeRetry(exclude=False))
     (policy_line,) = [line for line in explained(policy=policy) if line.startswith("  retries")]
-    assert "memory 2 (memory x 1.5 each, at most 128 GB; GPU: half the batch at once)" in policy_line
+    assert "memory 2 (memory x 1.5 each, at most 128 GB; GPU: batch in twice as many parts each)" in policy_line
     assert "walltime 2 (without a new epoch)," in policy_line
     assert "node 20," in policy_line
 

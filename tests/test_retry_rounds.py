@@ -64,7 +64,7 @@ def test_a_job_gets_more_memory_until_it_has_enough(slurm: ClusterRounds) -> Non
     assert slurm.call().returncode == WORK_REMAINS
     wait_for(closes(slurm, 1), "the first job ends")
     explanation = why(slurm)
-    assert "retry after: memory (memory ran out)" in explanation
+    assert "retry after memory (memory ran out)" in explanation
     assert "memory 4 (memory x 2 each, at most 1 GB)" in explanation
     assert "next      requests 1 core, 200 MB, 1:00:00\n" in explanation
     slurm.pass_until_done()
@@ -83,7 +83,7 @@ def test_a_job_gets_no_more_memory_than_most_and_then_reaches_its_retry_limit(sl
     assert slurm.causes("a") == ["memory"] * 3
     assert requested(slurm, "mem_mb") == [100, 150, 150]
     explanation = why(slurm)
-    assert "failed 3 times; last cause: memory: memory ran out" in explanation
+    assert "failed 3 times; last cause: memory (memory ran out)" in explanation
     assert "memory is not increased beyond 150 MB, the limit of `retry`" in explanation
 
 

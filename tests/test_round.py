@@ -462,7 +462,7 @@ MISTAKES = {
         study: s
         experiments:
           a: {path: /etc}                         #! path of group 'a': '/etc' is absolute
-          b: {path: "b/../../x"}                  #! '..', and could leave the experiments folder
+          b: {path: "b/../../x"}                  #! '..', which could lead out of the round's
           c: {path: "c//x"}                       #! empty component
           d: {path: "d/"}                         #! empty component
           e: {path: "./e"}                        #! '.'
@@ -520,7 +520,7 @@ MISTAKES = {
             config: {text: "1"}
             after:
               a:
-                y: 1                              #! group 'a' has no config key 'y': there is x
+                y: 1                              #! group 'a' has no config key 'y': choose from x
               b:
                 x: "{"                            #! lone {
           d:
@@ -625,7 +625,7 @@ def test_all_mistakes_are_reported_together_each_with_its_line(tmp_path: Path, t
 
 
 def test_a_file_that_cannot_be_read_is_one_error(tmp_path: Path) -> None:
-    for content, message in ((b"", "is empty"), (b"a: \xff", "not UTF-8"), (b"a: \x01", "not YAML")):
+    for content, message in ((b"", "is empty"), (b"a: \xff", "not UTF-8"), (b"a: \x01", "not valid YAML")):
         (tmp_path / "x.yaml").write_bytes(content)
         with pytest.raises(RoundhouseError, match=message):
             load_round("x", tmp_path)

@@ -55,18 +55,18 @@ def write_two(rounds: Rounds) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("round: r\nexperiments: {e: {path: e, command: x}", "is not YAML"),
+        ("round: r\nexperiments: {e: {path: e, command: x}", "is not valid YAML"),
         ("- a list", "r.yaml:1: must be a mapping"),
         ("", "is empty"),
         ("round: other\nexperiments: {e: {path: e, command: x}}", "the name of the round is 'other'"),
         ("round: r\nexperimets: {}", "did you mean 'experiments'?"),
         ("round: r\nexperiments:\n  e: {path: e, command: x}\n  f: {path: e, command: y}", "path 'e' of group 'f'"),
-        ("round: r\nexperiments: {e: {path: e, command: x, vocabulary: y}}", "there are after, baseline, "
+        ("round: r\nexperiments: {e: {path: e, command: x, vocabulary: y}}", "choose from after, baseline, "
          "combinations, command, config, exclude, focus, grid, halving, include, path, priority, random, resources, "
          "select, study, zip"),
         ("round: r\nexperiments: {e: {path: e, command: x, after: [f]}, f: {path: f, study: s, after: [e]}}", "cycle"),
         ("round: r\nexperiments:\n  e: {path: '{a}', command: x, grid: {a: []}}", "has no values for 'a'"),
-        ("round: r\nexperiments:\n  e: {path: ../e, command: x}", "could leave the experiments folder"),
+        ("round: r\nexperiments:\n  e: {path: ../e, command: x}", "could lead out of the round's directory"),
         ("round: r\nexperiments:\n  e: {path: /e, command: x}", "is absolute"),
         ("round: r\nexperiments:\n  e: {path: e}", "neither study nor command"),
         ("round: r\nexperiments:\n  e: {path: e, command: x, resources: {walltime: soon}}", "is not a walltime"),

@@ -71,7 +71,7 @@ def test_a_partial_mapping_has_only_what_is_written_and_reads_a_dataclass_with_r
         ([], (), " should be a mapping, not []"),
         ({}, (), "the file needs the key 'from'"),
         ({"from": 5}, ("from",), "from should be text, not 5"),
-        ({"from": "x", "text": "y"}, ("text",), "unknown key 'text': there are either, from, inner, items, mode, "),
+        ({"from": "x", "text": "y"}, ("text",), "unknown key 'text': choose from either, from, inner, items, mode, "),
         ({"from": "x", "mode": "mean"}, ("mode",), "mode should be 'min' or 'max', not 'mean'"),
         ({"from": "x", "inner": {}}, ("inner",), "inner needs the key 'size'"),
         ({"from": "x", "inner": {"size": 0}}, ("inner", "size"), "inner.size should be greater than or equal to 1"),

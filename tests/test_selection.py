@@ -78,9 +78,9 @@ def test_a_group_may_wait_for_a_selecting_one_and_choose_from_it(load: Load) -> 
 @pytest.mark.parametrize(
     ("group", "line", "message"),
     [
-        ('{path: "b/{lr}", ' + BEST + "}", 6, "unknown name 'lr': there is rank; the settings selected from group "
-         "'sweep' are not known yet, only the group's own keys and rank"),
-        ('{path: b, ' + BEST + ', priority: "lr + 1"}', 6, ": there is rank"),
+        ('{path: "b/{lr}", ' + BEST + "}", 6, "unknown name 'lr': choose from rank; keys that come from the "
+         "selected settings of group 'sweep' cannot be used here"),
+        ('{path: b, ' + BEST + ', priority: "lr + 1"}', 6, ": choose from rank"),
         ("{path: b, " + BEST + ", resources: {when: [{if: 'width == 3', ngpus: 1}]}}", 6, "'width == 3': "),
         ("{path: b, select: {from: sweeep, metric: loss, mode: min}}", 6, "no other group is called 'sweeep': did you"),
         ("{path: b, select: {from: best, metric: loss, mode: min}}", 6, "a group cannot select from itself"),

@@ -238,7 +238,7 @@ def test_a_cluster_that_answers_and_its_partition_are_reported(repository: Path,
     site.write_text('hosts: ["*"]\nqueue: mian\n')
     done = run_setup(repository, "--check", **env)
     assert done.returncode == 1
-    assert lines(done, "queue")[0].startswith("missing there is no partition 'mian': did you mean 'main'?")
+    assert lines(done, "queue")[0].startswith("missing there is no partition 'mian'; change `queue`")
 
     site.write_text('hosts: ["*"]\n')
     assert lines(run_setup(repository, "--check", **env), "queue") == ["ok partition main is up"]

@@ -340,9 +340,9 @@ def test_the_script_prints_its_usage() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--dta", "digits"], "usage:"),
+        (["--dta", "digits"], "unknown option --dta"),
         (["--data"], "needs the name of a data set"),
-        (["--data", "digits", "--to"], "--to needs a folder"),
+        (["--data", "digits", "--to"], "--to needs a directory"),
         (["--data", "digits", "--form"], "unknown option --form"),
         (["--data", "digit"], "did you mean 'digits'?"),
     ],

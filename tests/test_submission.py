@@ -258,7 +258,7 @@ def test_after_a_limit_nothing_is_tried_until_the_user_has_fewer_jobs_or_10_minu
 # ---------------------------------------------------------------------------------------------- max_running
 
 FOUR = Resources(array=True, max_running=4, mem_mb=100)
-FULL = "max_running: 4 of its kind are taken; a later pass submits it"
+FULL = "max_running: all 4 places for this resource request are taken; a later pass submits it"
 FOR_THESE = Refused("QOSMaxCpuPerUserLimit", later=True, scope=Scope.REQUEST)
 CLOSED = Refused("Queue is not enabled", later=True, scope=Scope.QUEUE)
 UNKNOWN_QUEUE = Refused("Unknown queue", scope=Scope.QUEUE)

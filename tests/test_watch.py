@@ -225,7 +225,7 @@ def test_many_changes_are_counted_by_group(capsys: pytest.CaptureFixture[str]) -
 def test_a_limit_is_reported_when_it_is_new(capsys: pytest.CaptureFixture[str]) -> None:
     held = row(cause=Cause.LIMIT, reason="limit reached: 3 jobs at once")
     watched(passed([row()]), passed([held]), passed([held]), passed([ENDED], code=DONE))
-    assert capsys.readouterr().out.count("1 experiment held back: limit reached: 3 jobs at once") == 1
+    assert capsys.readouterr().out.count("1 experiment delayed: limit reached: 3 jobs at once") == 1
 
 
 def test_a_pause_that_follows_from_a_long_pass_says_so(capsys: pytest.CaptureFixture[str]) -> None:

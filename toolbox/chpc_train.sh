@@ -30,7 +30,7 @@ usage: toolbox/chpc_train.sh on [--every MIN] | off | status | now | cron | time
           one already, replace it
   off     remove this entry
   status  show whether it is on, how the last run ended, and when the next is due
-  now     pull the records, draw plots and reports, and queue what is to run on the cluster
+  now     pull the records, draw plots and reports, and run runner.py for each round on the cluster
   cron    the same, but print to the log only
   timer   print the units of a systemd user timer, for hosts without cron
 

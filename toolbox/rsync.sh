@@ -79,7 +79,7 @@ query_host() {
     remote sh -c "$program" sh "$folder" "${rounds[@]}" >"$scratch/begun" 2>"$scratch/errors" || code=$?
     case $code in
         0) ;;
-        3) fail "$HOST has no folder $folder that can be entered: see REMOTE in $settings_file" ;;
+        3) fail "$HOST has no accessible directory $folder: see REMOTE in $settings_file" ;;
         5) fail "$folder on $HOST is no checkout of Roundhouse, it has no runner.py: see REMOTE in $settings_file" ;;
         4) fail "$HOST has no rsync: install it there, or load its module in the startup file of the shell there" ;;
         *)

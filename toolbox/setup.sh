@@ -7,7 +7,7 @@ set -euo pipefail
 
 usage() {
     cat <<'END'
-usage: toolbox/setup.sh --data NAME... [--to FOLDER] [--site NAME] [--check]
+usage: toolbox/setup.sh --data NAME... [--to DIR] [--site NAME] [--check]
        toolbox/setup.sh [--site NAME] [--check]
 
 Without --data: creates .venv with `make install` if there is none, then checks Python, packages, PyTorch, site,
@@ -16,15 +16,15 @@ ok, missing (nothing runs without it) or warning, with what to do. It does not l
 no network.
 
   --data NAME...  fetch and verify data sets: cifar10, cifar100, svhn, tinyimagenet, digits
-  --to FOLDER     the data folder; default: that of the site, otherwise data/ of the repository
+  --to DIR        the data directory; default: that of the site, otherwise data/ of the repository
   --site NAME     sites/NAME.yaml; default: the site whose hosts match this host
-  --check         only check: nothing is installed or fetched. Locks are tested in a folder in experiments/, which is
+  --check         only check: nothing is installed or fetched. Locks are tested in a directory in experiments/, which is
                   removed again. With --data, every byte is read
 
 $PYTHON is the interpreter; default: .venv/bin/python of the repository.
 
 exit codes:
-  0  nothing is missing; with --data: all data sets are there and valid
+  0  nothing is missing; with --data: all data sets exist and are valid
   1  something is missing
   2  usage or settings are wrong
 END
@@ -42,15 +42,14 @@ take_options() {
             --check) check=yes ;;
             --to | --site)
                 if [ -z "${2:-}" ]; then
-                    fail "$1 needs a $([ "$1" = --site ] && echo name || echo folder)"
+                    fail "$1 needs a $([ "$1" = --site ] && echo name || echo directory)"
                 fi
                 printf -v "${1#--}" %s "$2"
                 shift
                 ;;
             *)
                 if [ -z "$data" ] || [[ $1 = -* ]]; then
-                    usage >&2
-                    fail "unknown option $1"
+                    fail "unknown option $1; see toolbox/setup.sh --help"
                 fi
                 names+=("$1")
                 ;;
@@ -62,7 +61,7 @@ take_options() {
     [ -z "$to" ] || [[ $to = /* ]] || to=$PWD/$to
 }
 
-# The data folder of jobs on this host; empty if its site file names none.
+# The data directory of jobs on this host; empty if its site file names none.
 data_of_site() {
     "$python" - "$site" <<'END'
 import socket

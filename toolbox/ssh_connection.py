@@ -38,7 +38,7 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())  # otherwise it 
 
 
 class Unavailable(RoundhouseError):
-    """The host, or a command on it, gave no answer. The settings on this side may well be right."""
+    """The host, or a command on it, did not respond. The local settings may be correct."""
 
 
 def printable(text: str) -> str:
@@ -129,7 +129,7 @@ def _check_jumps(ssh: Sequence[str], name: str, jump: str | None) -> None:
     while jump:
         first = _uri(jump.split(",")[0])
         if first in passed:
-            raise RoundhouseError(f"the ProxyJump of {name} leads in circles at {first}: see ~/.ssh/config")
+            raise RoundhouseError(f"the ProxyJump of {name} is a loop at {first}: correct ~/.ssh/config")
         passed.add(first)
         jump = _options(ssh, first).get("proxyjump")
 

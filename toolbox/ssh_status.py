@@ -34,10 +34,10 @@ DONE, USAGE, WORK_REMAINS, FAILED, UNAVAILABLE, INTERRUPTED = 0, 2, 3, 4, 5, 130
 EXIT_CODES = """\
 exit codes:
   0  all experiments are completed or pruned
-  2  usage or settings are wrong: an option, cluster.env, the folder or the interpreter there, the round
-  3  work remains: something is pending, submitting or in progress
-  4  nothing can continue, and something failed, is blocked, or was cancelled
-  5  the host or its scheduler gave no answer: call again later
+  2  usage or settings are wrong: an option, cluster.env, the directory or the interpreter there, the round
+  3  work remains: some experiments are pending, submitting or in progress
+  4  nothing more runs automatically, and some experiments are failed, blocked or cancelled
+  5  the host or its scheduler could not be queried: call again later
   130  interrupted
 
 Options of the host come from `ssh -G`, so all of ~/.ssh/config applies: names, keys, ProxyJump, ProxyCommand, Include,
@@ -98,7 +98,7 @@ def rows_of(answer: Answer, settings: StatusSettings, seconds: float) -> tuple[l
     """The rows, and the error of the scheduler there, if any. RoundhouseError: there are no rows, and why."""
     host, folder, code = settings.host, settings.remote, answer.code
     missing = {
-        NO_FOLDER: f"{host} has no folder {folder} that can be entered: see REMOTE in cluster.env",
+        NO_FOLDER: f"{host} has no accessible directory {folder}: see REMOTE in cluster.env",
         NO_RUNNER: f"{folder} on {host} is no checkout of Roundhouse: there is no runner.py in it",
         NO_PYTHON: f"{host} has no {settings.python} in {folder}: run make install there, or see PYTHON in cluster.env",
     }
@@ -193,10 +193,10 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--round", metavar="NAME", required=True)
     made.add_argument("--host", metavar="HOST", help="a host of ~/.ssh/config, or user@host; default: see cluster.env")
-    made.add_argument("--remote", metavar="DIR", help="the folder of Roundhouse there; default: see cluster.env")
+    made.add_argument("--remote", metavar="DIR", help="the directory of Roundhouse there; default: see cluster.env")
     made.add_argument("--only", metavar="GLOB", help="only experiments whose path matches, such as 'cifar10/*'")
     made.add_argument("--json", action="store_true", help="print counts, and one object for each experiment")
-    made.add_argument("--timeout", metavar="SECONDS", type=int, default=60, help="for runner.py there; default: 60")
+    made.add_argument("--timeout", metavar="SECONDS", type=int, default=60, help="time limit of runner.py; default: 60")
     return made
 
 

@@ -65,7 +65,7 @@ _load_settings() {
     for key in "${@:3}"; do
         [ -n "${!key}" ] || fail "$settings_file: $key is missing"
     done
-    # A ~ is not expanded inside quotes, and ssh and rsync start in the home folder anyway.
+    # A ~ is not expanded inside quotes, and ssh and rsync start in the home directory.
     [[ $REMOTE != \~ && $REMOTE != \~/ ]] || REMOTE=.
     REMOTE=${REMOTE#\~/}
 }

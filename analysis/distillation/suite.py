@@ -40,7 +40,7 @@ FIGURES = (
         _ANSWERS, alpha_figures.accuracy_gain,
     ),
     FigureSpecification(
-        "accuracy_beside_control", "Accuracy beside a control with the same alpha",
+        "accuracy_beside_control", "Accuracy next to a control with the same alpha",
         "As in the figure before, but against the control, whose cross entropy is scaled by 1 - alpha and which has no "
         "teacher: what "
         "remains is not due to the smaller gradient of the labels.",

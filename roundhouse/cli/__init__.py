@@ -1,1 +1,1 @@
-"""The command line of runner.py: one module per verb."""
+"""The command line of runner.py: one module for each action."""

@@ -1,4 +1,4 @@
-"""One call of runner.py: parse the options, run the module of the verb, turn errors into a message and an exit code."""
+"""One call of runner.py: parse the options, run the module of the action, turn errors into a message and exit code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from roundhouse.cli.exit_codes import ExitCode
 from roundhouse.cli.parser import PASS, PROGRAM, parse
 from roundhouse.errors import Busy, RoundhouseError
 
-MODULES = {"retry": PASS}  # the module of a verb, if its name differs: a retry is a pass with a step before it
+MODULES = {"retry": PASS}  # the module of an action, if its name differs: a retry is a pass with a step before it
 
 
 def main(repository: Path, argv: list[str] | None = None) -> int:

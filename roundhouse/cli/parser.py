@@ -72,11 +72,11 @@ def make_parser(repository: Path) -> argparse.ArgumentParser:
     verb("--retry", action="store_true", help=retry)
     verb("--archive", action="store_true", help="move the finished round to analysis/experiment_NAME/")
     verb("--schema", action="store_true", help="print the JSON Schema of round files, for editors")
-    watch = "repeat the pass until nothing is left to do; without SECONDS, the pause adapts to what is expected"
+    watch = "repeat the pass until nothing is left to do; without SECONDS, the pause is 30 s to 10 min"
     add("--watch", metavar="SECONDS", type=_number(float, 1), nargs="?", const=True, help=watch)
     add("--only", metavar="GLOB", help="only experiments whose path matches, such as 'cifar10/*'")
-    add("--force", action="store_true", help="with --archive: archive a round that is not complete")
-    add("--limit", metavar="N", type=_number(int, 0), help="submit at most N jobs")
+    add("--force", action="store_true", help="with --archive: also if the round is not finished")
+    add("--limit", metavar="N", type=_number(int, 0), help="submit at most N jobs in a pass")
     code = "with snapshot: true in the round file: also experiments that have run use the current code"
     add("--code", choices=["current"], help=code)
     add("--json", action="store_true", help="with --status: print one JSON object per experiment")
@@ -85,8 +85,9 @@ def make_parser(repository: Path) -> argparse.ArgumentParser:
     add("--site", metavar="NAME", help="sites/NAME.yaml; default: the site whose `hosts` match")
     jobs = "on the local machine: K jobs share a GPU; default: the round's `per_gpu`, or 1"
     add("--jobs-per-gpu", metavar="K", type=_number(int, 1), help=jobs)
-    for folder in ("experiments", "rounds", "analysis"):
-        add(f"--{folder}", metavar="DIR", type=Path, default=repository / folder)
+    for folder, content in {"experiments": "records", "rounds": "round files", "analysis": "archived rounds"}.items():
+        where = f"directory of the {content}; default: {folder}/ of the repository"
+        add(f"--{folder}", metavar="DIR", type=Path, default=repository / folder, help=where)
     return parser
 
 

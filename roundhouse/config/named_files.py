@@ -23,7 +23,7 @@ def named_file(kind: str, name: str, folder: Path) -> Path:
         raise RoundhouseError(f"no {kind} {name!r}: there is no {kind} file (NAME.yaml) in {folder}")
     message = f"no {kind} {name!r} in {folder}: {nearest(Path(name).stem, existing)}"
     if "did you mean" in message:
-        message += f" There {'is' if len(existing) == 1 else 'are'} {', '.join(existing)}"
+        message += f" Available: {', '.join(existing)}"
     if not is_name(name):
-        message += f"\nA {kind} is named by letters, digits, - and _ only, without folder or ending"
+        message += f"\nThe name of a {kind} consists of letters, digits, - and _, without directory or extension"
     raise RoundhouseError(message)

@@ -13,7 +13,7 @@ LONGEST_COMPONENT = 200  # bytes; file systems allow 255, temporary names need s
 def path_fault(path: str) -> str | None:
     """Why a path within a round is not legal, or None."""
     if path.startswith("/"):
-        return "is absolute; it must lie within the round's folder"
+        return "is absolute; it must be relative to the round's directory"
     for component in path.split("/"):
         fault = _component_fault(component)
         if fault:
@@ -26,7 +26,7 @@ def _component_fault(component: str) -> str | None:
     if not component:
         return "has an empty component"
     if component in (".", ".."):
-        return f"has the component {component!r}, and could leave the experiments folder"
+        return f"has the component {component!r}, which could lead out of the round's directory"
     if component[0] in ".-":
         return f"has a component that begins with {component[0]!r}: {component!r}"
     if "\\" in component or not component.isprintable():

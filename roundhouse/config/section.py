@@ -69,6 +69,4 @@ class Section:
         select = self.group.select
         if select is None:
             return ""
-        return (
-            f"; the settings selected from group {select.group!r} are not known yet, only the group's own keys and rank"
-        )
+        return f"; keys that come from the selected settings of group {select.group!r} cannot be used here"

@@ -80,7 +80,7 @@ class Site:
         "How many attempts may end with each cause; a round overrides it, key by key", factory=dict
     )
     umask: Annotated[str, Rule(after=_umask)] | None = key(
-        "Permissions that files do not give to group and others; by default those of the project's folder", None
+        "Permissions that files do not give to group and others; by default those of the directory of the records", None
     )
     data: str | None = key("Folder of data sets; absolute, with ~ and $VARIABLES", None)
 
@@ -117,7 +117,7 @@ def _read_local(path: Path) -> Site:
         if "$" in place:
             file.problem((name,), f"{name}: {written!r} names a variable that is not set")
         elif name == "data" and place and not os.path.isabs(place):
-            file.problem((name,), f"data: {written!r} must be absolute, because jobs start in another folder")
+            file.problem((name,), f"data: {written!r} must be absolute, because jobs start in another directory")
         places[name] = place or None
     kind = _kind(site)
     for number, line in enumerate(site.directives if kind else ()):

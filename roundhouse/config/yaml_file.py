@@ -91,7 +91,7 @@ def read_yaml(path: Path) -> YamlFile:
             _check_depth(path, text, yaml.SafeLoader)
         raise RoundhouseError(_syntax_error(path, text, error)) from None
     except yaml.YAMLError as error:
-        raise RoundhouseError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+        raise RoundhouseError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def _check_depth(path: Path, text: str, loader: type[yaml.SafeLoader]) -> None:
@@ -113,7 +113,7 @@ def _syntax_error(path: Path, text: str, error: yaml.MarkedYAMLError) -> str:
     elif line.startswith("\t"):
         hint = "; indent with spaces, not with tabs"
     problem = ", ".join(filter(None, (error.context, error.problem)))
-    return f"{path}:{number}: is not YAML: {problem}{hint}"
+    return f"{path}:{number}: is not valid YAML: {problem}{hint}"
 
 
 class _Loader(_FastestLoader):

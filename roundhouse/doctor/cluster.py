@@ -37,7 +37,7 @@ def check_site(account: Account) -> Iterator[Finding]:
         yield warning(
             "site",
             f"no site has `hosts` that match {host}: copy one of sites/example_*.yaml, and set queue, project, "
-            "modules and data folder. Without a site, jobs go to the default queue",
+            "modules and data. Without a site, jobs go to the default queue",
         )
     else:
         yield ok("site", f"{site.name}, for {host}")
@@ -82,7 +82,7 @@ def check_partition(run: Run, name: str | None) -> Finding:
     selected = select(found, name)
     if not selected and name:
         hint = nearest(name, {one.name for one in found})
-        return missing("queue", f"there is no partition {name!r}: {hint} Change `queue` in the site file")
+        return missing("queue", f"there is no partition {name!r}; change `queue` in the site file: {hint}")
     if not selected:
         return warning("queue", "the site sets no `queue`, and this cluster has no default partition")
     title = f"partition {selected[0].name}"

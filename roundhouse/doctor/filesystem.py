@@ -29,7 +29,7 @@ def check_files(account: Account) -> Iterator[Finding]:
     place = account.experiments
     if not place.is_dir():
         what = "is a link to nothing" if place.is_symlink() else "does not exist"
-        yield missing("experiments", f"{place} {what}: create the folder, or link it to one with enough space")
+        yield missing("experiments", f"{place} {what}: create it, or make it a link to a directory with enough space")
         return
     try:
         with tempfile.TemporaryDirectory(prefix=".check-", dir=place) as folder:
@@ -76,6 +76,6 @@ def check_space(account: Account) -> Iterator[Finding]:
     text = f"{free / 2**30:.0f} GiB free for experiments/{inodes}"
     hint = "as df reports; your quota may be lower: run quota -s"
     if free < LITTLE_SPACE or (disk.f_files and disk.f_favail < FEW_INODES):
-        yield warning("space", f"only {text}, {hint}. Link experiments/ to a folder with more space")
+        yield warning("space", f"only {text}, {hint}. Make experiments/ a link to a directory with more space")
     else:
         yield ok("space", f"{text}, {hint}")

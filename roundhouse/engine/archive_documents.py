@@ -56,10 +56,13 @@ def readme(
     if completed < ended == total:
         lines += [f"Pruned early, as the round file says, and therefore without results: {counts}.", ""]
     if ended < total:
-        lines += [f"**Stopped before its end**: {completed} of {total} experiments are completed ({counts}).", ""]
+        lines += [
+            f"**Archived unfinished**: {completed} of {total} experiments are completed ({counts}).",
+            "",
+        ]
     groups = Counter(status.experiment.group for status in statuses)
-    of = f"study `{loaded.study}`" if loaded.study else "commands, or several studies"
-    lines += [f"{total} experiments of {of}: {', '.join(f'{count} `{group}`' for group, count in groups.items())}."]
+    of = f"study `{loaded.study}`" if loaded.study else "commands or several studies"
+    lines += [f"{total} experiments ({of}): {', '.join(f'{count} `{group}`' for group, count in groups.items())}."]
     lines += [*(f"{group} is compared with {baseline}." for group, baseline in loaded.baselines.items()), ""]
     lines += ["## When and where", "", *_when_and_where(statuses, found), ""]
     lines += ["## Results", "", *_table(settings_of(statuses)), ""]
@@ -67,7 +70,7 @@ def readme(
     if any("code" in one for one in found):
         lines += [f"- `{RECORDS}/{COPIES}/`: the copies of the code that ran"]
     lines += [f"- `{ENVIRONMENT}`: the environments of the jobs; `{PACKAGES}`: the packages installed at this time"]
-    lines += [f"- plots, figures, tables and report, if they were made; `python analysis/report.py --round "
+    lines += [f"- plots, figures, tables and report, if they exist; `python analysis/report.py --round "
               f"{loaded.name}` makes plots, tables and report again", ""]  # fmt: skip
     figures = sorted(folder.glob("plots/overviews/*.png")) + sorted(folder.glob("figures/*.png"))
     lines += [f"![{one.stem}]({one.relative_to(folder)})" for one in figures]

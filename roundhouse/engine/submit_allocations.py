@@ -22,7 +22,7 @@ from roundhouse.store import job_group, record
 class Allocating:
     """The part of one pass that submits allocations. `room`: how many more jobs may be submitted; `full`: why no more.
 
-    Nothing is written into records, so a lost submission loses nothing.
+    Nothing is written into records, so a lost submission has no effect on them.
     """
 
     submitter: Submitter

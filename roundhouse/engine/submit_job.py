@@ -157,7 +157,11 @@ class Submitter:
             job_id = task_id(answer.job_id, index)
             return Action(Verb.SUBMIT, State.IN_PROGRESS, status.action.reason, job_id=job_id)
         if isinstance(answer, Unclear):
-            return Action(Verb.SUBMIT, State.SUBMITTING, f"no clear answer, to be looked up: {answer.why}")
+            return Action(
+                Verb.SUBMIT,
+                State.SUBMITTING,
+                f"it is unclear whether the job was accepted; it is looked up by its name: {answer.why}",
+            )
         cause, scope, rec = cause_of(answer), answer.scope, status.record
         most = self.live + jobs - 1 if answer.later and scope is Scope.ALL else None
         if jobs > 1 and answer.splits and scope is not Scope.ALL:

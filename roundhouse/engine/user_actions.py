@@ -17,7 +17,7 @@ _FASTER = "refused, another runner has just opened an attempt"
 
 
 def cancel(context: PassContext, statuses: Iterable[ExperimentStatus]) -> tuple[list[str], list[str]]:
-    """Cancel experiments that have not ended: no further job starts, and running ones are asked to stop.
+    """Cancel experiments that have not ended: no further job starts, and running ones are stopped.
 
     Returns a line for each experiment that was changed, and a line for each failure.
     """
@@ -56,7 +56,7 @@ def _cancel(status: ExperimentStatus) -> str:
         return f"attempt {newest.number} cancelled before it started"
     record.request_cancel(rec.directory, newest.number)
     if status.job_state:
-        return f"attempt {newest.number} asked to stop"
+        return f"stopping attempt {newest.number}"
     # The job belongs to another scheduler, or this one could not be queried.
     why = f"; {status.action.reason}" if status.action.reason else ""
     what = f"attempt {newest.number} marked to stop, but its job was not signalled"

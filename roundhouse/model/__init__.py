@@ -1,1 +1,1 @@
-"""What is to be done about an experiment, given all that is known. Nothing here asks, writes or submits."""
+"""The next action for each experiment, from data that was read before. Nothing here does I/O or submits."""

@@ -62,7 +62,7 @@ class ResourceRequest:
 
 @dataclass(frozen=True, slots=True)
 class Resources(ResourceRequest):
-    """What one job requests: what the round file says, and what earlier attempts led to; see `retry`."""
+    """What one job requests: the round file's request, as changed after earlier attempts; see `retry`."""
 
     exclude: tuple[str, ...] = ()  # nodes that the job must not run on
     accumulate: int = 1  # a batch is computed in this many times as many parts

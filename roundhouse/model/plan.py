@@ -43,7 +43,7 @@ class State(str, Enum):
 
     @property
     def ended_well(self) -> bool:
-        """It has ended as the round file wants: completed, or pruned early."""
+        """It has ended as intended: completed, or pruned early."""
         return self in (State.COMPLETED, State.PRUNED)
 
     @property
@@ -270,5 +270,5 @@ def _next_attempt(record: Record, inputs: Inputs, config_hash: str, retry: Retry
         changed = [group for group in inputs.pinned if first.inputs.get(group) != inputs.pinned[group]]
         return _nothing(State.FAILED, f"{', '.join(changed) or 'an input'} changed since attempt 1")
     failed = newest is not None and newest.cause is not None and not newest.cause.planned
-    reason = f"retry after: {newest.cause} ({newest.why})" if newest and failed else ""
+    reason = f"retry after {newest.cause} ({newest.why})" if newest and failed else ""
     return Action(Verb.SUBMIT, State.PENDING, reason)

@@ -31,7 +31,7 @@ def exhausted(attempts: Sequence[Attempt], policy: RetryPolicy) -> str:
         cause = _counts_as(attempt)
         if cause in HARD or cause in SOFT:
             (hard if cause in HARD else soft)[cause] += 1
-            last = f"{attempt.cause}: {attempt.why}" if attempt.why else f"{attempt.cause}"
+            last = f"{attempt.cause} ({attempt.why})" if attempt.why else f"{attempt.cause}"
     if _reaches_limit(hard, policy):
         return f"failed {_times(hard)}; last cause: {last}"
     if _reaches_limit(soft, policy):

@@ -29,7 +29,7 @@ class Throttle:
     @property
     def reason(self) -> str:
         """Why the others wait."""
-        return f"max_running: {self.most} of its kind are taken; a later pass submits it"
+        return f"max_running: all {self.most} places for this resource request are taken; a later pass submits it"
 
     def share(self, waiting: int) -> int:
         """How many of the waiting tasks may be submitted: all if all places are free, else in proportion to these.

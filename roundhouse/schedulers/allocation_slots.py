@@ -14,7 +14,7 @@ from roundhouse.schedulers.local import Local
 
 
 class AllocationSlots(Local):
-    """The verbs of `base.Scheduler` inside an allocation.
+    """The methods of `base.Scheduler` inside an allocation.
 
     All its jobs have the ID of the allocation's job in the cluster's scheduler; their names are their tokens.
     """

@@ -38,7 +38,7 @@ QueryAnswer = Jobs | QueryFailed
 
 
 class Scheduler(Protocol):
-    """The verbs of a scheduler. All take `run` and return answers; none raises because of a command's output."""
+    """The methods of a scheduler. All take `run` and return answers; none raises because of a command's output."""
 
     kind: str
     grace: float  # seconds for which a job must be missing before it counts as gone

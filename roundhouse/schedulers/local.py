@@ -15,7 +15,7 @@ from roundhouse.schedulers.user import user_name
 
 
 class Local:
-    """The verbs of `base.Scheduler` for the local machine. A job's ID is its token, which is never used again."""
+    """The methods of `base.Scheduler` for the local machine. A job's ID is its token, which is never used again."""
 
     kind = "local"
     grace = 2.0

@@ -25,7 +25,7 @@ LISTED = 10  # most jobs or ranges of tasks in an error message
 
 
 class PBS:
-    """The verbs of `base.Scheduler` for OpenPBS and PBS Pro."""
+    """The methods of `base.Scheduler` for OpenPBS and PBS Pro."""
 
     kind = "pbs"
     grace = 180.0

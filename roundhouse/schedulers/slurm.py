@@ -29,7 +29,7 @@ TOO_WIDE = re.compile(r"too wide of a date range", re.IGNORECASE)
 
 
 class Slurm:
-    """The verbs of `base.Scheduler` for Slurm 20 and later."""
+    """The methods of `base.Scheduler` for Slurm 20 and later."""
 
     kind = "slurm"
     grace = 180.0

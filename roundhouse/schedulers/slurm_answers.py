@@ -73,7 +73,7 @@ def read_queue(answer: Output) -> Jobs | QueryFailed:
 
 
 def read_history(answer: Output) -> Jobs | QueryFailed:
-    """The ended jobs that sacct printed. Only squeue shows which jobs are alive: accounting may be late by any time.
+    """The ended jobs that sacct printed. Only squeue shows which jobs are alive: accounting may lag.
 
     So an unreadable row means only a job without history.
     """

@@ -44,7 +44,7 @@ REFUSALS = (
 
 
 class Torque:
-    """The verbs of `base.Scheduler` for Torque, and for the qsub, qstat and qdel that come with Slurm."""
+    """The methods of `base.Scheduler` for Torque, and for the qsub, qstat and qdel that come with Slurm."""
 
     kind = "torque"
     grace = 180.0

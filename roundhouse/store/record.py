@@ -416,7 +416,7 @@ def compact(record: Record) -> None:
     """Compact a completed experiment: merge its small files into history.json. Safe to repeat, and to be killed in.
 
     The names job.json, claim.json, result.json and verdict.json stay, as hard links to history.json (which cost no
-    inode): a late runner or job still loses the link that it tries.
+    inode): the exclusive creation still fails for a late runner or job.
     """
     directory, path = record.directory, record.directory / HISTORY
     if record.completed is None or record.damage:

@@ -71,9 +71,9 @@ def policy(retry: RetryPolicy) -> str:
     """The policy in a line."""
     details = {
         Cause.MEMORY: _growth(retry.memory, "memory", _memory)
-        + "; GPU: half the batch at once" * retry.memory.accumulate,
+        + "; GPU: batch in twice as many parts each" * retry.memory.accumulate,
         Cause.WALLTIME: "without a new epoch" + _growth(retry.walltime, ", time", walltime),
-        Cause.NODE: "excluded" if retry.node.exclude else "",
+        Cause.NODE: "failed nodes are excluded" if retry.node.exclude else "",
     }
     texts = {
         cause: f"{cause} {retry.limit(cause)}{f' ({details[cause]})' if details.get(cause) else ''}"

@@ -61,7 +61,7 @@ def table(settings: Sequence[SettingResults]) -> Table:
 
     made = Table(box=None, pad_edge=False, header_style="bold")
     if all(setting.seeds == 1 for setting in settings):
-        made.caption = "One seed per setting: the noise of these results is not known."
+        made.caption = "One seed per setting: the standard deviation is unknown."
     made.add_column("setting (mean ± standard deviation over seeds)", overflow="fold")
     metrics = list(dict.fromkeys(name for setting in settings for name in setting.values))
     for name in ("seeds", *metrics):

@@ -103,7 +103,7 @@ def summary(name: str, statuses: Sequence[ExperimentStatus], total: int) -> str:
     """One line with the states of a round, or of those of its `total` experiments that were selected."""
     counts = Counter(one.action.state for one in statuses)
     if statuses and counts[State.COMPLETED] == len(statuses):
-        selected = f"all {total}" if len(statuses) == total else f"the {len(statuses)} selected of {total}"
+        selected = f"all {total}" if len(statuses) == total else f"all {len(statuses)} selected of {total}"
         return f"Round {name}: {selected} experiments are completed."
     parts = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
     selected = f" selected of {total}" if len(statuses) != total else ""
@@ -131,7 +131,7 @@ def refusals(statuses: Sequence[ExperimentStatus]) -> list[str]:
 def limits(statuses: Sequence[ExperimentStatus]) -> list[str]:
     """A line for each limit that delays experiments, with the text of the scheduler or site that set it."""
     delayed = Counter(one.action.reason for one in statuses if one.action.cause is Cause.LIMIT)
-    return [f"{counted(count, 'experiment')} held back: {reason}" for reason, count in delayed.items()]
+    return [f"{counted(count, 'experiment')} delayed: {reason}" for reason, count in delayed.items()]
 
 
 def choices(statuses: Sequence[ExperimentStatus]) -> list[str]:

@@ -24,14 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0: all data sets are present and valid; 1: some are not; 2: an option is wrong."""
     parser = argparse.ArgumentParser(prog="python -m studies.distillation.fetch", description=__doc__)
     parser.add_argument("names", nargs="+", metavar="NAME", help=", ".join(SOURCES))
-    parser.add_argument("--to", type=Path, metavar="FOLDER", help="the data folder; default: that of the repository")
+    parser.add_argument("--to", type=Path, metavar="DIR", help="the data directory; default: that of the repository")
     parser.add_argument("--check", action="store_true", help="download nothing, only verify all files")
     options = parser.parse_args(arguments)
     try:
         for name in options.names:
             choose("dataset", name, SOURCES)
     except StudyError as error:
-        print(error, file=sys.stderr)
+        print(f"--data: {error}", file=sys.stderr)
         return 2
     return max([_one(name, options.to, options.check) for name in options.names])
 

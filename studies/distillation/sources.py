@@ -123,7 +123,7 @@ def flaw(file: File, folder: Path, thorough: bool) -> str:
             if file_digest(path, "sha256") != wanted:
                 return f"is damaged: its SHA-256 is not the one in {file.sha256_in}"
     except FileNotFoundError as error:
-        return "is missing" if error.filename == str(path) else f"has no {file.sha256_in} in the same folder"
+        return "is missing" if error.filename == str(path) else f"has no {file.sha256_in} in the same directory"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     return ""
