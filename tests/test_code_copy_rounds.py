@@ -179,12 +179,12 @@ def test_an_allocation_keeps_its_code_which_is_reported_and_the_next_runs_the_re
     wait_for(lambda: pbs.lines("a") == ["old"], "it runs")
     edit(pbs, "new")
     (job_id,) = fake_pbs.jobs()
-    assert f"whatever they take: {job_id}. For the present code" in pbs.call("--code", "current").stdout
+    assert f"the code they were submitted with: {job_id}. To run the present code" in pbs.call("--code", "current").stdout
     fake_pbs.run(["qdel", job_id])
     wait_for(lambda: pbs.causes("a") == ["preempted"], "it has saved its place")
     pbs.release("a", "b")
     fake_pbs.wait_for_state(job_id, "F")
-    assert "For the present code" not in pbs.call("--code", "current").stdout
+    assert "To run the present code" not in pbs.call("--code", "current").stdout
     pbs.pass_until_done()
     assert (pbs.lines("a"), pbs.lines("b")) == (["old", "new"], ["new"])
 
