@@ -179,7 +179,9 @@ def test_an_allocation_keeps_its_code_which_is_reported_and_the_next_runs_the_re
     wait_for(lambda: pbs.lines("a") == ["old"], "it runs")
     edit(pbs, "new")
     (job_id,) = fake_pbs.jobs()
-    assert f"the code they were submitted with: {job_id}. To run the present code" in pbs.call("--code", "current").stdout
+    assert (
+        f"the code they were submitted with: {job_id}. To run the present code" in pbs.call("--code", "current").stdout
+    )
     fake_pbs.run(["qdel", job_id])
     wait_for(lambda: pbs.causes("a") == ["preempted"], "it has saved its place")
     pbs.release("a", "b")

@@ -28,7 +28,7 @@ from rounds_for_tests import snapshot as files_of
 from analysis import report
 from analysis.figure_store import FigureStore, StoredFigure, write_bytes
 from analysis.page import duration, embedded, gain, plus_minus
-from analysis.page.experiment_table import table
+from analysis.page.sortable_table import table
 from analysis.round_summary import (
     ExperimentSummary,
     Spread,

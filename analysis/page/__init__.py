@@ -18,7 +18,7 @@ import jinja2
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from analysis.page.experiment_table import amount, is_share, table
+from analysis.page.sortable_table import amount, is_share, table
 from analysis.round_summary import (
     LOGS_SHOWN,
     Changes,
