@@ -298,6 +298,17 @@ class Rounds(RuleBasedStateMachine):
         while not thread.finished:
             thread.proceed()
 
+    @precondition(lambda self: self.queued())
+    @rule(data=st.data(), cause=st.sampled_from([Cause.MEMORY, Cause.NODE, Cause.DELETED]), late=st.integers(1, 30))
+    def a_job_runs_and_two_runners_learn_why_it_ended(self, data: st.DataObject, cause: Cause, late: int) -> None:
+        """One of them is late: the scheduler may have changed its answer in between."""
+        process = self.world.start(data.draw(st.sampled_from(self.queued())))
+        for _ in range(3):
+            self.world.step(process)
+        if process.alive and process.holds is not None:
+            self.world.finish(process, Cause.PREEMPTED, cause)
+            self.race(late, self.world.outcome)
+
     @precondition(lambda self: self.living())
     @rule(data=st.data(), stopped=st.booleans())
     def a_job_is_frozen_or_thawed(self, data: st.DataObject, stopped: bool) -> None:
