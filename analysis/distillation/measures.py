@@ -28,13 +28,12 @@ EPOCH = ("epoch", "gradient_ratio")  # what is kept of an epoch
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A column of the table of measures: its label, unit, factor for display, and which direction is better."""
+    """A column of the table of measures: its label, unit and factor for display."""
 
     column: str
     label: str
     unit: str = ""
     factor: float = 1.0
-    better: int = 0  # 1: higher is better, -1: lower is better, 0: neither
 
     @property
     def axis(self) -> str:
@@ -53,14 +52,14 @@ class Measure:
 MEASURES = {
     one.column: one
     for one in (
-        Measure("accuracy", "test accuracy", "%", 100.0, 1),
+        Measure("accuracy", "test accuracy", "%", 100.0),
         Measure("agreement", "agreement with the teacher", "%", 100.0),
         Measure("kl", "KL(teacher ‖ student)", "nats"),
-        Measure("ece", f"ECE, {calibration.BINS} bins", "%", 100.0, -1),
-        Measure("ece_scaled", f"ECE after temperature scaling, {calibration.BINS} bins", "%", 100.0, -1),
-        Measure("adaptive_ece", f"adaptive ECE, {calibration.BINS} bins", "%", 100.0, -1),
-        Measure("nll", "negative log-likelihood", "nats", 1.0, -1),
-        Measure("brier", "Brier score", "", 1.0, -1),
+        Measure("ece", f"ECE, {calibration.BINS} bins", "%", 100.0),
+        Measure("ece_scaled", f"ECE after temperature scaling, {calibration.BINS} bins", "%", 100.0),
+        Measure("adaptive_ece", f"adaptive ECE, {calibration.BINS} bins", "%", 100.0),
+        Measure("nll", "negative log-likelihood", "nats"),
+        Measure("brier", "Brier score"),
         Measure("temperature", "fitted temperature"),
         Measure("cka_pooled", "CKA with the teacher, pooled features"),
         Measure("procrustes", "Procrustes distance to the teacher, pooled features"),

@@ -1,1 +1,1 @@
-"""The parts of `roundhouse.config.round`: what a round file may say, and what its groups expand to."""
+"""From YAML files to rounds, experiments and sites."""

@@ -19,7 +19,7 @@ from roundhouse.store import record
 from roundhouse.views.progress_bar import Display
 
 REAP_EVERY = 0.25  # seconds between checks for processes that have ended
-STOP_AGAIN = 10.0  # seconds after which jobs that are still running are asked again to stop
+STOP_AGAIN = 10.0  # seconds after which jobs that are still running are signalled again
 PASS_EVERY = 2.0  # seconds between passes while no job of this process runs, but an attempt is open
 PASS_AT_LEAST_EVERY = 60.0  # seconds between passes while jobs of this process run
 

@@ -55,7 +55,7 @@ def array_id(job_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
-    """The scheduler answered: every live job of this user, and what it remembers of the ended ones asked for.
+    """The scheduler answered: every live job of this user, and what it remembers of the ended jobs that were queried.
 
     A job that was asked for and is not in `jobs` is *not known to the scheduler*. Its state is undetermined in two
     cases: one of the `unreadable` rows may describe it (rows of the answer that could not be parsed, as printed), or it
