@@ -1,0 +1,335 @@
+#!/usr/bin/env python3
+"""Kills runners, job shells, trainings, commands and agents at random, and checks that nothing was lost or done twice.
+
+    python benchmarks/chaos.py --scheduler local|slurm [--seed S] [--kills N] [--base DIR] [--keep]
+
+Processes of rounds with single jobs, an array, allocations, dependent experiments and a study are killed with SIGKILL
+until N are dead, while experiments are also cancelled, retried, run again, and (on a private Slurm) deleted and
+requeued. Then they run to their end. The evidence is a journal that the programs write themselves, outside the record;
+results are compared with those of a run without kills. The seed chooses victims and moments; the order in which
+processes run remains random. Exits with 1 if anything is wrong, and then keeps its folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(REPOSITORY / "benchmarks")]
+
+import chaos_checks as checks  # noqa: E402
+import numpy as np  # noqa: E402
+from chaos_processes import KINDS, Victim, alive  # noqa: E402
+from chaos_round import MARK, SHELLS, SUBMISSIONS, Folder  # noqa: E402
+from cluster import CannotStart, SlurmCluster, start_slurm  # noqa: E402
+from rounds_for_tests import snapshot  # noqa: E402
+
+from roundhouse.cli.exit_codes import ExitCode  # noqa: E402
+from roundhouse.config.round import load_round  # noqa: E402
+from roundhouse.model.attempt import Record  # noqa: E402
+from roundhouse.store import record  # noqa: E402
+
+HAS_RERUN = "--rerun" in (REPOSITORY / "roundhouse" / "cli" / "parser.py").read_text()
+CANNOT_RESUME = ("unchanged",)  # groups whose program begins again in each attempt
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scheduler", choices=["local", "slurm"], required=True)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="default: a random one")
+    parser.add_argument("--kills", type=int, default=200, metavar="N")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="experiments in each group; default: 3")
+    parser.add_argument("--epochs", type=int, default=10, metavar="N", help="epochs of an experiment; default: 10")
+    parser.add_argument("--seconds", type=float, default=0.3, metavar="S", help="duration of an epoch; default: 0.3")
+    parser.add_argument("--pause", type=float, default=0.5, metavar="S", help="mean time between kills; default: 0.5")
+    parser.add_argument("--base", type=Path, default=tempfile.gettempdir(), metavar="DIR", help="where the folder lies")
+    parser.add_argument("--keep", action="store_true", help="keep the folder in any case")
+    options = parser.parse_args()
+    base = Path(tempfile.mkdtemp(prefix="roundhouse-chaos-", dir=options.base))
+    print(f"seed {options.seed}, folder {base}", flush=True)
+    cluster = None
+    try:
+        if options.scheduler == "slurm":
+            cluster = start_slurm(min_job_age=100_000)
+        findings = run(base, options, cluster)
+    except CannotStart as problem:
+        print(f"skipped: {problem}")
+        findings = []
+    finally:
+        if cluster is not None:
+            cluster.shut_down()
+    if findings:
+        print(f"seed {options.seed}; kills: {base / 'kills'}; everything is kept in {base}")
+    elif not options.keep:
+        shutil.rmtree(base)
+    return int(bool(findings))
+
+
+def run(base: Path, options: argparse.Namespace, cluster: SlurmCluster | None) -> list[str]:
+    """One run in the folder `base`, which exists. Prints figures, and returns what is wrong."""
+    expected = without_kills(base / "reference", options)
+    extra = {"SLURM_CONF": cluster.env["SLURM_CONF"]} if cluster else {}
+    folder = Folder(base / "run", options.scheduler, extra)
+    folder.prepare()
+    chaos = Chaos(folder, options, cluster, random.Random(options.seed))
+    began = time.monotonic()
+    try:
+        chaos.play()
+        seconds = time.monotonic() - began
+        findings = [*chaos.findings, *verify(chaos, expected)]
+    finally:
+        (base / "kills").write_text("".join(json.dumps(one) + "\n" for one in chaos.log))
+        chaos.end()
+    for finding in findings:
+        print(f"WRONG: {finding}")
+    print_figures(chaos, seconds)
+    return findings
+
+
+def without_kills(base: Path, options: argparse.Namespace) -> dict[str, str]:
+    """The hash of the results of each experiment of a round that nothing disturbs."""
+    folder = Folder(base, "local")
+    folder.prepare()
+    folder.write_round("r1", options.seeds, options.epochs, 0.0, packed_study=options.scheduler != "local")
+    done = folder.call("r1")
+    assert done.returncode == ExitCode.DONE, done.stdout + done.stderr
+    return {path: results(folder.experiments / "r1" / path) for path in paths(folder, "r1")}
+
+
+def paths(folder: Folder, name: str) -> list[str]:
+    return [experiment.path for experiment in load_round(name, folder.base / "rounds").experiments]
+
+
+def results(directory: Path) -> str:
+    """The hash of the results that lie at the top of an experiment's directory."""
+    if "study" in directory.parent.name:
+        from chaos_study import weights_hash
+
+        return weights_hash(np.load(directory / "outputs.npz")["weight"])
+    return str(json.loads((directory / "metrics.json").read_text())["hash"])
+
+
+@dataclass
+class Chaos:
+    """What happens to the rounds of a folder."""
+
+    folder: Folder
+    options: argparse.Namespace
+    cluster: SlurmCluster | None
+    chance: random.Random
+    kills: Counter[str] = field(default_factory=Counter)  # by kind of victim
+    actions: Counter[str] = field(default_factory=Counter)  # what users and the scheduler did
+    log: list[dict[str, object]] = field(default_factory=list)
+    rounds: list[str] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+    calls: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    known: set[Victim] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.watcher = checks.Watcher(self.folder.experiments)
+        self.began = time.monotonic()
+
+    def play(self) -> None:
+        """Rounds, one after the other, until enough processes are dead; each runs to its end."""
+        while self.kills.total() < self.options.kills:
+            self.rounds.append(f"r{len(self.rounds) + 1}")
+            self.folder.write_round(
+                self.rounds[-1], self.options.seeds, self.options.epochs, self.options.seconds,
+                packed_study=self.cluster is not None,
+            )  # fmt: skip
+            while self.kills.total() < self.options.kills and not self.completed():
+                self.act()
+                self.kill_one()
+                self.watcher.look()
+            self.finish()
+
+    # ------------------------------------------------------------------------------------------------ users
+
+    def completed(self) -> bool:
+        """Whether nothing of the newest round is left to kill."""
+        folder = self.folder.experiments / self.rounds[-1]
+        return all((folder / path / "history.json").exists() for path in paths(self.folder, self.rounds[-1]))
+
+    def act(self) -> None:
+        """Keep a runner running, and do now and then what users and schedulers do."""
+        ended = [call for call in self.calls if call.poll() is not None]
+        self.calls = [call for call in self.calls if call.poll() is None]
+        if any(call.returncode == ExitCode.FAILED for call in ended):
+            self.start("--retry")
+        elif not self.calls:
+            watch = ["--watch", "1"] if self.cluster else []
+            self.start(*self.chance.choice([[], watch, ["--limit", "2"]]))
+        path = self.chance.choice(paths(self.folder, self.rounds[-1]))
+        draw = self.chance.random()
+        if draw < 0.05:
+            self.start("--cancel", "--only", path)
+        elif draw < 0.15:
+            self.start("--retry", "--only", path)
+        elif draw < 0.20 and len(self.calls) < 3:
+            self.start("--unlocked")
+        elif draw < 0.25 and HAS_RERUN:
+            self.start("--rerun", "--only", path)
+        elif draw < 0.30 and self.cluster:
+            self.disturb(self.cluster)
+
+    def start(self, *options: str) -> None:
+        if options and options[0].startswith("--"):
+            self.actions[options[0]] += 1
+        with (self.folder.base / "calls.log").open("ab") as log:
+            argv = self.folder.argv(self.rounds[-1], *options)
+            self.calls.append(
+                subprocess.Popen(argv, env=self.folder.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            )
+
+    def disturb(self, cluster: SlurmCluster) -> None:
+        """Delete or requeue a job of the cluster, whichever it is."""
+        jobs = sorted(job for job, state in cluster.job_states().items() if state in ("PENDING", "RUNNING"))
+        if jobs:
+            command = self.chance.choice([["scancel"], ["scontrol", "requeue"]])
+            cluster.run([*command, self.chance.choice(jobs)])
+            self.actions[command[-1]] += 1
+        start_requeued(cluster)
+
+    # ------------------------------------------------------------------------------------------------ kills
+
+    def victims(self) -> list[Victim]:
+        spool = str(self.cluster.folder / "spool") if self.cluster else ""
+        return list(alive(f"{MARK}={self.folder.mark}", spool))
+
+    def kill_one(self) -> None:
+        """Kill a process: any, at any time; or, half of the times, one that has just started."""
+        time.sleep(self.chance.expovariate(1 / self.options.pause))
+        found = self.victims()
+        if self.chance.random() < 0.5:
+            self.known.update(found)
+            deadline = time.monotonic() + 1
+            while time.monotonic() < deadline and not (
+                fresh := [one for one in self.victims() if one not in self.known]
+            ):
+                time.sleep(0.01)
+            found = fresh or found
+            time.sleep(10 ** self.chance.uniform(-3, -0.3))
+        if not found:
+            return
+        kind = self.chance.choice(sorted({one.kind for one in found}))
+        victim = self.chance.choice([one for one in found if one.kind == kind])
+        if victim.kill():
+            self.kills[kind] += 1
+            self.log.append({"at": round(time.monotonic() - self.began, 3), **asdict(victim)})
+
+    # ------------------------------------------------------------------------------------------------ the end
+
+    def finish(self, patience: float = 600) -> None:
+        """Let the round run to its end, and check that further passes change nothing."""
+        name, deadline = self.rounds[-1], time.monotonic() + patience
+        code = -1
+        while code != ExitCode.DONE:
+            if time.monotonic() > deadline:
+                status = self.folder.call(name, "--status").stdout
+                self.findings.append(f"round {name} is not completed within {patience:g} s:\n{status}")
+                return
+            if self.cluster:
+                start_requeued(self.cluster)
+            code = self.folder.call(
+                name, *(["--retry"] if code == ExitCode.FAILED else []), timeout=patience
+            ).returncode
+            self.watcher.look()
+            time.sleep(0.5)
+        while self.victims() and time.monotonic() < deadline:
+            time.sleep(0.2)  # runners that were started before, and agents, find nothing left to do
+        self.findings += [f"{one.kind} {one.pid} ({one.what}) is alive after the end" for one in self.victims()]
+        before = snapshot(self.folder.experiments)
+        codes = [self.folder.call(name).returncode for _ in range(2)]
+        after = snapshot(self.folder.experiments)
+        if codes != [ExitCode.DONE] * 2:
+            self.findings.append(f"exit codes {codes} after the end of round {name}")
+        self.findings += [
+            f"{file}: changed by a pass after the end of round {name}"
+            for file in sorted({*before, *after})
+            if before.get(file) != after.get(file)
+        ]
+
+    def end(self) -> None:
+        """End all processes of this run."""
+        while found := self.victims():
+            for one in found:
+                one.kill()
+            time.sleep(0.05)
+
+    def records(self) -> dict[str, Record]:
+        """ROUND/PATH -> record."""
+        return {
+            f"{name}/{path}": record.read(self.folder.experiments / name / path)
+            for name in self.rounds
+            for path in paths(self.folder, name)
+        }
+
+
+def start_requeued(cluster: SlurmCluster) -> None:
+    """Slurm lets a requeued job wait for two minutes; tests do not."""
+    for job, state in cluster.job_states().items():
+        if state == "PENDING":
+            cluster.run(["scontrol", "update", f"JobId={job}", "StartTime=now"])
+
+
+def verify(chaos: Chaos, expected: dict[str, str]) -> Iterator[str]:
+    """Everything that must hold at the end."""
+    journal, records = chaos.folder.journal, chaos.records()
+    lines = checks.read_lines(journal / "lines")
+    reruns = {
+        path: [one.number for one in found.attempts if str(one.cause) == checks.RERUN]
+        for path, found in records.items()
+    }
+    yield from checks.one_writer(lines)
+    yield from checks.resumed(lines, reruns, CANNOT_RESUME)
+    yield from checks.tokens_unique(records)
+    own = checks.by_path(lines)
+    for path, found in records.items():
+        name = path.partition("/")[2]
+        yield from checks.numbered(path, found)
+        yield from checks.completed_once(path, found.attempts)
+        linked = results(found.directory) if found.completed else "nothing"
+        yield from checks.ran_what_is_recorded(path, found, own.get(path, []), expected[name], linked)
+    known = {attempt.opened.token for found in records.values() for attempt in found.attempts}
+    known |= {place.name for place in chaos.folder.experiments.glob("*/.jobs/*")}
+    for file, what in ((SHELLS, "shell of job"), (SUBMISSIONS, "job")):
+        names = (journal / file).read_text().split() if (journal / file).exists() else []
+        yield from checks.submitted_once(names, known, what)
+    if chaos.cluster is not None:  # Slurm's own memory of all jobs
+        listed = {
+            tuple(line.split())
+            for line in chaos.cluster.run(["squeue", "-ht", "all", "-o", "%F %j"]).stdout.splitlines()
+        }
+        yield from checks.submitted_once([name for _, name in sorted(listed)], known, "in Slurm, job")
+    yield from chaos.watcher.finish()
+    if "Traceback" in (chaos.folder.base / "calls.log").read_text(errors="replace"):
+        yield "a call of runner.py ended with a traceback: see calls.log"
+
+
+def print_figures(chaos: Chaos, seconds: float) -> None:
+    attempts = [one for found in chaos.records().values() for one in found.attempts]
+    causes = Counter(str(one.cause) for one in attempts)
+    version = chaos.cluster.run(["sinfo", "--version"]).stdout.strip() if chaos.cluster else "local machine"
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {version}")
+    by_kind = ", ".join(f"{kind} {chaos.kills[kind]}" for kind in KINDS if chaos.kills[kind])
+    print(f"seed {chaos.options.seed}: {chaos.kills.total()} kills ({by_kind})")
+    print(f"{len(chaos.rounds)} rounds, {len(chaos.records())} experiments, {len(attempts)} attempts: {dict(causes)}")
+    print(f"other actions: {dict(chaos.actions)}")
+    print(f"{seconds:.0f} s, load {os.getloadavg()[0]:.1f} at the end", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
