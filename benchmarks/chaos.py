@@ -43,6 +43,7 @@ from roundhouse.model.attempt import Record  # noqa: E402
 from roundhouse.store import record  # noqa: E402
 
 HAS_RERUN = "--rerun" in (REPOSITORY / "roundhouse" / "cli" / "parser.py").read_text()
+WEIGHTS = (2, 3, 3, 3, 2, 1)  # of KINDS; where none of a kind is alive, another is killed
 CANNOT_RESUME = ("unchanged",)  # groups whose program begins again in each attempt
 
 
@@ -136,7 +137,6 @@ class Chaos:
     rounds: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     calls: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    known: set[Victim] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.watcher = checks.Watcher(self.folder.experiments)
@@ -209,25 +209,26 @@ class Chaos:
         spool = str(self.cluster.folder / "spool") if self.cluster else ""
         return list(alive(f"{MARK}={self.folder.mark}", spool))
 
+    def started_since(self, before: set[Victim], kind: str) -> list[Victim]:
+        return [one for one in self.victims() if one.kind == kind and one not in before]
+
     def kill_one(self) -> None:
         """Kill a process: any, at any time; or, half of the times, one that has just started."""
         time.sleep(self.chance.expovariate(1 / self.options.pause))
+        (kind,) = self.chance.choices(KINDS, WEIGHTS)
         found = self.victims()
+        of_kind = [one for one in found if one.kind == kind]
         if self.chance.random() < 0.5:
-            self.known.update(found)
-            deadline = time.monotonic() + 1
-            while time.monotonic() < deadline and not (
-                fresh := [one for one in self.victims() if one not in self.known]
-            ):
+            before, deadline = set(found), time.monotonic() + 1
+            while time.monotonic() < deadline and not (new := self.started_since(before, kind)):
                 time.sleep(0.01)
-            found = fresh or found
+            of_kind = new or of_kind
             time.sleep(10 ** self.chance.uniform(-3, -0.3))
-        if not found:
+        if not (of_kind or found):
             return
-        kind = self.chance.choice(sorted({one.kind for one in found}))
-        victim = self.chance.choice([one for one in found if one.kind == kind])
+        victim = self.chance.choice(of_kind or found)
         if victim.kill():
-            self.kills[kind] += 1
+            self.kills[victim.kind] += 1
             self.log.append({"at": round(time.monotonic() - self.began, 3), **asdict(victim)})
 
     # ------------------------------------------------------------------------------------------------ the end

@@ -151,7 +151,8 @@ class Folder:
             return {"path": f"{group}/{{seed}}", "grid": {"seed": list(range(seeds))}, "command": words, **more}
 
         study = {"study": "chaos", "config": {"epochs": epochs, "seconds": seconds, "device": "cpu"}}
-        pack = {"pack": {"slots": 2, "per_gpu": 2}, "ncpus": 2, "max_running": 2}
+        gpus = self.scheduler == "local"
+        pack = {"pack": {"slots": 2, **({"per_gpu": 2} if gpus else {})}, "ncpus": 2, "max_running": 2}
         groups = {
             "single": command("single"),
             "student": command("student", after={"single": {"seed": "{seed}"}}, priority=1),
@@ -163,10 +164,9 @@ class Folder:
         if packed_study:
             many = {"path": "packed_study/{seed}", "grid": {"seed": list(range(seeds))}}
             groups["packed_study"] = {**many, **study, "resources": pack}
-        need = {"ngpus": 1} if self.scheduler == "local" else {}
         content = {
             "round": name,
-            "resources": {"walltime": "0:30:00", **need},
+            "resources": {"walltime": "0:30:00", **({"ngpus": 1} if gpus else {})},
             "retry": {"unknown": 5, "unclaimed": 5, "error": 1},  # fewer than the kills: some need --retry
             "experiments": groups,
         }
