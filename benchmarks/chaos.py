@@ -43,7 +43,7 @@ from roundhouse.model.attempt import Record  # noqa: E402
 from roundhouse.store import record  # noqa: E402
 
 HAS_RERUN = "--rerun" in (REPOSITORY / "roundhouse" / "cli" / "parser.py").read_text()
-WEIGHTS = (2, 3, 3, 3, 2, 1)  # of KINDS; where none of a kind is alive, another is killed
+WEIGHTS = (2, 3, 3, 3, 2, 1)  # how often a victim of each of KINDS is wanted; it may have none
 CANNOT_RESUME = ("unchanged",)  # groups whose program begins again in each attempt
 
 
@@ -224,10 +224,7 @@ class Chaos:
                 time.sleep(0.01)
             of_kind = new or of_kind
             time.sleep(10 ** self.chance.uniform(-3, -0.3))
-        if not (of_kind or found):
-            return
-        victim = self.chance.choice(of_kind or found)
-        if victim.kill():
+        if of_kind and (victim := self.chance.choice(of_kind)).kill():
             self.kills[victim.kind] += 1
             self.log.append({"at": round(time.monotonic() - self.began, 3), **asdict(victim)})
 
