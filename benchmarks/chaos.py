@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def main() -> int:
     try:
         if options.scheduler == "slurm":
             cluster = start_slurm(min_job_age=100_000)
-        findings = run(base, options, cluster)
+        findings = run(base / "run", options, cluster, without_kills(base / "reference", options))
     except CannotStart as problem:
         print(f"skipped: {problem}")
         findings = []
@@ -73,18 +73,26 @@ def main() -> int:
         if cluster is not None:
             cluster.shut_down()
     if findings:
-        print(f"seed {options.seed}; kills: {base / 'kills'}; everything is kept in {base}")
+        print(f"seed {options.seed}; kills: {base / 'run' / 'kills'}; everything is kept in {base}")
     elif not options.keep:
         shutil.rmtree(base)
     return int(bool(findings))
 
 
-def run(base: Path, options: argparse.Namespace, cluster: SlurmCluster | None) -> list[str]:
-    """One run in the folder `base`, which exists. Prints figures, and returns what is wrong."""
-    expected = without_kills(base / "reference", options)
-    extra = {"SLURM_CONF": cluster.env["SLURM_CONF"]} if cluster else {}
-    folder = Folder(base / "run", options.scheduler, extra)
+def run(
+    base: Path,
+    options: argparse.Namespace,
+    cluster: SlurmCluster | None,
+    expected: Mapping[str, str],
+    change: Callable[[Folder], None] = lambda folder: None,
+) -> list[str]:
+    """One run in the folder `base`, which is created. Prints figures, and returns what is wrong.
+
+    `expected`: the hashes of `without_kills`. `change` may change the copy of the code, to see what is then found.
+    """
+    folder = Folder(base, options.scheduler, {"SLURM_CONF": cluster.env["SLURM_CONF"]} if cluster else {})
     folder.prepare()
+    change(folder)
     chaos = Chaos(folder, options, cluster, random.Random(options.seed))
     began = time.monotonic()
     try:
@@ -283,7 +291,7 @@ def start_requeued(cluster: SlurmCluster) -> None:
             cluster.run(["scontrol", "update", f"JobId={job}", "StartTime=now"])
 
 
-def verify(chaos: Chaos, expected: dict[str, str]) -> Iterator[str]:
+def verify(chaos: Chaos, expected: Mapping[str, str]) -> Iterator[str]:
     """Everything that must hold at the end."""
     journal, records = chaos.folder.journal, chaos.records()
     lines = checks.read_lines(journal / "lines")
