@@ -13,17 +13,19 @@ processes run remains random. Exits with 1 if anything is wrong, and then keeps 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -40,9 +42,9 @@ from rounds_for_tests import snapshot  # noqa: E402
 from roundhouse.cli.exit_codes import ExitCode  # noqa: E402
 from roundhouse.config.round import load_round  # noqa: E402
 from roundhouse.model.attempt import Record  # noqa: E402
+from roundhouse.model.causes import Cause  # noqa: E402
 from roundhouse.store import record  # noqa: E402
 
-HAS_RERUN = "--rerun" in (REPOSITORY / "roundhouse" / "cli" / "parser.py").read_text()
 WEIGHTS = (2, 3, 3, 3, 2, 1)  # how often a victim of each of KINDS is wanted; it may have none
 CANNOT_RESUME = ("unchanged",)  # groups whose program begins again in each attempt
 
@@ -59,6 +61,7 @@ def main() -> int:
     parser.add_argument("--base", type=Path, default=tempfile.gettempdir(), metavar="DIR", help="where the folder lies")
     parser.add_argument("--keep", action="store_true", help="keep the folder in any case")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything it started is ended
     base = Path(tempfile.mkdtemp(prefix="roundhouse-chaos-", dir=options.base))
     print(f"seed {options.seed}, folder {base}", flush=True)
     cluster = None
@@ -125,9 +128,8 @@ def paths(folder: Folder, name: str) -> list[str]:
 def results(directory: Path) -> str:
     """The hash of the results that lie at the top of an experiment's directory."""
     if "study" in directory.parent.name:
-        from chaos_study import weights_hash
-
-        return weights_hash(np.load(directory / "outputs.npz")["weight"])
+        weight = np.load(directory / "outputs.npz")["weight"]
+        return hashlib.sha256(np.ascontiguousarray(weight).tobytes()).hexdigest()
     return str(json.loads((directory / "metrics.json").read_text())["hash"])
 
 
@@ -151,25 +153,28 @@ class Chaos:
         self.began = time.monotonic()
 
     def play(self) -> None:
-        """Rounds, one after the other, until enough processes are dead; each runs to its end."""
+        """Rounds, one after the other, until enough processes are dead.
+
+        Each runs to its end without further kills when few of its experiments are left: they would meet all of them.
+        """
         while self.kills.total() < self.options.kills:
             self.rounds.append(f"r{len(self.rounds) + 1}")
             self.folder.write_round(
                 self.rounds[-1], self.options.seeds, self.options.epochs, self.options.seconds,
                 packed_study=self.cluster is not None,
             )  # fmt: skip
-            while self.kills.total() < self.options.kills and not self.completed():
+            few = len(self.records(self.rounds[-1:])) / 4
+            while self.kills.total() < self.options.kills and self.left() > few:
                 self.act()
                 self.kill_one()
                 self.watcher.look()
             self.finish()
 
-    # ------------------------------------------------------------------------------------------------ users
+    def left(self) -> int:
+        """How many experiments of the newest round are not completed."""
+        return sum(found.completed is None for found in self.records(self.rounds[-1:]).values())
 
-    def completed(self) -> bool:
-        """Whether nothing of the newest round is left to kill."""
-        folder = self.folder.experiments / self.rounds[-1]
-        return all((folder / path / "history.json").exists() for path in paths(self.folder, self.rounds[-1]))
+    # ------------------------------------------------------------------------------------------------ users
 
     def act(self) -> None:
         """Keep a runner running, and do now and then what users and schedulers do."""
@@ -188,10 +193,11 @@ class Chaos:
             self.start("--retry", "--only", path)
         elif draw < 0.20 and len(self.calls) < 3:
             self.start("--unlocked")
-        elif draw < 0.25 and HAS_RERUN:
-            self.start("--rerun", "--only", path)
-        elif draw < 0.30 and self.cluster:
+        elif draw < 0.25 and self.cluster:
             self.disturb(self.cluster)
+        elif draw < 0.40:
+            group = path.partition("/")[0]
+            self.start("--rerun", "--only", self.chance.choice([path, f"{group}/*"]))
 
     def start(self, *options: str) -> None:
         if options and options[0].startswith("--"):
@@ -241,6 +247,10 @@ class Chaos:
     def finish(self, patience: float = 600) -> None:
         """Let the round run to its end, and check that further passes change nothing."""
         name, deadline = self.rounds[-1], time.monotonic() + patience
+        while any(call.poll() is None for call in self.calls) and time.monotonic() < deadline:
+            if self.cluster:
+                start_requeued(self.cluster)
+            time.sleep(0.5)
         code = -1
         while code != ExitCode.DONE:
             if time.monotonic() > deadline:
@@ -275,11 +285,11 @@ class Chaos:
                 one.kill()
             time.sleep(0.05)
 
-    def records(self) -> dict[str, Record]:
-        """ROUND/PATH -> record."""
+    def records(self, rounds: Sequence[str] | None = None) -> dict[str, Record]:
+        """ROUND/PATH -> record, of all rounds by default."""
         return {
             f"{name}/{path}": record.read(self.folder.experiments / name / path)
-            for name in self.rounds
+            for name in rounds or self.rounds
             for path in paths(self.folder, name)
         }
 
@@ -296,8 +306,7 @@ def verify(chaos: Chaos, expected: Mapping[str, str]) -> Iterator[str]:
     journal, records = chaos.folder.journal, chaos.records()
     lines = checks.read_lines(journal / "lines")
     reruns = {
-        path: [one.number for one in found.attempts if str(one.cause) == checks.RERUN]
-        for path, found in records.items()
+        path: [one.number for one in found.attempts if one.cause is Cause.RERUN] for path, found in records.items()
     }
     yield from checks.one_writer(lines)
     yield from checks.resumed(lines, reruns, CANNOT_RESUME)

@@ -16,7 +16,6 @@ from roundhouse.model.attempt import Attempt, Record
 from roundhouse.model.causes import Cause
 
 Line = Mapping[str, Any]  # of the journal
-RERUN = "rerun"  # the cause of a marker: the attempts after it start from the beginning
 
 
 def read_lines(file: Path) -> list[Line]:
@@ -76,7 +75,7 @@ def completed_once(path: str, attempts: Sequence[Attempt]) -> Iterator[str]:
     """Between two rerun markers, exactly one attempt is completed, and none that runs follows it."""
     parts: list[list[Attempt]] = [[]]
     for attempt in attempts:
-        if str(attempt.cause) == RERUN:
+        if attempt.cause is Cause.RERUN:
             parts.append([])
         else:
             parts[-1].append(attempt)

@@ -63,9 +63,5 @@ class Task:
 
     def outputs(self, best: dict[str, Any], context: Context) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         weight = self.module.weight.detach().numpy()
-        self.journal.note("end", hash=weights_hash(weight))
+        self.journal.note("end", hash=hashlib.sha256(np.ascontiguousarray(weight).tobytes()).hexdigest())
         return {"weight": weight}, {"sum": float(weight.sum())}
-
-
-def weights_hash(weight: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(weight).tobytes()).hexdigest()

@@ -61,6 +61,7 @@ def weaken(folder: Folder) -> None:
     """A runner takes the jobs of earlier runners for dead, although they run; and commands find no earlier state."""
     for name, before, after in (
         ("machine/pool.py", "    found: dict[str, tuple[list[int], str]] = {}\n", "    return {}\n"),
+        ("schedulers/local.py", "grace = 2.0", "grace = 0.0"),
         ("jobs/heartbeat.py", "    while True:\n", "    while False:\n"),
         ("jobs/command.py", "claimed.earlier()", "()"),
     ):
@@ -69,8 +70,11 @@ def weaken(folder: Folder) -> None:
         file.write_text(file.read_text().replace(before, after))
 
 
-def test_a_weakened_protocol_is_found(tmp_path: Path, expected: dict[str, str]) -> None:
-    findings = chaos.run(tmp_path / "run", options("local", 3, 12), None, expected, weaken)
+def test_a_weakened_protocol_is_found(
+    tmp_path: Path, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chaos, "WEIGHTS", (1, 0, 0, 1, 0, 0))  # runners and commands
+    findings = chaos.run(tmp_path / "run", options("local", 3, 10), None, expected, weaken)
     assert any(" lived" in one for one in findings), findings
     assert any(" had been saved" in one for one in findings), findings
 
@@ -125,7 +129,7 @@ def attempts(*causes: str) -> tuple[Attempt, ...]:
     made = []
     for number, cause in enumerate(causes, 1):
         known = Cause(cause)
-        mark = known if cause in ("rerun", "retry") else None
+        mark = known if known in (Cause.RERUN, Cause.RETRY) else None
         opened = Opened(f"{TOKEN}{number}", {}, "hash", {}, mark=mark)
         made.append(Attempt(number, opened, result=Result(known)))
     return tuple(made)
@@ -133,6 +137,7 @@ def attempts(*causes: str) -> tuple[Attempt, ...]:
 
 def test_a_second_completion_is_found() -> None:
     assert list(checks.completed_once("e", attempts("unknown", "retry", "completed"))) == []
+    assert list(checks.completed_once("e", attempts("completed", "rerun", "unknown", "completed"))) == []
     assert list(checks.completed_once("e", attempts("unknown"))) == ["e: 0 completed attempts [] after 0 reruns"]
     assert list(checks.completed_once("e", attempts("completed", "unknown", "completed"))) == [
         "e: 2 completed attempts [1, 3] after 0 reruns",
