@@ -183,8 +183,7 @@ class Chaos:
         if any(call.returncode == ExitCode.FAILED for call in ended):
             self.start("--retry")
         elif not self.calls:
-            watch = ["--watch", "1"] if self.cluster else []
-            self.start(*self.chance.choice([[], watch, ["--limit", "2"]]))
+            self.start(*self.chance.choice([[], ["--limit", "2"]]))
         path = self.chance.choice(paths(self.folder, self.rounds[-1]))
         draw = self.chance.random()
         if draw < 0.05:

@@ -73,8 +73,9 @@ def weaken(folder: Folder) -> None:
 def test_a_weakened_protocol_is_found(
     tmp_path: Path, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chaos, "WEIGHTS", (1, 0, 0, 1, 0, 0))  # runners and commands
-    findings = chaos.run(tmp_path / "run", options("local", 3, 10), None, expected, weaken)
+    monkeypatch.setattr(chaos, "WEIGHTS", (1, 0, 0, 3, 0, 0))  # runners and commands
+    slow = argparse.Namespace(**{**vars(options("local", 3, 8)), "seconds": 0.5})
+    findings = chaos.run(tmp_path / "run", slow, None, expected, weaken)
     assert any(" lived" in one for one in findings), findings
     assert any(" had been saved" in one for one in findings), findings
 
