@@ -25,7 +25,7 @@ TOKEN = "rhabcdefghijklm"
 
 def options(scheduler: str, seed: int, kills: int = 30) -> argparse.Namespace:
     return argparse.Namespace(
-        scheduler=scheduler, seed=seed, kills=kills, seeds=1, epochs=8, seconds=0.25, pause=0.3
+        scheduler=scheduler, seed=seed, kills=kills, seeds=2, epochs=8, seconds=0.25, pause=0.3
     )  # fmt: skip
 
 
@@ -57,27 +57,38 @@ def test_30_kills_on_slurm_lose_nothing(tmp_path: Path, expected: dict[str, str]
     assert kills(tmp_path / "run") >= 30
 
 
-def weaken(folder: Folder) -> None:
-    """A runner takes the jobs of earlier runners for dead, although they run; and commands find no earlier state."""
-    for name, before, after in (
-        ("machine/pool.py", "    found: dict[str, tuple[list[int], str]] = {}\n", "    return {}\n"),
-        ("schedulers/local.py", "grace = 2.0", "grace = 0.0"),
-        ("jobs/heartbeat.py", "    while True:\n", "    while False:\n"),
-        ("jobs/command.py", "claimed.earlier()", "()"),
-    ):
-        file = folder.repository / "roundhouse" / name
-        assert before in file.read_text()
-        file.write_text(file.read_text().replace(before, after))
+NO_RESUME = {"jobs/command.py": ("claimed.earlier()", "()")}
+# A runner takes the jobs of earlier runners for dead, although they run, and does not wait.
+JOBS_UNSEEN = {
+    "machine/pool.py": ("    found: dict[str, tuple[list[int], str]] = {}\n", "    return {}\n"),
+    "schedulers/local.py": ("grace = 2.0", "grace = 0.0"),
+    "jobs/heartbeat.py": ("    while True:\n", "    while False:\n"),
+}
 
 
-def test_a_weakened_protocol_is_found(
-    tmp_path: Path, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("weaker", "victim", "found"),
+    [(NO_RESUME, "command", " had been saved"), (JOBS_UNSEEN, "runner", " lived")],
+    ids=["no resume", "jobs unseen"],
+)
+def test_a_weaker_product_is_found_out(
+    tmp_path: Path,
+    expected: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    weaker: dict[str, tuple[str, str]],
+    victim: str,
+    found: str,
 ) -> None:
-    monkeypatch.setattr(chaos, "WEIGHTS", (1, 0, 0, 3, 0, 0))  # runners and commands
-    slow = argparse.Namespace(**{**vars(options("local", 3, 8)), "seconds": 0.5})
+    def weaken(folder: Folder) -> None:
+        for name, (before, after) in weaker.items():
+            file = folder.repository / "roundhouse" / name
+            assert before in file.read_text()
+            file.write_text(file.read_text().replace(before, after))
+
+    monkeypatch.setattr(chaos, "WEIGHTS", [int(kind == victim) for kind in chaos.KINDS])
+    slow = argparse.Namespace(**{**vars(options("local", 3, 4)), "seconds": 0.5, "pause": 1.0})
     findings = chaos.run(tmp_path / "run", slow, None, expected, weaken)
-    assert any(" lived" in one for one in findings), findings
-    assert any(" had been saved" in one for one in findings), findings
+    assert any(found in one for one in findings), findings
 
 
 # ------------------------------------------------------------------------------------------- made-up evidence
