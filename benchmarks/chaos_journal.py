@@ -28,7 +28,7 @@ class Journal:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self.note("double", holder=os.pread(lock, 100, 0).decode())
+            self.note("double", holder=os.pread(lock, 100, 0).decode().strip())
             raise SystemExit("another process of this experiment is alive") from None
         os.pwrite(lock, f"{os.getpid():<20d}".encode(), 0)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cluster import CannotStart, skip_or_fail, start_slurm
-from rounds_for_tests import REPOSITORY
+from rounds_for_tests import REPOSITORY, wait_for
 
 from roundhouse.model.attempt import Attempt, Opened, Record, Result
 from roundhouse.model.causes import Cause
@@ -18,6 +20,7 @@ sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
 import chaos  # noqa: E402
 import chaos_checks as checks  # noqa: E402
+from chaos_journal import FOLDER  # noqa: E402
 from chaos_round import Folder  # noqa: E402
 
 TOKEN = "rhabcdefghijklm"
@@ -57,38 +60,38 @@ def test_30_kills_on_slurm_lose_nothing(tmp_path: Path, expected: dict[str, str]
     assert kills(tmp_path / "run") >= 30
 
 
-NO_RESUME = {"jobs/command.py": ("claimed.earlier()", "()")}
-# A runner takes the jobs of earlier runners for dead, although they run, and does not wait.
-JOBS_UNSEEN = {
-    "machine/pool.py": ("    found: dict[str, tuple[list[int], str]] = {}\n", "    return {}\n"),
-    "schedulers/local.py": ("grace = 2.0", "grace = 0.0"),
-    "jobs/heartbeat.py": ("    while True:\n", "    while False:\n"),
-}
+def no_resume(folder: Folder) -> None:
+    """Commands find no state of earlier attempts."""
+    file = folder.repository / "roundhouse" / "jobs" / "command.py"
+    assert "claimed.earlier()" in file.read_text()
+    file.write_text(file.read_text().replace("claimed.earlier()", "()"))
 
 
-@pytest.mark.parametrize(
-    ("weaker", "victim", "found"),
-    [(NO_RESUME, "command", " had been saved"), (JOBS_UNSEEN, "runner", " lived")],
-    ids=["no resume", "jobs unseen"],
-)
-def test_a_weaker_product_is_found_out(
-    tmp_path: Path,
-    expected: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
-    weaker: dict[str, tuple[str, str]],
-    victim: str,
-    found: str,
+def test_lost_epochs_are_found_in_a_weaker_product(
+    tmp_path: Path, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def weaken(folder: Folder) -> None:
-        for name, (before, after) in weaker.items():
-            file = folder.repository / "roundhouse" / name
-            assert before in file.read_text()
-            file.write_text(file.read_text().replace(before, after))
+    monkeypatch.setattr(chaos, "WEIGHTS", [int(kind == "command") for kind in chaos.KINDS])
+    few = argparse.Namespace(**{**vars(options("local", 3, kills=6)), "seeds": 1})
+    findings = chaos.run(tmp_path / "run", few, None, expected, no_resume)
+    assert findings
+    assert all(" had been saved" in one for one in findings), findings
 
-    monkeypatch.setattr(chaos, "WEIGHTS", [int(kind == victim) for kind in chaos.KINDS])
-    slow = argparse.Namespace(**{**vars(options("local", 3, 4)), "seconds": 0.5, "pause": 1.0})
-    findings = chaos.run(tmp_path / "run", slow, None, expected, weaken)
-    assert any(found in one for one in findings), findings
+
+def test_a_command_that_starts_while_another_of_its_experiment_lives_is_found(tmp_path: Path) -> None:
+    script = REPOSITORY / "benchmarks" / "chaos_train.py"
+    words = [sys.executable, str(script), "--path", "r/single/0", "--seed", "0", "--epochs", "1000"]
+    words += ["--seconds", "0.01", "--out", str(tmp_path), "--resume", "here"]
+    env = {**os.environ, FOLDER: str(tmp_path)}
+    with subprocess.Popen(words, env={**env, "ROUNDHOUSE_ATTEMPT": "1"}) as first:
+        try:
+            wait_for(lambda: len(checks.read_lines(tmp_path / "lines")) > 2, "it saves epochs")
+            done = subprocess.run(words, env={**env, "ROUNDHOUSE_ATTEMPT": "2"}, stderr=subprocess.PIPE)
+        finally:
+            first.kill()
+    assert done.returncode == 1
+    assert b"another process of this experiment is alive" in done.stderr
+    (found,) = checks.one_writer(checks.read_lines(tmp_path / "lines"))
+    assert f"of attempt 2 started while {first.pid}" in found
 
 
 # ------------------------------------------------------------------------------------------- made-up evidence
