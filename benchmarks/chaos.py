@@ -13,7 +13,6 @@ processes run remains random. Exits with 1 if anything is wrong, and then keeps 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import platform
@@ -25,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -33,20 +32,17 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(REPOSITORY / "benchmarks")]
 
 import chaos_checks as checks  # noqa: E402
-import numpy as np  # noqa: E402
 from chaos_processes import KINDS, Victim, alive  # noqa: E402
-from chaos_round import MARK, SHELLS, SUBMISSIONS, Folder  # noqa: E402
+from chaos_round import MARK, Folder  # noqa: E402
 from cluster import CannotStart, SlurmCluster, start_slurm  # noqa: E402
 from rounds_for_tests import snapshot  # noqa: E402
 
 from roundhouse.cli.exit_codes import ExitCode  # noqa: E402
 from roundhouse.config.round import load_round  # noqa: E402
 from roundhouse.model.attempt import Record  # noqa: E402
-from roundhouse.model.causes import Cause  # noqa: E402
 from roundhouse.store import record  # noqa: E402
 
 WEIGHTS = (2, 3, 3, 3, 2, 1)  # how often a victim of each of KINDS is wanted; it may have none
-CANNOT_RESUME = ("unchanged",)  # groups whose program begins again in each attempt
 
 
 def main() -> int:
@@ -101,7 +97,8 @@ def run(
     try:
         chaos.play()
         seconds = time.monotonic() - began
-        findings = [*chaos.findings, *verify(chaos, expected)]
+        found = checks.verify(folder, chaos.records(), expected, chaos.names_in_slurm())
+        findings = [*chaos.findings, *found, *chaos.watcher.finish()]
     finally:
         (base / "kills").write_text("".join(json.dumps(one) + "\n" for one in chaos.log))
         chaos.end()
@@ -118,19 +115,11 @@ def without_kills(base: Path, options: argparse.Namespace) -> dict[str, str]:
     folder.write_round("r1", options.seeds, options.epochs, 0.0, packed_study=options.scheduler != "local")
     done = folder.call("r1")
     assert done.returncode == ExitCode.DONE, done.stdout + done.stderr
-    return {path: results(folder.experiments / "r1" / path) for path in paths(folder, "r1")}
+    return {path: checks.results(folder.experiments / "r1" / path) for path in paths(folder, "r1")}
 
 
 def paths(folder: Folder, name: str) -> list[str]:
     return [experiment.path for experiment in load_round(name, folder.base / "rounds").experiments]
-
-
-def results(directory: Path) -> str:
-    """The hash of the results that lie at the top of an experiment's directory."""
-    if "study" in directory.parent.name:
-        weight = np.load(directory / "outputs.npz")["weight"]
-        return hashlib.sha256(np.ascontiguousarray(weight).tobytes()).hexdigest()
-    return str(json.loads((directory / "metrics.json").read_text())["hash"])
 
 
 @dataclass
@@ -292,45 +281,17 @@ class Chaos:
             for path in paths(self.folder, name)
         }
 
+    def names_in_slurm(self) -> list[str]:
+        """The name of each job that Slurm knows, running or ended; an array counts as one job."""
+        listed = self.cluster.run(["squeue", "-h", "-t", "all", "-o", "%F %j"]).stdout if self.cluster else ""
+        return [line.split()[1] for line in sorted(set(listed.splitlines()))]
+
 
 def start_requeued(cluster: SlurmCluster) -> None:
     """Slurm lets a requeued job wait for two minutes; tests do not."""
     for job, state in cluster.job_states().items():
         if state == "PENDING":
             cluster.run(["scontrol", "update", f"JobId={job}", "StartTime=now"])
-
-
-def verify(chaos: Chaos, expected: Mapping[str, str]) -> Iterator[str]:
-    """Everything that must hold at the end."""
-    journal, records = chaos.folder.journal, chaos.records()
-    lines = checks.read_lines(journal / "lines")
-    reruns = {
-        path: [one.number for one in found.attempts if one.cause is Cause.RERUN] for path, found in records.items()
-    }
-    yield from checks.one_writer(lines)
-    yield from checks.resumed(lines, reruns, CANNOT_RESUME)
-    yield from checks.tokens_unique(records)
-    own = checks.by_path(lines)
-    for path, found in records.items():
-        name = path.partition("/")[2]
-        yield from checks.numbered(path, found)
-        yield from checks.completed_once(path, found.attempts)
-        linked = results(found.directory) if found.completed else "nothing"
-        yield from checks.ran_what_is_recorded(path, found, own.get(path, []), expected[name], linked)
-    known = {attempt.opened.token for found in records.values() for attempt in found.attempts}
-    known |= {place.name for place in chaos.folder.experiments.glob("*/.jobs/*")}
-    for file, what in ((SHELLS, "shell of job"), (SUBMISSIONS, "job")):
-        names = (journal / file).read_text().split() if (journal / file).exists() else []
-        yield from checks.submitted_once(names, known, what)
-    if chaos.cluster is not None:  # Slurm's own memory of all jobs
-        listed = {
-            tuple(line.split())
-            for line in chaos.cluster.run(["squeue", "-ht", "all", "-o", "%F %j"]).stdout.splitlines()
-        }
-        yield from checks.submitted_once([name for _, name in sorted(listed)], known, "in Slurm, job")
-    yield from chaos.watcher.finish()
-    if "Traceback" in (chaos.folder.base / "calls.log").read_text(errors="replace"):
-        yield "a call of runner.py ended with a traceback: see calls.log"
 
 
 def print_figures(chaos: Chaos, seconds: float) -> None:

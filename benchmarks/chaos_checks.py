@@ -5,6 +5,7 @@ Each check returns its findings as text; none means that it holds.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,10 +13,46 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from chaos_journal import LINES
+from chaos_round import SHELLS, SUBMISSIONS, Folder
+
 from roundhouse.model.attempt import Attempt, Record
 from roundhouse.model.causes import Cause
 
 Line = Mapping[str, Any]  # of the journal
+CANNOT_RESUME = ("unchanged",)  # groups whose program begins again in each attempt
+
+
+def verify(
+    folder: Folder, records: Mapping[str, Record], expected: Mapping[str, str], in_slurm: Sequence[str]
+) -> Iterator[str]:
+    """Everything that must hold at the end.
+
+    `records`: by ROUND/PATH. `expected`: PATH -> hash of the results. `in_slurm`: names of all jobs that Slurm knows.
+    """
+    lines = read_lines(folder.journal / LINES)
+    reruns = {path: [one.number for one in rec.attempts if one.cause is Cause.RERUN] for path, rec in records.items()}
+    yield from one_writer(lines)
+    yield from resumed(lines, reruns, CANNOT_RESUME)
+    yield from tokens_unique(records)
+    own = by_path(lines)
+    for path, rec in records.items():
+        yield from numbered(path, rec)
+        yield from completed_once(path, rec.attempts)
+        linked = results(rec.directory) if rec.completed else "nothing"
+        yield from ran_what_is_recorded(path, rec, own.get(path, []), expected[path.partition("/")[2]], linked)
+    known = {attempt.opened.token for rec in records.values() for attempt in rec.attempts}
+    known |= {place.name for place in folder.experiments.glob("*/.jobs/*")}
+    yield from submitted_once(_words(folder.journal / SHELLS), known, "shell of job")
+    yield from submitted_once(_words(folder.journal / SUBMISSIONS), known, "job")
+    yield from submitted_once(in_slurm, known, "in Slurm, job")
+    if "Traceback" in (folder.base / "calls.log").read_text(errors="replace"):
+        yield "a call of runner.py ended with a traceback: see calls.log"
+
+
+def _words(file: Path) -> list[str]:
+    return file.read_text().split() if file.exists() else []
 
 
 def read_lines(file: Path) -> list[Line]:
@@ -44,10 +81,10 @@ def one_writer(lines: Iterable[Line]) -> Iterator[str]:
 
 
 def resumed(lines: Iterable[Line], reruns: Mapping[str, Sequence[int]], restarts: Sequence[str] = ()) -> Iterator[str]:
-    """Each attempt began at the last epoch that an earlier one had saved, or later; never below.
+    """Each attempt began with the last epoch that an earlier one had saved.
 
-    `reruns`: the numbers of rerun markers of each experiment, after which it begins with nothing. `restarts`: paths
-    (ROUND/GROUP/...) of groups whose program cannot resume are skipped: their GROUP is in it.
+    `reruns`: the numbers of the rerun markers of each experiment; after them it begins with nothing. `restarts`: groups
+    whose program cannot resume, which are skipped.
     """
     for path, own in by_path(lines).items():
         if path.split("/")[1] in restarts:
@@ -124,6 +161,14 @@ def ran_what_is_recorded(path: str, record: Record, lines: Iterable[Line], expec
     unknown = {line["attempt"] for line in lines} - {attempt.number for attempt in record.attempts}
     if unknown:
         yield f"{path}: attempts {sorted(unknown)} ran, but are not in the record"
+
+
+def results(directory: Path) -> str:
+    """The hash of the results that lie at the top of an experiment's directory."""
+    if "study" in directory.parent.name:
+        weight = np.load(directory / "outputs.npz")["weight"]
+        return hashlib.sha256(np.ascontiguousarray(weight).tobytes()).hexdigest()
+    return str(json.loads((directory / "metrics.json").read_text())["hash"])
 
 
 class Watcher:
