@@ -11,12 +11,18 @@ from pathlib import Path
 from roundhouse.cli.exit_codes import ExitCode
 from roundhouse.cli.parser import PASS, PROGRAM, parse
 from roundhouse.errors import Busy, RoundhouseError
+from roundhouse.views.terminal import escaped_output
 
 MODULES = {"retry": PASS}  # the module of an action, if its name differs: a retry is a pass with a step before it
 
 
 def main(repository: Path, argv: list[str] | None = None) -> int:
     """Run one call. Returns the exit code; SystemExit: --help, or wrong options."""
+    with escaped_output():
+        return _main(repository, argv)
+
+
+def _main(repository: Path, argv: list[str] | None) -> int:
     options = parse(argv, repository)
     gc.disable()  # a pass over a large round creates almost only objects that stay; collection costs an eighth of it
     try:

@@ -53,11 +53,10 @@ def print_report(loaded: Round, report: PassReport) -> None:
 
 
 def _print_tables(statuses: Sequence[ExperimentStatus]) -> None:
-    from rich.console import Console
-
     from roundhouse.views import results
+    from roundhouse.views.console import EscapingConsole
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
+    console = EscapingConsole(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
     large = len(statuses) > tables.MANY
     if large and any(status.action.state is not State.COMPLETED for status in statuses):
         console.print(tables.groups(statuses))

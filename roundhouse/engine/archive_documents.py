@@ -28,10 +28,10 @@ def write(archive: Archive, loaded: Round, statuses: Sequence[ExperimentStatus])
     files.replace(folder / f"{loaded.name}.yaml", loaded.file.read_bytes())
     files.replace(folder / ENVIRONMENT, files.dump({"environments": found}))
     packages = sorted({f"{one.metadata['Name']}=={one.version}" for one in distributions()}, key=str.lower)
-    files.replace(folder / PACKAGES, "\n".join([*packages, ""]).encode())
+    files.replace(folder / PACKAGES, files.as_bytes("\n".join([*packages, ""])))
     if (folder / README).exists():
         shutil.copy2(folder / README, folder / f"{README}.before")
-    files.replace(folder / README, readme(loaded, statuses, found, folder).encode())
+    files.replace(folder / README, files.as_bytes(readme(loaded, statuses, found, folder)))
 
 
 def environments(statuses: Iterable[ExperimentStatus]) -> list[dict[str, Any]]:

@@ -74,8 +74,17 @@ def _query(
         for name in {experiment.round for experiment in experiments}:
             make_directory(Archive.of(name, context.experiments, context.analysis or context.repository / "analysis"))
     snapshot = query_scheduler(context.scheduler, context.run, records)
-    now = files.server_time(context.experiments) if act or context.experiments.exists() else time.time()
-    return snapshot, Clock(now, context.scheduler.grace, context.submission_delay, context.backoff)
+    return snapshot, Clock(_now(context, act), context.scheduler.grace, context.submission_delay, context.backoff)
+
+
+def _now(context: PassContext, act: bool) -> float:
+    """The file server's time, for which a file is created there; where a call may only read, the time of this host."""
+    try:
+        return files.server_time(context.experiments)
+    except OSError:
+        if act:
+            raise
+        return time.time()
 
 
 def _delete_jobs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -42,6 +43,19 @@ ENDINGS: Mapping[JobExitCode, Ending] = {
     JobExitCode.RUNG: Ending(Cause.RUNG, "paused for a comparison with its group"),
 }
 """Exit codes that name the cause. What the others mean depends on the signals that the shell received."""
+
+_FATAL = ("ILL", "TRAP", "ABRT", "BUS", "FPE", "SEGV", "PIPE", "XCPU", "XFSZ", "SYS")
+_SIGNALS = {128 + signal.Signals[f"SIG{name}"]: f"SIG{name}" for name in _FATAL}
+
+
+def described(why: str, exit_code: object) -> str:
+    """The explanation of a result, in which an exit code of a process that a signal killed is named.
+
+    The signals are those that end a process with an error of its own. A code above 128 is not always a signal.
+    """
+    name = _SIGNALS.get(exit_code) if isinstance(exit_code, int) else None
+    return f"{why} ({name})" if name and why == f"exit code {exit_code}" else why
+
 
 RESERVED = frozenset(range(JobExitCode.NOT_MINE, JobExitCode.RUNG + 1))
 COMMAND_MAY_RETURN = frozenset({JobExitCode.STOPPED, JobExitCode.MEMORY, JobExitCode.GPU_MEMORY})

@@ -9,6 +9,7 @@ from typing import Any
 from roundhouse.model.answers import Scope
 from roundhouse.model.attempt import Claim, Opened, Progress, Result, Verdict
 from roundhouse.model.causes import Cause
+from roundhouse.model.exit_codes import described
 
 # Causes that a job's shell can only guess, and those that a scheduler may report instead. `completed` is in neither.
 GUESSES = {Cause.PREEMPTED, Cause.WALLTIME, Cause.UNKNOWN, Cause.ERROR}
@@ -64,11 +65,11 @@ def claim(value: Mapping[str, Any] | None, at: float = 0.0) -> Claim | None:
 def result(value: Mapping[str, Any] | None) -> Result | None:
     if value is None:
         return None
-    cause = Cause(value["cause"])
+    cause, exit_code = Cause(value["cause"]), value.get("exit_code")
     return Result(
         cause=cause,
-        why=str(value.get("why", "")),
-        exit_code=value.get("exit_code"),
+        why=described(str(value.get("why", "")), exit_code),
+        exit_code=exit_code,
         signals=tuple(value.get("signals", ())),
         at=float(value.get("at", 0.0)),
         final=bool(value.get("final", False)),

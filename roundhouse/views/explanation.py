@@ -45,8 +45,8 @@ def explain(status: ExperimentStatus) -> str:
         unchanged = ", as in the round file" if status.resources == experiment.resources else ""
         lines.append(f"  next      requests {resource_format.job(status.resources)}{unchanged}")
     if (last := status.shown) and (tail := logs.tail(rec.directory, last.number)):
-        lines += [f"  end of the log of attempt {last.number}:", *(f"    {line}" for line in tail.splitlines())]
-    return "\n".join(lines)
+        lines += [f"  end of the log of attempt {last.number}:", *(f"    {line}" for line in tail.split("\n"))]
+    return "\n".join(line.replace("\n", "\\n") for line in lines)
 
 
 def _facts(attempt: Attempt) -> Iterator[str]:

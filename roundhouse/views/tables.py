@@ -12,6 +12,7 @@ from roundhouse.model.plan import State, Verb
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.views import resource_format
 from roundhouse.views.status_json import as_dict
+from roundhouse.views.terminal import escape
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,9 +56,9 @@ def table(statuses: Sequence[ExperimentStatus]) -> Table:
     filled = {heading: cells for heading, cells in columns.items() if any(map(str, cells))}
     for heading in filled:
         left, wide = heading in ("experiment", "state", "job", "reason"), heading in ("experiment", "reason")
-        made.add_column(heading, justify="left" if left else "right", overflow="fold", no_wrap=not wide)
+        made.add_column(Text(heading), justify="left" if left else "right", overflow="fold", no_wrap=not wide)
     for row in zip(*filled.values(), strict=True):
-        made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+        made.add_row(*(cell if isinstance(cell, Text) else Text(escape(cell)) for cell in row))
     return made
 
 
@@ -85,6 +86,7 @@ def _job(status: ExperimentStatus, values: Mapping[str, Any]) -> str:
 def groups(statuses: Sequence[ExperimentStatus]) -> Table:
     """Counts of states by group, for rounds too large to list."""
     from rich.table import Table
+    from rich.text import Text
 
     counts: dict[str, Counter[State]] = defaultdict(Counter)
     for one in statuses:
@@ -95,7 +97,7 @@ def groups(statuses: Sequence[ExperimentStatus]) -> Table:
     for state in states:
         made.add_column(str(state), justify="right", style=_STYLE[state])
     for group, count in counts.items():
-        made.add_row(group, *(str(count[state] or "") for state in states))
+        made.add_row(Text(group), *(str(count[state] or "") for state in states))
     return made
 
 
