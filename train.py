@@ -19,6 +19,7 @@ from roundhouse.jobs import worker
 from roundhouse.jobs.command import run_command
 from roundhouse.jobs.heartbeat import start_heartbeat
 from roundhouse.model.exit_codes import COMMAND_MAY_RETURN, RESERVED, JobExitCode
+from roundhouse.terminal import escape_unencodable
 
 if TYPE_CHECKING:
     from roundhouse.training.loop import TrainingProgress
@@ -28,6 +29,7 @@ def main(argv: list[str]) -> int:
     if len(argv) != 2 or argv[1] in ("-h", "--help"):
         print("usage: python train.py DIRECTORY   (for job scripts; to run experiments: python runner.py --round NAME)")
         return 0 if "-h" in argv or "--help" in argv else 2
+    escape_unencodable()
     try:
         claimed = worker.enter(Path(argv[1]))
         start_heartbeat(claimed)

@@ -9,7 +9,7 @@ from roundhouse.cli import context
 from roundhouse.cli.exit_codes import ExitCode
 from roundhouse.cli.output import print_errors, print_lines, warn
 from roundhouse.engine import dry_run, one_pass
-from roundhouse.errors import RoundhouseError
+from roundhouse.errors import described
 from roundhouse.views import tables
 
 
@@ -19,9 +19,9 @@ def run(options: argparse.Namespace, repository: Path) -> ExitCode:
     report = one_pass.run_pass(place, loaded.experiments, act=False, only=session.only, limit=options.limit)
     try:
         folder, jobs = dry_run.write(report.planned, place.experiments / loaded.name)
-    except (OSError, RoundhouseError) as error:
+    except OSError as error:
         folder, jobs = None, []
-        warn(f"the job scripts were not written: {error}")
+        warn(f"the job scripts were not written: {described(error)}")
     print_lines([*map(tables.planned, report.statuses), *jobs, *dry_run.notes(report.planned), *report.notes])
     print_errors(tables.refusals(report.statuses) + report.trouble)
     print(tables.summary(loaded.name, report.statuses, len(loaded.experiments)))

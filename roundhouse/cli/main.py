@@ -10,8 +10,8 @@ from pathlib import Path
 
 from roundhouse.cli.exit_codes import ExitCode
 from roundhouse.cli.parser import PASS, PROGRAM, parse
-from roundhouse.errors import Busy, RoundhouseError
-from roundhouse.views.terminal import escaped_output
+from roundhouse.errors import Busy, RoundhouseError, described
+from roundhouse.terminal import escaped_output
 
 MODULES = {"retry": PASS}  # the module of an action, if its name differs: a retry is a pass with a step before it
 
@@ -40,5 +40,5 @@ def _main(repository: Path, argv: list[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing reads the output: no error at exit
         return ExitCode.SYSTEM_ERROR
     except OSError as error:
-        print(f"{PROGRAM}: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        print(f"{PROGRAM}: {described(error)}", file=sys.stderr)
         return ExitCode.SYSTEM_ERROR

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -16,7 +17,6 @@ from roundhouse import files
 from roundhouse.engine.report import PlannedJob
 from roundhouse.engine.submit import SLOT_AWAITED
 from roundhouse.engine.submit_job import manifest
-from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import counted
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import job_group, record
@@ -58,7 +58,7 @@ def _write(jobs: Sequence[PlannedJob], folder: Path) -> list[str]:
 def _folder(round_directory: Path) -> Iterator[Path]:
     """An empty folder for this round, in a directory below the temporary one that only this user can read or write.
 
-    Two dry runs of a user do not write at the same time. RoundhouseError: other users can use the directory.
+    Two dry runs of a user do not write at the same time. OSError: there is no such directory.
     """
     parent = Path(tempfile.gettempdir(), f"roundhouse-{os.getuid()}")
     parent.mkdir(mode=0o700, exist_ok=True)
@@ -66,7 +66,8 @@ def _folder(round_directory: Path) -> Iterator[Path]:
     try:
         status = os.fstat(descriptor)
         if status.st_uid != os.getuid() or status.st_mode & 0o077:
-            raise RoundhouseError(f"{parent} can be used by other users: remove it, or set TMPDIR to another directory")
+            unsafe = "other users can use it: remove it, or set TMPDIR to another directory"
+            raise PermissionError(errno.EACCES, unsafe, str(parent))
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         of_this_round = hashlib.sha256(os.fsencode(round_directory)).hexdigest()[:8]
         folder = parent / f"{round_directory.name}-{of_this_round}"  # projects may have rounds of the same name

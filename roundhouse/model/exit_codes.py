@@ -48,7 +48,7 @@ _FATAL = ("ILL", "TRAP", "ABRT", "BUS", "FPE", "SEGV", "PIPE", "XCPU", "XFSZ", "
 _SIGNALS = {128 + signal.Signals[f"SIG{name}"]: f"SIG{name}" for name in _FATAL}
 
 
-def described(why: str, exit_code: object) -> str:
+def with_signal_name(why: str, exit_code: object) -> str:
     """The explanation of a result, in which an exit code of a process that a signal killed is named.
 
     The signals are those that end a process with an error of its own. A code above 128 is not always a signal.

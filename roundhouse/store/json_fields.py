@@ -9,7 +9,7 @@ from typing import Any
 from roundhouse.model.answers import Scope
 from roundhouse.model.attempt import Claim, Opened, Progress, Result, Verdict
 from roundhouse.model.causes import Cause
-from roundhouse.model.exit_codes import described
+from roundhouse.model.exit_codes import with_signal_name
 
 # Causes that a job's shell can only guess, and those that a scheduler may report instead. `completed` is in neither.
 GUESSES = {Cause.PREEMPTED, Cause.WALLTIME, Cause.UNKNOWN, Cause.ERROR}
@@ -68,7 +68,7 @@ def result(value: Mapping[str, Any] | None) -> Result | None:
     cause, exit_code = Cause(value["cause"]), value.get("exit_code")
     return Result(
         cause=cause,
-        why=described(str(value.get("why", "")), exit_code),
+        why=with_signal_name(str(value.get("why", "")), exit_code),
         exit_code=exit_code,
         signals=tuple(value.get("signals", ())),
         at=float(value.get("at", 0.0)),

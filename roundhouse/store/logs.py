@@ -61,10 +61,10 @@ def _end(log: Path) -> list[str]:
     except OSError as error:  # an unreadable log must not stop a pass
         return [f"{log.name} cannot be read: {error.strerror}"]
     lines = raw.decode(errors="backslashreplace").removesuffix("\n").split("\n") if raw else []
-    return [_displayed(line) for line in (lines[1:] if len(raw) == _END and len(lines) > 1 else lines)]
+    return [as_displayed(line) for line in (lines[1:] if len(raw) == _END and len(lines) > 1 else lines)]
 
 
-def _displayed(line: str) -> str:
+def as_displayed(line: str) -> str:
     """What a line looks like on a terminal: text after a carriage return replaces the text before, as in progress bars.
 
     Colours and other sequences are left out.

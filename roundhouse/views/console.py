@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from roundhouse.views.terminal import escape
+from roundhouse.terminal import escape
 
 
 class EscapingConsole(Console):

@@ -10,9 +10,9 @@ from roundhouse.formatting import counted, number
 from roundhouse.model.causes import Cause
 from roundhouse.model.plan import State, Verb
 from roundhouse.model.status import ExperimentStatus
+from roundhouse.terminal import escape
 from roundhouse.views import resource_format
 from roundhouse.views.status_json import as_dict
-from roundhouse.views.terminal import escape
 
 if TYPE_CHECKING:
     from rich.table import Table

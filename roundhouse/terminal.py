@@ -32,13 +32,18 @@ class EscapingStream:
         return getattr(self.unfiltered, name)
 
 
+def escape_unencodable() -> None:
+    """Let stdout and stderr write an escape for each character that their encoding lacks, and raise no error."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 @contextmanager
 def escaped_output() -> Iterator[None]:
     """Escape everything that is written to stdout and stderr."""
+    escape_unencodable()
     before = sys.stdout, sys.stderr
-    for stream in before:
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
     sys.stdout, sys.stderr = (stream and EscapingStream(stream) for stream in before)
     try:
         yield
