@@ -10,7 +10,10 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -162,35 +165,66 @@ def shared(directory: Path) -> None:
 # --------------------------------------------------------------------------------------------------- dry-run folders
 
 
-def jobs(script: str) -> list[PlannedJob]:
+ROUND = Path("/project/experiments/r")
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory for temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def jobs(script: Callable[[], str]) -> list[PlannedJob]:
     experiment = Experiment("r", "e", "e", None, {}, Resources(), command=("true",))
 
     status: Any = SimpleNamespace(experiment=experiment)
-    return [PlannedJob("single job", [status], Resources(), lambda: script)]
+    return [PlannedJob("single job", [status], Resources(), script)]
 
 
-def test_each_dry_run_of_a_round_replaces_the_scripts_of_the_one_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    first, _ = dry_run.write(jobs("old"), Path("/project/experiments/r"))
+def test_each_dry_run_of_a_round_replaces_the_scripts_of_the_one_before(temporary: Path) -> None:
+    first, _ = dry_run.write(jobs(lambda: "old"), ROUND)
     assert first is not None
     (first / "left_over.sh").touch()
-    assert dry_run.write(jobs("new"), Path("/project/experiments/r")) == (first, [])
-    other, _ = dry_run.write(jobs("other"), Path("/another/experiments/r"))
+    assert dry_run.write(jobs(lambda: "new"), ROUND) == (first, [])
+    other, _ = dry_run.write(jobs(lambda: "other"), Path("/another/experiments/r"))
     assert other not in (None, first)
     assert [(path.name, path.read_text()) for path in first.iterdir()] == [("e.sh", "new")]
-    (mine,) = tmp_path.iterdir()
+    (mine,) = temporary.iterdir()
     assert len(list(mine.iterdir())) == 2
     assert stat.S_IMODE(mine.stat().st_mode) == 0o700
 
 
-def test_dry_runs_at_the_same_time_do_not_disturb_each_other(reader: Reader) -> None:
-    words = reader.argv("--round", "new", "--dry-run")
-    how: dict[str, Any] = {"env": {**reader.env, **reader.extra}, "stdout": subprocess.PIPE, "text": True}
-    started = [subprocess.Popen(words, **how) for _ in range(6)]
-    ends = [process.communicate()[0].splitlines()[-1] for process in started]
-    assert {process.returncode for process in started} == {DONE}
-    assert len(set(ends)) == 1
-    folder = Path(ends[0].split("Scripts: ")[1])
-    assert [path.name for path in folder.iterdir()] == ["e.sh"]
+def test_a_dry_run_waits_until_another_has_written_its_scripts(temporary: Path) -> None:
+    entered, proceed = threading.Event(), threading.Event()
+
+    def slow() -> str:
+        entered.set()
+        proceed.wait(60)
+        return "first"
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(dry_run.write, jobs(slow), ROUND)
+        assert entered.wait(60)
+        second = pool.submit(dry_run.write, jobs(lambda: "second"), ROUND)
+        time.sleep(0.3)
+        assert not second.done()
+        proceed.set()
+        folder, _ = first.result()
+        assert second.result() == (folder, [])
+    assert folder is not None
+    assert [(path.name, path.read_text()) for path in folder.iterdir()] == [("e.sh", "second")]
+
+
+@pytest.mark.parametrize(("mode", "owner"), [(0o770, None), (0o705, None), (0o701, None), (0o700, NOBODY)])
+def test_a_directory_that_others_can_use_gets_no_scripts(temporary: Path, mode: int, owner: int | None) -> None:
+    directory = temporary / f"roundhouse-{os.getuid()}"
+    directory.mkdir()
+    directory.chmod(mode)
+    if owner is not None:
+        if os.geteuid() != 0:
+            pytest.skip("only root can open a directory that another user has made with this mode")
+        os.chown(directory, owner, -1)
+    with pytest.raises(PermissionError, match="other users can use it: remove it, or set TMPDIR"):
+        dry_run.write(jobs(lambda: "x"), ROUND)
+    assert not list(directory.iterdir())
