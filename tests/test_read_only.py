@@ -98,7 +98,8 @@ def test_a_round_is_shown_without_write_permission(reader: Reader) -> None:
     assert re.search(r"^f +completed", status.stdout, re.MULTILINE)
     rows = {row["path"]: row for row in json.loads(reader.read("--status", "--json").stdout)}
     assert rows["f"]["state"] == "completed"
-    assert rows["e"]["attempt"] == 2
+    assert (rows["e"]["state"], rows["e"]["attempt"]) == ("failed", 2)
+    assert rows["e"]["reason"].endswith("error (exit code 1). Last log line: no room")
     why = reader.read("--why", "e")
     assert (why.returncode, why.stderr) == (DONE, "")
     assert "exit code 1" in why.stdout

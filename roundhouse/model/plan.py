@@ -158,7 +158,8 @@ def decide(
             return _unseen(attempt, answer, clock)
         return _ended(attempt, answer, clock)
     if elsewhere := _elsewhere(record, scheduler):
-        return _nothing(State.BLOCKED, elsewhere)
+        action = _next_attempt(record, inputs, config_hash, retry)
+        return action if action.state is State.FAILED else _nothing(State.BLOCKED, elsewhere)
     if attempt is not None and attempt.awaits_verdict and (action := _verdict(attempt, answer, clock)):
         return action
     return _next_attempt(record, inputs, config_hash, retry)
