@@ -171,6 +171,8 @@ def test_a_record_keeps_to_the_scheduler_that_it_ran_on_until_retry() -> None:
     action = decided([ended(Cause.PREEMPTED)], Unknown(), scheduler=here)
     assert outcome(action) == (Verb.NOTHING, State.BLOCKED)
     assert "slurm on cluster, user me: run the pass there" in action.reason
+    failed = decided([ended(Cause.ERROR), ended(Cause.ERROR)], Unknown(), scheduler=here)
+    assert outcome(failed) == (Verb.NOTHING, State.FAILED), "there is nothing to run, here or there"
     assert decided([ended(Cause.PREEMPTED)], Unknown(), scheduler={**HOME, "boot": "since"}).verb is Verb.SUBMIT
     assert decided([ended(Cause.PREEMPTED), ended(Cause.RETRY)], Unknown(), scheduler=here).verb is Verb.SUBMIT
     assert decided([], Unknown(), scheduler=here).verb is Verb.SUBMIT

@@ -81,8 +81,8 @@ def _now(context: PassContext, act: bool) -> float:
     """The file server's time, for which a file is created there; where a call may only read, the time of this host."""
     try:
         return files.server_time(context.experiments)
-    except OSError:
-        if act:
+    except OSError as error:
+        if act or isinstance(error, NotADirectoryError):
             raise
         return time.time()
 
