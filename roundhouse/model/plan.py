@@ -158,8 +158,8 @@ def decide(
             return _unseen(attempt, answer, clock)
         return _ended(attempt, answer, clock)
     if elsewhere := _elsewhere(record, scheduler):
-        action = _next_attempt(record, inputs, config_hash, retry)
-        return action if action.state is State.FAILED else _nothing(State.BLOCKED, elsewhere)
+        at_home = _next_attempt(record, inputs, config_hash, retry)
+        return at_home if at_home.state is State.FAILED else _nothing(State.BLOCKED, elsewhere)
     if attempt is not None and attempt.awaits_verdict and (action := _verdict(attempt, answer, clock)):
         return action
     return _next_attempt(record, inputs, config_hash, retry)
