@@ -222,6 +222,10 @@ def test_a_huge_log_without_a_newline_shows_its_end(bench: Bench) -> None:
         file.seek(1 << 36)
         file.write(b"\r 99%\r100%")
     assert logs.tail(bench.directory, 1).startswith("100%")
+    (bench.place() / record.LOG).write_text("a" + "x" * 10**6 + "z")
+    shown = logs.tail(bench.directory, 1)
+    assert re.fullmatch("x+ [.]{3} x+z", shown)
+    assert len(shown) < 2100
 
 
 # ------------------------------------------------------------------------------------------------------ exit codes

@@ -11,6 +11,7 @@ from roundhouse.model.attempt import Record
 from roundhouse.store import record
 
 _END = 1 << 16  # bytes at the end of a log that are read
+_LONG = 2000  # characters of a line, of which more are not shown: its start and its end are
 _CONTROL = re.compile(  # what moves the cursor, erases or colours; one match for each
     r"""(\x1b\[[0-?]*[ -/]*[@-~]   # sequences such as colours, or "erase the line"
     |\x1b[]PX^_].*?(?:\x07|\x1b\\|$)   # strings such as the title of the window
@@ -61,7 +62,11 @@ def _end(log: Path) -> list[str]:
     except OSError as error:  # an unreadable log must not stop a pass
         return [f"{log.name} cannot be read: {error.strerror}"]
     lines = raw.decode(errors="backslashreplace").removesuffix("\n").split("\n") if raw else []
-    return [as_displayed(line) for line in (lines[1:] if len(raw) == _END and len(lines) > 1 else lines)]
+    return [_shortened(as_displayed(line)) for line in (lines[1:] if len(raw) == _END and len(lines) > 1 else lines)]
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= _LONG else f"{line[: _LONG // 2]} ... {line[-_LONG // 2 :]}"
 
 
 def as_displayed(line: str) -> str:
