@@ -50,7 +50,7 @@ def run_program(claimed: worker.ClaimedAttempt) -> int:
     """Run the round file's `command`. Exit code 0 means completed, unless a stop was requested.
 
     75 requests another attempt; 71 and 73 mean that memory ran out, the job's or the GPU's; 78 means that the command
-    paused at the rung named by ROUNDHOUSE_PAUSE_AT.
+    paused at the rung named by ROUNDHOUSE_PAUSE_AT; 79 means that its training diverged.
     """
     claimed.write_environment({})
     code = run_command(claimed)

@@ -292,7 +292,7 @@ def test_half_of_a_round_is_pruned_at_each_rung_and_selections_use_the_rest(
     assert counts(summaries_of(found)[0]) == {State.COMPLETED: 3, State.PRUNED: 2}
     assert [event.kind for event in events_of(entries["s/2/0"])] == ["started", "pruned"], "a pause is no requeueing"
     assert rounds.call("--archive").returncode == 0, "a pruned experiment has ended"
-    assert "Pruned early" in (rounds.analysis / "experiment_r/README.md").read_text()
+    assert "Pruned or diverged experiments have ended early" in (rounds.analysis / "experiment_r/README.md").read_text()
     assert rounds.states()["s/3/0"] == "pruned"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from roundhouse.engine.scheduler_snapshot import SchedulerSnapshot
 from roundhouse.engine.submit_job import Submitter
 from roundhouse.model import evaluate
 from roundhouse.model.answers import Identity, Job, JobState
-from roundhouse.model.attempt import Attempt, Record
+from roundhouse.model.attempt import Attempt, Record, Result
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment, Resources
 from roundhouse.model.plan import Action, State, Verb
@@ -103,8 +104,8 @@ class Rounds(RuleBasedStateMachine):
         statuses = one_pass.run_pass(self.context, self.experiments, act=False).statuses
         if name == "cancel":
             user_actions.cancel(self.context, statuses)
-        elif name == "retry":
-            user_actions.retry(statuses)
+        elif name.startswith("retry"):
+            user_actions.retry(statuses, named=name == "retry, named")
         else:
             user_actions.mark_archived(statuses)
 
@@ -159,9 +160,13 @@ class Rounds(RuleBasedStateMachine):
     def a_halted_pass_goes_on(self) -> None:
         self.passes.pop(0).proceed()
 
-    @rule(seldom=st.integers(0, 5), name=st.sampled_from(["cancel", "retry", "archive"]), crash=st.none() | STEPS)
+    @rule(
+        seldom=st.integers(0, 5),
+        name=st.sampled_from(["cancel", "retry", "retry, named", "archive"]),
+        crash=st.none() | STEPS,
+    )
     def an_action_of_the_user(self, seldom: int, name: str, crash: int | None) -> None:
-        if name != "retry" and seldom:
+        if not name.startswith("retry") and seldom:
             return  # a round that is cancelled early does not reach later states
         self.under(Faults(crash_at=crash), lambda: self.user_action(name))
 
@@ -254,7 +259,7 @@ class Rounds(RuleBasedStateMachine):
         self.world.vanish(data.draw(st.sampled_from(self.living())), cause)
 
     @precondition(lambda self: self.living())
-    @rule(data=st.data(), cause=st.sampled_from([Cause.ERROR, Cause.WALLTIME, Cause.PREEMPTED]))
+    @rule(data=st.data(), cause=st.sampled_from([Cause.ERROR, Cause.WALLTIME, Cause.PREEMPTED, Cause.DIVERGED]))
     def a_job_ends_with_a_word(self, data: st.DataObject, cause: Cause) -> None:
         process = data.draw(st.sampled_from(self.living()))
         if not process.stopped:
@@ -381,6 +386,13 @@ class Rounds(RuleBasedStateMachine):
             if done:
                 self.completed[directory] = done[0]
 
+    def diverged_is_final_until_a_retry(self, known: Known) -> None:
+        for directory, rec in known.items():
+            final = False
+            for attempt in rec.attempts:
+                assert not final or attempt.opened.mark is not None, f"{directory} ran again after it had diverged"
+                final = (final or attempt.cause is Cause.DIVERGED) and attempt.opened.mark is not Cause.RETRY
+
     def a_verdict_is_a_reason_and_no_more(self, known: Known) -> None:
         """It corrects the guess of an attempt that is closed, never completes one, and never changes."""
         for directory, rec in known.items():
@@ -418,6 +430,7 @@ class Rounds(RuleBasedStateMachine):
         absence_is_no_evidence,
         nothing_runs_twice_at_once,
         completed_is_final_and_unique,
+        diverged_is_final_until_a_retry,
         a_verdict_is_a_reason_and_no_more,
         a_verdict_is_what_the_scheduler_says,
         no_attempt_is_submitted_before_the_verdict,
@@ -594,6 +607,21 @@ def no_wait_for_the_verdict(machine: Any) -> None:
     machine.undo.append(lambda: setattr(Attempt, "awaits_verdict", real))
 
 
+def diverged_is_an_error(machine: Any) -> None:
+    """An experiment that has diverged is submitted again, as after an error."""
+    real = evaluate.decide
+
+    def decide(rec: Record, answer: Any, *rest: Any) -> Action:
+        newest = rec.newest
+        if newest and newest.result and newest.result.cause is Cause.DIVERGED:
+            failed = replace(newest, result=Result(Cause.ERROR))
+            rec = replace(rec, attempts=(*rec.attempts[:-1], failed))
+        return real(rec, answer, *rest)
+
+    evaluate.decide = decide
+    machine.undo.append(lambda: setattr(evaluate, "decide", real))
+
+
 @pytest.mark.parametrize(
     ("machine", "weaken", "message"),
     [
@@ -605,6 +633,7 @@ def no_wait_for_the_verdict(machine: Any) -> None:
         (Rounds, verdict_on_open_attempts, "is open, with a verdict|no end is reached"),
         (Rounds, verdict_replaced, "the verdict on attempt . changed"),
         (Rounds, no_wait_for_the_verdict, "submitted before the verdict"),
+        (Rounds, diverged_is_an_error, "ran again after it had diverged"),
         (Rounds, answers_of_before, "but the scheduler says|submitted before the verdict"),
     ],
 )

@@ -68,7 +68,7 @@ def make_parser(repository: Path) -> argparse.ArgumentParser:
     verb("--status", action="store_true", help="show the status of the round; change nothing")
     verb("--why", metavar="PATH", help="print everything known about one experiment")
     verb("--cancel", action="store_true", help="cancel experiments: none starts, running ones stop")
-    retry = "retry failed and cancelled experiments (pruned ones only with --only); a pass follows"
+    retry = "retry failed and cancelled experiments (pruned and diverged ones only with --only); a pass follows"
     verb("--retry", action="store_true", help=retry)
     verb("--archive", action="store_true", help="move the finished round to analysis/experiment_NAME/")
     verb("--schema", action="store_true", help="print the JSON Schema of round files, for editors")

@@ -34,7 +34,7 @@ def _retry(session: context.Session, options: argparse.Namespace) -> None:
     experiments = session.round.experiments
     report = one_pass.run_pass(session.context, experiments, act=False)
     selected = [status for status in report.statuses if session.only(status.experiment)]
-    print_lines(user_actions.retry(selected, pruned=bool(options.only)) or ["nothing to retry"])
+    print_lines(user_actions.retry(selected, named=bool(options.only)) or ["nothing to retry"])
     if not options.code and any(experiment.snapshot for experiment in experiments):
         print("Experiments that have run keep the code that they ran. For the current code: --retry --code current")
 

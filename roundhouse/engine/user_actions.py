@@ -63,13 +63,13 @@ def _cancel(status: ExperimentStatus) -> str:
     return f"{what}: if it uses these files, it sees the marker within a minute{why}"
 
 
-def retry(statuses: Iterable[ExperimentStatus], pruned: bool = False) -> list[str]:
+def retry(statuses: Iterable[ExperimentStatus], named: bool = False) -> list[str]:
     """Retry failed and cancelled experiments: set a marker after which the retry limits start again.
 
-    Pruned ones only with `pruned`, since they have not failed, and there may be many. Returns a line for each
-    experiment that was failed, cancelled or unreadable, or whose attempt is open.
+    Pruned and diverged ones only if they are `named`: the round is done with them, and there may be many.
+    Returns a line for each experiment that was failed, cancelled or unreadable, or whose attempt is open.
     """
-    again = (State.FAILED, State.CANCELLED, *([State.PRUNED] if pruned else []))
+    again = (State.FAILED, State.CANCELLED, *([State.PRUNED, State.DIVERGED] if named else []))
     lines = []
     for status in statuses:
         path, state = status.experiment.path, status.action.state
@@ -107,7 +107,8 @@ def mark_archived(statuses: Iterable[ExperimentStatus]) -> list[str]:
     open_ones = []
     for status in statuses:
         rec = record.read(status.record.directory)
-        if rec.compacted or rec.completed or (rec.newest and rec.newest.cause in (Cause.ARCHIVED, Cause.PRUNED)):
+        ended = (Cause.ARCHIVED, Cause.PRUNED, Cause.DIVERGED)
+        if rec.compacted or rec.completed or (rec.newest and rec.newest.cause in ended):
             continue
         if rec.damage or (rec.newest and not rec.newest.closed):
             open_ones.append(f"{status.experiment.path}: attempt {rec.next_number - 1} is open")

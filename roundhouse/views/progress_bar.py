@@ -18,7 +18,8 @@ from roundhouse.model.status import ExperimentStatus
 from roundhouse.views import eta
 from roundhouse.views.status_json import as_dict
 
-_SILENT = (State.COMPLETED, State.PENDING, State.CANCELLED, State.PRUNED)  # not printed if a round begins with them
+_SILENT = (State.COMPLETED, State.PENDING, State.CANCELLED, State.PRUNED, State.DIVERGED)
+"""States that are not printed if a round begins with them."""
 
 
 class Display(Progress):
