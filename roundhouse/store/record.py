@@ -18,7 +18,7 @@ import os
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +200,11 @@ def attempt_directory(directory: Path, number: int) -> Path:
     return directory / ATTEMPTS / str(number)
 
 
+def files_directory(directory: Path, attempt: Attempt) -> Path:
+    """Where the files of a study or a command lie in an attempt's directory: outputs, checkpoints, what is carried."""
+    return attempt_directory(directory, attempt.number) / attempt.opened.files
+
+
 def open_attempt(directory: Path, number: int, opened: Opened, below: Path | None = None) -> bool:
     """Open attempt `number`, exclusively. False: another process was first, or the directory is gone; do not submit.
 
@@ -227,6 +232,9 @@ def open_attempt(directory: Path, number: int, opened: Opened, below: Path | Non
         "answer": "",
         **({"resources": dict(opened.resources)} if opened.resources else {}),
         **({"code": opened.code} if opened.code else {}),
+        **({"pin": asdict(opened.pin)} if opened.pin else {}),
+        **({"keep_files": True} if opened.keep_files else {}),
+        **({"files": opened.files} if opened.files else {}),
     }
     try:
         files.make_directory(place)
