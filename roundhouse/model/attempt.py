@@ -198,6 +198,7 @@ class Attempt:
 class Record:
     """The record of an experiment, as it was read.
 
+    `compacted`: all attempts are in history.json; `in_history`: the number of the last one that is, or 0.
     `damage` names an unreadable file of the newest attempt (or the history): nothing more is done until the user acts.
     Unreadable files of older attempts have no effect; they are in `notes`.
     Without `readable`, the file system did not allow the record to be read, and `damage` says why.
@@ -206,6 +207,7 @@ class Record:
     directory: Path
     attempts: tuple[Attempt, ...] = ()
     compacted: bool = False
+    in_history: int = 0
     damage: str = ""
     readable: bool = True
     notes: tuple[str, ...] = ()
@@ -271,6 +273,18 @@ class Record:
             for position, one in enumerate(before)
             if one.opened.mark is None and (one.opened.identity == mine or (kept and position < pinned))
         )
+
+
+def result_identity(done: Attempt) -> dict[str, str]:
+    """What identifies the result of a completed attempt as an input: the hash of its weights, else its token."""
+    best = done.progress.artifacts.get("best.pth") if done.progress else None
+    return {"sha256": best} if best else {"token": done.opened.token}
+
+
+def result_for(entry: Mapping[str, Any], rec: Record) -> Attempt | None:
+    """The newest completed attempt of a record that an entry of `Opened.inputs` identifies; None if there is none."""
+    identity = {key: value for key, value in entry.items() if key != "path"}
+    return next((one for one in reversed(rec.results) if result_identity(one) == identity), None)
 
 
 def _after_last(attempts: Sequence[Attempt], fits: Callable[[Attempt], bool]) -> int:
