@@ -128,7 +128,7 @@ UNFINISHED = ("pending", "submitting", "in_progress")  # for an older Roundhouse
 
 
 def exit_code(rows: Sequence[Mapping[str, Any]], error: str) -> int:
-    states = {row["state"] for row in rows}
+    states = {row["state"] for row in rows} - {"removed"}  # no longer in the round file
     if error:
         return UNAVAILABLE
     if states <= {"completed", "pruned", "diverged"}:

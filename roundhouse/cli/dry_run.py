@@ -9,7 +9,7 @@ from roundhouse.cli import context
 from roundhouse.cli.exit_codes import ExitCode
 from roundhouse.cli.output import print_errors, print_lines
 from roundhouse.engine import dry_run, one_pass
-from roundhouse.views import tables
+from roundhouse.views import removed, tables
 
 
 def run(options: argparse.Namespace, repository: Path) -> ExitCode:
@@ -18,6 +18,7 @@ def run(options: argparse.Namespace, repository: Path) -> ExitCode:
     report = one_pass.run_pass(place, loaded.experiments, act=False, only=session.only, limit=options.limit)
     folder, jobs = dry_run.write(report.planned, loaded.name)
     print_lines([*map(tables.planned, report.statuses), *jobs, *dry_run.notes(report.planned), *report.notes])
+    print_lines(removed.lines(report.removed))
     print_errors(tables.refusals(report.statuses) + report.trouble)
     print(tables.summary(loaded.name, report.statuses, len(loaded.experiments)))
     through = f"through {place.scheduler.kind} (site {place.site.name})"

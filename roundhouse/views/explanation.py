@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from roundhouse.formatting import date_and_time, duration
@@ -17,7 +17,7 @@ CLOCK_SKEW = 60.0  # seconds by which clocks may differ; a file that is later th
 LATEST = 1e11  # seconds since 1970; what is later is not a time
 
 
-def explain(status: ExperimentStatus) -> str:
+def explain(status: ExperimentStatus, notes: Iterable[str] = ()) -> str:
     """Config, retry policy, dependencies, each attempt with its times, what the next one requests, and the log."""
     experiment, rec, action = status.experiment, status.record, status.action
     dependencies = [path for paths in experiment.after.values() for path in paths]
@@ -31,6 +31,7 @@ def explain(status: ExperimentStatus) -> str:
         *([f"  selected  {experiment.selection.choice or 'nothing yet'}"] if experiment.selection else []),
         f"  depends on {', '.join(dependencies[:PATHS]) + more or 'nothing'}",
         f"  directory {rec.directory}",
+        *(f"  note      {note}" for note in notes),
         *(f"  note      {note}" for note in rec.notes),
         *(f"  code      {line}" for line in code_copy.story(rec, round_directory)),
     ]
