@@ -31,6 +31,8 @@ def main(argv: list[str]) -> int:
     try:
         claimed = worker.enter(Path(argv[1]))
         start_heartbeat(claimed)
+        for group, paths in claimed.missing().items():
+            print(f"roundhouse: these experiments of group {group} are missing: {', '.join(paths)}", flush=True)
         return run_program(claimed) if claimed.config.get("command") else train(claimed)
     except worker.Leave as leave:
         print(f"roundhouse: {leave}", file=sys.stderr)

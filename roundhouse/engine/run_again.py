@@ -50,7 +50,9 @@ def retry(statuses: Statuses, chosen: Chosen, named: bool = False, keep_files: b
         elif rec.newest is not None and not rec.newest.closed:
             lines.append(f"{path}: refused, attempt {rec.newest.number} is open: wait for it, or --cancel it first")
         elif state in again or _is_blocked_by_its_record(status):
-            pin = _pin(status.experiment, inputs_of(status.experiment, by_path).pinned)
+            # Of a partial group, those are taken that have completed when the attempt starts.
+            inputs = None if status.experiment.partial else inputs_of(status.experiment, by_path).pinned
+            pin = _pin(status.experiment, inputs)
             other = rec.pin.config_hash not in (None, pin.config_hash) or rec.pin.inputs not in (None, pin.inputs)
             done = mark(rec, status.experiment, Cause.RETRY, "by the user", pin, keep_files and other)
             lines.append(f"{path}: {'will be retried' if done else _FASTER}")

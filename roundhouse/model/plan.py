@@ -106,12 +106,14 @@ class Inputs:
 
     `hopeless`: they will not be made automatically, because something has failed permanently or was cancelled.
     `blocked`: the round file asks for something that does not exist.
+    `ended`: one of them has ended without completing; nothing but a retry or the round file can change that.
     """
 
     pinned: Mapping[str, Any] | None
     waiting: str = ""
     hopeless: bool = False
     blocked: bool = False
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)

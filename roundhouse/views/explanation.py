@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from roundhouse.formatting import date_and_time, duration
-from roundhouse.model.attempt import Attempt
+from roundhouse.model.attempt import Attempt, left_out
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import code_copy, logs
@@ -30,6 +30,7 @@ def explain(status: ExperimentStatus, notes: Iterable[str] = ()) -> str:
         f"  retries   {resource_format.policy(experiment.retry)}",
         *([f"  selected  {experiment.selection.choice or 'nothing yet'}"] if experiment.selection else []),
         f"  depends on {', '.join(dependencies[:PATHS]) + more or 'nothing'}",
+        *_missing(status),
         f"  directory {rec.directory}",
         *(f"  note      {note}" for note in notes),
         *(f"  note      {note}" for note in rec.notes),
@@ -48,6 +49,15 @@ def explain(status: ExperimentStatus, notes: Iterable[str] = ()) -> str:
     if (last := status.shown) and (tail := logs.tail(rec.directory, last.number)):
         lines += [f"  end of the log of attempt {last.number}:", *(f"    {line}" for line in tail.splitlines())]
     return "\n".join(lines)
+
+
+def _missing(status: ExperimentStatus) -> Iterator[str]:
+    """The dependencies that the run that is shown does not have."""
+    if (shown := status.shown) is None or not status.experiment.partial:
+        return
+    for group, paths in left_out(status.experiment.after, shown.opened.inputs).items():
+        more = f" and {len(paths) - PATHS} more" if len(paths) > PATHS else ""
+        yield f"  without   {', '.join(paths[:PATHS])}{more} of group {group}, in attempt {shown.number}"
 
 
 def _facts(attempt: Attempt) -> Iterator[str]:
