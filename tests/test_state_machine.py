@@ -691,12 +691,12 @@ def numbers_from_the_beginning(machine: Any) -> None:
     """A rerun moves the old attempts away and counts from 1 again."""
     real = run_again.mark
 
-    def mark(rec: Record, experiment: Experiment, cause: Cause, *rest: Any) -> bool:
+    def mark(rec: Record, experiment: Experiment, cause: Cause, why: str, **more: Any) -> bool:
         if cause is not Cause.RERUN:
-            return real(rec, experiment, cause, *rest)
+            return real(rec, experiment, cause, why, **more)
         shutil.rmtree(rec.directory / record.ATTEMPTS)
         (rec.directory / record.HISTORY).unlink(missing_ok=True)
-        return real(Record(rec.directory), experiment, cause, *rest)
+        return real(Record(rec.directory), experiment, cause, why, **more)
 
     run_again.mark = mark
     machine.undo.append(lambda: setattr(run_again, "mark", real))
@@ -720,7 +720,7 @@ def retry_without_pin(machine: Any) -> None:
     """A retry does not say which config the attempts after it have."""
     real = run_again.mark
 
-    def mark(rec: Record, experiment: Experiment, cause: Cause, why: str, *rest: Any) -> bool:
+    def mark(rec: Record, experiment: Experiment, cause: Cause, why: str, **more: Any) -> bool:
         return markers.mark(rec, experiment, cause, why)
 
     run_again.mark = mark
@@ -730,7 +730,7 @@ def retry_without_pin(machine: Any) -> None:
 @pytest.mark.parametrize(
     ("machine", "weaken", "message"),
     [
-        (Rounds, takeover, "writers|not the writer's"),
+        (Rounds, takeover, "writers|not the writer's|open at once"),
         (Rounds, no_void, "late_starts"),
         (Rounds, shared_open, "was submitted 2 times"),
         (Arrays, every_task_runs, "was submitted 2 times"),
@@ -740,7 +740,7 @@ def retry_without_pin(machine: Any) -> None:
         (Rounds, no_wait_for_the_verdict, "submitted before the verdict"),
         (Rounds, diverged_is_an_error, "ran again after it had diverged"),
         (Rounds, answers_of_before, "but the scheduler says|submitted before the verdict"),
-        (Rounds, numbers_from_the_beginning, "used twice|is completed by a result|is not any more"),
+        (Rounds, numbers_from_the_beginning, "used twice|is completed by a result|is not any more|in a void attempt"),
         (Rounds, old_result_counts, "by a result from before its rerun"),
         (Rounds, nothing_is_pinned, "has another config, or other inputs"),
         (Rounds, retry_without_pin, "cannot be retried"),

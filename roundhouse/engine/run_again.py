@@ -6,13 +6,14 @@ Retry and rerun set a marker, which is opened as any attempt is.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import counted
 from roundhouse.model.attempt import Pin, Record
 from roundhouse.model.causes import Cause
 from roundhouse.model.evaluate import inputs_of
-from roundhouse.model.experiment import Experiment, changes
+from roundhouse.model.experiment import IDENTITY, Experiment, changes
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import accepted, record
@@ -52,13 +53,36 @@ def retry(statuses: Statuses, chosen: Chosen, named: bool = False, keep_files: b
         elif state in again or _is_blocked_by_its_record(status):
             # Of a partial group, those are taken that have completed when the attempt starts.
             inputs = None if status.experiment.partial else inputs_of(status.experiment, by_path).pinned
-            pin = _pin(status.experiment, inputs)
-            other = rec.pin.config_hash not in (None, pin.config_hash) or rec.pin.inputs not in (None, pin.inputs)
-            done = mark(rec, status.experiment, Cause.RETRY, "by the user", pin, keep_files and other)
-            lines.append(f"{path}: {'will be retried' if done else _FASTER}")
-            if done:
-                changed.add(rec, status.experiment)
+            lines.append(f"{path}: {_retry(rec, status.experiment, inputs, keep_files, changed)}")
     return lines + changed.lines("retried with another config")
+
+
+def _retry(
+    rec: Record, experiment: Experiment, inputs: Mapping[str, object] | None, keep_files: bool, changed: _Changes
+) -> str:
+    pin, before = _pin(experiment, inputs), rec.pin
+    other = before.config_hash not in (None, pin.config_hash) or before.inputs not in (None, inputs)
+    more: dict[str, Any] = {"pin": pin, "keep_files": keep_files and other} if rec.runs else {}
+    return "will be retried" if _mark(rec, experiment, Cause.RETRY, changed, **more) else _FASTER
+
+
+def _mark(rec: Record, experiment: Experiment, cause: Cause, changed: _Changes, **more: Any) -> bool:
+    """Set a marker that notes what ran before, if that was another config."""
+    ran = _ran(rec) if rec.runs else None
+    found = changes(ran, experiment.identity()) if ran else ""
+    done = mark(rec, experiment, cause, "by the user", ran=ran if found else None, **more)
+    if done and found:
+        changed.add(found, experiment.path)
+    return done
+
+
+def _ran(rec: Record) -> dict[str, Any] | None:
+    """What an experiment has run, as far as config.yaml can be read."""
+    try:
+        config = record.read_config(rec.directory)
+    except RoundhouseError:
+        return None  # it is written again with the next attempt
+    return {key: config.get(key) for key in IDENTITY}
 
 
 def rerun(statuses: Statuses, chosen: Chosen, force: bool = False) -> list[str]:
@@ -80,12 +104,9 @@ def rerun(statuses: Statuses, chosen: Chosen, force: bool = False) -> list[str]:
             why = f"its result is used by {_list(using)}, which {'have' if len(using) > 1 else 'has'} not ended"
             lines.append(f"{path}: refused, {why}. They keep the old result if they have started; to run it: --force")
         else:
-            pin = _pin(status.experiment, None)
-            done = mark(rec, status.experiment, Cause.RERUN, "by the user", pin)
+            done = _mark(rec, status.experiment, Cause.RERUN, changed, pin=_pin(status.experiment, None))
             kept = f"will run again; the result of attempt {rec.completed.number} stays"
             lines.append(f"{path}: {kept if done else _FASTER}")
-            if done:
-                changed.add(rec, status.experiment)
     return lines + changed.lines("run again with another config")
 
 
@@ -110,7 +131,7 @@ def accept(statuses: Statuses, chosen: Chosen, user: str) -> list[str]:
         except RoundhouseError as error:
             lines.append(f"{experiment.path}: refused, {error}; --rerun runs it with the new config")
             continue
-        changed.add(rec, experiment)
+        changed.add(changes(ran, experiment.identity()), experiment.path)
     return lines + changed.lines("accepted, although the config has changed")
 
 
@@ -120,14 +141,9 @@ class _Changes:
     def __init__(self) -> None:
         self._paths: dict[str, list[str]] = {}
 
-    def add(self, rec: Record, experiment: Experiment) -> None:
-        """Note what differs between the config that the record has run and that of the experiment."""
-        try:
-            found = changes(record.read_config(rec.directory), experiment.identity())
-        except RoundhouseError:
-            return  # it is written again with the next attempt
-        if found:
-            self._paths.setdefault(found, []).append(experiment.path)
+    def add(self, found: str, path: str) -> None:
+        """Note that a config has changed, with what `changes` has found."""
+        self._paths.setdefault(found, []).append(path)
 
     def lines(self, what: str) -> list[str]:
         return [

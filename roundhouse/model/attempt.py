@@ -34,6 +34,7 @@ class Opened:
     `mark`: the attempt is not a run but a marker (retry, rerun, cancelled, archived, pruned), which takes the number of
     an attempt and is then void. `pin`: what a retry or rerun requires of the attempts after it; None in older records.
     `keep_files`: a retry with another config, whose attempts may resume from the files of the attempts before it.
+    `ran`: what ran before a retry or rerun with another config (`Experiment.identity`), for the user.
     `files`: the folder, in the attempt's directory, of the files of a command; empty: they lie beside the record's.
     `shared`: the directory, relative to the experiment's, of a job that runs more than this attempt: an array, of which
     the attempt is task `index`, or an allocation. The job then has the name of that directory, instead of the token.
@@ -55,6 +56,7 @@ class Opened:
     answer: str = ""  # of the scheduler to the submission, if it is unclear whether there is a job
     pin: Pin | None = None
     keep_files: bool = False
+    ran: Mapping[str, Any] | None = None
     files: str = ""
 
     @property

@@ -43,7 +43,7 @@ def opened(value: Mapping[str, Any], at: float) -> Opened:
     pinned = _pin(value["pin"]) if value.get("pin") is not None else None
     return Opened(
         token, scheduler, config_hash, inputs, job_id, at, cause, shared, index, resources, code, pause_at, answer,
-        pinned, keep, folder,
+        pinned, keep, value.get("ran") if isinstance(value.get("ran"), dict) else None, folder,
     )  # fmt: skip
 
 

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from roundhouse.model.attempt import Opened, Pin, Record
+from roundhouse.model.attempt import Opened, Record
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment
 from roundhouse.store import record
 
 
-def mark(
-    rec: Record, experiment: Experiment, cause: Cause, why: str, pin: Pin | None = None, keep_files: bool = False
-) -> bool:
+def mark(rec: Record, experiment: Experiment, cause: Cause, why: str, **more: Any) -> bool:
     """Open the next attempt, exclusively, and void it. False: another process took that number first.
 
-    `pin`, `keep_files`: of a retry or rerun; see `Opened`.
+    `more`: what else `Opened` holds of a retry or rerun.
     """
-    opened = Opened(
-        record.new_token(), {"kind": "mark"}, experiment.config_hash(), {}, mark=cause, pin=pin, keep_files=keep_files
-    )
+    opened = Opened(record.new_token(), {"kind": "mark"}, experiment.config_hash(), {}, mark=cause, **more)
     round_directory = Path(str(rec.directory).removesuffix(f"/{experiment.path}"))
     if not record.open_attempt(rec.directory, rec.next_number, opened, round_directory):
         return False

@@ -250,6 +250,7 @@ def open_attempt(directory: Path, number: int, opened: Opened, below: Path | Non
         **({"code": opened.code} if opened.code else {}),
         **({"pin": asdict(opened.pin)} if opened.pin else {}),
         **({"keep_files": True} if opened.keep_files else {}),
+        **({"ran": dict(opened.ran)} if opened.ran else {}),
         **({"files": opened.files} if opened.files else {}),
     }
     try:
