@@ -33,6 +33,8 @@ def main(argv: list[str]) -> int:
     try:
         claimed = worker.enter(Path(argv[1]))
         start_heartbeat(claimed)
+        for group, paths in claimed.missing().items():
+            print(f"roundhouse: these experiments of group {group} are missing: {', '.join(paths)}", flush=True)
         return run_program(claimed) if claimed.config.get("command") else train(claimed)
     except worker.Leave as leave:
         print(f"roundhouse: {leave}", file=sys.stderr)
@@ -52,7 +54,7 @@ def run_program(claimed: worker.ClaimedAttempt) -> int:
     """Run the round file's `command`. Exit code 0 means completed, unless a stop was requested.
 
     75 requests another attempt; 71 and 73 mean that memory ran out, the job's or the GPU's; 78 means that the command
-    paused at the rung named by ROUNDHOUSE_PAUSE_AT.
+    paused at the rung named by ROUNDHOUSE_PAUSE_AT; 79 means that its training diverged.
     """
     claimed.write_environment({})
     code = run_command(claimed)

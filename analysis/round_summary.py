@@ -21,6 +21,7 @@ from roundhouse.views.eta import Workload
 ORDER = (
     State.COMPLETED,
     State.PRUNED,
+    State.DIVERGED,
     State.IN_PROGRESS,
     State.SUBMITTING,
     State.PENDING,

@@ -326,6 +326,7 @@ def test_a_command_that_ends_after_a_signal_is_not_completed(
         ("echo no disk; exit 3", Cause.ERROR, 3),
         ("exit 70", Cause.ERROR, 1),
         ("exit 77", Cause.ERROR, 1),
+        ("exit 79", Cause.DIVERGED, 79),
         ("kill -KILL $$", Cause.UNKNOWN, 137),
         ("kill -SEGV $$", Cause.ERROR, 139),
         ("kill -TERM $$", Cause.ERROR, 143),
@@ -334,7 +335,8 @@ def test_a_command_that_ends_after_a_signal_is_not_completed(
 def test_the_exit_code_of_a_command_determines_the_cause(bench: Bench, script: str, cause: Cause, code: int) -> None:
     bench.use_the_real_train("sh", "-c", f"true\n{script}")
     bench.run()
-    assert (bench.result().cause, bench.result().exit_code, bench.result().final) == (cause, code, False)
+    final = cause is Cause.DIVERGED
+    assert (bench.result().cause, bench.result().exit_code, bench.result().final) == (cause, code, final)
     assert f"roundhouse: attempt 1 runs sh -c 'true\\n{script}'\n" in bench.log()
     assert last_line(record.read(bench.directory)) == ". Last log line: no disk" * script.startswith("echo")
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 DONE, USAGE, WORK_REMAINS, FAILED, UNAVAILABLE, INTERRUPTED = 0, 2, 3, 4, 5, 130
 EXIT_CODES = """\
 exit codes:
-  0  all experiments are completed or pruned
+  0  all experiments are completed, pruned or diverged
   2  usage or settings are wrong: an option, cluster.env, the directory or the interpreter there, the round
   3  work remains: some experiments are pending, submitting or in progress
   4  nothing more runs automatically, and some experiments are failed, blocked or cancelled
@@ -128,10 +128,10 @@ UNFINISHED = ("pending", "submitting", "in_progress")  # for an older Roundhouse
 
 
 def exit_code(rows: Sequence[Mapping[str, Any]], error: str) -> int:
-    states = {row["state"] for row in rows}
+    states = {row["state"] for row in rows} - {"removed"}  # no longer in the round file
     if error:
         return UNAVAILABLE
-    if states <= {"completed", "pruned"}:
+    if states <= {"completed", "pruned", "diverged"}:
         return DONE
     return WORK_REMAINS if any(row.get("goes_on", row["state"] in UNFINISHED) for row in rows) else FAILED
 

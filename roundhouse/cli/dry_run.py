@@ -10,7 +10,7 @@ from roundhouse.cli.exit_codes import ExitCode
 from roundhouse.cli.output import print_errors, print_lines, warn
 from roundhouse.engine import dry_run, one_pass
 from roundhouse.errors import described
-from roundhouse.views import tables
+from roundhouse.views import removed, tables
 
 
 def run(options: argparse.Namespace, repository: Path) -> ExitCode:
@@ -23,6 +23,7 @@ def run(options: argparse.Namespace, repository: Path) -> ExitCode:
         folder, jobs = None, []
         warn(f"the job scripts were not written: {described(error)}")
     print_lines([*map(tables.planned, report.statuses), *jobs, *dry_run.notes(report.planned), *report.notes])
+    print_lines(removed.lines(report.removed))
     print_errors(tables.refusals(report.statuses) + report.trouble)
     print(tables.summary(loaded.name, report.statuses, len(loaded.experiments)))
     through = f"through {place.scheduler.kind} (site {place.site.name})"

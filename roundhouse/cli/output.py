@@ -12,7 +12,7 @@ from roundhouse.config.round import Round
 from roundhouse.engine.report import PassReport
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus, goes_on
-from roundhouse.views import eta, tables
+from roundhouse.views import eta, removed, tables
 
 FILE_WIDTH = 160  # columns of a table that is written to a file or a pipe
 
@@ -48,6 +48,7 @@ def print_report(loaded: Round, report: PassReport) -> None:
         _print_tables(statuses)
         print_lines(tables.choices(statuses) + report.notes)
         print_errors(tables.refusals(statuses) + report.trouble)
+    print_lines(removed.lines(report.removed))
     print_lines(eta.lines(statuses, time.time()))
     print(tables.summary(loaded.name, statuses, len(loaded.experiments)), flush=True)
 

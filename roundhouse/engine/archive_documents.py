@@ -54,7 +54,7 @@ def readme(
     counts = ", ".join(f"{states[state]} {state}" for state in State if states[state])
     lines = [f"# Round {loaded.name}", ""]
     if completed < ended == total:
-        lines += [f"Pruned early, as the round file says, and therefore without results: {counts}.", ""]
+        lines += [f"Pruned or diverged experiments have ended early, and have no results: {counts}.", ""]
     if ended < total:
         lines += [
             f"**Archived unfinished**: {completed} of {total} experiments are completed ({counts}).",

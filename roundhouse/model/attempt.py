@@ -11,6 +11,13 @@ from roundhouse.model.answers import Scope
 from roundhouse.model.causes import Cause
 
 
+def left_out(after: Mapping[str, Sequence[str]], inputs: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The dependencies, by group, that an attempt with these inputs does not have: see `Experiment.partial`."""
+    given = {group: {entry["path"] for entry in entries} for group, entries in inputs.items()}
+    missing = {group: [path for path in paths if path not in given.get(group, ())] for group, paths in after.items()}
+    return {group: paths for group, paths in missing.items() if paths}
+
+
 @dataclass(frozen=True, slots=True)
 class Pin:
     """The config and inputs that attempts must have. None: not determined yet; the next attempt determines it."""

@@ -23,6 +23,7 @@ class JobExitCode(IntEnum):
     WALLTIME = 76  # stopped on its own because no further epoch fits into the walltime
     INPUT_CHANGED = 77  # an input differs from the one that the first attempt recorded: no retry can fix it
     RUNG = 78  # paused at a rung, with a checkpoint; it is resumed or pruned later
+    DIVERGED = 79  # the training diverged: no retry can help, and the metrics so far are its result
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ ENDINGS: Mapping[JobExitCode, Ending] = {
     JobExitCode.WALLTIME: Ending(Cause.WALLTIME, "no further epoch fits into the walltime"),
     JobExitCode.INPUT_CHANGED: Ending(Cause.ERROR, "an input changed since attempt 1", final=True),
     JobExitCode.RUNG: Ending(Cause.RUNG, "paused for a comparison with its group"),
+    JobExitCode.DIVERGED: Ending(Cause.DIVERGED, "the training diverged", final=True),
 }
 """Exit codes that name the cause. What the others mean depends on the signals that the shell received."""
 
@@ -57,6 +59,6 @@ def with_signal_name(why: str, exit_code: object) -> str:
     return f"{why} ({name})" if name and why == f"exit code {exit_code}" else why
 
 
-RESERVED = frozenset(range(JobExitCode.NOT_MINE, JobExitCode.RUNG + 1))
-COMMAND_MAY_RETURN = frozenset({JobExitCode.STOPPED, JobExitCode.MEMORY, JobExitCode.GPU_MEMORY})
+RESERVED = frozenset(range(JobExitCode.NOT_MINE, max(JobExitCode) + 1))
+COMMAND_MAY_RETURN = frozenset({JobExitCode.STOPPED, JobExitCode.MEMORY, JobExitCode.GPU_MEMORY, JobExitCode.DIVERGED})
 """Those of the reserved codes that keep their meaning when the user's own command returns them."""

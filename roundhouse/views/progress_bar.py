@@ -20,7 +20,8 @@ from roundhouse.views import eta
 from roundhouse.views.console import EscapingConsole
 from roundhouse.views.status_json import as_dict
 
-_SILENT = (State.COMPLETED, State.PENDING, State.CANCELLED, State.PRUNED)  # not printed if a round begins with them
+_SILENT = (State.COMPLETED, State.PENDING, State.CANCELLED, State.PRUNED, State.DIVERGED)
+"""States that are not printed if a round begins with them."""
 
 
 class Display(Progress):

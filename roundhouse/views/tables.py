@@ -27,6 +27,7 @@ _STYLE = {
     State.SUBMITTING: "cyan",
     State.PENDING: "dim",
     State.PRUNED: "dim green",
+    State.DIVERGED: "dim red",
     State.BLOCKED: "yellow",
     State.FAILED: "red",
     State.CANCELLED: "magenta",
