@@ -195,8 +195,8 @@ def check_host_key(target: SshHost, key: bytes, known: Sequence[KnownKey]) -> No
     if not trusted:
         malformed = call_util('malformed_line "$@"', *map(str, target.known_hosts)) if target.known_hosts else ""
         raise Unavailable(
-            f"the host key of {target.name} is unknown ({fingerprint}): {malformed}run ssh {target.name} once and compare "
-            "the fingerprint that it prints"
+            f"the host key of {target.name} is unknown ({fingerprint}): {malformed}run ssh {target.name} once and "
+            "compare the fingerprint that it prints"
         )
     if all(one.key != key for one in trusted):
         raise Unavailable(
@@ -281,8 +281,8 @@ def connect(target: SshHost, timeout: float, stack: ExitStack) -> paramiko.Trans
         authenticate(transport, target, agent.get_keys())
     except paramiko.ssh_exception.IncompatiblePeer as error:
         raise Unavailable(
-            f"{target.name} has no algorithm in common with paramiko {paramiko.__version__} ({_reason(error)}): update the "
-            "older of the two"
+            f"{target.name} has no algorithm in common with paramiko {paramiko.__version__} ({_reason(error)}): update "
+            "the older of the two"
         ) from None
     except (paramiko.SSHException, EOFError, OSError) as error:
         errors.seek(0)

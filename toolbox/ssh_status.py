@@ -86,14 +86,15 @@ def settings_of(host: str | None, remote: str | None) -> StatusSettings:
 
 def rows_in(text: str) -> list[dict[str, Any]] | None:
     """The rows of `--status --json`, whatever is printed before and after them; None if there are none."""
+    found: list[tuple[int, list[dict[str, Any]]]] = []
     for start in re.finditer(r"^\[", text, re.MULTILINE):
         try:
-            rows, _ = json.JSONDecoder().raw_decode(text, start.start())
+            rows, end = json.JSONDecoder().raw_decode(text, start.start())
         except ValueError:
             continue
-        if isinstance(rows, list) and all(isinstance(row, dict) and {"path", "state"} <= row.keys() for row in rows):
-            return rows
-    return None
+        if all(isinstance(row, dict) and {"path", "state"} <= row.keys() for row in rows):
+            found.append((end - start.start(), rows))
+    return max(found, key=lambda one: one[0])[1] if found else None  # the longest, because [] may be printed there too
 
 
 def rows_of(answer: Answer, settings: StatusSettings, seconds: float) -> tuple[list[dict[str, Any]], str]:
