@@ -110,9 +110,9 @@ class RoundEntry:
 
     @cached_property
     def spans(self) -> list[tuple[float, float]]:
-        """When its attempts ran: (start, end) in seconds since 1970. An open attempt ends with its last heartbeat.
+        """When its attempts ran: (start, end) in seconds since 1970.
 
-        An attempt whose job left no result ends when a pass closed it, which is an upper bound.
+        An attempt whose job left no result ends at its last heartbeat.
         """
         return measured.spans(self.record)
 

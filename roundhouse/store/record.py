@@ -169,9 +169,10 @@ def _from_history(directory: Path, history: Mapping[str, Any]) -> Record:
             Attempt(
                 number=entry["number"],
                 opened=_opened_then(directory, entry),
-                claim=json_fields.claim(entry["claim"]),
+                claim=json_fields.claim(entry["claim"], _times(entry).get("claim", 0.0)),
                 result=json_fields.result(entry["result"]),
                 progress=json_fields.progress(entry["progress"]),
+                progress_at=_times(entry).get("heartbeat"),
                 verdict=json_fields.verdict(entry.get("verdict")),
             )
             for entry in history["attempts"]
@@ -179,6 +180,11 @@ def _from_history(directory: Path, history: Mapping[str, Any]) -> Record:
         return Record(directory, attempts, compacted=True, next_number=attempts[-1].number + 1)
     except json_fields.INVALID as error:
         raise _Unreadable(f"holds an invalid value ({error})") from None
+
+
+def _times(entry: Mapping[str, Any]) -> dict[str, float]:
+    """The times of files by the file server's clock; empty in older histories."""
+    return {name: float(at) for name, at in (entry.get("times") or {}).items() if at is not None}
 
 
 def _opened_then(directory: Path, entry: Mapping[str, Any]) -> Opened:
@@ -457,6 +463,7 @@ def _history_entry(directory: Path, attempt: Attempt) -> dict[str, Any]:
             entry[key] = None
             entry.setdefault("damage", []).append(str(error))
     entry["job"]["at"] = attempt.opened.at
+    entry["times"] = {"claim": attempt.claim.at if attempt.claim else None, "heartbeat": attempt.progress_at}
     return entry
 
 
