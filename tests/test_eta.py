@@ -252,7 +252,9 @@ def test_a_job_without_a_heartbeat_has_used_nothing_yet() -> None:
 def test_all_attempts_count_but_not_markers_and_what_never_started() -> None:
     void = Attempt(2, Opened("t", {}, "h", {}), Claim(void=True, cause=Cause.LIMIT, started=NOW))
     mark = Attempt(3, Opened("t", {}, "h", {}, mark=Cause.RETRY), Claim(void=True, cause=Cause.RETRY, started=NOW))
-    made = row(attempt(NOW, NOW + 900, own=False, progress_at=NOW + 100), void, mark, attempt(NOW + 500, NOW + 700, number=4))
+    made = row(
+        attempt(NOW, NOW + 900, own=False, progress_at=NOW + 100), void, mark, attempt(NOW + 500, NOW + 700, number=4)
+    )
     assert workload_of(made).seconds == 300
     assert workload_of(made).runs == 2
 
