@@ -224,7 +224,7 @@ explain_ssh() {
         why+=" the old one from known_hosts"
     elif _find 'No [A-Z0-9-]+ host key is known for |^Host key verification failed'; then
         _known_hosts_files
-        why="has an unknown host key: $(malformed_line "${files[@]}")run ssh $HOST once and compare the fingerprint that"
+        why="has an unknown host key: $(malformed_line ${files[@]+"${files[@]}"})run ssh $HOST once and compare the fingerprint that"
         why+=" it prints"
     elif _find 'Unable to negotiate with .*: no matching '; then
         why=${found#*: no matching }
@@ -278,7 +278,7 @@ _known_hosts_files() {
     files=()
     while IFS= read -r name; do
         # One name, which may contain spaces, or several.
-        if [ -f "$name" ]; then files+=("$name"); else read -r -a files <<<"${files[*]} $name"; fi
+        if [ -f "$name" ]; then files+=("$name"); else read -r -a files <<<"${files[*]-} $name"; fi
     done < <("${ssh[@]}" -G -- "$HOST" 2>/dev/null | sed -n 's/^\(user\|global\)knownhostsfile //p')
 }
 
