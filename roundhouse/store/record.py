@@ -181,7 +181,7 @@ def _from_history(directory: Path, history: Mapping[str, Any]) -> list[Attempt]:
     try:
         attempts = [
             Attempt(
-                number=entry["number"],
+                number=int(entry["number"]),
                 opened=_opened_then(directory, entry),
                 claim=json_fields.claim(entry["claim"], _times(entry).get("claim", 0.0)),
                 result=json_fields.result(entry["result"]),
