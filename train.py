@@ -101,6 +101,7 @@ def train(claimed: worker.ClaimedAttempt) -> int:
             metric_name=progress.metric,
             metric=progress.metrics.get(progress.metric),
             best=progress.best,
+            mode=task.mode,
             exact=progress.exact,
             seconds_per_epoch=progress.seconds_per_epoch,
         )

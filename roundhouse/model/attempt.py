@@ -119,6 +119,11 @@ class Result:
     final: bool = False
     guess: bool = False
 
+    @property
+    def by_job(self) -> bool:
+        """Whether the job's shell wrote it; otherwise a runner, possibly long after the job ended."""
+        return self.exit_code is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -138,6 +143,7 @@ class Progress:
     metric_name: str | None = None
     metric: float | None = None
     best: float | None = None
+    mode: str | None = None  # which value of the metric is best: min or max; None: not declared
     artifacts: Mapping[str, str] = field(default_factory=dict)  # file name -> SHA-256
     final: Mapping[str, float] = field(default_factory=dict)  # metrics of the finished run
     seconds_per_epoch: float | None = None  # of the stage that it is in

@@ -113,4 +113,9 @@ def progress(value: Any) -> Progress | None:
         pace = float(pace) if isinstance(pace, (int, float)) and 0 <= pace < math.inf else None
     except INVALID:
         return None
-    return Progress(epoch, epochs, started, name, metric, best, artifacts, final, pace)
+    return Progress(epoch, epochs, started, name, metric, best, mode_in(value), artifacts, final, pace)
+
+
+def mode_in(value: Mapping[str, Any]) -> str | None:
+    """Which value of its metric progress.json or metrics.json declares as best: min or max; None if it does not."""
+    return value["mode"] if value.get("mode") in ("min", "max") else None

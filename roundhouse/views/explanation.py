@@ -104,7 +104,7 @@ def _times(attempt: Attempt) -> str:
     opened, claim, result = attempt.opened.at, attempt.claim, attempt.result
     if attempt.opened.mark is not None:
         return f"set {date_and_time(opened)} UTC" if 0 < opened < LATEST else ""
-    by_job = result is not None and result.exit_code is not None  # the job's shell wrote the result
+    by_job = result is not None and result.by_job
     started = claim.started if claim and not claim.void else 0.0
     ended = result.at if result else claim.started if claim and claim.void else 0.0
     heartbeat = 0.0 if by_job else attempt.progress_at or 0.0
