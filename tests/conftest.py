@@ -14,6 +14,7 @@ pytest_plugins = ["cluster", "fake_pbs", "rounds_for_tests", "ssh_server", "clus
 
 # They take half a minute. A file is one worker's: one that began such a file last would end long after the others.
 LONG = (
+    "test_chaos.py",
     "test_chpc_train.py",
     "test_local_rounds.py",
     "test_allocations.py",
