@@ -28,7 +28,7 @@ TOKEN = "rhabcdefghijklm"
 
 def options(scheduler: str, seed: int, kills: int = 30) -> argparse.Namespace:
     return argparse.Namespace(
-        scheduler=scheduler, seed=seed, kills=kills, seeds=2, epochs=8, seconds=0.25, pause=0.3
+        scheduler=scheduler, seed=seed, kills=kills, seeds=2, epochs=8, seconds=0.25, pause=0.15
     )  # fmt: skip
 
 
