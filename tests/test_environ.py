@@ -149,14 +149,19 @@ def test_a_program_that_fails_is_failed_whatever_options_of_python_the_shell_has
         "PYTHONINSPECT": "1", "PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2", "OMP_NUM_THREADS": "77",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline", "ROUNDHOUSE_PAUSE_AT": "3",
     }  # fmt: skip
-    program = "import os, warnings; warnings.warn('x'); assert not os.environ.keys() & set('{0}'.split()); assert 0"
-    program = program.format(" ".join([*rounds.extra.keys() - {"OMP_NUM_THREADS"}]))
-    rounds.write({"all": {"path": "a", "command": [sys.executable, "-c", program]}})
+    leaking = rounds.extra.keys() - {"OMP_NUM_THREADS"}
+    program = (
+        "import os, sys, warnings; warnings.warn('x')\n"
+        "print('leaked', sorted(os.environ.keys() & sys.argv[1:]), os.environ['OMP_NUM_THREADS'] == '77')\n"
+        "assert False"
+    )
+    rounds.write({"all": {"path": "a", "command": [sys.executable, "-c", program, *leaking]}})
     subprocess.run(rounds.argv("--round", "r"), env={**rounds.env, **rounds.extra}, stdin=subprocess.DEVNULL,
                    capture_output=True, timeout=60, check=False)  # fmt: skip
     rounds.extra.clear()
     assert rounds.causes("a") == ["error", "error"]
     log = (record.attempt_directory(rounds.directory("a"), 1) / record.LOG).read_text()
+    assert "leaked [] False\n" in log
     assert "UserWarning: x" in log and log.count("AssertionError") == 1
 
 
