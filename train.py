@@ -109,7 +109,9 @@ def train(claimed: worker.ClaimedAttempt) -> int:
     import torch
 
     try:
-        outcome = loop.run(task, settings, claimed.place, claimed.earlier(), report, claimed.stop)
+        outcome = loop.run(
+            task, settings, claimed.place, claimed.earlier(), report, claimed.stop, claimed.of_another_config()
+        )
     except RuntimeError as error:
         # Only the message of the error says that the host's memory ran out.
         if not isinstance(error, torch.cuda.OutOfMemoryError) and "can't allocate memory" not in str(error):

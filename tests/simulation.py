@@ -426,7 +426,8 @@ class World:
         return SimpleNamespace(place=place, number=process.holds)
 
     def _report(self, process: Process, epoch: int) -> None:
-        progress = {"version": 1, "epoch": epoch, "epochs": 3, "started_epoch": 0, "artifacts": {"best.pth": "same"}}
+        weights = f"{process.job.directory.name}, attempt {process.holds}"
+        progress = {"version": 1, "epoch": epoch, "epochs": 3, "started_epoch": 0, "artifacts": {"best.pth": weights}}
         progress |= {"metric_name": "loss", "metric": float(process.job.directory.name)}
         files.replace(self.place(process) / record.PROGRESS, files.dump(progress))
 

@@ -390,7 +390,8 @@ def test_a_teacher_that_changed_since_attempt_1_is_a_failure() -> None:
     same = Inputs({"other": "x", "teacher": "a"})
     assert decided([first], inputs=same).verb is Verb.SUBMIT
     action = decided([first], inputs=Inputs({"teacher": "b", "other": "x"}))
-    assert (outcome(action), action.reason) == ((Verb.NOTHING, State.FAILED), "teacher changed since attempt 1")
+    why = "teacher changed since the first attempt; --retry uses the present one"
+    assert (outcome(action), action.reason) == ((Verb.NOTHING, State.FAILED), why)
     assert decided([first, ended(Cause.PREEMPTED)], inputs=same).verb is Verb.SUBMIT, "attempt 1 pins, no later one"
 
 

@@ -9,10 +9,10 @@ from importlib import import_module
 from pathlib import Path
 
 from roundhouse.cli.exit_codes import ExitCode
-from roundhouse.cli.parser import PASS, PROGRAM, parse
+from roundhouse.cli.parser import AGAIN, PASS, PROGRAM, parse
 from roundhouse.errors import Busy, RoundhouseError
 
-MODULES = {"retry": PASS}  # the module of an action, if its name differs: a retry is a pass with a step before it
+MODULES = dict.fromkeys(AGAIN, PASS)  # the module of an action, if its name differs: these precede a pass
 
 
 def main(repository: Path, argv: list[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from roundhouse.model.experiment import Experiment
 from roundhouse.model.plan import Clock
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import metrics, record
+from roundhouse.store.accepted import accepted
 
 
 def statuses(experiments: Sequence[Experiment], directories: Mapping[str, Path]) -> dict[str, ExperimentStatus]:
@@ -20,4 +21,5 @@ def statuses(experiments: Sequence[Experiment], directories: Mapping[str, Path])
     An open attempt counts as in progress, since only its scheduler knows more.
     """
     records = {one.path: record.read(directories[one.path]) for one in experiments}
-    return evaluate(experiments, Evidence(records, metrics, Clock(time.time(), 0.0, 0.0), details=details))
+    clock = Clock(time.time(), 0.0, 0.0)
+    return evaluate(experiments, Evidence(records, metrics, clock, details=details, accepted=accepted))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,23 @@ from roundhouse.model.causes import Cause
 
 
 @dataclass(frozen=True, slots=True)
+class Pin:
+    """The config and inputs that attempts must have. None: not determined yet; the next attempt determines it."""
+
+    config_hash: str | None = None
+    inputs: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
     """job.json: an attempt was opened through `scheduler`, for this config and these inputs. `at`: the server's clock.
 
     `pause_at`: the epoch at which it pauses for a comparison with its group (see `halving`).
-    `mark`: the attempt is not a run but a marker (retry, cancelled, archived, pruned), which takes the number of an
-    attempt and is then void.
+    `mark`: the attempt is not a run but a marker (retry, rerun, cancelled, archived, pruned), which takes the number of
+    an attempt and is then void. `pin`: what a retry or rerun requires of the attempts after it; None in older records.
+    `keep_files`: a retry with another config, whose attempts may resume from the files of the attempts before it.
+    `ran`: what ran before a retry or rerun with another config (`Experiment.identity`), for the user.
+    `files`: the folder, in the attempt's directory, of the files of a command; empty: they lie beside the record's.
     `shared`: the directory, relative to the experiment's, of a job that runs more than this attempt: an array, of which
     the attempt is task `index`, or an allocation. The job then has the name of that directory, instead of the token.
     `resources`: the resource request of the job, as `retry.request` writes it; empty in older records.
@@ -36,6 +47,15 @@ class Opened:
     code: str | None = None  # the copy of the code that it runs; None: the checkout as it is
     pause_at: int | None = None
     answer: str = ""  # of the scheduler to the submission, if it is unclear whether there is a job
+    pin: Pin | None = None
+    keep_files: bool = False
+    ran: Mapping[str, Any] | None = None
+    files: str = ""
+
+    @property
+    def identity(self) -> tuple[str, Mapping[str, Any]]:
+        """Config and inputs: attempts of equal identity compute the same."""
+        return self.config_hash, self.inputs
 
     @property
     def packed(self) -> bool:
@@ -180,6 +200,7 @@ class Attempt:
 class Record:
     """The record of an experiment, as it was read.
 
+    `compacted`: all attempts are in history.json; `in_history`: the number of the last one that is, or 0.
     `damage` names an unreadable file of the newest attempt (or the history): nothing more is done until the user acts.
     Unreadable files of older attempts have no effect; they are in `notes`.
     Without `readable`, the file system did not allow the record to be read, and `damage` says why.
@@ -188,6 +209,7 @@ class Record:
     directory: Path
     attempts: tuple[Attempt, ...] = ()
     compacted: bool = False
+    in_history: int = 0
     damage: str = ""
     readable: bool = True
     notes: tuple[str, ...] = ()
@@ -199,13 +221,74 @@ class Record:
 
     @property
     def runs(self) -> tuple[Attempt, ...]:
-        """The attempts that are not markers. The first of them pins config and inputs."""
+        """The attempts that are not markers."""
         return tuple(attempt for attempt in self.attempts if attempt.opened.mark is None)
 
     @property
+    def current(self) -> Record:
+        """The record since the last rerun: only this part decides what happens next."""
+        start = _after_last(self.attempts, lambda one: one.opened.mark is Cause.RERUN)
+        return replace(self, attempts=self.attempts[start:]) if start else self
+
+    @property
     def completed(self) -> Attempt | None:
-        """The one attempt that completed. It need not be the newest: a marker may have been opened after it."""
-        for attempt in self.attempts:
+        """The one attempt that completed since the last rerun. It need not be the newest: a marker may follow it."""
+        for attempt in reversed(self.attempts):
             if attempt.cause is Cause.COMPLETED:
                 return attempt
+            if attempt.opened.mark is Cause.RERUN:
+                return None
         return None
+
+    @property
+    def results(self) -> tuple[Attempt, ...]:
+        """All attempts that completed, oldest first: at most one before the first rerun, and one after each."""
+        return tuple(attempt for attempt in self.attempts if attempt.cause is Cause.COMPLETED)
+
+    @property
+    def pin(self) -> Pin:
+        """The config and inputs of the next attempt: what the last retry or rerun pins, else those of the first run.
+
+        What a marker leaves open is that of the first run after it.
+        """
+        start = _after_last(self.attempts, lambda one: one.opened.pin is not None)
+        marked = self.attempts[start - 1].opened.pin if start else None
+        first = next((one.opened for one in self.attempts[start:] if one.opened.mark is None), None)
+        found, pinned = Pin(first.config_hash, first.inputs) if first else Pin(), marked or Pin()
+        return Pin(
+            found.config_hash if pinned.config_hash is None else pinned.config_hash,
+            found.inputs if pinned.inputs is None else pinned.inputs,
+        )
+
+    def resumable(self, number: int) -> tuple[Attempt, ...]:
+        """The earlier attempts whose files attempt `number` may resume from, oldest first.
+
+        They ran since the last rerun, with equal config and inputs; with any, if the last retry keeps their files.
+        """
+        before = tuple(one for one in self.attempts if one.number < number)
+        before = before[_after_last(before, lambda one: one.opened.mark is Cause.RERUN) :]
+        pinned = _after_last(before, lambda one: one.opened.pin is not None)
+        kept = bool(pinned) and before[pinned - 1].opened.keep_files
+        mine = next((one.opened.identity for one in self.attempts if one.number == number), None)
+        return tuple(
+            one
+            for position, one in enumerate(before)
+            if one.opened.mark is None and (one.opened.identity == mine or (kept and position < pinned))
+        )
+
+
+def result_identity(done: Attempt) -> dict[str, str]:
+    """What identifies the result of a completed attempt as an input: the hash of its weights, else its token."""
+    best = done.progress.artifacts.get("best.pth") if done.progress else None
+    return {"sha256": best} if best else {"token": done.opened.token}
+
+
+def result_for(entry: Mapping[str, Any], rec: Record) -> Attempt | None:
+    """The newest completed attempt of a record that an entry of `Opened.inputs` identifies; None if there is none."""
+    identity = {key: value for key, value in entry.items() if key != "path"}
+    return next((one for one in reversed(rec.results) if result_identity(one) == identity), None)
+
+
+def _after_last(attempts: Sequence[Attempt], fits: Callable[[Attempt], bool]) -> int:
+    """The position after the last attempt that fits; 0 if none does."""
+    return next((len(attempts) - back for back, one in enumerate(reversed(attempts)) if fits(one)), 0)

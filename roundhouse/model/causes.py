@@ -25,6 +25,7 @@ class Cause(str, Enum):
     RUNG = "rung"  # paused, to be compared with its group
     PRUNED = "pruned"  # a marker, no run: others of its group were better
     RETRY = "retry"  # a marker, no run: the user wants another attempt, and the retry limits start again
+    RERUN = "rerun"  # a marker, no run: the user wants a completed experiment to run again; the old result stays
     ARCHIVED = "archived"  # a marker, no run: the round was archived
 
     def __str__(self) -> str:
@@ -33,7 +34,7 @@ class Cause(str, Enum):
     @property
     def planned(self) -> bool:
         """The next attempt follows as planned: nothing went wrong."""
-        return self in (Cause.RETRY, Cause.LIMIT, Cause.RUNG)
+        return self in (Cause.RETRY, Cause.RERUN, Cause.LIMIT, Cause.RUNG)
 
     @property
     def not_submitted(self) -> bool:

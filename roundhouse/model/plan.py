@@ -259,16 +259,17 @@ def _next_attempt(record: Record, inputs: Inputs, config_hash: str, retry: Retry
     newest = record.newest
     if newest is not None and newest.result is not None and newest.result.final:
         return _nothing(State.FAILED, newest.why, newest.cause)
-    first = record.runs[0].opened if record.runs else None
-    if first is not None and first.config_hash != config_hash:
+    pin = record.pin
+    if pin.config_hash not in (None, config_hash):
         return _nothing(State.BLOCKED, "has run with another config")
     if newest is not None and (enough := exhausted(record.attempts, retry)):
         return _nothing(State.FAILED, enough, newest.cause)
     if inputs.pinned is None:
         return _nothing(State.BLOCKED if inputs.blocked else State.PENDING, inputs.waiting)
-    if first is not None and dict(first.inputs) != dict(inputs.pinned):
-        changed = [group for group in inputs.pinned if first.inputs.get(group) != inputs.pinned[group]]
-        return _nothing(State.FAILED, f"{', '.join(changed) or 'an input'} changed since attempt 1")
+    if pin.inputs is not None and dict(pin.inputs) != dict(inputs.pinned):
+        changed = [group for group in inputs.pinned if pin.inputs.get(group) != inputs.pinned[group]]
+        what = ", ".join(changed) or "an input"
+        return _nothing(State.FAILED, f"{what} changed since the first attempt; --retry uses the present one")
     failed = newest is not None and newest.cause is not None and not newest.cause.planned
     reason = f"retry after {newest.cause} ({newest.why})" if newest and failed else ""
     return Action(Verb.SUBMIT, State.PENDING, reason)

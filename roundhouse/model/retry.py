@@ -21,7 +21,7 @@ _EXCLUDING = ("slurm",)  # schedulers whose jobs can name nodes that they must n
 
 
 def exhausted(attempts: Sequence[Attempt], policy: RetryPolicy) -> str:
-    """Why there is no further attempt; empty if there is one. Attempts count since the last `--retry`."""
+    """Why there is no further attempt; empty if there is one. Attempts count since the last `--retry` or `--rerun`."""
     hard: Counter[Cause] = Counter()
     soft: Counter[Cause] = Counter()
     last = ""
@@ -52,8 +52,9 @@ def _reaches_limit(ends: Counter[Cause], policy: RetryPolicy) -> bool:
 
 
 def since_retry(attempts: Sequence[Attempt]) -> Sequence[Attempt]:
-    """The attempts after the last `--retry`, which are those that count."""
-    markers = [number for number, attempt in enumerate(attempts, 1) if attempt.cause is Cause.RETRY]
+    """The attempts after the last `--retry` or `--rerun`, which are those that count."""
+    again = (Cause.RETRY, Cause.RERUN)
+    markers = [number for number, attempt in enumerate(attempts, 1) if attempt.cause in again]
     return attempts[markers[-1] :] if markers else attempts
 
 

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from roundhouse.model.answers import Scope
-from roundhouse.model.attempt import Claim, Opened, Progress, Result, Verdict
+from roundhouse.model.attempt import Claim, Opened, Pin, Progress, Result, Verdict
 from roundhouse.model.causes import Cause
 
 # Causes that a job's shell can only guess, and those that a scheduler may report instead. `completed` is in neither.
 GUESSES = {Cause.PREEMPTED, Cause.WALLTIME, Cause.UNKNOWN, Cause.ERROR}
 VERDICTS = GUESSES | {Cause.MEMORY, Cause.NODE, Cause.DELETED}
+
+FILES = "files"  # the folder of a command's files in its attempt's directory
 
 INVALID = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)  # from values of the wrong type
 
@@ -21,6 +23,7 @@ def opened(value: Mapping[str, Any], at: float) -> Opened:
     token, scheduler, config_hash, inputs = value["token"], value["scheduler"], value["config_hash"], value["inputs"]
     job_id, mark, shared, index, code = (value.get(key) for key in ("job_id", "mark", "shared", "array_index", "code"))
     resources, pause_at, answer = value.get("resources") or {}, value.get("pause_at"), value.get("answer") or ""
+    folder, keep = value.get("files") or "", bool(value.get("keep_files", False))
     if not (
         isinstance(token, str)
         and isinstance(scheduler, dict)
@@ -33,12 +36,22 @@ def opened(value: Mapping[str, Any], at: float) -> Opened:
         and isinstance(code, (str, type(None)))
         and isinstance(pause_at, (int, type(None)))
         and isinstance(answer, str)
+        and folder in ("", FILES)
     ):
         raise TypeError("a field has the wrong type")
     cause = Cause(mark) if mark else None
+    pinned = _pin(value["pin"]) if value.get("pin") is not None else None
     return Opened(
-        token, scheduler, config_hash, inputs, job_id, at, cause, shared, index, resources, code, pause_at, answer
-    )
+        token, scheduler, config_hash, inputs, job_id, at, cause, shared, index, resources, code, pause_at, answer,
+        pinned, keep, value.get("ran") if isinstance(value.get("ran"), dict) else None, folder,
+    )  # fmt: skip
+
+
+def _pin(value: Mapping[str, Any]) -> Pin:
+    config_hash, inputs = value["config_hash"], value["inputs"]
+    if not isinstance(config_hash, (str, type(None))) or not isinstance(inputs, (dict, type(None))):
+        raise TypeError("a field has the wrong type")
+    return Pin(config_hash, inputs)
 
 
 def claim(value: Mapping[str, Any] | None, at: float = 0.0) -> Claim | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from roundhouse.formatting import date_and_time, duration
 from roundhouse.model.attempt import Attempt
+from roundhouse.model.experiment import Experiment, changes
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import code_copy, logs
@@ -33,9 +34,10 @@ def explain(status: ExperimentStatus) -> str:
         f"  directory {rec.directory}",
         *(f"  note      {note}" for note in rec.notes),
         *(f"  code      {line}" for line in code_copy.story(rec, round_directory)),
+        *(f"  earlier result: attempt {one.number}, {_ended(one)}" for one in rec.results if one is not rec.completed),
     ]
     for attempt in rec.attempts:
-        lines.append(f"  attempt {attempt.number}  {'; '.join(_facts(attempt))}")
+        lines.append(f"  attempt {attempt.number}  {'; '.join(_facts(attempt, experiment))}")
         if times := _times(attempt):
             lines.append(f"             {times}")
     if action.state in (State.PENDING, State.FAILED):
@@ -49,15 +51,24 @@ def explain(status: ExperimentStatus) -> str:
     return "\n".join(lines)
 
 
-def _facts(attempt: Attempt) -> Iterator[str]:
+def _ended(attempt: Attempt) -> str:
+    at = attempt.result.at if attempt.result else 0.0
+    return f"completed {date_and_time(at)} UTC" if 0 < at < LATEST else "completed"
+
+
+def _facts(attempt: Attempt, experiment: Experiment) -> Iterator[str]:
     """What is known of one attempt, except its times."""
     if attempt.opened.mark is not None:
         yield f"marker: {attempt.opened.mark} ({attempt.why})"
+        if attempt.opened.ran is not None and (found := changes(attempt.opened.ran, experiment.identity())):
+            yield f"what ran before had another config: {found}"
+        if attempt.opened.keep_files:
+            yield "the attempts after it may resume from its files (--keep-files), so the result is approximate"
         return
     scheduler = attempt.opened.scheduler
     yield f"job {attempt.job_id or '(no ID known)'} of {scheduler.get('kind')} on {scheduler.get('server')}"
-    if changes := resource_format.changes(attempt.opened.resources):
-        yield changes
+    if increased := resource_format.changes(attempt.opened.resources):
+        yield increased
     if attempt.claim and not attempt.claim.void:
         yield f"started on {attempt.claim.host or 'an unknown host'}"
     if attempt.progress and attempt.progress.epochs:

@@ -21,7 +21,7 @@ def spans(rec: Record) -> list[tuple[float, float]]:
 
 def progress_of(rec: Record) -> Progress | None:
     """The progress of the completed attempt, else of the newest that reported its number of epochs, else any."""
-    attempts = [rec.completed] if rec.completed else rec.attempts[::-1]
+    attempts = [rec.completed] if rec.completed else rec.current.attempts[::-1]
     reported = [one.progress for one in attempts if one.progress]
     return next((one for one in reported if one.epochs), reported[0] if reported else None)
 
