@@ -11,9 +11,9 @@ _OTHER_REPOSITORY = re.compile(
     r"|ALTERNATE_OBJECT_DIRECTORIES|QUARANTINE_PATH|SHALLOW_FILE|GRAFT_FILE|REPLACE_REF_BASE|NO_REPLACE_OBJECTS"
     r"|INTERNAL_SUPER_PREFIX|CONFIG|CONFIG_PARAMETERS)"
 )
-# Those of Python that select an installation or its modules, or that make a run repeatable. All others change how
-# programs run: PYTHONINSPECT ends a failed program with exit code 0, PYTHONWARNINGS=error makes imports fail.
-_PYTHON_KEPT = re.compile(r"PYTHON(HOME|PATH|USERBASE|NOUSERSITE|PYCACHEPREFIX|DONTWRITEBYTECODE|HASHSEED|UTF8)?")
+# They change how a Python program runs or ends: with PYTHONINSPECT, a program that fails has exit code 0, and with
+# PYTHONWARNINGS=error, imports fail. Those that select an installation or its modules, or only print more, are kept.
+_PYTHON_OPTIONS = re.compile(r"PYTHON(INSPECT|OPTIMIZE|WARNINGS|DEVMODE|STARTUP|IOENCODING|SAFEPATH)")
 # A job sets them for its own attempt. `runner.py` may itself run in a job.
 _OTHER_ATTEMPT = re.compile(
     r"ROUNDHOUSE_(ATTEMPT|NONCE|SHELL|DEADLINE|ACCUMULATE|DIRECTORY|EARLIER|PAUSE_AT|PRELOADED|INPUT_.*)"
@@ -37,8 +37,4 @@ def for_local_jobs(environ: Mapping[str, str]) -> dict[str, str]:
 def _changes_jobs(name: str, value: str) -> bool:
     if name == "MPLBACKEND":
         return value.startswith("module:")  # that of a notebook; others, such as agg, exist everywhere
-    return bool(
-        _OTHER_REPOSITORY.fullmatch(name)
-        or _OTHER_ATTEMPT.fullmatch(name)
-        or (re.fullmatch(r"PYTHON[A-Z0-9]+", name) and not _PYTHON_KEPT.fullmatch(name))
-    )
+    return any(kind.fullmatch(name) for kind in (_OTHER_REPOSITORY, _OTHER_ATTEMPT, _PYTHON_OPTIONS))
