@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rounds_for_tests import Rounds, snapshot
+from cluster_helpers import WORK_REMAINS, ClusterRounds
+from rounds_for_tests import Bench, Rounds, snapshot
 
-from roundhouse.store import record
+from roundhouse.model.attempt import Pin
+from roundhouse.model.causes import Cause
+from roundhouse.store import markers, record
 
 DONE, USAGE, FAILED = 0, 2, 4
 
@@ -220,3 +223,66 @@ def test_an_archived_round_is_not_run_again(rounds: Rounds) -> None:
     assert rounds.call("--archive").returncode == DONE
     refused = rounds.call("--rerun", "--only", "*")
     assert (refused.returncode, "archived" in refused.stderr) == (USAGE, True)
+
+
+def test_a_job_of_a_rerun_that_the_scheduler_restarts_continues_in_the_next_attempt(bench: Bench) -> None:
+    """history.json, of the attempts before the rerun, does not prevent it."""
+    bench.open()
+    assert bench.run() == (0, "")
+    record.compact(record.read(bench.directory))
+    assert markers.mark(record.read(bench.directory), bench.experiment, Cause.RERUN, "by the user", pin=Pin())
+    bench.open(number=3, token="rhthethirdtoken")
+    bench.token = "rhthethirdtoken"
+    claim = {"version": 1, "nonce": "first", "job_id": "8", "host": "node"}
+    (bench.place(3) / record.CLAIM).write_text(json.dumps(claim) + "\n")
+    assert bench.run(bench.script(3), job_id="8") == (0, "")
+    causes = [attempt.cause for attempt in record.read(bench.directory).attempts]
+    assert causes == [Cause.COMPLETED, Cause.RERUN, Cause.PREEMPTED, Cause.COMPLETED]
+
+
+def test_a_history_that_another_runner_made_before_a_rerun_is_not_made_again(bench: Bench) -> None:
+    """A slow runner compacts what it read before the rerun; the attempts after it stay as they are."""
+    bench.open()
+    assert bench.run() == (0, "")
+    before = record.read(bench.directory)
+    assert markers.mark(before, bench.experiment, Cause.RERUN, "by the user", pin=Pin())
+    bench.open(number=3, token="rhthethirdtoken")
+    bench.token = "rhthethirdtoken"
+    assert bench.run(bench.script(3)) == (0, "")
+    after = record.read(bench.directory)
+    record.compact(before)
+    record.compact(after)
+    found = record.read(bench.directory)
+    assert [attempt.cause for attempt in found.attempts] == [Cause.COMPLETED, Cause.RERUN, Cause.COMPLETED]
+    assert (found.in_history, found.compacted, found.damage, found.notes) == (1, False, "", ())
+    assert found.attempts[2].opened.token == "rhthethirdtoken"
+    assert set(record.environments(bench.directory)) <= {1, 3}
+
+
+@pytest.mark.cluster
+def test_what_failed_on_the_local_machine_is_retried_on_the_cluster(slurm: ClusterRounds) -> None:
+    write(slurm, {"a": {"code": 1, "value": 5}})
+    slurm.call("--scheduler", "local")
+    assert slurm.causes("a") == ["error", "error"]
+    write(slurm, {"a": {"code": 0, "value": 5}})
+    assert slurm.call().returncode == FAILED
+    retried = slurm.call("--retry")
+    assert retried.returncode == WORK_REMAINS, retried.stdout + retried.stderr
+    slurm.pass_until_done()
+    assert slurm.causes("a") == ["error", "error", "retry", "completed"]
+    kinds = [one.opened.scheduler["kind"] for one in slurm.record("a").runs]
+    assert kinds == ["local", "local", "slurm"]
+
+
+@pytest.mark.cluster
+def test_a_rerun_of_an_array_on_a_cluster(slurm: ClusterRounds) -> None:
+    write(slurm, {name: {"code": 0, "value": 5} for name in "abc"})
+    path = slurm.rounds / "r.yaml"
+    path.write_text(path.read_text().replace("round: r", "round: r\nresources: {array: true}"))
+    slurm.pass_until_done()
+    assert slurm.call("--rerun", "--only", "[ab]").returncode == WORK_REMAINS
+    slurm.pass_until_done()
+    assert [slurm.causes(name) for name in "abc"] == [["completed", "rerun", "completed"]] * 2 + [["completed"]]
+    assert [slurm.lines(name) for name in "abc"] == [["5", "5"], ["5", "5"], ["5"]]
+    tokens = [one.opened.token for name in "abc" for one in slurm.record(name).attempts]
+    assert len(set(tokens)) == len(tokens)
