@@ -10,6 +10,7 @@ from pathlib import Path
 
 from analysis.rounds import Folders
 from roundhouse.errors import RoundhouseError
+from roundhouse.terminal import escape_unencodable
 
 # Figures are only written to files. The backend of the calling shell, such as that of a notebook, may not exist in this
 # environment, and then importing matplotlib fails. It is set before matplotlib is imported, also for worker processes.
@@ -38,6 +39,7 @@ def run_script(
 
     It is what `command` returns; 2 after an error; 130 after Ctrl-C; `broken_pipe` if the output is closed (`| head`).
     """
+    escape_unencodable()
     options = parser.parse_args(argv)
     try:
         code = command(options)

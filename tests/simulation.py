@@ -441,7 +441,10 @@ class World:
         runs = process.job.state is JobState.RUNNING  # otherwise it is orphaned, and says nothing about its job
         if process.holds is not None and verdict is not None and runs:
             self.verdicts[self.place(process)] = verdict
-        if process.holds is not None and verdict is None:
+        if process.holds is not None and cause is Cause.DIVERGED:
+            value = {"version": 1, "nonce": process.uid, "cause": str(cause), "final": True, "at": self.now}
+            files.create_exclusive(self.place(process) / record.RESULT, value)
+        elif process.holds is not None and verdict is None:
             record.close(process.job.directory, process.holds, cause, "")
         elif process.holds is not None:
             value = {"version": 1, "nonce": process.uid, "cause": str(cause), "guess": True, "at": self.now}

@@ -31,7 +31,7 @@ from roundhouse.engine.scheduler_snapshot import SchedulerSnapshot
 from roundhouse.engine.submit_job import Submitter
 from roundhouse.model import evaluate
 from roundhouse.model.answers import Identity, Job, JobState
-from roundhouse.model.attempt import Attempt, Pin, Record
+from roundhouse.model.attempt import Attempt, Pin, Record, Result
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment, Resources
 from roundhouse.model.plan import Action, State, Verb
@@ -108,8 +108,9 @@ class Rounds(RuleBasedStateMachine):
         chosen = lambda experiment: of in ("*", experiment.path)  # noqa: E731
         if name == "cancel":
             user_actions.cancel(self.context, statuses)
-        elif name in ("retry", "keep files"):
-            lines = run_again.retry(statuses, chosen, keep_files=name == "keep files")
+        elif name in ("retry", "retry, named", "keep files"):
+            named, keep = name == "retry, named", name == "keep files"
+            lines = run_again.retry(statuses, chosen, named=named, keep_files=keep)
             self.what_is_retried_can_run({line.partition(":")[0] for line in lines if "will be retried" in line})
         elif name in ("rerun", "rerun by force"):
             run_again.rerun(statuses, chosen, force=name != "rerun")
@@ -176,9 +177,13 @@ class Rounds(RuleBasedStateMachine):
     def a_halted_pass_goes_on(self) -> None:
         self.passes.pop(0).proceed()
 
-    @rule(seldom=st.integers(0, 5), name=st.sampled_from(["cancel", "retry", "archive"]), crash=st.none() | STEPS)
+    @rule(
+        seldom=st.integers(0, 5),
+        name=st.sampled_from(["cancel", "retry", "retry, named", "archive"]),
+        crash=st.none() | STEPS,
+    )
     def an_action_of_the_user(self, seldom: int, name: str, crash: int | None) -> None:
-        if name != "retry" and seldom:
+        if not name.startswith("retry") and seldom:
             return  # a round that is cancelled early does not reach later states
         self.under(Faults(crash_at=crash), lambda: self.user_action(name))
 
@@ -286,7 +291,7 @@ class Rounds(RuleBasedStateMachine):
         self.world.vanish(data.draw(st.sampled_from(self.living())), cause)
 
     @precondition(lambda self: self.living())
-    @rule(data=st.data(), cause=st.sampled_from([Cause.ERROR, Cause.WALLTIME, Cause.PREEMPTED]))
+    @rule(data=st.data(), cause=st.sampled_from([Cause.ERROR, Cause.WALLTIME, Cause.PREEMPTED, Cause.DIVERGED]))
     def a_job_ends_with_a_word(self, data: st.DataObject, cause: Cause) -> None:
         process = data.draw(st.sampled_from(self.living()))
         if not process.stopped:
@@ -438,6 +443,13 @@ class Rounds(RuleBasedStateMachine):
                     assert fits, f"{directory}: attempt {attempt.number} has another config, or other inputs"
                     pinned = own
 
+    def diverged_is_final_until_a_retry(self, known: Known) -> None:
+        for directory, rec in known.items():
+            final = False
+            for attempt in rec.attempts:
+                assert not final or attempt.opened.mark is not None, f"{directory} ran again after it had diverged"
+                final = (final or attempt.cause is Cause.DIVERGED) and attempt.opened.mark is not Cause.RETRY
+
     def a_verdict_is_a_reason_and_no_more(self, known: Known) -> None:
         """It corrects the guess of an attempt that is closed, never completes one, and never changes."""
         for directory, rec in known.items():
@@ -475,6 +487,7 @@ class Rounds(RuleBasedStateMachine):
         absence_is_no_evidence,
         nothing_runs_twice_at_once,
         completed_is_final_and_unique,
+        diverged_is_final_until_a_retry,
         no_number_is_used_twice,
         attempts_have_the_config_and_inputs_that_are_pinned,
         a_verdict_is_a_reason_and_no_more,
@@ -659,6 +672,21 @@ def no_wait_for_the_verdict(machine: Any) -> None:
     machine.undo.append(lambda: setattr(Attempt, "awaits_verdict", real))
 
 
+def diverged_is_an_error(machine: Any) -> None:
+    """An experiment that has diverged is submitted again, as after an error."""
+    real = evaluate.decide
+
+    def decide(rec: Record, answer: Any, *rest: Any) -> Action:
+        newest = rec.newest
+        if newest and newest.result and newest.result.cause is Cause.DIVERGED:
+            failed = replace(newest, result=Result(Cause.ERROR))
+            rec = replace(rec, attempts=(*rec.attempts[:-1], failed))
+        return real(rec, answer, *rest)
+
+    evaluate.decide = decide
+    machine.undo.append(lambda: setattr(evaluate, "decide", real))
+
+
 def numbers_from_the_beginning(machine: Any) -> None:
     """A rerun moves the old attempts away and counts from 1 again."""
     real = run_again.mark
@@ -710,6 +738,7 @@ def retry_without_pin(machine: Any) -> None:
         (Rounds, verdict_on_open_attempts, "is open, with a verdict|no end is reached"),
         (Rounds, verdict_replaced, "the verdict on attempt . changed"),
         (Rounds, no_wait_for_the_verdict, "submitted before the verdict"),
+        (Rounds, diverged_is_an_error, "ran again after it had diverged"),
         (Rounds, answers_of_before, "but the scheduler says|submitted before the verdict"),
         (Rounds, numbers_from_the_beginning, "used twice|is completed by a result|is not any more|in a void attempt"),
         (Rounds, old_result_counts, "by a result from before its rerun"),

@@ -23,7 +23,7 @@ from roundhouse.model.causes import Cause
 from roundhouse.model.exit_codes import JobExitCode
 from roundhouse.model.experiment import Experiment
 from roundhouse.store import markers, record
-from roundhouse.store.logs import last_words
+from roundhouse.store.logs import last_line
 
 TEACHER = Experiment("r", "teacher", "t/0", None, {}, command=("true",))
 STUDENT = Experiment("r", "student", "deep/er/s", None, {"lr": 0.1}, after={"teacher": ("t/0",)}, command=("true",))
@@ -326,6 +326,7 @@ def test_a_command_that_ends_after_a_signal_is_not_completed(
         ("echo no disk; exit 3", Cause.ERROR, 3),
         ("exit 70", Cause.ERROR, 1),
         ("exit 77", Cause.ERROR, 1),
+        ("exit 79", Cause.DIVERGED, 79),
         ("kill -KILL $$", Cause.UNKNOWN, 137),
         ("kill -SEGV $$", Cause.ERROR, 139),
         ("kill -TERM $$", Cause.ERROR, 143),
@@ -334,9 +335,10 @@ def test_a_command_that_ends_after_a_signal_is_not_completed(
 def test_the_exit_code_of_a_command_determines_the_cause(bench: Bench, script: str, cause: Cause, code: int) -> None:
     bench.use_the_real_train("sh", "-c", f"true\n{script}")
     bench.run()
-    assert (bench.result().cause, bench.result().exit_code, bench.result().final) == (cause, code, False)
+    final = cause is Cause.DIVERGED
+    assert (bench.result().cause, bench.result().exit_code, bench.result().final) == (cause, code, final)
     assert f"roundhouse: attempt 1 runs sh -c 'true\\n{script}'\n" in bench.log()
-    assert last_words(record.read(bench.directory)) == ". Last log line: no disk" * script.startswith("echo")
+    assert last_line(record.read(bench.directory)) == ". Last log line: no disk" * script.startswith("echo")
 
 
 def test_a_command_gets_its_directory_its_inputs_and_its_earlier_attempts(bench: Bench) -> None:

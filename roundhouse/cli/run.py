@@ -36,7 +36,7 @@ def _again(session: context.Session, options: argparse.Namespace) -> None:
     experiments, only, verb = session.round.experiments, session.only, options.verb
     statuses = one_pass.run_pass(session.context, experiments, act=False).statuses
     if verb == "retry":
-        lines = run_again.retry(statuses, only, pruned=bool(options.only), keep_files=options.keep_files)
+        lines = run_again.retry(statuses, only, named=bool(options.only), keep_files=options.keep_files)
     elif verb == "rerun":
         lines = run_again.rerun(statuses, only, options.force)
     else:

@@ -8,13 +8,13 @@ from roundhouse.model.evaluate import expected_hash
 from roundhouse.model.experiment import Experiment, changes
 from roundhouse.model.plan import State
 from roundhouse.store import record
-from roundhouse.store.logs import last_words
+from roundhouse.store.logs import last_line
 
 
 def details(experiment: Experiment, rec: Record, state: State) -> str:
     """For a failed experiment its last log line; for one that ran with another config, the keys that differ."""
     if state is State.FAILED:
-        return last_words(rec)
+        return last_line(rec)
     ran = rec.completed.opened.config_hash if rec.completed else rec.pin.config_hash
     if state is State.BLOCKED and ran not in (None, expected_hash(experiment, rec)):
         return _difference(rec, experiment)

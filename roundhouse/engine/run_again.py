@@ -26,15 +26,15 @@ Statuses = Sequence[ExperimentStatus]
 Chosen = Callable[[Experiment], bool]
 
 
-def retry(statuses: Statuses, chosen: Chosen, pruned: bool = False, keep_files: bool = False) -> list[str]:
+def retry(statuses: Statuses, chosen: Chosen, named: bool = False, keep_files: bool = False) -> list[str]:
     """Retry failed and cancelled experiments: set a marker after which the retry limits start again.
 
     The marker pins config and inputs as they are now. With `keep_files`, an experiment whose config has changed may
-    resume from what it wrote with the old one. Pruned ones are retried only with `pruned`, since they have not failed,
-    and there may be many. Returns a line for each experiment that was failed, cancelled or unreadable, or whose attempt
-    is open, and a line for each change of the config.
+    resume from what it wrote with the old one. Pruned and diverged ones are retried only if they are `named`: the round
+    is done with them, and there may be many. Returns a line for each experiment that was failed, cancelled or
+    unreadable, or whose attempt is open, and a line for each change of the config.
     """
-    again = (State.FAILED, State.CANCELLED, *([State.PRUNED] if pruned else []))
+    again = (State.FAILED, State.CANCELLED, *([State.PRUNED, State.DIVERGED] if named else []))
     by_path = {one.experiment.path: one for one in statuses}
     lines, changed = [], _Changes()
     for status in statuses:
@@ -51,7 +51,8 @@ def retry(statuses: Statuses, chosen: Chosen, pruned: bool = False, keep_files: 
         elif rec.newest is not None and not rec.newest.closed:
             lines.append(f"{path}: refused, attempt {rec.newest.number} is open: wait for it, or --cancel it first")
         elif state in again or _is_blocked_by_its_record(status):
-            inputs = inputs_of(status.experiment, by_path).pinned
+            # Of a partial group, those are taken that have completed when the attempt starts.
+            inputs = None if status.experiment.partial else inputs_of(status.experiment, by_path).pinned
             lines.append(f"{path}: {_retry(rec, status.experiment, inputs, keep_files, changed)}")
     return lines + changed.lines("retried with another config")
 

@@ -66,7 +66,8 @@ def mark_archived(statuses: Iterable[ExperimentStatus]) -> list[str]:
     open_ones = []
     for status in statuses:
         rec = record.read(status.record.directory)
-        if rec.compacted or rec.completed or (rec.newest and rec.newest.cause in (Cause.ARCHIVED, Cause.PRUNED)):
+        ended = (Cause.ARCHIVED, Cause.PRUNED, Cause.DIVERGED)
+        if rec.compacted or rec.completed or (rec.newest and rec.newest.cause in ended):
             continue
         if rec.damage or (rec.newest and not rec.newest.closed):
             open_ones.append(f"{status.experiment.path}: attempt {rec.next_number - 1} is open")

@@ -27,6 +27,8 @@ def run_command(claimed: ClaimedAttempt) -> int:
         environ[f"ROUNDHOUSE_INPUT_{group.upper().replace('-', '_')}"] = os.pathsep.join(
             str(directory) for directory in directories
         )
+    for group, paths in claimed.missing().items():
+        environ[f"ROUNDHOUSE_MISSING_{group.upper().replace('-', '_')}"] = os.pathsep.join(paths)
     on_one_line = "\\n".join(shlex.join(words).splitlines())
     print(f"roundhouse: attempt {claimed.number} runs {on_one_line}", flush=True)
     try:

@@ -16,7 +16,7 @@ from typing import Any
 from roundhouse import files
 from roundhouse.errors import RoundhouseError
 from roundhouse.machine.parent_death import die_with_parent
-from roundhouse.model.attempt import Attempt, result_for
+from roundhouse.model.attempt import Attempt, left_out, result_for
 from roundhouse.model.exit_codes import JobExitCode
 from roundhouse.store import record
 from roundhouse.store.code_copy import code_state, command_state
@@ -78,6 +78,10 @@ class ClaimedAttempt:
             for entry in entries:
                 found.setdefault(group, []).append(_checked_input(round_directory / entry["path"], entry))
         return found
+
+    def missing(self) -> dict[str, list[str]]:
+        """The paths of the dependencies that it runs without, by group: see `Experiment.partial`."""
+        return left_out(self.config["after"], self.attempt.opened.inputs)
 
     def report(self, **progress: Any) -> None:
         """Write the progress to progress.json, and update the copy of it in status.json."""

@@ -11,6 +11,13 @@ from roundhouse.model.answers import Scope
 from roundhouse.model.causes import Cause
 
 
+def left_out(after: Mapping[str, Sequence[str]], inputs: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The dependencies, by group, that an attempt with these inputs does not have: see `Experiment.partial`."""
+    given = {group: {entry["path"] for entry in entries} for group, entries in inputs.items()}
+    missing = {group: [path for path in paths if path not in given.get(group, ())] for group, paths in after.items()}
+    return {group: paths for group, paths in missing.items() if paths}
+
+
 @dataclass(frozen=True, slots=True)
 class Pin:
     """The config and inputs that attempts must have. None: not determined yet; the next attempt determines it."""
@@ -112,6 +119,11 @@ class Result:
     final: bool = False
     guess: bool = False
 
+    @property
+    def by_job(self) -> bool:
+        """Whether the job's shell wrote it; otherwise a runner, possibly long after the job ended."""
+        return self.exit_code is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -131,6 +143,7 @@ class Progress:
     metric_name: str | None = None
     metric: float | None = None
     best: float | None = None
+    mode: str | None = None  # which value of the metric is best: min or max; None: not declared
     artifacts: Mapping[str, str] = field(default_factory=dict)  # file name -> SHA-256
     final: Mapping[str, float] = field(default_factory=dict)  # metrics of the finished run
     seconds_per_epoch: float | None = None  # of the stage that it is in

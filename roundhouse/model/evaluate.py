@@ -12,13 +12,14 @@ from types import MappingProxyType
 from typing import Any
 
 from roundhouse.model.answers import Job, QueryFailed
-from roundhouse.model.attempt import Record, result_for, result_identity
+from roundhouse.model.attempt import Record, left_out, result_for, result_identity
 from roundhouse.model.experiment import Experiment, changes
 from roundhouse.model.halving import compare_at_rungs
 from roundhouse.model.plan import Action, Answer, Clock, Inputs, State, Verb, decide
 from roundhouse.model.selection import Metrics, Selections
 from roundhouse.model.status import ExperimentStatus
 
+LISTED = 3  # missing inputs in a reason
 NOT_QUERIED = QueryFailed("")
 _NONE: Mapping[str, ExperimentStatus] = MappingProxyType({})
 
@@ -135,6 +136,8 @@ class Evaluation:
         action = decide(rec, answer, inputs, evidence.clock, expected, evidence.scheduler, experiment.retry)
         if action.state is State.COMPLETED and (note := accepted or self._outdated_inputs(rec)):
             action = replace(action, reason=note)
+        if experiment.partial and (note := self._left_out(experiment, rec, action, inputs)):
+            action = replace(action, reason=f"{action.reason}; {note}" if action.reason else note)
         # Experiments with open dependencies are checked too: their mistakes are reported at once.
         waiting = action.state is State.PENDING and action.verb in (Verb.NOTHING, Verb.SUBMIT)
         refusal = evidence.refusal(experiment, rec) if waiting else ""
@@ -146,6 +149,19 @@ class Evaluation:
             action = replace(action, reason=action.reason + evidence.details(experiment, rec, action.state))
         job_state = answer.state.value if isinstance(answer, Job) else None
         return ExperimentStatus(experiment, rec, action, inputs, job_state, refusal)
+
+    def _left_out(self, experiment: Experiment, rec: Record, action: Action, inputs: Inputs) -> str:
+        """Which dependencies the run that is shown, or the next one, does not have."""
+        given = inputs.pinned if action.verb is Verb.SUBMIT else None
+        if action.state.active and rec.newest:
+            given = rec.newest.opened.inputs
+        elif action.state is State.COMPLETED and rec.completed:
+            given = rec.completed.opened.inputs
+        missing = left_out(experiment.after, given) if given else {}
+        return "; ".join(
+            f"without {len(paths)} of {len(experiment.after[group])} of group {group}: {_ends(paths, self.statuses)}"
+            for group, paths in missing.items()
+        )
 
     def _as_it_ran(self, experiment: Experiment, rec: Record) -> tuple[Experiment, str]:
         """The experiment, with the config that ran if its result was accepted for the present one, and what differs."""
@@ -176,11 +192,13 @@ def inputs_of(
     """
     if experiment.undecided and experiment.selection:
         choice = experiment.selection
-        return Inputs(None, choice.waiting, choice.hopeless, choice.blocked)
+        return Inputs(None, choice.waiting, choice.hopeless, choice.blocked, ended=choice.blocked)
     found: dict[str, Any] = {}
     for group, paths in experiment.after.items():
         before = {entry["path"]: entry for entry in (pinned or {}).get(group, ())}
-        for path in paths:
+        partial = group in experiment.partial
+        # What completes after the first attempt is not added: the attempts of an experiment have the same inputs.
+        for path in [one for one in paths if one in before] if partial and before else paths:
             status = statuses[path]
             state, reason, done = status.action.state, status.action.reason, status.record.completed
             kept = before.get(path)
@@ -188,11 +206,23 @@ def inputs_of(
                 found.setdefault(group, []).append(kept)
                 continue
             if done is None or state is not State.COMPLETED:
+                ended = state.final or (status.inputs.ended and not state.active)
+                if partial and ended:
+                    continue
                 hopeless = state.never_completes or status.inputs.hopeless
                 why = f": {reason}" if reason and hopeless else ""
-                return Inputs(None, f"waits for {path}, which is {state}{why}", hopeless)
+                return Inputs(None, f"waits for {path}, which is {state}{why}", hopeless, ended=ended)
             found.setdefault(group, []).append({"path": path, **result_identity(done)})
+        if partial and group not in found:
+            why = f"none of the {len(paths)} experiments of group {group} has completed: {_ends(paths, statuses)}"
+            return Inputs(None, why, hopeless=True, ended=True)
     return Inputs(found)
+
+
+def _ends(paths: Sequence[str], statuses: Mapping[str, ExperimentStatus]) -> str:
+    """In which states these experiments are."""
+    listed = ", ".join(f"{path} is {statuses[path].action.state}" for path in paths[:LISTED])
+    return listed + (f" and {len(paths) - LISTED} more" if len(paths) > LISTED else "")
 
 
 def expected_hash(experiment: Experiment, rec: Record) -> str:

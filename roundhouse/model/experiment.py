@@ -119,6 +119,9 @@ class Halving:
 class Experiment:
     """One experiment. `after`: its dependencies, as paths in the round by the name of their group.
 
+    `partial`: the groups of which those that completed are enough, once the others have ended (`allow: partial`). It is
+    not part of the config.
+
     While its `selection` is not made, `config` holds only what its own group says, `after` all experiments that are
     selected from, and `command` its placeholders.
     """
@@ -131,6 +134,7 @@ class Experiment:
     resources: Resources = Resources()
     priority: float = 0.0
     after: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    partial: tuple[str, ...] = ()
     command: tuple[str, ...] | None = None  # words of the user's own program, with {placeholders}; instead of a study
     retry: RetryPolicy = RetryPolicy()
     snapshot: bool = False  # its jobs run a copy of the code, as it was when they were submitted

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from roundhouse.model.attempt import Attempt, Record
 from roundhouse.model.causes import Cause
-from roundhouse.model.experiment import Experiment, Halving
+from roundhouse.model.experiment import Experiment, Halving, setting_of
 from roundhouse.model.plan import Action, State, Verb
 from roundhouse.model.selection import Candidate, Metrics, describe, ranking
 from roundhouse.model.status import ExperimentStatus, goes_on
@@ -90,9 +90,11 @@ def _rung(members: Sequence[ExperimentStatus], epoch: int, metrics: Metrics) -> 
             first = f"{stuck[0].experiment.path} is {stuck[0].action.state}"
             wait += f", of which {len(stuck)} will not get there automatically ({first})"
         return _Rung(halving, epoch, wait=wait, hopeless=bool(stuck))
-    runs = []
+    runs, continuing = [], {setting_of(status.experiment.config) for status, attempt in reached if attempt}
     for status, attempt in reached:
         if attempt is None:
+            if _is_worst(status, epoch, continuing):
+                runs.append((status.experiment.path, status.experiment.config, math.nan))
             continue
         path, directory = status.experiment.path, status.record.directory
         value = metrics.value_at(directory, attempt, halving.metric, epoch)
@@ -111,6 +113,17 @@ def _pauses(rec: Record) -> list[tuple[Attempt, int]]:
 
 def _pruned(rec: Record) -> bool:
     return any(one.cause is Cause.PRUNED for one in rec.attempts)
+
+
+def _is_worst(status: ExperimentStatus, epoch: int, continuing: Collection[str]) -> bool:
+    """Whether it did not reach this rung because it diverged, and thereby makes its setting the last one.
+
+    It counts at the first rung that it did not reach, and at later ones while other seeds of its setting continue.
+    """
+    newest = status.record.newest
+    if status.action.state is not State.DIVERGED or newest is None or _exempt(status.record):
+        return False
+    return newest.opened.pause_at == epoch or setting_of(status.experiment.config) in continuing
 
 
 def _exempt(rec: Record) -> bool:

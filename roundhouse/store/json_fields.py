@@ -9,6 +9,7 @@ from typing import Any
 from roundhouse.model.answers import Scope
 from roundhouse.model.attempt import Claim, Opened, Pin, Progress, Result, Verdict
 from roundhouse.model.causes import Cause
+from roundhouse.model.exit_codes import with_signal_name
 
 # Causes that a job's shell can only guess, and those that a scheduler may report instead. `completed` is in neither.
 GUESSES = {Cause.PREEMPTED, Cause.WALLTIME, Cause.UNKNOWN, Cause.ERROR}
@@ -77,11 +78,11 @@ def claim(value: Mapping[str, Any] | None, at: float = 0.0) -> Claim | None:
 def result(value: Mapping[str, Any] | None) -> Result | None:
     if value is None:
         return None
-    cause = Cause(value["cause"])
+    cause, exit_code = Cause(value["cause"]), value.get("exit_code")
     return Result(
         cause=cause,
-        why=str(value.get("why", "")),
-        exit_code=value.get("exit_code"),
+        why=with_signal_name(str(value.get("why", "")), exit_code),
+        exit_code=exit_code,
         signals=tuple(value.get("signals", ())),
         at=float(value.get("at", 0.0)),
         final=bool(value.get("final", False)),
@@ -112,4 +113,9 @@ def progress(value: Any) -> Progress | None:
         pace = float(pace) if isinstance(pace, (int, float)) and 0 <= pace < math.inf else None
     except INVALID:
         return None
-    return Progress(epoch, epochs, started, name, metric, best, artifacts, final, pace)
+    return Progress(epoch, epochs, started, name, metric, best, mode_in(value), artifacts, final, pace)
+
+
+def mode_in(value: Mapping[str, Any]) -> str | None:
+    """Which value of its metric progress.json or metrics.json declares as best: min or max; None if it does not."""
+    return value["mode"] if value.get("mode") in ("min", "max") else None

@@ -181,11 +181,12 @@ def _from_history(directory: Path, history: Mapping[str, Any]) -> list[Attempt]:
     try:
         attempts = [
             Attempt(
-                number=entry["number"],
+                number=int(entry["number"]),
                 opened=_opened_then(directory, entry),
-                claim=json_fields.claim(entry["claim"]),
+                claim=json_fields.claim(entry["claim"], _times(entry).get("claim", 0.0)),
                 result=json_fields.result(entry["result"]),
                 progress=json_fields.progress(entry["progress"]),
+                progress_at=_times(entry).get("heartbeat"),
                 verdict=json_fields.verdict(entry.get("verdict")),
             )
             for entry in history["attempts"]
@@ -195,6 +196,11 @@ def _from_history(directory: Path, history: Mapping[str, Any]) -> list[Attempt]:
     if not attempts:
         raise _Unreadable("holds no attempt")
     return attempts
+
+
+def _times(entry: Mapping[str, Any]) -> dict[str, float]:
+    """The times of files by the file server's clock; empty in older histories."""
+    return {name: float(at) for name, at in (entry.get("times") or {}).items() if at is not None}
 
 
 def _opened_then(directory: Path, entry: Mapping[str, Any]) -> Opened:
@@ -496,6 +502,7 @@ def _history_entry(directory: Path, attempt: Attempt) -> dict[str, Any]:
             entry.setdefault("damage", []).append(str(error))
     if entry["job"] is not None:
         entry["job"]["at"] = attempt.opened.at
+    entry["times"] = {"claim": attempt.claim.at if attempt.claim else None, "heartbeat": attempt.progress_at}
     return entry
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from roundhouse.formatting import date_and_time, duration
-from roundhouse.model.attempt import Attempt
+from roundhouse.model.attempt import Attempt, left_out
 from roundhouse.model.experiment import Experiment, changes
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus
@@ -18,7 +18,7 @@ CLOCK_SKEW = 60.0  # seconds by which clocks may differ; a file that is later th
 LATEST = 1e11  # seconds since 1970; what is later is not a time
 
 
-def explain(status: ExperimentStatus) -> str:
+def explain(status: ExperimentStatus, notes: Iterable[str] = ()) -> str:
     """Config, retry policy, dependencies, each attempt with its times, what the next one requests, and the log."""
     experiment, rec, action = status.experiment, status.record, status.action
     dependencies = [path for paths in experiment.after.values() for path in paths]
@@ -31,7 +31,9 @@ def explain(status: ExperimentStatus) -> str:
         f"  retries   {resource_format.policy(experiment.retry)}",
         *([f"  selected  {experiment.selection.choice or 'nothing yet'}"] if experiment.selection else []),
         f"  depends on {', '.join(dependencies[:PATHS]) + more or 'nothing'}",
+        *_missing(status),
         f"  directory {rec.directory}",
+        *(f"  note      {note}" for note in notes),
         *(f"  note      {note}" for note in rec.notes),
         *(f"  code      {line}" for line in code_copy.story(rec, round_directory)),
         *(f"  earlier result: attempt {one.number}, {_ended(one)}" for one in rec.results if one is not rec.completed),
@@ -47,8 +49,17 @@ def explain(status: ExperimentStatus) -> str:
         unchanged = ", as in the round file" if status.resources == experiment.resources else ""
         lines.append(f"  next      requests {resource_format.job(status.resources)}{unchanged}")
     if (last := status.shown) and (tail := logs.tail(rec.directory, last.number)):
-        lines += [f"  end of the log of attempt {last.number}:", *(f"    {line}" for line in tail.splitlines())]
-    return "\n".join(lines)
+        lines += [f"  end of the log of attempt {last.number}:", *(f"    {line}" for line in tail.split("\n"))]
+    return "\n".join(line.replace("\n", "\\n") for line in lines)
+
+
+def _missing(status: ExperimentStatus) -> Iterator[str]:
+    """The dependencies that the run that is shown does not have."""
+    if (shown := status.shown) is None or not status.experiment.partial:
+        return
+    for group, paths in left_out(status.experiment.after, shown.opened.inputs).items():
+        more = f" and {len(paths) - PATHS} more" if len(paths) > PATHS else ""
+        yield f"  without   {', '.join(paths[:PATHS])}{more} of group {group}, in attempt {shown.number}"
 
 
 def _ended(attempt: Attempt) -> str:
@@ -93,7 +104,7 @@ def _times(attempt: Attempt) -> str:
     opened, claim, result = attempt.opened.at, attempt.claim, attempt.result
     if attempt.opened.mark is not None:
         return f"set {date_and_time(opened)} UTC" if 0 < opened < LATEST else ""
-    by_job = result is not None and result.exit_code is not None  # the job's shell wrote the result
+    by_job = result is not None and result.by_job
     started = claim.started if claim and not claim.void else 0.0
     ended = result.at if result else claim.started if claim and claim.void else 0.0
     heartbeat = 0.0 if by_job else attempt.progress_at or 0.0
