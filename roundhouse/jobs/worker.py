@@ -19,7 +19,7 @@ from roundhouse.machine.parent_death import die_with_parent
 from roundhouse.model.attempt import Attempt, left_out, result_for
 from roundhouse.model.exit_codes import JobExitCode
 from roundhouse.store import record
-from roundhouse.store.code_copy import code_state
+from roundhouse.store.code_copy import code_state, command_state
 
 _TREE = Path(__file__).parents[2]  # the code that runs
 
@@ -103,7 +103,8 @@ class ClaimedAttempt:
     def write_environment(self, facts: Mapping[str, Any]) -> None:
         """Record what runs: host, software versions, code. Written once."""
         value = {"version": record.VERSION, "host": platform.node(), "python": platform.python_version()}
-        files.replace(self.place / record.ENVIRONMENT, files.dump({**value, **code_state(_TREE), **facts}))
+        code = command_state(_TREE, self.config.get("command") or (), Path.cwd())
+        files.replace(self.place / record.ENVIRONMENT, files.dump({**value, **code, **facts}))
 
 
 def enter(directory: Path) -> ClaimedAttempt:
