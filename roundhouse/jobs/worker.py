@@ -50,19 +50,19 @@ class ClaimedAttempt:
         """The attempt's directory: the only one that this job writes into."""
         return record.attempt_directory(self.directory, self.number)
 
+    @property
+    def files(self) -> Path:
+        """Where the study or the command writes its files: `place`, or a directory in it."""
+        return record.files_directory(self.directory, self.attempt)
+
     def stop(self) -> str | None:
         """Why to stop at the next safe point; None to continue."""
         return self.stop_reason
 
     def earlier(self) -> list[Path]:
-        """Directories of earlier attempts with the same config and inputs, oldest first: they may hold a checkpoint."""
-        mine = self.attempt.opened
-        return [
-            record.attempt_directory(self.directory, one.number)
-            for one in record.read(self.directory).attempts
-            if one.number < self.number
-            and (one.opened.config_hash, one.opened.inputs) == (mine.config_hash, mine.inputs)
-        ]
+        """Where the files of the attempts are from which this one may resume, oldest first."""
+        found = record.read(self.directory).resumable(self.number)
+        return [record.files_directory(self.directory, one) for one in found]
 
     def inputs(self) -> dict[str, list[Path]]:
         """Directories of the completed attempts that the experiment depends on, by group.
@@ -155,7 +155,7 @@ def _checked_input(directory: Path, entry: Mapping[str, Any]) -> Path:
         raise Leave(JobExitCode.INPUT, f"{directory} is not completed, as far as this node can see")
     if "token" in entry and done.opened.token != entry["token"]:
         raise Leave(JobExitCode.INPUT_CHANGED, f"{directory} was run again since attempt 1 of this experiment")
-    place = record.attempt_directory(directory, done.number)
+    place = record.files_directory(directory, done)
     if "sha256" not in entry:
         return place
     best = place / "best.pth"

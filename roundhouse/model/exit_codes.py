@@ -22,6 +22,7 @@ class JobExitCode(IntEnum):
     WALLTIME = 76  # stopped on its own because no further epoch fits into the walltime
     INPUT_CHANGED = 77  # an input differs from the one that the first attempt recorded: no retry can fix it
     RUNG = 78  # paused at a rung, with a checkpoint; it is resumed or pruned later
+    STUCK = 80  # the attempts before reached their walltime and left nothing that this one could continue from
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,15 @@ ENDINGS: Mapping[JobExitCode, Ending] = {
     JobExitCode.WALLTIME: Ending(Cause.WALLTIME, "no further epoch fits into the walltime"),
     JobExitCode.INPUT_CHANGED: Ending(Cause.ERROR, "an input changed since attempt 1", final=True),
     JobExitCode.RUNG: Ending(Cause.RUNG, "paused for a comparison with its group"),
+    JobExitCode.STUCK: Ending(
+        Cause.ERROR,
+        "the walltime was reached twice in a row without a changed file or reported progress: save the state in "
+        "{directory}, report epochs in progress.json, or raise walltime; then --retry",
+        final=True,
+    ),
 }
 """Exit codes that name the cause. What the others mean depends on the signals that the shell received."""
 
-RESERVED = frozenset(range(JobExitCode.NOT_MINE, JobExitCode.RUNG + 1))
+RESERVED = frozenset(range(JobExitCode.NOT_MINE, JobExitCode.STUCK + 1))
 COMMAND_MAY_RETURN = frozenset({JobExitCode.STOPPED, JobExitCode.MEMORY, JobExitCode.GPU_MEMORY})
 """Those of the reserved codes that keep their meaning when the user's own command returns them."""
