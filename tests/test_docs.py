@@ -179,8 +179,8 @@ def test_the_example_of_your_own_script_runs_as_written(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for line in shown_table(EXAMPLE):
         assert line.rstrip() in [one.rstrip() for one in done.stdout.splitlines()], done.stdout
-    best = json.loads((tmp_path / "experiments/mine/comparison/attempts/1/best.json").read_text())
-    assert best["folder"].endswith("lr_0.5/attempts/1")
+    best = json.loads((tmp_path / "experiments/mine/comparison/attempts/1/files/best.json").read_text())
+    assert best["folder"].endswith("lr_0.5/attempts/1/files")
 
 
 def shown_table(page: Path) -> list[str]:

@@ -192,7 +192,7 @@ def _walk(folder: Path, below: str) -> Iterator[tuple[str, Seen]]:
 
 
 def _matching(found: Mapping[str, Seen], globs: tuple[str, ...]) -> dict[str, Seen]:
-    """What a glob fits, or a directory in whose path it fits, and the directories that lead there. `*` also matches `/`."""
+    """What a glob fits, or a directory above it, and the directories that lead there. `*` also matches `/`."""
     kept: set[str] = set()
     for name in found:
         above = [str(part) for part in PurePosixPath(name).parents][:-1]
