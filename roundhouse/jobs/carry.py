@@ -214,19 +214,20 @@ class _Copy:
 
     def make(self) -> dict[str, CarriedFile] | None:
         """Copy everything; what changed meanwhile is copied again. None: it changed each time."""
+        recent: set[str] = set()
         for left in reversed(range(TRIES)):
             os.utime(self._draft)
             now = os.stat(self._draft).st_mtime_ns  # by the file server's clock
             found = self._wanted(report=left == TRIES - 1)
-            for name in [one for one in self._copied if self._copied[one][0] != found.get(one)][::-1]:
+            for name in [one for one in self._copied if one in recent or self._copied[one][0] != found.get(one)][::-1]:
                 _remove(self._draft / name)  # a directory after what is in it
                 del self._copied[name]
             for name, seen in found.items():
                 if name not in self._copied:
                     self._copy(name, seen)
-            # A file that changed just now may change again without getting another time.
-            settled = not any(0 <= seen.mtime_ns - now < _SECOND for seen in found.values())
-            if settled and found == self._wanted() and found.keys() == self._copied.keys():
+            # A file that changed just now may have changed once more without getting another time.
+            recent = {name for name, seen in found.items() if 0 <= seen.mtime_ns - now < _SECOND}
+            if not recent and found == self._wanted() and found.keys() == self._copied.keys():
                 self._finish_directories()
                 return {name: one for name, (_, one) in self._copied.items() if one is not None}
             time.sleep(PAUSE if left else 0)
