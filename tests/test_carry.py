@@ -13,14 +13,20 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cluster import SlurmCluster
+from cluster_helpers import ClusterRounds
 from rounds_for_tests import REPOSITORY, Bench, Rounds, fill, small_disk, snapshot, wait_for
 from test_worker import claimed_attempt, complete, open_attempt
 
+from roundhouse.engine.report import PassReport
+from roundhouse.engine.submit_job import Submitter
 from roundhouse.errors import RoundhouseError
 from roundhouse.jobs import carry, progress, worker
+from roundhouse.jobs.command import variables
 from roundhouse.model.attempt import Attempt
 from roundhouse.model.causes import Cause
 from roundhouse.model.exit_codes import JobExitCode
@@ -712,7 +718,77 @@ def test_a_job_that_would_get_such_a_path_ends_with_an_error(tmp_path: Path) -> 
     add_attempt(root)
     ended(root, 1)
     add_attempt(root, 2, started=False)
-    from roundhouse.jobs.command import variables
-
     with pytest.raises(RoundhouseError, match="contains ':'"):
         variables(claimed_attempt(root / "r/e/0", 2))
+
+
+# ------------------------------------------------------------------------------------------ on Slurm, after upgrades
+
+WAITS = """\
+cd "$1"; echo "$ROUNDHOUSE_ATTEMPT $(cat state 2>/dev/null)" >> "$2/runs"; echo "$ROUNDHOUSE_ATTEMPT" >> state
+echo '{"loss": 1}' > metrics.json; while [ "$ROUNDHOUSE_ATTEMPT" -lt 2 ] && [ ! -e "$2/go" ]; do sleep 0.05; done
+[ "$ROUNDHOUSE_ATTEMPT" -ge 2 ] || exit "$3"
+"""
+
+
+def write_waiting(slurm: ClusterRounds, code: int) -> None:
+    command = [
+        "bash",
+        "-c",
+        WAITS.replace("{", "{{").replace("}", "}}"),
+        "-",
+        "{directory}",
+        str(slurm.notes),
+        str(code),
+    ]
+    slurm.write({"e": {"path": "e", "command": command}})
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("code", [0, 75], ids=["completes", "is continued"])
+def test_a_job_that_was_queued_before_the_upgrade_keeps_the_old_layout(
+    slurm: ClusterRounds, slurm_cluster: SlurmCluster, code: int
+) -> None:
+    slurm.set_site(directives=["--begin=now+1hour"])
+    write_waiting(slurm, code)
+    called = slurm.call()
+    assert called.returncode == 3, called.stdout + called.stderr
+    path = slurm.attempt("e") / record.JOB
+    opened = json.loads(path.read_text())
+    assert opened.pop("files") == "files"
+    path.write_text(json.dumps(opened, indent=1) + "\n")  # as the earlier version wrote it
+    slurm.set_site()
+    (slurm.notes / "go").touch()
+    slurm_cluster.run(["scontrol", "update", f"JobId={opened['job_id']}", "StartTime=now"])
+    slurm.pass_until_done()
+    last = "attempts/2/files" if code else "attempts/1"
+    assert (slurm.attempt("e") / "state").read_text() == "1\n"
+    assert not (slurm.attempt("e") / "files").exists()
+    assert slurm.lines("runs") == (["1 ", "2 1"] if code else ["1 "])
+    assert os.readlink(slurm.directory("e") / "metrics.json") == f"{last}/metrics.json"
+    assert (slurm.directory("e") / last / "state").read_text() == ("1\n2\n" if code else "1\n")
+
+
+@pytest.mark.cluster
+def test_a_job_that_slurm_restarts_finds_its_files(slurm: ClusterRounds, slurm_cluster: SlurmCluster) -> None:
+    write_waiting(slurm, 0)
+    slurm.call()
+    wait_for(lambda: slurm.lines("runs") == ["1 "], "it runs")
+    slurm_cluster.run(["scontrol", "requeue", slurm.view("e")["job_id"]])
+    slurm.pass_until_done()
+    assert slurm.lines("runs") == ["1 ", "2 1"]
+    assert slurm.causes("e") == ["preempted", "completed"]
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_copy_of_code_that_does_not_know_the_new_layout_gets_the_old_one(tmp_path: Path, knows: bool) -> None:
+    if knows:
+        (tmp_path / "roundhouse/jobs").mkdir(parents=True)
+        shutil.copy(carry.__file__, tmp_path / "roundhouse/jobs/carry.py")
+    context: Any = SimpleNamespace(
+        copies=SimpleNamespace(path=lambda name, code: tmp_path), site=SimpleNamespace(queue=None)
+    )
+    submitter = Submitter(context, SimpleNamespace(alive_by_id={}), PassReport())  # type: ignore[arg-type]
+    assert submitter._files(COMMAND, "hash of a copy") == ("files" if knows else "")
+    assert submitter._files(COMMAND, None) == "files"
+    assert submitter._files(Experiment("r", "s", "s", "distillation", {}), None) == ""

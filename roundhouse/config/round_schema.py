@@ -50,7 +50,11 @@ def _carry(value: Any) -> Any:
     """A list alone means `files`, and false none of them."""
     if value is True:
         raise ValueError("should be false, a list of globs, or a mapping; all files are copied by default")
-    return {"files": value or []} if value is False or isinstance(value, list) else value
+    if value is False or isinstance(value, list):
+        value = {"files": value or []}
+    if isinstance(value, dict) and isinstance(value.get("files"), list):
+        value = {**value, "files": tuple(value["files"])}
+    return value
 
 
 _LIMITS = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
