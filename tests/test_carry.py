@@ -27,7 +27,7 @@ from roundhouse.engine.submit_job import Submitter
 from roundhouse.errors import RoundhouseError
 from roundhouse.jobs import carry, progress, worker
 from roundhouse.jobs.command import variables
-from roundhouse.model.attempt import Attempt
+from roundhouse.model.attempt import Attempt, Record
 from roundhouse.model.causes import Cause
 from roundhouse.model.exit_codes import JobExitCode
 from roundhouse.model.experiment import Experiment
@@ -448,6 +448,41 @@ def test_a_change_within_the_resolution_of_the_clock_is_noticed(
     monkeypatch.setattr(carry._Copy, "_copy_file", copy)
     assert content(started_from(tmp_path, 2).files) == {"state": "2"}
     assert len(changed) == 2
+
+
+def test_a_file_whose_change_only_shows_when_it_is_opened_is_copied_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a network file system, where a listing may come from a cache."""
+    source = add_attempt(tmp_path)
+    (source / "state").write_text("1")
+    os.utime(source / "state", ns=(1, 1))
+    ended(tmp_path, 1)
+    cached = {"state": carry.Seen.of(os.stat(source / "state"))}
+    lists: list[int] = []
+
+    def walk(folder: Path, below: str) -> Any:
+        lists.append(1)
+        if len(lists) == 2:
+            (source / "state").write_text("2")  # while it is copied, and the cache does not know it yet
+            os.utime(source / "state", ns=(2, 2))
+        return iter((cached if len(lists) <= 2 else {"state": carry.Seen.of(os.stat(source / "state"))}).items())
+
+    monkeypatch.setattr(carry, "_walk", walk)
+    assert content(started_from(tmp_path, 2).files) == {"state": "2"}
+
+
+def test_a_record_that_cannot_be_read_does_not_start_the_command_from_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (add_attempt(tmp_path) / "state").write_text("1")
+    ended(tmp_path, 1)
+    add_attempt(tmp_path, 2, started=False)
+    claimed = claimed_attempt(tmp_path / "r/e/0", 2)
+    unreadable = Record(claimed.directory, damage="attempts cannot be read: Input/output error", readable=False)
+    monkeypatch.setattr(record, "read", lambda directory: unreadable)
+    with pytest.raises(RoundhouseError, match="Input/output error"):
+        carry.prepare_files(claimed)
 
 
 # ----------------------------------------------------------------------------------------- what counts as a result

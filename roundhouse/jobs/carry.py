@@ -60,11 +60,14 @@ class Seen(NamedTuple):
 def prepare_files(claimed: ClaimedAttempt) -> None:
     """Create the command's directory, with the files of the newest earlier attempt whose command was started.
 
-    Leave: the command would not get any further than before, or a stop was requested. RoundhouseError: disk full.
+    Leave: the command would not get any further than before, or a stop was requested.
+    RoundhouseError: the record cannot be read, or the files cannot be copied, for instance because the disk is full.
     """
     if not claimed.attempt.opened.files:
         return  # opened by an earlier version: its directory is that of the record, and nothing is copied
     rec = record.read(claimed.directory)
+    if rec.damage:
+        raise RoundhouseError(rec.damage)  # to start without files would lose what earlier attempts did
     started = [one for one in rec.resumable(claimed.number) if carried.was_started(claimed.directory, one)]
     if not started:
         files.make_directory(claimed.files)
@@ -227,7 +230,8 @@ class _Copy:
                     self._copy(name, seen)
             # A file that changed just now may have changed once more without getting another time.
             recent = {name for name, seen in found.items() if 0 <= seen.mtime_ns - now < _SECOND}
-            if not recent and found == self._wanted() and found.keys() == self._copied.keys():
+            complete = not recent and found == self._wanted() and found.keys() == self._copied.keys()
+            if complete and all(self._is_still(name, seen) for name, seen in found.items()):
                 self._finish_directories()
                 return {name: one for name, (_, one) in self._copied.items() if one is not None}
             time.sleep(PAUSE if left else 0)
@@ -243,6 +247,19 @@ class _Copy:
             if report:
                 print(f"roundhouse: {name!a} is not copied: it is no file, directory or link", flush=True)
         return found
+
+    def _is_still(self, name: str, seen: Seen) -> bool:
+        """Whether a file is unchanged. It is opened, because network file systems answer a listing from a cache."""
+        if not stat.S_ISREG(seen.mode):
+            return True
+        try:
+            descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return False
+        try:
+            return Seen.of(os.fstat(descriptor)) == seen
+        finally:
+            os.close(descriptor)
 
     def _copy(self, name: str, seen: Seen) -> None:
         """Copy one file, link or directory. If it has vanished, it is not added to what was copied."""
