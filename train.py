@@ -20,6 +20,7 @@ from roundhouse.jobs.carry import prepare_files
 from roundhouse.jobs.command import run_command, variables
 from roundhouse.jobs.heartbeat import start_heartbeat
 from roundhouse.model.exit_codes import COMMAND_MAY_RETURN, RESERVED, JobExitCode
+from roundhouse.terminal import escape_unencodable
 
 if TYPE_CHECKING:
     from roundhouse.training.loop import TrainingProgress
@@ -29,9 +30,12 @@ def main(argv: list[str]) -> int:
     if len(argv) != 2 or argv[1] in ("-h", "--help"):
         print("usage: python train.py DIRECTORY   (for job scripts; to run experiments: python runner.py --round NAME)")
         return 0 if "-h" in argv or "--help" in argv else 2
+    escape_unencodable()
     try:
         claimed = worker.enter(Path(argv[1]))
         start_heartbeat(claimed)
+        for group, paths in claimed.missing().items():
+            print(f"roundhouse: these experiments of group {group} are missing: {', '.join(paths)}", flush=True)
         return run_program(claimed) if claimed.config.get("command") else train(claimed)
     except worker.Leave as leave:
         print(f"roundhouse: {leave}", file=sys.stderr)
@@ -51,7 +55,7 @@ def run_program(claimed: worker.ClaimedAttempt) -> int:
     """Run the round file's `command`. Exit code 0 means completed, unless a stop was requested.
 
     75 requests another attempt; 71 and 73 mean that memory ran out, the job's or the GPU's; 78 means that the command
-    paused at the rung named by ROUNDHOUSE_PAUSE_AT.
+    paused at the rung named by ROUNDHOUSE_PAUSE_AT; 79 means that its training diverged.
     """
     environment = variables(claimed)
     prepare_files(claimed)
@@ -100,6 +104,7 @@ def train(claimed: worker.ClaimedAttempt) -> int:
             metric_name=progress.metric,
             metric=progress.metrics.get(progress.metric),
             best=progress.best,
+            mode=task.mode,
             exact=progress.exact,
             seconds_per_epoch=progress.seconds_per_epoch,
         )
@@ -112,7 +117,9 @@ def train(claimed: worker.ClaimedAttempt) -> int:
     import torch
 
     try:
-        outcome = loop.run(task, settings, claimed.place, claimed.earlier(), report, claimed.stop)
+        outcome = loop.run(
+            task, settings, claimed.place, claimed.earlier(), report, claimed.stop, claimed.of_another_config()
+        )
     except RuntimeError as error:
         # Only the message of the error says that the host's memory ran out.
         if not isinstance(error, torch.cuda.OutOfMemoryError) and "can't allocate memory" not in str(error):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from analysis.rounds import Folders
 from roundhouse.errors import RoundhouseError
+from roundhouse.terminal import escape_unencodable
 
 
 def add_folders(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +35,7 @@ def run_script(
 
     It is what `command` returns; 2 after an error; 130 after Ctrl-C; `broken_pipe` if the output is closed (`| head`).
     """
+    escape_unencodable()
     options = parser.parse_args(argv)
     try:
         code = command(options)

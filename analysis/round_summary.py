@@ -21,6 +21,7 @@ from roundhouse.views.eta import Workload
 ORDER = (
     State.COMPLETED,
     State.PRUNED,
+    State.DIVERGED,
     State.IN_PROGRESS,
     State.SUBMITTING,
     State.PENDING,
@@ -216,13 +217,14 @@ class Ranking:
     """The best settings of a group, on one data set if the round has several.
 
     `metric` is what they are ranked by, best first by `mode` (max or min); `result` is the metric shown, the same
-    if there is no test metric. `baseline`: the name of the baseline group, if any.
+    if there is no test metric. `baseline`: the name of the baseline group, if any. If the mode is None, it is unknown
+    which value is best: nothing is ranked, and `settings` is empty.
     """
 
     group: str
     dataset: str | None
     metric: str
-    mode: str
+    mode: str | None
     result: str
     baseline: str | None
     settings: list[RankedSetting]
@@ -257,7 +259,7 @@ def _ranking(
     if not members:
         return None
     metric = str(members[0].metric)
-    mode = next((one.metrics.mode for one in members if one.metrics.metric), "max")
+    mode = found.mode_of(metric, [one.metrics for one in members])
     tested = f"test_{metric.removeprefix('val_')}"
     result = tested if any(tested in one.metrics.final for one in members) else metric
     settings: dict[str, list[ExperimentSummary]] = {}
@@ -265,7 +267,7 @@ def _ranking(
         if one.metric == metric:
             settings.setdefault(one.entry.setting, []).append(one)
     means = {key: statistics.fmean(_values(ones, metric)) for key, ones in settings.items()}
-    ranked = sorted(settings, key=lambda key: _rank(means[key], mode))
+    ranked = sorted(settings, key=lambda key: _rank(means[key], mode)) if mode else []
     baseline = found.baselines.get(group)
     best = [
         _ranked_setting(found, by_path, names[key], settings[key], metric, result) for key in ranked[:SETTINGS_SHOWN]

@@ -111,9 +111,9 @@ class RoundEntry:
 
     @cached_property
     def spans(self) -> list[tuple[float, float]]:
-        """When its attempts ran: (start, end) in seconds since 1970. An open attempt ends with its last heartbeat.
+        """When its attempts ran: (start, end) in seconds since 1970.
 
-        An attempt whose job left no result ends when a pass closed it, which is an upper bound.
+        An attempt whose job left no result ends at its last heartbeat.
         """
         return measured.spans(self.record)
 
@@ -137,7 +137,9 @@ class RoundEntry:
             return read_metrics(self.metrics_file)
         completed = self.record.completed
         kept = completed.progress if completed else None
-        return RunMetrics(kept.metric_name, best=kept.best, final=numbers_in(kept.final)) if kept else RunMetrics()
+        return (
+            RunMetrics(kept.metric_name, kept.mode, kept.best, final=numbers_in(kept.final)) if kept else RunMetrics()
+        )
 
 
 WithBaseline = tuple[RoundEntry, tuple[RoundEntry, ...]]  # an experiment, and the experiments of its baseline
@@ -170,6 +172,23 @@ class RoundRecords:
             made.setdefault(entry.group, []).append(entry)
         return made
 
+    @cached_property
+    def _declared(self) -> set[tuple[str, str]]:
+        """Metrics with the mode that `select` or `halving` of the round, or a progress.json, declares for them."""
+        rules = [rule for one in self.entries for rule in (one.experiment.selection, one.experiment.halving) if rule]
+        reports = [run.progress for one in self.entries for run in one.record.runs if run.progress]
+        modes = [*((one.metric, one.mode) for one in rules), *((one.metric_name, one.mode) for one in reports)]
+        return {(metric, mode) for metric, mode in modes if metric and mode}
+
+    def mode_of(self, metric: str, runs: Iterable[RunMetrics]) -> str | None:
+        """Which value of a metric is best, min or max, as the round or one of the `runs` declares it.
+
+        None: nothing declares it, or declarations differ. It is the same for validation and test data.
+        """
+        declared = self._declared | {(one.metric, one.mode) for one in runs if one.metric and one.mode}
+        modes = {mode for name, mode in declared if measured_quantity(name) == measured_quantity(metric)}
+        return modes.pop() if len(modes) == 1 else None
+
     def baseline_of(self, entry: RoundEntry) -> list[RoundEntry]:
         """The experiments of its baseline group that have the same value of every key that varies in that group.
 
@@ -178,6 +197,11 @@ class RoundRecords:
         candidates = self.groups.get(self.baselines.get(entry.group, ""), [])
         keys = varying_keys(candidates) & entry.config.keys()
         return [one for one in candidates if all(one.config.get(key) == entry.config[key] for key in keys)]
+
+
+def measured_quantity(metric: str) -> str:
+    """A metric's name without the data that it was measured on: `accuracy` for `val_accuracy` and `test_accuracy`."""
+    return metric.removeprefix("val_").removeprefix("test_")
 
 
 def varying_keys(entries: Sequence[RoundEntry]) -> set[str]:

@@ -71,14 +71,13 @@ class RoundResults:
     @cached_property
     def metric(self) -> TableMetric:
         """The test accuracy; else the metric that selects the best weights; else the first number of a command."""
-        finals = dict.fromkeys(name for _, metrics in self.completed for name in metrics.final)
-        selected = Counter((one.metric, one.mode) for _, one in self.completed if one.metric and one.best is not None)
-        if "test_accuracy" in finals or not (selected or finals):
-            return TableMetric("test_accuracy", 1)
-        if selected:
-            (name, mode), _ = selected.most_common(1)[0]
-            return TableMetric(str(name), -1 if mode == "min" else 1)
-        return TableMetric(next(iter(finals)), 0)
+        runs = [metrics for _, metrics in self.completed]
+        finals = list(dict.fromkeys(name for one in runs for name in one.final))
+        selected = Counter(one.metric for one in runs if one.metric and one.best is not None)
+        name = str(selected.most_common(1)[0][0]) if selected else finals[0] if finals else "test_accuracy"
+        name = "test_accuracy" if "test_accuracy" in finals else name
+        mode = self.found.mode_of(name, runs)
+        return TableMetric(name, 1 if mode == "max" else -1 if mode == "min" else 0)
 
     @cached_property
     def data_sets(self) -> list[str]:
@@ -175,12 +174,12 @@ def bold_note(results: RoundResults, marked: bool) -> str:
             "Bold: better than every rival in its group and their baseline by an exact sign-flip test of the paired "
             f"differences, Holm-corrected, p < {SHOWN_BELOW}."
         )
-    if not results.metric.sign:
-        return "Nothing is bold: it is unknown whether higher or lower is better."
     sizes = [sorted(len(row.values) for row in group if row.values) for group in comparison_groups(results)]
     sizes = [found for found in sizes if len(found) > 1]
     if not sizes:
         return "Nothing is bold: there is nothing to compare."
+    if not results.metric.sign:
+        return "Nothing is bold: it is unknown whether higher or lower is better."
     # Two rows of a group can have at most as many pairs as the second largest row has values.
     if all((len(found) - 1) * smallest_p(found[-2]) >= SHOWN_BELOW for found in sizes):
         pairs = max(found[-2] for found in sizes)

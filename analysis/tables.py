@@ -197,7 +197,7 @@ def all_results(results: RoundResults) -> dict[str, Any]:
             "after": one.after,
             "baseline": [one.path for one in results.found.baseline_of(entry)],
             "attempts": attempts_of(entry),
-            "mode": metrics.mode if metrics.metric else None,
+            "mode": metrics.mode,
             "best_epoch": metrics.best_epoch,
             "final": metrics.final,
             "used": metrics.used,

@@ -7,3 +7,8 @@ class RoundhouseError(Exception):
 
 class Busy(RoundhouseError):
     """Another process works on the round. Nothing is wrong: the call can be repeated later."""
+
+
+def described(error: OSError) -> str:
+    """One line about an error of the system: which file, and what happened."""
+    return f"{error.filename or 'the system'}: {error.strerror or error}"

@@ -24,6 +24,11 @@ def dump(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
+def as_bytes(text: str) -> bytes:
+    """UTF-8. The bytes of a file name that is not valid UTF-8 stay what they are."""
+    return text.encode(errors="surrogateescape")
+
+
 def write_draft(directory: Path, data: bytes, durable: bool = True) -> Path:
     """A new file under a unique name, by default synced to disk. It is removed again if the disk is full."""
     draft = directory / f".draft-{uuid.uuid4().hex}"
@@ -136,6 +141,17 @@ def read_bytes(path: str | Path) -> bytes | None:
         return b"".join(parts)
     finally:
         os.close(descriptor)
+
+
+def read_end(path: str | Path, size: int) -> bytes | None:
+    """The last `size` bytes of the file, or all of it if it has fewer; None if it does not exist."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        file.seek(max(0, os.fstat(descriptor).st_size - size))
+        return file.read(size)
 
 
 def list_names(directory: str | Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 
@@ -38,10 +39,10 @@ def duration(seconds: float) -> str:
 
 
 def spread(values: Iterable[float]) -> str:
-    """A metric's mean and standard deviation over seeds; the deviation of a single seed is unknown."""
+    """A metric's mean and standard deviation over seeds; that of a single seed, or with a NaN, is unknown."""
     listed = list(values)
-    if len(listed) < 2:
-        return "".join(f"{number(value)} ± ?" for value in listed)
+    if len(listed) < 2 or not math.isfinite(sum(listed)):
+        return f"{number(sum(listed) / len(listed))} ± ?" if listed else ""
     import statistics
 
     return f"{statistics.mean(listed):.4f} ± {statistics.stdev(listed):.4f}"

@@ -426,7 +426,8 @@ class World:
         return SimpleNamespace(place=place, number=process.holds)
 
     def _report(self, process: Process, epoch: int) -> None:
-        progress = {"version": 1, "epoch": epoch, "epochs": 3, "started_epoch": 0, "artifacts": {"best.pth": "same"}}
+        weights = f"{process.job.directory.name}, attempt {process.holds}"
+        progress = {"version": 1, "epoch": epoch, "epochs": 3, "started_epoch": 0, "artifacts": {"best.pth": weights}}
         progress |= {"metric_name": "loss", "metric": float(process.job.directory.name)}
         files.replace(self.place(process) / record.PROGRESS, files.dump(progress))
 
@@ -440,7 +441,10 @@ class World:
         runs = process.job.state is JobState.RUNNING  # otherwise it is orphaned, and says nothing about its job
         if process.holds is not None and verdict is not None and runs:
             self.verdicts[self.place(process)] = verdict
-        if process.holds is not None and verdict is None:
+        if process.holds is not None and cause is Cause.DIVERGED:
+            value = {"version": 1, "nonce": process.uid, "cause": str(cause), "final": True, "at": self.now}
+            files.create_exclusive(self.place(process) / record.RESULT, value)
+        elif process.holds is not None and verdict is None:
             record.close(process.job.directory, process.holds, cause, "")
         elif process.holds is not None:
             value = {"version": 1, "nonce": process.uid, "cause": str(cause), "guess": True, "at": self.now}

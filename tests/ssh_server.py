@@ -38,7 +38,7 @@ MaxStartups 100
 LogLevel VERBOSE
 PrintMotd no
 Subsystem sftp internal-sftp
-"""
+{more}"""
 
 CLIENT = """\
 Host *
@@ -89,6 +89,7 @@ class SshServer:
     environment: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     asks: str = "publickey"  # sshd's AuthenticationMethods
+    more: str = ""  # further lines of sshd_config
     shared: bool = False  # whether clients share one connection (ControlMaster)
     _process: subprocess.Popen[bytes] | None = None
     _sockets: Path = field(
@@ -207,6 +208,30 @@ class SshServer:
         self.asks = methods
         self.restart()
 
+    def configure(self, *lines: str) -> None:
+        """Add these lines to sshd_config."""
+        self.more += "".join(f"{line}\n" for line in lines)
+        self.restart()
+
+    def login_shell(self, program: str) -> None:
+        """Each command is run by this bash program, which finds the command in $SSH_ORIGINAL_COMMAND."""
+        shell = self.folder / "login_shell"
+        shell.write_text(f"#!/bin/bash\n{program}\n")
+        shell.chmod(0o755)
+        self.configure(f'ForceCommand "{shell}"')
+
+    def startup_file(self, program: str) -> None:
+        """The user's ~/.bashrc there, which a bash that sshd starts reads."""
+        home = self.folder / "home"
+        home.mkdir(exist_ok=True)
+        (home / ".bashrc").write_text(program)
+        self.environment["HOME"] = str(home)
+        self.restart()
+
+    def write_client_config(self, text: str) -> None:
+        """Put lines before the clients' configuration; ssh uses the first value of an option."""
+        self.ssh_config.write_text(text + self.ssh_config.read_text())
+
     def share(self) -> None:
         """Clients share one connection from now on, which stays open between commands."""
         self.shared = True
@@ -266,7 +291,7 @@ class SshServer:
 
     def _configuration(self) -> Path:
         password = "yes" if "password" in self.asks else "no"
-        text = SERVER.format(port=self.port, folder=self.folder, password=password, methods=self.asks)
+        text = SERVER.format(port=self.port, folder=self.folder, password=password, methods=self.asks, more=self.more)
         if self.environment:
             text += "SetEnv " + " ".join(f'"{key}={value}"' for key, value in self.environment.items()) + "\n"
         path = self.folder / "sshd_config"

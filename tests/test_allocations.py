@@ -241,6 +241,20 @@ def test_an_allocation_runs_what_only_names_and_a_later_pass_submits_one_for_the
     assert len(allocations(slurm)) == 2
 
 
+def test_what_is_run_again_starts_in_the_allocation_that_still_runs(slurm: ClusterRounds) -> None:
+    write(slurm, ["quick", "slow"], slots=2, max_running=1)
+    slurm.release("quick")
+    slurm.call()
+    slurm.wait_for_step_3("slow")
+    slurm.pass_until(lambda: slurm.record("quick").completed, "the quick one is completed")
+    assert "will run again" in slurm.call("--rerun", "--only", "quick").stdout
+    slurm.release("slow")
+    slurm.pass_until_done()
+    assert slurm.causes("quick") == ["completed", "rerun", "completed"]
+    assert slurm.begun("quick") == [0, 0], "the first run is nothing to resume from"
+    assert len(allocations(slurm)) == 1
+
+
 def test_slots_share_gpus_and_each_sees_its_own(slurm: ClusterRounds) -> None:
     gpus = ",".join(slurm.gpus)
     note = f'cd {slurm.notes}; echo "$CUDA_VISIBLE_DEVICES $OMP_NUM_THREADS" >new_$0; mv new_$0 gpu_$0'

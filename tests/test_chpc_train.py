@@ -750,6 +750,43 @@ def test_a_missing_folder_or_interpreter_is_reported(checkout: Checkout, cluster
 
 
 @pytest.mark.ssh
+def test_what_a_login_shell_prints_does_not_change_how_a_pass_is_reported(checkout: Checkout, cluster: Cluster) -> None:
+    profile = cluster.folder / "home/.bash_profile"
+    profile.write_text(f"{profile.read_text()}printf 'Quota 99 %%'; printf 'Maintenance' >&2\n")
+    assert checkout.call("now").returncode == OK
+    assert checkout.steps()["queue r"] == "ok: completed. Round done."
+
+
+@pytest.mark.ssh
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [
+        ("exit 0", "its login shell ended before, with exit code 0"),
+        ("echo All done.; exit 3", "its login shell ended before, with exit code 3"),
+        ("exec /no/such/shell", "cannot run the command: exit code 127, a program was not found there"),
+    ],
+)
+def test_a_login_shell_that_does_not_call_the_runner_is_no_success(
+    checkout: Checkout, cluster: Cluster, profile: str, message: str
+) -> None:
+    (cluster.folder / "home/.bash_profile").write_text(f"{profile}\n")
+    assert checkout.call("now").returncode == TROUBLE
+    assert checkout.steps()["queue r"].startswith("failed: cluster ") and message in checkout.steps()["queue r"]
+    assert checkout.steps()["end"].startswith("1 failed")
+    assert cluster.calls() == []
+
+
+@pytest.mark.ssh
+def test_an_interpreter_that_cannot_start_there_is_reported(checkout: Checkout, cluster: Cluster) -> None:
+    python = cluster.folder / "python"
+    python.write_text("#!/no/such/python\n")
+    python.chmod(0o755)
+    set_up(checkout, cluster, PYTHON="./python")
+    assert checkout.call("now").returncode == TROUBLE
+    assert checkout.steps()["queue r"].startswith("failed: PYTHON cannot be started on the cluster: exit code 12")
+
+
+@pytest.mark.ssh
 def test_a_round_that_is_archived_locally_is_skipped(checkout: Checkout, cluster: Cluster) -> None:
     set_up(checkout, cluster, ROUNDS="r old")
     cluster.record("e/status.json", of="old")

@@ -94,7 +94,7 @@ def test_the_jobs_are_summarised_in_a_sentence(jobs: list[PlannedJob], sentence:
 
 
 def test_without_a_job_there_is_no_folder() -> None:
-    assert dry_run.write([], "r") == (None, [])
+    assert dry_run.write([], Path("/nowhere/r")) == (None, [])
 
 
 @pytest.mark.parametrize(

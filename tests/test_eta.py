@@ -216,17 +216,33 @@ def test_no_time_is_negative_or_absurd_whatever_the_clocks_say(
 def test_a_host_whose_clock_is_wrong_measures_the_same_time(skew: float) -> None:
     for one in (
         attempt(NOW, NOW + 500, skew=skew),
-        attempt(NOW, NOW + 500, skew=skew, own=False),
+        attempt(NOW, NOW + 86400, skew=skew, own=False, progress_at=NOW + 500),
         attempt(NOW, None, skew=skew, progress_at=NOW + 500),
     ):
         assert workload_of(row(one)).seconds == pytest.approx(500, abs=1e-3)
 
 
 def test_a_copy_that_lost_the_times_of_its_files_uses_their_content() -> None:
-    copied = attempt(NOW, NOW + 500, own=False)
+    copied = attempt(NOW, NOW + 500, own=False, progress_at=NOW + 9e5)
     assert copied.claim is not None
     late = replace(copied, claim=replace(copied.claim, at=NOW + 9e5))
     assert workload_of(row(late)).seconds == 500
+
+
+def test_an_attempt_that_a_pass_closed_late_ends_at_its_last_heartbeat() -> None:
+    closed = attempt(NOW, NOW + 86400, own=False, progress=Progress(5, 20), progress_at=NOW + 500)
+    assert spans(row(closed).record) == [(NOW, NOW + 500)]
+    assert workload_of(row(closed)).seconds == 500
+    assert pace_of(row(closed).record) == pytest.approx(100)
+    ended = attempt(NOW, NOW + 600, progress_at=NOW + 500)
+    assert workload_of(row(ended)).seconds == 600, "the job itself wrote when it ended"
+    silent = attempt(NOW, NOW + 86400, own=False)
+    assert workload_of(row(silent)).seconds == 0, "it has not come to its first heartbeat"
+
+
+def test_without_the_time_of_a_heartbeat_the_end_of_the_attempt_is_an_upper_bound() -> None:
+    """As in the history.json of older versions."""
+    assert workload_of(row(attempt(NOW, NOW + 500, own=False, progress=Progress(1)))).seconds == 500
 
 
 def test_a_job_without_a_heartbeat_has_used_nothing_yet() -> None:
@@ -236,7 +252,9 @@ def test_a_job_without_a_heartbeat_has_used_nothing_yet() -> None:
 def test_all_attempts_count_but_not_markers_and_what_never_started() -> None:
     void = Attempt(2, Opened("t", {}, "h", {}), Claim(void=True, cause=Cause.LIMIT, started=NOW))
     mark = Attempt(3, Opened("t", {}, "h", {}, mark=Cause.RETRY), Claim(void=True, cause=Cause.RETRY, started=NOW))
-    made = row(attempt(NOW, NOW + 100, own=False), void, mark, attempt(NOW + 500, NOW + 700, number=4))
+    made = row(
+        attempt(NOW, NOW + 900, own=False, progress_at=NOW + 100), void, mark, attempt(NOW + 500, NOW + 700, number=4)
+    )
     assert workload_of(made).seconds == 300
     assert workload_of(made).runs == 2
 

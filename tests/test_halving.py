@@ -147,6 +147,41 @@ def test_nothing_is_decided_before_all_have_reached_the_rung_or_ended() -> None:
     )
 
 
+def diverged(name: str, heading_for: int | None, *before: Attempt, **config: Any) -> ExperimentStatus:
+    """An experiment that diverged on its way to a rung."""
+    last = attempt(len(before) + 1, Cause.DIVERGED, heading_for, math.nan)
+    return row(name, *before, last, state=State.DIVERGED, **config)
+
+
+def test_a_diverged_run_is_the_worst_at_the_rung_that_it_did_not_reach() -> None:
+    two = paused("a", 0.1), paused("b", 0.2)
+    assert verdicts(*two, diverged("c", 10), diverged("d", 10)) == {"a": "continues", "b": "continues"}
+    alone = compare_at_rungs({one.experiment.path: one for one in (two[0], diverged("b", 10))}, metrics)
+    assert alone["a"].experiment.halving is None, "the last one left pauses no more"
+    later = [paused("a", 0.1, at=20), paused("b", 0.2, at=20)]
+    assert verdicts(*later, diverged("c", 10), diverged("d", 10)) == {"a": "continues", "b": "pruned"}, "it is over"
+    reached = diverged("c", 20, attempt(1, Cause.RUNG, 10, 0.05))
+    assert verdicts(*two, reached) == {"a": "continues", "b": "pruned"}, "at epoch 10 it was the best"
+
+
+def test_one_diverged_seed_makes_its_setting_the_last_at_each_rung() -> None:
+    def seeds(at: int) -> list[ExperimentStatus]:
+        rows = [paused("1/0", 0.1, at), diverged("1/1", 10), paused("2/0", 0.4, at), paused("2/1", 0.4, at)]  # noqa: F811
+        return [
+            replace(one, experiment=replace(one.experiment, config={"lr": int(name[0]), "seed": int(name[2])}))
+            for one in rows
+            for name in [one.experiment.path]
+        ]
+
+    for at in (10, 20):
+        assert verdicts(*seeds(at)) == {"1/0": "pruned", "2/0": "continues", "2/1": "continues"}
+
+
+def test_a_diverged_run_that_is_retried_is_waited_for() -> None:
+    again = row("c", attempt(1, Cause.DIVERGED, 10), attempt(2, Cause.RETRY))
+    assert verdicts(paused("a", 0.1), paused("b", 0.2), again) == {"a": "waits", "b": "waits"}
+
+
 def test_a_decision_stays_when_a_pass_died_halfway_and_when_the_others_have_continued() -> None:
     rows = [paused("a", 0.1), paused("b", 0.2), paused("c", 0.3), paused("d", 0.4)]  # noqa: F811
     first = verdicts(*rows)
@@ -292,7 +327,7 @@ def test_half_of_a_round_is_pruned_at_each_rung_and_selections_use_the_rest(
     assert counts(summaries_of(found)[0]) == {State.COMPLETED: 3, State.PRUNED: 2}
     assert [event.kind for event in events_of(entries["s/2/0"])] == ["started", "pruned"], "a pause is no requeueing"
     assert rounds.call("--archive").returncode == 0, "a pruned experiment has ended"
-    assert "Pruned early" in (rounds.analysis / "experiment_r/README.md").read_text()
+    assert "Pruned or diverged experiments have ended early" in (rounds.analysis / "experiment_r/README.md").read_text()
     assert rounds.states()["s/3/0"] == "pruned"
 
 
@@ -357,6 +392,24 @@ def test_one_that_fails_is_left_out_and_the_others_are_compared(rounds: Rounds) 
         ("s/1/0", "completed"), ("s/2/0", "completed"), ("s/3/0", "pruned"), ("s/4/0", "pruned"),
         ("s/none/0", "failed"),
     ]  # fmt: skip
+
+
+def test_one_that_diverges_is_done_with_and_the_comparison_does_not_wait_for_it(
+    rounds: Rounds,  # noqa: F811
+) -> None:
+    sweep = group(rounds, every=4)
+    sweep["include"] = [{"rate": 9, "seed": 0}]
+    sweep["command"] = [
+        "bash",
+        "-c",
+        f"[ {{rate}} != 9 ] || exit 79; {' '.join(sweep['command'][:3])} {{directory}} {{rate}} 0",
+    ]
+    rounds.write({"sweep": sweep})
+    done = rounds.call()
+    assert done.returncode == 0, done.stdout
+    assert rounds.states() == {
+        "s/4/0": "pruned", "s/1/0": "completed", "s/3/0": "completed", "s/2/0": "completed", "s/9/0": "diverged",
+    }  # fmt: skip
 
 
 def test_an_interrupted_marker_is_completed_by_the_next_pass(rounds: Rounds) -> None:  # noqa: F811

@@ -27,7 +27,7 @@ HELD = Claim(job_id="7", nonce="n", at=NOW - 4000)
 FREE = Inputs({})
 DOWN = QueryFailed("the server is down")
 MARKS = (Cause.RETRY, Cause.CANCELLED, Cause.ARCHIVED, Cause.PRUNED)
-OUTCOMES = [cause for cause in Cause if cause not in (Cause.COMPLETED, *MARKS)]
+OUTCOMES = [cause for cause in Cause if cause not in (Cause.COMPLETED, Cause.DIVERGED, *MARKS)]
 
 
 def job(state: JobState, words: str = "", cause: Cause | None = None) -> Job:
@@ -171,6 +171,8 @@ def test_a_record_keeps_to_the_scheduler_that_it_ran_on_until_retry() -> None:
     action = decided([ended(Cause.PREEMPTED)], Unknown(), scheduler=here)
     assert outcome(action) == (Verb.NOTHING, State.BLOCKED)
     assert "slurm on cluster, user me: run the pass there" in action.reason
+    failed = decided([ended(Cause.ERROR), ended(Cause.ERROR)], Unknown(), scheduler=here)
+    assert outcome(failed) == (Verb.NOTHING, State.FAILED), "there is nothing to run, here or there"
     assert decided([ended(Cause.PREEMPTED)], Unknown(), scheduler={**HOME, "boot": "since"}).verb is Verb.SUBMIT
     assert decided([ended(Cause.PREEMPTED), ended(Cause.RETRY)], Unknown(), scheduler=here).verb is Verb.SUBMIT
     assert decided([], Unknown(), scheduler=here).verb is Verb.SUBMIT
@@ -361,6 +363,18 @@ def test_a_result_that_no_retry_can_fix_is_final_until_the_user_retries() -> Non
     assert decided([final, ended(Cause.RETRY)]).verb is Verb.SUBMIT
 
 
+@pytest.mark.parametrize("before", [[], [Cause.ERROR], [Cause.PREEMPTED, Cause.RETRY], [Cause.RUNG]])
+def test_diverged_is_final_until_the_user_retries(before: list[Cause]) -> None:
+    attempts = [*map(ended, before), ended(Cause.DIVERGED, "loss is NaN", final=True)]
+    for answer in (DOWN, Unknown(), QUEUED, ENDED):
+        action = decided(attempts, answer)
+        assert (outcome(action), action.reason) == ((Verb.NOTHING, State.DIVERGED), "loss is NaN")
+        assert action.cause is Cause.DIVERGED
+    assert decided([*attempts, ended(Cause.RETRY)]).verb is Verb.SUBMIT
+    changed = decide(record_of(*attempts), Unknown(), FREE, CLOCK, "another")
+    assert (outcome(changed), changed.reason) == ((Verb.NOTHING, State.BLOCKED), "diverged with another config")
+
+
 def test_what_has_run_with_another_config_waits_for_the_user() -> None:
     for attempts in ([ended(Cause.PREEMPTED)], [ended(Cause.PREEMPTED), ended(Cause.RETRY)]):
         action = decide(record_of(*attempts), Unknown(), FREE, CLOCK, "another")
@@ -390,7 +404,8 @@ def test_a_teacher_that_changed_since_attempt_1_is_a_failure() -> None:
     same = Inputs({"other": "x", "teacher": "a"})
     assert decided([first], inputs=same).verb is Verb.SUBMIT
     action = decided([first], inputs=Inputs({"teacher": "b", "other": "x"}))
-    assert (outcome(action), action.reason) == ((Verb.NOTHING, State.FAILED), "teacher changed since attempt 1")
+    why = "teacher changed since the first attempt; --retry uses the present one"
+    assert (outcome(action), action.reason) == ((Verb.NOTHING, State.FAILED), why)
     assert decided([first, ended(Cause.PREEMPTED)], inputs=same).verb is Verb.SUBMIT, "attempt 1 pins, no later one"
 
 
@@ -442,6 +457,7 @@ def test_what_has_failed_stays_failed_whatever_is_added_but_a_retry(attempts: li
         (State.FAILED, {"final", "needs_user", "never_completes"}),
         (State.CANCELLED, {"final", "needs_user", "never_completes"}),
         (State.PRUNED, {"final", "ended_well", "never_completes"}),
+        (State.DIVERGED, {"final", "ended_well", "never_completes"}),
     ],
 )
 def test_the_properties_of_each_state(state: State, properties: set[str]) -> None:

@@ -511,6 +511,120 @@ def test_a_host_without_rsync_is_reported(far: Far) -> None:
     assert "has no rsync" in one_line(done.stderr)
 
 
+# ---------------------------------------------------------------------------------------------- the login shell there
+
+WELCOME = "printf 'Welcome to the cluster'\n"
+
+
+def test_a_login_shell_that_prints_without_a_newline_is_reported_and_nothing_changes(far: Far) -> None:
+    far.there("out.log")
+    far.server.startup_file(WELCOME)
+    done = far.pull()
+    assert done.returncode == PART
+    assert done.stdout == ""
+    assert "the login shell on cluster prints text before a command (Welcome to the cluster)" in one_line(done.stderr)
+    assert "~/.bashrc" in done.stderr
+    assert [path.name for path in far.at_home("").rglob("*") if path.is_file()] == []
+
+
+def test_what_a_login_shell_prints_does_not_hide_the_answer_about_a_round(far: Far) -> None:
+    far.server.startup_file(WELCOME)
+    (far.folder / far.name / "analysis/experiment_old/experiments").mkdir(parents=True)
+    (far.folder / far.name / "rounds").mkdir()
+    (far.folder / far.name / "rounds/later.yaml").touch()
+    done = far.pull("--round", "old", "--round", "nosuch", "--round", "later")
+    assert done.returncode == PART
+    assert "nosuch: no such round on cluster" in one_line(done.stderr)
+    assert done.stdout.startswith("old: skipped, archived on cluster")
+    assert done.stdout.endswith("later: no records on cluster yet\n")
+
+
+def test_text_that_a_login_shell_prints_as_an_error_does_no_harm(far: Far) -> None:
+    far.there("out.log")
+    far.server.startup_file("printf 'Permission denied (password). Connection refused' >&2\n")
+    done = far.pull()
+    assert (done.returncode, done.stderr) == (PULLED, "")
+    assert far.at_home("out.log").exists()
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("exit 0", "with exit code 0. Check whether the account may run commands"),
+        ("echo 'This account is currently not available.'; exit 1", "This account is currently not available."),
+        ("echo begun r; exit 0", "with exit code 0"),
+        ("exec /bin/nologin-of-a-test", "exit code 127, a program was not found there"),
+        (f'exec "{REPOSITORY}/README.md"', "exit code 126, a program is not executable there"),
+        ("exit 3", "its login shell ended before, with exit code 3"),
+        ("exit 4", "its login shell ended before, with exit code 4"),
+    ],
+)
+def test_a_login_shell_that_does_not_run_the_command_is_reported(far: Far, program: str, message: str) -> None:
+    far.there("out.log")
+    far.server.login_shell(program)
+    done = far.pull()
+    assert done.returncode == AWAY
+    assert message in one_line(done.stderr)
+    assert done.stdout == ""
+    assert not far.home.exists()
+
+
+def test_an_incomplete_answer_is_no_success(far: Far) -> None:
+    far.there("out.log")
+    far.server.login_shell('bash -c "$SSH_ORIGINAL_COMMAND" | grep -v "begun r"; exit 0')
+    done = far.pull()
+    assert done.returncode == PART
+    assert "r: not pulled: cluster did not report whether it has records" in one_line(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("#!/bin/sh\nexec /no/such/rsync\n", "exit code 127, a program or library is missing there: "),
+        ("#!/bin/sh\nexec /etc\n", "exit code 126, it is not executable there: "),
+        ("#!/bin/sh\necho 'invalid option' >&2; exit 1\n", "exit code 1: invalid option"),
+    ],
+)
+def test_an_rsync_that_cannot_start_there_is_reported(far: Far, content: str, message: str) -> None:
+    far.there("out.log")
+    broken = far.folder / "broken"
+    broken.mkdir()
+    (broken / "rsync").write_text(content)
+    (broken / "rsync").chmod(0o755)
+    far.server.environment = {"PATH": f"{broken}:{os.environ['PATH']}"}
+    far.server.restart()
+    done = far.pull()
+    assert done.returncode == USAGE
+    assert f"rsync on cluster cannot start: {message}" in one_line(done.stderr)
+    assert (done.stdout, far.home.exists()) == ("", False)
+
+
+def test_output_of_a_local_command_of_ssh_does_no_harm(far: Far) -> None:
+    far.there("out.log")
+    local = f"    PermitLocalCommand yes\n    LocalCommand printf hello; touch '{far.folder}/called'\n"
+    far.server.write_client_config(f"Host *\n{local}")
+    assert far.server.ssh("true").stdout == "hello", "ssh itself runs it"
+    (far.folder / "called").unlink()
+    done = far.pull()
+    assert (done.returncode, done.stderr) == (PULLED, "")
+    assert not (far.folder / "called").exists()
+    far.server.set(REMOTE=str(far.folder / far.name), ROUNDS="r", HOST="inner")
+    done = far.pull()
+    assert done.returncode == AWAY, "the ssh to a jump host runs it, and the user's own ssh fails likewise"
+    assert "the LocalCommand of a jump host" in one_line(done.stderr)
+    assert far.at_home("out.log").exists()
+
+
+@pytest.mark.parametrize("host", ["cluster", "inner"])
+def test_a_banner_of_the_server_does_no_harm(far: Far, host: str) -> None:
+    far.there("out.log")
+    (far.server.folder / "banner").write_text("Authorized users only.\nbegun r\nNo newline")
+    far.server.configure(f'Banner "{far.server.folder}/banner"')
+    far.server.set(REMOTE=str(far.folder / far.name), ROUNDS="r", HOST=host)
+    done = far.pull()
+    assert (done.returncode, done.stdout, done.stderr) == (PULLED, "r: new or changed files: 1\n", "")
+
+
 # ---------------------------------------------------------------------------------------------- what goes wrong
 
 

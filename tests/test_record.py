@@ -28,6 +28,7 @@ from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import carried, logs, record
 from roundhouse.views import status_json, tables
 from roundhouse.views.explanation import explain
+from roundhouse.views.measured import spans
 
 EXPERIMENT = Experiment("r", "e", "e", None, {"lr": 0.1}, command=("true",))
 SCHEDULER = {"kind": "local", "server": "here", "user": "me", "boot": "b"}
@@ -70,19 +71,9 @@ def completed(directory: Path, *earlier: Cause) -> Path:
     return place
 
 
-def timeless(rec: Record) -> list[Attempt]:
-    """The attempts, without the times of files, which compacting does not keep."""
-    return [
-        replace(
-            one,
-            progress_at=None,
-            gone_at=None,
-            result_at=None,
-            cancel=False,
-            claim=replace(one.claim, at=0.0) if one.claim else None,
-        )
-        for one in rec.attempts
-    ]
+def lasting(rec: Record) -> list[Attempt]:
+    """The attempts, without what compacting does not keep."""
+    return [replace(one, gone_at=None, result_at=None, cancel=False) for one in rec.attempts]
 
 
 # ------------------------------------------------------------------------------------------------- exclusive creation
@@ -470,11 +461,11 @@ def test_compacting_that_is_killed_at_any_step_loses_nothing(tmp_path: Path, mon
                 ended = True
         after = record.read(directory)
         assert (after.damage, after.notes, after.next_number) == ("", (), 5)
-        assert timeless(after) == timeless(before)
+        assert lasting(after) == lasting(before)
         record.compact(after)
         last = record.read(directory)
         assert last.compacted
-        assert timeless(last) == timeless(before)
+        assert lasting(last) == lasting(before)
         names = {path.name for path in directory.rglob("*") if path.is_file() and not path.name.startswith(".draft-")}
         kept = {"history.json", "job.json", "claim.json", "result.json", "verdict.json"}
         assert names == kept | {"out.log", "metrics.json", "best.pth"}
@@ -499,7 +490,31 @@ def test_a_record_that_is_compacted_while_it_is_read_is_read_again(
     monkeypatch.setattr(files, "read_bytes", read_bytes)
     after = record.read(tmp_path)
     assert (after.compacted, after.damage) == (True, "")
-    assert timeless(after) == timeless(before)
+    assert lasting(after) == lasting(before)
+
+
+def test_compacting_keeps_how_long_each_attempt_ran_and_older_histories_are_read(tmp_path: Path) -> None:
+    begun = float(CLAIM["at"])
+    lost = open_one(tmp_path)
+    write(lost, record.CLAIM, CLAIM)
+    write(lost, record.PROGRESS, PROGRESS)
+    at(lost, record.CLAIM, begun + 5)
+    at(lost, record.PROGRESS, begun + 605)
+    write(lost, record.RESULT, {"version": 1, "nonce": "n", "cause": "node", "by": "runner a:1", "at": begun + 90000})
+    last = open_one(tmp_path, 2)
+    write(last, record.CLAIM, {**CLAIM, "at": begun + 90100})
+    write(last, record.RESULT, {**RESULT, "at": begun + 90400})
+    record.compact(record.read(tmp_path))
+    after = record.read(tmp_path)
+    assert after.compacted
+    assert [end - start for start, end in spans(after)] == [600, 300]
+    history = json.loads((tmp_path / record.HISTORY).read_text())
+    for entry in history["attempts"]:
+        del entry["times"]
+    (tmp_path / record.HISTORY).write_text(json.dumps(history))
+    old = record.read(tmp_path)
+    assert (old.damage, [one.cause for one in old.attempts]) == ("", [Cause.NODE, Cause.COMPLETED])
+    assert [end - start for start, end in spans(old)] == [90000, 300], "only an upper bound is known"
 
 
 def test_a_late_process_finds_every_name_of_a_compacted_experiment_taken(tmp_path: Path) -> None:
@@ -587,7 +602,7 @@ def test_without_hard_links_a_completed_experiment_is_compacted_too(
     record.compact(before)
     after = record.read(tmp_path)
     assert after.compacted
-    assert timeless(after) == timeless(before)
+    assert lasting(after) == lasting(before)
     assert not record.open_attempt(tmp_path, 2, OPENED)
     assert not record.close(tmp_path, 1, Cause.ERROR, "")
     assert not (place / record.PROGRESS).exists()
@@ -746,7 +761,11 @@ def test_the_explanation_of_each_attempt_has_its_times(tmp_path: Path) -> None:
     assert times()[1:] == ["set 1970-01-02 17:00 UTC", ran], "the time of a file that a copy made newer is not used"
     at(third, record.JOB, 49 * hour)
     record.compact(record.read(tmp_path))
-    ends = ["closed 1970-01-02 16:00 UTC", "set 1970-01-02 17:00 UTC", f"submitted 1970-01-03 01:00, {ran}"]
+    ends = [
+        "last heartbeat 1970-01-01 12:00, closed 1970-01-02 16:00 UTC",
+        "set 1970-01-02 17:00 UTC",
+        f"submitted 1970-01-03 01:00, {ran}",
+    ]
     assert times() == [f"{begun}, {ends[0]}", *ends[1:]]
 
 

@@ -89,7 +89,7 @@ def known(
     )
     epochs = [{"stage": "train", "epoch": epoch + 1, "seconds": pace} for epoch in range(done)] if pace else []
     metrics = RunMetrics(
-        metric="val_accuracy" if best is not None else None, best=best, final=final or {}, epochs=epochs
+        metric="val_accuracy" if best is not None else None, mode="max", best=best, final=final or {}, epochs=epochs
     )
     return ExperimentSummary(RoundEntry(row, None, None), metrics)
 
@@ -226,7 +226,7 @@ def test_the_best_setting_is_shown_with_baseline_noise_and_chance() -> None:
 
 def test_settings_are_ranked_by_what_training_watched_not_by_the_test_data() -> None:
     lucky = ExperimentSummary(
-        trained("a", 0.8, alpha=1).entry, RunMetrics("val_accuracy", best=0.8, final={"test_accuracy": 0.99})
+        trained("a", 0.8, alpha=1).entry, RunMetrics("val_accuracy", "max", best=0.8, final={"test_accuracy": 0.99})
     )
     (found,) = rankings(round_of(lucky), [lucky, trained("b", 0.9, alpha=2)])
     assert [one.label for one in found.settings] == ["alpha 2", "alpha 1"]

@@ -247,6 +247,47 @@ def test_a_failed_run_keeps_the_selection_open_and_is_reported(rounds: Rounds) -
     assert printed(rounds, "b/1/0")[0] == "3"
 
 
+def test_a_diverged_run_ranks_its_setting_last_and_what_depends_on_it_reports_it(
+    rounds: Rounds,  # noqa: F811
+) -> None:
+    groups = stages(top=2)
+    groups["sweep"]["command"] = [*SHELL, f"{LOSS}; [ {{lr}}{{seed}} != 31 ] || exit 79"]
+    groups["all"] = {"path": "all", "after": ["sweep"], "command": "true"}
+    rounds.write(groups)
+    done = rounds.call()
+    assert done.returncode == 4, "only because of what depends on the diverged run"
+    assert "Round r: 12 experiments: 1 pending, 10 completed, 1 diverged." in done.stdout
+    assert printed(rounds, "b/1/0")[0] == "2"
+    assert printed(rounds, "b/2/0")[0] == "1"
+    assert "best: rank 1 of 2 settings left (1 diverged) of sweep by the highest mean loss: lr=2" in done.stdout
+    one = rounds.status()["s/3/1"]
+    assert (one["state"], one["cause"], one["reason"]) == ("diverged", "diverged", "the training diverged")
+    assert not one["goes_on"]
+    assert rounds.status()["all"]["reason"] == "waits for s/3/1, which is diverged: the training diverged"
+    result = json.loads((rounds.directory("s/3/1") / "attempts/1/result.json").read_text())
+    assert (result["cause"], result["final"], result["exit_code"]) == ("diverged", True, 79)
+
+    del groups["all"]
+    rounds.write(groups)
+    assert rounds.call().returncode == 0, "the round is done with a diverged run"
+    rounds.call("--retry")
+    assert rounds.causes("s/3/1") == ["diverged"], "--retry alone does not retry it"
+    assert "s/3/1: will be retried" in rounds.call("--retry", "--only", "s/3/1").stdout
+    assert rounds.causes("s/3/1") == ["diverged", "retry", "diverged"]
+    assert rounds.call("--archive").returncode == 0
+    assert rounds.states()["s/3/1"] == "diverged"
+
+
+def test_if_everything_diverged_the_selection_is_blocked_and_says_so(rounds: Rounds) -> None:  # noqa: F811
+    groups = stages(top=1, grid={"seed": [0]})
+    groups["sweep"]["command"] = [*SHELL, "exit 79"]
+    rounds.write(groups)
+    assert rounds.call().returncode == 4
+    best = rounds.status()["b/1/0"]
+    assert best["reason"] == "there is no rank 1: 0 of the settings of group sweep have a finite loss (3 diverged)"
+    assert (best["state"], best["goes_on"]) == ("blocked", False)
+
+
 def test_a_metric_that_no_run_reports_blocks_the_selection_and_is_named(rounds: Rounds) -> None:  # noqa: F811
     rounds.write(stages(metric="los"))
     assert rounds.call().returncode == 4

@@ -256,6 +256,63 @@ def test_a_round_that_does_not_exist_there_gives_the_runner_s_message(
     assert err.startswith("ssh_status.py: runner.py on cluster: no round 'rr' in ") and "did you mean 'r'?" in err
 
 
+# ---------------------------------------------------------------------------------------------- the login shell there
+
+
+def test_what_startup_files_print_without_a_newline_does_no_harm(server: SshServer, ask: Asked) -> None:
+    server.startup_file('printf \'[]\\n[{"path": "x", "state": "failed"}]\\nWelcome\'; printf \'Quota: 99 %%\' >&2\n')
+    code, out, err = ask("--json")
+    assert (code, err) == (3, "")
+    assert json.loads(out)["experiments"] == ROWS
+
+
+def test_what_a_login_shell_prints_at_its_end_does_no_harm(server: SshServer, ask: Asked) -> None:
+    server.login_shell('bash -c "$SSH_ORIGINAL_COMMAND"; code=$?; echo "[Bye]"; exit $code')
+    code, out, err = ask("--json")
+    assert (code, err) == (3, "")
+    assert json.loads(out)["experiments"] == ROWS
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("exit 0", "its login shell ended before, with exit code 0. Check whether the account may run commands"),
+        ("echo 'This account is currently not available.'; exit 1", "This account is currently not available."),
+        ("echo '[]'; exit 0", "its login shell ended before, with exit code 0"),
+        ("exec /no/such/shell", "cannot run the command: exit code 127, a program was not found there"),
+        ("exec /etc", "cannot run the command: exit code 126, a program is not executable there"),
+        ("exit 81", "its login shell ended before, with exit code 81"),
+        ("exit 2", "its login shell ended before, with exit code 2"),
+    ],
+)
+def test_a_login_shell_that_does_not_run_the_command_is_reported(
+    server: SshServer, ask: Asked, program: str, message: str
+) -> None:
+    server.login_shell(program)
+    code, line = ask.line()
+    assert code == 5
+    assert line.startswith("ssh_status.py: cluster ") and message in line
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("#!/no/such/python\n", "exit code 127, it or its interpreter was not found there"),
+        ("#!/etc\n", "exit code 126, it is not executable there"),
+    ],
+)
+def test_an_interpreter_that_cannot_start_there_is_reported(
+    server: SshServer, ask: Asked, there: Path, content: str, message: str
+) -> None:
+    python = there / "python"
+    python.write_text(content)
+    python.chmod(0o755)
+    server.settings.write_text(server.settings.read_text().replace(sys.executable, "./python"))
+    code, line = ask.line()
+    assert code == 5
+    assert f"cluster cannot run ./python: {message}" in line
+
+
 # ---------------------------------------------------------------------------------------------- what fails there
 
 
@@ -584,6 +641,52 @@ def test_match_and_tokens_of_the_configuration_are_obeyed(server: SshServer, ask
         assert ask()[0] == 3
     finally:
         (server.folder / "127.0.0.1_key").rename(server.key)
+
+
+@pytest.mark.parametrize("host", ["cluster", "inner"])
+def test_a_banner_and_a_local_command_do_no_harm(server: SshServer, ask: Asked, host: str) -> None:
+    (server.folder / "banner").write_text("[]\nPermission denied (password). No newline")
+    server.configure(f'Banner "{server.folder}/banner"')
+    server.write_client_config("Host *\n    PermitLocalCommand yes\n    LocalCommand printf hello\n")
+    code, out, err = ask("--json", "--host", host)
+    assert (code, err) == (3, "")
+    assert json.loads(out)["experiments"] == ROWS
+
+
+@pytest.mark.parametrize(
+    ("lines", "what"),
+    [
+        (["Ciphers chacha20-poly1305@openssh.com"], "no acceptable ciphers"),
+        (["KexAlgorithms sntrup761x25519-sha512@openssh.com"], "no acceptable kex algorithm"),
+        (["Ciphers aes128-ctr", "MACs umac-64@openssh.com"], "no acceptable macs"),
+    ],
+)
+def test_a_host_without_a_common_algorithm_is_reported(
+    server: SshServer, ask: Asked, lines: list[str], what: str
+) -> None:
+    server.configure(*lines)
+    code, line = ask.line()
+    assert code == 5
+    assert line.startswith("ssh_status.py: cluster has no algorithm in common with paramiko ") and what in line
+
+
+@pytest.mark.parametrize("end", [-9, -8, -30, -60, -68])
+def test_a_malformed_line_of_known_hosts_is_reported_and_does_not_count(
+    server: SshServer, ask: Asked, end: int
+) -> None:
+    good = server.known_hosts.read_text()
+    server.known_hosts.write_text(f"# mine\n{good.strip()[:end]}\n{good}")
+    assert ask()[0] == 3
+    server.known_hosts.write_text(f"# mine\n{good.strip()[:end]}\n")
+    code, line = ask.line()
+    assert code == 5
+    assert "the host key of cluster is unknown (SHA256:" in line
+    assert f"correct or remove line 2 of {server.known_hosts}, which is malformed, then run ssh cluster" in line
+
+
+def test_a_key_of_another_type_than_its_line_says_does_not_count(server: SshServer, ask: Asked) -> None:
+    server.known_hosts.write_text(server.known_hosts.read_text().replace("ssh-ed25519", "ssh-rsa"))
+    assert "is unknown" in ask.line()[1]
 
 
 # ---------------------------------------------------------------------------------------------- settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,19 @@ from simulation import HOME, Crash, Faults, Process, Thread, World
 
 from roundhouse import files
 from roundhouse.config.site import Site
-from roundhouse.engine import one_pass, reconcile, user_actions
+from roundhouse.engine import one_pass, reconcile, run_again, user_actions
 from roundhouse.engine.context import PassContext
 from roundhouse.engine.report import PassReport
 from roundhouse.engine.scheduler_snapshot import SchedulerSnapshot
 from roundhouse.engine.submit_job import Submitter
 from roundhouse.model import evaluate
 from roundhouse.model.answers import Identity, Job, JobState
-from roundhouse.model.attempt import Attempt, Record
+from roundhouse.model.attempt import Attempt, Pin, Record, Result
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment, Resources
 from roundhouse.model.plan import Action, State, Verb
 from roundhouse.model.status import ExperimentStatus
-from roundhouse.store import job_group, record
+from roundhouse.store import job_group, markers, record
 
 TEACHER = Experiment("r", "teacher", "t/0", "s", {"lr": 0.1})
 STUDENT = Experiment("r", "student", "s/0", "s", {"lr": 0.2}, after={"teacher": ("t/0",)})
@@ -55,7 +56,7 @@ def memory_folder() -> Path:
 class Rounds(RuleBasedStateMachine):
     """Two experiments, one depending on the other, and everything that can happen to them."""
 
-    experiments = (TEACHER, STUDENT)
+    experiments: tuple[Experiment, ...] = (TEACHER, STUDENT)
     outcomes = ("accepted", "accepted", "unclear", "late", "lost", "refused", "limit")
     mutate: Callable[[World], None] = staticmethod(lambda world: None)
 
@@ -69,12 +70,13 @@ class Rounds(RuleBasedStateMachine):
         self.context.script = lambda *_: "#!/bin/bash\n"  # type: ignore[method-assign]
         self.context.shared_script = lambda *given: str(given[4]["tasks"])  # type: ignore[method-assign]
         self.passes: list[Thread] = []
-        self.completed: dict[Path, int] = {}
+        self.completed: dict[tuple[Path, int], int] = {}  # the attempt, by directory and number of reruns before it
+        self.tokens: dict[tuple[Path, int], str] = {}
         self.verdicts: dict[Path, bytes] = {}
         type(self).mutate(self)
 
     @initialize(
-        begun=st.integers(0, 3),
+        begun=st.integers(0, 4),
         outcome=st.sampled_from(["accepted", "accepted", "unclear", "late"]),
         array_limit=st.integers(2, 3),
         late_runner=st.none() | st.integers(1, 30),
@@ -89,8 +91,10 @@ class Rounds(RuleBasedStateMachine):
         elif begun:
             self.run_pass()
         if begun >= 2 and self.queued():
-            self.run_job(self.queued()[0], 8 if begun == 3 else 2)
+            self.run_job(self.queued()[0], 8 if begun >= 3 else 2)
             self.run_pass()
+        if begun == 4:
+            self.user_action("rerun")
         self.world.outcome = "accepted"
 
     # ------------------------------------------------------------------------------------------ runners
@@ -99,14 +103,28 @@ class Rounds(RuleBasedStateMachine):
         job_group._known.clear()  # each pass is made by another process
         return one_pass.run_pass(self.context, self.experiments)
 
-    def user_action(self, name: str) -> None:
+    def user_action(self, name: str, of: str = "*") -> None:
         statuses = one_pass.run_pass(self.context, self.experiments, act=False).statuses
+        chosen = lambda experiment: of in ("*", experiment.path)  # noqa: E731
         if name == "cancel":
             user_actions.cancel(self.context, statuses)
-        elif name == "retry":
-            user_actions.retry(statuses)
+        elif name in ("retry", "retry, named", "keep files"):
+            named, keep = name == "retry, named", name == "keep files"
+            lines = run_again.retry(statuses, chosen, named=named, keep_files=keep)
+            self.what_is_retried_can_run({line.partition(":")[0] for line in lines if "will be retried" in line})
+        elif name in ("rerun", "rerun by force"):
+            run_again.rerun(statuses, chosen, force=name != "rerun")
+        elif name == "accept":
+            run_again.accept(statuses, chosen, "me")
         else:
             user_actions.mark_archived(statuses)
+
+    def what_is_retried_can_run(self, paths: set[str]) -> None:
+        """A retry is enough after a change of the config."""
+        for status in one_pass.run_pass(self.context, self.experiments, act=False).statuses:
+            if status.experiment.path in paths:
+                blocked = status.action.reason.startswith("has run with another config")
+                assert not blocked, f"{status.experiment.path} cannot be retried"
 
     def under(self, faults: Faults, work: Callable[[], Any]) -> None:
         self.world.faults = faults
@@ -159,11 +177,30 @@ class Rounds(RuleBasedStateMachine):
     def a_halted_pass_goes_on(self) -> None:
         self.passes.pop(0).proceed()
 
-    @rule(seldom=st.integers(0, 5), name=st.sampled_from(["cancel", "retry", "archive"]), crash=st.none() | STEPS)
+    @rule(
+        seldom=st.integers(0, 5),
+        name=st.sampled_from(["cancel", "retry", "retry, named", "archive"]),
+        crash=st.none() | STEPS,
+    )
     def an_action_of_the_user(self, seldom: int, name: str, crash: int | None) -> None:
-        if name != "retry" and seldom:
+        if not name.startswith("retry") and seldom:
             return  # a round that is cancelled early does not reach later states
         self.under(Faults(crash_at=crash), lambda: self.user_action(name))
+
+    @rule(data=st.data(), name=st.sampled_from(["rerun", "rerun by force", "retry", "keep files", "accept"]))
+    def an_experiment_is_wanted_again(self, data: st.DataObject, name: str) -> None:
+        of = data.draw(st.sampled_from([one.path for one in self.experiments]))
+        crash = data.draw(st.none() | STEPS)
+        self.under(Faults(crash_at=crash), lambda: self.user_action(name, of))
+
+    @rule(data=st.data(), value=st.integers(0, 1), retried=st.booleans())
+    def the_round_file_is_edited(self, data: st.DataObject, value: int, retried: bool) -> None:
+        """Passes that have begun still know the old config."""
+        edited = data.draw(st.sampled_from(self.experiments))
+        changed = replace(edited, config={**edited.config, "new": value})
+        self.experiments = tuple(changed if one is edited else one for one in self.experiments)
+        if retried:
+            self.user_action("retry", edited.path)
 
     @rule(damage=st.sampled_from(["delete", "truncate", "roll back"]))
     def status_files_are_lost(self, damage: str) -> None:
@@ -254,7 +291,7 @@ class Rounds(RuleBasedStateMachine):
         self.world.vanish(data.draw(st.sampled_from(self.living())), cause)
 
     @precondition(lambda self: self.living())
-    @rule(data=st.data(), cause=st.sampled_from([Cause.ERROR, Cause.WALLTIME, Cause.PREEMPTED]))
+    @rule(data=st.data(), cause=st.sampled_from([Cause.ERROR, Cause.WALLTIME, Cause.PREEMPTED, Cause.DIVERGED]))
     def a_job_ends_with_a_word(self, data: st.DataObject, cause: Cause) -> None:
         process = data.draw(st.sampled_from(self.living()))
         if not process.stopped:
@@ -373,13 +410,45 @@ class Rounds(RuleBasedStateMachine):
         assert len(well) == len(set(well))
 
     def completed_is_final_and_unique(self, known: Known) -> None:
+        """Between two reruns."""
         for directory, rec in known.items():
-            done = [attempt.number for attempt in rec.attempts if attempt.cause is Cause.COMPLETED]
-            assert len(done) <= 1
-            before = self.completed.get(directory)
-            assert before is None or done == [before], f"{directory} was completed and is not any more"
-            if done:
-                self.completed[directory] = done[0]
+            reruns, done = 0, dict[int, list[int]]()
+            for attempt in rec.attempts:
+                reruns += attempt.opened.mark is Cause.RERUN
+                if attempt.cause is Cause.COMPLETED:
+                    done.setdefault(reruns, []).append(attempt.number)
+            for era in range(reruns + 1):
+                numbers, before = done.get(era, []), self.completed.get((directory, era))
+                assert len(numbers) <= 1, f"{directory}: attempts {numbers} have completed"
+                assert before is None or numbers == [before], f"{directory} was completed and is not any more"
+                if numbers:
+                    self.completed[directory, era] = numbers[0]
+
+    def no_number_is_used_twice(self, known: Known) -> None:
+        for directory, rec in known.items():
+            for attempt in rec.attempts:
+                first = self.tokens.setdefault((directory, attempt.number), attempt.opened.token)
+                assert first == attempt.opened.token, f"{directory}: number {attempt.number} was used twice"
+
+    def attempts_have_the_config_and_inputs_that_are_pinned(self, known: Known) -> None:
+        """Those of the last marker that pins them, and all the same until the next one."""
+        for directory, rec in known.items():
+            pinned: tuple[Any, Any] = (None, None)
+            for attempt in rec.attempts:
+                pin, own = attempt.opened.pin, attempt.opened.identity
+                if pin is not None:
+                    pinned = (pin.config_hash, pin.inputs)
+                elif attempt.opened.mark is None:
+                    fits = all(one in (None, mine) for one, mine in zip(pinned, own, strict=True))
+                    assert fits, f"{directory}: attempt {attempt.number} has another config, or other inputs"
+                    pinned = own
+
+    def diverged_is_final_until_a_retry(self, known: Known) -> None:
+        for directory, rec in known.items():
+            final = False
+            for attempt in rec.attempts:
+                assert not final or attempt.opened.mark is not None, f"{directory} ran again after it had diverged"
+                final = (final or attempt.cause is Cause.DIVERGED) and attempt.opened.mark is not Cause.RETRY
 
     def a_verdict_is_a_reason_and_no_more(self, known: Known) -> None:
         """It corrects the guess of an attempt that is closed, never completes one, and never changes."""
@@ -391,8 +460,8 @@ class Rounds(RuleBasedStateMachine):
                 assert attempt.result is not None, f"{directory}: attempt {attempt.number} is open, with a verdict"
                 assert attempt.result.guess, f"{directory}: attempt {attempt.number} was no guess"
                 assert attempt.cause is verdict.cause and attempt.cause is not Cause.COMPLETED
-                if not rec.compacted:
-                    path = record.attempt_directory(directory, attempt.number) / record.VERDICT
+                path = record.attempt_directory(directory, attempt.number) / record.VERDICT
+                if b'"attempts"' not in path.read_bytes():  # otherwise it was compacted
                     before = self.verdicts.setdefault(path, path.read_bytes())
                     assert before == path.read_bytes(), f"{directory}: the verdict on attempt {attempt.number} changed"
 
@@ -418,6 +487,9 @@ class Rounds(RuleBasedStateMachine):
         absence_is_no_evidence,
         nothing_runs_twice_at_once,
         completed_is_final_and_unique,
+        diverged_is_final_until_a_retry,
+        no_number_is_used_twice,
+        attempts_have_the_config_and_inputs_that_are_pinned,
         a_verdict_is_a_reason_and_no_more,
         a_verdict_is_what_the_scheduler_says,
         no_attempt_is_submitted_before_the_verdict,
@@ -466,6 +538,12 @@ class Rounds(RuleBasedStateMachine):
         else:
             raise AssertionError(f"no end is reached: {states}")
         known = self.known()
+        for path, action in states.items():
+            attempts = known[self.root / "r" / path].attempts
+            done = [one.number for one in attempts if one.cause is Cause.COMPLETED]
+            rerun = [one.number for one in attempts if one.opened.mark is Cause.RERUN]
+            new = bool(done) and max(done) > max(rerun, default=0)
+            assert action.state is not State.COMPLETED or new, f"{path} is completed by a result from before its rerun"
         self.completed_is_final_and_unique(known)
         self.one_submit_per_token(known)
 
@@ -594,10 +672,65 @@ def no_wait_for_the_verdict(machine: Any) -> None:
     machine.undo.append(lambda: setattr(Attempt, "awaits_verdict", real))
 
 
+def diverged_is_an_error(machine: Any) -> None:
+    """An experiment that has diverged is submitted again, as after an error."""
+    real = evaluate.decide
+
+    def decide(rec: Record, answer: Any, *rest: Any) -> Action:
+        newest = rec.newest
+        if newest and newest.result and newest.result.cause is Cause.DIVERGED:
+            failed = replace(newest, result=Result(Cause.ERROR))
+            rec = replace(rec, attempts=(*rec.attempts[:-1], failed))
+        return real(rec, answer, *rest)
+
+    evaluate.decide = decide
+    machine.undo.append(lambda: setattr(evaluate, "decide", real))
+
+
+def numbers_from_the_beginning(machine: Any) -> None:
+    """A rerun moves the old attempts away and counts from 1 again."""
+    real = run_again.mark
+
+    def mark(rec: Record, experiment: Experiment, cause: Cause, why: str, **more: Any) -> bool:
+        if cause is not Cause.RERUN:
+            return real(rec, experiment, cause, why, **more)
+        shutil.rmtree(rec.directory / record.ATTEMPTS)
+        (rec.directory / record.HISTORY).unlink(missing_ok=True)
+        return real(Record(rec.directory), experiment, cause, why, **more)
+
+    run_again.mark = mark
+    machine.undo.append(lambda: setattr(run_again, "mark", real))
+
+
+def old_result_counts(machine: Any) -> None:
+    """A result from before the rerun makes the experiment completed."""
+    real = Record.completed
+    Record.completed = property(lambda self: next(iter(self.results), None))  # type: ignore[method-assign, assignment]
+    machine.undo.append(lambda: setattr(Record, "completed", real))
+
+
+def nothing_is_pinned(machine: Any) -> None:
+    """An attempt has the config and inputs of the moment, whatever has run before."""
+    real = Record.pin
+    Record.pin = property(lambda self: Pin())  # type: ignore[method-assign, assignment]
+    machine.undo.append(lambda: setattr(Record, "pin", real))
+
+
+def retry_without_pin(machine: Any) -> None:
+    """A retry does not say which config the attempts after it have."""
+    real = run_again.mark
+
+    def mark(rec: Record, experiment: Experiment, cause: Cause, why: str, **more: Any) -> bool:
+        return markers.mark(rec, experiment, cause, why)
+
+    run_again.mark = mark
+    machine.undo.append(lambda: setattr(run_again, "mark", real))
+
+
 @pytest.mark.parametrize(
     ("machine", "weaken", "message"),
     [
-        (Rounds, takeover, "writers|not the writer's"),
+        (Rounds, takeover, "writers|not the writer's|open at once"),
         (Rounds, no_void, "late_starts"),
         (Rounds, shared_open, "was submitted 2 times"),
         (Arrays, every_task_runs, "was submitted 2 times"),
@@ -605,7 +738,12 @@ def no_wait_for_the_verdict(machine: Any) -> None:
         (Rounds, verdict_on_open_attempts, "is open, with a verdict|no end is reached"),
         (Rounds, verdict_replaced, "the verdict on attempt . changed"),
         (Rounds, no_wait_for_the_verdict, "submitted before the verdict"),
+        (Rounds, diverged_is_an_error, "ran again after it had diverged"),
         (Rounds, answers_of_before, "but the scheduler says|submitted before the verdict"),
+        (Rounds, numbers_from_the_beginning, "used twice|is completed by a result|is not any more|in a void attempt"),
+        (Rounds, old_result_counts, "by a result from before its rerun"),
+        (Rounds, nothing_is_pinned, "has another config, or other inputs"),
+        (Rounds, retry_without_pin, "cannot be retried"),
     ],
 )
 def test_a_weaker_protocol_is_found_out(machine: type[Rounds], weaken: Callable[[Any], None], message: str) -> None:

@@ -244,6 +244,7 @@ def test_a_script_started_twice_by_hand_is_no_restart(bench: Bench) -> None:
         (75, Cause.PREEMPTED, False),
         (76, Cause.WALLTIME, False),
         (77, Cause.ERROR, True),
+        (79, Cause.DIVERGED, True),
         (137, Cause.UNKNOWN, False),
         (139, Cause.ERROR, False),
         (143, Cause.ERROR, False),

@@ -240,6 +240,21 @@ def test_a_remote_command_gets_its_words_as_they_are_and_gives_its_code(ssh_serv
     assert remote(ssh_server, "cat").stdout == ""  # nothing to read: a script's own input is not given away
 
 
+def only_dsa_like(server: SshServer) -> None:
+    """The client accepts another type of host key only."""
+    server.write_client_config("Host *\n    HostKeyAlgorithms ssh-dss\n")
+
+
+def other_server(server: SshServer) -> None:
+    """What answers at the port is no SSH server."""
+    server.write_client_config("Host cluster\n    ProxyCommand printf '\\000\\n'; cat >/dev/null\n")
+
+
+def show_banner(server: SshServer) -> None:
+    (server.folder / "banner").write_text(BANNER)
+    server.configure(f'Banner "{server.folder}/banner"')
+
+
 FAILURES: dict[str, tuple[Callable[[SshServer], object], str]] = {
     "stopped": (SshServer.stop, "the host or the network is down"),
     "unknown host key": (SshServer.forget_host, "has an unknown host key"),
@@ -248,15 +263,35 @@ FAILURES: dict[str, tuple[Callable[[SshServer], object], str]] = {
     "password wanted": (lambda server: server.ask_for("password"), "asks for a password or a second factor"),
     "second factor wanted": (lambda server: server.ask_for("publickey,password"), "a password or a second factor"),
     "name unknown": (lambda server: server.set(REMOTE="/far", ROUNDS="r", HOST="nowhere"), "its name is unknown"),
+    "no cipher": (lambda server: server.configure("Ciphers aes256-cbc"), "has no cipher in common with this ssh"),
+    "no key exchange": (
+        lambda server: server.configure("KexAlgorithms diffie-hellman-group14-sha1"),
+        "has no key exchange method in common with this ssh",
+    ),
+    "no MAC": (lambda server: server.configure("Ciphers aes128-ctr", "MACs hmac-sha1-96"), "has no MAC in common"),
+    "no host key": (only_dsa_like, "has no host key type in common with this ssh"),
+    "no SSH server": (other_server, "does not answer as an SSH server"),
+    "malformed known_hosts": (
+        lambda server: server.known_hosts.write_text(f"# mine\n\n{server.known_hosts.read_text().strip()[:-9]}\n"),
+        "has an unknown host key: correct or remove line 3 of ",
+    ),
 }
+
+# Lines of real banners, with words that ssh uses in its own messages.
+BANNER = """\
+Unauthorized access is prohibited: Permission denied (password or keyboard-interactive users).
+Idle sessions are disconnected. Connection refused to others. Host key verification failed? Call us.
+Nodes are unreachable from outside, and requests to them are timed out"""
 
 
 @pytest.mark.ssh
 @pytest.mark.parametrize("failure", FAILURES)
-@pytest.mark.parametrize("way", ["directly", "by a jump"])
+@pytest.mark.parametrize("way", ["directly", "by a jump", "with a banner"])
 def test_a_failure_of_ssh_is_one_line_that_says_which(ssh_server: SshServer, failure: str, way: str) -> None:
     change, message = FAILURES[failure]
     ssh_server.set(REMOTE="/far", ROUNDS="r", HOST="cluster" if way == "directly" else "inner")
+    if way == "with a banner":
+        show_banner(ssh_server)
     change(ssh_server)
     done = remote(ssh_server, "true")
     assert done.returncode == 255
@@ -266,8 +301,10 @@ def test_a_failure_of_ssh_is_one_line_that_says_which(ssh_server: SshServer, fai
 
 
 @pytest.mark.ssh
-def test_a_connection_that_is_cut_is_reported(ssh_server: SshServer) -> None:
-    ssh_server.set(REMOTE="/far", ROUNDS="r")
+@pytest.mark.parametrize("host", ["cluster", "inner"])
+def test_a_connection_that_is_cut_is_reported_also_after_a_banner(ssh_server: SshServer, host: str) -> None:
+    ssh_server.set(REMOTE="/far", ROUNDS="r", HOST=host)
+    show_banner(ssh_server)
     done = remote(ssh_server, "sh", "-c", "kill -9 $(ps -o ppid= -p $$)")
     assert done.returncode == 255
     assert "closed the connection" in one_line(done.stdout)
@@ -289,7 +326,8 @@ def test_output_of_an_unknown_host_reaches_the_terminal_as_plain_text(tmp_path: 
 
 def test_an_ssh_without_a_message_is_reported_too(tmp_path: Path) -> None:
     (tmp_path / "errors").touch()
-    assert "no message from ssh" in one_line(bash(f"HOST=lab; explain_ssh '{tmp_path}/errors'").stdout)
+    program = f"HOST=lab; ssh_words() {{ ssh=(false); }}; explain_ssh '{tmp_path}/errors'"
+    assert "no message from ssh" in one_line(bash(program).stdout)
 
 
 # ---------------------------------------------------------------------------------------------- every script

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_helpers import DONE, WORK_REMAINS, ClusterRounds, experiments_of, pbs_rounds
+from cluster_helpers import DONE, WORK_REMAINS, ClusterRounds, experiments_of, pbs_rounds, wrap_command
 from fake_pbs import FakePBS
 from hypothesis import given
 from hypothesis import strategies as st
@@ -336,6 +336,21 @@ def test_a_watch_lives_through_a_scheduler_that_is_down(fake_pbs: FakePBS, round
     fake_pbs.turn()
     assert end_of(process, rounds) == DONE
     assert rounds.lines("a").count("end") == 1
+
+
+def test_a_watch_lives_through_an_answer_that_the_terminal_cannot_show(rounds: ClusterRounds) -> None:
+    """The terminal's encoding lacks some characters; others would erase the screen or reverse the text."""
+    wrap_command(rounds, "qstat", before=r"printf 'no \033[2J \342\200\256 \342\202\254 \351 queue\a\n' >&2; exit 1")
+    rounds.extra |= {"PYTHONIOENCODING": "ascii"}
+    rounds.write_steps("ü")
+    process = watching(rounds)
+    rounds.wait_for_step_3("ü")
+    rounds.release("ü")
+    assert end_of(process, rounds) == DONE
+    out = printed(rounds)
+    assert "no \\x1b[2J \\u202e \\u20ac \\ufffd queue\\x07" in out
+    assert "all 1 experiments are completed." in out
+    assert "\x1b" not in out
 
 
 def test_what_is_changed_in_the_round_file_is_seen_and_a_mistake_does_not_end_the_watch(

@@ -286,7 +286,9 @@ def attempt(
                    "final": {"test_accuracy": result, "chance_accuracy": 0.1}, "epochs": []}  # fmt: skip
         (folder / "metrics.json").write_text(json.dumps(metrics))
     if ended is not None:
-        (folder / "result.json").write_text(json.dumps({**base, "cause": str(cause), "why": "w|y", "at": ended}))
+        (folder / "result.json").write_text(
+            json.dumps({**base, "cause": str(cause), "why": "w|y", "exit_code": 0, "at": ended})
+        )
 
 
 @pytest.fixture

@@ -18,12 +18,12 @@ from rounds_for_tests import REPOSITORY, Bench, snapshot, wait_for
 
 from roundhouse.errors import RoundhouseError
 from roundhouse.jobs import command, heartbeat, worker
-from roundhouse.model.attempt import Opened
+from roundhouse.model.attempt import Opened, Pin
 from roundhouse.model.causes import Cause
 from roundhouse.model.exit_codes import JobExitCode
 from roundhouse.model.experiment import Experiment
-from roundhouse.store import record
-from roundhouse.store.logs import last_words
+from roundhouse.store import markers, record
+from roundhouse.store.logs import last_line
 
 TEACHER = Experiment("r", "teacher", "t/0", None, {}, command=("true",))
 STUDENT = Experiment("r", "student", "deep/er/s", None, {"lr": 0.1}, after={"teacher": ("t/0",)}, command=("true",))
@@ -141,13 +141,43 @@ def test_an_input_that_is_not_visible_yet_is_tried_again_later(tmp_path: Path) -
     assert leaves(claimed) == JobExitCode.INPUT, "its weights are not there"
 
 
-def test_an_input_that_changed_is_a_permanent_error(tmp_path: Path) -> None:
+def report_weights(directory: Path, number: int, best: bytes) -> None:
+    progress = {"version": 1, "epoch": 1, "artifacts": {"best.pth": sha256(best)}}
+    (record.attempt_directory(directory, number) / record.PROGRESS).write_text(json.dumps(progress))
+
+
+def test_weights_that_were_changed_are_a_permanent_error(tmp_path: Path) -> None:
     directory = open_attempt(tmp_path, TEACHER)
+    report_weights(directory, 1, b"weights")
     complete(directory, best=b"other weights")
     claimed = claimed_attempt(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
     assert leaves(claimed) == JobExitCode.INPUT_CHANGED
+
+
+def test_a_result_that_this_node_cannot_see_is_tried_again_later(tmp_path: Path) -> None:
+    """It may be that of a rerun, of which the node still sees the time before."""
+    directory = open_attempt(tmp_path, TEACHER)
+    complete(directory, best=b"other weights")
+    claimed = claimed_attempt(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
+    assert leaves(claimed) == JobExitCode.INPUT
     again = claimed_attempt(open_attempt(tmp_path, STUDENT, 2, inputs=pinned(token="rh0")), 2)
-    assert leaves(again) == JobExitCode.INPUT_CHANGED
+    assert leaves(again) == JobExitCode.INPUT
+
+
+def test_an_input_that_was_run_again_is_that_of_the_attempt_that_was_recorded(tmp_path: Path) -> None:
+    directory = open_attempt(tmp_path, TEACHER)
+    report_weights(directory, 1, b"weights")
+    old = complete(directory, best=b"weights")
+    record.compact(record.read(directory))
+    assert markers.mark(record.read(directory), TEACHER, Cause.RERUN, "by the user", pin=Pin())
+    inputs = pinned(sha256=sha256(b"weights"))
+    assert claimed_attempt(open_attempt(tmp_path, STUDENT, inputs=inputs)).inputs() == {"teacher": [old]}
+    open_attempt(tmp_path, TEACHER, 3)
+    report_weights(directory, 3, b"new weights")
+    new = complete(directory, 3, best=b"new weights")
+    assert claimed_attempt(open_attempt(tmp_path, STUDENT, 2, inputs=inputs), 2).inputs() == {"teacher": [old]}
+    inputs = pinned(sha256=sha256(b"new weights"))
+    assert claimed_attempt(open_attempt(tmp_path, STUDENT, 3, inputs=inputs), 3).inputs() == {"teacher": [new]}
 
 
 def test_earlier_attempts_count_if_config_and_inputs_are_the_same(tmp_path: Path) -> None:
@@ -296,6 +326,7 @@ def test_a_command_that_ends_after_a_signal_is_not_completed(
         ("echo no disk; exit 3", Cause.ERROR, 3),
         ("exit 70", Cause.ERROR, 1),
         ("exit 77", Cause.ERROR, 1),
+        ("exit 79", Cause.DIVERGED, 79),
         ("kill -KILL $$", Cause.UNKNOWN, 137),
         ("kill -SEGV $$", Cause.ERROR, 139),
         ("kill -TERM $$", Cause.ERROR, 143),
@@ -304,9 +335,10 @@ def test_a_command_that_ends_after_a_signal_is_not_completed(
 def test_the_exit_code_of_a_command_determines_the_cause(bench: Bench, script: str, cause: Cause, code: int) -> None:
     bench.use_the_real_train("sh", "-c", f"true\n{script}")
     bench.run()
-    assert (bench.result().cause, bench.result().exit_code, bench.result().final) == (cause, code, False)
+    final = cause is Cause.DIVERGED
+    assert (bench.result().cause, bench.result().exit_code, bench.result().final) == (cause, code, final)
     assert f"roundhouse: attempt 1 runs sh -c 'true\\n{script}'\n" in bench.log()
-    assert last_words(record.read(bench.directory)) == ". Last log line: no disk" * script.startswith("echo")
+    assert last_line(record.read(bench.directory)) == ". Last log line: no disk" * script.startswith("echo")
 
 
 def test_a_command_gets_its_directory_its_inputs_and_its_earlier_attempts(bench: Bench) -> None:

@@ -266,7 +266,7 @@ draw_all() {
 # PATH. Without a scheduler, runner.py would train on the login node. The time limit applies there too, because the end
 # of the local ssh does not end the program.
 # shellcheck disable=SC2016  # the remote shell expands it
-ON_CLUSTER='say() { printf "%s\n" "$1" >&2; exit '$NOT_RUN'; }; '\
+ON_CLUSTER=$PRINT_BEGIN'; say() { printf "%s\n" "$1" >&2; exit '$NOT_RUN'; }; '\
 'cd -- "$1" || say "REMOTE cannot be entered on the cluster: $1"; '\
 'command -v "$2" >/dev/null || say "PYTHON does not exist on the cluster: $2 in $1"; '\
 'command -v sbatch >/dev/null || command -v qsub >/dev/null || '\
@@ -282,6 +282,11 @@ queue() {
     run $((QUEUE_LIMIT + GRACE)) env SSH_ASKPASS_REQUIRE=never "${ssh[@]}" -- "$HOST" \
         "$(remote_quoted bash -l -c "$ON_CLUSTER" bash "$folder" "$PYTHON" "$limit" "$GRACE" "$1")"
     [ "$code" -ne 124 ] || allowed=$limit
+    if ! split_output "$scratch/output" && [ "$code" -ne 124 ]; then
+        [ "$code" -ne 255 ] || unreachable=yes
+        failed "queue $1" "$(explain_start "$code" "$scratch/output" "$scratch/errors")"
+        return
+    fi
     case $code in
         0) ok "queue $1" "completed. $(last_line "$scratch/output")" ;;
         3) ok "queue $1" "work remains. $(last_line "$scratch/output")" ;;
@@ -291,6 +296,7 @@ queue() {
             unreachable=yes
             failed "queue $1" "$(explain_ssh "$scratch/errors")"
             ;;
+        126 | 127) failed "queue $1" "PYTHON cannot be started on the cluster: exit code $code: $(last_line "$scratch/errors")" ;;
         *)
             if grep -q "^runner.py: round $1 was archived" "$scratch/errors"; then
                 ok "queue $1" "archived on the cluster: remove it from ROUNDS"

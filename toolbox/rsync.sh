@@ -26,7 +26,7 @@ exit codes:
   1  part of it could not be pulled: call again
   2  usage or settings are wrong
   4  pulled, but local files that are newer were kept
-  5  the host could not be reached: nothing was changed
+  5  the host could not be reached or queried: nothing was changed
 END_OF_USAGE
 }
 
@@ -64,42 +64,53 @@ take_options() {
     done
 }
 
-# Sets `begun` to the rounds that have records on the host. Exits if the host cannot be reached.
+# Sets `begun` to the rounds that have records on the host. Exits if the host cannot be queried.
 query_host() {
     local code=0 name program
     # For sh on the host, and on one line, because the login shell may be a csh, which has no quotes over several lines.
+    program="$PRINT_BEGIN;"
     # shellcheck disable=SC2016
-    program='cd -- "$1" || exit 3; command -v rsync >/dev/null || exit 4; shift;'
+    program+=' cd -- "$1" || exit 3; shift; command -v rsync >/dev/null || exit 4; rsync --version >/dev/null || exit;'
     # shellcheck disable=SC2016
     program+=' [ -f runner.py ] || exit 5; for name do if [ -d "experiments/$name" ]; then echo "begun $name";'
     # shellcheck disable=SC2016
     program+=' elif [ -e "analysis/experiment_$name/experiments" ]; then echo "archived $name";'
     # shellcheck disable=SC2016
-    program+=' elif [ ! -f "rounds/$name.yaml" ]; then echo "unknown $name"; fi; done'
+    program+=' elif [ -f "rounds/$name.yaml" ]; then echo "empty $name"; else echo "unknown $name"; fi; done'
     remote sh -c "$program" sh "$folder" "${rounds[@]}" >"$scratch/begun" 2>"$scratch/errors" || code=$?
+    split_output "$scratch/begun" || {
+        error "$(explain_start $code "$scratch/begun" "$scratch/errors")"
+        exit 5
+    }
     case $code in
         0) ;;
         3) fail "$HOST has no accessible directory $folder: see REMOTE in $settings_file" ;;
         5) fail "$folder on $HOST is no checkout of Roundhouse, it has no runner.py: see REMOTE in $settings_file" ;;
         4) fail "$HOST has no rsync: install it there, or load its module in the startup file of the shell there" ;;
-        *)
+        255)
             error "$(explain_ssh "$scratch/errors")"
             exit 5
             ;;
+        126) fail "rsync on $HOST cannot start: exit code 126, it is not executable there: $(first_error)" ;;
+        127) fail "rsync on $HOST cannot start: exit code 127, a program or library is missing there: $(first_error)" ;;
+        *) fail "rsync on $HOST cannot start: exit code $code: $(first_error)" ;;
     esac
     begun=()
     for name in "${rounds[@]}"; do
-        if grep -qx "begun $name" "$scratch/begun"; then
-            begun+=("$name")
-        elif grep -qx "archived $name" "$scratch/begun"; then
-            printf '%s: skipped, archived on %s: its records are in analysis/experiment_%s/experiments there\n' \
-                "$name" "$HOST" "$name"
-        elif grep -qx "unknown $name" "$scratch/begun"; then
-            error "$name: no such round on $HOST: there are neither records nor rounds/$name.yaml"
-            worst=1
-        else
-            printf '%s: no records on %s yet\n' "$name" "$HOST"
-        fi
+        case $(grep -E -x "(begun|archived|empty|unknown) $name" "$scratch/begun") in
+            begun*) begun+=("$name") ;;
+            archived*) printf '%s: skipped, archived on %s: its records are in %s there\n' \
+                "$name" "$HOST" "analysis/experiment_$name/experiments" ;;
+            empty*) printf '%s: no records on %s yet\n' "$name" "$HOST" ;;
+            unknown*)
+                error "$name: no such round on $HOST: there are neither records nor rounds/$name.yaml"
+                worst=1
+                ;;
+            *)
+                error "$name: not pulled: $HOST did not report whether it has records"
+                worst=1
+                ;;
+        esac
     done
 }
 
@@ -219,20 +230,22 @@ first_error() {
 
 # explain_rsync ROUND CODE: prints one line and returns 1 or 5. What arrived stays in .pull/ for the next pull.
 explain_rsync() {
+    local printed why code=1
+    printed=$(_plain "$scratch/begun.before" | grep '[^ ]' | tail -n 1) || printed=""
     if grep -q 'No space left\|Disk quota exceeded' "$scratch/errors"; then
         error "$1: the disk of $to is full, no file was changed: free some space and pull again"
         return 1
+    elif [ "$2" -eq 2 ] && [ -n "$printed" ]; then
+        why="the login shell on $HOST prints text before a command ($printed), which rsync cannot read: change its"
+        why+=" startup files, such as ~/.bashrc, so that only interactive shells print"
+    else
+        case $2 in
+            10 | 12 | 30 | 35 | 255) why=$(explain_ssh "$scratch/errors") code=5 ;;
+            *) why="rsync failed with exit code $2: $(first_error)" ;;
+        esac
     fi
-    case $2 in
-        10 | 12 | 30 | 35 | 255)
-            error "$1: no file was changed yet: $(explain_ssh "$scratch/errors")"
-            return 5
-            ;;
-        *)
-            error "$1: no file was changed yet: rsync failed with exit code $2: $(first_error)"
-            return 1
-            ;;
-    esac
+    error "$1: no file was changed yet: $why"
+    return $code
 }
 
 checkpoints=""

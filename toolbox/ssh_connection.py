@@ -166,8 +166,24 @@ def _known_in(file: Path, name: str) -> Iterator[KnownKey]:
     done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     for head, line in re.findall(r"^# Host .* found: (line \d+).*\n(.+)$", done.stdout, re.MULTILINE):
         marker, *fields = line.split() if line.startswith("@") else ["", *line.split()]
-        if marker != "@cert-authority":
-            yield KnownKey(fields[1], base64.b64decode(fields[2]), marker == "@revoked", f"{file}, {head}")
+        if marker != "@cert-authority" and (key := _decoded(fields)):
+            yield KnownKey(fields[1], key, marker == "@revoked", f"{file}, {head}")
+
+
+def _decoded(fields: Sequence[str]) -> bytes | None:
+    """The key of a line: names, type, key in base64. None if it is malformed: ssh ignores such lines too."""
+    try:
+        key = base64.b64decode(fields[2], validate=True)
+    except (IndexError, ValueError):
+        return None
+    parts, rest = [], key
+    while rest:
+        size = 4 + int.from_bytes(rest[:4], "big")
+        if len(rest) < size:
+            return None
+        parts.append(rest[4:size])
+        rest = rest[size:]
+    return key if len(parts) > 1 and parts[0] == fields[1].encode() else None
 
 
 def check_host_key(target: SshHost, key: bytes, known: Sequence[KnownKey]) -> None:
@@ -177,9 +193,10 @@ def check_host_key(target: SshHost, key: bytes, known: Sequence[KnownKey]) -> No
         raise Unavailable(f"{target.name} has a host key that known_hosts marks as revoked ({fingerprint})")
     trusted = [one for one in known if not one.revoked]
     if not trusted:
+        malformed = call_util('malformed_line "$@"', *map(str, target.known_hosts)) if target.known_hosts else ""
         raise Unavailable(
-            f"the host key of {target.name} is unknown ({fingerprint}): run ssh {target.name} once and compare the "
-            "fingerprint that it prints"
+            f"the host key of {target.name} is unknown ({fingerprint}): {malformed}run ssh {target.name} once and "
+            "compare the fingerprint that it prints"
         )
     if all(one.key != key for one in trusted):
         raise Unavailable(
@@ -262,6 +279,11 @@ def connect(target: SshHost, timeout: float, stack: ExitStack) -> paramiko.Trans
         transport.start_client(timeout=timeout)
         check_host_key(target, transport.get_remote_server_key().asbytes(), known)
         authenticate(transport, target, agent.get_keys())
+    except paramiko.ssh_exception.IncompatiblePeer as error:
+        raise Unavailable(
+            f"{target.name} has no algorithm in common with paramiko {paramiko.__version__} ({_reason(error)}): update "
+            "the older of the two"
+        ) from None
     except (paramiko.SSHException, EOFError, OSError) as error:
         errors.seek(0)
         if text := errors.read().decode(errors="replace"):
@@ -303,6 +325,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _unreachable(target: SshHost, text: str) -> Unavailable:
     return Unavailable(call_util("HOST=$1; explain_ssh /dev/stdin", target.name, given=text).strip())
+
+
+def explain_start(name: str, code: int, answer: Answer) -> str:
+    """Why a command on the host `name` did not begin, in one line."""
+    words = (name, str(code), printable(answer.stdout[-500:]))
+    return call_util('HOST=$1; explain_start "$2" <(echo "$3") /dev/stdin', *words, given=answer.stderr).strip()
 
 
 def _reason(error: BaseException) -> str:

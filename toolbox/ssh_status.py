@@ -25,7 +25,7 @@ if __name__ == "__main__":
 from roundhouse.errors import RoundhouseError
 from roundhouse.names import is_name
 from toolbox import ssh_connection
-from toolbox.ssh_connection import Answer, Unavailable, call_util, connect, printable, resolve, run
+from toolbox.ssh_connection import Answer, Unavailable, call_util, connect, explain_start, printable, resolve, run
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 DONE, USAGE, WORK_REMAINS, FAILED, UNAVAILABLE, INTERRUPTED = 0, 2, 3, 4, 5, 130
 EXIT_CODES = """\
 exit codes:
-  0  all experiments are completed or pruned
+  0  all experiments are completed, pruned or diverged
   2  usage or settings are wrong: an option, cluster.env, the directory or the interpreter there, the round
   3  work remains: some experiments are pending, submitting or in progress
   4  nothing more runs automatically, and some experiments are failed, blocked or cancelled
@@ -46,10 +46,12 @@ Match. A key with a passphrase is used through ssh-agent only. A connection that
 GRACE = 10.0  # seconds to wait, after the time limit on the host, for the command to end there
 WIDE = 160  # columns of a table that goes into a file or a pipe
 
+BEGIN_LINE = "roundhouse: begin"  # printed first; what comes before it is printed by the login shell there
 NO_FOLDER, NO_RUNNER, NO_PYTHON = 81, 82, 83
 # One line, because the login shell may be any shell. `timeout` ends the command on the host even if the connection
 # breaks.
 SCRIPT = (
+    f"printf '\\n%s\\n' '{BEGIN_LINE}'; "
     f'CDPATH= cd -- "$1" 2>/dev/null || exit {NO_FOLDER}; [ -f runner.py ] || exit {NO_RUNNER}; '
     f'command -v "$2" >/dev/null || exit {NO_PYTHON}; python=$2 limit=$3; shift 3; '
     'if command -v timeout >/dev/null; then exec timeout -k 5 "$limit" "$python" "$@"; fi; exec "$python" "$@"'
@@ -83,55 +85,58 @@ def settings_of(host: str | None, remote: str | None) -> StatusSettings:
 
 
 def rows_in(text: str) -> list[dict[str, Any]] | None:
-    """The rows of `--status --json`, after whatever the shells there print before them; None if there are none."""
+    """The rows of `--status --json`, whatever is printed before and after them; None if there are none."""
+    found: list[tuple[int, list[dict[str, Any]]]] = []
     for start in re.finditer(r"^\[", text, re.MULTILINE):
         try:
-            rows = json.loads(text[start.start() :])
+            rows, end = json.JSONDecoder().raw_decode(text, start.start())
         except ValueError:
             continue
-        if isinstance(rows, list) and all(isinstance(row, dict) and {"path", "state"} <= row.keys() for row in rows):
-            return rows
-    return None
+        if all(isinstance(row, dict) and {"path", "state"} <= row.keys() for row in rows):
+            found.append((end - start.start(), rows))
+    return max(found, key=lambda one: one[0])[1] if found else None  # the longest, because [] may be printed there too
 
 
 def rows_of(answer: Answer, settings: StatusSettings, seconds: float) -> tuple[list[dict[str, Any]], str]:
     """The rows, and the error of the scheduler there, if any. RoundhouseError: there are no rows, and why."""
-    host, folder, code = settings.host, settings.remote, answer.code
+    host, folder, python, code = settings.host, settings.remote, settings.python, answer.code
     missing = {
         NO_FOLDER: f"{host} has no accessible directory {folder}: see REMOTE in cluster.env",
         NO_RUNNER: f"{folder} on {host} is no checkout of Roundhouse: there is no runner.py in it",
-        NO_PYTHON: f"{host} has no {settings.python} in {folder}: run make install there, or see PYTHON in cluster.env",
+        NO_PYTHON: f"{host} has no {python} in {folder}: run make install there, or see PYTHON in cluster.env",
     }
-    if code in missing:
-        raise RoundhouseError(missing[code])
     lines = [printable(line) for line in answer.stderr.splitlines() if line.strip()]
     last = lines[-1].removeprefix("runner.py: ") if lines else "no error output"
+    _, begun, stdout = f"\n{answer.stdout}".partition(f"\n{BEGIN_LINE}\n")
+    ended = {
+        ssh_connection.TIMED_OUT: f"runner.py on {host} was stopped after {seconds:g} s without an answer: "
+        "see --timeout",
+        ssh_connection.LOST: f"the connection to {host} was lost ({last})",
+        ssh_connection.KILLED: f"runner.py on {host} was killed there ({last})",
+        126: f"{host} cannot run {python}: exit code 126, it is not executable there ({last})",
+        127: f"{host} cannot run {python}: exit code 127, it or its interpreter was not found there ({last})",
+    }
+    if not begun and code not in (ssh_connection.TIMED_OUT, ssh_connection.LOST):
+        raise Unavailable(explain_start(host, code, answer))
+    if code in missing:
+        raise RoundhouseError(missing[code])
     if code == USAGE:
         raise RoundhouseError(f"runner.py on {host}: {last}")
-    rows = rows_in(answer.stdout)
+    rows = rows_in(stdout)
     if rows is not None and code in (DONE, UNAVAILABLE):
         return rows, last if code == UNAVAILABLE else ""
-    output = printable(answer.stdout)[-100:] or "nothing"
-    no_json = f"printed no JSON, but {output!r}: does a file such as ~/.bash_logout print there?"
-    raise Unavailable(
-        {
-            ssh_connection.TIMED_OUT: f"runner.py on {host} was stopped after {seconds:g} s without an answer: "
-            "see --timeout",
-            ssh_connection.LOST: f"the connection to {host} was lost ({last})",
-            ssh_connection.KILLED: f"runner.py on {host} was killed there ({last})",
-            DONE: f"runner.py on {host} {no_json}",
-        }.get(code, f"runner.py on {host} failed (exit {code}): {last}")
-    )
+    ended[DONE] = f"runner.py on {host} printed no JSON, but {printable(stdout)[-100:] or 'nothing'!r}"
+    raise Unavailable(ended.get(code, f"runner.py on {host} failed (exit {code}): {last}"))
 
 
 UNFINISHED = ("pending", "submitting", "in_progress")  # for an older Roundhouse there, whose rows have no `goes_on`
 
 
 def exit_code(rows: Sequence[Mapping[str, Any]], error: str) -> int:
-    states = {row["state"] for row in rows}
+    states = {row["state"] for row in rows} - {"removed"}  # no longer in the round file
     if error:
         return UNAVAILABLE
-    if states <= {"completed", "pruned"}:
+    if states <= {"completed", "pruned", "diverged"}:
         return DONE
     return WORK_REMAINS if any(row.get("goes_on", row["state"] in UNFINISHED) for row in rows) else FAILED
 

@@ -153,7 +153,7 @@ ssh_words() {
     [ -z "$SSH_CONFIG" ] || ssh+=(-F "$SSH_CONFIG")
     ssh+=(-o BatchMode=yes -o StrictHostKeyChecking=yes -o ConnectTimeout=15 -o ConnectionAttempts=1)
     ssh+=(-o ServerAliveInterval=15 -o ServerAliveCountMax=4 -o LogLevel=ERROR)
-    ssh+=(-o ClearAllForwardings=yes -o RemoteCommand=none)
+    ssh+=(-o ClearAllForwardings=yes -o RemoteCommand=none -o PermitLocalCommand=no)
 }
 
 # remote_quoted WORD...: the words for a POSIX shell, each in quotes, on one line.
@@ -174,36 +174,122 @@ remote() {
     SSH_ASKPASS_REQUIRE=never "${ssh[@]}" -- "$HOST" "$(remote_quoted "$@")" </dev/null
 }
 
-# explain_ssh FILE: one line that says why ssh failed and what to do, from its stderr in FILE.
-explain_ssh() {
+# Programs that run on HOST print this line first. What comes before it is printed by the login shell there; without it,
+# the login shell did not start the program, whatever the exit code is.
+BEGIN_LINE="roundhouse: begin"
+PRINT_BEGIN="printf '\n%s\n' '$BEGIN_LINE'"
+
+# split_output FILE: moves what the login shell printed before the program to FILE.before. Returns 1 if the program did
+# not begin.
+split_output() {
+    LC_ALL=C sed "/^$BEGIN_LINE\$/,\$d" "$1" >"$1.before"
+    LC_ALL=C grep -a -q -x "$BEGIN_LINE" "$1" || return 1
+    LC_ALL=C sed -i "1,/^$BEGIN_LINE\$/d" "$1"
+}
+
+# explain_start CODE OUTPUT ERRORS: one line that says why a program on HOST did not begin.
+explain_start() {
     local text found why
-    # Without characters that a terminal would obey: the text is from a host that may not be the right one.
-    text=$(tail -c 20000 "$1" | tr -d '\r' | LC_ALL=C tr -c '[:print:]\n' '?')
+    if [ "$1" -eq 255 ]; then
+        explain_ssh "$3"
+        return
+    fi
+    text=$(_plain "$2" "$3")
+    found=$(grep '[^ ]' <<<"$text" | tail -n 1) || found="no output"
+    case $1 in
+        126) why="cannot run the command: exit code 126, a program is not executable there" ;;
+        127) why="cannot run the command: exit code 127, a program was not found there" ;;
+        *)
+            why="did not run the command: its login shell ended before, with exit code $1. Check whether the account may"
+            why+=" run commands, and whether a startup file such as ~/.bashrc exits"
+            ;;
+    esac
+    printf '%s %s (%s)\n' "$HOST" "$why" "$found"
+}
+
+# The end of files, without characters that a terminal would obey: the text is from a host that may not be the right one.
+_plain() {
+    tail -q -c 20000 -- "$@" | tr -d '\r' | LC_ALL=C tr -c '[:print:]\n' '?'
+}
+
+# explain_ssh FILE: one line that says why ssh failed and what to do, from its stderr in FILE. Banners of hosts may be in
+# the same text, and end without a newline: so patterns match only what ssh itself prints, anywhere in a line.
+explain_ssh() {
+    local text found why files
+    text=$(_plain "$1")
+    [[ $text = *[![:space:]]* ]] || text=$(_message_of_ssh)
     if _find 'HOST IDENTIFICATION HAS CHANGED'; then
-        _find 'host key for .* has changed' || _find 'Offending' || true
+        _find '^Host key for .* has changed' || _find '^Offending' || true
         why="has another host key than before: ask the administrators whether they changed it, and only then remove"
         why+=" the old one from known_hosts"
-    elif _find 'host key is known for|Host key verification failed'; then
-        why="has an unknown host key: run ssh $HOST once and compare the fingerprint that it prints"
-    elif _find 'Could not resolve|resolve hostname|Name or service not known|name resolution'; then
+    elif _find 'No [A-Z0-9-]+ host key is known for |^Host key verification failed'; then
+        _known_hosts_files
+        why="has an unknown host key: $(malformed_line ${files[@]+"${files[@]}"})run ssh $HOST once and compare the fingerprint that"
+        why+=" it prints"
+    elif _find 'Unable to negotiate with .*: no matching '; then
+        why=${found#*: no matching }
+        why="has no ${why%% found*} in common with this ssh: update the older of the two, or allow one that the host"
+        why+=" offers in ~/.ssh/config"
+    elif _find 'ssh: Could not resolve hostname |^(Name or service not known|.* in name resolution|No address .*)$'; then
         why="cannot be reached: its name is unknown. Check the network, and HOST"
-    elif _find 'Permission denied \(.*(password|keyboard-interactive)'; then
+    elif _find '@[^ ]+: Permission denied \([a-z,-]*(password|keyboard-interactive)'; then
         why="asks for a password or a second factor, which a script cannot give: add the key that it accepts to"
         why+=" ssh-agent, or open a shared connection (ControlMaster)"
-    elif _find 'Permission denied \(|Too many authentication failures|No supported authentication'; then
+    elif _find '@[^ ]+: Permission denied \(|: Too many authentication failures|No supported authentication methods'; then
         why="does not accept your key: see ssh-add -l, and IdentityFile in ~/.ssh/config"
-    elif _find 'Connection refused|No route to host|unreachable|timed out|banner exchange|stdio forwarding failed'; then
+    elif _find 'kex_exchange_identification: banner line '; then
+        why="does not answer as an SSH server: check HostName and Port, and that nothing prints on the way to it, such as"
+        why+=" a ProxyCommand, or the LocalCommand of a jump host"
+    elif _find "$_UNREACHABLE"; then
         why="cannot be reached: the host or the network is down"
-    elif _find 'onnection (to .* )?(closed|reset|unexpectedly)|disconnect|not responding|Broken pipe'; then
+    elif _find "$_CLOSED"; then
         why="closed the connection"
     else
-        _find . || found="no message from ssh"
+        _find '[^ ]' || found="no message from ssh"
         why="cannot be reached"
     fi
     printf '%s %s (%s)\n' "$HOST" "$why" "$found"
 }
 
+# What ssh says when it connects with LogLevel INFO: only then it reports that there is no common algorithm.
+_message_of_ssh() {
+    local ssh
+    ssh_words
+    SSH_ASKPASS_REQUIRE=never "${ssh[0]}" -o LogLevel=INFO "${ssh[@]:1}" -- "$HOST" true </dev/null 2>&1 >/dev/null |
+        _plain - || true
+}
+
+_UNREACHABLE='ssh: connect to host |banner exchange: Connection .* timed out|Connection timed out during banner exchange'
+_UNREACHABLE+='|channel [0-9]+: open failed: |stdio forwarding failed|^(Connection refused|No route to host|.*timed out)$'
+_UNREACHABLE+='|^(Network|Host) is (unreachable|down)$'
+_CLOSED='(kex_exchange_identification|ssh_dispatch_run_fatal|client_loop|banner exchange|Read from remote host [^ ]+): '
+_CLOSED+='|Connection (to [^ ]+ )?(closed|reset) by |Received disconnect from |Disconnected from '
+_CLOSED+='|Timeout, server .* not responding|rsync: (\[[a-zA-Z]+\] )?connection unexpectedly closed|Broken pipe$'
+
 # The first line of `text` that matches, in `found`.
 _find() {
     found=$(grep -m 1 -E -e "$1" <<<"$text")
+}
+
+# The files in which ssh looks for the key of HOST, in `files`.
+_known_hosts_files() {
+    local ssh name
+    ssh_words
+    files=()
+    while IFS= read -r name; do
+        # One name, which may contain spaces, or several.
+        if [ -f "$name" ]; then files+=("$name"); else read -r -a files <<<"${files[*]-} $name"; fi
+    done < <("${ssh[@]}" -G -- "$HOST" 2>/dev/null | sed -n 's/^\(user\|global\)knownhostsfile //p')
+}
+
+# malformed_line FILE...: advice about the first malformed line of known_hosts files; nothing if there is none.
+malformed_line() {
+    local name
+    for name in "$@"; do
+        [ -f "$name" ] || continue
+        # A key in base64 begins with the length of its type, and no key is shorter than 68 characters.
+        LC_ALL=C awk -v name="${name//\\/\\\\}" '/^[ \t]*(#|\r?$)/ { next } { key = $1 ~ /^@/ ? $4 : $3; sub(/\r$/, "", key) }
+            key !~ /^AAAA[A-Za-z0-9+\/]*=?=?$/ || length(key) < 68 || length(key) % 4 {
+                printf "correct or remove line %d of %s, which is malformed, then ", NR, name; exit 1 }' "$name" || return 0
+    done
 }

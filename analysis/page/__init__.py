@@ -40,6 +40,7 @@ SYMBOLS = {
     State.BLOCKED: "■",
     State.COMPLETED: "✓",
     State.PRUNED: "✂",
+    State.DIVERGED: "↯",
     State.FAILED: "✕",
     State.CANCELLED: "⊘",
 }
@@ -50,6 +51,7 @@ MEANINGS = {
     State.BLOCKED: "needs an action of the user",
     State.COMPLETED: "finished successfully",
     State.PRUNED: "stopped early: others of its group were better",
+    State.DIVERGED: "ended early: the training diverged",
     State.FAILED: "retry limit reached",
     State.CANCELLED: "cancelled by the user",
 }

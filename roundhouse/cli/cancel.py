@@ -19,6 +19,7 @@ def run(options: argparse.Namespace, repository: Path) -> ExitCode:
     experiments = session.round.experiments
     before = one_pass.run_pass(session.context, experiments, act=False)
     selected = [status for status in before.statuses if session.only(status.experiment)]
+    selected += [one.status for one in before.removed if one.is_open and session.only(one.status.experiment)]
     cancelled, failed = user_actions.cancel(session.context, selected)
     print_lines(cancelled if cancelled or failed else ["nothing to cancel: all experiments have ended"])
     report = one_pass.run_pass(session.context, experiments, only=session.only, limit=0)

@@ -27,6 +27,7 @@ from roundhouse.schedulers.environment import without_effect
 from roundhouse.schedulers.local import Local
 from roundhouse.schedulers.user import user_name
 from roundhouse.store.archive import Archive, refuse_archived
+from roundhouse.store.removed import removed_paths
 
 LOCK_TIMEOUT = 120.0  # seconds to wait for another pass over the same round
 LOCAL_LOCK_TIMEOUT = 5.0  # the same on the local machine, where a pass lasts as long as the training
@@ -55,7 +56,7 @@ def load_target(options: argparse.Namespace) -> Target:
     """The round that the options name. RoundhouseError: it cannot be loaded, or `--only` selects nothing."""
     loaded = load_round(options.round, options.rounds)
     archive = Archive.of(loaded.name, options.experiments.absolute(), options.analysis.absolute())
-    return Target(loaded, archive, selector(loaded, options.only))
+    return Target(loaded, archive, selector(loaded, options.only, archive))
 
 
 def connect(target: Target, options: argparse.Namespace, repository: Path) -> Session:
@@ -101,12 +102,18 @@ def connect(target: Target, options: argparse.Namespace, repository: Path) -> Se
     return Session(loaded, target.archive, target.only, context, pool)
 
 
-def selector(loaded: Round, glob: str | None) -> Only:
-    """A function that says whether `--only` selects an experiment. RoundhouseError: it selects none."""
+def selector(loaded: Round, glob: str | None, archive: Archive) -> Only:
+    """A function that says whether `--only` selects an experiment. RoundhouseError: it selects none.
+
+    Experiments that are no longer in the round file can be selected, too.
+    """
     if glob is None:
         return lambda experiment: True
-    if not any(fnmatchcase(experiment.path, glob) for experiment in loaded.experiments):
-        hint = nearest(glob, [experiment.path for experiment in loaded.experiments])
+    paths = [experiment.path for experiment in loaded.experiments]
+    if not any(fnmatchcase(path, glob) for path in paths):
+        paths += removed_paths(archive.records if archive.there else archive.source, paths)
+    if not any(fnmatchcase(path, glob) for path in paths):
+        hint = nearest(glob, paths)
         raise RoundhouseError(f"--only {glob!r} matches no experiment of round {loaded.name}; {hint}")
     return lambda experiment: fnmatchcase(experiment.path, glob)
 

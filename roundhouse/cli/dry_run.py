@@ -1,4 +1,4 @@
-"""--dry-run: print what a pass would do and why, and write the job scripts to a temporary folder."""
+"""--dry-run: print what a pass would do and why, and write the job scripts to a temporary directory."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ from pathlib import Path
 
 from roundhouse.cli import context
 from roundhouse.cli.exit_codes import ExitCode
-from roundhouse.cli.output import print_errors, print_lines
+from roundhouse.cli.output import print_errors, print_lines, warn
 from roundhouse.engine import dry_run, one_pass
-from roundhouse.views import tables
+from roundhouse.errors import described
+from roundhouse.views import removed, tables
 
 
 def run(options: argparse.Namespace, repository: Path) -> ExitCode:
     session = context.connect(context.load_target(options), options, repository)
     loaded, place = session.round, session.context
     report = one_pass.run_pass(place, loaded.experiments, act=False, only=session.only, limit=options.limit)
-    folder, jobs = dry_run.write(report.planned, loaded.name)
+    try:
+        folder, jobs = dry_run.write(report.planned, place.experiments / loaded.name)
+    except OSError as error:
+        folder, jobs = None, []
+        warn(f"the job scripts were not written: {described(error)}")
     print_lines([*map(tables.planned, report.statuses), *jobs, *dry_run.notes(report.planned), *report.notes])
+    print_lines(removed.lines(report.removed))
     print_errors(tables.refusals(report.statuses) + report.trouble)
     print(tables.summary(loaded.name, report.statuses, len(loaded.experiments)))
     through = f"through {place.scheduler.kind} (site {place.site.name})"

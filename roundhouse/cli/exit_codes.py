@@ -16,7 +16,7 @@ class ExitCode(IntEnum):
         code.meaning = meaning
         return code
 
-    DONE = 0, "all experiments are completed or pruned, or the action succeeded (--status, --dry-run, --cancel, ...)"
+    DONE = 0, "all experiments are completed, pruned or diverged, or the action succeeded (--status, --dry-run, ...)"
     USAGE = 2, "usage error: an option, a round file or a site file is wrong"
     WORK_REMAINS = 3, "work remains: call again later, or use --watch"
     FAILED = 4, "nothing more happens automatically; at least one experiment failed, is blocked or was cancelled"

@@ -9,14 +9,20 @@ from importlib import import_module
 from pathlib import Path
 
 from roundhouse.cli.exit_codes import ExitCode
-from roundhouse.cli.parser import PASS, PROGRAM, parse
-from roundhouse.errors import Busy, RoundhouseError
+from roundhouse.cli.parser import AGAIN, PASS, PROGRAM, parse
+from roundhouse.errors import Busy, RoundhouseError, described
+from roundhouse.terminal import escaped_output
 
-MODULES = {"retry": PASS}  # the module of an action, if its name differs: a retry is a pass with a step before it
+MODULES = dict.fromkeys(AGAIN, PASS)  # the module of an action, if its name differs: these precede a pass
 
 
 def main(repository: Path, argv: list[str] | None = None) -> int:
     """Run one call. Returns the exit code; SystemExit: --help, or wrong options."""
+    with escaped_output():
+        return _main(repository, argv)
+
+
+def _main(repository: Path, argv: list[str] | None) -> int:
     options = parse(argv, repository)
     gc.disable()  # a pass over a large round creates almost only objects that stay; collection costs an eighth of it
     try:
@@ -34,5 +40,5 @@ def main(repository: Path, argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing reads the output: no error at exit
         return ExitCode.SYSTEM_ERROR
     except OSError as error:
-        print(f"{PROGRAM}: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        print(f"{PROGRAM}: {described(error)}", file=sys.stderr)
         return ExitCode.SYSTEM_ERROR

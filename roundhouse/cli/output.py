@@ -12,7 +12,7 @@ from roundhouse.config.round import Round
 from roundhouse.engine.report import PassReport
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus, goes_on
-from roundhouse.views import eta, tables
+from roundhouse.views import eta, removed, tables
 
 FILE_WIDTH = 160  # columns of a table that is written to a file or a pipe
 
@@ -48,16 +48,16 @@ def print_report(loaded: Round, report: PassReport) -> None:
         _print_tables(statuses)
         print_lines(tables.choices(statuses) + report.notes)
         print_errors(tables.refusals(statuses) + report.trouble)
+    print_lines(removed.lines(report.removed))
     print_lines(eta.lines(statuses, time.time()))
     print(tables.summary(loaded.name, statuses, len(loaded.experiments)), flush=True)
 
 
 def _print_tables(statuses: Sequence[ExperimentStatus]) -> None:
-    from rich.console import Console
-
     from roundhouse.views import results
+    from roundhouse.views.console import EscapingConsole
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
+    console = EscapingConsole(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
     large = len(statuses) > tables.MANY
     if large and any(status.action.state is not State.COMPLETED for status in statuses):
         console.print(tables.groups(statuses))

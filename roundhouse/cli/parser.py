@@ -15,16 +15,19 @@ DESCRIPTION = (
     "It is safe to repeat at any time, also from cron."
 )
 PASS = "run"  # the verb if no option names another one
-VERBS = ("dry_run", "status", "why", "cancel", "retry", "archive", "schema")
+VERBS = ("dry_run", "status", "why", "cancel", "retry", "rerun", "accept", "archive", "schema")
+
+AGAIN = ("retry", "rerun", "accept")  # these precede a pass; the others replace it
 
 # The verbs with which an option is valid; options that are not listed are valid with each verb.
 VALID_WITH = {
-    "watch": (PASS, "retry"),
-    "only": (PASS, "dry_run", "status", "cancel", "retry"),
-    "limit": (PASS, "dry_run", "retry"),
-    "code": (PASS, "dry_run", "retry"),
+    "watch": (PASS, *AGAIN),
+    "only": (PASS, "dry_run", "status", "cancel", *AGAIN),
+    "limit": (PASS, "dry_run", *AGAIN),
+    "code": (PASS, "dry_run", *AGAIN),
     "json": ("status",),
-    "force": ("archive",),
+    "keep_files": ("retry",),
+    "force": ("archive", "rerun"),
 }
 UPPER_BOUND = 10**7  # of numbers
 
@@ -46,6 +49,8 @@ def parse(argv: list[str] | None, repository: Path) -> argparse.Namespace:
             valid = " or ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
             given = "" if options.verb == PASS else f" (got {_option(options.verb)})"
             parser.error(f"{_option(name)} is only valid with {valid}{given}")
+    if options.verb == "rerun" and options.only is None:
+        parser.error("--rerun requires --only GLOB, such as 'cifar10/*'; '*' selects all experiments")
     if not options.round and options.verb != "schema":
         parser.error("--round NAME is required: it names the round file rounds/NAME.yaml")
     return options
@@ -68,14 +73,21 @@ def make_parser(repository: Path) -> argparse.ArgumentParser:
     verb("--status", action="store_true", help="show the status of the round; change nothing")
     verb("--why", metavar="PATH", help="print everything known about one experiment")
     verb("--cancel", action="store_true", help="cancel experiments: none starts, running ones stop")
-    retry = "retry failed and cancelled experiments (pruned ones only with --only); a pass follows"
+    retry = "retry failed and cancelled experiments, also with a corrected config; a pass follows"
     verb("--retry", action="store_true", help=retry)
+    rerun = "with --only: run completed experiments again; their results stay. A pass follows"
+    verb("--rerun", action="store_true", help=rerun)
+    accept = "keep completed results although the round file has changed; a pass follows"
+    verb("--accept", action="store_true", help=accept)
     verb("--archive", action="store_true", help="move the finished round to analysis/experiment_NAME/")
     verb("--schema", action="store_true", help="print the JSON Schema of round files, for editors")
     watch = "repeat the pass until nothing is left to do; without SECONDS, the pause is 30 s to 10 min"
     add("--watch", metavar="SECONDS", type=_number(float, 1), nargs="?", const=True, help=watch)
     add("--only", metavar="GLOB", help="only experiments whose path matches, such as 'cifar10/*'")
-    add("--force", action="store_true", help="with --archive: also if the round is not finished")
+    keep = "with --retry: after a change of the config, resume from what was written with the old one"
+    add("--keep-files", action="store_true", help=keep)
+    force = "with --archive: also if the round is not finished; with --rerun: also if the result is in use"
+    add("--force", action="store_true", help=force)
     add("--limit", metavar="N", type=_number(int, 0), help="submit at most N jobs in a pass")
     code = "with snapshot: true in the round file: also experiments that have run use the current code"
     add("--code", choices=["current"], help=code)

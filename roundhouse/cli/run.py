@@ -1,4 +1,4 @@
-"""Run a pass over a round, on a cluster or on the local machine; with --retry, retry failed experiments first."""
+"""Run a pass over a round, on a cluster or on the local machine; before it, --retry, --rerun or --accept."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 from roundhouse.cli import context, watch
 from roundhouse.cli.exit_codes import ExitCode
 from roundhouse.cli.output import exit_code, print_lines, print_report
-from roundhouse.engine import one_pass, user_actions
+from roundhouse.cli.parser import AGAIN
+from roundhouse.engine import one_pass, run_again
 from roundhouse.machine.pool import Pool
+from roundhouse.schedulers.user import user_name
 from roundhouse.store import record
 from roundhouse.store.archive import make_directory
 
@@ -20,8 +22,8 @@ def run(options: argparse.Namespace, repository: Path) -> ExitCode:
     make_directory(session.archive)
     timeout = context.LOCAL_LOCK_TIMEOUT if session.pool else context.LOCK_TIMEOUT
     with context.lock(session.context.experiments, session.round.name, timeout):
-        if options.retry:
-            _retry(session, options)
+        if options.verb in AGAIN:
+            _again(session, options)
         if session.pool:
             return _run_local(session, session.pool, options.limit)
         if options.watch is None:
@@ -29,14 +31,19 @@ def run(options: argparse.Namespace, repository: Path) -> ExitCode:
     return watch.watch(session, options)
 
 
-def _retry(session: context.Session, options: argparse.Namespace) -> None:
-    """Allow another attempt of experiments that failed or were cancelled."""
-    experiments = session.round.experiments
-    report = one_pass.run_pass(session.context, experiments, act=False)
-    selected = [status for status in report.statuses if session.only(status.experiment)]
-    print_lines(user_actions.retry(selected, pruned=bool(options.only)) or ["nothing to retry"])
-    if not options.code and any(experiment.snapshot for experiment in experiments):
-        print("Experiments that have run keep the code that they ran. For the current code: --retry --code current")
+def _again(session: context.Session, options: argparse.Namespace) -> None:
+    """Let experiments run again, or accept their results, before the pass."""
+    experiments, only, verb = session.round.experiments, session.only, options.verb
+    statuses = one_pass.run_pass(session.context, experiments, act=False).statuses
+    if verb == "retry":
+        lines = run_again.retry(statuses, only, named=bool(options.only), keep_files=options.keep_files)
+    elif verb == "rerun":
+        lines = run_again.rerun(statuses, only, options.force)
+    else:
+        lines = run_again.accept(statuses, only, user_name())
+    print_lines(lines or [f"nothing to {verb}"])
+    if verb != "accept" and not options.code and any(experiment.snapshot for experiment in experiments):
+        print(f"Experiments that have run keep the code that they ran. For the current code: --{verb} --code current")
 
 
 def _run_pass(session: context.Session, limit: int | None) -> ExitCode:

@@ -19,12 +19,12 @@ def watch(session: context.Session, options: argparse.Namespace) -> ExitCode:
     def read() -> Round:
         loaded = load_round(options.round, options.rounds).at(session.context.site.retry)
         context.check_studies(loaded, session.context.repository)
-        context.selector(loaded, options.only)
+        context.selector(loaded, options.only, session.archive)
         return loaded
 
     def next_pass() -> Passed:
         current = latest.reload()
-        only = context.selector(current, options.only)
+        only = context.selector(current, options.only, session.archive)
         try:
             with context.lock(session.context.experiments, current.name):
                 began = time.monotonic()

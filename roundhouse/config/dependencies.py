@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+from roundhouse.config.round_schema import ALLOW, PARTIAL
 from roundhouse.config.section import Section
 from roundhouse.names import nearest
 from roundhouse.placeholders import Template, parse_template
@@ -39,6 +40,11 @@ def dependencies_of(sections: Mapping[str, Section]) -> dict[str, list[Dependenc
                 message = f"experiments of group {name!r} depend on each other in a cycle: {' depends on '.join(cycle)}"
                 section.wrong(("after", name), message)
     return found
+
+
+def partial_groups(section: Section) -> tuple[str, ...]:
+    """The groups of which the experiments that completed are enough, once the others have ended."""
+    return tuple(name for name, conditions in section.group.after.items() if conditions.get(ALLOW) == PARTIAL)
 
 
 def _source(section: Section) -> set[str]:
@@ -82,6 +88,10 @@ def _conditions(section: Section, target: Section) -> dict[str, Any] | None:
     name, keys = target.name, {key for names in target.names for key in names}
     conditions: dict[str, Any] = {}
     for key, value in section.group.after[name].items():
+        if key == ALLOW:
+            if value != PARTIAL:
+                section.wrong(("after", name, key), f"after.{name}.{key} must be {PARTIAL!r} (got {value!r})")
+            continue
         if key not in keys:
             section.wrong(("after", name, key), f"group {name!r} has no config key {key!r}: {nearest(key, keys)}")
             return None

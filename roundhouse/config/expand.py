@@ -7,7 +7,7 @@ from functools import cache
 from itertools import compress
 from typing import Any, TypeVar
 
-from roundhouse.config.dependencies import dependencies_of
+from roundhouse.config.dependencies import dependencies_of, partial_groups
 from roundhouse.config.expressions import Expression
 from roundhouse.config.paths import ancestors_among, path_fault
 from roundhouse.config.round_schema import RoundFile
@@ -60,6 +60,7 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
                 resources=requested,
                 priority=priority,
                 after=after,
+                partial=partial_groups(section),
                 command=command,
                 retry=retry,
                 snapshot=content.snapshot,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -35,6 +36,8 @@ def _component_fault(component: str) -> str | None:
         return f"has a component that begins or ends with a space: {component!r}"
     if len(component.encode()) > LONGEST_COMPONENT:
         return f"has a component longer than {LONGEST_COMPONENT} bytes: {component[:40]!r}..."
+    if not component.isascii() and (encoding := sys.getfilesystemencoding()) != "utf-8":
+        return f"is not ASCII, and this locale encodes file names as {encoding}, not UTF-8: set PYTHONUTF8=1"
     if component in NAMES:
         return f"has the component {component!r}, which is a file name of the record"
     return None

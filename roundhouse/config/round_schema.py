@@ -14,6 +14,7 @@ from roundhouse.model.retry_policy import RetryPolicy
 from roundhouse.names import is_identifier, is_name
 from roundhouse.schema import Partial, Rule, checked, key
 
+PARTIAL = "partial"
 _SHELL_WORDS = {"|", "||", "&", "&&", ";", ">", ">>", "<", "2>", "2>&1"}
 
 
@@ -77,6 +78,12 @@ _DRAWS = {
     "additionalProperties": _DISTRIBUTION,
 }
 
+ALLOW = "allow"
+_AFTER = {
+    "type": "object",
+    "additionalProperties": {"type": "object", "properties": {ALLOW: {"const": PARTIAL}}, "additionalProperties": True},
+}
+
 StudyName = Annotated[
     str,
     checked(is_identifier, "{!r} is not a study: a study is a package in studies/, named by letters, digits and _"),
@@ -93,7 +100,7 @@ CarryRule = Annotated[
 ]
 Dependencies = Annotated[
     dict[str, Config],
-    Rule(before=_dependencies, also={"type": "array", "items": {"type": "string"}}),
+    Rule(before=_dependencies, form=_AFTER, also={"type": "array", "items": {"type": "string"}}),
 ]
 
 
@@ -146,7 +153,10 @@ class Group:
         "Overrides the round's resources, key by key", factory=dict
     )
     priority: Priority | None = key("Number or expression; higher goes first", None)
-    after: Dependencies = key("GROUP: {KEY: VALUE}: experiments that must be completed first", factory=dict)
+    after: Dependencies = key(
+        "GROUP: {KEY: VALUE}: experiments that must be completed first; with allow: partial, those that can be",
+        factory=dict,
+    )
     select: SelectionRule | None = key("Use the best settings of another group: from, metric, mode, top, inputs", None)
     halving: Halving | None = key("Successive halving: metric, mode, every, keep, per", None)
     baseline: str | None = key("Group with whose results the results of this one are compared", None)

@@ -17,6 +17,7 @@ from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import record
 from roundhouse.store.archive import RECORDS, Archive
 from roundhouse.store.code_copy import COPIES
+from roundhouse.views import measured
 from roundhouse.views.results import SettingResults, settings_of
 
 README, ENVIRONMENT, PACKAGES = "README.md", "environments.json", "packages.txt"
@@ -28,10 +29,10 @@ def write(archive: Archive, loaded: Round, statuses: Sequence[ExperimentStatus])
     files.replace(folder / f"{loaded.name}.yaml", loaded.file.read_bytes())
     files.replace(folder / ENVIRONMENT, files.dump({"environments": found}))
     packages = sorted({f"{one.metadata['Name']}=={one.version}" for one in distributions()}, key=str.lower)
-    files.replace(folder / PACKAGES, "\n".join([*packages, ""]).encode())
+    files.replace(folder / PACKAGES, files.as_bytes("\n".join([*packages, ""])))
     if (folder / README).exists():
         shutil.copy2(folder / README, folder / f"{README}.before")
-    files.replace(folder / README, readme(loaded, statuses, found, folder).encode())
+    files.replace(folder / README, files.as_bytes(readme(loaded, statuses, found, folder)))
 
 
 def environments(statuses: Iterable[ExperimentStatus]) -> list[dict[str, Any]]:
@@ -54,7 +55,7 @@ def readme(
     counts = ", ".join(f"{states[state]} {state}" for state in State if states[state])
     lines = [f"# Round {loaded.name}", ""]
     if completed < ended == total:
-        lines += [f"Pruned early, as the round file says, and therefore without results: {counts}.", ""]
+        lines += [f"Pruned or diverged experiments have ended early, and have no results: {counts}.", ""]
     if ended < total:
         lines += [
             f"**Archived unfinished**: {completed} of {total} experiments are completed ({counts}).",
@@ -81,12 +82,12 @@ def _when_and_where(statuses: Sequence[ExperimentStatus], found: Sequence[Mappin
     attempts = [one for status in statuses for one in status.record.runs if one.claim and not one.claim.void]
     if not attempts:
         return ["Nothing has run."]
-    starts = [one.claim.started for one in attempts if one.claim and one.claim.started]
-    ends = [one.result.at for one in attempts if one.result and one.result.at]
+    spans = [span for status in statuses for span in measured.spans(status.record)]
     places = Counter(f"{one.opened.scheduler.get('kind')} on {one.opened.scheduler.get('server')}" for one in attempts)
     lines = [f"- jobs of {place}: {count}" for place, count in places.items()]
-    if starts and ends:
-        lines.insert(0, f"- from {date_and_time(min(starts))} to {date_and_time(max(ends))} (UTC)")
+    if spans:
+        first, last = min(start for start, _ in spans), max(end for _, end in spans)
+        lines.insert(0, f"- from {date_and_time(first)} to {date_and_time(last)} (UTC)")
     for one in found:
         facts = ", ".join(f"{key} {value}" for key, value in one.items() if key != "experiments" and value is not None)
         lines.append(f"- {one['experiments']} completed with {facts}")

@@ -27,8 +27,8 @@ def archive_round(archive: Archive, loaded: Round, force: bool) -> list[str]:
     if not archive.source.is_dir():
         raise RoundhouseError(f"round {loaded.name} has no records in {archive.source}: there is nothing to archive")
     _check_file_systems(archive)
-    statuses = _statuses(loaded, archive.source)
-    _refuse_open(statuses)
+    statuses, removed = _statuses(loaded, archive.source), _removed(loaded, archive.source)
+    _refuse_open([*statuses, *removed])
     unfinished = [status for status in statuses if not status.action.state.ended_well]
     if unfinished and not force:
         raise RoundhouseError(
@@ -41,10 +41,11 @@ def archive_round(archive: Archive, loaded: Round, force: bool) -> list[str]:
     began = time.time()
     archive_documents.write(archive, loaded, statuses)
     _move(archive.source, archive.records)
-    if late := _late(_statuses(loaded, archive.records)):
+    if late := _late([*_statuses(loaded, archive.records), *_removed(loaded, archive.records)]):
         _move(archive.records, archive.source)
         raise RoundhouseError("\n".join(["a job started meanwhile, so the round was moved back:", *late[:10]]))
     done = f"{len(statuses) - len(unfinished)} of {len(statuses)} experiments completed"
+    done += f", {len(removed)} that are no longer in the round file" if removed else ""
     return [
         f"Round {loaded.name} is archived: {archive.folder} ({done}, {time.time() - began:.1f} s).",
         f"Its round file stays in {loaded.file}, a copy is next to the records.",
@@ -54,6 +55,10 @@ def archive_round(archive: Archive, loaded: Round, force: bool) -> list[str]:
 def _statuses(loaded: Round, directory: Path) -> list[ExperimentStatus]:
     places = {one.path: directory / one.path for one in loaded.experiments}
     return list(offline.statuses(loaded.experiments, places).values())
+
+
+def _removed(loaded: Round, directory: Path) -> list[ExperimentStatus]:
+    return offline.removed(loaded.name, loaded.experiments, directory)
 
 
 def _refuse_open(statuses: Sequence[ExperimentStatus]) -> None:

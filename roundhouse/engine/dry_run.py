@@ -1,12 +1,19 @@
-"""A dry run: descriptions of the jobs that a pass would submit, and their scripts in a temporary folder."""
+"""A dry run: descriptions of the jobs that a pass would submit, and their scripts in a temporary directory."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from roundhouse import files
 from roundhouse.engine.report import PlannedJob
 from roundhouse.engine.submit import SLOT_AWAITED
 from roundhouse.engine.submit_job import manifest
@@ -18,29 +25,57 @@ from roundhouse.views import resource_format
 _LISTED = 3  # jobs of one kind whose sizes are listed one by one
 
 
-def write(jobs: Sequence[PlannedJob], round_name: str) -> tuple[Path | None, list[str]]:
-    """Write the scripts of the jobs into a temporary folder; without jobs there is none.
+def write(jobs: Sequence[PlannedJob], round_directory: Path) -> tuple[Path | None, list[str]]:
+    """Write the scripts of the jobs into the round's folder for dry runs, instead of those of the dry run before.
 
-    Returns the folder, and a line for each job that runs more than one experiment.
+    Returns the folder, None without jobs, and a line for each job that runs more than one experiment.
     """
     if not jobs:
         return None, []
-    folder = Path(tempfile.mkdtemp(prefix=f"roundhouse-{round_name}-"))
+    with _folder(round_directory) as folder:
+        return folder, _write(jobs, folder)
+
+
+def _write(jobs: Sequence[PlannedJob], folder: Path) -> list[str]:
     lines, numbers = [], Counter[str]()
     for job in jobs:
         if job.kind == "single job":
             name = f"{job.statuses[0].experiment.path.replace('/', '__')}.sh"
-            (folder / name).write_text(job.script(), encoding="utf-8")
+            (folder / name).write_bytes(files.as_bytes(job.script()))
             continue
         numbers[job.kind] += 1
         directory = folder / f"{job.kind}_{numbers[job.kind]}"  # no script of a single job has this name
         directory.mkdir()
-        (directory / job_group.SCRIPT).write_text(job.script(), encoding="utf-8")
+        (directory / job_group.SCRIPT).write_bytes(files.as_bytes(job.script()))
         if job.kind == "array":
             tokens = [record.new_token() for _ in job.statuses]
-            (directory / job_group.MANIFEST).write_text(manifest(job.statuses, tokens), encoding="utf-8")
+            (directory / job_group.MANIFEST).write_bytes(files.as_bytes(manifest(job.statuses, tokens)))
         lines.append(f"{job.kind:12} {_description(job)}: {' '.join(map(str, sorted(directory.iterdir())))}")
-    return folder, lines
+    return lines
+
+
+@contextmanager
+def _folder(round_directory: Path) -> Iterator[Path]:
+    """An empty folder for this round, in a directory below the temporary one that only this user can read or write.
+
+    Two dry runs of a user do not write at the same time. OSError: there is no such directory.
+    """
+    parent = Path(tempfile.gettempdir(), f"roundhouse-{os.getuid()}")
+    parent.mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        status = os.fstat(descriptor)
+        if status.st_uid != os.getuid() or status.st_mode & 0o077:
+            unsafe = "other users can use it: remove it, or set TMPDIR to another directory"
+            raise PermissionError(errno.EACCES, unsafe, str(parent))
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        of_this_round = hashlib.sha256(os.fsencode(round_directory)).hexdigest()[:8]
+        folder = parent / f"{round_directory.name}-{of_this_round}"  # projects may have rounds of the same name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        yield folder
+    finally:
+        os.close(descriptor)
 
 
 def _description(job: PlannedJob) -> str:

@@ -9,8 +9,15 @@ from roundhouse import files
 from roundhouse.engine import allocations
 from roundhouse.engine.context import PassContext
 from roundhouse.engine.reconcile import MOST_STEPS, Reconciler
+from roundhouse.engine.removed import removed_experiments
 from roundhouse.engine.report import PassReport
-from roundhouse.engine.scheduler_snapshot import NOT_QUERIED, SchedulerSnapshot, query_scheduler, stale_jobs
+from roundhouse.engine.scheduler_snapshot import (
+    NOT_QUERIED,
+    SchedulerSnapshot,
+    is_open_question,
+    query_scheduler,
+    stale_jobs,
+)
 from roundhouse.engine.submit import Submissions
 from roundhouse.engine.submit_job import Submitter
 from roundhouse.model.attempt import Record
@@ -18,6 +25,7 @@ from roundhouse.model.causes import Cause
 from roundhouse.model.evaluate import Evaluation, completed, evaluate
 from roundhouse.model.experiment import Experiment
 from roundhouse.model.plan import Clock
+from roundhouse.model.removed import compare_with_round, evaluate_removed
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import record
 from roundhouse.store.archive import Archive, make_directory
@@ -33,10 +41,14 @@ def run_pass(
 ) -> PassReport:
     """Evaluate all experiments, act on those chosen by `only`, submit at most `limit` jobs.
 
-    Without `act`, nothing is changed: the report says what a pass would do.
+    Experiments that have a record but are not among `experiments` are reported apart: their open attempts are closed,
+    and none is opened. Without `act`, nothing is changed: the report says what a pass would do.
     """
-    before = {one.path: record.read(context.directory(one)) for one in experiments}
-    snapshot, clock = _query(context, experiments, list(before.values()), act)
+    unlisted = _removed(context, experiments)
+    before = {one.path: record.read(context.directory(one)) for one in [*experiments, *unlisted]}
+    relevant = [before[one.path] for one in experiments]
+    relevant += [rec for one in unlisted if (rec := before[one.path]).newest and is_open_question(rec.newest)]
+    snapshot, clock = _query(context, experiments, relevant, act)
     report = PassReport(clock=clock, query_time=snapshot.took)
     if snapshot.error and snapshot is not NOT_QUERIED:
         report.blind = True
@@ -44,23 +56,32 @@ def run_pass(
     reconciler = Reconciler(context, snapshot, clock, report, dict(before))
     chosen = [one.path for one in experiments if only(one)]
     statuses = evaluate(experiments, reconciler.evidence)
+    unlisted = list(filter(only, unlisted))
+    removed = evaluate_removed(unlisted, reconciler.evidence)
     for _ in range(MOST_STEPS if act else 0):
-        if not reconciler.carry_out([statuses[path] for path in chosen]):
+        if not reconciler.carry_out([*(statuses[path] for path in chosen), *removed]):
             break
         statuses = evaluate(experiments, reconciler.evidence, completed(statuses))
+        removed = evaluate_removed(unlisted, reconciler.evidence)
     if act and not snapshot.error:
-        _delete_jobs(context, reconciler, before, statuses)
+        _delete_jobs(context, reconciler, before, [*statuses.values(), *removed])
     submissions = Submissions(Submitter(context, snapshot, report, act), clock, list(statuses.values()))
     changed = {one.experiment.path: one for one in submissions.submit([statuses[path] for path in chosen], limit)}
     evaluation = Evaluation(experiments, reconciler.evidence, statuses | changed)
     evaluation.update_dependents([path for path, one in changed.items() if one.action.cause is Cause.SITE])
     report.statuses = [evaluation.statuses[path] for path in chosen]
-    for status in report.statuses if act else ():
+    report.removed = compare_with_round(removed, evaluation.statuses)
+    for status in [*report.statuses, *removed] if act else ():
         reconciler.refresh(status)
     report.trouble += [
         f"{one.experiment.path}: {one.record.damage}" for one in report.statuses if not one.record.readable
     ]
     return report
+
+
+def _removed(context: PassContext, experiments: Sequence[Experiment]) -> list[Experiment]:
+    names = dict.fromkeys(one.round for one in experiments)
+    return [found for name in names for found in removed_experiments(name, context.experiments / name, experiments)]
 
 
 def _query(
@@ -74,20 +95,29 @@ def _query(
         for name in {experiment.round for experiment in experiments}:
             make_directory(Archive.of(name, context.experiments, context.analysis or context.repository / "analysis"))
     snapshot = query_scheduler(context.scheduler, context.run, records)
-    now = files.server_time(context.experiments) if act or context.experiments.exists() else time.time()
-    return snapshot, Clock(now, context.scheduler.grace, context.submission_delay, context.backoff)
+    return snapshot, Clock(_now(context, act), context.scheduler.grace, context.submission_delay, context.backoff)
+
+
+def _now(context: PassContext, act: bool) -> float:
+    """The file server's time, for which a file is created there; where a call may only read, the time of this host."""
+    try:
+        return files.server_time(context.experiments)
+    except OSError as error:
+        if act or isinstance(error, NotADirectoryError):
+            raise
+        return time.time()
 
 
 def _delete_jobs(
     context: PassContext,
     reconciler: Reconciler,
     before: Mapping[str, Record],
-    statuses: Mapping[str, ExperimentStatus],
+    statuses: Sequence[ExperimentStatus],
 ) -> None:
     """Delete the jobs of cancelled experiments, and queued jobs that have nothing to do any more."""
     snapshot = reconciler.snapshot
-    jobs = stale_jobs(before.values(), (status.record for status in statuses.values()), snapshot)
-    for name in {status.experiment.round for status in statuses.values()}:
-        jobs += allocations.useless(context.experiments / name, statuses.values(), snapshot)
+    jobs = stale_jobs(before.values(), (status.record for status in statuses), snapshot)
+    for name in {status.experiment.round for status in statuses}:
+        jobs += allocations.useless(context.experiments / name, statuses, snapshot)
     if jobs := [*jobs, *reconciler.jobs_to_delete]:
         reconciler.report.trouble += context.scheduler.cancel(context.run, jobs)

@@ -17,6 +17,7 @@ from roundhouse.model.experiment import Experiment
 from roundhouse.model.plan import Action, Answer, Clock, State, Verb
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import carried, metrics, record
+from roundhouse.store.accepted import accepted
 from roundhouse.store.markers import mark
 from roundhouse.views import status_json
 
@@ -53,6 +54,7 @@ class Reconciler:
             query_error=self.snapshot.error,
             refusal=self._refusal,
             details=details,
+            accepted=accepted,
         )
 
     def _answer(self, experiment: Experiment, rec: Record) -> Answer:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from roundhouse.model.experiment import Experiment, Resources
 from roundhouse.model.plan import Action, Clock
+from roundhouse.model.removed import RemovedExperiment
 from roundhouse.model.status import ExperimentStatus
 
 
@@ -30,6 +31,7 @@ class PassReport:
     """The outcome of a pass. `trouble`: the scheduler or the disk failed, so the report may be incomplete."""
 
     statuses: list[ExperimentStatus] = field(default_factory=list)
+    removed: list[RemovedExperiment] = field(default_factory=list)  # those no longer in the round file
     done: list[tuple[Experiment, Action]] = field(default_factory=list)  # what was carried out
     planned: list[PlannedJob] = field(default_factory=list)  # what would be submitted, by a pass that changes nothing
     trouble: list[str] = field(default_factory=list)

@@ -63,7 +63,7 @@ def query_scheduler(scheduler: Scheduler, run: Run, records: Sequence[Record]) -
     if isinstance(identity, QueryFailed):
         return SchedulerSnapshot(identity, identity, time.monotonic() - began)
     home = asdict(identity)
-    newest = [rec.newest for rec in records if rec.newest and _is_open_question(rec.newest)]
+    newest = [rec.newest for rec in records if rec.newest and is_open_question(rec.newest)]
     attempts = [attempt for attempt in newest if attempt.opened.ran_at(home)]
     ids = {attempt.job_id for attempt in attempts if attempt.job_id}
     # By name only where no ID is recorded: PBS looks each name up over a connection of its own.
@@ -74,7 +74,7 @@ def query_scheduler(scheduler: Scheduler, run: Run, records: Sequence[Record]) -
 
 def answer_for(attempt: Attempt | None, before: Attempt | None, snapshot: SchedulerSnapshot) -> Answer:
     """The answer for an attempt's job. `before` is the attempt as it was read before the scheduler was queried."""
-    if attempt is None or not _is_open_question(attempt):
+    if attempt is None or not is_open_question(attempt):
         return Unknown()
     if isinstance(snapshot.jobs, QueryFailed):
         return snapshot.jobs
@@ -104,7 +104,7 @@ def answer_for(attempt: Attempt | None, before: Attempt | None, snapshot: Schedu
     return Unknown(snapshot.jobs.history)
 
 
-def _is_open_question(attempt: Attempt) -> bool:
+def is_open_question(attempt: Attempt) -> bool:
     """Whether an answer about its job can change anything: its state, or why it ended."""
     return not attempt.closed or attempt.awaits_verdict
 

@@ -61,7 +61,7 @@ class Submitter:
         try:
             if not self._open(status, token, wanted, shared):
                 return None, [_FASTER]
-            files.replace(path, script.encode())
+            files.replace(path, files.as_bytes(script))
             answer = self.context.scheduler.submit(self.context.run, path, token, wanted)
             if isinstance(answer, Submitted) and shared is None:
                 record.record_job_id(directory, number, answer.job_id)
@@ -99,7 +99,7 @@ class Submitter:
                 tokens = list(pool.map(self._open_task, batch, range(len(batch)), repeat(shared)))
             if not any(tokens):
                 return None, [_FASTER] * len(batch)
-            files.replace(shared / job_group.MANIFEST, manifest(batch, tokens).encode())
+            files.replace(shared / job_group.MANIFEST, files.as_bytes(manifest(batch, tokens)))
             if at_once is not None:
                 job_group.write_at_once(shared, at_once)
             answer = self.submit_shared(shared, script)
@@ -119,7 +119,7 @@ class Submitter:
     def submit_shared(self, shared: Path, script: str) -> SubmitAnswer:
         """Submit the job whose directory is `shared`, an array or an allocation, once, and write its ID."""
         path = shared / job_group.SCRIPT
-        files.replace(path, script.encode())
+        files.replace(path, files.as_bytes(script))
         answer = self.context.scheduler.submit(self.context.run, path, shared.name)
         if isinstance(answer, Submitted):
             job_group.write_id(shared, answer.job_id)

@@ -1,19 +1,14 @@
-"""User actions: cancel, retry, archive. Each sets a marker in the record, which is opened as any attempt is."""
+"""The user ends experiments: cancel and archive. Each sets a marker, which is opened as any attempt is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from roundhouse.engine.context import PassContext
-from roundhouse.model.attempt import Record
 from roundhouse.model.causes import Cause
-from roundhouse.model.experiment import Experiment
-from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import record
 from roundhouse.store.markers import mark
-
-_FASTER = "refused, another runner has just opened an attempt"
 
 
 def cancel(context: PassContext, statuses: Iterable[ExperimentStatus]) -> tuple[list[str], list[str]]:
@@ -63,42 +58,6 @@ def _cancel(status: ExperimentStatus) -> str:
     return f"{what}: if it uses these files, it sees the marker within a minute{why}"
 
 
-def retry(statuses: Iterable[ExperimentStatus], pruned: bool = False) -> list[str]:
-    """Retry failed and cancelled experiments: set a marker after which the retry limits start again.
-
-    Pruned ones only with `pruned`, since they have not failed, and there may be many. Returns a line for each
-    experiment that was failed, cancelled or unreadable, or whose attempt is open.
-    """
-    again = (State.FAILED, State.CANCELLED, *([State.PRUNED] if pruned else []))
-    lines = []
-    for status in statuses:
-        path, state = status.experiment.path, status.action.state
-        rec = record.read(status.record.directory)
-        if rec.compacted and rec.damage:
-            why = f"it was completed, and its {rec.damage}: restore it, or remove {rec.directory}"
-            lines.append(f"{path}: refused, {why}")
-        if rec.compacted or state is State.COMPLETED:
-            continue
-        if not rec.readable:
-            lines.append(f"{path}: refused, {rec.damage}")
-        elif rec.damage:
-            lines.append(f"{path}: {_retry_unreadable(rec, status.experiment)}")
-        elif rec.newest is not None and not rec.newest.closed:
-            lines.append(f"{path}: refused, attempt {rec.newest.number} is open: wait for it, or --cancel it first")
-        elif state in again or _elsewhere(status):
-            done = mark(rec, status.experiment, Cause.RETRY, "by the user")
-            lines.append(f"{path}: {'will be retried' if done else _FASTER}")
-    return lines
-
-
-def _elsewhere(status: ExperimentStatus) -> bool:
-    """Closed, and blocked only because it has run through another scheduler."""
-    runs = status.record.runs
-    if status.action.state is not State.BLOCKED or status.refusal or status.inputs.blocked:
-        return False
-    return bool(runs) and runs[0].opened.config_hash == status.experiment.config_hash()
-
-
 def mark_archived(statuses: Iterable[ExperimentStatus]) -> list[str]:
     """Take the next attempt of every experiment that has not ended, so that no late runner can open it.
 
@@ -107,19 +66,11 @@ def mark_archived(statuses: Iterable[ExperimentStatus]) -> list[str]:
     open_ones = []
     for status in statuses:
         rec = record.read(status.record.directory)
-        if rec.compacted or rec.completed or (rec.newest and rec.newest.cause in (Cause.ARCHIVED, Cause.PRUNED)):
+        ended = (Cause.ARCHIVED, Cause.PRUNED, Cause.DIVERGED)
+        if rec.compacted or rec.completed or (rec.newest and rec.newest.cause in ended):
             continue
         if rec.damage or (rec.newest and not rec.newest.closed):
             open_ones.append(f"{status.experiment.path}: attempt {rec.next_number - 1} is open")
         elif not mark(rec, status.experiment, Cause.ARCHIVED, "the round was archived"):
             open_ones.append(f"{status.experiment.path}: another runner has just opened an attempt")
     return open_ones
-
-
-def _retry_unreadable(rec: Record, experiment: Experiment) -> str:
-    """Abandon an unreadable newest attempt, if it is certain that nothing runs, or can start, in it."""
-    number = rec.next_number - 1
-    voided = record.void(rec.directory, number, Cause.UNKNOWN, f"unreadable: {rec.damage}")
-    if not voided and not (record.attempt_directory(rec.directory, number) / record.RESULT).exists():
-        return f"refused, {rec.damage}, and a job may still run in attempt {number}: end it, then remove that directory"
-    return "will be retried" if mark(rec, experiment, Cause.RETRY, "by the user") else _FASTER

@@ -74,7 +74,7 @@ class Agent:
     held_by: str = ""  # the processes of other jobs that hold all slots, while experiments wait for one
     _running: dict[str, Attempt] = field(default_factory=dict)  # by path
     _cancelled: set[str] = field(default_factory=set)  # tokens of attempts that were signalled to stop
-    _completed: dict[str, ExperimentStatus] = field(default_factory=dict)  # are not evaluated again
+    _completed: dict[str, ExperimentStatus] = field(default_factory=dict)  # are not evaluated again while others run
     _skipped: set[str] = field(default_factory=set)  # cannot start, whatever ends here
     _kill_at: float = float("inf")  # when trainings that are still running are killed, by the monotonic clock
     _held_since: float = 0.0
@@ -93,6 +93,8 @@ class Agent:
             if due:
                 evaluate_at = time.monotonic() + EVALUATE_EVERY
                 self._skipped.clear()
+                if not self._running:
+                    self._completed = {}  # what the user runs again meanwhile is taken before the allocation ends
             if (ended or due) and not self._fill_slots():
                 if due:
                     return

@@ -23,6 +23,7 @@ from roundhouse.schedulers.allocation_slots import AllocationSlots
 from roundhouse.schedulers.base import Output
 from roundhouse.store import job_group
 from roundhouse.store.archive import Archive, refuse_archived
+from roundhouse.terminal import escape_unencodable
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
@@ -32,6 +33,7 @@ def main(argv: list[str]) -> int:
     started = time.monotonic()
     directory, job_id = Path(argv[1]), argv[2]
     agent = None
+    escape_unencodable()
     try:
         agent = prepare(directory, job_id, started)
         for number in SIGNALS:

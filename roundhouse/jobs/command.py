@@ -26,10 +26,12 @@ def variables(claimed: ClaimedAttempt) -> dict[str, str]:
         found["ROUNDHOUSE_PAUSE_AT"] = str(claimed.attempt.opened.pause_at)
     for group, directories in claimed.inputs().items():
         found[f"ROUNDHOUSE_INPUT_{group.upper().replace('-', '_')}"] = _listed(directories)
+    for group, paths in claimed.missing().items():
+        found[f"ROUNDHOUSE_MISSING_{group.upper().replace('-', '_')}"] = _listed(paths)
     return found
 
 
-def _listed(directories: Iterable[Path]) -> str:
+def _listed(directories: Iterable[Path | str]) -> str:
     paths = [str(directory) for directory in directories]
     for path in paths:
         if os.pathsep in path:

@@ -16,7 +16,7 @@ from typing import Any
 from roundhouse import files
 from roundhouse.errors import RoundhouseError
 from roundhouse.machine.parent_death import die_with_parent
-from roundhouse.model.attempt import Attempt
+from roundhouse.model.attempt import Attempt, left_out, result_for
 from roundhouse.model.exit_codes import JobExitCode
 from roundhouse.store import record
 from roundhouse.store.code_copy import code_state
@@ -60,9 +60,15 @@ class ClaimedAttempt:
         return self.stop_reason
 
     def earlier(self) -> list[Path]:
-        """Where the files of the attempts are from which this one may resume, oldest first."""
-        found = record.read(self.directory).resumable(self.number)
-        return [record.files_directory(self.directory, one) for one in found]
+        """Directories of the earlier attempts that may be resumed from, oldest first: they may hold a checkpoint."""
+        attempts = record.read(self.directory).resumable(self.number)
+        return [record.files_directory(self.directory, one) for one in attempts]
+
+    def of_another_config(self) -> list[Path]:
+        """Those of `earlier` with another config or inputs, which the user has allowed with --keep-files."""
+        attempts = record.read(self.directory).resumable(self.number)
+        others = [one for one in attempts if one.opened.identity != self.attempt.opened.identity]
+        return [record.files_directory(self.directory, one) for one in others]
 
     def inputs(self) -> dict[str, list[Path]]:
         """Directories of the completed attempts that the experiment depends on, by group.
@@ -77,6 +83,10 @@ class ClaimedAttempt:
             for entry in entries:
                 found.setdefault(group, []).append(_checked_input(round_directory / entry["path"], entry))
         return found
+
+    def missing(self) -> dict[str, list[str]]:
+        """The paths of the dependencies that it runs without, by group: see `Experiment.partial`."""
+        return left_out(self.config["after"], self.attempt.opened.inputs)
 
     def report(self, **progress: Any) -> None:
         """Write the progress to progress.json, and update the copy of it in status.json."""
@@ -149,12 +159,12 @@ def _die_with_the_shell() -> None:
 
 
 def _checked_input(directory: Path, entry: Mapping[str, Any]) -> Path:
-    """The directory of an input's completed attempt. Leave: it is not visible here, or not what attempt 1 recorded."""
-    done = record.read(directory).completed
+    """The directory of an input's completed attempt. Leave: it is not visible here, or its weights have changed."""
+    rec = record.read(directory)
+    known = result_for(entry, rec)
+    done = known or (rec.completed if "sha256" in entry else None)  # its weights may be the right ones all the same
     if done is None:
-        raise Leave(JobExitCode.INPUT, f"{directory} is not completed, as far as this node can see")
-    if "token" in entry and done.opened.token != entry["token"]:
-        raise Leave(JobExitCode.INPUT_CHANGED, f"{directory} was run again since attempt 1 of this experiment")
+        raise Leave(JobExitCode.INPUT, f"{directory} has no such result, as far as this node can see")
     place = record.files_directory(directory, done)
     if "sha256" not in entry:
         return place
@@ -163,5 +173,6 @@ def _checked_input(directory: Path, entry: Mapping[str, Any]) -> Path:
     if data is None:
         raise Leave(JobExitCode.INPUT, f"{best} is not visible on this node")
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise Leave(JobExitCode.INPUT_CHANGED, f"{best} changed since attempt 1 of this experiment")
+        code = JobExitCode.INPUT_CHANGED if known else JobExitCode.INPUT
+        raise Leave(code, f"{best} is not the file that this experiment was started with, as far as this node can see")
     return place

@@ -11,6 +11,13 @@ from roundhouse.model.answers import Scope
 from roundhouse.model.causes import Cause
 
 
+def left_out(after: Mapping[str, Sequence[str]], inputs: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The dependencies, by group, that an attempt with these inputs does not have: see `Experiment.partial`."""
+    given = {group: {entry["path"] for entry in entries} for group, entries in inputs.items()}
+    missing = {group: [path for path in paths if path not in given.get(group, ())] for group, paths in after.items()}
+    return {group: paths for group, paths in missing.items() if paths}
+
+
 @dataclass(frozen=True, slots=True)
 class Pin:
     """The config and inputs that attempts must have. None: not determined yet; the next attempt determines it."""
@@ -27,6 +34,7 @@ class Opened:
     `mark`: the attempt is not a run but a marker (retry, rerun, cancelled, archived, pruned), which takes the number of
     an attempt and is then void. `pin`: what a retry or rerun requires of the attempts after it; None in older records.
     `keep_files`: a retry with another config, whose attempts may resume from the files of the attempts before it.
+    `ran`: what ran before a retry or rerun with another config (`Experiment.identity`), for the user.
     `files`: the folder, in the attempt's directory, of the files of a command; empty: they lie next to the record's.
     `carry`: globs of the files that a command gets from an earlier attempt; None: all of them.
     `shared`: the directory, relative to the experiment's, of a job that runs more than this attempt: an array, of which
@@ -49,6 +57,7 @@ class Opened:
     answer: str = ""  # of the scheduler to the submission, if it is unclear whether there is a job
     pin: Pin | None = None
     keep_files: bool = False
+    ran: Mapping[str, Any] | None = None
     files: str = ""
     carry: tuple[str, ...] | None = None
 
@@ -112,6 +121,11 @@ class Result:
     final: bool = False
     guess: bool = False
 
+    @property
+    def by_job(self) -> bool:
+        """Whether the job's shell wrote it; otherwise a runner, possibly long after the job ended."""
+        return self.exit_code is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -131,6 +145,7 @@ class Progress:
     metric_name: str | None = None
     metric: float | None = None
     best: float | None = None
+    mode: str | None = None  # which value of the metric is best: min or max; None: not declared
     artifacts: Mapping[str, str] = field(default_factory=dict)  # file name -> SHA-256
     final: Mapping[str, float] = field(default_factory=dict)  # metrics of the finished run
     seconds_per_epoch: float | None = None  # of the stage that it is in
@@ -205,6 +220,7 @@ class Attempt:
 class Record:
     """The record of an experiment, as it was read.
 
+    `compacted`: all attempts are in history.json; `in_history`: the number of the last one that is, or 0.
     `damage` names an unreadable file of the newest attempt (or the history): nothing more is done until the user acts.
     Unreadable files of older attempts have no effect; they are in `notes`.
     Without `readable`, the file system did not allow the record to be read, and `damage` says why.
@@ -213,6 +229,7 @@ class Record:
     directory: Path
     attempts: tuple[Attempt, ...] = ()
     compacted: bool = False
+    in_history: int = 0
     damage: str = ""
     readable: bool = True
     notes: tuple[str, ...] = ()
@@ -278,6 +295,18 @@ class Record:
             for position, one in enumerate(before)
             if one.opened.mark is None and (one.opened.identity == mine or (kept and position < pinned))
         )
+
+
+def result_identity(done: Attempt) -> dict[str, str]:
+    """What identifies the result of a completed attempt as an input: the hash of its weights, else its token."""
+    best = done.progress.artifacts.get("best.pth") if done.progress else None
+    return {"sha256": best} if best else {"token": done.opened.token}
+
+
+def result_for(entry: Mapping[str, Any], rec: Record) -> Attempt | None:
+    """The newest completed attempt of a record that an entry of `Opened.inputs` identifies; None if there is none."""
+    identity = {key: value for key, value in entry.items() if key != "path"}
+    return next((one for one in reversed(rec.results) if result_identity(one) == identity), None)
 
 
 def _after_last(attempts: Sequence[Attempt], fits: Callable[[Attempt], bool]) -> int:

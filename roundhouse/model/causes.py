@@ -23,6 +23,7 @@ class Cause(str, Enum):
     LIMIT = "limit"  # the scheduler refused for now
     CANCELLED = "cancelled"  # by the user
     RUNG = "rung"  # paused, to be compared with its group
+    DIVERGED = "diverged"  # the run ended with metrics and says that another attempt would diverge as well
     PRUNED = "pruned"  # a marker, no run: others of its group were better
     RETRY = "retry"  # a marker, no run: the user wants another attempt, and the retry limits start again
     RERUN = "rerun"  # a marker, no run: the user wants a completed experiment to run again; the old result stays

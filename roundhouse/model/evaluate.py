@@ -12,13 +12,14 @@ from types import MappingProxyType
 from typing import Any
 
 from roundhouse.model.answers import Job, QueryFailed
-from roundhouse.model.attempt import Record
-from roundhouse.model.experiment import Experiment
+from roundhouse.model.attempt import Record, left_out, result_for, result_identity
+from roundhouse.model.experiment import Experiment, changes
 from roundhouse.model.halving import compare_at_rungs
 from roundhouse.model.plan import Action, Answer, Clock, Inputs, State, Verb, decide
 from roundhouse.model.selection import Metrics, Selections
 from roundhouse.model.status import ExperimentStatus
 
+LISTED = 3  # missing inputs in a reason
 NOT_QUERIED = QueryFailed("")
 _NONE: Mapping[str, ExperimentStatus] = MappingProxyType({})
 
@@ -33,6 +34,7 @@ class Evidence:
     `query_error`: why the scheduler could not be queried; nothing is submitted or pruned then.
     `refusal`: why a pending experiment cannot start (study check, copy of the code); empty if it can.
     `details`: what logs and config.yaml add to the reason of a state that the user must act on.
+    `accepted`: what a completed experiment ran, if the user has accepted its result for this config hash; else None.
     """
 
     records: Mapping[str, Record]
@@ -43,6 +45,7 @@ class Evidence:
     query_error: str = ""
     refusal: Callable[[Experiment, Record], str] = lambda experiment, record: ""
     details: Callable[[Experiment, Record, State], str] = lambda experiment, record, state: ""
+    accepted: Callable[[Record, str], Mapping[str, Any] | None] = lambda record, config_hash: None
 
 
 def evaluate(
@@ -127,10 +130,14 @@ class Evaluation:
     def _evaluate(self, experiment: Experiment) -> ExperimentStatus:
         """The status of one experiment whose dependencies are evaluated."""
         evidence, rec = self._evidence, self._evidence.records[experiment.path]
-        experiment = self._selections.resolve(experiment)
-        inputs = inputs_of(experiment, self.statuses)
+        experiment, accepted = self._as_it_ran(self._selections.resolve(experiment), rec)
+        inputs = inputs_of(experiment, self.statuses, rec.pin.inputs)
         answer, expected = evidence.answer(experiment, rec), expected_hash(experiment, rec)
         action = decide(rec, answer, inputs, evidence.clock, expected, evidence.scheduler, experiment.retry)
+        if action.state is State.COMPLETED and (note := accepted or self._outdated_inputs(rec)):
+            action = replace(action, reason=note)
+        if experiment.partial and (note := self._left_out(experiment, rec, action, inputs)):
+            action = replace(action, reason=f"{action.reason}; {note}" if action.reason else note)
         # Experiments with open dependencies are checked too: their mistakes are reported at once.
         waiting = action.state is State.PENDING and action.verb in (Verb.NOTHING, Verb.SUBMIT)
         refusal = evidence.refusal(experiment, rec) if waiting else ""
@@ -143,27 +150,84 @@ class Evaluation:
         job_state = answer.state.value if isinstance(answer, Job) else None
         return ExperimentStatus(experiment, rec, action, inputs, job_state, refusal)
 
+    def _left_out(self, experiment: Experiment, rec: Record, action: Action, inputs: Inputs) -> str:
+        """Which dependencies the run that is shown, or the next one, does not have."""
+        given = inputs.pinned if action.verb is Verb.SUBMIT else None
+        if action.state.active and rec.newest:
+            given = rec.newest.opened.inputs
+        elif action.state is State.COMPLETED and rec.completed:
+            given = rec.completed.opened.inputs
+        missing = left_out(experiment.after, given) if given else {}
+        return "; ".join(
+            f"without {len(paths)} of {len(experiment.after[group])} of group {group}: {_ends(paths, self.statuses)}"
+            for group, paths in missing.items()
+        )
 
-def inputs_of(experiment: Experiment, statuses: Mapping[str, ExperimentStatus]) -> Inputs:
-    """The inputs of an experiment, from the statuses of the experiments named in its `after`."""
+    def _as_it_ran(self, experiment: Experiment, rec: Record) -> tuple[Experiment, str]:
+        """The experiment, with the config that ran if its result was accepted for the present one, and what differs."""
+        done, expected = rec.completed, experiment.config_hash()
+        if done is None or experiment.undecided or done.opened.config_hash == expected:
+            return experiment, ""
+        ran = self._evidence.accepted(rec, expected)
+        if ran is None:
+            return experiment, ""
+        note = f"accepted, although the round file has changed: {changes(ran, experiment.identity())}"
+        command = tuple(ran["command"]) if ran["command"] else None
+        return replace(experiment, config=ran["config"], command=command), note
+
+    def _outdated_inputs(self, rec: Record) -> str:
+        """Which inputs of a completed experiment have been run again since."""
+        entries = [one for entries in rec.completed.opened.inputs.values() for one in entries] if rec.completed else []
+        known = ((one, self.statuses[one["path"]].record) for one in entries if one["path"] in self.statuses)
+        rerun = [one["path"] for one, of in known if (found := result_for(one, of)) and found is not of.completed]
+        return f"trained from an earlier run of {', '.join(rerun)}" if rerun else ""
+
+
+def inputs_of(
+    experiment: Experiment, statuses: Mapping[str, ExperimentStatus], pinned: Mapping[str, Any] | None = None
+) -> Inputs:
+    """The inputs of an experiment, from the statuses of the experiments named in its `after`.
+
+    Inputs that are `pinned` and still exist are kept, also if they have been run again since.
+    """
     if experiment.undecided and experiment.selection:
         choice = experiment.selection
-        return Inputs(None, choice.waiting, choice.hopeless, choice.blocked)
-    pinned: dict[str, Any] = {}
+        return Inputs(None, choice.waiting, choice.hopeless, choice.blocked, ended=choice.blocked)
+    found: dict[str, Any] = {}
     for group, paths in experiment.after.items():
-        for path in paths:
+        before = {entry["path"]: entry for entry in (pinned or {}).get(group, ())}
+        partial = group in experiment.partial
+        # What completes after the first attempt is not added: the attempts of an experiment have the same inputs.
+        for path in [one for one in paths if one in before] if partial and before else paths:
             status = statuses[path]
             state, reason, done = status.action.state, status.action.reason, status.record.completed
+            kept = before.get(path)
+            if kept and state is not State.BLOCKED and result_for(kept, status.record):
+                found.setdefault(group, []).append(kept)
+                continue
             if done is None or state is not State.COMPLETED:
+                ended = state.final or (status.inputs.ended and not state.active)
+                if partial and ended:
+                    continue
                 hopeless = state.never_completes or status.inputs.hopeless
                 why = f": {reason}" if reason and hopeless else ""
-                return Inputs(None, f"waits for {path}, which is {state}{why}", hopeless)
-            best = done.progress.artifacts.get("best.pth") if done.progress else None
-            identity = {"sha256": best} if best else {"token": done.opened.token}
-            pinned.setdefault(group, []).append({"path": path, **identity})
-    return Inputs(pinned)
+                return Inputs(None, f"waits for {path}, which is {state}{why}", hopeless, ended=ended)
+            found.setdefault(group, []).append({"path": path, **result_identity(done)})
+        if partial and group not in found:
+            why = f"none of the {len(paths)} experiments of group {group} has completed: {_ends(paths, statuses)}"
+            return Inputs(None, why, hopeless=True, ended=True)
+    return Inputs(found)
+
+
+def _ends(paths: Sequence[str], statuses: Mapping[str, ExperimentStatus]) -> str:
+    """In which states these experiments are."""
+    listed = ", ".join(f"{path} is {statuses[path].action.state}" for path in paths[:LISTED])
+    return listed + (f" and {len(paths) - LISTED} more" if len(paths) > LISTED else "")
 
 
 def expected_hash(experiment: Experiment, rec: Record) -> str:
     """The config hash that a record must have. While a selection is open, the config that has run is accepted."""
-    return rec.runs[0].opened.config_hash if experiment.undecided and rec.runs else experiment.config_hash()
+    if not experiment.undecided:
+        return experiment.config_hash()
+    ran = rec.completed.opened.config_hash if rec.completed else rec.pin.config_hash
+    return ran or experiment.config_hash()

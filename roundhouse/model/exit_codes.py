@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -22,6 +23,7 @@ class JobExitCode(IntEnum):
     WALLTIME = 76  # stopped on its own because no further epoch fits into the walltime
     INPUT_CHANGED = 77  # an input differs from the one that the first attempt recorded: no retry can fix it
     RUNG = 78  # paused at a rung, with a checkpoint; it is resumed or pruned later
+    DIVERGED = 79  # the training diverged: no retry can help, and the metrics so far are its result
     STUCK = 80  # the attempts before reached their walltime and left nothing that this one could continue from
 
 
@@ -41,6 +43,7 @@ ENDINGS: Mapping[JobExitCode, Ending] = {
     JobExitCode.WALLTIME: Ending(Cause.WALLTIME, "no further epoch fits into the walltime"),
     JobExitCode.INPUT_CHANGED: Ending(Cause.ERROR, "an input changed since attempt 1", final=True),
     JobExitCode.RUNG: Ending(Cause.RUNG, "paused for a comparison with its group"),
+    JobExitCode.DIVERGED: Ending(Cause.DIVERGED, "the training diverged", final=True),
     JobExitCode.STUCK: Ending(
         Cause.ERROR,
         "the walltime was reached twice in a row without a changed file or reported progress: save the state in "
@@ -50,6 +53,19 @@ ENDINGS: Mapping[JobExitCode, Ending] = {
 }
 """Exit codes that name the cause. What the others mean depends on the signals that the shell received."""
 
-RESERVED = frozenset(range(JobExitCode.NOT_MINE, JobExitCode.STUCK + 1))
-COMMAND_MAY_RETURN = frozenset({JobExitCode.STOPPED, JobExitCode.MEMORY, JobExitCode.GPU_MEMORY})
+_FATAL = ("ILL", "TRAP", "ABRT", "BUS", "FPE", "SEGV", "PIPE", "XCPU", "XFSZ", "SYS")
+_SIGNALS = {128 + signal.Signals[f"SIG{name}"]: f"SIG{name}" for name in _FATAL}
+
+
+def with_signal_name(why: str, exit_code: object) -> str:
+    """The explanation of a result, in which an exit code of a process that a signal killed is named.
+
+    The signals are those that end a process with an error of its own. A code above 128 is not always a signal.
+    """
+    name = _SIGNALS.get(exit_code) if isinstance(exit_code, int) else None
+    return f"{why} ({name})" if name and why == f"exit code {exit_code}" else why
+
+
+RESERVED = frozenset(range(JobExitCode.NOT_MINE, max(JobExitCode) + 1))
+COMMAND_MAY_RETURN = frozenset({JobExitCode.STOPPED, JobExitCode.MEMORY, JobExitCode.GPU_MEMORY, JobExitCode.DIVERGED})
 """Those of the reserved codes that keep their meaning when the user's own command returns them."""

@@ -16,6 +16,7 @@ from roundhouse.names import is_identifier
 from roundhouse.schema import Count, checked, key
 from roundhouse.units import Memory, Walltime
 
+IDENTITY = ("study", "command", "config", "after")  # the keys of `Experiment.identity`
 SEED = "seed"  # experiments that differ only in this key have the same setting
 
 
@@ -126,6 +127,9 @@ class Carry:
 class Experiment:
     """One experiment. `after`: its dependencies, as paths in the round by the name of their group.
 
+    `partial`: the groups of which those that completed are enough, once the others have ended (`allow: partial`). It is
+    not part of the config.
+
     While its `selection` is not made, `config` holds only what its own group says, `after` all experiments that are
     selected from, and `command` its placeholders.
     """
@@ -138,6 +142,7 @@ class Experiment:
     resources: Resources = Resources()
     priority: float = 0.0
     after: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    partial: tuple[str, ...] = ()
     command: tuple[str, ...] | None = None  # words of the user's own program, with {placeholders}; instead of a study
     retry: RetryPolicy = RetryPolicy()
     snapshot: bool = False  # its jobs run a copy of the code, as it was when they were submitted
@@ -169,6 +174,23 @@ class Experiment:
     def config_hash(self) -> str:
         """SHA-256 over `identity()`, as hexadecimal."""
         return hash_of(self.identity())
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """What differs between two identities of an experiment: `lr was 0.1, is now 0.2`; empty if nothing does."""
+    parts = {key: (before.get(key), after.get(key)) for key in ("study", "command")}
+    for prefix, part in (("after.", "after"), ("", "config")):
+        then, now = before.get(part) or {}, after.get(part) or {}
+        parts |= {f"{prefix}{key}": (then.get(key), now.get(key)) for key in {**then, **now}}
+    return ", ".join(_change(key, *values) for key, values in parts.items() if values[0] != values[1])
+
+
+def _change(key: str, before: Any, after: Any) -> str:
+    """One difference. A command is shown as its words that differ, if only these were replaced."""
+    if key == "command" and before and after and len(before) == len(after):
+        replaced = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+        return ", ".join(f"{old!r} in the command is now {new!r}" for old, new in replaced)
+    return f"{key} was {before!r}, is now {after!r}"
 
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from roundhouse.model.attempt import Attempt, Record
 from roundhouse.model.causes import Cause
-from roundhouse.model.experiment import Experiment, Halving
+from roundhouse.model.experiment import Experiment, Halving, setting_of
 from roundhouse.model.plan import Action, State, Verb
 from roundhouse.model.selection import Candidate, Metrics, describe, ranking
 from roundhouse.model.status import ExperimentStatus, goes_on
@@ -25,9 +25,9 @@ from roundhouse.names import nearest
 def pause_at(experiment: Experiment, rec: Record) -> int | None:
     """The epoch at which the next attempt must pause; None if it runs to its end.
 
-    An experiment that was pruned and is retried is not compared again.
+    An experiment that was pruned and is retried, or runs again, is not compared again.
     """
-    if experiment.halving is None or _pruned(rec):
+    if experiment.halving is None or _exempt(rec):
         return None
     return max((epoch for _, epoch in _pauses(rec)), default=0) + experiment.halving.every
 
@@ -90,9 +90,11 @@ def _rung(members: Sequence[ExperimentStatus], epoch: int, metrics: Metrics) -> 
             first = f"{stuck[0].experiment.path} is {stuck[0].action.state}"
             wait += f", of which {len(stuck)} will not get there automatically ({first})"
         return _Rung(halving, epoch, wait=wait, hopeless=bool(stuck))
-    runs = []
+    runs, continuing = [], {setting_of(status.experiment.config) for status, attempt in reached if attempt}
     for status, attempt in reached:
         if attempt is None:
+            if _is_worst(status, epoch, continuing):
+                runs.append((status.experiment.path, status.experiment.config, math.nan))
             continue
         path, directory = status.experiment.path, status.record.directory
         value = metrics.value_at(directory, attempt, halving.metric, epoch)
@@ -113,22 +115,38 @@ def _pruned(rec: Record) -> bool:
     return any(one.cause is Cause.PRUNED for one in rec.attempts)
 
 
+def _is_worst(status: ExperimentStatus, epoch: int, continuing: Collection[str]) -> bool:
+    """Whether it did not reach this rung because it diverged, and thereby makes its setting the last one.
+
+    It counts at the first rung that it did not reach, and at later ones while other seeds of its setting continue.
+    """
+    newest = status.record.newest
+    if status.action.state is not State.DIVERGED or newest is None or _exempt(status.record):
+        return False
+    return newest.opened.pause_at == epoch or setting_of(status.experiment.config) in continuing
+
+
+def _exempt(rec: Record) -> bool:
+    """Whether it is not compared any more: it was pruned, or its first result counts at the rungs."""
+    return any(one.cause is Cause.PRUNED or one.opened.mark is Cause.RERUN for one in rec.attempts)
+
+
 def _may_reach(status: ExperimentStatus) -> bool:
     """Whether it may still reach a rung that it has not reached."""
-    return not status.action.state.final and not _pruned(status.record)
+    return not status.action.state.final and not _exempt(status.record)
 
 
 def _paused_at(status: ExperimentStatus) -> int | None:
     """The rung at which it has paused, if it could continue now and has not yet."""
     last = status.record.runs[-1] if status.record.runs else None
     paused = status.action.verb is Verb.SUBMIT and last is not None and last.cause is Cause.RUNG
-    return last.opened.pause_at if paused and last and not _pruned(status.record) else None
+    return last.opened.pause_at if paused and last and not _exempt(status.record) else None
 
 
 def _reached(status: ExperimentStatus, epoch: int) -> Attempt | None:
-    """The attempt whose metrics include this epoch: the first that paused there or later, else the completed one.
+    """The attempt whose metrics include this epoch: the first that paused there or later, else its first result.
 
     An experiment that was pruned and is retried counts only at the rungs before that.
     """
     paused = [one for one, at in _pauses(status.record) if at >= epoch]
-    return paused[0] if paused else None if _pruned(status.record) else status.record.completed
+    return paused[0] if paused else None if _pruned(status.record) else next(iter(status.record.results), None)

@@ -32,6 +32,7 @@ class State(str, Enum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     PRUNED = "pruned"
+    DIVERGED = "diverged"
 
     def __str__(self) -> str:
         return self.value
@@ -39,12 +40,12 @@ class State(str, Enum):
     @property
     def final(self) -> bool:
         """No further attempt is made, unless the user retries."""
-        return self in (State.COMPLETED, State.PRUNED, State.FAILED, State.CANCELLED)
+        return self in (State.COMPLETED, State.PRUNED, State.DIVERGED, State.FAILED, State.CANCELLED)
 
     @property
     def ended_well(self) -> bool:
-        """It has ended as intended: completed, or pruned early."""
-        return self in (State.COMPLETED, State.PRUNED)
+        """The round is done with it: completed, pruned early, or diverged."""
+        return self in (State.COMPLETED, State.PRUNED, State.DIVERGED)
 
     @property
     def needs_user(self) -> bool:
@@ -54,7 +55,7 @@ class State(str, Enum):
     @property
     def never_completes(self) -> bool:
         """It will not be completed automatically, so what depends on it cannot start."""
-        return self.needs_user or self is State.PRUNED
+        return self.needs_user or self in (State.PRUNED, State.DIVERGED)
 
     @property
     def active(self) -> bool:
@@ -105,12 +106,14 @@ class Inputs:
 
     `hopeless`: they will not be made automatically, because something has failed permanently or was cancelled.
     `blocked`: the round file asks for something that does not exist.
+    `ended`: one of them has ended without completing; nothing but a retry or the round file can change that.
     """
 
     pinned: Mapping[str, Any] | None
     waiting: str = ""
     hopeless: bool = False
     blocked: bool = False
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,10 @@ def decide(
         return _nothing(State.CANCELLED, attempt.why, attempt.cause)
     if attempt is not None and attempt.cause is Cause.PRUNED:
         return _nothing(State.PRUNED, attempt.why, attempt.cause)
+    if attempt is not None and attempt.cause is Cause.DIVERGED:
+        if attempt.opened.config_hash != config_hash:
+            return _nothing(State.BLOCKED, "diverged with another config")
+        return _nothing(State.DIVERGED, attempt.why, attempt.cause)
     if attempt is not None and not attempt.closed:
         if attempt.opened.mark is not None:  # the process that set the marker died halfway
             why = "others of its group were better" if attempt.opened.mark is Cause.PRUNED else "by the user"
@@ -158,7 +165,8 @@ def decide(
             return _unseen(attempt, answer, clock)
         return _ended(attempt, answer, clock)
     if elsewhere := _elsewhere(record, scheduler):
-        return _nothing(State.BLOCKED, elsewhere)
+        at_home = _next_attempt(record, inputs, config_hash, retry)
+        return at_home if at_home.state is State.FAILED else _nothing(State.BLOCKED, elsewhere)
     if attempt is not None and attempt.awaits_verdict and (action := _verdict(attempt, answer, clock)):
         return action
     return _next_attempt(record, inputs, config_hash, retry)
@@ -259,16 +267,17 @@ def _next_attempt(record: Record, inputs: Inputs, config_hash: str, retry: Retry
     newest = record.newest
     if newest is not None and newest.result is not None and newest.result.final:
         return _nothing(State.FAILED, newest.why, newest.cause)
-    first = record.runs[0].opened if record.runs else None
-    if first is not None and first.config_hash != config_hash:
+    pin = record.pin
+    if pin.config_hash not in (None, config_hash):
         return _nothing(State.BLOCKED, "has run with another config")
     if newest is not None and (enough := exhausted(record.attempts, retry)):
         return _nothing(State.FAILED, enough, newest.cause)
     if inputs.pinned is None:
         return _nothing(State.BLOCKED if inputs.blocked else State.PENDING, inputs.waiting)
-    if first is not None and dict(first.inputs) != dict(inputs.pinned):
-        changed = [group for group in inputs.pinned if first.inputs.get(group) != inputs.pinned[group]]
-        return _nothing(State.FAILED, f"{', '.join(changed) or 'an input'} changed since attempt 1")
+    if pin.inputs is not None and dict(pin.inputs) != dict(inputs.pinned):
+        changed = [group for group in inputs.pinned if pin.inputs.get(group) != inputs.pinned[group]]
+        what = ", ".join(changed) or "an input"
+        return _nothing(State.FAILED, f"{what} changed since the first attempt; --retry uses the present one")
     failed = newest is not None and newest.cause is not None and not newest.cause.planned
     reason = f"retry after {newest.cause} ({newest.why})" if newest and failed else ""
     return Action(Verb.SUBMIT, State.PENDING, reason)

@@ -68,10 +68,13 @@ def ranking(runs: Iterable[tuple[str, Mapping[str, Any], float]], mode: str) -> 
 
 @dataclass(frozen=True, slots=True)
 class _Ranking:
-    """The settings that are completed, and how many were pruned; or `why` they cannot be ranked (see `Selection`)."""
+    """The settings that were not pruned, the best first, and how many are `left_out` for which reason.
+
+    Or `why` they cannot be ranked (see `Selection`).
+    """
 
     settings: Sequence[Candidate] = ()
-    pruned: int = 0
+    left_out: str = ""
     why: str = ""
     hopeless: bool = True
     blocked: bool = False
@@ -95,12 +98,13 @@ class Selections:
         found = self._known[key]
         usable = [one for one in found.settings if math.isfinite(one.mean)]
         if not found.why and wanted.rank > len(usable):
-            why = f"there is no rank {wanted.rank}: {len(usable)} of the settings of group {wanted.group} that are "
-            found = _Ranking(why=f"{why}completed have a finite {wanted.metric}", blocked=True)
+            why = f"there is no rank {wanted.rank}: {len(usable)} of the settings of group {wanted.group} have a "
+            left_out = f" ({found.left_out})" if found.left_out else ""
+            found = _Ranking(why=f"{why}finite {wanted.metric}{left_out}", blocked=True)
         if found.why:
             still_open = replace(wanted, waiting=found.why, hopeless=found.hopeless, blocked=found.blocked)
             return replace(experiment, selection=still_open)
-        return with_choice(experiment, wanted, usable, found.pruned)
+        return with_choice(experiment, wanted, usable, found.left_out)
 
     def _ranking(self, wanted: Selection, paths: Sequence[str]) -> _Ranking:
         statuses = [self._statuses[path] for path in paths]
@@ -113,11 +117,14 @@ class Selections:
                 why += f", and {len(stuck)} will not complete automatically ({first}): "
                 why += "--retry, or exclude from the group"
             return _Ranking(why=why, hopeless=bool(stuck))
-        pruned = {setting_of(one.experiment.config) for one in statuses if one.action.state is State.PRUNED}
+        pruned, diverged = (_settings_in(state, statuses) for state in (State.PRUNED, State.DIVERGED))
         runs = []
         for status in statuses:
             path, directory, done = status.experiment.path, status.record.directory, status.record.completed
             if setting_of(status.experiment.config) in pruned:
+                continue
+            if status.action.state is State.DIVERGED:
+                runs.append((path, status.experiment.config, math.nan))
                 continue
             value = self._metrics.result_of(directory, done, wanted.metric) if done else None
             if value is None:
@@ -125,10 +132,19 @@ class Selections:
                 why = f"{path} of group {wanted.group} does not report the metric {wanted.metric!r}: {hint}"
                 return _Ranking(why=why, blocked=True)
             runs.append((path, status.experiment.config, value))
-        return _Ranking(ranking(runs, wanted.mode), len(pruned))
+        counts = {"pruned": len(pruned), "diverged": len(diverged - pruned)}
+        left_out = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        return _Ranking(ranking(runs, wanted.mode), left_out)
 
 
-def with_choice(experiment: Experiment, wanted: Selection, ranked: Sequence[Candidate], pruned: int = 0) -> Experiment:
+def _settings_in(state: State, statuses: Iterable[ExperimentStatus]) -> set[str]:
+    """The settings of which at least one run is in this state."""
+    return {setting_of(one.experiment.config) for one in statuses if one.action.state is state}
+
+
+def with_choice(
+    experiment: Experiment, wanted: Selection, ranked: Sequence[Candidate], left_out: str = ""
+) -> Experiment:
     """The experiment with the setting of its rank, which determines config, command and inputs."""
     chosen = ranked[wanted.rank - 1]
     config = {**wanted.defaults, **chosen.config, **experiment.config}
@@ -139,13 +155,13 @@ def with_choice(experiment: Experiment, wanted: Selection, ranked: Sequence[Cand
     after = {group: paths for group, paths in experiment.after.items() if group != wanted.group}
     if wanted.inputs:
         after[wanted.group] = same or chosen.paths
-    chosen_by = replace(wanted, choice=choice_text(wanted, ranked, pruned))
+    chosen_by = replace(wanted, choice=choice_text(wanted, ranked, left_out))
     return replace(experiment, config=config, command=command, after=after, selection=chosen_by)
 
 
-def choice_text(wanted: Selection, ranked: Sequence[Candidate], pruned: int = 0) -> str:
+def choice_text(wanted: Selection, ranked: Sequence[Candidate], left_out: str = "") -> str:
     """What was chosen, always with its spread over seeds and the best setting that was not chosen."""
-    left = f" left ({pruned} pruned)" if pruned else ""
+    left = f" left ({left_out})" if left_out else ""
     best = "lowest" if wanted.mode == "min" else "highest"
     what = f"rank {wanted.rank} of {len(ranked)} settings{left} of {wanted.group} by the {best} mean {wanted.metric}"
     line = f"{what}: {describe(ranked[wanted.rank - 1], ranked)}"

@@ -28,8 +28,8 @@ class ExperimentStatus:
 
     @property
     def shown(self) -> Attempt | None:
-        """The attempt to report: the completed one, else the newest run."""
-        runs = [one for one in self.record.runs if not (one.cause and one.cause.not_submitted)]
+        """The attempt to report: the completed one, else the newest run, since the last rerun."""
+        runs = [one for one in self.record.current.runs if not (one.cause and one.cause.not_submitted)]
         return self.record.completed or (runs[-1] if runs else None)
 
 

@@ -86,15 +86,15 @@ def result_file(directory: Path, attempt: Attempt, name: str) -> Path | None:
 
 
 def link_outputs(rec: Record) -> None:
-    """Link metrics.json, best.pth and outputs.npz in the experiment's directory to those of the completed attempt."""
-    if rec.completed is None:
+    """Link metrics.json, best.pth and outputs.npz in the experiment's directory to those of its newest result."""
+    if not rec.results:
         return
     for name in record.OUTPUTS:
-        found, link = result_file(rec.directory, rec.completed, name), rec.directory / name
-        if found is None:
-            continue
-        target = found.relative_to(rec.directory)
-        if not (link.is_symlink() and os.readlink(link) == str(target)):
+        found, link = result_file(rec.directory, rec.results[-1], name), rec.directory / name
+        target = str(found.relative_to(rec.directory)) if found else None
+        if target is None and link.is_symlink():
+            link.unlink()  # of an earlier result that had this file
+        elif target is not None and not (link.is_symlink() and os.readlink(link) == target):
             draft = rec.directory / f".draft-{uuid.uuid4().hex}"
             draft.symlink_to(target)
             os.replace(draft, link)

@@ -9,6 +9,7 @@ from typing import Any
 from roundhouse.model.answers import Scope
 from roundhouse.model.attempt import Claim, Opened, Pin, Progress, Result, Verdict
 from roundhouse.model.causes import Cause
+from roundhouse.model.exit_codes import with_signal_name
 
 # Causes that a job's shell can only guess, and those that a scheduler may report instead. `completed` is in neither.
 GUESSES = {Cause.PREEMPTED, Cause.WALLTIME, Cause.UNKNOWN, Cause.ERROR}
@@ -46,7 +47,8 @@ def opened(value: Mapping[str, Any], at: float) -> Opened:
     pinned = _pin(value["pin"]) if value.get("pin") is not None else None
     return Opened(
         token, scheduler, config_hash, inputs, job_id, at, cause, shared, index, resources, code, pause_at, answer,
-        pinned, keep, folder, None if carry is None else tuple(carry),
+        pinned, keep, value.get("ran") if isinstance(value.get("ran"), dict) else None, folder,
+        None if carry is None else tuple(carry),
     )  # fmt: skip
 
 
@@ -80,11 +82,11 @@ def claim(value: Mapping[str, Any] | None, at: float = 0.0) -> Claim | None:
 def result(value: Mapping[str, Any] | None) -> Result | None:
     if value is None:
         return None
-    cause = Cause(value["cause"])
+    cause, exit_code = Cause(value["cause"]), value.get("exit_code")
     return Result(
         cause=cause,
-        why=str(value.get("why", "")),
-        exit_code=value.get("exit_code"),
+        why=with_signal_name(str(value.get("why", "")), exit_code),
+        exit_code=exit_code,
         signals=tuple(value.get("signals", ())),
         at=float(value.get("at", 0.0)),
         final=bool(value.get("final", False)),
@@ -115,4 +117,9 @@ def progress(value: Any) -> Progress | None:
         pace = float(pace) if isinstance(pace, (int, float)) and 0 <= pace < math.inf else None
     except INVALID:
         return None
-    return Progress(epoch, epochs, started, name, metric, best, artifacts, final, pace)
+    return Progress(epoch, epochs, started, name, metric, best, mode_in(value), artifacts, final, pace)
+
+
+def mode_in(value: Mapping[str, Any]) -> str | None:
+    """Which value of its metric progress.json or metrics.json declares as best: min or max; None if it does not."""
+    return value["mode"] if value.get("mode") in ("min", "max") else None

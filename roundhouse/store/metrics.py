@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from roundhouse import files
 from roundhouse.errors import RoundhouseError
 from roundhouse.model.attempt import Attempt
 from roundhouse.store.carried import result_file
+from roundhouse.store.json_fields import mode_in
 
 _FILE = "metrics.json"
 
@@ -22,7 +23,7 @@ class RunMetrics:
     """The content of metrics.json. `epochs`: a mapping for each epoch; `final`, `used`: numbers of the whole run."""
 
     metric: str | None = None
-    mode: str = "max"
+    mode: str | None = None  # which value of `metric` is best, min or max; None: not declared
     best: float | None = None
     best_epoch: int | None = None
     exact: bool = True
@@ -39,13 +40,15 @@ def read_metrics(path: Path) -> RunMetrics:
     try:
         content = _parsed(path)
         if not isinstance(content.get("epochs"), list):
-            return RunMetrics(final=numbers_in(content))
+            final, main = numbers_in(content), str(content.get("metric"))
+            declared = RunMetrics(main, mode_in(content), final[main]) if main in final else RunMetrics()
+            return replace(declared, final=final)
         best, metric = content.get("best") or {}, content.get("metric")
         if not isinstance(metric, (str, type(None))):
             raise ValueError
         return RunMetrics(
             metric=metric,
-            mode="min" if content.get("mode") == "min" else "max",
+            mode=mode_in(content),
             best=numbers_in(best).get(str(metric)),
             best_epoch=best.get("epoch"),
             exact=bool(content.get("exact", True)),

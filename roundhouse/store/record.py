@@ -29,13 +29,14 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.model.answers import Scope, task_id
 from roundhouse.model.attempt import Attempt, Claim, Opened, Progress, Record
 from roundhouse.model.causes import Cause
-from roundhouse.model.experiment import Experiment, hash_of
+from roundhouse.model.experiment import IDENTITY, Experiment, hash_of
 from roundhouse.store import job_group, json_fields
 
 VERSION = 1
 
 ATTEMPTS, CONFIG, STATUS, HISTORY = "attempts", "config.yaml", "status.json", "history.json"
 JOB, CLAIM, RESULT, VERDICT = "job.json", "claim.json", "result.json", "verdict.json"
+ACCEPTED = "accepted"
 PROGRESS, ENVIRONMENT, GONE, CANCEL = "progress.json", "environment.json", "gone", "cancel"
 SCRIPT, LOG, SCHEDULER_LOG = "job.sh", "out.log", "scheduler.log"
 CARRIED, FREED = "carried.json", "freed"
@@ -43,7 +44,7 @@ OF_AN_ATTEMPT = frozenset(
     {JOB, CLAIM, RESULT, VERDICT, PROGRESS, ENVIRONMENT, GONE, CANCEL, SCRIPT, LOG, SCHEDULER_LOG, CARRIED, FREED}
 )
 OUTPUTS = ("metrics.json", "best.pth", "outputs.npz")  # linked from the experiment's directory once it is completed
-NAMES = frozenset({ATTEMPTS, CONFIG, STATUS, HISTORY, *OUTPUTS})  # not allowed as names of experiments
+NAMES = frozenset({ATTEMPTS, CONFIG, STATUS, HISTORY, ACCEPTED, *OUTPUTS})  # not allowed as names of experiments
 
 _COMPACTED = (PROGRESS, ENVIRONMENT, GONE, CANCEL, SCRIPT)  # removed when history.json holds their content
 
@@ -63,16 +64,22 @@ def read(directory: Path) -> Record:
 
 def _read(directory: Path) -> Record:
     raw = files.read_bytes(f"{directory}/{HISTORY}")
+    attempts: list[Attempt] = []
     if raw is not None:
         try:
-            return _from_history(directory, _parse(raw))
+            attempts = _from_history(directory, _parse(raw))
         except _Unreadable as error:
             return Record(directory, compacted=True, damage=f"{HISTORY} {error}")
-    attempts: list[Attempt] = []
+        last = attempts[-1].number
+        # Attempts after a rerun lie beside it. One file answers for all, since a round may have thousands of histories.
+        if files.modified(attempt_directory(directory, last + 1) / JOB) is None:
+            return Record(directory, tuple(attempts), compacted=True, in_history=last, next_number=last + 1)
     damage: dict[int, str] = {}
     numbers = sorted(int(name) for name in files.list_names(f"{directory}/{ATTEMPTS}") if name.isdigit())
-    last = 0
+    last = compacted = attempts[-1].number if attempts else 0
     for number in numbers:
+        if number <= compacted:
+            continue
         place = attempt_directory(directory, number)
         names = set(files.list_names(place))
         if JOB not in names:
@@ -82,10 +89,17 @@ def _read(directory: Path) -> Record:
             attempts.append(_read_attempt(place, number, names))
         except _Unreadable as error:
             damage[number] = f"{ATTEMPTS}/{number}/{error}"
-    if damage and HISTORY in files.list_names(directory):
+    if damage and raw is None and HISTORY in files.list_names(directory):
         return _read(directory)  # it was compacted meanwhile
     blocking = damage.pop(last, "")
-    return Record(directory, tuple(attempts), damage=blocking, notes=tuple(damage.values()), next_number=last + 1)
+    return Record(
+        directory,
+        tuple(attempts),
+        in_history=compacted,
+        damage=blocking,
+        notes=tuple(damage.values()),
+        next_number=last + 1,
+    )
 
 
 class _Unreadable(Exception):
@@ -167,22 +181,30 @@ def _progress(place: Path) -> Progress | None:
         return None
 
 
-def _from_history(directory: Path, history: Mapping[str, Any]) -> Record:
+def _from_history(directory: Path, history: Mapping[str, Any]) -> list[Attempt]:
     try:
-        attempts = tuple(
+        attempts = [
             Attempt(
-                number=entry["number"],
+                number=int(entry["number"]),
                 opened=_opened_then(directory, entry),
-                claim=json_fields.claim(entry["claim"]),
+                claim=json_fields.claim(entry["claim"], _times(entry).get("claim", 0.0)),
                 result=json_fields.result(entry["result"]),
                 progress=json_fields.progress(entry["progress"]),
+                progress_at=_times(entry).get("heartbeat"),
                 verdict=json_fields.verdict(entry.get("verdict")),
             )
             for entry in history["attempts"]
-        )
-        return Record(directory, attempts, compacted=True, next_number=attempts[-1].number + 1)
+        ]
     except json_fields.INVALID as error:
         raise _Unreadable(f"holds an invalid value ({error})") from None
+    if not attempts:
+        raise _Unreadable("holds no attempt")
+    return attempts
+
+
+def _times(entry: Mapping[str, Any]) -> dict[str, float]:
+    """The times of files by the file server's clock; empty in older histories."""
+    return {name: float(at) for name, at in (entry.get("times") or {}).items() if at is not None}
 
 
 def _opened_then(directory: Path, entry: Mapping[str, Any]) -> Opened:
@@ -238,6 +260,7 @@ def open_attempt(directory: Path, number: int, opened: Opened, below: Path | Non
         **({"code": opened.code} if opened.code else {}),
         **({"pin": asdict(opened.pin)} if opened.pin else {}),
         **({"keep_files": True} if opened.keep_files else {}),
+        **({"ran": dict(opened.ran)} if opened.ran else {}),
         **({"files": opened.files} if opened.files else {}),
         **({"carry": list(opened.carry)} if opened.carry is not None else {}),
     }
@@ -382,7 +405,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """The hash that job.json must hold for a config.yaml with this content."""
-    return hash_of({key: config.get(key) for key in ("study", "command", "config", "after")})
+    return hash_of({key: config.get(key) for key in IDENTITY})
 
 
 # ---------------------------------------------------------------------------------------------- status and history
@@ -420,19 +443,29 @@ def write_status(directory: Path, view: Mapping[str, Any]) -> None:
 def compact(record: Record) -> None:
     """Compact a completed experiment: merge its small files into history.json. Safe to repeat, and to be killed in.
 
+    history.json is created once. Attempts after a later rerun are not compacted: they lie beside it.
+
     The names job.json, claim.json, result.json and verdict.json stay, as hard links to history.json (which cost no
     inode): the exclusive creation still fails for a late runner or job.
     """
     directory, path = record.directory, record.directory / HISTORY
-    if record.completed is None or record.damage:
+    if record.completed is None or record.damage or (record.in_history and not record.compacted):
         return
     if any(attempt.claim is None for attempt in record.attempts):
         return  # every closed attempt has a claim: if one is not visible, the record was read from a stale cache
     if not record.compacted:
         entries = [_history_entry(directory, attempt) for attempt in record.attempts]
+        if any(entry["job"] is None for entry in entries):
+            return  # as above
         value = {"version": VERSION, "nonce": uuid.uuid4().hex, "attempts": entries}
-        files.create_exclusive(path, value)  # if another runner was first, its history has the same content
+        files.create_exclusive(path, value)
+    try:
+        within = {entry["number"] for entry in _parse(files.read_bytes(path) or b"")["attempts"]}
+    except (_Unreadable, *json_fields.INVALID):
+        return
     for attempt in record.attempts:
+        if attempt.number not in within:
+            continue  # another runner was first, and had read the record before a rerun
         place = attempt_directory(directory, attempt.number)
         try:
             for name in set(files.list_names(place)) & {JOB, CLAIM, RESULT, VERDICT}:
@@ -461,21 +494,27 @@ def _history_entry(directory: Path, attempt: Attempt) -> dict[str, Any]:
         except _Unreadable as error:
             entry[key] = None
             entry.setdefault("damage", []).append(str(error))
-    entry["job"]["at"] = attempt.opened.at
+    if entry["job"] is not None:
+        entry["job"]["at"] = attempt.opened.at
+    entry["times"] = {"claim": attempt.claim.at if attempt.claim else None, "heartbeat": attempt.progress_at}
     return entry
 
 
 def environments(directory: Path) -> dict[int, dict[str, Any]]:
     """What ran, by attempt: host, device, versions, commit. Attempts without it are left out."""
+    found: dict[int, dict[str, Any]] = {}
+    last = 0
     try:
         raw = files.read_bytes(f"{directory}/{HISTORY}")
         if raw is not None:
             known = {entry["number"]: entry["environment"] for entry in _parse(raw)["attempts"]}
-            return {number: found for number, found in known.items() if isinstance(found, dict)}
+            found = {number: one for number, one in known.items() if isinstance(one, dict)}
+            last = max(known)
     except (OSError, _Unreadable, *json_fields.INVALID):
         return {}
-    found = {}
     for number in (int(name) for name in files.list_names(f"{directory}/{ATTEMPTS}") if name.isdigit()):
+        if number <= last:
+            continue
         try:
             environment = _read_json(attempt_directory(directory, number), ENVIRONMENT)
         except (OSError, _Unreadable):

@@ -131,12 +131,14 @@ def run(
     earlier: Sequence[Path],
     report: Callable[[TrainingProgress], None],
     stop: Callable[[], str | None],
+    of_another_config: Sequence[Path] = (),
 ) -> Outcome:
     """Train `task` to its end, or until `stop` returns a reason or the deadline is reached.
 
     It pauses after `settings.pause_at` epochs; the results do not depend on pauses. It writes only into `directory`,
     and resumes from the newest valid checkpoint there or in the folders of `earlier` attempts (oldest first), whose
-    checkpoints it deletes once `directory` has its own. `report` is called at the start and after each epoch, `stop`
+    checkpoints it deletes once `directory` has its own. A resume from those in `of_another_config`, which the user has
+    allowed, is approximate. `report` is called at the start and after each epoch, `stop`
     between batches. RoundhouseError: the disk is full, a loss is not finite, the study violates the `Task` interface.
     """
     _validate(task)
@@ -144,7 +146,7 @@ def run(
     scaler = torch.amp.GradScaler(precision.device.type) if precision.scaled else None
     this = _Run(task, settings, directory, precision, scaler, stop, accumulate=settings.accumulate)
     try:
-        _resume(this, earlier)
+        _resume(this, earlier, of_another_config)
         started = this.epochs
         report(_progress(this, started))
         while (finished := _finished(this)) is None:
@@ -171,11 +173,16 @@ def _validate(task: Task) -> None:
         )
 
 
-def _resume(this: _Run, earlier: Sequence[Path]) -> None:
+def _resume(this: _Run, earlier: Sequence[Path], of_another_config: Sequence[Path]) -> None:
     found = checkpoint.newest(this.directory, earlier)
     if found is None:
         return
-    content = found.content
+    content, other = found.content, found.path.parent in of_another_config
+    if other and content["epochs"] > this.total:
+        raise RoundhouseError(
+            f"{found.path} has {content['epochs']} epochs, but the new config only {this.total}: "
+            "to start from the beginning, --retry without --keep-files"
+        )
     this.epochs, this.history, this.best = content["epochs"], content["history"], content["best"]
     this.prepared = content["prepared"]
     accumulate_before = content.get("accumulate", 1)
@@ -185,6 +192,8 @@ def _resume(this: _Run, earlier: Sequence[Path]) -> None:
     if this.accumulate > accumulate_before:
         factor = this.accumulate // accumulate_before
         changed.append(f"batches are split into {factor} times as many parts, because memory ran out")
+    if other:
+        changed.append("it continues a run with another config or other inputs (--keep-files)")
     if not this.settings.deterministic:
         changed.append("deterministic is off")
     if not getattr(this.task, "exact", True):
@@ -195,9 +204,12 @@ def _resume(this: _Run, earlier: Sequence[Path]) -> None:
     try:
         this.task.load_state(content["task"])
     except (RuntimeError, ValueError, KeyError) as error:
+        remedy = "use the code that wrote it, or archive the experiment and start it again"
+        if other:
+            remedy = "to start from the beginning, --retry without --keep-files"
+        changed_part = "the new config has another model" if other else "the code of its study has changed"
         raise RoundhouseError(
-            f"{found.path} does not match this experiment ({' '.join(str(error).split())}): the code of its study has "
-            "changed; use the code that wrote it, or archive the experiment and start it again"
+            f"{found.path} does not match this experiment ({' '.join(str(error).split())}): {changed_part}; {remedy}"
         ) from error
     if this.scaler is not None and content["scaler"]:
         this.scaler.load_state_dict(content["scaler"])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from roundhouse.formatting import date_and_time, duration
-from roundhouse.model.attempt import Attempt
+from roundhouse.model.attempt import Attempt, left_out
+from roundhouse.model.experiment import Experiment, changes
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import code_copy, logs
@@ -17,7 +18,7 @@ CLOCK_SKEW = 60.0  # seconds by which clocks may differ; a file that is later th
 LATEST = 1e11  # seconds since 1970; what is later is not a time
 
 
-def explain(status: ExperimentStatus) -> str:
+def explain(status: ExperimentStatus, notes: Iterable[str] = ()) -> str:
     """Config, retry policy, dependencies, each attempt with its times, what the next one requests, and the log."""
     experiment, rec, action = status.experiment, status.record, status.action
     dependencies = [path for paths in experiment.after.values() for path in paths]
@@ -30,12 +31,15 @@ def explain(status: ExperimentStatus) -> str:
         f"  retries   {resource_format.policy(experiment.retry)}",
         *([f"  selected  {experiment.selection.choice or 'nothing yet'}"] if experiment.selection else []),
         f"  depends on {', '.join(dependencies[:PATHS]) + more or 'nothing'}",
+        *_missing(status),
         f"  directory {rec.directory}",
+        *(f"  note      {note}" for note in notes),
         *(f"  note      {note}" for note in rec.notes),
         *(f"  code      {line}" for line in code_copy.story(rec, round_directory)),
+        *(f"  earlier result: attempt {one.number}, {_ended(one)}" for one in rec.results if one is not rec.completed),
     ]
     for attempt in rec.attempts:
-        lines.append(f"  attempt {attempt.number}  {'; '.join(_facts(attempt))}")
+        lines.append(f"  attempt {attempt.number}  {'; '.join(_facts(attempt, experiment))}")
         if times := _times(attempt):
             lines.append(f"             {times}")
     if action.state in (State.PENDING, State.FAILED):
@@ -45,19 +49,37 @@ def explain(status: ExperimentStatus) -> str:
         unchanged = ", as in the round file" if status.resources == experiment.resources else ""
         lines.append(f"  next      requests {resource_format.job(status.resources)}{unchanged}")
     if (last := status.shown) and (tail := logs.tail(rec.directory, last.number)):
-        lines += [f"  end of the log of attempt {last.number}:", *(f"    {line}" for line in tail.splitlines())]
-    return "\n".join(lines)
+        lines += [f"  end of the log of attempt {last.number}:", *(f"    {line}" for line in tail.split("\n"))]
+    return "\n".join(line.replace("\n", "\\n") for line in lines)
 
 
-def _facts(attempt: Attempt) -> Iterator[str]:
+def _missing(status: ExperimentStatus) -> Iterator[str]:
+    """The dependencies that the run that is shown does not have."""
+    if (shown := status.shown) is None or not status.experiment.partial:
+        return
+    for group, paths in left_out(status.experiment.after, shown.opened.inputs).items():
+        more = f" and {len(paths) - PATHS} more" if len(paths) > PATHS else ""
+        yield f"  without   {', '.join(paths[:PATHS])}{more} of group {group}, in attempt {shown.number}"
+
+
+def _ended(attempt: Attempt) -> str:
+    at = attempt.result.at if attempt.result else 0.0
+    return f"completed {date_and_time(at)} UTC" if 0 < at < LATEST else "completed"
+
+
+def _facts(attempt: Attempt, experiment: Experiment) -> Iterator[str]:
     """What is known of one attempt, except its times."""
     if attempt.opened.mark is not None:
         yield f"marker: {attempt.opened.mark} ({attempt.why})"
+        if attempt.opened.ran is not None and (found := changes(attempt.opened.ran, experiment.identity())):
+            yield f"what ran before had another config: {found}"
+        if attempt.opened.keep_files:
+            yield "the attempts after it may resume from its files (--keep-files), so the result is approximate"
         return
     scheduler = attempt.opened.scheduler
     yield f"job {attempt.job_id or '(no ID known)'} of {scheduler.get('kind')} on {scheduler.get('server')}"
-    if changes := resource_format.changes(attempt.opened.resources):
-        yield changes
+    if increased := resource_format.changes(attempt.opened.resources):
+        yield increased
     if attempt.claim and not attempt.claim.void:
         yield f"started on {attempt.claim.host or 'an unknown host'}"
     if attempt.progress and attempt.progress.epochs:
@@ -82,7 +104,7 @@ def _times(attempt: Attempt) -> str:
     opened, claim, result = attempt.opened.at, attempt.claim, attempt.result
     if attempt.opened.mark is not None:
         return f"set {date_and_time(opened)} UTC" if 0 < opened < LATEST else ""
-    by_job = result is not None and result.exit_code is not None  # the job's shell wrote the result
+    by_job = result is not None and result.by_job
     started = claim.started if claim and not claim.void else 0.0
     ended = result.at if result else claim.started if claim and claim.void else 0.0
     heartbeat = 0.0 if by_job else attempt.progress_at or 0.0

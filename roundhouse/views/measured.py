@@ -13,15 +13,14 @@ LONGEST = 366 * 86400.0  # seconds; an attempt that seems to have run longer saw
 def spans(rec: Record) -> list[tuple[float, float]]:
     """When its attempts ran: (start, end) in seconds since 1970, by the clock of the job's host. Never end < start.
 
-    The end of an open attempt is its last heartbeat. An attempt whose job left no result counts until a pass closed
-    it, which is an upper bound.
+    An attempt whose job left no result ends at its last heartbeat, also if a pass closed it much later.
     """
     return [span for one in rec.runs if (span := _span(one))]
 
 
 def progress_of(rec: Record) -> Progress | None:
     """The progress of the completed attempt, else of the newest that reported its number of epochs, else any."""
-    attempts = [rec.completed] if rec.completed else rec.attempts[::-1]
+    attempts = [rec.completed] if rec.completed else rec.current.attempts[::-1]
     reported = [one.progress for one in attempts if one.progress]
     return next((one for one in reported if one.epochs), reported[0] if reported else None)
 
@@ -50,12 +49,15 @@ def _span(attempt: Attempt) -> tuple[float, float] | None:
     """Start and end of an attempt; None if it never started.
 
     Its length is by one clock: where the end is the file server's, so is the start. In a copy that lost the files' own
-    times, the claim's time is later than the end, and is not used.
+    times, they are later than the end in result.json, and are not used. Old history files do not have them.
     """
     claim, result = attempt.claim, attempt.result
     if claim is None or claim.void or not 0 < claim.started < math.inf:
         return None
-    end = result.at if result else attempt.progress_at or 0.0
-    by_job = result is not None and result.exit_code is not None  # the job's shell wrote start and end
+    by_job = result is not None and result.by_job  # the job's shell wrote start and end
+    end = result.at if result else math.inf
+    if not by_job:
+        unknown = end if result and attempt.progress else 0.0  # a heartbeat whose time is lost
+        end = min(end, unknown if attempt.progress_at is None else attempt.progress_at)
     length = end - (claim.at if not by_job and 0 < claim.at <= end else claim.started)
     return claim.started, claim.started + (length if 0 <= length <= LONGEST else 0.0)

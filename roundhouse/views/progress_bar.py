@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape as escape_markup
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
@@ -16,17 +17,19 @@ from roundhouse.model.attempt import Record
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.views import eta
+from roundhouse.views.console import EscapingConsole
 from roundhouse.views.status_json import as_dict
 
-_SILENT = (State.COMPLETED, State.PENDING, State.CANCELLED, State.PRUNED)  # not printed if a round begins with them
+_SILENT = (State.COMPLETED, State.PENDING, State.CANCELLED, State.PRUNED, State.DIVERGED)
+"""States that are not printed if a round begins with them."""
 
 
 class Display(Progress):
     """Shows statuses as they change. A context manager, since it controls the terminal."""
 
     def __init__(self, console: Console | None = None) -> None:
-        console = console or Console()
-        name, metric = TextColumn("{task.description}"), TextColumn("{task.fields[metric]}")
+        console = console or EscapingConsole()
+        name, metric = TextColumn("{task.description}"), TextColumn("{task.fields[metric]}", markup=False)
         columns = name, BarColumn(), MofNCompleteColumn(), metric, TimeElapsedColumn()
         super().__init__(
             *columns, console=console, refresh_per_second=4, transient=True, disable=not console.is_terminal
@@ -79,6 +82,6 @@ class Display(Progress):
             return
         values = as_dict(status)
         if path not in self._running:
-            self._running[path] = self.add_task(path, total=None, metric="")
+            self._running[path] = self.add_task(escape_markup(path), total=None, metric="")
         metric = f"{values['metric_name']} {number(values['metric'])}" if values["metric"] is not None else ""
         self.update(self._running[path], completed=values["epoch"] or 0, total=values["epochs"], metric=metric)

@@ -58,6 +58,7 @@ def _pattern(paths: Sequence[str]) -> str:
 def table(settings: Sequence[SettingResults]) -> Table:
     """A row per setting: its number of seeds, and for each metric mean and standard deviation."""
     from rich.table import Table
+    from rich.text import Text
 
     made = Table(box=None, pad_edge=False, header_style="bold")
     if all(setting.seeds == 1 for setting in settings):
@@ -65,7 +66,7 @@ def table(settings: Sequence[SettingResults]) -> Table:
     made.add_column("setting (mean ± standard deviation over seeds)", overflow="fold")
     metrics = list(dict.fromkeys(name for setting in settings for name in setting.values))
     for name in ("seeds", *metrics):
-        made.add_column(name, justify="right")
+        made.add_column(Text(name), justify="right")
     for setting in settings:
-        made.add_row(setting.name, str(setting.seeds), *map(setting.formatted, metrics))
+        made.add_row(Text(setting.name), str(setting.seeds), *map(setting.formatted, metrics))
     return made

@@ -17,7 +17,7 @@ def as_dict(status: ExperimentStatus) -> dict[str, Any]:
     The progress is that of the completed attempt, else of the newest attempt that reported any.
     """
     attempt, rec, state = status.shown, status.record, status.action.state
-    attempts = [rec.completed] if rec.completed else rec.attempts[::-1]
+    attempts = [rec.completed] if rec.completed else rec.current.attempts[::-1]
     progress = next((one.progress for one in attempts if one.progress), None)
     cause = status.action.cause or (attempt.cause if attempt and attempt.closed else None)
     began = rec.newest if state in _SET_BY_MARKER else attempt

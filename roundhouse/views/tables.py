@@ -10,6 +10,7 @@ from roundhouse.formatting import counted, number
 from roundhouse.model.causes import Cause
 from roundhouse.model.plan import State, Verb
 from roundhouse.model.status import ExperimentStatus
+from roundhouse.terminal import escape
 from roundhouse.views import resource_format
 from roundhouse.views.status_json import as_dict
 
@@ -26,6 +27,7 @@ _STYLE = {
     State.SUBMITTING: "cyan",
     State.PENDING: "dim",
     State.PRUNED: "dim green",
+    State.DIVERGED: "dim red",
     State.BLOCKED: "yellow",
     State.FAILED: "red",
     State.CANCELLED: "magenta",
@@ -55,9 +57,9 @@ def table(statuses: Sequence[ExperimentStatus]) -> Table:
     filled = {heading: cells for heading, cells in columns.items() if any(map(str, cells))}
     for heading in filled:
         left, wide = heading in ("experiment", "state", "job", "reason"), heading in ("experiment", "reason")
-        made.add_column(heading, justify="left" if left else "right", overflow="fold", no_wrap=not wide)
+        made.add_column(Text(heading), justify="left" if left else "right", overflow="fold", no_wrap=not wide)
     for row in zip(*filled.values(), strict=True):
-        made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+        made.add_row(*(cell if isinstance(cell, Text) else Text(escape(cell)) for cell in row))
     return made
 
 
@@ -85,6 +87,7 @@ def _job(status: ExperimentStatus, values: Mapping[str, Any]) -> str:
 def groups(statuses: Sequence[ExperimentStatus]) -> Table:
     """Counts of states by group, for rounds too large to list."""
     from rich.table import Table
+    from rich.text import Text
 
     counts: dict[str, Counter[State]] = defaultdict(Counter)
     for one in statuses:
@@ -95,7 +98,7 @@ def groups(statuses: Sequence[ExperimentStatus]) -> Table:
     for state in states:
         made.add_column(str(state), justify="right", style=_STYLE[state])
     for group, count in counts.items():
-        made.add_row(group, *(str(count[state] or "") for state in states))
+        made.add_row(Text(group), *(str(count[state] or "") for state in states))
     return made
 
 

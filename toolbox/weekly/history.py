@@ -14,8 +14,14 @@ from roundhouse.model.evaluate import expected_hash
 from roundhouse.model.plan import Clock, Inputs, State, decide
 from toolbox.weekly.period import Period
 
-KINDS = ("started", "finished", "requeued", "failed", "pruned", "cancelled", "archived")
-ENDS = {Cause.COMPLETED: "finished", Cause.CANCELLED: "cancelled", Cause.ARCHIVED: "archived", Cause.PRUNED: "pruned"}
+KINDS = ("started", "finished", "requeued", "failed", "pruned", "diverged", "cancelled", "archived")
+ENDS = {
+    Cause.COMPLETED: "finished",
+    Cause.CANCELLED: "cancelled",
+    Cause.ARCHIVED: "archived",
+    Cause.PRUNED: "pruned",
+    Cause.DIVERGED: "diverged",
+}
 
 
 @dataclass(frozen=True, slots=True)

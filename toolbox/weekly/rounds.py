@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.methodology import in_markdown
-from analysis.methods_sections import figure, tally
+from analysis.methods_sections import figure, listed, tally
 from analysis.round_summary import ExperimentSummary, RankedSetting, Spread, rankings, summaries_of, usage
 from analysis.rounds import RoundEntry, RoundRecords
 from roundhouse.formatting import counted
@@ -120,9 +120,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def best_results(one: Activity) -> Iterator[str]:
     """The best setting of each group and data set, if it or its result differs from that at the beginning."""
     before, now = (rankings(one.found, known_at(one.known, at)) for at in (one.period.since, one.period.until))
-    first = {(leader.group, leader.dataset): leader for leader in before}
+    first = {(leader.group, leader.dataset): leader for leader in before if leader.mode}
     rows = []
-    for leader in now:
+    for leader in [leader for leader in now if leader.mode]:
         earlier = first.get((leader.group, leader.dataset))
         best, result = leader.settings[0], leader.result
         new = setting_result(best, result)
@@ -135,8 +135,13 @@ def best_results(one: Activity) -> Iterator[str]:
         yield "Best results that changed (mean ± standard deviation over n seeds):"
         head = ["Group", "Result", "Before", "At the end", "Comparison"]
         yield table(head, rows).replace("---:", "---")
-    else:
-        yield "Best results: none changed." if now else "Best results: none yet."
+    elif any(leader.mode for leader in now):
+        yield "Best results: none changed."
+    elif not now:
+        yield "Best results: none yet."
+    unknown = dict.fromkeys(f"{leader.metric} of {leader.group}" for leader in now if not leader.mode)
+    if unknown:
+        yield f"Not ranked, because no run declares which value is best: {in_markdown(listed(list(unknown)))}."
 
 
 def setting_result(one: RankedSetting, result: str) -> str:
