@@ -40,7 +40,7 @@ from roundhouse.model.exit_codes import JobExitCode  # noqa: E402
 from roundhouse.model.experiment import Experiment  # noqa: E402
 from roundhouse.model.plan import Clock, Inputs, decide  # noqa: E402
 from roundhouse.model.status import ExperimentStatus  # noqa: E402
-from roundhouse.store import record  # noqa: E402
+from roundhouse.store import carried, record  # noqa: E402
 from roundhouse.views import status_json  # noqa: E402
 
 Array = NDArray[Any]
@@ -441,7 +441,7 @@ class _Job:
     def refresh(self) -> None:
         """What a pass does with such an experiment: compact it if it is completed, and write status.json."""
         rec = record.read(self.directory)
-        record.link_outputs(rec)
+        carried.link_outputs(rec)
         record.compact(rec)
         rec = record.read(self.directory)
         assert rec.newest is not None

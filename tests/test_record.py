@@ -25,7 +25,7 @@ from roundhouse.model.attempt import Attempt, Opened, Record
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment
 from roundhouse.model.status import ExperimentStatus
-from roundhouse.store import logs, record
+from roundhouse.store import carried, logs, record
 from roundhouse.views import status_json, tables
 from roundhouse.views.explanation import explain
 from roundhouse.views.measured import spans
@@ -615,7 +615,7 @@ def test_outputs_are_relative_links_to_the_completed_attempt(tmp_path: Path) -> 
     completed(tmp_path, Cause.ERROR)
     (tmp_path / "metrics.json").symlink_to("attempts/1/metrics.json")
     for _ in range(2):
-        record.link_outputs(record.read(tmp_path))
+        carried.link_outputs(record.read(tmp_path))
     assert os.readlink(tmp_path / "metrics.json") == "attempts/2/metrics.json"
     assert os.readlink(tmp_path / "best.pth") == "attempts/2/best.pth"
     assert sorted(os.listdir(tmp_path)) == ["attempts", "best.pth", "metrics.json"]

@@ -282,7 +282,7 @@ def test_an_orphaned_job_that_resumes_exits_and_writes_nothing(bench: Bench, lis
     assert shell.wait(30) == 0
     wait_for(lambda: not bench.processes(), "nothing is left of the job")
     after = snapshot(bench.directory)
-    log, mine = "attempts/1/out.log", "attempts/1/mine"
+    log, mine = "attempts/1/out.log", "attempts/1/files/mine"
     assert after.keys() == before.keys()
     assert {path for path in after if after[path] != before[path]} <= {log, mine}
     reasons = ("attempt 2 was opened after attempt 1", "was closed by a runner; this job exits")
@@ -384,4 +384,4 @@ def test_a_signal_before_the_command_has_started_stops_it_too(
         return real(*arguments, **options)
 
     monkeypatch.setattr(subprocess, "Popen", late)
-    assert command.run_command(claimed) == 128 + signal.SIGTERM
+    assert command.run_command(claimed, {}) == 128 + signal.SIGTERM

@@ -50,6 +50,11 @@ class ClaimedAttempt:
         """The attempt's directory: the only one that this job writes into."""
         return record.attempt_directory(self.directory, self.number)
 
+    @property
+    def files(self) -> Path:
+        """Where the study or the command writes its files: `place`, or a directory in it."""
+        return record.files_directory(self.directory, self.attempt)
+
     def stop(self) -> str | None:
         """Why to stop at the next safe point; None to continue."""
         return self.stop_reason

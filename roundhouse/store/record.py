@@ -39,6 +39,10 @@ JOB, CLAIM, RESULT, VERDICT = "job.json", "claim.json", "result.json", "verdict.
 ACCEPTED = "accepted"
 PROGRESS, ENVIRONMENT, GONE, CANCEL = "progress.json", "environment.json", "gone", "cancel"
 SCRIPT, LOG, SCHEDULER_LOG = "job.sh", "out.log", "scheduler.log"
+CARRIED, FREED = "carried.json", "freed"
+OF_AN_ATTEMPT = frozenset(
+    {JOB, CLAIM, RESULT, VERDICT, PROGRESS, ENVIRONMENT, GONE, CANCEL, SCRIPT, LOG, SCHEDULER_LOG, CARRIED, FREED}
+)
 OUTPUTS = ("metrics.json", "best.pth", "outputs.npz")  # linked from the experiment's directory once it is completed
 NAMES = frozenset({ATTEMPTS, CONFIG, STATUS, HISTORY, ACCEPTED, *OUTPUTS})  # not allowed as names of experiments
 
@@ -258,6 +262,7 @@ def open_attempt(directory: Path, number: int, opened: Opened, below: Path | Non
         **({"keep_files": True} if opened.keep_files else {}),
         **({"ran": dict(opened.ran)} if opened.ran else {}),
         **({"files": opened.files} if opened.files else {}),
+        **({"carry": list(opened.carry)} if opened.carry is not None else {}),
     }
     try:
         files.make_directory(place)
@@ -408,8 +413,13 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 def read_status(directory: Path) -> dict[str, Any] | None:
     """status.json, or None if it is absent or cannot be parsed: it is a view, and is written again."""
+    return read_if_valid(directory, STATUS)
+
+
+def read_if_valid(place: Path, name: str) -> dict[str, Any] | None:
+    """A JSON file of the record; None if it is absent or cannot be parsed."""
     try:
-        return _parse(files.read_bytes(f"{directory}/{STATUS}") or b"")
+        return _parse(files.read_bytes(f"{place}/{name}") or b"")
     except _Unreadable:
         return None
 
@@ -428,22 +438,6 @@ def write_status(directory: Path, view: Mapping[str, Any]) -> None:
         files.replace(
             directory / STATUS, files.dump({"version": VERSION, **view, "updated_at": time.time()}), durable=False
         )
-
-
-def link_outputs(record: Record) -> None:
-    """Link metrics.json, best.pth and outputs.npz in the experiment's directory to those of its newest result."""
-    if not record.results:
-        return
-    place = files_directory(record.directory, record.results[-1])
-    for name in OUTPUTS:
-        target, link = place / name, record.directory / name
-        relative = os.path.relpath(target, record.directory)
-        if target.exists() and not (link.is_symlink() and os.readlink(link) == relative):
-            draft = record.directory / f".draft-{uuid.uuid4().hex}"
-            draft.symlink_to(relative)
-            os.replace(draft, link)
-        elif not target.exists() and link.is_symlink():
-            link.unlink()  # of an earlier result that had this file
 
 
 def compact(record: Record) -> None:
