@@ -30,7 +30,7 @@ from roundhouse.schedulers.command import runner
 from roundhouse.schedulers.environment import changes_commands, for_scheduler, without_effect
 from roundhouse.schedulers.slurm import Slurm
 from roundhouse.schedulers.user import user_name
-from roundhouse.store import record
+from roundhouse.store import history, record
 
 # Variables that select a cluster or an installation, or authenticate the user, for Slurm, PBS and Torque.
 SELECT = [
@@ -206,7 +206,7 @@ def test_the_commit_of_a_command_is_that_of_its_program_also_when_called_from_a_
     assert set(rounds.states().values()) == {"completed"}
     asked = subprocess.run(["git", "-C", REPOSITORY, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
     own = asked.stdout.strip()
-    found = {path: record.environments(rounds.directory(path))[1] for path in ("clean", "edited", "new", "none")}
+    found = {path: history.environments(rounds.directory(path))[1] for path in ("clean", "edited", "new", "none")}
     seen = {path: (one.get("repository"), one["commit"], one["edited"]) for path, one in found.items()}
     assert seen["clean"] == (str(mine), head, False)
     assert seen["edited"] == (str(rounds.folder / "other"), edited_head, True)

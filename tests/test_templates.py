@@ -27,7 +27,7 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.machine.pool import KILL_TRAINING
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Resources
-from roundhouse.store import record
+from roundhouse.store import history, record
 
 KINDS = sorted(
     path.name.removesuffix(".sh.j2")
@@ -201,7 +201,7 @@ def completed(bench: Bench) -> None:
 
 def compacted(bench: Bench) -> None:
     completed(bench)
-    record.compact(record.read(bench.directory))
+    history.compact(record.read(bench.directory))
 
 
 @pytest.mark.parametrize("event", [closed, overtaken, voided, completed, compacted])

@@ -20,7 +20,7 @@ from roundhouse.model.answers import Identity, Job, JobState
 from roundhouse.model.experiment import Experiment, Pack, Resources
 from roundhouse.model.plan import Action, State, Verb
 from roundhouse.model.status import ExperimentStatus, goes_on
-from roundhouse.store import job_group, record
+from roundhouse.store import job_group, json_files
 from roundhouse.store.code_copy import kept
 
 FILE = "allocation.json"
@@ -64,7 +64,7 @@ class Allocation:
 
 def write(directory: Path, allocation: Allocation) -> None:
     """Write allocation.json into the job's directory."""
-    files.replace(directory / FILE, files.dump({"version": record.VERSION, **asdict(allocation)}))
+    files.replace(directory / FILE, files.dump({"version": json_files.VERSION, **asdict(allocation)}))
 
 
 def read(directory: Path) -> Allocation | None:
