@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from roundhouse.errors import RoundhouseError
 from roundhouse.jobs import worker
-from roundhouse.jobs.command import run_command
+from roundhouse.jobs.carry import prepare_files
+from roundhouse.jobs.command import run_command, variables
 from roundhouse.jobs.heartbeat import start_heartbeat
 from roundhouse.model.exit_codes import COMMAND_MAY_RETURN, RESERVED, JobExitCode
 from roundhouse.terminal import escape_unencodable
@@ -56,8 +57,10 @@ def run_program(claimed: worker.ClaimedAttempt) -> int:
     75 requests another attempt; 71 and 73 mean that memory ran out, the job's or the GPU's; 78 means that the command
     paused at the rung named by ROUNDHOUSE_PAUSE_AT; 79 means that its training diverged.
     """
-    claimed.write_environment({})
-    code = run_command(claimed)
+    environment = variables(claimed)
+    prepare_files(claimed)
+    claimed.write_environment({})  # it says that the command was started, so nothing comes between
+    code = run_command(claimed, environment)
     if claimed.stop_reason:
         return JobExitCode.STOPPED
     meant = COMMAND_MAY_RETURN | ({JobExitCode.RUNG} if claimed.attempt.opened.pause_at else set())

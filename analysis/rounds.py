@@ -23,6 +23,7 @@ from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.names import is_name, nearest
 from roundhouse.store import record
+from roundhouse.store.carried import result_file
 from roundhouse.store.metrics import RunMetrics, numbers_in, read_metrics
 from roundhouse.views import measured
 
@@ -260,9 +261,8 @@ def read_round(name: str, folders: Folders | None = None) -> RoundRecords:
 
 def newest_file(rec: Record, name: str) -> Path | None:
     """The file of this name of the completed attempt; else of the newest attempt that has one; else None."""
-    attempts: Sequence[Attempt] = [rec.completed] if rec.completed else rec.attempts[::-1]
-    paths = (record.attempt_directory(rec.directory, one.number) / name for one in attempts)
-    return next((path for path in paths if path.is_file()), None)
+    attempts: Sequence[Attempt] = [rec.completed] if rec.completed else rec.current.attempts[::-1]
+    return next(filter(None, (result_file(rec.directory, one, name) for one in attempts)), None)
 
 
 def _experiments_with_record(name: str, directory: Path, problems: list[str]) -> Iterator[Experiment]:

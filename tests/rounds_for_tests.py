@@ -26,7 +26,7 @@ from roundhouse.engine import job_script
 from roundhouse.engine.context import PassContext
 from roundhouse.model.attempt import Attempt, Opened, Record
 from roundhouse.model.experiment import Experiment, Resources
-from roundhouse.store import record
+from roundhouse.store import json_fields, record
 
 REPOSITORY = Path(__file__).parent.parent
 MARK = "ROUNDHOUSE_TEST"  # in the environment of all processes that a test starts, also of orphans
@@ -293,7 +293,8 @@ class Bench(Marked):
     def open(self, experiment: Experiment | None = None, number: int = 1, token: str | None = None) -> None:
         experiment = experiment or self.experiment
         scheduler = {"kind": "local", "server": "here", "user": "me", "boot": "now"}
-        opened = Opened(token or self.token, scheduler, experiment.config_hash(), {})
+        folder = json_fields.FILES if experiment.command and self.python == sys.executable else ""
+        opened = Opened(token or self.token, scheduler, experiment.config_hash(), {}, files=folder)
         assert record.open_attempt(self.directory, number, opened)
         record.write_config(self.directory, experiment)
 
@@ -336,8 +337,8 @@ class Bench(Marked):
         return (self.place(number) / record.LOG).read_text()
 
     def running(self) -> Callable[[], bool]:
-        """Whether train.py has started, which it reports by a file `going` next to its log."""
-        return (self.place() / "going").exists
+        """Whether train.py, or the command that it runs, has started, which it reports by a file `going`."""
+        return (record.files_directory(self.directory, self.attempt()) / "going").exists
 
     def python_of(self, shell: subprocess.Popen[str]) -> psutil.Process:
         children = psutil.Process(shell.pid).children()

@@ -315,7 +315,7 @@ def test_within_an_allocation_groups_are_pruned_and_chosen_from_as_elsewhere(slu
     assert {path: slurm.causes(path) for path in ("s/1/0", "s/2/0", "s/4/0")} == {
         "s/1/0": ["rung", "rung", "completed"], "s/2/0": ["rung", "rung", "pruned"], "s/4/0": ["rung", "pruned"],
     }  # fmt: skip
-    assert (slurm.directory("b/1") / "attempts/1/said").read_text() == "1\n"
+    assert (slurm.directory("b/1") / "attempts/1/files/said").read_text() == "1\n"
     assert slurm.call().returncode == DONE
 
 

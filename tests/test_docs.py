@@ -179,8 +179,8 @@ def test_the_example_of_your_own_script_runs_as_written(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for line in shown_table(EXAMPLE):
         assert line.rstrip() in [one.rstrip() for one in done.stdout.splitlines()], done.stdout
-    best = json.loads((tmp_path / "experiments/mine/comparison/attempts/1/best.json").read_text())
-    assert best["folder"].endswith("lr_0.5/attempts/1")
+    best = json.loads((tmp_path / "experiments/mine/comparison/attempts/1/files/best.json").read_text())
+    assert best["folder"].endswith("lr_0.5/attempts/1/files")
 
 
 def shown_table(page: Path) -> list[str]:
@@ -191,14 +191,12 @@ def shown_table(page: Path) -> list[str]:
 
 def test_the_example_script_resumes_from_an_earlier_attempt(tmp_path: Path) -> None:
     (tmp_path / "my_train.py").write_text(fenced(EXAMPLE, "python")[0])
-    earlier, now = tmp_path / "1", tmp_path / "3"
-    earlier.mkdir()
+    now = tmp_path / "2"
     now.mkdir()
-    (earlier / "state.json").write_text("[9, 3.0]")
+    (now / "state.json").write_text("[9, 3.0]")  # copied from an earlier attempt
     done = subprocess.run(
         [sys.executable, "my_train.py", "--lr", "0.1", "--out", str(now)],
         cwd=tmp_path,
-        env={"ROUNDHOUSE_EARLIER": f"{tmp_path / '2'}:{earlier}"},
         capture_output=True,
         text=True,
         timeout=60,

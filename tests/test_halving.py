@@ -307,7 +307,7 @@ def test_half_of_a_round_is_pruned_at_each_rung_and_selections_use_the_rest(
     )
     assert not status["goes_on"]
     assert "1 completed, 3 pruned" in rounds.call("--only", "s/*").stdout
-    assert (rounds.directory("b/1") / "attempts/1/said").read_text() == "1\n"
+    assert (rounds.directory("b/1") / "attempts/1/files/said").read_text() == "1\n"
     again = rounds.call()
     assert again.returncode == 0
     assert "best: rank 1 of 1 settings left (3 pruned) of sweep by the lowest mean loss: s/1/0, 1 ± ? (one run)" in (

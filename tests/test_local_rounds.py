@@ -90,9 +90,12 @@ def test_a_round_runs_to_its_end_and_each_student_starts_after_its_teacher(round
     assert done.returncode == DONE, done.stderr
     assert "all 4 experiments are completed" in done.stdout
     for seed in ("0", "1"):
-        teacher, student = rounds.directory(f"t/{seed}/attempts/1"), rounds.directory(f"s/{seed}/attempts/1")
+        teacher, student = (
+            rounds.directory(f"t/{seed}/attempts/1/files"),
+            rounds.directory(f"s/{seed}/attempts/1/files"),
+        )
         assert int((student / "began").read_text()) > int((teacher / "ended").read_text())
-        assert str(teacher) in (student / "out.log").read_text().splitlines()
+        assert str(teacher) in (student.parent / "out.log").read_text().splitlines()
     before = snapshot(rounds.experiments)
     again = rounds.call()
     assert again.returncode == DONE
@@ -261,7 +264,7 @@ def test_a_completed_experiment_is_compacted_and_stays_completed(rounds: Rounds)
         == 1
     )
     assert (rounds.directory("e") / "metrics.json").read_text() == "1\n"
-    assert os.readlink(rounds.directory("e") / "metrics.json") == "attempts/1/metrics.json"
+    assert os.readlink(rounds.directory("e") / "metrics.json") == "attempts/1/files/metrics.json"
     done = rounds.call()
     assert done.returncode == DONE
     assert "all 1 experiments are completed" in done.stdout

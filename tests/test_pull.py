@@ -201,6 +201,20 @@ def test_weights_are_pulled_only_on_request(far: Far, what: str, expected: set[s
     assert far.at_home("model.pth/0/out.log").exists()
 
 
+@pytest.mark.parametrize("what", ["none", "all"])
+def test_the_files_of_a_command_are_pulled_without_the_draft_of_a_copy(far: Far, what: str) -> None:
+    for name in ("carried.json", "files/metrics.json", "files/sub/outputs.npz", "files/best.pth", "files/.hidden"):
+        far.there(f"d/0/attempts/2/{name}")
+    far.there("d/0/attempts/2/.files.draft/metrics.json")
+    (far.experiments / "r/d/0/metrics.json").symlink_to("attempts/2/files/metrics.json")
+    assert far.pull("--checkpoints", what).returncode == PULLED
+    place = far.at_home("d/0/attempts/2")
+    pulled = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()}
+    expected = {"carried.json", "files/metrics.json", "files/sub/outputs.npz", "files/.hidden"}
+    assert pulled == expected | ({"files/best.pth"} if what == "all" else set())
+    assert far.at_home("d/0/metrics.json").read_text() == "as there"
+
+
 def test_the_settings_say_which_weights_are_pulled(far: Far) -> None:
     far.server.set(REMOTE=str(far.folder / far.name), ROUNDS="r", CHECKPOINTS="best")
     far.there("d/0/best.pth")

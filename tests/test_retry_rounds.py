@@ -92,7 +92,7 @@ def test_a_job_gets_more_time_if_no_epoch_fitted_into_it(slurm: ClusterRounds, s
     (slurm.folder / "slow.py").write_text(SLOW)
     write(slurm, [sys.executable, "-SE", str(slurm.folder / "slow.py"), "{directory}"], {"walltime": "0:20:00"})
     slurm.call()
-    wait_for((slurm.attempt("a") / "waits").exists, "it waits for its time to be up")
+    wait_for((slurm.attempt("a") / "files" / "waits").exists, "it waits for its time to be up")
     slurm_cluster.run(["scancel", "--batch", "--signal=USR2", slurm.view("a")["job_id"]])  # as Slurm does
     wait_for(closes(slurm, 1), "the first job ends")
     assert "next      requests 1 core, 0:40:00\n" in why(slurm)

@@ -23,7 +23,7 @@ from roundhouse.config.round import Round, json_schema, load_round
 from roundhouse.config.round_schema import ConditionalResources, Group, ResourceRequests, RoundFile
 from roundhouse.config.yaml_file import DEEPEST, read_yaml
 from roundhouse.errors import RoundhouseError
-from roundhouse.model.experiment import Resources
+from roundhouse.model.experiment import Carry, Resources
 from roundhouse.schema import keys_of
 from roundhouse.units import memory_mebibytes, walltime_seconds
 
@@ -263,6 +263,26 @@ def test_a_command_is_filled_in_but_for_its_directory(load: Callable[[str], Roun
     assert all(one.study is None for one in loaded.experiments)
 
 
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("false", Carry(files=())),
+        ('["*.pt", logs]', Carry(files=("*.pt", "logs"))),
+        ("{keep: 2}", Carry(keep=2)),
+        ("{files: [a], keep: 3}", Carry(files=("a",), keep=3)),
+        ("null", Carry()),
+    ],
+)
+def test_carry_is_read_and_is_no_part_of_the_config(
+    load: Callable[[str], Round], written: str, expected: Carry
+) -> None:
+    text = "round: example\nexperiments: {a: {path: a, command: x}}\n"
+    (plain,) = load(text).experiments
+    (one,) = load(text.replace("command: x", f"command: x, carry: {written}")).experiments
+    assert (one.carry, plain.carry) == (expected, Carry())
+    assert one.config_hash() == plain.config_hash()
+
+
 TEACHERS = """\
     round: example
     study: s
@@ -456,6 +476,22 @@ MISTAKES = {
             include:
               - {x: 1}
               - {z: 1}                            #! unknown name 'x'
+    """,
+    "carry": """\
+        round: example
+        study: s
+        experiments:
+          b: {path: b, command: x, carry: true}                 #! should be false, a list of globs, or a mapping
+          c: {path: c, command: x, carry: "*.pt"}               #! a mapping, not '*.pt'
+          d: {path: d, command: x, carry: {keep: 0}}            #! greater than or equal to 1, not 0
+          e: {path: e, command: x, carry: [1]}                  #! text, not 1
+          f: {path: f, command: x, carry: {keeps: 2}}           #! did you mean 'keep'?
+    """,
+    "carry of a study": """\
+        round: example
+        study: s
+        experiments:
+          a: {path: a, carry: false}                            #! group 'a' has carry, but no command
     """,
     "paths that are not safe": """\
         round: example

@@ -12,7 +12,7 @@ from rounds_for_tests import Bench, Rounds, snapshot
 
 from roundhouse.model.attempt import Pin
 from roundhouse.model.causes import Cause
-from roundhouse.store import markers, record
+from roundhouse.store import history, markers, record
 
 DONE, USAGE, FAILED = 0, 2, 4
 
@@ -229,7 +229,7 @@ def test_a_job_of_a_rerun_that_the_scheduler_restarts_continues_in_the_next_atte
     """history.json, of the attempts before the rerun, does not prevent it."""
     bench.open()
     assert bench.run() == (0, "")
-    record.compact(record.read(bench.directory))
+    history.compact(record.read(bench.directory))
     assert markers.mark(record.read(bench.directory), bench.experiment, Cause.RERUN, "by the user", pin=Pin())
     bench.open(number=3, token="rhthethirdtoken")
     bench.token = "rhthethirdtoken"
@@ -250,13 +250,13 @@ def test_a_history_that_another_runner_made_before_a_rerun_is_not_made_again(ben
     bench.token = "rhthethirdtoken"
     assert bench.run(bench.script(3)) == (0, "")
     after = record.read(bench.directory)
-    record.compact(before)
-    record.compact(after)
+    history.compact(before)
+    history.compact(after)
     found = record.read(bench.directory)
     assert [attempt.cause for attempt in found.attempts] == [Cause.COMPLETED, Cause.RERUN, Cause.COMPLETED]
     assert (found.in_history, found.compacted, found.damage, found.notes) == (1, False, "", ())
     assert found.attempts[2].opened.token == "rhthethirdtoken"
-    assert set(record.environments(bench.directory)) <= {1, 3}
+    assert set(history.environments(bench.directory)) <= {1, 3}
 
 
 @pytest.mark.cluster

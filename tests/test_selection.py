@@ -199,12 +199,12 @@ def stages(**best: Any) -> dict[str, Any]:
 
 
 def printed(rounds: Rounds, path: str) -> list[str]:  # noqa: F811
-    (written,) = rounds.directory(path).glob("attempts/*/printed")
+    (written,) = rounds.directory(path).glob("attempts/*/files/printed")
     return written.read_text().split()
 
 
 def folders(rounds: Rounds, *paths: str) -> str:  # noqa: F811
-    return ":".join(str(rounds.directory(path) / "attempts/1") for path in paths)
+    return ":".join(str(rounds.directory(path) / "attempts/1/files") for path in paths)
 
 
 def test_three_stages_run_one_after_the_other_and_each_selection_is_shown_with_its_spread(

@@ -116,7 +116,7 @@ query_host() {
 
 # Sets `filters` to rsync's options for which files to pull.
 choose_files() {
-    filters=(--exclude=/.pull/ --exclude=/.code/ --exclude=.rsync-partial/ "--include=*/")
+    filters=(--exclude=/.pull/ --exclude=/.code/ --exclude=.rsync-partial/ --exclude=.files.draft/ "--include=*/")
     filters+=("--exclude=.draft-*" "--exclude=.*.lock")
     case $checkpoints in
         none) filters+=("--exclude=*.pth" "--exclude=checkpoint*.pth*") ;;

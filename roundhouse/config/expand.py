@@ -15,7 +15,7 @@ from roundhouse.config.section import Combination, Section
 from roundhouse.config.selections import check_halving, check_selection, selections_of
 from roundhouse.config.sweeps import rows_of
 from roundhouse.config.yaml_file import YamlFile
-from roundhouse.model.experiment import Experiment, Resources
+from roundhouse.model.experiment import Carry, Experiment, Resources
 from roundhouse.model.retry_policy import RetryPolicy
 from roundhouse.placeholders import any_text, fill_words, parse_template, printable
 from roundhouse.schema import Location
@@ -42,7 +42,7 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
         baseline = section.group.baseline
         if baseline is not None:
             section.other_group(("baseline",), baseline, "a group cannot be its own baseline")
-        study = _study(section)
+        study, carry = _study(section), _carry(section)
         columns = (
             resources[group],
             _priorities(section),
@@ -66,6 +66,7 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
                 snapshot=content.snapshot,
                 selection=selection,
                 halving=section.group.halving,
+                carry=carry,
             )
             for one, requested, priority, after, command, selection in zip(section.combinations, *columns, strict=True)
         ]
@@ -143,6 +144,14 @@ def _study(section: Section) -> str | None:
     if not (group.command or study):
         section.wrong((), f"group {section.name!r} has neither study nor command, and the round has no study")
     return None if group.command else study
+
+
+def _carry(section: Section) -> Carry:
+    if section.group.carry is not None and not section.group.command:
+        section.wrong(
+            ("carry",), f"group {section.name!r} has carry, but no command: a study resumes from its checkpoint"
+        )
+    return section.group.carry or Carry()
 
 
 def _resources(section: Section) -> list[Resources]:

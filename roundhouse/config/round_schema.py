@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge
 
-from roundhouse.model.experiment import ConfigKey, Halving, ResourceRequest, SelectionRule
+from roundhouse.model.experiment import Carry, ConfigKey, Halving, ResourceRequest, SelectionRule
 from roundhouse.model.retry_policy import RetryPolicy
 from roundhouse.names import is_identifier, is_name
 from roundhouse.schema import Partial, Rule, checked, key
@@ -44,6 +44,17 @@ def _dependencies(value: Any) -> Any:
 def _priority(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError(f"{value!r} is neither a number nor an expression")
+    return value
+
+
+def _carry(value: Any) -> Any:
+    """A list alone means `files`, and false none of them."""
+    if value is True:
+        raise ValueError("should be false, a list of globs, or a mapping; all files are copied by default")
+    if value is False or isinstance(value, list):
+        value = {"files": value or []}
+    if isinstance(value, dict) and isinstance(value.get("files"), list):
+        value = {**value, "files": tuple(value["files"])}
     return value
 
 
@@ -84,6 +95,9 @@ Values = dict[ConfigKey, list[Any]]
 Command = Annotated[list[str], Rule(before=command_words, also={"type": "string"})]
 Priority = Annotated[float | str, Rule(before=_priority)]
 Draws = Annotated[dict[ConfigKey, Any], Rule(form=_DRAWS)]
+CarryRule = Annotated[
+    Carry, Rule(before=_carry, also={"anyOf": [{"const": False}, {"type": "array", "items": {"type": "string"}}]})
+]
 Dependencies = Annotated[
     dict[str, Config],
     Rule(before=_dependencies, form=_AFTER, also={"type": "array", "items": {"type": "string"}}),
@@ -147,6 +161,9 @@ class Group:
     halving: Halving | None = key("Successive halving: metric, mode, every, keep, per", None)
     baseline: str | None = key("Group with whose results the results of this one are compared", None)
     command: Command | None = key("Program to run instead of a study, with {KEY} and {directory}", None)
+    carry: CarryRule | None = key(
+        "Files of an earlier attempt that a command gets: globs, or false; default: all", None
+    )
     study: StudyName | None = key("Overrides the round's study", None)
 
 

@@ -9,14 +9,14 @@ from roundhouse.engine.context import PassContext
 from roundhouse.engine.reason_details import details
 from roundhouse.engine.report import PassReport
 from roundhouse.engine.scheduler_snapshot import SchedulerSnapshot, answer_for
-from roundhouse.engine.study_check import StudyChecks
+from roundhouse.engine.study_check import StudyChecks, path_refusal
 from roundhouse.model.attempt import Record
 from roundhouse.model.causes import Cause
 from roundhouse.model.evaluate import Evidence
 from roundhouse.model.experiment import Experiment
 from roundhouse.model.plan import Action, Answer, Clock, State, Verb
 from roundhouse.model.status import ExperimentStatus
-from roundhouse.store import metrics, record
+from roundhouse.store import carried, history, metrics, record
 from roundhouse.store.accepted import accepted
 from roundhouse.store.markers import mark
 from roundhouse.views import status_json
@@ -61,7 +61,11 @@ class Reconciler:
         return answer_for(rec.newest, self._before.get(experiment.path, rec.newest), self.snapshot)
 
     def _refusal(self, experiment: Experiment, rec: Record) -> str:
-        return self._checks.refusal(experiment) or self.context.copies.refusal(experiment, rec)
+        return (
+            self._checks.refusal(experiment)
+            or self.context.copies.refusal(experiment, rec)
+            or path_refusal(self.context.experiments.absolute(), experiment)
+        )
 
     def carry_out(self, statuses: Iterable[ExperimentStatus]) -> list[str]:
         """Carry out the step that each status requires, if any. Returns the paths whose records were read again."""
@@ -117,9 +121,11 @@ class Reconciler:
                 and record.status_says(rec.directory, "completed")
             ):
                 return  # nothing changes any more, and there may be very many of them
+            if status.experiment.carry.keep and not rec.compacted and not rec.damage:
+                carried.delete_copied_files(rec, status.experiment.carry.keep)
             if rec.completed and not rec.compacted and not rec.damage:
-                record.link_outputs(rec)
-                record.compact(rec)
+                carried.link_outputs(rec)
+                history.compact(rec)
             if rec.attempts or (rec.damage and rec.readable):
                 record.write_status(rec.directory, status_json.file_content(status))
         except OSError as error:

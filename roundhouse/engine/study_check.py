@@ -1,9 +1,10 @@
-"""Whether an experiment can start: the `check` of its study runs before anything is submitted."""
+"""Whether an experiment can start, before anything is submitted: the `check` of its study, the paths of a command."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -68,6 +69,21 @@ class StudyChecks:
         except (Exception, SystemExit) as error:
             return _failure(study, error)
         return ""
+
+
+def path_refusal(experiments: Path, experiment: Experiment) -> str:
+    """Why a command cannot get its directories in environment variables; empty if it can.
+
+    `experiments`: the directory of all records.
+    """
+    if experiment.command is None:
+        return ""
+    separates = "contains ':', which separates the directories in ROUNDHOUSE_EARLIER and ROUNDHOUSE_INPUT_GROUP"
+    if os.pathsep in str(experiments):
+        return f"the directory of the records, {experiments}, {separates}: use another one (--experiments)"
+    if any(os.pathsep in path for paths in ((experiment.path,), *experiment.after.values()) for path in paths):
+        return f"its path, or that of a dependency, {separates}: change `path` in the round file"
+    return ""
 
 
 def _failure(study: str, error: BaseException) -> str:

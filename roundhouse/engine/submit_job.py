@@ -17,14 +17,15 @@ from roundhouse.engine.scheduler_snapshot import SchedulerSnapshot
 from roundhouse.model.answers import Scope, SubmitAnswer, Submitted, Unclear, task_id
 from roundhouse.model.attempt import Opened
 from roundhouse.model.causes import Cause
-from roundhouse.model.experiment import Resources
+from roundhouse.model.experiment import Experiment, Resources
 from roundhouse.model.halving import pause_at
 from roundhouse.model.plan import Action, State, Verb
 from roundhouse.model.retry import request
 from roundhouse.model.status import ExperimentStatus
-from roundhouse.store import job_group, record
+from roundhouse.store import job_group, json_fields, record
 
 _FASTER = Action(Verb.NOTHING, State.SUBMITTING, "another runner was faster")
+_KNOWS_FILES = "roundhouse/jobs/carry.py"  # copies of the code from before this module use the old layout
 _AT_ONCE = 16  # attempts of an array that are opened in parallel: each waits for the disk several times
 
 
@@ -134,6 +135,7 @@ class Submitter:
     ) -> bool:
         experiment, directory = status.experiment, status.record.directory
         assert self.snapshot.scheduler is not None and status.inputs.pinned is not None
+        code = self.code(status)
         opened = Opened(
             token,
             self.snapshot.scheduler,
@@ -142,14 +144,23 @@ class Submitter:
             shared=os.path.relpath(shared, directory) if shared else None,
             index=index,
             resources=request(wanted, experiment.resources),
-            code=self.code(status),
+            code=code,
             pause_at=pause_at(experiment, status.record),
+            files=self._files(experiment, code),
+            carry=experiment.carry.files,
         )
         round_directory = self.context.experiments / experiment.round
         if not record.open_attempt(directory, status.record.next_number, opened, round_directory):
             return False
         record.write_config(directory, experiment)
         return True
+
+    def _files(self, experiment: Experiment, code: str | None) -> str:
+        """The folder of the attempt's files: that of a command, unless it runs a copy of code that does not know it."""
+        if experiment.command is None:
+            return ""
+        known = code is None or (self.context.copies.path(experiment.round, code) / _KNOWS_FILES).exists()
+        return json_fields.FILES if known else ""
 
     def _record(self, status: ExperimentStatus, answer: SubmitAnswer, jobs: int, index: int | None = None) -> Action:
         """Record the scheduler's answer to the submission of an attempt, as one of so many jobs."""

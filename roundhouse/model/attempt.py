@@ -35,7 +35,8 @@ class Opened:
     an attempt and is then void. `pin`: what a retry or rerun requires of the attempts after it; None in older records.
     `keep_files`: a retry with another config, whose attempts may resume from the files of the attempts before it.
     `ran`: what ran before a retry or rerun with another config (`Experiment.identity`), for the user.
-    `files`: the folder, in the attempt's directory, of the files of a command; empty: they lie beside the record's.
+    `files`: the folder, in the attempt's directory, of the files of a command; empty: they lie next to the record's.
+    `carry`: globs of the files that a command gets from an earlier attempt; None: all of them.
     `shared`: the directory, relative to the experiment's, of a job that runs more than this attempt: an array, of which
     the attempt is task `index`, or an allocation. The job then has the name of that directory, instead of the token.
     `resources`: the resource request of the job, as `retry.request` writes it; empty in older records.
@@ -58,6 +59,7 @@ class Opened:
     keep_files: bool = False
     ran: Mapping[str, Any] | None = None
     files: str = ""
+    carry: tuple[str, ...] | None = None
 
     @property
     def identity(self) -> tuple[str, Mapping[str, Any]]:
@@ -147,6 +149,11 @@ class Progress:
     artifacts: Mapping[str, str] = field(default_factory=dict)  # file name -> SHA-256
     final: Mapping[str, float] = field(default_factory=dict)  # metrics of the finished run
     seconds_per_epoch: float | None = None  # of the stage that it is in
+
+    @property
+    def reported(self) -> bool:
+        """Whether the run reports its epochs."""
+        return bool(self.epochs or self.epoch)
 
     @property
     def gained(self) -> bool:

@@ -24,6 +24,7 @@ class JobExitCode(IntEnum):
     INPUT_CHANGED = 77  # an input differs from the one that the first attempt recorded: no retry can fix it
     RUNG = 78  # paused at a rung, with a checkpoint; it is resumed or pruned later
     DIVERGED = 79  # the training diverged: no retry can help, and the metrics so far are its result
+    STUCK = 80  # the attempts before reached their walltime and left nothing that this one could continue from
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,12 @@ ENDINGS: Mapping[JobExitCode, Ending] = {
     JobExitCode.INPUT_CHANGED: Ending(Cause.ERROR, "an input changed since attempt 1", final=True),
     JobExitCode.RUNG: Ending(Cause.RUNG, "paused for a comparison with its group"),
     JobExitCode.DIVERGED: Ending(Cause.DIVERGED, "the training diverged", final=True),
+    JobExitCode.STUCK: Ending(
+        Cause.ERROR,
+        "the walltime was reached twice in a row without a changed file or reported progress: save the state in "
+        "{directory}, report epochs in progress.json, or raise walltime; then --retry",
+        final=True,
+    ),
 }
 """Exit codes that name the cause. What the others mean depends on the signals that the shell received."""
 

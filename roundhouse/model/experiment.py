@@ -116,6 +116,14 @@ class Halving:
 
 
 @dataclass(frozen=True, slots=True)
+class Carry:
+    """Which files of an earlier attempt a command finds in its directory, and how long earlier attempts keep them."""
+
+    files: tuple[str, ...] | None = key("Globs of the files to copy; null: all files", None)
+    keep: Count | None = key("Delete copied files from ended attempts older than the last so many; null: never", None)
+
+
+@dataclass(frozen=True, slots=True)
 class Experiment:
     """One experiment. `after`: its dependencies, as paths in the round by the name of their group.
 
@@ -140,6 +148,7 @@ class Experiment:
     snapshot: bool = False  # its jobs run a copy of the code, as it was when they were submitted
     selection: Selection | None = None
     halving: Halving | None = None
+    carry: Carry = Carry()  # of a command
 
     @property
     def undecided(self) -> bool:

@@ -25,6 +25,7 @@ def opened(value: Mapping[str, Any], at: float) -> Opened:
     job_id, mark, shared, index, code = (value.get(key) for key in ("job_id", "mark", "shared", "array_index", "code"))
     resources, pause_at, answer = value.get("resources") or {}, value.get("pause_at"), value.get("answer") or ""
     folder, keep = value.get("files") or "", bool(value.get("keep_files", False))
+    carry = value.get("carry")
     if not (
         isinstance(token, str)
         and isinstance(scheduler, dict)
@@ -38,6 +39,8 @@ def opened(value: Mapping[str, Any], at: float) -> Opened:
         and isinstance(pause_at, (int, type(None)))
         and isinstance(answer, str)
         and folder in ("", FILES)
+        and isinstance(carry, (list, type(None)))
+        and all(isinstance(glob, str) for glob in carry or ())
     ):
         raise TypeError("a field has the wrong type")
     cause = Cause(mark) if mark else None
@@ -45,6 +48,7 @@ def opened(value: Mapping[str, Any], at: float) -> Opened:
     return Opened(
         token, scheduler, config_hash, inputs, job_id, at, cause, shared, index, resources, code, pause_at, answer,
         pinned, keep, value.get("ran") if isinstance(value.get("ran"), dict) else None, folder,
+        None if carry is None else tuple(carry),
     )  # fmt: skip
 
 

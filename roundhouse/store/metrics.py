@@ -12,7 +12,7 @@ from typing import Any
 from roundhouse import files
 from roundhouse.errors import RoundhouseError
 from roundhouse.model.attempt import Attempt
-from roundhouse.store import record
+from roundhouse.store.carried import result_file
 from roundhouse.store.json_fields import mode_in
 
 _FILE = "metrics.json"
@@ -125,9 +125,10 @@ def names_of(directory: Path, attempt: Attempt) -> list[str]:
 
 
 def _content(directory: Path, attempt: Attempt) -> Mapping[str, Any]:
-    """metrics.json of an attempt; empty if it is absent or unreadable."""
+    """metrics.json that an attempt wrote; empty if it is absent or unreadable."""
     try:
-        return _parsed(record.attempt_directory(directory, attempt.number) / _FILE)
+        path = result_file(directory, attempt, _FILE)
+        return _parsed(path) if path else {}
     except (OSError, ValueError, RecursionError):
         return {}
 
