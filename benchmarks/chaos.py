@@ -32,6 +32,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(REPOSITORY / "benchmarks")]
 
 import chaos_checks as checks  # noqa: E402
+from chaos_journal import LINES  # noqa: E402
 from chaos_processes import KINDS, Victim, alive  # noqa: E402
 from chaos_round import MARK, Folder  # noqa: E402
 from cluster import CannotStart, SlurmCluster, start_slurm  # noqa: E402
@@ -303,6 +304,10 @@ def print_figures(chaos: Chaos, seconds: float) -> None:
     by_kind = ", ".join(f"{kind} {chaos.kills[kind]}" for kind in KINDS if chaos.kills[kind])
     print(f"seed {chaos.options.seed}: {chaos.kills.total()} kills ({by_kind})")
     print(f"{len(chaos.rounds)} rounds, {len(chaos.records())} experiments, {len(attempts)} attempts: {dict(causes)}")
+    starts = [one for one in checks.read_lines(chaos.folder.journal / LINES) if one["event"] == "start"]
+    resumed = [one["path"].split("/")[1] for one in starts if one.get("epoch")]
+    copied = resumed.count("unchanged")
+    print(f"{len(starts)} programs started; {len(resumed)} commands resumed, {copied} of them from copied files")
     print(f"other actions: {dict(chaos.actions)}")
     print(f"{seconds:.0f} s, load {os.getloadavg()[0]:.1f} at the end", flush=True)
 

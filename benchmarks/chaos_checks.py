@@ -21,7 +21,6 @@ from roundhouse.model.attempt import Attempt, Record
 from roundhouse.model.causes import Cause
 
 Line = Mapping[str, Any]  # of the journal
-CANNOT_RESUME = ("unchanged",)  # groups whose program begins again in each attempt
 
 
 def verify(
@@ -34,7 +33,7 @@ def verify(
     lines = read_lines(folder.journal / LINES)
     reruns = {path: [one.number for one in rec.attempts if one.cause is Cause.RERUN] for path, rec in records.items()}
     yield from one_writer(lines)
-    yield from resumed(lines, reruns, CANNOT_RESUME)
+    yield from resumed(lines, reruns)
     yield from tokens_unique(records)
     own = by_path(lines)
     for path, rec in records.items():
@@ -80,15 +79,13 @@ def one_writer(lines: Iterable[Line]) -> Iterator[str]:
                 yield f"{path}: process {second} wrote in attempt {after} after process {first} in attempt {before}"
 
 
-def resumed(lines: Iterable[Line], reruns: Mapping[str, Sequence[int]], restarts: Sequence[str] = ()) -> Iterator[str]:
-    """Each attempt began with the last epoch that an earlier one had saved.
+def resumed(lines: Iterable[Line], reruns: Mapping[str, Sequence[int]]) -> Iterator[str]:
+    """Each attempt began with the last epoch that an earlier one had saved, and found all its files.
 
-    `reruns`: the numbers of the rerun markers of each experiment; after them it begins with nothing. `restarts`: groups
-    whose program cannot resume, which are skipped.
+    `reruns`: the numbers of the rerun markers of each experiment; after them it begins with nothing.
     """
     for path, own in by_path(lines).items():
-        if path.split("/")[1] in restarts:
-            continue
+        yield from (f"{path}: {line['file']} is missing or damaged" for line in own if line["event"] == "damaged")
         saved, newest = 0, 0
         for attempt, group in groupby(own, key=lambda line: line["attempt"]):
             epochs = [line["epoch"] for line in group if line.get("epoch") is not None]

@@ -35,7 +35,8 @@ class Journal:
     def note(self, event: str, **more: Any) -> None:
         """Append one line. A line is written by one system call, so that lines of several processes never mix.
 
-        Events: `start`, `saved` (`epoch` is on disk), `end` (with the `hash` of the result), `double`.
+        Events: `start`, `saved` (`epoch` is on disk), `end` (with the `hash` of the result), `double`,
+        `damaged` (a file that it resumes from).
         """
         line = json.dumps({"event": event, "path": self.path, "attempt": self.attempt, "pid": os.getpid(), **more})
         file = os.open(self.folder / LINES, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)

@@ -124,11 +124,12 @@ def test_two_writers_are_found(lines: list[dict[str, Any]], found: list[str]) ->
     assert list(checks.one_writer(lines)) == found
 
 
-def test_lost_epochs_are_found_and_a_rerun_begins_again() -> None:
+def test_lost_epochs_and_files_are_found_and_a_rerun_begins_again() -> None:
     lines = [line("start", 1, epoch=0), line("saved", 1, epoch=3), line("start", 3, epoch=2)]
     assert list(checks.resumed(lines, {})) == ["r/single/0: attempt 3 began at epoch 2, but epoch 3 had been saved"]
     assert list(checks.resumed(lines, {"r/single/0": [2]})) == []
-    assert list(checks.resumed(lines, {}, ("single",))) == []
+    lines = [line("damaged", 2, file="parts/1")]
+    assert list(checks.resumed(lines, {})) == ["r/single/0: parts/1 is missing or damaged"]
 
 
 def test_submissions_that_are_repeated_or_unknown_are_found() -> None:
