@@ -101,7 +101,6 @@ def run(
         found = checks.verify(folder, chaos.records(), expected, chaos.names_in_slurm())
         findings = [*chaos.findings, *found, *chaos.watcher.finish()]
     finally:
-        (base / "kills").write_text("".join(json.dumps(one) + "\n" for one in chaos.log))
         chaos.end()
     for finding in findings:
         print(f"WRONG: {finding}")
@@ -133,7 +132,6 @@ class Chaos:
     chance: random.Random
     kills: Counter[str] = field(default_factory=Counter)  # by kind of victim
     actions: Counter[str] = field(default_factory=Counter)  # what users and the scheduler did
-    log: list[dict[str, object]] = field(default_factory=list)
     rounds: list[str] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     calls: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -230,7 +228,9 @@ class Chaos:
             time.sleep(10 ** self.chance.uniform(-3, -0.3))
         if of_kind and (victim := self.chance.choice(of_kind)).kill():
             self.kills[victim.kind] += 1
-            self.log.append({"at": round(time.monotonic() - self.began, 3), **asdict(victim)})
+            line = {"at": round(time.monotonic() - self.began, 3), **asdict(victim)}
+            with (self.folder.base / "kills").open("a") as log:
+                log.write(json.dumps(line) + "\n")
 
     # ------------------------------------------------------------------------------------------------ the end
 
