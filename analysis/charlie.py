@@ -19,7 +19,6 @@ if __name__ == "__main__":
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from analysis import style
 from analysis.cli import add_folders, folders_from, run_script
 from analysis.distillation.effects import accuracy_intervals, as_table, families
 from analysis.distillation.figure_data import FigureData
@@ -29,6 +28,7 @@ from analysis.distillation.suite import FIGURES
 from analysis.distillation.summary import summary
 from analysis.figure_store import FORMATS, FigureStore, StoredFigure, key_of, write_bytes, write_figure
 from analysis.rounds import Folders, read_round
+from analysis.style import rules
 from roundhouse.errors import RoundhouseError
 
 
@@ -121,7 +121,7 @@ def draw(data: FigureData, folder: Path, formats: tuple[str, ...]) -> list[str]:
     for one in FIGURES:
         picture = StoredFigure(one.name, one.title, f"{one.caption}{data.caveat}", key_of([]), formats)
         try:
-            with style.rules():
+            with rules():
                 figure, table = one.draw(data)
                 if not table:
                     needs = ", ".join(one.needs)

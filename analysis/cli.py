@@ -12,6 +12,10 @@ from analysis.rounds import Folders
 from roundhouse.errors import RoundhouseError
 from roundhouse.terminal import escape_unencodable
 
+# Figures are only written to files. The backend of the calling shell, such as that of a notebook, may not exist in this
+# environment, and then importing matplotlib fails. It is set before matplotlib is imported, also for worker processes.
+os.environ["MPLBACKEND"] = "agg"
+
 
 def add_folders(parser: argparse.ArgumentParser) -> None:
     """Add --experiments, --rounds and --analysis."""

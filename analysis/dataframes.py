@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.rounds import Folders, RoundEntry, RoundRecords, metrics_of, read_round
-from roundhouse.store import record
+from roundhouse.store import history
 from roundhouse.store.metrics import RunMetrics
 
 HEAD = ("path", "group", "study", "state", "cause", "reason")
@@ -66,7 +66,7 @@ def epochs_of(found: RoundRecords) -> pd.DataFrame:
 
 def facts_of(entry: RoundEntry, metrics: RunMetrics) -> dict[str, Any]:
     """The columns of one experiment without its config and its final metrics."""
-    shown, environments = entry.status.shown, record.environments(entry.directory)
+    shown, environments = entry.status.shown, history.environments(entry.directory)
     environment: Mapping[str, Any] = environments.get(shown.number, {}) if shown else {}
     progress = shown.progress if shown else None
     spans = entry.spans

@@ -16,7 +16,7 @@ from analysis.round_summary import ExperimentSummary, summaries_of
 from analysis.rounds import RoundRecords
 from roundhouse.model.attempt import Attempt
 from roundhouse.model.plan import State
-from roundhouse.store import record
+from roundhouse.store import history
 
 NOT_RECORDED = "not recorded"
 SOFTWARE = {"python": "Python", "torch": "PyTorch", "numpy": "NumPy", "cuda": "CUDA", "cudnn": "cuDNN",
@@ -79,7 +79,7 @@ class Facts:
         """The runs of each experiment that has any, in order."""
         made = []
         for one in self.summaries:
-            environments = record.environments(one.entry.directory)
+            environments = history.environments(one.entry.directory)
             started = [attempt for attempt in one.entry.record.runs if attempt.claim and not attempt.void]
             made.append([RecordedRun(one, attempt, environments.get(attempt.number, {})) for attempt in started])
         return [runs for runs in made if runs]

@@ -261,7 +261,7 @@ def read_round(name: str, folders: Folders | None = None) -> RoundRecords:
 
 def newest_file(rec: Record, name: str) -> Path | None:
     """The file of this name of the completed attempt; else of the newest attempt that has one; else None."""
-    attempts: Sequence[Attempt] = [rec.completed] if rec.completed else rec.attempts[::-1]
+    attempts: Sequence[Attempt] = [rec.completed] if rec.completed else rec.current.attempts[::-1]
     return next(filter(None, (result_file(rec.directory, one, name) for one in attempts)), None)
 
 

@@ -32,7 +32,7 @@ from roundhouse.model.answers import Identity  # noqa: E402
 from roundhouse.model.attempt import Opened, Record  # noqa: E402
 from roundhouse.model.causes import Cause  # noqa: E402
 from roundhouse.model.experiment import Experiment  # noqa: E402
-from roundhouse.store import job_group, record  # noqa: E402
+from roundhouse.store import history, job_group, record  # noqa: E402
 
 STEPS = (record.RESULT, record.JOB, record.CLAIM, record.ENVIRONMENT)
 HERE = Identity("slurm", "here", "me")
@@ -82,17 +82,17 @@ def run(folder: Path, jobs: int, over: int, others: int) -> list[dict[str, float
     like = allocations.Allocation(name, "r", experiments[0].resources, HERE, str(rounds), str(analysis), None)
     allocations.write(directory, like)
     agent = allocation.prepare(directory, "1", time.monotonic())
-    times, compact = [], record.compact
+    times, compact = [], history.compact
 
     def note(rec: Record) -> None:
         """Note the times before the files are merged into history.json."""
         place = record.attempt_directory(rec.directory, 1)
         times.append({step: (place / step).stat().st_mtime for step in STEPS})
         if len(times) == jobs:
-            agent.hear(signal.SIGTERM, None)
+            agent.on_signal(signal.SIGTERM, None)
         compact(rec)
 
-    with patch.object(record, "compact", note):
+    with patch.object(history, "compact", note):
         agent.run()
     return times[:jobs]
 

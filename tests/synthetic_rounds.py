@@ -40,7 +40,7 @@ from roundhouse.model.exit_codes import JobExitCode  # noqa: E402
 from roundhouse.model.experiment import Experiment  # noqa: E402
 from roundhouse.model.plan import Clock, Inputs, decide  # noqa: E402
 from roundhouse.model.status import ExperimentStatus  # noqa: E402
-from roundhouse.store import carried, record  # noqa: E402
+from roundhouse.store import carried, history, json_files, record  # noqa: E402
 from roundhouse.views import status_json  # noqa: E402
 
 Array = NDArray[Any]
@@ -235,7 +235,7 @@ _LARGER = {"attention_transfer": 4.0, "factor_transfer": 2.0}  # of the weight, 
 _SECONDS = {"svhn": 1.5, "tinyimagenet": 8.0, "digits": 0.1}  # of an epoch, relative to CIFAR's
 
 
-def history(experiment: Experiment, arrays: Mapping[str, Array], epochs: int, seed: int = 0) -> list[dict[str, Any]]:
+def epochs_of(experiment: Experiment, arrays: Mapping[str, Array], epochs: int, seed: int = 0) -> list[dict[str, Any]]:
     """The epochs of metrics.json: `epochs` of stage `train`, after those of the paraphraser if there is one."""
     random = _random(seed, "curves", experiment.round, experiment.path)
     config = experiment.config
@@ -380,10 +380,10 @@ class _Job:
         claim = {"job_id": self.id, "host": self.host, "boot_id": f"boot-of-{self.host}", "pid": pid}
         self._say(record.CLAIM, {**claim, "pid_start": str(100 * pid), "at": int(self.began)})
         (self.place / record.SCHEDULER_LOG).touch()
-        environment = {"version": record.VERSION, "host": self.host, **ENVIRONMENT}
+        environment = {"version": json_files.VERSION, "host": self.host, **ENVIRONMENT}
         (self.place / record.ENVIRONMENT).write_bytes(files.dump(environment))
         (self.place / record.PROGRESS).write_bytes(
-            files.dump({"version": record.VERSION, "epoch": 0, "started_epoch": 0})
+            files.dump({"version": json_files.VERSION, "epoch": 0, "started_epoch": 0})
         )
         self._print(f"roundhouse: attempt {self.number} of {self.directory}, job {self.id} on {self.host}\n")
 
@@ -408,7 +408,7 @@ class _Job:
         for name, data in {**content, "metrics.json": files.dump(reported)}.items():
             (self.place / name).write_bytes(data)
         progress: dict[str, Any] = {
-            "version": record.VERSION,
+            "version": json_files.VERSION,
             "epoch": len(rows),
             "started_epoch": started,
             "epochs": total,
@@ -431,7 +431,7 @@ class _Job:
         self._say(record.RESULT, {**reported, "at": int(self.began + seconds + 30)})
 
     def _say(self, name: str, value: Mapping[str, Any]) -> None:
-        line = json.dumps({"version": record.VERSION, "nonce": self.nonce, **value})
+        line = json.dumps({"version": json_files.VERSION, "nonce": self.nonce, **value})
         (self.place / name).write_text(f"{line}\n")
 
     def _print(self, text: str) -> None:
@@ -442,7 +442,7 @@ class _Job:
         """What a pass does with such an experiment: compact it if it is completed, and write status.json."""
         rec = record.read(self.directory)
         carried.link_outputs(rec)
-        record.compact(rec)
+        history.compact(rec)
         rec = record.read(self.directory)
         assert rec.newest is not None
         state = JobState.RUNNING if rec.newest.claim else JobState.QUEUED
@@ -478,7 +478,7 @@ def write_experiment(
     """
     directory = experiments / experiment.round / experiment.path
     arrays = outputs(experiment, plan, examples, seed)
-    rows = history(experiment, arrays, epochs, seed)
+    rows = epochs_of(experiment, arrays, epochs, seed)
     sofar = rows[: done or max(1, len(rows) // 2)]
     spent = sum(row["seconds"] for row in sofar)
     offset = _random("began", experiment.round, experiment.path).integers(0, 4 * 3600)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cluster_helpers import WORK_REMAINS, ClusterRounds, dead, pbs_rounds
+from cluster_helpers import FAILED, WORK_REMAINS, ClusterRounds, dead, pbs_rounds
 from fake_pbs import FakePBS
 from rounds_for_tests import fake_command, wait_for
 from test_allocations import allocations, job_id_of, write
@@ -121,3 +121,27 @@ def test_an_allocation_uses_as_many_gpus_as_it_requested_where_the_scheduler_hid
     assert sorted(line for name in "abcd" for line in rounds.lines(name)) == ["1", "1", "3", "3"]
     (allocation,) = allocations(rounds)
     assert "this job uses GPU 3, 1 of the 4 on this node, chosen by free memory" in (allocation / "log").read_text()
+
+
+def test_allocations_whose_setup_fails_are_not_submitted_permanently(rounds: ClusterRounds) -> None:
+    """The reason is shown; once the site file is corrected, the round continues."""
+    rounds.set_site(setup=["true", "conda activate no_such"])
+    write(rounds, ["a", "b"], slots=2)
+    for number in (1, 2):
+        assert rounds.call().returncode == WORK_REMAINS
+        assert len(allocations(rounds)) == number
+        wait_for((allocations(rounds)[-1] / "failure").exists, "it ends")
+        wait_for(lambda: not rounds.jobs(), "its job ends")
+    assert "setup line 2 failed with exit code 127" in (allocations(rounds)[-1] / "log").read_text()
+    done = rounds.call()
+    assert done.returncode == FAILED
+    assert len(allocations(rounds)) == 2
+    said = " ".join(done.stdout.split())
+    assert "2 allocations did not start (setup line 2 failed with exit code 127: conda activate no_such)" in said
+    assert "2 blocked" in said
+    assert not rounds.record("a").attempts
+    rounds.set_site(setup=["true"])
+    rounds.call()
+    rounds.wait_for_step_3("a")
+    rounds.release("a", "b")
+    rounds.pass_until_done()

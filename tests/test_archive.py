@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,56 @@ PARTLY = {
 
 def archived(rounds: Rounds) -> Path:
     return rounds.analysis / f"experiment_{NAME}"
+
+
+def linked(link: Path, target: Path, relative: bool) -> None:
+    """Move a directory away, and leave a link to it."""
+    target.parent.mkdir(parents=True)
+    link.rename(target)
+    link.symlink_to(os.path.relpath(target, link.parent) if relative else target)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+@pytest.mark.parametrize("what", ["experiments/r", "experiments", "analysis"])
+def test_a_round_behind_a_link_moves_as_any_other(rounds: Rounds, what: str, relative: bool) -> None:
+    rounds.write(DONE)
+    rounds.analysis.mkdir()
+    rounds.call()
+    before = {path: value[1] for path, value in snapshot(rounds.experiments / NAME).items()}
+    scratch = rounds.folder / "scratch/a/b"
+    linked(rounds.folder / what, scratch, relative)
+    done = rounds.call("--archive")
+    assert done.returncode == 0, done.stderr
+    records = archived(rounds) / "experiments"
+    assert records.is_dir() and not records.is_symlink()
+    assert {path: value[1] for path, value in snapshot(records).items()} == before
+    assert not os.path.lexists(rounds.experiments / NAME)
+    assert scratch.exists() == (what != "experiments/r")
+    assert set(rounds.states().values()) == {"completed"}
+    assert "was archived" in rounds.call().stderr
+
+
+def test_a_round_behind_a_link_to_another_file_system_stays_and_the_message_names_both(rounds: Rounds) -> None:
+    rounds.write(DONE)
+    rounds.call()
+    scratch = rounds.folder / "scratch"
+    with small_disk(scratch, "1m"):
+        target = scratch / "experiments/r"
+        shutil.copytree(rounds.experiments / NAME, target, symlinks=True)
+        shutil.rmtree(rounds.experiments / NAME)
+        (rounds.experiments / NAME).symlink_to(target)
+        before = snapshot(target)
+        done = rounds.call("--archive")
+        assert done.returncode == 2
+        assert f"{target} and {archived(rounds)} are on different file systems" in done.stderr
+        assert snapshot(target) == before
+        command = done.stderr.partition("try again: ")[2].strip()
+        subprocess.run(["sh", "-ec", command], check=True)
+        assert rounds.call("--archive").returncode == 0, "the suggested commands help"
+        assert set(rounds.states().values()) == {"completed"}
+        assert {path: value[1] for path, value in snapshot(archived(rounds) / "experiments").items()} == {
+            path: value[1] for path, value in before.items()
+        }
 
 
 def test_a_finished_round_moves_with_readme_round_file_and_environments(rounds: Rounds) -> None:
@@ -243,15 +295,19 @@ def test_an_attempt_that_is_opened_while_the_round_moves_is_voided(
     assert newest is not None and newest.number == number and newest.cause is Cause.ARCHIVED
 
 
+@pytest.mark.parametrize("link", [False, True])
 def test_a_job_that_starts_while_the_round_moves_brings_it_back_and_runs_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: bool
 ) -> None:
     archive, loaded = mixed(tmp_path)
+    if link:
+        linked(archive.source, tmp_path / "scratch/mixed", True)
     victim = unfinished(archive, loaded)
     real = archive_round._move
+    stored = archive.stored
 
     def late(source: Path, target: Path) -> None:
-        if source == archive.source:
+        if source == stored:
             rec = record.read(source / victim.path)
             record.open_attempt(source / victim.path, rec.next_number, opened(victim))
             claim = record.attempt_directory(source / victim.path, rec.next_number) / record.CLAIM

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import shutil
 import signal
+import time
 from collections.abc import Callable
+from typing import Any
 
+import psutil
 import pytest
 from cluster import SlurmCluster
 from cluster_helpers import DONE, FAILED, WORK_REMAINS, ClusterRounds, dead, wrap_command
@@ -342,3 +345,30 @@ def test_foreign_jobs_of_all_kinds_and_output_on_stderr_do_no_harm(
     slurm.pass_until_done()
     assert slurm.begun("a") == [0]
     assert len(jobs()) == ours + 1
+
+
+@pytest.mark.parametrize("resources", [{}, {"pack": {"slots": 1}}], ids=["job", "slot"])
+def test_a_process_in_a_session_of_its_own_ends_before_the_result_is_written(
+    rounds: ClusterRounds, resources: dict[str, Any]
+) -> None:
+    leaves = ["sh", "-c", f"setsid sleep 600 & echo $! > {rounds.notes}/new; mv {rounds.notes}/new {rounds.notes}/pid"]
+    rounds.write({"all": {"path": "a", "command": leaves, "resources": resources}})
+    assert rounds.call().returncode == WORK_REMAINS
+    wait_for((rounds.notes / "pid").exists, "it runs")
+    left = psutil.Process(int((rounds.notes / "pid").read_text()))
+    while not dead(left):
+        assert not (rounds.attempt("a") / "result.json").exists()
+        time.sleep(0.05)
+    rounds.pass_until_done()
+    assert rounds.causes("a") == ["completed"]
+
+
+def test_a_setup_line_that_fails_on_the_node_ends_the_attempt_with_that_line(rounds: ClusterRounds) -> None:
+    rounds.set_site(setup=["export A=1", "source /no/such/environment/bin/activate"])
+    rounds.write_steps("a")
+    rounds.pass_until(lambda: rounds.states() == {"a": "failed"}, "it has failed twice")
+    assert rounds.causes("a") == ["error", "error"]
+    result = first_attempt(rounds, "a").result
+    assert result is not None
+    assert result.why == "setup line 2 failed with exit code 1: source /no/such/environment/bin/activate"
+    assert not rounds.lines("a"), "the program never started"

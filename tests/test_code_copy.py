@@ -266,6 +266,52 @@ def test_a_copy_without_git_has_no_commit(tmp_path: Path, copies: Path) -> None:
     assert code_copy.code_state(copy) == {"commit": None, "edited": None, "code": copy.name}
 
 
+def test_a_copy_made_in_a_git_hook_of_another_repository_is_of_this_tree(
+    in_git: Path, copies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head, other = git(in_git, "rev-parse", "HEAD"), make_tree(tmp_path / "other", True)
+    write(other, {"secret.py": ""})
+    commit(other)
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(other))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git/index"))
+    copy = copies / code_copy.take(in_git, copies)
+    assert "secret.py" not in files_in(copy)
+    assert code_copy.code_state(copy) == {"commit": head, "edited": False, "code": copy.name}
+
+
+@pytest.fixture
+def of_another_user(in_git: Path) -> Path:
+    if os.getuid() != 0:
+        pytest.skip("only root can give files to another user")
+    subprocess.run(["chown", "-R", "65534:65534", in_git], check=True)
+    return in_git
+
+
+def test_a_checkout_of_another_user_has_no_commit_and_the_reason_is_recorded(of_another_user: Path) -> None:
+    state = code_copy.code_state(of_another_user)
+    assert (state["commit"], state["edited"]) == (None, None)
+    assert state["git_refusal"] == (
+        f"git refuses {of_another_user}, since another user owns it (dubious ownership). "
+        f"To allow it: git config --global --add safe.directory {of_another_user}"
+    )
+    assert code_copy.command_state(of_another_user, ["python", "train.py"], of_another_user) == state
+
+
+def test_a_checkout_of_another_user_is_not_copied_without_the_rules_of_git(of_another_user: Path, copies: Path) -> None:
+    """Without them, files that git ignores would be copied."""
+    with pytest.raises(RoundhouseError, match=r"git does not list it: .* --add safe.directory") as raised:
+        code_copy.take(of_another_user, copies)
+    assert "\n" not in str(raised.value)
+    assert files_in(copies) == set()
+
+
+def test_a_damaged_repository_is_an_error_and_not_a_tree_without_git(in_git: Path, copies: Path) -> None:
+    (in_git / ".git/index").write_bytes(b"damaged")
+    with pytest.raises(RoundhouseError, match="git does not list it: "):
+        code_copy.take(in_git, copies)
+
+
 def test_a_copy_is_in_the_state_that_it_is_named_by(code: Path, copies: Path) -> None:
     write(code, dict.fromkeys(ODD_NAMES, "odd"))
     (code / "package/module.py").chmod(0o755)

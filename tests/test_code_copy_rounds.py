@@ -25,7 +25,7 @@ from cluster_helpers import (
 from fake_pbs import FakePBS
 from rounds_for_tests import REPOSITORY, finish, interrupt, wait_for
 
-from roundhouse.store import code_copy, record
+from roundhouse.store import code_copy, history, record
 
 USAGE = 2
 # It notes its word, and waits until it is released.
@@ -125,7 +125,7 @@ def test_a_resume_runs_the_same_code_unless_the_current_code_is_requested(here: 
     status = here.status()["a"]
     assert status["code"] == third
     assert [one["code"] for one in here.view("a")["attempts"]] == [first, first, third, third, third]
-    ran = record.environments(here.directory("a"))
+    ran = history.environments(here.directory("a"))
     assert [ran[number]["code"] for number in range(1, 6)] == [first, first, third, third, third]
     assert {(one["commit"], one["edited"]) for one in ran.values()} == {(head, True)}
 

@@ -23,12 +23,14 @@ from rounds_for_tests import REPOSITORY, Bench, Rounds
 
 from roundhouse.config.site import Site
 from roundhouse.engine import job_script
+from roundhouse.environ import for_git, for_local_jobs
 from roundhouse.model.answers import Jobs, Submitted
 from roundhouse.model.experiment import Resources
 from roundhouse.schedulers.command import runner
 from roundhouse.schedulers.environment import changes_commands, for_scheduler, without_effect
 from roundhouse.schedulers.slurm import Slurm
 from roundhouse.schedulers.user import user_name
+from roundhouse.store import history, record
 
 # Variables that select a cluster or an installation, or authenticate the user, for Slurm, PBS and Torque.
 SELECT = [
@@ -98,6 +100,121 @@ def test_a_removed_variable_is_reported_unless_the_site_file_sets_its_key() -> N
     assert "SBATCH_ACCOUNT is set in this shell, but has no effect" in message
     assert "set 'project'" in message
     assert without_effect(shell, {"directives", "project"}) == []
+
+
+# ------------------------------------------------------------------------------------------- git and jobs of this host
+
+
+def test_the_variables_by_which_git_selects_a_repository_are_removed() -> None:
+    asked = subprocess.run(["git", "rev-parse", "--local-env-vars"], check=True, capture_output=True, text=True)
+    of_git = {*asked.stdout.split(), "GIT_NAMESPACE", "GIT_QUARANTINE_PATH"} - {"GIT_CONFIG_COUNT"}
+    assert len(of_git) > 10
+    kept = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_GLOBAL": "/x", "GIT_SSH_COMMAND": "ssh", "HOME": "/home/me"}
+    assert for_git(dict.fromkeys(of_git, "x") | kept) == {**kept, "LC_ALL": "C"}
+    assert for_local_jobs(dict.fromkeys(of_git, "x") | kept) == kept
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [
+        ("PYTHONPATH", "src", True),
+        ("PYTHONHOME", "/opt/python", True),
+        ("PYTHONUSERBASE", "/x", True),
+        ("PYTHONNOUSERSITE", "1", True),
+        ("PYTHONHASHSEED", "0", True),
+        ("PYTHON", "/usr/bin/python3", True),
+        ("PYTHON_GIL", "0", True),
+        ("PYTHONINSPECT", "1", False),
+        ("PYTHONWARNINGS", "error", False),
+        ("PYTHONOPTIMIZE", "2", False),
+        ("PYTHONSTARTUP", "x.py", False),
+        ("PYTHONIOENCODING", "ascii", False),
+        ("PYTHONSAFEPATH", "1", False),
+        ("PYTHONDEVMODE", "1", False),
+        ("PYTHONFAULTHANDLER", "1", True),
+        ("PYTHONPROFILEIMPORTTIME", "1", True),
+        ("MPLBACKEND", "agg", True),
+        ("MPLBACKEND", "module://matplotlib_inline.backend_inline", False),
+        ("ROUNDHOUSE_DATA", "/data", True),
+        ("ROUNDHOUSE_PAUSE_AT", "3", False),
+        ("ROUNDHOUSE_NONCE", "x", False),
+        ("ROUNDHOUSE_INPUT_TEACHER", "/x", False),
+        ("ROUNDHOUSE_MISSING_TEACHER", "a", False),
+    ],
+)
+def test_which_variables_of_the_shell_reach_local_jobs(name: str, value: str, kept: bool) -> None:
+    assert (name in for_local_jobs({name: value})) == kept
+
+
+def test_a_program_that_fails_is_failed_whatever_options_of_python_the_shell_has(rounds: Rounds) -> None:
+    """PYTHONINSPECT would end it with exit code 0; PYTHONOPTIMIZE would skip what it asserts."""
+    rounds.extra = {
+        "PYTHONINSPECT": "1", "PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2", "OMP_NUM_THREADS": "77",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline", "ROUNDHOUSE_PAUSE_AT": "3",
+    }  # fmt: skip
+    leaking = rounds.extra.keys() - {"OMP_NUM_THREADS"}
+    program = (
+        "import os, sys, warnings; warnings.warn('x')\n"
+        "print('leaked', sorted(os.environ.keys() & sys.argv[1:]), os.environ['OMP_NUM_THREADS'] == '77')\n"
+        "assert False"
+    )
+    rounds.write({"all": {"path": "a", "command": [sys.executable, "-c", program, *leaking]}})
+    subprocess.run(rounds.argv("--round", "r"), env={**rounds.env, **rounds.extra}, stdin=subprocess.DEVNULL,
+                   capture_output=True, timeout=60, check=False)  # fmt: skip
+    rounds.extra.clear()
+    assert rounds.causes("a") == ["error", "error"]
+    log = (record.attempt_directory(rounds.directory("a"), 1) / record.LOG).read_text()
+    assert "leaked [] False\n" in log
+    assert "UserWarning: x" in log and log.count("AssertionError") == 1
+
+
+def repository_with(folder: Path, **contents: str) -> str:
+    """A git repository with these files; returns its commit."""
+    folder.mkdir()
+    git = ["git", "-c", "user.name=nobody", "-c", "user.email=nobody@example.org", "-C", str(folder)]
+    for name, content in contents.items():
+        (folder / name).write_text(content)
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "--allow-empty", "-m", "state"]):
+        subprocess.run([*git, *words], check=True)
+    return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_the_commit_of_a_command_is_that_of_its_program_also_when_called_from_a_git_hook(rounds: Rounds) -> None:
+    mine, script = rounds.folder / "mine", "import subprocess; subprocess.run(['git', 'rev-parse', 'HEAD'], check=True)"
+    head = repository_with(mine, my_train=script)
+    new = mine / "new"
+    edited_head = repository_with(rounds.folder / "other", train="")
+    (rounds.folder / "other/train").write_text("1")
+    new.write_text("")
+    python = sys.executable
+    rounds.write(
+        {
+            "clean": {"path": "clean", "command": [python, "-u", f"{mine}/my_train"]},
+            "edited": {"path": "edited", "command": [python, f"{rounds.folder}/other/train"]},
+            "new": {"path": "new", "command": [python, str(new)]},
+            "none": {"path": "none", "command": ["sh", "-c", f"cd {mine} && true"]},
+        }
+    )
+    hooked = rounds.folder / "hooked"
+    other = repository_with(hooked)
+    hook = hooked / ".git/hooks/post-commit"
+    hook.parent.mkdir(exist_ok=True)
+    words = " ".join(map(shlex.quote, rounds.argv("--round", "r")))
+    hook.write_text(f"#!/bin/sh\nexport GIT_DIR=$PWD/.git GIT_WORK_TREE=$PWD\n{words} </dev/null\n")
+    hook.chmod(0o755)
+    commit = ["git", "-c", "user.name=n", "-c", "user.email=n@example.org", "commit", "--allow-empty", "-qm", "next"]
+    subprocess.run(commit, cwd=hooked, env=rounds.env, check=True, capture_output=True, timeout=60)
+    assert set(rounds.states().values()) == {"completed"}
+    asked = subprocess.run(["git", "-C", REPOSITORY, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    own = asked.stdout.strip()
+    found = {path: history.environments(rounds.directory(path))[1] for path in ("clean", "edited", "new", "none")}
+    seen = {path: (one.get("repository"), one["commit"], one["edited"]) for path, one in found.items()}
+    assert seen["clean"] == (str(mine), head, False)
+    assert seen["edited"] == (str(rounds.folder / "other"), edited_head, True)
+    assert seen["new"] == (str(mine), head, True), "git does not know the program yet"
+    assert seen["none"][:2] == (None, own), "that of the directory in which it starts"
+    log = (record.attempt_directory(rounds.directory("clean"), 1) / record.LOG).read_text()
+    assert f"\n{own}\n" in log and other not in log, "git calls of the program are not misled either"
 
 
 # ------------------------------------------------------------------------------------------------------------ the user

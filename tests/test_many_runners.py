@@ -24,7 +24,7 @@ from rounds_for_tests import wait_for
 
 from roundhouse.model.attempt import Opened
 from roundhouse.model.causes import Cause
-from roundhouse.store import record
+from roundhouse.store import history, record
 
 RUNNERS, PASSES = 8, 20
 
@@ -134,10 +134,10 @@ def test_two_runners_that_compact_at_the_same_time_do_not_disturb_each_other(
         link(source, name)
         if source.name == "history.json":
             monkeypatch.setattr(os, "link", link)
-            record.compact(record.read(tmp_path))  # the other runner, from beginning to end
+            history.compact(record.read(tmp_path))  # the other runner, from beginning to end
 
     monkeypatch.setattr(os, "link", link_and_lose_the_moment)
-    record.compact(seen)
+    history.compact(seen)
     assert record.read(tmp_path).completed is not None
     files = {path.name for path in record.attempt_directory(tmp_path, 1).iterdir()}
     assert files == {"job.json", "claim.json", "result.json"}

@@ -28,7 +28,7 @@ from roundhouse.config.round import load_round
 from roundhouse.model.attempt import Opened
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment
-from roundhouse.store import record
+from roundhouse.store import history, record
 
 FAILED = "digits/fitnets/alpha_0.25/ResNet20_to_ResNet8/0"
 REQUEUED = "digits/logit/alpha_0.5/ResNet20_to_ResNet8/0"
@@ -267,7 +267,7 @@ def test_a_record_says_the_same_before_and_after_it_is_compacted(tmp_path: Path)
         {"epoch": 2, "started_epoch": 1, "final": {"test_accuracy": 0.5}}, trained(60),
     )  # fmt: skip
     before = markdown(facts_of(place, "small"))
-    record.compact(record.read(directory))
+    history.compact(record.read(directory))
     assert record.read(directory).compacted
     assert markdown(facts_of(place, "small")) == before
     assert "2.5.0 (1 of 2 runs)" in before

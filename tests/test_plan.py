@@ -26,7 +26,7 @@ OPENED = Opened("rhtoken", HOME, "hash", {}, job_id="7", at=NOW - 5000)
 HELD = Claim(job_id="7", nonce="n", at=NOW - 4000)
 FREE = Inputs({})
 DOWN = QueryFailed("the server is down")
-MARKS = (Cause.RETRY, Cause.CANCELLED, Cause.ARCHIVED, Cause.PRUNED)
+MARKS = (Cause.RETRY, Cause.RERUN, Cause.CANCELLED, Cause.ARCHIVED, Cause.PRUNED)
 OUTCOMES = [cause for cause in Cause if cause not in (Cause.COMPLETED, Cause.DIVERGED, *MARKS)]
 
 

@@ -124,6 +124,19 @@ def curve(path: str) -> str:
 # ---------------------------------------------------------------------------------------------- what is drawn
 
 
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "Qt4Agg"])
+def test_the_backend_of_a_notebook_does_not_prevent_figures(studio: Studio, backend: str) -> None:
+    """In the analysis environment, a notebook's backend need not exist, and matplotlib then fails on import."""
+    studio.write()
+    words = [sys.executable, REPOSITORY / "analysis/plot_experiments.py", "--round", "small", *studio.argv(jobs=2)]
+    env = {**os.environ, "MPLBACKEND": backend}
+    done = subprocess.run(words, env=env, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(studio.gallery().figures) == ALL
+    words = [sys.executable, REPOSITORY / "analysis/charlie.py", "--help"]  # it imports matplotlib at its start
+    assert subprocess.run(words, env=env, check=False, capture_output=True).returncode == 0
+
+
 def test_each_experiment_gets_its_curves_and_each_group_its_overviews(painted: Studio) -> None:
     figures = painted.gallery().figures
     assert set(figures) == {

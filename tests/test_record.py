@@ -25,7 +25,7 @@ from roundhouse.model.attempt import Attempt, Opened, Record
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment
 from roundhouse.model.status import ExperimentStatus
-from roundhouse.store import carried, logs, record
+from roundhouse.store import carried, history, logs, record
 from roundhouse.views import status_json, tables
 from roundhouse.views.explanation import explain
 from roundhouse.views.measured import spans
@@ -323,7 +323,7 @@ def test_an_unreadable_file_of_the_newest_attempt_is_damage_and_of_an_older_one_
     rec = record.read(tmp_path)
     assert (rec.damage, len(rec.notes), len(rec.attempts), rec.next_number) == ("", 1, 1, 3)
     assert message in rec.notes[0]
-    record.compact(rec)
+    history.compact(rec)
     assert (tmp_path / "attempts" / "1" / name).read_bytes() == content
 
 
@@ -332,13 +332,13 @@ def test_an_unreadable_file_of_the_newest_attempt_is_damage_and_of_an_older_one_
 )
 def test_an_unreadable_history_is_reported(tmp_path: Path, content: bytes) -> None:
     completed(tmp_path)
-    record.compact(record.read(tmp_path))
+    history.compact(record.read(tmp_path))
     (tmp_path / record.HISTORY).write_bytes(content)
     rec = record.read(tmp_path)
     assert rec.damage.startswith("history.json ")
     assert rec.completed is None
     before = sorted(tmp_path.rglob("*"))
-    record.compact(rec)
+    history.compact(rec)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -393,7 +393,7 @@ def test_whatever_a_field_holds_reading_deciding_and_showing_never_fail(
         (directory / record.STATUS).write_text('{"version": 1, "state": "pending"}')
         if name == record.HISTORY:
             write(place, record.RESULT, RESULT)
-            record.compact(record.read(directory))
+            history.compact(record.read(directory))
         path = directory / name if name in (record.HISTORY, record.STATUS) else place / name
         content = json.loads(path.read_text())
         part = content
@@ -454,7 +454,7 @@ def test_compacting_that_is_killed_at_any_step_loses_nothing(tmp_path: Path, mon
         with monkeypatch.context() as patch:
             killed_at(patch, step)
             try:
-                record.compact(before)
+                history.compact(before)
             except Killed:
                 ended = False
             else:
@@ -462,7 +462,7 @@ def test_compacting_that_is_killed_at_any_step_loses_nothing(tmp_path: Path, mon
         after = record.read(directory)
         assert (after.damage, after.notes, after.next_number) == ("", (), 5)
         assert lasting(after) == lasting(before)
-        record.compact(after)
+        history.compact(after)
         last = record.read(directory)
         assert last.compacted
         assert lasting(last) == lasting(before)
@@ -484,7 +484,7 @@ def test_a_record_that_is_compacted_while_it_is_read_is_read_again(
     def read_bytes(path: str | Path) -> bytes | None:
         data = real(path)
         if first.pop() if first else False:
-            record.compact(before)
+            history.compact(before)
         return data
 
     monkeypatch.setattr(files, "read_bytes", read_bytes)
@@ -504,14 +504,14 @@ def test_compacting_keeps_how_long_each_attempt_ran_and_older_histories_are_read
     last = open_one(tmp_path, 2)
     write(last, record.CLAIM, {**CLAIM, "at": begun + 90100})
     write(last, record.RESULT, {**RESULT, "at": begun + 90400})
-    record.compact(record.read(tmp_path))
+    history.compact(record.read(tmp_path))
     after = record.read(tmp_path)
     assert after.compacted
     assert [end - start for start, end in spans(after)] == [600, 300]
-    history = json.loads((tmp_path / record.HISTORY).read_text())
-    for entry in history["attempts"]:
+    merged = json.loads((tmp_path / record.HISTORY).read_text())
+    for entry in merged["attempts"]:
         del entry["times"]
-    (tmp_path / record.HISTORY).write_text(json.dumps(history))
+    (tmp_path / record.HISTORY).write_text(json.dumps(merged))
     old = record.read(tmp_path)
     assert (old.damage, [one.cause for one in old.attempts]) == ("", [Cause.NODE, Cause.COMPLETED])
     assert [end - start for start, end in spans(old)] == [90000, 300], "only an upper bound is known"
@@ -519,8 +519,8 @@ def test_compacting_keeps_how_long_each_attempt_ran_and_older_histories_are_read
 
 def test_a_late_process_finds_every_name_of_a_compacted_experiment_taken(tmp_path: Path) -> None:
     completed(tmp_path, Cause.PREEMPTED)
-    record.compact(record.read(tmp_path))
-    history = (tmp_path / record.HISTORY).read_bytes()
+    history.compact(record.read(tmp_path))
+    merged = (tmp_path / record.HISTORY).read_bytes()
     assert not record.write_verdict(tmp_path, 1, Cause.NODE, "")
     for number in (1, 2):
         assert not record.open_attempt(tmp_path, number, OPENED)
@@ -528,7 +528,7 @@ def test_a_late_process_finds_every_name_of_a_compacted_experiment_taken(tmp_pat
         assert not record.close(tmp_path, number, Cause.ERROR, "")
         record.record_answer(tmp_path, number, "late")
         record.record_job_id(tmp_path, number, "8")
-    assert (tmp_path / record.HISTORY).read_bytes() == history
+    assert (tmp_path / record.HISTORY).read_bytes() == merged
     rec = record.read(tmp_path)
     assert rec.completed is not None
     assert rec.completed.number == 2
@@ -574,7 +574,7 @@ def test_compacting_keeps_few_files_and_the_whole_history(tmp_path: Path) -> Non
     place = completed(tmp_path)
     record.mark_gone(tmp_path, 1)
     (place / ".draft-old").write_text("x")
-    record.compact(record.read(tmp_path))
+    history.compact(record.read(tmp_path))
     assert sorted(os.listdir(place)) == ["best.pth", "claim.json", "job.json", "metrics.json", "out.log", "result.json"]
     assert len({(place / name).stat().st_ino for name in ("claim.json", "job.json", "result.json")}) == 1
     rec = record.read(tmp_path)
@@ -585,11 +585,11 @@ def test_compacting_keeps_few_files_and_the_whole_history(tmp_path: Path) -> Non
 
 def test_an_experiment_that_is_not_completed_or_not_wholly_read_is_not_compacted(tmp_path: Path) -> None:
     open_one(tmp_path)
-    record.compact(record.read(tmp_path))
+    history.compact(record.read(tmp_path))
     assert not (tmp_path / record.HISTORY).exists()
     place = completed(tmp_path / "other", Cause.ERROR)
     (place.parent / "1" / record.CLAIM).unlink()
-    record.compact(record.read(tmp_path / "other"))
+    history.compact(record.read(tmp_path / "other"))
     assert not (tmp_path / "other" / record.HISTORY).exists()
 
 
@@ -599,7 +599,7 @@ def test_without_hard_links_a_completed_experiment_is_compacted_too(
     without_links(monkeypatch)
     place = completed(tmp_path, Cause.ERROR)
     before = record.read(tmp_path)
-    record.compact(before)
+    history.compact(before)
     after = record.read(tmp_path)
     assert after.compacted
     assert lasting(after) == lasting(before)
@@ -664,7 +664,7 @@ def test_what_was_cancelled_before_it_started_is_so_since_the_marker(tmp_path: P
 def test_what_is_completed_is_so_since_the_same_time_after_compacting(tmp_path: Path) -> None:
     completed(tmp_path, Cause.ERROR)
     before = since(tmp_path, plan.State.COMPLETED)
-    record.compact(record.read(tmp_path))
+    history.compact(record.read(tmp_path))
     assert since(tmp_path, plan.State.COMPLETED) == before == RESULT["at"]
 
 
@@ -760,7 +760,7 @@ def test_the_explanation_of_each_attempt_has_its_times(tmp_path: Path) -> None:
     ran = "started 1970-01-03 02:00, ended 1970-01-03 03:30 UTC; ran 1 h 30 min"
     assert times()[1:] == ["set 1970-01-02 17:00 UTC", ran], "the time of a file that a copy made newer is not used"
     at(third, record.JOB, 49 * hour)
-    record.compact(record.read(tmp_path))
+    history.compact(record.read(tmp_path))
     ends = [
         "last heartbeat 1970-01-01 12:00, closed 1970-01-02 16:00 UTC",
         "set 1970-01-02 17:00 UTC",

@@ -35,7 +35,7 @@ def repository(tmp_path: Path) -> Path:
     """A repository in a folder with a space, with one small round and a site that needs no scheduler."""
     copy = tmp_path / "a copy"
     copy.mkdir()
-    for name in ("roundhouse", "studies", "toolbox"):
+    for name in ("roundhouse", "studies", "templates", "toolbox"):
         shutil.copytree(REPOSITORY / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.env", "logs"))
     for name in ("setup.cfg", "Makefile"):
         shutil.copy(REPOSITORY / name, copy)
@@ -278,6 +278,18 @@ def test_a_scheduler_that_the_site_names_and_is_not_here_is_reported(repository:
     done = run_setup(repository, "--check", path=str(tools))
     assert done.returncode == 1
     assert lines(done, "scheduler")[0].startswith("missing no pbs on this host: there is no command 'qsub'")
+
+
+def test_setup_lines_of_the_site_are_run_as_in_a_job(repository: Path) -> None:
+    site = repository / "sites/here.yaml"
+    site.write_text('hosts: ["*"]\nscheduler: local\nsetup: [echo printed, "test -d roundhouse"]\n')
+    assert lines(run_setup(repository, "--check"), "setup") == [
+        "ok the modules and setup lines of site here succeed on this host"
+    ]
+    site.write_text('hosts: ["*"]\nscheduler: local\nsetup: ["true", "set -e", "conda activate no_such"]\n')
+    (found,) = lines(run_setup(repository, "--check"), "setup")
+    assert found.startswith("warning on this host, setup line 3 failed with exit code 127: conda activate no_such. ")
+    assert found.endswith("see sites/here.yaml")
 
 
 def slurm_that_prints(folder: Path, sinfo: str) -> str:

@@ -107,6 +107,17 @@ def test_all_mistakes_are_reported_together_each_with_its_line(tmp_path: Path) -
             assert part in reported[number]
 
 
+def test_setup_lines_that_bash_cannot_read_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, "x", 'queue: a\nsetup:\n  - "true"\n  - "if true; then"\n  - "fi )"\n')
+    with pytest.raises(RoundhouseError, match=r"x.yaml:\d: setup: bash cannot read these lines: line 3: syntax error"):
+        load_site("x", tmp_path, "h")
+    write(tmp_path, "x", 'setup: ["if true; then"]\n')
+    with pytest.raises(RoundhouseError, match="unexpected end of file"):
+        load_site("x", tmp_path, "h")
+    write(tmp_path, "x", "setup: ['if true; then', 'export A=1', 'fi', 'cat <<END', 'if', 'END', '[[ a == !(b) ]]']\n")
+    assert len(load_site("x", tmp_path, "h").setup) == 7
+
+
 def test_a_site_with_another_name_than_its_file_or_with_relative_data_is_an_error(tmp_path: Path) -> None:
     write(tmp_path, "x", "name: y\n")
     with pytest.raises(RoundhouseError, match="x.yaml:1: the name of the site is 'y'"):

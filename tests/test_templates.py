@@ -27,7 +27,7 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.machine.pool import KILL_TRAINING
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Resources
-from roundhouse.store import record
+from roundhouse.store import history, record
 
 KINDS = sorted(
     path.name.removesuffix(".sh.j2")
@@ -201,7 +201,7 @@ def completed(bench: Bench) -> None:
 
 def compacted(bench: Bench) -> None:
     completed(bench)
-    record.compact(record.read(bench.directory))
+    history.compact(record.read(bench.directory))
 
 
 @pytest.mark.parametrize("event", [closed, overtaken, voided, completed, compacted])
@@ -260,7 +260,7 @@ def test_the_exit_code_gives_the_cause(bench: Bench, code: int, cause: Cause, fi
     if code == 75:
         assert result.why == "exit code 75: the run requested another attempt"
     elif cause is Cause.ERROR and not final:
-        assert result.why == f"exit code {code}"
+        assert result.why == f"exit code {code}{' (SIGSEGV)' * (code == 139)}"
 
 
 @pytest.fixture
@@ -560,20 +560,170 @@ def test_the_death_of_the_shell_is_the_death_of_python_and_its_command(bench: Be
 @pytest.mark.parametrize(
     ("site", "why"),
     [
-        (Site(setup=["exit 0"]), "ended before Python started"),
-        (Site(setup=["exit 3"]), "exit code 3"),
-        (Site(modules=["cuda/12"]), "module load failed"),
-        (Site(setup=["if true; then"]), "exit code 2"),
+        (Site(setup=["exit 0"]), "setup line 1 ended the job script: exit 0"),
+        (Site(setup=["true", "exit 3"]), "setup line 2 failed with exit code 3: exit 3"),
+        (Site(setup=["exit 70"]), "setup line 1 failed with exit code 70: exit 70"),  # not JobExitCode.NOT_MINE
+        (Site(setup=["exit 75"]), "setup line 1 failed with exit code 75: exit 75"),  # nor STOPPED
+        (Site(setup=["return"]), "setup line 1 failed with exit code 2: return"),
+        (Site(setup=["source /no/bin/activate"]), "setup line 1 failed with exit code 1: source /no/bin/activate"),
+        (Site(setup=["conda activate x"]), "setup line 1 failed with exit code 127: conda activate x"),
+        (Site(setup=["set -e", "true", "false"]), "setup line 3 failed with exit code 1: false"),
+        (Site(setup=["set -u", "echo $NOT_SET"]), "setup line 2 failed with exit code 1: echo $NOT_SET"),
+        (Site(setup=["f() {", "return 5", "}", "f"]), "setup line 4 failed with exit code 5: f"),
+        (Site(setup=["if true", "then false", "fi"]), "setup line 1 failed with exit code 1: if true ..."),
+        (Site(setup=["for x in 1; do\n  false\ndone"]), "setup line 1 failed with exit code 1: for x in 1; do ..."),
+        (Site(setup=["trap 'exit 0' EXIT TERM", "false"]), "setup line 2 failed with exit code 1: false"),
+        (Site(setup=["set -f; IFS=1; set -euo pipefail", "false"]), "setup line 2 failed with exit code 1: false"),
+        (Site(setup=["[ -f /no ] && . /no"]), "setup line 1 failed with exit code 1: [ -f /no ] && . /no"),
+        (Site(setup=["if true; then"]), "setup line 1 failed with exit code 2: if true; then"),
+        (Site(modules=["cuda/12"]), "module load cuda/12 failed with exit code 1"),
     ],
 )
 def test_a_job_that_fails_before_python_starts_is_an_error(bench: Bench, site: Site, why: str) -> None:
     bench.site = site
     bench.open()
     bench.extra["PATH"] = fake_command(bench.folder, "module", "echo no such module >&2; exit 1")
-    assert bench.run()[0] != 0
-    assert bench.result().cause is Cause.ERROR
-    assert why in bench.result().why
+    assert bench.run()[0] == 1
+    assert (bench.result().cause, bench.result().why, bench.result().exit_code) == (Cause.ERROR, why, 1)
     assert "trained" not in bench.log()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [r"""false # "%s %d" \ \n \\" ' $HOME `x` $(y)""", "false # tab\tbell\a escape\x1b[31m", "false # größe ü € 日本"],
+)
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_a_failing_line_with_any_characters_leaves_a_valid_result(bench: Bench, line: str, locale: str) -> None:
+    bench.site = Site(setup=[line])
+    bench.extra["LC_ALL"] = locale
+    bench.open()
+    assert bench.run()[0] == 1
+    shown = re.sub(r"[\x00-\x1f\x7f]", " ", line)
+    assert bench.result().why == f"setup line 1 failed with exit code 1: {shown}"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["if [ -d / ]; then", "  export A=1", "else", "  false", "fi", '[ "$A" = 1 ]'],
+        ["cat > /dev/null <<END", "false", "END"],
+        ["export A=1 \\", "B=2", '[ "$A$B" = 12 ]'],
+        ["true &&", "true"],
+        ["LIST=(1", "2)", '[ "${LIST[*]}" = "1 2" ]'],
+        ["shopt -s extglob", "[[ ab == a!(c) ]]"],
+        ["# a comment", "", "true # another"],
+        ["[ ! -f /no ] || . /no"],
+        ["false || true"],
+        ["trap 'echo the end' EXIT TERM", "trap false DEBUG"],
+        ["umask 077; set -f; IFS=:"],
+    ],
+)
+def test_setup_lines_that_succeed_are_followed_by_python(bench: Bench, lines: list[str]) -> None:
+    """Also commands that extend over several lines of the list, and lines that change how bash works."""
+    bench.site = Site(setup=lines)
+    bench.open()
+    assert bench.run() == (0, "")
+    assert bench.result().cause is Cause.COMPLETED
+    assert "trained" in bench.log()
+
+
+def test_a_stop_during_a_setup_line_is_not_an_error(bench: Bench) -> None:
+    bench.site = Site(setup=[f"touch {bench.folder}/going; sleep 600"])
+    bench.open()
+    shell = bench.start()
+    wait_for((bench.folder / "going").exists, "the line runs")
+    os.killpg(shell.pid, signal.SIGTERM)  # as schedulers do
+    shell.communicate(timeout=60)
+    assert (bench.result().cause, bench.result().exit_code) == (Cause.PREEMPTED, 143)
+
+
+def test_threads_are_those_of_the_round_unless_the_site_file_says_otherwise(bench: Bench) -> None:
+    """Login nodes set OMP_NUM_THREADS=1, and login files do so in jobs."""
+    bench.resources = Resources(ncpus=3)
+    bench.extra |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    bench.train('echo "threads $OMP_NUM_THREADS $MKL_NUM_THREADS."')
+    bench.open()
+    bench.run()
+    assert "threads 3 .\n" in bench.log()
+
+
+@pytest.mark.parametrize("site", [Site(environment={"OMP_NUM_THREADS": "2"}), Site(setup=["export OMP_NUM_THREADS=2"])])
+@pytest.mark.parametrize("slot", [{}, {"ROUNDHOUSE_SLOT": "cpu/0"}])
+def test_a_site_file_may_set_the_threads(bench: Bench, site: Site, slot: dict[str, str]) -> None:
+    bench.site = site
+    bench.extra |= {"OMP_NUM_THREADS": "1", **slot}
+    bench.train('echo "threads $OMP_NUM_THREADS"')
+    bench.open()
+    bench.run()
+    assert "threads 2\n" in bench.log()
+
+
+# ------------------------------------------------------------------------ processes that leave Python's process group
+
+
+def alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+STRAY = 'setsid sh -c \'echo $$ > "$0"; exec sleep 600\' "$1/stray" &\nwhile [ ! -s "$1/stray" ]; do sleep 0.05; done\n'
+
+
+def test_a_process_that_left_the_group_is_ended_before_the_result_is_written(bench: Bench) -> None:
+    bench.train(STRAY)
+    bench.open()
+    shell = bench.start()
+    stray = bench.directory / "stray"
+    wait_for(lambda: stray.exists() and stray.read_text(), "it runs")
+    pid = int(stray.read_text())
+    while alive(pid):
+        assert bench.attempt().result is None
+        time.sleep(0.02)
+    shell.communicate(timeout=60)
+    assert bench.result().cause is Cause.COMPLETED
+    assert not bench.processes()
+
+
+def test_a_process_that_left_the_group_gets_term_when_the_job_is_stopped(bench: Bench) -> None:
+    bench.train(
+        f"{GOING}trap 'exit 75' TERM\n"
+        'setsid sh -c \'trap "touch $0; exit" TERM; while :; do sleep 0.05; done\' "$1/saved" &\n'
+        "while :; do sleep 0.05; done"
+    )
+    bench.open()
+    shell = bench.start()
+    wait_for(bench.running(), "train.py runs")
+    wait_for(lambda: len(bench.processes()) >= 3, "the other process runs")
+    time.sleep(0.3)
+    shell.terminate()
+    shell.communicate(timeout=60)
+    assert bench.result().cause is Cause.PREEMPTED
+    assert (bench.directory / "saved").exists()
+    assert not bench.processes()
+
+
+def test_an_agent_that_must_end_kills_them_at_once(bench: Bench) -> None:
+    bench.train(f'trap "" TERM\n{STRAY}{GOING}while :; do sleep 0.05; done')
+    bench.open()
+    shell = bench.start()
+    wait_for(bench.running(), "train.py runs")
+    began = time.monotonic()
+    shell.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    shell.send_signal(KILL_TRAINING)
+    shell.communicate(timeout=60)
+    assert time.monotonic() - began < 5
+    assert bench.result().why.startswith("killed, since it had not stopped")
+    assert not bench.processes()
+
+
+@pytest.mark.parametrize("other", ["ROUNDHOUSE_NONCE=another", "SLURM_JOB_ID=8", "PBS_JOBID=8.server"])
+def test_processes_of_another_attempt_or_job_are_left_alone(bench: Bench, other: str) -> None:
+    """As those of a job that the program itself submits to the scheduler, with its whole environment."""
+    bench.train(f"export {other}\n{STRAY}")
+    bench.open()
+    bench.extra |= {"SLURM_JOB_ID": "7", "PBS_JOBID": "7.server"}
+    assert bench.run()[0] == 0
+    assert alive(int((bench.directory / "stray").read_text()))
 
 
 def test_a_repository_that_is_gone_is_an_error(bench: Bench) -> None:
@@ -609,7 +759,7 @@ def test_modules_are_loaded_and_the_environment_is_set_before_python_starts(benc
     bench.extra.pop("OMP_NUM_THREADS", None)
     before = time.time()
     assert bench.run() == (0, "")
-    assert "load gcc/12\nload cuda/12.4\nA=1 B=12 data=/data sets threads=" in bench.log()
+    assert "load gcc/12\nload cuda/12.4\nA=1 B=12 data=/data sets threads=3\n" in bench.log()
     deadline = float((bench.repository / "deadline").read_text())
     assert before + 930 < deadline <= time.time() + 940, "a minute before the walltime"
 

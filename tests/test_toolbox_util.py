@@ -247,7 +247,8 @@ def only_dsa_like(server: SshServer) -> None:
 
 def other_server(server: SshServer) -> None:
     """What answers at the port is no SSH server."""
-    server.write_client_config("Host cluster\n    ProxyCommand printf '\\000\\n'; cat >/dev/null\n")
+    answer = "sh -c \"printf '\\\\000\\\\n'; cat >/dev/null\""  # ssh puts exec before the command
+    server.write_client_config(f"Host cluster\n    ProxyCommand {answer}\n")
 
 
 def show_banner(server: SshServer) -> None:

@@ -22,7 +22,7 @@ from roundhouse.model.attempt import Opened, Pin
 from roundhouse.model.causes import Cause
 from roundhouse.model.exit_codes import JobExitCode
 from roundhouse.model.experiment import Experiment
-from roundhouse.store import markers, record
+from roundhouse.store import history, markers, record
 from roundhouse.store.logs import last_line
 
 TEACHER = Experiment("r", "teacher", "t/0", None, {}, command=("true",))
@@ -121,7 +121,7 @@ def test_an_input_of_which_an_earlier_attempt_failed_is_that_of_the_completed_on
     directory = open_attempt(tmp_path, TEACHER)
     record.close(directory, 1, Cause.ERROR, "")
     place = complete(open_attempt(tmp_path, TEACHER, 2), 2, best=b"weights")
-    record.compact(record.read(directory))
+    history.compact(record.read(directory))
     claimed = claimed_attempt(open_attempt(tmp_path, STUDENT, inputs=pinned(sha256=sha256(b"weights"))))
     assert claimed.inputs() == {"teacher": [place]}
 
@@ -168,7 +168,7 @@ def test_an_input_that_was_run_again_is_that_of_the_attempt_that_was_recorded(tm
     directory = open_attempt(tmp_path, TEACHER)
     report_weights(directory, 1, b"weights")
     old = complete(directory, best=b"weights")
-    record.compact(record.read(directory))
+    history.compact(record.read(directory))
     assert markers.mark(record.read(directory), TEACHER, Cause.RERUN, "by the user", pin=Pin())
     inputs = pinned(sha256=sha256(b"weights"))
     assert claimed_attempt(open_attempt(tmp_path, STUDENT, inputs=inputs)).inputs() == {"teacher": [old]}

@@ -10,10 +10,10 @@ usage() {
 usage: toolbox/setup.sh --data NAME... [--to DIR] [--site NAME] [--check]
        toolbox/setup.sh [--site NAME] [--check]
 
-Without --data: creates .venv with `make install` if there is none, then checks Python, packages, PyTorch, site,
-scheduler, queue, GPUs, experiments/ (files, locks, space) and the data sets of all rounds. Each check prints a line:
-ok, missing (nothing runs without it) or warning, with what to do. It does not load PyTorch, submits no job, and needs
-no network.
+Without --data: creates .venv with `make install` if there is none, then checks Python, packages, PyTorch, site (its
+modules and setup lines are run), scheduler, queue, GPUs, experiments/ (files, locks, space) and the data sets of all
+rounds. Each check prints a line: ok, missing (nothing runs without it) or warning, with what to do. It does not load
+PyTorch, submits no job, and needs no network.
 
   --data NAME...  fetch and verify data sets: cifar10, cifar100, svhn, tinyimagenet, digits
   --to DIR        the data directory; default: that of the site, otherwise data/ of the repository

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Gt
 
-from roundhouse.config import directives
+from roundhouse.config import directives, setup_lines
 from roundhouse.config.named_files import named_file, named_files
 from roundhouse.config.yaml_file import YamlFile, read_yaml
 from roundhouse.errors import RoundhouseError
@@ -123,6 +123,8 @@ def _read_local(path: Path) -> Site:
     for number, line in enumerate(site.directives if kind else ()):
         for why in directives.refused(line, kind, site.project is not None):
             file.problem(("directives", number), f"directives: {why}")
+    if why := setup_lines.syntax_error(site.setup):
+        file.problem(("setup",), f"setup: bash cannot read these lines: {why}")
     file.check()
     return replace(site, **places)
 

@@ -1,6 +1,7 @@
 """Check whether this account is ready for rounds: environment, site, scheduler, GPUs, files, data (toolbox/setup.sh).
 
-Nothing is changed, except for a temporary folder in experiments/, where locks and links are tried. Without the packages
+Nothing is changed, except for a temporary folder in experiments/, where locks and links are tried. The modules and
+setup lines of the site are run. Without the packages
 of the environment, only what needs none of them is checked.
 """
 
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from roundhouse.doctor.account import Account, Finding, missing, warning
 from roundhouse.doctor.cluster import check_queue, check_scheduler, check_site
-from roundhouse.doctor.environment import check_packages, check_python
+from roundhouse.doctor.environment import check_packages, check_python, check_setup
 from roundhouse.doctor.filesystem import check_files, check_space
 from roundhouse.doctor.gpus import check_gpus, check_pytorch
 from roundhouse.doctor.rounds import check_rounds
@@ -23,7 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 Check = Callable[[Account], Iterator[Finding]]
 CHECKS: tuple[Check, ...] = (
-    check_python, check_packages, check_pytorch, check_site, check_scheduler, check_queue, check_gpus,
+    check_python, check_packages, check_pytorch, check_site, check_setup, check_scheduler, check_queue, check_gpus,
     check_files, check_space, check_rounds,
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Checks of the Python environment: the interpreter and the packages, without loading them."""
+"""Checks of the environment of jobs: interpreter, packages (without loading them), the setup lines of the site."""
 
 from __future__ import annotations
 
@@ -6,10 +6,22 @@ import configparser
 import importlib.metadata
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 
-from roundhouse.doctor.account import Account, Finding, missing, ok
+from roundhouse.doctor.account import Account, Finding, missing, ok, warning
+
+_SETUP_LIMIT = 120.0  # seconds
+_DRIVER = """\
+why= setup_step=
+report() {
+    local code=$?
+    [ -z "$setup_step" ] || { describe_failure "$code"; echo "$why" >&3; }
+}
+restore_traps() { trap report EXIT; }
+exec 3>&1 >/dev/null 2>&1
+"""
 
 
 def check_python(account: Account) -> Iterator[Finding]:
@@ -41,6 +53,33 @@ def check_packages(account: Account) -> Iterator[Finding]:
         yield missing("packages", f"{'; '.join(problems)}: run make install")
     else:
         yield ok("packages", f"all {len(required)} packages of setup.cfg are installed")
+
+
+def check_setup(account: Account) -> Iterator[Finding]:
+    """Whether the modules and setup lines of the site succeed on this host, run as a job runs them."""
+    from roundhouse.engine import job_script
+
+    site = account.site
+    if not (site.modules or site.setup):
+        return
+    template = job_script.environment(account.repository / "templates").get_template("environment.sh.j2")
+    script = _DRIVER + template.render(site=site)
+    try:
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=account.repository, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace",
+            timeout=_SETUP_LIMIT, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        yield warning("setup", f"the modules and setup lines of site {site.name} take longer than {_SETUP_LIMIT:g} s")
+        return
+    if done.returncode or done.stdout:
+        why = done.stdout.strip() or f"bash ended with exit code {done.returncode}"
+        yield warning(
+            "setup", f"on this host, {why}. On a compute node, it would end each job: see sites/{site.name}.yaml"
+        )
+    else:
+        yield ok("setup", f"the modules and setup lines of site {site.name} succeed on this host")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from roundhouse.model.answers import Identity, Job, JobState
 from roundhouse.model.experiment import Experiment, Pack, Resources
 from roundhouse.model.plan import Action, State, Verb
 from roundhouse.model.status import ExperimentStatus, goes_on
-from roundhouse.store import job_group, record
+from roundhouse.store import job_group, json_files
 from roundhouse.store.code_copy import kept
 
 FILE = "allocation.json"
@@ -40,6 +40,7 @@ class Allocation:
     code: str | None = None  # the copy of the code that it runs; None: the checkout as it is
     current_code: bool = False  # experiments that have run another copy use `code` too
     only: str | None = None  # it takes only what this glob matches
+    setup: str = ""  # hash of the modules and setup lines that its job runs first
     at: float = 0.0  # when it was written, by the file server's clock
 
     @property
@@ -63,7 +64,7 @@ class Allocation:
 
 def write(directory: Path, allocation: Allocation) -> None:
     """Write allocation.json into the job's directory."""
-    files.replace(directory / FILE, files.dump({"version": record.VERSION, **asdict(allocation)}))
+    files.replace(directory / FILE, files.dump({"version": json_files.VERSION, **asdict(allocation)}))
 
 
 def read(directory: Path) -> Allocation | None:
@@ -102,6 +103,19 @@ def alive(
         allocation = read(directory)
         if allocation is not None and (job or now - allocation.at < submission_delay):
             yield allocation, job
+
+
+def start_failures(round_directory: Path, like: Resources, setup: str) -> list[tuple[Path, str]]:
+    """Allocations with these resources and this setup whose agent did not start: the directory of each, and why."""
+    places = [
+        round_directory / job_group.FOLDER / name for name in files.list_names(round_directory / job_group.FOLDER)
+    ]
+    failures = [(place, why) for place in places if (why := job_group.read_failure(place))]
+    return [
+        (place, why)
+        for place, why in failures
+        if (one := read(place)) is not None and (one.resources, one.setup) == (like, setup)
+    ]
 
 
 def useless(round_directory: Path, statuses: Iterable[ExperimentStatus], snapshot: SchedulerSnapshot) -> list[str]:

@@ -14,7 +14,7 @@ from roundhouse.config.round import Round
 from roundhouse.formatting import date_and_time
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus
-from roundhouse.store import record
+from roundhouse.store import history
 from roundhouse.store.archive import RECORDS, Archive
 from roundhouse.store.code_copy import COPIES
 from roundhouse.views import measured
@@ -40,7 +40,7 @@ def environments(statuses: Iterable[ExperimentStatus]) -> list[dict[str, Any]]:
     kinds: dict[str, dict[str, Any]] = {}
     for status in statuses:
         done = status.record.completed
-        if done and (found := record.environments(status.record.directory).get(done.number)):
+        if done and (found := history.environments(status.record.directory).get(done.number)):
             kept = {key: value for key, value in found.items() if key not in ("version", "host")}
             kinds.setdefault(repr(sorted(kept.items(), key=str)), {"experiments": 0, **kept})["experiments"] += 1
     return sorted(kinds.values(), key=lambda kind: -int(kind["experiments"]))

@@ -40,10 +40,13 @@ def archive_round(archive: Archive, loaded: Round, force: bool) -> list[str]:
         raise RoundhouseError("\n".join(["experiments are running, so nothing was moved:", *obstacles[:10]]))
     began = time.time()
     archive_documents.write(archive, loaded, statuses)
-    _move(archive.source, archive.records)
+    stored = archive.stored
+    _move(stored, archive.records)
     if late := _late([*_statuses(loaded, archive.records), *_removed(loaded, archive.records)]):
-        _move(archive.records, archive.source)
+        _move(archive.records, stored)
         raise RoundhouseError("\n".join(["a job started meanwhile, so the round was moved back:", *late[:10]]))
+    if stored != archive.source:
+        archive.source.unlink()  # now a link to nothing
     done = f"{len(statuses) - len(unfinished)} of {len(statuses)} experiments completed"
     done += f", {len(removed)} that are no longer in the round file" if removed else ""
     return [
@@ -81,7 +84,7 @@ def _check_file_systems(archive: Archive) -> None:
     if archive.source.stat().st_dev != archive.folder.stat().st_dev:
         target = archive.source.resolve().parent.parent / archive.folder.name
         raise RoundhouseError(
-            f"{archive.source} and {archive.folder} are on different file systems, between which a directory cannot be "
+            f"{archive.stored} and {archive.folder} are on different file systems, between which a directory cannot be "
             f"moved as a whole. Make the second a link into the first, and try again: rmdir {archive.folder}; "
             f"mkdir {target}; ln -s {target} {archive.folder}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -55,6 +56,12 @@ class PassContext:
         """The copies of the code that jobs run, for rounds with `snapshot: true`."""
         analysis = self.analysis or self.repository / "analysis"
         return Copies(self.repository, self.experiments, analysis, self.current_code)
+
+    @property
+    def setup(self) -> str:
+        """A hash of what jobs run before Python: it changes when the site file is corrected."""
+        steps = (self.site.modules, self.site.setup, sorted(self.site.environment.items()))
+        return hashlib.sha256(repr(steps).encode(errors="surrogateescape")).hexdigest()[:16]
 
     def directory(self, experiment: Experiment) -> Path:
         return Path(f"{self.experiments}/{experiment.round}/{experiment.path}")

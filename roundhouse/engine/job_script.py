@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from roundhouse.config.setup_lines import setup_commands
 from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import walltime
 from roundhouse.model import walltime as walltime_end
@@ -72,6 +73,7 @@ def environment(templates: Path) -> Environment:
         keep_trailing_newline=True,
     )
     env.filters.update(sh=shell_quote, directive=directive, walltime=walltime)
+    env.filters["setup_commands"] = lambda lines: setup_commands(tuple(lines))
     return env
 
 

@@ -16,7 +16,7 @@ from roundhouse.model.evaluate import Evidence
 from roundhouse.model.experiment import Experiment
 from roundhouse.model.plan import Action, Answer, Clock, State, Verb
 from roundhouse.model.status import ExperimentStatus
-from roundhouse.store import carried, metrics, record
+from roundhouse.store import carried, history, metrics, record
 from roundhouse.store.accepted import accepted
 from roundhouse.store.markers import mark
 from roundhouse.views import status_json
@@ -125,7 +125,7 @@ class Reconciler:
                 carried.delete_copied_files(rec, status.experiment.carry.keep)
             if rec.completed and not rec.compacted and not rec.damage:
                 carried.link_outputs(rec)
-                record.compact(rec)
+                history.compact(rec)
             if rec.attempts or (rec.damage and rec.readable):
                 record.write_status(rec.directory, status_json.file_content(status))
         except OSError as error:

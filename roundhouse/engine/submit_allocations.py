@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from roundhouse.engine import allocations
 from roundhouse.engine.refusals import blocked, cause_of, held_back, reason_of
@@ -16,6 +17,8 @@ from roundhouse.model.experiment import Resources
 from roundhouse.model.plan import Action, Clock, State, Verb
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import job_group, record
+
+MOST_START_FAILURES = 2  # as many as attempts that end with an error, by default
 
 
 @dataclass
@@ -41,11 +44,16 @@ class Allocating:
         queues = allocations.queues(statuses, living)
         waiting = [status.experiment.path for queue in queues if not queue.stuck for status in queue.statuses]
         wanted = allocations.wanted(waiting, like, [allocation for allocation, _ in living])
-        more, otherwise = self._submit(statuses, like, wanted)
-        if not wanted:  # though no allocation may take some of them
-            full = f"limit reached: max_running: {like.max_running}"
-            full += ", and the existing allocations were submitted with --only"
-            otherwise = replace(otherwise, reason=full)
+        more: list[str] = []
+        failures = allocations.start_failures(folder, like, self.context.setup)
+        if len(failures) >= MOST_START_FAILURES:
+            otherwise = _start_failed(failures)
+        else:
+            more, otherwise = self._submit(statuses, like, wanted)
+            if not wanted:  # though no allocation may take some of them
+                full = f"limit reached: max_running: {like.max_running}"
+                full += ", and the existing allocations were submitted with --only"
+                otherwise = replace(otherwise, reason=full)
         self._note_other_code(queues)
         changed = [status for queue in queues for status in queue.waiting(more, otherwise)]
         if otherwise.cause is Cause.SITE and (refused := self.submitter.refusals.of(like)):
@@ -112,6 +120,7 @@ class Allocating:
             identity,
             rounds=str(context.rounds or context.repository / "rounds"),
             analysis=str(context.analysis or context.repository / "analysis"),
+            setup=context.setup,
             site=context.site.name if context.site.name != "default" else None,
             code=self.submitter.code(replace(status, record=Record(status.record.directory))),
             current_code=context.current_code,
@@ -133,3 +142,13 @@ class Allocating:
                 f"Allocations that keep the code they were submitted with: {', '.join(others)}. "
                 "To run the present code: delete these jobs, then run a pass with --code current"
             )
+
+
+def _start_failed(failures: Sequence[tuple[Path, str]]) -> Action:
+    """The action of experiments whose allocations end before any experiment starts."""
+    directory, why = failures[-1]
+    reason = (
+        f"{len(failures)} allocations did not start ({why}): correct the site file. "
+        f"To submit again without a change, remove {directory / job_group.FAILURE}"
+    )
+    return Action(Verb.NOTHING, State.BLOCKED, reason)

@@ -14,7 +14,7 @@ from typing import Any
 
 from roundhouse import files
 from roundhouse.jobs.worker import ClaimedAttempt
-from roundhouse.store import json_fields, record
+from roundhouse.store import json_fields, json_files, record
 
 INTERVAL = 2.0  # seconds between two readings
 _LONGEST = 1 << 20  # bytes
@@ -78,7 +78,7 @@ def _parsed(path: Path) -> dict[str, Any] | None:
     """What the file says of progress.json's keys; None if it is invalid."""
     try:
         content = json.loads(files.read_bytes(path) or b"")
-        if not isinstance(content, dict) or content.get("version", record.VERSION) != record.VERSION:
+        if not isinstance(content, dict) or content.get("version", json_files.VERSION) != json_files.VERSION:
             return None
     except (ValueError, RecursionError):
         return None

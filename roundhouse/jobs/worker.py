@@ -18,8 +18,8 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.machine.parent_death import die_with_parent
 from roundhouse.model.attempt import Attempt, left_out, result_for
 from roundhouse.model.exit_codes import JobExitCode
-from roundhouse.store import record
-from roundhouse.store.code_copy import code_state
+from roundhouse.store import json_files, record
+from roundhouse.store.code_copy import code_state, command_state
 
 _TREE = Path(__file__).parents[2]  # the code that runs
 
@@ -91,7 +91,7 @@ class ClaimedAttempt:
     def report(self, **progress: Any) -> None:
         """Write the progress to progress.json, and update the copy of it in status.json."""
         self._progress |= progress
-        files.replace(self.place / record.PROGRESS, files.dump({"version": record.VERSION, **self._progress}))
+        files.replace(self.place / record.PROGRESS, files.dump({"version": json_files.VERSION, **self._progress}))
         status = record.read_status(self.directory) or {}
         keys = ("epoch", "epochs", "metric", "metric_name", "best")
         status |= {key: self._progress[key] for key in keys if key in self._progress}
@@ -107,8 +107,9 @@ class ClaimedAttempt:
 
     def write_environment(self, facts: Mapping[str, Any]) -> None:
         """Record what runs: host, software versions, code. Written once."""
-        value = {"version": record.VERSION, "host": platform.node(), "python": platform.python_version()}
-        files.replace(self.place / record.ENVIRONMENT, files.dump({**value, **code_state(_TREE), **facts}))
+        value = {"version": json_files.VERSION, "host": platform.node(), "python": platform.python_version()}
+        code = command_state(_TREE, self.config.get("command") or (), Path.cwd())
+        files.replace(self.place / record.ENVIRONMENT, files.dump({**value, **code, **facts}))
 
 
 def enter(directory: Path) -> ClaimedAttempt:

@@ -70,13 +70,13 @@ class Pool:
     launch: Launch = launch
     _started: dict[str, tuple[subprocess.Popen[bytes], Slot]] = field(default_factory=dict)  # by token
 
-    def start(self, script: Path, token: str, need: Resources) -> bool:
-        """Run a job script in a free slot; False if there is none now."""
+    def start(self, script: Path, token: str, need: Resources, environ: Mapping[str, str] | None = None) -> bool:
+        """Run a job script in a free slot; False if there is none now. `environ`: default, that of this process."""
         with _lock():
             slot = self.layout.choose(need, self.places_taken(live()))
             if slot is None:
                 return False
-            environ = {**os.environ, TOKEN: token, JOB_ID: token, SLOT: slot.name}
+            environ = {**(environ or os.environ), TOKEN: token, JOB_ID: token, SLOT: slot.name}
             environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(slot.threads))
             if slot.gpus is not None:
                 environ["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)

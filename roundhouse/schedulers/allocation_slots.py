@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from roundhouse.machine import pool
@@ -32,6 +33,9 @@ class AllocationSlots(Local):
     def submit(self, run: Run, script: Path, name: str, need: Resources | None = None) -> SubmitAnswer:
         answer = super().submit(run, script, name, need)
         return Submitted(self._job_id) if isinstance(answer, Submitted) else answer
+
+    def _environ(self) -> Mapping[str, str]:
+        return os.environ  # that of a job: the site file may have set any of it
 
     def query(self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None) -> Jobs:
         self.pool.reap()

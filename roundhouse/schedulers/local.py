@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+from roundhouse.environ import for_local_jobs
 from roundhouse.machine import pool
 from roundhouse.model.answers import Identity, Job, Jobs, JobState, Refused, Scope, SubmitAnswer, Submitted, Unclear
 from roundhouse.model.experiment import Resources
@@ -31,12 +32,15 @@ class Local:
         if why := self.pool.layout.refusal(need):
             return Refused(why)
         try:
-            started = self.pool.start(script, name, need)
+            started = self.pool.start(script, name, need, self._environ())
         except OSError as error:
             return Unclear(f"bash could not be started: {error}")
         if not started:
             return Refused("all slots of the local machine are in use", later=True, scope=Scope.ALL)
         return Submitted(name)
+
+    def _environ(self) -> Mapping[str, str]:
+        return for_local_jobs(os.environ)
 
     def query(self, run: Run, ids: Collection[str], names: Collection[str], since: float | None = None) -> Jobs:
         self.pool.reap()

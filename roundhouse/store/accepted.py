@@ -12,7 +12,7 @@ from typing import Any
 from roundhouse import files
 from roundhouse.model.attempt import Record
 from roundhouse.model.experiment import IDENTITY, Experiment
-from roundhouse.store import record
+from roundhouse.store import json_files, record
 
 
 def accept(rec: Record, experiment: Experiment, ran: Mapping[str, Any], user: str) -> bool:
@@ -24,7 +24,7 @@ def accept(rec: Record, experiment: Experiment, ran: Mapping[str, Any], user: st
     before, after = rec.completed.opened.config_hash, experiment.config_hash()
     path = _path(rec.directory, after)
     value = {
-        "version": record.VERSION,
+        "version": json_files.VERSION,
         "nonce": uuid.uuid4().hex,
         "attempt": rec.completed.number,
         "config_hash": before,

@@ -28,6 +28,11 @@ class Archive:
         return self.folder / RECORDS
 
     @property
+    def stored(self) -> Path:
+        """The directory with the records; `source` may be a link to it."""
+        return Path(os.path.realpath(self.source)) if self.source.is_symlink() else self.source
+
+    @property
     def there(self) -> bool:
         return os.path.lexists(self.records)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from roundhouse import files
 from roundhouse.model.attempt import Attempt, Record
-from roundhouse.store import json_fields, record
+from roundhouse.store import json_fields, json_files, record
 
 _WRITTEN_AT_THE_END = ("metrics.json", "outputs.npz")  # best.pth is kept along the way, so a copy of it is a result
 
@@ -47,7 +47,7 @@ class Carried:
 
 def read(directory: Path, number: int) -> Carried | None:
     """carried.json of an attempt; None if it is absent or unreadable."""
-    value = record.read_if_valid(record.attempt_directory(directory, number), record.CARRIED)
+    value = json_files.read_if_valid(record.attempt_directory(directory, number), record.CARRIED)
     if value is None:
         return None
     try:
@@ -67,7 +67,7 @@ def _file(entry: Mapping[str, Any]) -> CarriedFile:
 def write(directory: Path, number: int, carried: Carried) -> None:
     """Write carried.json of an attempt: its files are complete."""
     path = record.attempt_directory(directory, number) / record.CARRIED
-    files.replace(path, files.dump({"version": record.VERSION, **asdict(carried)}))
+    files.replace(path, files.dump({"version": json_files.VERSION, **asdict(carried)}))
 
 
 def result_file(directory: Path, attempt: Attempt, name: str) -> Path | None:

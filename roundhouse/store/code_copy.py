@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -23,6 +22,7 @@ from roundhouse.model.attempt import Record
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment
 from roundhouse.store.code_tree import Entry, entries_of, left_behind, stamp_of, state_of
+from roundhouse.store.git import commit_of, program_state
 
 COPIES = ".code"  # in a round's directory; no experiment's path begins with a dot
 ABOUT = ".snapshot.json"  # in a copy: its hash, commit and files
@@ -212,25 +212,29 @@ def is_whole(copy: Path) -> bool:
 
 
 def code_state(tree: Path, untracked: str = "no") -> dict[str, Any]:
-    """Commit of the code in `tree`, and whether it was edited since; None if git does not know.
+    """`commit` of the code in `tree`, and whether it was `edited` since, as `git.commit_of` returns them.
 
-    For a copy: of the tree that it was made from, and its own hash, `code`. `untracked`: value of git's option
-    --untracked-files, whether untracked files count as edits.
+    For a copy: those of the tree that it was made from, and its own hash, `code`.
     """
     about = _read(tree / ABOUT)
     if about is not None:
         return {key: about.get(key) for key in ("commit", "edited", "code")}
+    return commit_of(tree, untracked)
 
-    def git(*words: str) -> str | None:
-        argv = ["git", "--no-optional-locks", "-C", str(tree), *words]
-        try:
-            done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True)
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
 
-    changed = git("status", "--porcelain", f"--untracked-files={untracked}")
-    return {"commit": git("rev-parse", "HEAD"), "edited": None if changed is None else bool(changed)}
+def command_state(tree: Path, command: Sequence[str], folder: Path) -> dict[str, Any]:
+    """`code_state`, but of the repository that holds the program of a command, if there is one: see `program_state`.
+
+    `tree`: the code that starts the command, in `folder`.
+    """
+    state = code_state(tree)
+    if "code" in state:  # the program in a copy is described by the copy
+        command = [word for word in command if not _is_in(tree, folder / word)]
+    return state | (program_state(command, folder) or {})
+
+
+def _is_in(tree: Path, file: Path) -> bool:
+    return f"{os.path.realpath(file)}/".startswith(f"{os.path.realpath(tree)}/")
 
 
 def story(record: Record, round_directory: Path) -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from roundhouse.errors import RoundhouseError
+from roundhouse.store import git
 
 MOST_FILES = 20_000
 MOST_BYTES = 1 << 30
@@ -81,17 +82,15 @@ def _collect(
 
 def _names(folder: Path, top: bool) -> set[str]:
     """Paths within the folder: of files, links, and nested repositories."""
-    words = ["git", "-C", str(folder), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
-        done = subprocess.run(words, capture_output=True, timeout=_GIT_LIMIT, check=False)
+        listed = git.ask(folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard", limit=_GIT_LIMIT)
     except subprocess.TimeoutExpired:
         raise RoundhouseError(
             f"git did not list the files of {folder} within {_GIT_LIMIT:g} s: call runner.py again"
         ) from None
-    except OSError:  # git is not installed
-        return set(_walk(folder, top))
-    names = {os.fsdecode(name).rstrip("/") for name in done.stdout.split(b"\0") if name}
-    return names if done.returncode == 0 and names else set(_walk(folder, top))
+    if listed.refusal:
+        raise RoundhouseError(f"the code in {folder} cannot be copied, since git does not list it: {listed.refusal}")
+    return {os.fsdecode(name).rstrip("/") for name in listed.out.split(b"\0") if name} or set(_walk(folder, top))
 
 
 def _walk(folder: Path, top: bool) -> Iterator[str]:

@@ -10,6 +10,7 @@ from roundhouse.model.answers import array_id
 
 FOLDER = ".jobs"  # in the round's directory; no experiment's path begins with a dot
 SCRIPT, MANIFEST, JOB_ID, AT_ONCE, ANSWER = "job.sh", "manifest", "job_id", "at_once", "answer"
+FAILURE = "failure"  # written by the job script of an allocation (templates/allocation.sh.j2)
 
 _known: dict[str, str] = {}  # directory -> ID, which never changes
 
@@ -53,6 +54,11 @@ def write_answer(directory: Path, answer: str) -> None:
 def read_answer(directory: Path) -> str:
     """The scheduler's answer to a submission; empty if it was clear."""
     return (files.read_bytes(directory / ANSWER) or b"").decode(errors="replace")
+
+
+def read_failure(directory: Path) -> str:
+    """Why the agent of an allocation did not start; empty if it did, or nothing is known."""
+    return (files.read_bytes(directory / FAILURE) or b"").decode(errors="replace").strip()
 
 
 def write_at_once(directory: Path, tasks: int) -> None:

@@ -13,7 +13,6 @@ The functions here decide nothing: `model` decides, and the engine and the job i
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import uuid
@@ -31,8 +30,7 @@ from roundhouse.model.attempt import Attempt, Claim, Opened, Progress, Record
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import IDENTITY, Experiment, hash_of
 from roundhouse.store import job_group, json_fields
-
-VERSION = 1
+from roundhouse.store.json_files import VERSION, Unreadable, parse, read_if_valid, read_json
 
 ATTEMPTS, CONFIG, STATUS, HISTORY = "attempts", "config.yaml", "status.json", "history.json"
 JOB, CLAIM, RESULT, VERDICT = "job.json", "claim.json", "result.json", "verdict.json"
@@ -45,8 +43,6 @@ OF_AN_ATTEMPT = frozenset(
 )
 OUTPUTS = ("metrics.json", "best.pth", "outputs.npz")  # linked from the experiment's directory once it is completed
 NAMES = frozenset({ATTEMPTS, CONFIG, STATUS, HISTORY, ACCEPTED, *OUTPUTS})  # not allowed as names of experiments
-
-_COMPACTED = (PROGRESS, ENVIRONMENT, GONE, CANCEL, SCRIPT)  # removed when history.json holds their content
 
 
 # ---------------------------------------------------------------------------------------------- reading
@@ -67,8 +63,8 @@ def _read(directory: Path) -> Record:
     attempts: list[Attempt] = []
     if raw is not None:
         try:
-            attempts = _from_history(directory, _parse(raw))
-        except _Unreadable as error:
+            attempts = _from_history(directory, parse(raw))
+        except Unreadable as error:
             return Record(directory, compacted=True, damage=f"{HISTORY} {error}")
         last = attempts[-1].number
         # Attempts after a rerun lie beside it. One file answers for all, since a round may have thousands of histories.
@@ -87,7 +83,7 @@ def _read(directory: Path) -> Record:
         last = number
         try:
             attempts.append(_read_attempt(place, number, names))
-        except _Unreadable as error:
+        except Unreadable as error:
             damage[number] = f"{ATTEMPTS}/{number}/{error}"
     if damage and raw is None and HISTORY in files.list_names(directory):
         return _read(directory)  # it was compacted meanwhile
@@ -102,46 +98,18 @@ def _read(directory: Path) -> Record:
     )
 
 
-class _Unreadable(Exception):
-    """A file of the record exists and cannot be parsed."""
-
-
-def _parse(raw: bytes) -> dict[str, Any]:
-    if not raw.strip():
-        raise _Unreadable("is empty")
-    try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise _Unreadable("is not valid JSON") from None
-    if not isinstance(value, dict):
-        raise _Unreadable("does not hold a JSON object")
-    if value.get("version", 0) != VERSION:
-        raise _Unreadable(f"has version {value.get('version')!r}; this Roundhouse reads version {VERSION}")
-    return value
-
-
-def _read_json(place: Path, name: str) -> dict[str, Any] | None:
-    raw = files.read_bytes(f"{place}/{name}")
-    if raw is None:
-        return None
-    try:
-        return _parse(raw)
-    except _Unreadable as error:
-        raise _Unreadable(f"{name} {error}") from None
-
-
 def _read_attempt(place: Path, number: int, names: set[str]) -> Attempt:
     opened_at = files.modified(place / JOB)
-    job = _read_json(place, JOB)
+    job = read_json(place, JOB)
     if job is None or opened_at is None:
-        raise _Unreadable(f"{JOB} vanished while it was read")
+        raise Unreadable(f"{JOB} vanished while it was read")
     try:
         opened = _with_job_id(json_fields.opened(job, opened_at), place)
         claim = _read_claim(place) if CLAIM in names else None
-        result = json_fields.result(_read_json(place, RESULT)) if RESULT in names else None
-        verdict = json_fields.verdict(_read_json(place, VERDICT)) if VERDICT in names else None
+        result = json_fields.result(read_json(place, RESULT)) if RESULT in names else None
+        verdict = json_fields.verdict(read_json(place, VERDICT)) if VERDICT in names else None
     except json_fields.INVALID as error:
-        raise _Unreadable(f"holds an invalid value ({error})") from None
+        raise Unreadable(f"holds an invalid value ({error})") from None
     return Attempt(
         number,
         opened,
@@ -171,13 +139,13 @@ def _read_claim(place: Path) -> Claim | None:
     raw, at = files.read_bytes(f"{place}/{CLAIM}"), files.modified(place / CLAIM)
     if raw is not None and not raw.strip():
         return Claim(at=at or 0.0)  # held, holder unknown: see files.create_exclusive
-    return json_fields.claim(_read_json(place, CLAIM), at or 0.0)
+    return json_fields.claim(read_json(place, CLAIM), at or 0.0)
 
 
 def _progress(place: Path) -> Progress | None:
     try:
-        return json_fields.progress(_read_json(place, PROGRESS))
-    except _Unreadable:
+        return json_fields.progress(read_json(place, PROGRESS))
+    except Unreadable:
         return None
 
 
@@ -196,9 +164,9 @@ def _from_history(directory: Path, history: Mapping[str, Any]) -> list[Attempt]:
             for entry in history["attempts"]
         ]
     except json_fields.INVALID as error:
-        raise _Unreadable(f"holds an invalid value ({error})") from None
+        raise Unreadable(f"holds an invalid value ({error})") from None
     if not attempts:
-        raise _Unreadable("holds no attempt")
+        raise Unreadable("holds no attempt")
     return attempts
 
 
@@ -297,8 +265,8 @@ def _complete(directory: Path, number: int, key: str, text: str) -> Path | None:
     """Add to job.json; for a job with several attempts, return its directory instead, which holds it once for all."""
     path = attempt_directory(directory, number) / JOB
     try:
-        value = _parse(files.read_bytes(path) or b"")
-    except _Unreadable:
+        value = parse(files.read_bytes(path) or b"")
+    except Unreadable:
         return None
     if value.get("shared"):
         return directory / str(value["shared"])
@@ -416,14 +384,6 @@ def read_status(directory: Path) -> dict[str, Any] | None:
     return read_if_valid(directory, STATUS)
 
 
-def read_if_valid(place: Path, name: str) -> dict[str, Any] | None:
-    """A JSON file of the record; None if it is absent or cannot be parsed."""
-    try:
-        return _parse(files.read_bytes(f"{place}/{name}") or b"")
-    except _Unreadable:
-        return None
-
-
 def status_says(directory: Path, state: str) -> bool:
     """Whether status.json is complete and holds this state. Faster than parsing it."""
     raw = files.read_bytes(f"{directory}/{STATUS}") or b""
@@ -438,87 +398,3 @@ def write_status(directory: Path, view: Mapping[str, Any]) -> None:
         files.replace(
             directory / STATUS, files.dump({"version": VERSION, **view, "updated_at": time.time()}), durable=False
         )
-
-
-def compact(record: Record) -> None:
-    """Compact a completed experiment: merge its small files into history.json. Safe to repeat, and to be killed in.
-
-    history.json is created once. Attempts after a later rerun are not compacted: they lie beside it.
-
-    The names job.json, claim.json, result.json and verdict.json stay, as hard links to history.json (which cost no
-    inode): the exclusive creation still fails for a late runner or job.
-    """
-    directory, path = record.directory, record.directory / HISTORY
-    if record.completed is None or record.damage or (record.in_history and not record.compacted):
-        return
-    if any(attempt.claim is None for attempt in record.attempts):
-        return  # every closed attempt has a claim: if one is not visible, the record was read from a stale cache
-    if not record.compacted:
-        entries = [_history_entry(directory, attempt) for attempt in record.attempts]
-        if any(entry["job"] is None for entry in entries):
-            return  # as above
-        value = {"version": VERSION, "nonce": uuid.uuid4().hex, "attempts": entries}
-        files.create_exclusive(path, value)
-    try:
-        within = {entry["number"] for entry in _parse(files.read_bytes(path) or b"")["attempts"]}
-    except (_Unreadable, *json_fields.INVALID):
-        return
-    for attempt in record.attempts:
-        if attempt.number not in within:
-            continue  # another runner was first, and had read the record before a rerun
-        place = attempt_directory(directory, attempt.number)
-        try:
-            for name in set(files.list_names(place)) & {JOB, CLAIM, RESULT, VERDICT}:
-                files.replace_by_link(place / name, path)
-        except FileNotFoundError:
-            continue  # another runner compacts the same experiment and has removed our draft
-        for name in _COMPACTED:
-            files.remove(place / name)
-        for leftover in place.glob(".draft-*"):
-            files.remove(leftover)
-
-
-def _history_entry(directory: Path, attempt: Attempt) -> dict[str, Any]:
-    place = attempt_directory(directory, attempt.number)
-    entry: dict[str, Any] = {"number": attempt.number}
-    for key, name in (
-        ("job", JOB),
-        ("claim", CLAIM),
-        ("result", RESULT),
-        ("verdict", VERDICT),
-        ("progress", PROGRESS),
-        ("environment", ENVIRONMENT),
-    ):
-        try:
-            entry[key] = _read_json(place, name)
-        except _Unreadable as error:
-            entry[key] = None
-            entry.setdefault("damage", []).append(str(error))
-    if entry["job"] is not None:
-        entry["job"]["at"] = attempt.opened.at
-    entry["times"] = {"claim": attempt.claim.at if attempt.claim else None, "heartbeat": attempt.progress_at}
-    return entry
-
-
-def environments(directory: Path) -> dict[int, dict[str, Any]]:
-    """What ran, by attempt: host, device, versions, commit. Attempts without it are left out."""
-    found: dict[int, dict[str, Any]] = {}
-    last = 0
-    try:
-        raw = files.read_bytes(f"{directory}/{HISTORY}")
-        if raw is not None:
-            known = {entry["number"]: entry["environment"] for entry in _parse(raw)["attempts"]}
-            found = {number: one for number, one in known.items() if isinstance(one, dict)}
-            last = max(known)
-    except (OSError, _Unreadable, *json_fields.INVALID):
-        return {}
-    for number in (int(name) for name in files.list_names(f"{directory}/{ATTEMPTS}") if name.isdigit()):
-        if number <= last:
-            continue
-        try:
-            environment = _read_json(attempt_directory(directory, number), ENVIRONMENT)
-        except (OSError, _Unreadable):
-            continue
-        if environment is not None:
-            found[number] = environment
-    return dict(sorted(found.items()))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from analysis.methodology import in_markdown
+from roundhouse.environ import for_git
 from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import counted
 from toolbox.weekly.period import Period, format_time
@@ -58,9 +59,8 @@ def commits_of(repository: Path, period: Period) -> list[Commit]:
     command = ["git", "-C", str(repository), "-c", "log.showSignature=false", "log", "-z", "--no-merges", "--no-color",
                "--numstat", "--relative", "--no-renames", "--no-ext-diff", "--no-textconv", "--encoding=UTF-8",
                "--format=commit %H %ct%x00%s", f"--since=@{max(0, math.floor(period.since) - 1)}"]  # fmt: skip
-    env = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
     try:
-        done = subprocess.run(command, check=False, capture_output=True, timeout=300, env={**env, "LC_ALL": "C"})
+        done = subprocess.run(command, check=False, capture_output=True, timeout=300, env=for_git(os.environ))
     except (OSError, subprocess.SubprocessError) as error:
         raise RoundhouseError(f"git log failed: {error}") from None
     if done.returncode:

@@ -55,7 +55,7 @@ def events_of(entry: RoundEntry) -> list[Event]:
             at = one.result.at if one.result else opened_at(one) if one.claim is None else one.claim.started
             kind = _ending(entry, one, attempts[:number])
             events += [Event(at, kind, str(one.cause), one.why)] if kind else []
-        before = one if run else before
+        before = None if one.opened.mark is Cause.RERUN else one if run else before
     return events
 
 
@@ -71,7 +71,7 @@ def state_after(entry: RoundEntry, attempts: tuple[Attempt, ...]) -> State:
     if attempts == entry.record.attempts:
         return entry.state
     known = replace(entry.record, attempts=attempts)
-    inputs = Inputs(known.runs[0].opened.inputs if known.runs else None)
+    inputs = Inputs(known.pin.inputs)
     clock, answer = Clock(0.0, 0.0, 0.0), QueryFailed("no scheduler is queried here")
     expected = expected_hash(entry.experiment, known)
     return decide(known, answer, inputs, clock, expected, retry=entry.experiment.retry).state
