@@ -139,6 +139,7 @@ def test_the_variables_by_which_git_selects_a_repository_are_removed() -> None:
         ("ROUNDHOUSE_PAUSE_AT", "3", False),
         ("ROUNDHOUSE_NONCE", "x", False),
         ("ROUNDHOUSE_INPUT_TEACHER", "/x", False),
+        ("ROUNDHOUSE_MISSING_TEACHER", "a", False),
     ],
 )
 def test_which_variables_of_the_shell_reach_local_jobs(name: str, value: str, kept: bool) -> None:

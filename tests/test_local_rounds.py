@@ -358,7 +358,7 @@ def test_a_config_that_changed_after_a_run_blocks_that_experiment_and_names_the_
         "f": "blocked",
     }
     assert "lr was 0.1, is now 0.2" in status["0"]["reason"]
-    assert "old was True, is now None" in status["0"]["reason"]
+    assert "old was True, is gone" in status["0"]["reason"]
     assert "layers" not in status["0"]["reason"]
     assert "lr was 1, is now 2" in status["f"]["reason"]
     assert "lr was 0.1, is now 0.2" in done.stdout

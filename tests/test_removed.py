@@ -117,7 +117,7 @@ def test_the_job_of_a_removed_experiment_is_counted_cancelled_by_path_and_its_at
 ) -> None:
     rounds.write(groups(long={"path": "long", "command": SLEEP}))
     runner = rounds.start()
-    wait_for((rounds.directory("long") / "attempts/1/going").exists, "the job has started")
+    wait_for((rounds.directory("long") / "attempts/1/files/going").exists, "the job has started")
     runner.kill()
     runner.wait()
     rounds.write(groups())
@@ -139,7 +139,7 @@ def test_the_job_of_a_removed_experiment_is_counted_cancelled_by_path_and_its_at
 def test_a_pass_closes_the_attempt_of_a_removed_job_that_vanished_and_opens_no_other(rounds: Rounds) -> None:  # noqa: F811
     rounds.write(groups(long={"path": "long", "command": SLEEP}))
     runner = rounds.start()
-    wait_for((rounds.directory("long") / "attempts/1/going").exists, "the job has started")
+    wait_for((rounds.directory("long") / "attempts/1/files/going").exists, "the job has started")
     runner.kill()
     for job in rounds.jobs():
         job.kill()

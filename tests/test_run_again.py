@@ -12,6 +12,7 @@ from rounds_for_tests import Bench, Rounds, snapshot
 
 from roundhouse.model.attempt import Pin
 from roundhouse.model.causes import Cause
+from roundhouse.model.experiment import changes
 from roundhouse.store import history, markers, record
 
 DONE, USAGE, FAILED = 0, 2, 4
@@ -54,6 +55,18 @@ def test_a_failed_run_is_retried_with_a_corrected_config(rounds: Rounds) -> None
     assert rounds.causes("a") == ["error", "error", "retry", "completed"]
     assert record.read_config(rounds.directory("a"))["config"]["code"] == 0
     assert "what ran before had another config: " in rounds.call("--why", "a").stdout
+
+
+def test_changes_name_what_is_new_gone_and_different_and_no_word_of_a_command_that_follows_from_a_key() -> None:
+    before = {"study": None, "command": ["run", "--lr", "0.1", "a.py"], "config": {"lr": 0.1, "old": 1}, "after": {}}
+    after = {**before, "config": {"lr": 0.2, "new": [1]}, "after": {"t": ["t/0"]}}
+    after["command"] = ["run", "--lr", "0.2", "b.py"]
+    keys = "lr was 0.1, is now 0.2, old was 1, is gone, new is new: [1], after.t is new: ['t/0']"
+    assert changes(before, after) == f"{keys}, 'a.py' in the command is now 'b.py'"
+    longer = {**before, "command": ["run"]}
+    assert changes(before, longer) == "command was ['run', '--lr', '0.1', 'a.py'], is now ['run']"
+    assert changes({**before, "study": "s"}, before) == "study was 's', is now None"
+    assert changes(before, dict(reversed(list(before.items())))) == ""
 
 
 def test_the_same_change_of_many_experiments_is_reported_once(rounds: Rounds) -> None:
@@ -182,10 +195,10 @@ def test_a_changed_config_is_accepted_for_a_completed_result(rounds: Rounds) -> 
     write(rounds, {name: {"code": 0, "value": 5, "log_every": 10} for name in "abc"})
     assert rounds.states() == {"a": "blocked", "b": "blocked", "c": "blocked"}
     accepted = rounds.call("--accept", "--limit", "0").stdout
-    assert "2 experiments accepted, although the config has changed: log_every was None, is now 10 (a, b)" in accepted
+    assert "2 experiments accepted, although the config has changed: log_every is new: 10 (a, b)" in accepted
     status = rounds.status()
     assert [status[name]["state"] for name in "abc"] == ["completed", "completed", "blocked"]
-    assert status["a"]["reason"] == "accepted, although the round file has changed: log_every was None, is now 10"
+    assert status["a"]["reason"] == "accepted, although the round file has changed: log_every is new: 10"
     (file,) = (rounds.directory("a") / "accepted").iterdir()
     content = json.loads(file.read_text())
     assert content["ran"]["config"] == {"code": 0, "value": 5}

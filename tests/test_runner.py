@@ -61,7 +61,7 @@ def write_two(rounds: Rounds) -> None:
         ("round: other\nexperiments: {e: {path: e, command: x}}", "the name of the round is 'other'"),
         ("round: r\nexperimets: {}", "did you mean 'experiments'?"),
         ("round: r\nexperiments:\n  e: {path: e, command: x}\n  f: {path: e, command: y}", "path 'e' of group 'f'"),
-        ("round: r\nexperiments: {e: {path: e, command: x, vocabulary: y}}", "choose from after, baseline, "
+        ("round: r\nexperiments: {e: {path: e, command: x, vocabulary: y}}", "choose from after, baseline, carry, "
          "combinations, command, config, exclude, focus, grid, halving, include, path, priority, random, resources, "
          "select, study, zip"),
         ("round: r\nexperiments: {e: {path: e, command: x, after: [f]}, f: {path: f, study: s, after: [e]}}", "cycle"),
@@ -94,12 +94,12 @@ def test_an_error_in_a_round_file_is_reported_with_its_place(
         (["--watch", "inf"], "--watch must be < 10,000,000 (got inf)"),
         (["--jobs-per-gpu", "0"], "--jobs-per-gpu must be >= 1 (got 0)"),
         (["--json"], "--json is only valid with --status"),
-        (["--status", "--watch"], "--watch is only valid with a pass or --retry (got --status)"),
+        (["--status", "--watch"], "--watch is only valid with a pass, --retry, --rerun or --accept (got --status)"),
         (["--dry-run", "--json"], "--json is only valid with --status (got --dry-run)"),
         (["--force"], "--force is only valid with --archive"),
-        (["--archive", "--only", "s"], "--only is only valid with a pass, --dry-run, --status, --cancel or --retry"),
-        (["--cancel", "--limit", "1"], "--limit is only valid with a pass, --dry-run or --retry (got --cancel)"),
-        (["--status", "--code", "current"], "--code is only valid with a pass, --dry-run or --retry (got --status)"),
+        (["--archive", "--only", "s"], "a pass, --dry-run, --status, --cancel, --retry, --rerun or --accept"),
+        (["--cancel", "--limit", "1"], "--limit is only valid with a pass, --dry-run, --retry, --rerun or --accept"),
+        (["--status", "--code", "current"], "is only valid with a pass, --dry-run, --retry, --rerun or --accept"),
         (["--code", "current"], "has no `snapshot: true`"),
         (["--only", "x/*"], "--only 'x/*' matches no experiment of round r"),
         (["--only", "S"], "did you mean 's'?"),

@@ -260,7 +260,7 @@ def test_the_exit_code_gives_the_cause(bench: Bench, code: int, cause: Cause, fi
     if code == 75:
         assert result.why == "exit code 75: the run requested another attempt"
     elif cause is Cause.ERROR and not final:
-        assert result.why == f"exit code {code}"
+        assert result.why == f"exit code {code}{' (SIGSEGV)' * (code == 139)}"
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ def accept(statuses: Statuses, chosen: Chosen, user: str) -> list[str]:
     lines, changed = [], _Changes()
     for status in statuses:
         experiment, rec = status.experiment, status.record
-        if not chosen(experiment) or rec.completed is None or status.action.state is not State.BLOCKED:
+        if not chosen(experiment) or rec.completed is None or rec.damage or status.action.state is not State.BLOCKED:
             continue
         try:
             ran = record.read_config(rec.directory)

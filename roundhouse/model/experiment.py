@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -178,19 +178,32 @@ class Experiment:
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """What differs between two identities of an experiment: `lr was 0.1, is now 0.2`; empty if nothing does."""
-    parts = {key: (before.get(key), after.get(key)) for key in ("study", "command")}
-    for prefix, part in (("after.", "after"), ("", "config")):
+    found, follows = [], set()
+    for prefix, part in (("", "config"), ("after.", "after")):
         then, now = before.get(part) or {}, after.get(part) or {}
-        parts |= {f"{prefix}{key}": (then.get(key), now.get(key)) for key in {**then, **now}}
-    return ", ".join(_change(key, *values) for key, values in parts.items() if values[0] != values[1])
+        for name in dict.fromkeys((*then, *now)):
+            if name not in then:
+                found.append(f"{prefix}{name} is new: {now[name]!r}")
+            elif name not in now:
+                found.append(f"{prefix}{name} was {then[name]!r}, is gone")
+            elif then[name] != now[name]:
+                found.append(f"{prefix}{name} was {then[name]!r}, is now {now[name]!r}")
+                follows.add((str(then[name]), str(now[name])))
+    if before.get("study") != after.get("study"):
+        found.append(f"study was {before.get('study')!r}, is now {after.get('study')!r}")
+    return ", ".join([*found, *_command_changes(before.get("command"), after.get("command"), follows)])
 
 
-def _change(key: str, before: Any, after: Any) -> str:
-    """One difference. A command is shown as its words that differ, if only these were replaced."""
-    if key == "command" and before and after and len(before) == len(after):
-        replaced = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
-        return ", ".join(f"{old!r} in the command is now {new!r}" for old, new in replaced)
-    return f"{key} was {before!r}, is now {after!r}"
+def _command_changes(
+    before: Sequence[str] | None, after: Sequence[str] | None, follows: Container[tuple[str, str]]
+) -> list[str]:
+    """What differs between two commands: the words that were replaced, but not those that follow from config keys."""
+    if before == after:
+        return []
+    if not before or not after or len(before) != len(after):
+        return [f"command was {before!r}, is now {after!r}"]
+    replaced = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+    return [f"{old!r} in the command is now {new!r}" for old, new in replaced if (old, new) not in follows]
 
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
