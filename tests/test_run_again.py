@@ -241,6 +241,26 @@ def test_a_changed_study_or_dependency_is_not_accepted(rounds: Rounds) -> None:
     assert "--rerun runs it with the new config" in refused
 
 
+def test_a_config_file_without_the_keys_that_are_null_is_accepted_all_the_same(rounds: Rounds) -> None:
+    write(rounds, {"a": {"code": 0, "value": 5}})
+    rounds.call()
+    config = rounds.directory("a") / record.CONFIG
+    config.write_text(config.read_text().replace("study: null\n", ""))
+    write(rounds, {"a": {"code": 0, "value": 6}})
+    rounds.call("--accept")
+    assert rounds.states() == {"a": "completed"}
+
+
+@pytest.mark.parametrize("inputs", [{"t": 5}, {"t": [1]}, {"t": [{"sha256": "0"}]}])
+def test_inputs_of_another_form_are_reported_as_unreadable(rounds: Rounds, inputs: Any) -> None:
+    write(rounds, {"t": {"code": 0, "value": 1}, "a": {"code": 1, "value": 5, "after": ["t"]}})
+    rounds.call()
+    job = record.attempt_directory(rounds.directory("a"), 2) / record.JOB
+    job.write_text(json.dumps({**json.loads(job.read_text()), "inputs": inputs}))
+    assert "attempts/2/holds an invalid value" in rounds.status()["a"]["reason"]
+    assert "will be retried" in rounds.call("--retry", "--limit", "0").stdout
+
+
 def test_an_archived_round_is_not_run_again(rounds: Rounds) -> None:
     write(rounds, {"a": {"code": 0, "value": 5}})
     rounds.call()
