@@ -69,7 +69,7 @@ def _are_inputs(value: Any) -> bool:
 
 def _ran(value: Any) -> dict[str, Any] | None:
     """`Opened.ran`, which only informs: None if it does not have the form of an experiment's identity."""
-    kinds = {"config": dict, "after": dict, "command": (list, type(None))}
+    kinds: dict[str, Any] = {"config": dict, "after": dict, "command": (list, type(None))}
     return value if isinstance(value, dict) and all(isinstance(value.get(k), kinds[k]) for k in kinds) else None
 
 
