@@ -128,7 +128,7 @@ class Faults:
 
     crash_at: int | None = None  # before this step
     full_at: int | None = None  # this write finds the disk full
-    hide: frozenset[str] = frozenset()  # files of these names, younger than a minute, are not seen yet
+    hide: frozenset[str] = frozenset()  # files of these names, or N/NAME, younger than a minute, are not seen yet
     steps: int = 0
     writes: int = 0
 
@@ -228,7 +228,7 @@ class World:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     def _hidden(self, path: str | Path) -> bool:
-        if not self.faults.hide or Path(path).name not in self.faults.hide:
+        if not self.faults.hide or not self.faults.hide & {Path(path).name, "/".join(Path(path).parts[-2:])}:
             return False
         if isinstance(threading.current_thread(), Thread):
             return False

@@ -662,6 +662,44 @@ def test_no_attempt_copies_from_one_whose_files_were_deleted(tmp_path: Path) -> 
     assert content(fourth.files) == {}
 
 
+def test_files_that_a_pass_deletes_during_the_copy_are_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = add_attempt(tmp_path)
+    for name in ("a", "b"):
+        (source / name).write_text(name)
+    ended(tmp_path, 1)
+    real = carry._Copy._copy
+
+    def copy(self: Any, name: str, seen: Any) -> None:
+        real(self, name, seen)
+        if name == "b" and (source / "a").exists():  # a pass is faster
+            (tmp_path / "r/e/0/attempts/1" / record.FREED).touch()
+            (source / "a").unlink()
+
+    monkeypatch.setattr(carry._Copy, "_copy", copy)
+    monkeypatch.setattr(carry, "PAUSE", 0.0)
+    assert content(started_from(tmp_path, 2).files) == {}
+    assert "some of them were deleted while they were copied" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["{outside}/x", "../outside/x"])
+def test_nothing_outside_of_an_attempt_is_deleted(tmp_path: Path, name: str) -> None:
+    outside = tmp_path / "r/e/0/attempts/1/outside"
+    (add_attempt(tmp_path) / "state").write_text("1")
+    outside.mkdir()
+    (outside / "x").write_text("x")
+    ended(tmp_path, 1)
+    started_from(tmp_path, 2)
+    status = (outside / "x").stat()
+    entry = carried.CarriedFile(status.st_size, status.st_mtime_ns, "")
+    directory = tmp_path / "r/e/0"
+    carried.write(directory, 2, carried.Carried(1, {name.format(outside=outside): entry}))
+    ended(tmp_path, 2)
+    carried.delete_copied_files(record.read(directory), 1)
+    assert (outside / "x").exists()
+
+
 # ---------------------------------------------------------------------------------------------------------- progress
 
 

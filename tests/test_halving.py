@@ -21,7 +21,7 @@ from analysis.round_summary import counts, summaries_of
 from analysis.rounds import Folders, read_round
 from roundhouse.config.round import load_round
 from roundhouse.errors import RoundhouseError
-from roundhouse.model.attempt import Attempt, Claim, Opened, Progress, Record, Result
+from roundhouse.model.attempt import Attempt, Claim, Opened, Pin, Progress, Record, Result
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment, Halving
 from roundhouse.model.halving import compare_at_rungs, pause_at
@@ -180,6 +180,19 @@ def test_one_diverged_seed_makes_its_setting_the_last_at_each_rung() -> None:
 def test_a_diverged_run_that_is_retried_is_waited_for() -> None:
     again = row("c", attempt(1, Cause.DIVERGED, 10), attempt(2, Cause.RETRY))
     assert verdicts(paused("a", 0.1), paused("b", 0.2), again) == {"a": "waits", "b": "waits"}
+
+
+@pytest.mark.parametrize(
+    ("pin", "keep_files", "heading_for"),
+    [(Pin("other", {}), False, 10), (Pin("other", {}), True, 20), (Pin("hash", {}), False, 20)],
+)
+def test_a_retry_with_another_config_begins_at_the_first_rung(pin: Pin, keep_files: bool, heading_for: int) -> None:
+    marker = attempt(3, Cause.RETRY)
+    marker = replace(marker, opened=replace(marker.opened, pin=pin, keep_files=keep_files))
+    again = row("c", attempt(1, Cause.RUNG, 10, 0.5), attempt(2, Cause.ERROR), marker, state=State.PENDING)
+    assert pause_at(again.experiment, again.record) == heading_for
+    expected = "waits" if heading_for == 10 else "continues"
+    assert verdicts(paused("a", 0.1), again)["a"] == expected
 
 
 def test_a_decision_stays_when_a_pass_died_halfway_and_when_the_others_have_continued() -> None:

@@ -210,6 +210,17 @@ def test_a_changed_config_is_accepted_for_a_completed_result(rounds: Rounds) -> 
     assert "nothing to accept" in rounds.call("--accept").stdout
 
 
+def test_a_rerun_after_a_change_was_accepted_runs_the_present_config(rounds: Rounds) -> None:
+    write(rounds, {"a": {"code": 0, "value": 5}})
+    rounds.call()
+    write(rounds, {"a": {"code": 0, "value": 6}})
+    rounds.call("--accept")
+    rerun = rounds.call("--rerun", "--only", "a")
+    assert "1 experiment run again with another config: value was 5, is now 6 (a)" in rerun.stdout
+    assert rounds.causes("a") == ["completed", "rerun", "completed"]
+    assert rounds.lines("a") == ["5", "6"]
+
+
 @pytest.mark.parametrize("damage", ["", "{", '{"ran": {}}'])
 def test_an_unreadable_acceptance_counts_as_none(rounds: Rounds, damage: str) -> None:
     write(rounds, {"a": {"code": 0, "value": 5}})
@@ -228,6 +239,26 @@ def test_a_changed_study_or_dependency_is_not_accepted(rounds: Rounds) -> None:
     refused = rounds.call("--accept").stdout
     assert "a: refused, study or dependencies have changed" in refused
     assert "--rerun runs it with the new config" in refused
+
+
+def test_a_config_file_without_the_keys_that_are_null_is_accepted_all_the_same(rounds: Rounds) -> None:
+    write(rounds, {"a": {"code": 0, "value": 5}})
+    rounds.call()
+    config = rounds.directory("a") / record.CONFIG
+    config.write_text(config.read_text().replace("study: null\n", ""))
+    write(rounds, {"a": {"code": 0, "value": 6}})
+    rounds.call("--accept")
+    assert rounds.states() == {"a": "completed"}
+
+
+@pytest.mark.parametrize("inputs", [{"t": 5}, {"t": [1]}, {"t": [{"sha256": "0"}]}])
+def test_inputs_of_another_form_are_reported_as_unreadable(rounds: Rounds, inputs: Any) -> None:
+    write(rounds, {"t": {"code": 0, "value": 1}, "a": {"code": 1, "value": 5, "after": ["t"]}})
+    rounds.call()
+    job = record.attempt_directory(rounds.directory("a"), 2) / record.JOB
+    job.write_text(json.dumps({**json.loads(job.read_text()), "inputs": inputs}))
+    assert "attempts/2/holds an invalid value" in rounds.status()["a"]["reason"]
+    assert "will be retried" in rounds.call("--retry", "--limit", "0").stdout
 
 
 def test_an_archived_round_is_not_run_again(rounds: Rounds) -> None:
@@ -270,6 +301,27 @@ def test_a_history_that_another_runner_made_before_a_rerun_is_not_made_again(ben
     assert (found.in_history, found.compacted, found.damage, found.notes) == (1, False, "", ())
     assert found.attempts[2].opened.token == "rhthethirdtoken"
     assert set(history.environments(bench.directory)) <= {1, 3}
+
+
+def test_a_rerun_whose_marker_cannot_be_read_is_not_undone(bench: Bench) -> None:
+    """A read from a stale cache must not make the old result count, nor put the open attempt into history.json."""
+    bench.open()
+    assert bench.run() == (0, "")
+    assert markers.mark(record.read(bench.directory), bench.experiment, Cause.RERUN, "by the user", pin=Pin())
+    bench.open(number=3, token="rhthethirdtoken")
+    (bench.place(3) / record.CLAIM).write_text('{"version": 1, "nonce": "n", "job_id": "8"}')
+    marker = bench.place(2) / record.JOB
+    whole = marker.read_bytes()
+    marker.write_bytes(b"")
+    stale = record.read(bench.directory)
+    assert (stale.damage, len(stale.notes)) == ("", 1)
+    assert (stale.completed, stale.resumable(3)) == (None, ())
+    history.compact(stale)
+    marker.write_bytes(whole)
+    assert record.close(bench.directory, 3, Cause.COMPLETED, "")
+    found = record.read(bench.directory)
+    assert [one.number for one in found.results] == [1, 3]
+    assert found.completed is found.attempts[-1]
 
 
 @pytest.mark.cluster

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -23,11 +25,12 @@ from rounds_for_tests import REPOSITORY, Bench, fake_command, fill, small_disk, 
 
 from roundhouse.config.site import Site
 from roundhouse.engine import job_script
+from roundhouse.engine.context import PassContext
 from roundhouse.errors import RoundhouseError
 from roundhouse.machine.pool import KILL_TRAINING
 from roundhouse.model.causes import Cause
-from roundhouse.model.experiment import Resources
-from roundhouse.store import history, record
+from roundhouse.model.experiment import Pack, Resources
+from roundhouse.store import history, job_group, record
 
 KINDS = sorted(
     path.name.removesuffix(".sh.j2")
@@ -635,6 +638,29 @@ def test_a_stop_during_a_setup_line_is_not_an_error(bench: Bench) -> None:
     os.killpg(shell.pid, signal.SIGTERM)  # as schedulers do
     shell.communicate(timeout=60)
     assert (bench.result().cause, bench.result().exit_code) == (Cause.PREEMPTED, 143)
+
+
+@pytest.mark.parametrize("everything", [True, False], ids=["whole job", "shell only"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2])
+def test_an_allocation_that_is_stopped_during_a_setup_line_has_not_failed(
+    bench: Bench, number: int, everything: bool
+) -> None:
+    """Otherwise two that were preempted so would block the round."""
+    going = bench.folder / "going"
+    bench.site = Site(setup=[f"touch {going}; for n in $(seq 20); do sleep 0.1; done"])
+    bench.train("")
+    scheduler: Any = SimpleNamespace(kind="local")
+    run: Any = None
+    place = PassContext(bench.folder / "experiments", bench.repository, bench.site, scheduler, run, "/bin/false")
+    shared = job_group.directory_of(bench.folder / "experiments/r", "rhanallocation0")
+    shared.mkdir(parents=True)
+    script = bench.folder / "allocation.sh"
+    script.write_text(place.shared_script("r", "rhanallocation0", Resources(pack=Pack(2)), None))
+    shell = bench.start(script)
+    wait_for(going.exists, "the line runs")
+    (os.killpg if everything else os.kill)(shell.pid, number)
+    out, _ = shell.communicate(timeout=60)
+    assert (shell.returncode, job_group.read_failure(shared)) == (143, ""), out
 
 
 def test_threads_are_those_of_the_round_unless_the_site_file_says_otherwise(bench: Bench) -> None:

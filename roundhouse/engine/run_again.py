@@ -104,7 +104,8 @@ def rerun(statuses: Statuses, chosen: Chosen, force: bool = False) -> list[str]:
             why = f"its result is used by {_list(using)}, which {'have' if len(using) > 1 else 'has'} not ended"
             lines.append(f"{path}: refused, {why}. They keep the old result if they have started; to run it: --force")
         else:
-            done = _mark(rec, status.experiment, Cause.RERUN, changed, pin=_pin(status.experiment, None))
+            experiment = status.changed or status.experiment
+            done = _mark(rec, experiment, Cause.RERUN, changed, pin=_pin(experiment, None))
             kept = f"will run again; the result of attempt {rec.completed.number} stays"
             lines.append(f"{path}: {kept if done else _FASTER}")
     return lines + changed.lines("run again with another config")

@@ -93,14 +93,14 @@ def _copy_newest(claimed: ClaimedAttempt, started: list[Attempt]) -> tuple[int |
             shutil.rmtree(draft, ignore_errors=True)
             files.make_directory(draft)
             copied = _Copy(claimed, source, draft).make()
-            if copied is not None:
+            freed = carried.was_freed(claimed.directory, source)  # by a pass, meanwhile: then some may be missing
+            if copied is not None and not freed:
                 os.rename(draft, claimed.files)
                 files.sync_directory(claimed.place)
                 return source.number, copied
-            changed = (
-                f"they changed each of the {TRIES} times that they were copied: another process still writes there"
-            )
-            print(f"roundhouse: the files of attempt {source.number} are not used: {changed}", flush=True)
+            why = f"they changed each of the {TRIES} times that they were copied: another process still writes there"
+            why = "some of them were deleted while they were copied" if freed else why
+            print(f"roundhouse: the files of attempt {source.number} are not used: {why}", flush=True)
     except OSError as error:
         raise RoundhouseError(
             f"{error.filename or claimed.place}: the files of an earlier attempt could not be copied: "

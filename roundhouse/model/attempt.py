@@ -25,6 +25,11 @@ class Pin:
     config_hash: str | None = None
     inputs: Mapping[str, Any] | None = None
 
+    def fits(self, attempt: Attempt) -> bool:
+        """Whether an attempt has them, as far as they are determined."""
+        own = attempt.opened.identity
+        return all(one in (None, mine) for one, mine in zip((self.config_hash, self.inputs), own, strict=True))
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -247,18 +252,14 @@ class Record:
     @property
     def current(self) -> Record:
         """The record since the last rerun: only this part decides what happens next."""
-        start = _after_last(self.attempts, lambda one: one.opened.mark is Cause.RERUN)
+        start = _after_rerun(self.attempts)
         return replace(self, attempts=self.attempts[start:]) if start else self
 
     @property
     def completed(self) -> Attempt | None:
         """The one attempt that completed since the last rerun. It need not be the newest: a marker may follow it."""
-        for attempt in reversed(self.attempts):
-            if attempt.cause is Cause.COMPLETED:
-                return attempt
-            if attempt.opened.mark is Cause.RERUN:
-                return None
-        return None
+        since = self.attempts[_after_rerun(self.attempts) :]
+        return next((one for one in reversed(since) if one.cause is Cause.COMPLETED), None)
 
     @property
     def results(self) -> tuple[Attempt, ...]:
@@ -271,7 +272,8 @@ class Record:
 
         What a marker leaves open is that of the first run after it.
         """
-        start = _after_last(self.attempts, lambda one: one.opened.pin is not None)
+        pinned_at = _after_last(self.attempts, lambda one: one.opened.pin is not None)
+        start = max(pinned_at, _after_rerun(self.attempts))
         marked = self.attempts[start - 1].opened.pin if start else None
         first = next((one.opened for one in self.attempts[start:] if one.opened.mark is None), None)
         found, pinned = Pin(first.config_hash, first.inputs) if first else Pin(), marked or Pin()
@@ -285,8 +287,8 @@ class Record:
 
         They ran since the last rerun, with equal config and inputs; with any, if the last retry keeps their files.
         """
-        before = tuple(one for one in self.attempts if one.number < number)
-        before = before[_after_last(before, lambda one: one.opened.mark is Cause.RERUN) :]
+        until = tuple(one for one in self.attempts if one.number <= number)
+        before = tuple(one for one in until[_after_rerun(until) :] if one.number < number)
         pinned = _after_last(before, lambda one: one.opened.pin is not None)
         kept = bool(pinned) and before[pinned - 1].opened.keep_files
         mine = next((one.opened.identity for one in self.attempts if one.number == number), None)
@@ -312,3 +314,17 @@ def result_for(entry: Mapping[str, Any], rec: Record) -> Attempt | None:
 def _after_last(attempts: Sequence[Attempt], fits: Callable[[Attempt], bool]) -> int:
     """The position after the last attempt that fits; 0 if none does."""
     return next((len(attempts) - back for back, one in enumerate(reversed(attempts)) if fits(one)), 0)
+
+
+def _after_rerun(attempts: Sequence[Attempt]) -> int:
+    """The position after the last rerun; 0 if there is none.
+
+    A run after a result shows that there was one, also if the marker cannot be read, or is not visible here yet.
+    """
+    run_follows = False
+    for position in reversed(range(len(attempts))):
+        one = attempts[position]
+        if one.opened.mark is Cause.RERUN or (run_follows and one.cause is Cause.COMPLETED):
+            return position + 1
+        run_follows = run_follows or one.opened.mark is None
+    return 0

@@ -130,7 +130,8 @@ class Evaluation:
     def _evaluate(self, experiment: Experiment) -> ExperimentStatus:
         """The status of one experiment whose dependencies are evaluated."""
         evidence, rec = self._evidence, self._evidence.records[experiment.path]
-        experiment, accepted = self._as_it_ran(self._selections.resolve(experiment), rec)
+        present = self._selections.resolve(experiment)
+        experiment, accepted = self._as_it_ran(present, rec)
         inputs = inputs_of(experiment, self.statuses, rec.pin.inputs)
         answer, expected = evidence.answer(experiment, rec), expected_hash(experiment, rec)
         action = decide(rec, answer, inputs, evidence.clock, expected, evidence.scheduler, experiment.retry)
@@ -148,7 +149,8 @@ class Evaluation:
         if action.state.needs_user and rec.runs:
             action = replace(action, reason=action.reason + evidence.details(experiment, rec, action.state))
         job_state = answer.state.value if isinstance(answer, Job) else None
-        return ExperimentStatus(experiment, rec, action, inputs, job_state, refusal)
+        changed = present if experiment is not present else None
+        return ExperimentStatus(experiment, rec, action, inputs, job_state, refusal, changed)
 
     def _left_out(self, experiment: Experiment, rec: Record, action: Action, inputs: Inputs) -> str:
         """Which dependencies the run that is shown, or the next one, does not have."""

@@ -107,8 +107,18 @@ def _rung(members: Sequence[ExperimentStatus], epoch: int, metrics: Metrics) -> 
 
 
 def _pauses(rec: Record) -> list[tuple[Attempt, int]]:
-    """The attempts that paused at a rung, each with its epoch."""
-    return [(one, one.opened.pause_at) for one in rec.runs if one.cause is Cause.RUNG and one.opened.pause_at]
+    """The attempts that paused at a rung, each with its epoch.
+
+    After a retry with another config or other inputs, which starts anew, those before it do not count.
+    """
+    found: list[tuple[Attempt, int]] = []
+    for one in rec.attempts:
+        pin = one.opened.pin
+        if one.cause is Cause.RUNG and one.opened.pause_at:
+            found.append((one, one.opened.pause_at))
+        elif one.opened.mark is Cause.RETRY and pin is not None and not one.opened.keep_files:
+            found = [(paused, epoch) for paused, epoch in found if pin.fits(paused)]
+    return found
 
 
 def _pruned(rec: Record) -> bool:

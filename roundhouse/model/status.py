@@ -20,6 +20,7 @@ class ExperimentStatus:
     inputs: Inputs
     job_state: str | None = None
     refusal: str = ""  # why it cannot start: from its study's check, or from the scheduler for every job
+    changed: Experiment | None = None  # as the round file has it, if `experiment` is what ran and was accepted for it
 
     @property
     def resources(self) -> Resources:

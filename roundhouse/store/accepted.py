@@ -43,7 +43,7 @@ def accepted(rec: Record, config_hash: str) -> Mapping[str, Any] | None:
         return None
     try:
         value = json.loads(files.read_bytes(_path(rec.directory, config_hash)) or b"{}")
-        ran: Mapping[str, Any] = value["ran"]
+        ran = {key: value["ran"].get(key) for key in IDENTITY}
         valid = value["config_hash"] == rec.completed.opened.config_hash == record.config_hash(ran)
         return ran if valid else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):

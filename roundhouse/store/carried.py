@@ -135,5 +135,6 @@ def delete_copied_files(rec: Record, keep: int) -> None:
 
 
 def _is_below(folder: Path, name: str) -> bool:
-    """Whether the path leads to a place in the folder, and not through a link or `..` out of it."""
-    return (folder / name).parent.resolve() == folder.resolve() / PurePath(name).parent
+    """Whether the path leads to a place in the folder: it is not absolute, and no link or `..` leads out of it."""
+    path = PurePath(name)
+    return not path.is_absolute() and (folder / path).parent.resolve() == folder.resolve() / path.parent

@@ -30,7 +30,7 @@ def opened(value: Mapping[str, Any], at: float) -> Opened:
         isinstance(token, str)
         and isinstance(scheduler, dict)
         and isinstance(config_hash, str)
-        and isinstance(inputs, dict)
+        and _are_inputs(inputs)
         and isinstance(job_id, (str, type(None)))
         and isinstance(shared, (str, type(None)))
         and isinstance(index, (int, type(None)))
@@ -47,16 +47,30 @@ def opened(value: Mapping[str, Any], at: float) -> Opened:
     pinned = _pin(value["pin"]) if value.get("pin") is not None else None
     return Opened(
         token, scheduler, config_hash, inputs, job_id, at, cause, shared, index, resources, code, pause_at, answer,
-        pinned, keep, value.get("ran") if isinstance(value.get("ran"), dict) else None, folder,
+        pinned, keep, _ran(value.get("ran")), folder,
         None if carry is None else tuple(carry),
     )  # fmt: skip
 
 
 def _pin(value: Mapping[str, Any]) -> Pin:
     config_hash, inputs = value["config_hash"], value["inputs"]
-    if not isinstance(config_hash, (str, type(None))) or not isinstance(inputs, (dict, type(None))):
+    if not isinstance(config_hash, (str, type(None))) or not (inputs is None or _are_inputs(inputs)):
         raise TypeError("a field has the wrong type")
     return Pin(config_hash, inputs)
+
+
+def _are_inputs(value: Any) -> bool:
+    """Whether it has the form of `Opened.inputs`: entries with at least a path, by group."""
+    return isinstance(value, dict) and all(
+        isinstance(entries, list) and all(isinstance(one, dict) and isinstance(one.get("path"), str) for one in entries)
+        for entries in value.values()
+    )
+
+
+def _ran(value: Any) -> dict[str, Any] | None:
+    """`Opened.ran`, which only informs: None if it does not have the form of an experiment's identity."""
+    kinds: dict[str, Any] = {"config": dict, "after": dict, "command": (list, type(None))}
+    return value if isinstance(value, dict) and all(isinstance(value.get(k), kinds[k]) for k in kinds) else None
 
 
 def claim(value: Mapping[str, Any] | None, at: float = 0.0) -> Claim | None:

@@ -363,12 +363,12 @@ def read_config(directory: Path) -> dict[str, Any]:
         value = yaml.safe_load(raw)
     except (yaml.YAMLError, ValueError, RecursionError):
         value = None
-    kinds = {"round": str, "path": str, "config": dict, "after": dict}
+    kinds: dict[str, Any] = {"round": str, "path": str, "config": dict, "after": dict, "command": (list, type(None))}
     if not isinstance(value, dict) or not all(isinstance(value.get(key), kind) for key, kind in kinds.items()):
         raise RoundhouseError(
             f"{path} cannot be parsed. Remove it; the next pass that opens an attempt writes it again"
         )
-    return value
+    return {"study": None, "command": None, **value}
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
