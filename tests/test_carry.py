@@ -683,6 +683,21 @@ def test_files_that_a_pass_deletes_during_the_copy_are_not_used(
     assert "some of them were deleted while they were copied" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize("source", [[1], {}, "one"])
+def test_a_source_that_is_no_number_counts_as_none(tmp_path: Path, source: Any) -> None:
+    """Otherwise a pass with `carry: {keep: N}` would end with a traceback."""
+    (add_attempt(tmp_path) / "state").write_text("1")
+    ended(tmp_path, 1)
+    started_from(tmp_path, 2)
+    ended(tmp_path, 2)
+    directory = tmp_path / "r/e/0"
+    path = directory / "attempts/2" / record.CARRIED
+    path.write_text(json.dumps({**json.loads(path.read_text()), "source": source}))
+    carried.delete_copied_files(record.read(directory), 1)
+    assert carried.read(directory, 2) is None
+    assert (directory / "attempts/1/files/state").exists()
+
+
 @pytest.mark.parametrize("name", ["{outside}/x", "../outside/x"])
 def test_nothing_outside_of_an_attempt_is_deleted(tmp_path: Path, name: str) -> None:
     outside = tmp_path / "r/e/0/attempts/1/outside"

@@ -52,7 +52,7 @@ def read(directory: Path, number: int) -> Carried | None:
         return None
     try:
         return Carried(
-            value["source"],
+            None if value["source"] is None else int(value["source"]),
             {name: _file(entry) for name, entry in value["files"].items()},
             int(value.get("unchanged_walltimes", 0)),
         )
