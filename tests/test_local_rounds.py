@@ -415,6 +415,42 @@ def test_a_second_ctrl_c_ends_jobs_that_ignore_signals_and_counts_towards_no_ret
     assert [rounds.causes(str(seed)) for seed in range(2)] == [["preempted"] * 3 + ["completed"]] * 2
 
 
+CODE = "import signal, time; signal.signal(15, 1); signal.signal(2, 1); print('ignores', flush=True); time.sleep(600)"
+IGNORES = f'{sys.executable} -c "{CODE}"'
+
+
+def log_of(rounds: Rounds) -> str:
+    """What the first attempt's command has printed."""
+    log = rounds.directory("0") / "attempts" / "1" / record.LOG
+    return log.read_text().partition(" runs ")[2].partition("\n")[2] if log.exists() else ""
+
+
+def test_a_second_ctrl_c_ends_programs_whose_wrapper_has_ended(rounds: Rounds) -> None:
+    rounds.write({"e": {"path": "0", "command": ["bash", "-c", f"{IGNORES}; echo end"]}})
+    runner = rounds.start()
+    wait_for(lambda: "ignores" in log_of(rounds), "it runs")
+    interrupt(runner)
+    assert runner.stdout is not None
+    while "Stopping" not in runner.stdout.readline():
+        pass
+    interrupt(runner)
+    assert finish(runner)[0] == INTERRUPTED
+    assert not rounds.jobs()
+
+
+def test_cancel_ends_a_program_whose_job_script_was_killed(rounds: Rounds) -> None:
+    rounds.write({"e": {"path": "0", "command": ["bash", "-c", f"{IGNORES}; echo end"]}})
+    runner = rounds.start()
+    wait_for(lambda: "ignores" in log_of(rounds), "it runs")
+    runner.kill()
+    finish(runner)
+    for job in sorted(rounds.jobs(), key=lambda one: one.pid)[:1]:
+        job.kill()  # the job's shell; Python dies with it, and the command's shell with Python
+    wait_for(lambda: len(rounds.jobs()) == 1, "only the program is left")
+    rounds.call("--cancel")
+    wait_for(lambda: not rounds.jobs(), "it is killed")
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_sigterm_acts_like_ctrl_c(rounds: Rounds, name: str) -> None:
     rounds.write({"e": group("{seed}", holding(rounds))})

@@ -63,8 +63,15 @@ def test_changes_name_what_is_new_gone_and_different_and_no_word_of_a_command_th
     after["command"] = ["run", "--lr", "0.2", "b.py"]
     keys = "lr was 0.1, is now 0.2, old was 1, is gone, new is new: [1], after.t is new: ['t/0']"
     assert changes(before, after) == f"{keys}, 'a.py' in the command is now 'b.py'"
-    longer = {**before, "command": ["run"]}
-    assert changes(before, longer) == "command was ['run', '--lr', '0.1', 'a.py'], is now ['run']"
+    option = {**before, "command": ["run", "--lr", "0.3", "a.py", "--wandb", "off"]}
+    assert changes(before, option) == (
+        "'0.1' after --lr in the command is now '0.3', '--wandb off' is new in the command"
+    )
+    assert (
+        changes(option, {**before, "command": ["run", "--lr", "0.3", "a.py"]})
+        == "'--wandb off' is gone from the command"
+    )
+    assert changes(before, {**before, "command": None}) == "command was 'run --lr 0.1 a.py', is now ''"
     assert changes({**before, "study": "s"}, before) == "study was 's', is now None"
     assert changes(before, dict(reversed(list(before.items())))) == ""
 
@@ -237,7 +244,7 @@ def test_a_changed_study_or_dependency_is_not_accepted(rounds: Rounds) -> None:
     rounds.call()
     write(rounds, {"t": {"code": 0, "value": 1}, "a": {"code": 0, "value": 5, "after": ["t"]}})
     refused = rounds.call("--accept").stdout
-    assert "a: refused, study or dependencies have changed" in refused
+    assert "a: refused, its study or its dependencies have changed" in refused
     assert "--rerun runs it with the new config" in refused
 
 

@@ -93,7 +93,8 @@ def _conditions(section: Section, target: Section) -> dict[str, Any] | None:
                 section.wrong(("after", name, key), f"after.{name}.{key} must be {PARTIAL!r} (got {value!r})")
             continue
         if key not in keys:
-            section.wrong(("after", name, key), f"group {name!r} has no config key {key!r}: {nearest(key, keys)}")
+            hint = nearest(key, {*keys, ALLOW})
+            section.wrong(("after", name, key), f"group {name!r} has no config key {key!r}: {hint}")
             return None
         try:
             conditions[key] = parse_template(value) if isinstance(value, str) else value

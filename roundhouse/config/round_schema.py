@@ -37,6 +37,10 @@ def command_words(value: Any) -> Any:
 
 
 def _dependencies(value: Any) -> Any:
+    if isinstance(value, str):
+        raise ValueError(f"should be a list of groups, or a mapping GROUP: {{KEY: VALUE}} (got {value!r})")
+    if isinstance(value, dict) and isinstance(value.get(ALLOW), str):
+        raise ValueError(f"has {ALLOW!r} in the wrong place: write GROUP: {{{ALLOW}: {value[ALLOW]}}}")
     is_list_of_groups = isinstance(value, list) and all(isinstance(group, str) for group in value)
     return {group: {} for group in value} if is_list_of_groups else value
 
@@ -53,9 +57,21 @@ def _carry(value: Any) -> Any:
         raise ValueError("should be false, a list of globs, or a mapping; all files are copied by default")
     if value is False or isinstance(value, list):
         value = {"files": value or []}
-    if isinstance(value, dict) and isinstance(value.get("files"), list):
-        value = {**value, "files": tuple(value["files"])}
+    if not isinstance(value, dict):
+        raise ValueError("should be false, a list of globs, or a mapping with `files` and `keep`")
+    if isinstance(value.get("files"), list):
+        value = {**value, "files": tuple(map(_glob, value["files"]))}
     return value
+
+
+def _glob(value: Any) -> Any:
+    """A glob of `carry`, relative to the command's directory: `logs/` and `./logs` mean `logs`."""
+    if not isinstance(value, str):
+        return value
+    parts = [part for part in value.split("/") if part not in ("", ".")]
+    if value.startswith("/") or ".." in parts or not parts:
+        raise ValueError(f"should hold globs relative to the command's directory, such as '*.pt' (got {value!r})")
+    return "/".join(parts)
 
 
 _LIMITS = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}

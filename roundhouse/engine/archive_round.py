@@ -15,7 +15,9 @@ from roundhouse import files
 from roundhouse.config.round import Round
 from roundhouse.engine import archive_documents, offline, user_actions
 from roundhouse.errors import RoundhouseError
+from roundhouse.formatting import counted
 from roundhouse.model.causes import Cause
+from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import record
 from roundhouse.store.archive import Archive, refuse_archived
@@ -47,7 +49,8 @@ def archive_round(archive: Archive, loaded: Round, force: bool) -> list[str]:
         raise RoundhouseError("\n".join(["a job started meanwhile, so the round was moved back:", *late[:10]]))
     if stored != archive.source:
         archive.source.unlink()  # now a link to nothing
-    done = f"{len(statuses) - len(unfinished)} of {len(statuses)} experiments completed"
+    completed = sum(status.action.state is State.COMPLETED for status in statuses)
+    done = f"{completed} of {counted(len(statuses), 'experiment')} completed"
     done += f", {len(removed)} that are no longer in the round file" if removed else ""
     return [
         f"Round {loaded.name} is archived: {archive.folder} ({done}, {time.time() - began:.1f} s).",

@@ -11,7 +11,7 @@ from types import FrameType
 from roundhouse.engine import one_pass
 from roundhouse.engine.context import PassContext
 from roundhouse.engine.report import PassReport
-from roundhouse.machine.pool import Pool, live
+from roundhouse.machine.pool import Pool, kill_processes, live
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment
 from roundhouse.model.plan import Verb
@@ -83,6 +83,7 @@ def _stop(pool: Pool, display: Display, report: PassReport, interrupts: _Interru
             again += STOP_AGAIN
         if interrupts.noted():
             pool.kill()
+            kill_processes(stopped)
         time.sleep(REAP_EVERY)
         pool.reap()
     until = time.monotonic() + PASS_EVERY

@@ -24,11 +24,16 @@ def details(experiment: Experiment, rec: Record, state: State) -> str:
 def _difference(rec: Record, experiment: Experiment) -> str:
     """Which keys of the round file differ from what has run, and what the user can do."""
     try:
-        found = changes(record.read_config(rec.directory), experiment.identity())
+        ran, now = record.read_config(rec.directory), experiment.identity()
     except RoundhouseError:
         return ""
+    found = changes(ran, now)
     if found and (selection := experiment.selection):
         found += f". It selects from group {selection.group}, whose results now give {selection.choice}"
-    completed = "--accept keeps the result, --rerun runs it again"
-    actions = completed if rec.completed else "--retry runs it with the new config"
+    if not rec.completed:
+        actions = "--retry runs it with the new config"
+    elif (ran["study"], ran["after"]) == (now["study"], now["after"]):
+        actions = "--accept keeps the result, --rerun runs it again"
+    else:
+        actions = "--rerun runs it again"
     return f": {found}. {actions}; or restore the round file" if found else ""

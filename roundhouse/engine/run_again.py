@@ -126,7 +126,7 @@ def accept(statuses: Statuses, chosen: Chosen, user: str) -> list[str]:
             if record.config_hash(ran) != rec.completed.opened.config_hash:
                 raise RoundhouseError(f"{rec.directory / record.CONFIG} does not hold the config that ran")
             if (ran["study"], ran["after"]) != (experiment.study, experiment.identity()["after"]):
-                raise RoundhouseError("study or dependencies have changed, so it would be another experiment")
+                raise RoundhouseError("its study or its dependencies have changed, which cannot be accepted")
             if not accepted.accept(rec, experiment, ran, user):
                 raise RoundhouseError("this config was accepted before, for another result")
         except RoundhouseError as error:

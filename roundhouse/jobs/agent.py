@@ -36,6 +36,7 @@ from roundhouse.store import record
 REAP_EVERY = 0.02  # seconds between checks for jobs that have ended
 CANCEL_EVERY = 2.0  # seconds between checks for experiments to cancel
 EVALUATE_EVERY = 10.0  # seconds between evaluations of everything, while slots are free
+RERUN_EVERY = 60.0  # seconds between checks for completed experiments that the user runs again
 HELD_FOR = 180.0  # seconds to wait for other processes to leave the slots; a training whose attempt was closed needs 60
 
 
@@ -74,10 +75,11 @@ class Agent:
     held_by: str = ""  # the processes of other jobs that hold all slots, while experiments wait for one
     _running: dict[str, Attempt] = field(default_factory=dict)  # by path
     _cancelled: set[str] = field(default_factory=set)  # tokens of attempts that were signalled to stop
-    _completed: dict[str, ExperimentStatus] = field(default_factory=dict)  # are not evaluated again while others run
+    _completed: dict[str, ExperimentStatus] = field(default_factory=dict)  # are not evaluated again
     _skipped: set[str] = field(default_factory=set)  # cannot start, whatever ends here
     _kill_at: float = float("inf")  # when trainings that are still running are killed, by the monotonic clock
     _held_since: float = 0.0
+    _rerun_at: float = 0.0  # when to look for experiments that run again, by the monotonic clock
     _holders: set[str] = field(default_factory=set)  # tokens of other jobs that were reported
 
     def __post_init__(self) -> None:
@@ -93,8 +95,7 @@ class Agent:
             if due:
                 evaluate_at = time.monotonic() + EVALUATE_EVERY
                 self._skipped.clear()
-                if not self._running:
-                    self._completed = {}  # what the user runs again meanwhile is taken before the allocation ends
+                self._forget_what_runs_again()
             if (ended or due) and not self._fill_slots():
                 if due:
                     return
@@ -109,6 +110,16 @@ class Agent:
                 self._refresh(view)
                 return
             time.sleep(REAP_EVERY)
+
+    def _forget_what_runs_again(self) -> None:
+        """Evaluate completed experiments again that the user runs again: every minute, and before the end."""
+        if time.monotonic() >= self._rerun_at or not self._running:
+            self._rerun_at = time.monotonic() + RERUN_EVERY
+            self._completed = {
+                path: one
+                for path, one in self._completed.items()
+                if not record.is_opened(one.record.directory, one.record.next_number)
+            }
 
     def _fill_slots(self) -> bool:
         """Update the records of what has ended, and start what can start. False: nothing runs, nothing can be taken.

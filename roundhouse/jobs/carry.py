@@ -79,6 +79,9 @@ def prepare_files(claimed: ClaimedAttempt) -> None:
     claimed.report(exact="unknown" if same else False)
     source, copied = _copy_newest(claimed, started)
     carried.write(claimed.directory, claimed.number, Carried(source, copied, unchanged))
+    globs = claimed.attempt.opened.carry
+    if source is not None and globs and not copied:
+        print(f"roundhouse: no file of attempt {source} matches `carry` ({', '.join(globs)})", flush=True)
     if copied:
         size = sum(one.size for one in copied.values()) / 1e6
         print(f"roundhouse: copied {counted(len(copied), 'file')} ({size:.1f} MB) from attempt {source}", flush=True)

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -127,6 +127,28 @@ class Pool:
         for child, _ in self._started.values():
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
+
+
+def kill_processes(tokens: Collection[str]) -> None:
+    """Kill every process of these jobs, also those whose shell has ended."""
+    for token, (pids, _) in live().items():
+        for pid in pids if token in tokens else ():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def has_lost_its_shell(pids: Sequence[int]) -> bool:
+    """Whether these processes of a job are what its shell has left: nothing passes signals on to them any more."""
+    for pid in pids:
+        try:
+            environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        shell = next((one.partition(b"=")[2] for one in environ if one.startswith(b"ROUNDHOUSE_SHELL=")), b"")
+        if not shell.isdigit():
+            return False  # it is the shell, or the job is about to start Python
+        return int(shell) not in pids
+    return False
 
 
 @contextmanager

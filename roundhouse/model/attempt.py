@@ -286,6 +286,7 @@ class Record:
         """The earlier attempts whose files attempt `number` may resume from, oldest first.
 
         They ran since the last rerun, with equal config and inputs; with any, if the last retry keeps their files.
+        Those that diverged are left out: what continues them diverges again.
         """
         until = tuple(one for one in self.attempts if one.number <= number)
         before = tuple(one for one in until[_after_rerun(until) :] if one.number < number)
@@ -295,7 +296,9 @@ class Record:
         return tuple(
             one
             for position, one in enumerate(before)
-            if one.opened.mark is None and (one.opened.identity == mine or (kept and position < pinned))
+            if one.opened.mark is None
+            and one.cause is not Cause.DIVERGED
+            and (one.opened.identity == mine or (kept and position < pinned))
         )
 
 

@@ -137,6 +137,9 @@ class Evaluation:
         action = decide(rec, answer, inputs, evidence.clock, expected, evidence.scheduler, experiment.retry)
         if action.state is State.COMPLETED and (note := accepted or self._outdated_inputs(rec)):
             action = replace(action, reason=note)
+        if action.state.active and rec.newest and rec.newest.opened.config_hash not in ("", expected):
+            note = "runs with the config of an earlier version of the round file"
+            action = replace(action, reason=f"{action.reason}; {note}" if action.reason else note)
         if experiment.partial and (note := self._left_out(experiment, rec, action, inputs)):
             action = replace(action, reason=f"{action.reason}; {note}" if action.reason else note)
         # Experiments with open dependencies are checked too: their mistakes are reported at once.
@@ -223,8 +226,13 @@ def inputs_of(
 
 def _ends(paths: Sequence[str], statuses: Mapping[str, ExperimentStatus]) -> str:
     """In which states these experiments are."""
-    listed = ", ".join(f"{path} is {statuses[path].action.state}" for path in paths[:LISTED])
+    listed = ", ".join(f"{path} {_how_it_ended(statuses[path].action.state)}" for path in paths[:LISTED])
     return listed + (f" and {len(paths) - LISTED} more" if len(paths) > LISTED else "")
+
+
+def _how_it_ended(state: State) -> str:
+    """A state as the end of a sentence about a dependency that is left out."""
+    return "has completed since (--rerun includes it)" if state is State.COMPLETED else f"is {state}"
 
 
 def expected_hash(experiment: Experiment, rec: Record) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
@@ -197,13 +198,27 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
 def _command_changes(
     before: Sequence[str] | None, after: Sequence[str] | None, follows: Container[tuple[str, str]]
 ) -> list[str]:
-    """What differs between two commands: the words that were replaced, but not those that follow from config keys."""
+    """The words of a command that were replaced, added or removed, but not those that follow from config keys."""
     if before == after:
         return []
-    if not before or not after or len(before) != len(after):
-        return [f"command was {before!r}, is now {after!r}"]
-    replaced = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
-    return [f"{old!r} in the command is now {new!r}" for old, new in replaced if (old, new) not in follows]
+    if not before or not after:
+        return [f"command was {shlex.join(before or ())!r}, is now {shlex.join(after or ())!r}"]
+    from difflib import SequenceMatcher
+
+    found = []
+    for kind, first, last, start, end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        old, new = before[first:last], after[start:end]
+        if kind == "replace" and len(old) == len(new):
+            for position, pair in enumerate(zip(old, new, strict=True), first):
+                option = before[position - 1] if position else ""
+                context = f"after {option} " if option.startswith("-") else ""
+                if pair not in follows:
+                    found.append(f"{pair[0]!r} {context}in the command is now {pair[1]!r}")
+        elif kind == "replace":
+            found.append(f"{shlex.join(old)!r} in the command is now {shlex.join(new)!r}")
+        elif kind != "equal":
+            found.append(f"{shlex.join(old or new)!r} is {'new in' if new else 'gone from'} the command")
+    return found
 
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))

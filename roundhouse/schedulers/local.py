@@ -55,9 +55,10 @@ class Local:
         running = pool.live()
         for token in ids:
             pids, _ = running.get(token, ([], ""))
-            for pid in pids[:1]:  # the shell, which passes the signal on, or what is left of the job
+            lost = pool.has_lost_its_shell(pids)
+            for pid in pids if lost else pids[:1]:  # the shell passes the signal on
                 try:
-                    os.kill(pid, signal.SIGTERM)
+                    os.kill(pid, signal.SIGKILL if lost else signal.SIGTERM)
                 except ProcessLookupError:
                     continue
                 except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def explain(status: ExperimentStatus, notes: Iterable[str] = ()) -> str:
         f"{experiment.round}/{experiment.path}",
         f"  state     {action.state}{': ' + action.reason if action.reason else ''}",
         f"  config    {', '.join(f'{key}={value}' for key, value in experiment.config.items())}",
+        *([f"  command   {shlex.join(experiment.command)}"] if experiment.command else []),
         f"  retries   {resource_format.policy(experiment.retry)}",
         *([f"  selected  {experiment.selection.choice or 'nothing yet'}"] if experiment.selection else []),
         f"  depends on {', '.join(dependencies[:PATHS]) + more or 'nothing'}",
