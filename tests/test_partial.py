@@ -139,7 +139,7 @@ def test_the_inputs_of_the_first_attempt_stay_when_a_missing_one_completes_later
     known["c"] = three(c=Cause.COMPLETED)["c"]
     again = status_of(known)
     assert (again.action.verb, again.inputs.pinned) == (Verb.SUBMIT, pinned)
-    assert "without 1 of 3 of group runs: c is completed" in again.action.reason
+    assert "without 1 of 3 of group runs: c has completed since" in again.action.reason
 
 
 # ---------------------------------------------------------------------------------------------- a real round
@@ -177,7 +177,7 @@ def test_a_comparison_of_which_one_is_cancelled_runs_and_names_it(rounds: Rounds
 
     assert rounds.call("--retry").returncode == 0
     assert rounds.causes("compare") == ["completed"], "what has completed stays as it is"
-    assert rounds.status()["compare"]["reason"] == "without 1 of 3 of group runs: lr/3 is completed"
+    assert rounds.status()["compare"]["reason"] == "without 1 of 3 of group runs: lr/3 has completed since"
 
 
 def test_a_retried_comparison_takes_what_has_completed_by_then(rounds: Rounds) -> None:  # noqa: F811

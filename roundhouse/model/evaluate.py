@@ -232,7 +232,7 @@ def _ends(paths: Sequence[str], statuses: Mapping[str, ExperimentStatus]) -> str
 
 def _how_it_ended(state: State) -> str:
     """A state as the end of a sentence about a dependency that is left out."""
-    return "has completed since (--rerun includes it)" if state is State.COMPLETED else f"is {state}"
+    return "has completed since" if state is State.COMPLETED else f"is {state}"
 
 
 def expected_hash(experiment: Experiment, rec: Record) -> str:
