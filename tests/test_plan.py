@@ -357,9 +357,12 @@ def test_a_retry_starts_the_counts_again() -> None:
 
 
 def test_a_result_that_no_retry_can_fix_is_final_until_the_user_retries() -> None:
-    final = ended(Cause.ERROR, "an input changed since attempt 1", final=True)
+    final = ended(Cause.ERROR, "an input changed since the first attempt", final=True)
     action = decided([final])
-    assert (outcome(action), action.reason) == ((Verb.NOTHING, State.FAILED), "an input changed since attempt 1")
+    assert (outcome(action), action.reason) == (
+        (Verb.NOTHING, State.FAILED),
+        "an input changed since the first attempt",
+    )
     assert decided([final, ended(Cause.RETRY)]).verb is Verb.SUBMIT
 
 

@@ -19,10 +19,7 @@ class ExitCode(IntEnum):
     DONE = 0, "all experiments are completed, pruned or diverged, or the action succeeded (--status, --dry-run, ...)"
     USAGE = 2, "usage error: an option, a round file or a site file is wrong"
     WORK_REMAINS = 3, "work remains: call again later, or use --watch"
-    FAILED = (
-        4,
-        "nothing more happens automatically; some failed, are blocked, were cancelled or wait for such a one",
-    )
+    FAILED = 4, "nothing more happens automatically; some failed, are blocked or cancelled, or depend on such ones"
     SYSTEM_ERROR = 5, "the scheduler or the file system failed: nothing was lost, call again later"
     INTERRUPTED = 130, "interrupted: jobs on the local machine have saved their state"
 

@@ -14,7 +14,7 @@ from roundhouse.model.retry_policy import RetryPolicy
 from roundhouse.names import is_identifier, is_name
 from roundhouse.schema import Partial, Rule, checked, key
 
-PARTIAL = "partial"
+ALLOW, PARTIAL = "allow", "partial"  # under a group in `after`
 _SHELL_WORDS = {"|", "||", "&", "&&", ";", ">", ">>", "<", "2>", "2>&1"}
 
 
@@ -94,7 +94,6 @@ _DRAWS = {
     "additionalProperties": _DISTRIBUTION,
 }
 
-ALLOW = "allow"
 _AFTER = {
     "type": "object",
     "additionalProperties": {"type": "object", "properties": {ALLOW: {"const": PARTIAL}}, "additionalProperties": True},

@@ -1,8 +1,7 @@
 """Check whether this account is ready for rounds: environment, site, scheduler, GPUs, files, data (toolbox/setup.sh).
 
 Nothing is changed, except for a temporary folder in experiments/, where locks and links are tried. The modules and
-setup lines of the site are run. Without the packages
-of the environment, only what needs none of them is checked.
+setup lines of the site are run. Without the packages of the environment, only what needs none of them is checked.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Allocation:
     code: str | None = None  # the copy of the code that it runs; None: the checkout as it is
     current_code: bool = False  # experiments that have run another copy use `code` too
     only: str | None = None  # it takes only what this glob matches
-    setup: str = ""  # hash of the modules and setup lines that its job runs first
+    setup: str = ""  # `PassContext.setup_hash` when it was submitted
     at: float = 0.0  # when it was written, by the file server's clock
 
     @property

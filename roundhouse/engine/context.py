@@ -58,7 +58,7 @@ class PassContext:
         return Copies(self.repository, self.experiments, analysis, self.current_code)
 
     @property
-    def setup(self) -> str:
+    def setup_hash(self) -> str:
         """A hash of what jobs run before Python: it changes when the site file is corrected."""
         steps = (self.site.modules, self.site.setup, sorted(self.site.environment.items()))
         return hashlib.sha256(repr(steps).encode(errors="surrogateescape")).hexdigest()[:16]

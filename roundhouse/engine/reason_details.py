@@ -15,8 +15,7 @@ def details(experiment: Experiment, rec: Record, state: State) -> str:
     """For a failed experiment its last log line; for one that ran with another config, the keys that differ."""
     if state is State.FAILED:
         return last_line(rec)
-    ran = rec.completed.opened.config_hash if rec.completed else rec.pin.config_hash
-    if state is State.BLOCKED and ran not in (None, expected_hash(experiment, rec)):
+    if state is State.BLOCKED and rec.config_hash not in (None, expected_hash(experiment, rec)):
         return _difference(rec, experiment)
     return ""
 

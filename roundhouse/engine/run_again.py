@@ -1,4 +1,4 @@
-"""The user decides about experiments that have ended or whose config has changed: retry, rerun, accept.
+"""The user runs experiments again, or keeps results although the round file has changed: retry, rerun, accept.
 
 Retry and rerun set a marker, which is opened as any attempt is.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import counted
-from roundhouse.model.attempt import Pin, Record
+from roundhouse.model.attempt import Attempt, Pin, Record
 from roundhouse.model.causes import Cause
 from roundhouse.model.evaluate import inputs_of
 from roundhouse.model.experiment import IDENTITY, Experiment, changes
@@ -49,7 +49,7 @@ def retry(statuses: Statuses, chosen: Chosen, named: bool = False, keep_files: b
         elif rec.damage:
             lines.append(f"{path}: {_retry_unreadable(rec, status.experiment)}")
         elif rec.newest is not None and not rec.newest.closed:
-            lines.append(f"{path}: refused, attempt {rec.newest.number} is open: wait for it, or --cancel it first")
+            lines.append(f"{path}: {_refused_open(rec.newest)}")
         elif state in again or _is_blocked_by_its_record(status):
             # Of a partial group, those are taken that have completed when the attempt starts.
             inputs = None if status.experiment.partial else inputs_of(status.experiment, by_path).pinned
@@ -60,10 +60,15 @@ def retry(statuses: Statuses, chosen: Chosen, named: bool = False, keep_files: b
 def _retry(
     rec: Record, experiment: Experiment, inputs: Mapping[str, object] | None, keep_files: bool, changed: _Changes
 ) -> str:
+    """Set the marker of a retry, which pins the config and `inputs`. Returns what was done, for the user."""
     pin, before = _pin(experiment, inputs), rec.pin
     other = before.config_hash not in (None, pin.config_hash) or before.inputs not in (None, inputs)
     more: dict[str, Any] = {"pin": pin, "keep_files": keep_files and other} if rec.runs else {}
     return "will be retried" if _mark(rec, experiment, Cause.RETRY, changed, **more) else _FASTER
+
+
+def _refused_open(newest: Attempt) -> str:
+    return f"refused, attempt {newest.number} is open: wait for it, or --cancel it first"
 
 
 def _mark(rec: Record, experiment: Experiment, cause: Cause, changed: _Changes, **more: Any) -> bool:
@@ -86,20 +91,20 @@ def _ran(rec: Record) -> dict[str, Any] | None:
 
 
 def rerun(statuses: Statuses, chosen: Chosen, force: bool = False) -> list[str]:
-    """Run completed experiments again: set a marker after which the record starts anew; the old result stays.
+    """Run completed experiments again: set a marker before which nothing counts any more; the old result stays.
 
     Without `force`, it is refused while an experiment that uses the result has not ended. Returns a line for each
     completed experiment, and a line for each change of the config.
     """
     lines, changed = [], _Changes()
-    users = _users(statuses)
+    dependents = _dependents(statuses)
     for status in statuses:
         path, rec = status.experiment.path, record.read(status.record.directory)
         if not chosen(status.experiment) or rec.completed is None or rec.damage:
             continue
-        newest, using = rec.newest, users.get(path, [])
+        newest, using = rec.newest, dependents.get(path, [])
         if newest is not None and not newest.closed:
-            lines.append(f"{path}: refused, attempt {newest.number} is open: wait for it, or --cancel it first")
+            lines.append(f"{path}: {_refused_open(newest)}")
         elif using and not force:
             why = f"its result is used by {_list(using)}, which {'have' if len(using) > 1 else 'has'} not ended"
             lines.append(f"{path}: refused, {why}. They keep the old result if they have started; to run it: --force")
@@ -158,8 +163,8 @@ def _pin(experiment: Experiment, inputs: Mapping[str, object] | None) -> Pin:
     return Pin(None if experiment.undecided else experiment.config_hash(), inputs)
 
 
-def _users(statuses: Statuses) -> dict[str, list[str]]:
-    """The experiments that have not ended and depend on others, by the path of these."""
+def _dependents(statuses: Statuses) -> dict[str, list[str]]:
+    """The experiments that have not ended, by the path of each that they depend on."""
     found: dict[str, list[str]] = {}
     for status in statuses:
         if not status.action.state.final:

@@ -45,7 +45,7 @@ class Allocating:
         waiting = [status.experiment.path for queue in queues if not queue.stuck for status in queue.statuses]
         wanted = allocations.wanted(waiting, like, [allocation for allocation, _ in living])
         more: list[str] = []
-        failures = allocations.start_failures(folder, like, self.context.setup)
+        failures = allocations.start_failures(folder, like, self.context.setup_hash)
         if len(failures) >= MOST_START_FAILURES:
             otherwise = _start_failed(failures)
         else:
@@ -120,7 +120,7 @@ class Allocating:
             identity,
             rounds=str(context.rounds or context.repository / "rounds"),
             analysis=str(context.analysis or context.repository / "analysis"),
-            setup=context.setup,
+            setup=context.setup_hash,
             site=context.site.name if context.site.name != "default" else None,
             code=self.submitter.code(replace(status, record=Record(status.record.directory))),
             current_code=context.current_code,

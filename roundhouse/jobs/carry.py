@@ -32,8 +32,8 @@ from roundhouse.store import carried, record
 from roundhouse.store.carried import Carried, CarriedFile
 
 DRAFT = ".files.draft"
-TRIES = 3  # to copy an attempt's files while another process changes them
-PAUSE = 0.5  # seconds between two tries
+TRIES = 3  # how often an attempt's files are copied while another process changes them
+PAUSE = 0.5  # seconds between two of these copies
 STUCK_AFTER = 2  # attempts in a row that reached their walltime and changed nothing
 
 _FICLONE = 0x40049409  # from linux/fs.h: the copy shares the blocks of the original
@@ -115,7 +115,7 @@ def _copy_newest(claimed: ClaimedAttempt, started: list[Attempt]) -> tuple[int |
     return None, {}
 
 
-# ------------------------------------------------------------------------------------------------- whether it helps
+# ------------------------------------------------------------------------------ whether earlier attempts got further
 
 
 def _unchanged_walltimes(claimed: ClaimedAttempt, rec: Record, source: Attempt) -> int:
@@ -248,7 +248,7 @@ class _Copy:
         for name in special:
             del found[name]
             if report:
-                print(f"roundhouse: {name!a} is not copied: it is no file, directory or link", flush=True)
+                print(f"roundhouse: {name!a} is not copied: it is not a file, directory or link", flush=True)
         return found
 
     def _is_still(self, name: str, seen: Seen) -> bool:

@@ -16,7 +16,7 @@ from roundhouse.machine.parent_death import die_with
 
 
 def variables(claimed: ClaimedAttempt) -> dict[str, str]:
-    """The environment variables that tell the command its directories.
+    """The environment variables that give the command its directories.
 
     Leave: an input is not visible, or has changed. RoundhouseError: a path cannot be part of a list.
     """
@@ -36,7 +36,8 @@ def _listed(directories: Iterable[Path | str]) -> str:
     for path in paths:
         if os.pathsep in path:
             raise RoundhouseError(
-                f"{path} contains {os.pathsep!r}, which separates the directories that a command gets"
+                f"{path} contains {os.pathsep!r}, which separates the directories that a command gets: "
+                "change `path` in the round file, or use another --experiments"
             )
     return os.pathsep.join(paths)
 

@@ -16,7 +16,7 @@ from typing import Any
 from roundhouse import files
 from roundhouse.errors import RoundhouseError
 from roundhouse.machine.parent_death import die_with_parent
-from roundhouse.model.attempt import Attempt, left_out, result_for
+from roundhouse.model.attempt import Attempt, missing_inputs, result_for
 from roundhouse.model.exit_codes import JobExitCode
 from roundhouse.store import json_files, record
 from roundhouse.store.code_copy import code_state, command_state
@@ -73,7 +73,7 @@ class ClaimedAttempt:
     def inputs(self) -> dict[str, list[Path]]:
         """Directories of the completed attempts that the experiment depends on, by group.
 
-        Leave: an input is not visible on this node yet, or has changed since attempt 1.
+        Leave: an input is not visible on this node yet, or has changed since this experiment first used it.
         """
         round_directory = self.directory
         for _ in Path(self.config["path"]).parts:
@@ -86,7 +86,7 @@ class ClaimedAttempt:
 
     def missing(self) -> dict[str, list[str]]:
         """The paths of the dependencies that it runs without, by group: see `Experiment.partial`."""
-        return left_out(self.config["after"], self.attempt.opened.inputs)
+        return missing_inputs(self.config["after"], self.attempt.opened.inputs)
 
     def report(self, **progress: Any) -> None:
         """Write the progress to progress.json, and update the copy of it in status.json."""
@@ -165,7 +165,8 @@ def _checked_input(directory: Path, entry: Mapping[str, Any]) -> Path:
     known = result_for(entry, rec)
     done = known or (rec.completed if "sha256" in entry else None)  # its weights may be the right ones all the same
     if done is None:
-        raise Leave(JobExitCode.INPUT, f"{directory} has no such result, as far as this node can see")
+        what = "does not have the result that this experiment was started with"
+        raise Leave(JobExitCode.INPUT, f"{directory} {what}, as far as this node can see")
     place = record.files_directory(directory, done)
     if "sha256" not in entry:
         return place

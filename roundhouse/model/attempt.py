@@ -11,13 +11,6 @@ from roundhouse.model.answers import Scope
 from roundhouse.model.causes import Cause
 
 
-def left_out(after: Mapping[str, Sequence[str]], inputs: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The dependencies, by group, that an attempt with these inputs does not have: see `Experiment.partial`."""
-    given = {group: {entry["path"] for entry in entries} for group, entries in inputs.items()}
-    missing = {group: [path for path in paths if path not in given.get(group, ())] for group, paths in after.items()}
-    return {group: paths for group, paths in missing.items() if paths}
-
-
 @dataclass(frozen=True, slots=True)
 class Pin:
     """The config and inputs that attempts must have. None: not determined yet; the next attempt determines it."""
@@ -282,6 +275,11 @@ class Record:
             found.inputs if pinned.inputs is None else pinned.inputs,
         )
 
+    @property
+    def config_hash(self) -> str | None:
+        """The hash of the config that ran: that of the result, else the pinned one; None if none is pinned."""
+        return self.completed.opened.config_hash if self.completed else self.pin.config_hash
+
     def resumable(self, number: int) -> tuple[Attempt, ...]:
         """The earlier attempts whose files attempt `number` may resume from, oldest first.
 
@@ -312,6 +310,13 @@ def result_for(entry: Mapping[str, Any], rec: Record) -> Attempt | None:
     """The newest completed attempt of a record that an entry of `Opened.inputs` identifies; None if there is none."""
     identity = {key: value for key, value in entry.items() if key != "path"}
     return next((one for one in reversed(rec.results) if result_identity(one) == identity), None)
+
+
+def missing_inputs(after: Mapping[str, Sequence[str]], inputs: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The dependencies, by group, that an attempt with these inputs does not have: see `Experiment.partial`."""
+    given = {group: {entry["path"] for entry in entries} for group, entries in inputs.items()}
+    missing = {group: [path for path in paths if path not in given.get(group, ())] for group, paths in after.items()}
+    return {group: paths for group, paths in missing.items() if paths}
 
 
 def _after_last(attempts: Sequence[Attempt], fits: Callable[[Attempt], bool]) -> int:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from roundhouse.model.answers import Job, QueryFailed
-from roundhouse.model.attempt import Record, left_out, result_for, result_identity
+from roundhouse.model.attempt import Record, missing_inputs, result_for, result_identity
 from roundhouse.model.experiment import Experiment, changes
 from roundhouse.model.halving import compare_at_rungs
 from roundhouse.model.plan import Action, Answer, Clock, Inputs, State, Verb, decide
@@ -138,10 +138,9 @@ class Evaluation:
         if action.state is State.COMPLETED and (note := accepted or self._outdated_inputs(rec)):
             action = replace(action, reason=note)
         if action.state.active and rec.newest and rec.newest.opened.config_hash not in ("", expected):
-            note = "runs with the config of an earlier version of the round file"
-            action = replace(action, reason=f"{action.reason}; {note}" if action.reason else note)
-        if experiment.partial and (note := self._left_out(experiment, rec, action, inputs)):
-            action = replace(action, reason=f"{action.reason}; {note}" if action.reason else note)
+            action = _with_note(action, "runs with the config of an earlier version of the round file")
+        if experiment.partial and (note := self._missing(experiment, rec, action, inputs)):
+            action = _with_note(action, note)
         # Experiments with open dependencies are checked too: their mistakes are reported at once.
         waiting = action.state is State.PENDING and action.verb in (Verb.NOTHING, Verb.SUBMIT)
         refusal = evidence.refusal(experiment, rec) if waiting else ""
@@ -155,16 +154,16 @@ class Evaluation:
         changed = present if experiment is not present else None
         return ExperimentStatus(experiment, rec, action, inputs, job_state, refusal, changed)
 
-    def _left_out(self, experiment: Experiment, rec: Record, action: Action, inputs: Inputs) -> str:
+    def _missing(self, experiment: Experiment, rec: Record, action: Action, inputs: Inputs) -> str:
         """Which dependencies the run that is shown, or the next one, does not have."""
         given = inputs.pinned if action.verb is Verb.SUBMIT else None
         if action.state.active and rec.newest:
             given = rec.newest.opened.inputs
         elif action.state is State.COMPLETED and rec.completed:
             given = rec.completed.opened.inputs
-        missing = left_out(experiment.after, given) if given else {}
+        missing = missing_inputs(experiment.after, given) if given else {}
         return "; ".join(
-            f"without {len(paths)} of {len(experiment.after[group])} of group {group}: {_ends(paths, self.statuses)}"
+            f"without {len(paths)} of {len(experiment.after[group])} of group {group}: {_states(paths, self.statuses)}"
             for group, paths in missing.items()
         )
 
@@ -219,25 +218,26 @@ def inputs_of(
                 return Inputs(None, f"waits for {path}, which is {state}{why}", hopeless, ended=ended)
             found.setdefault(group, []).append({"path": path, **result_identity(done)})
         if partial and group not in found:
-            why = f"none of the {len(paths)} experiments of group {group} has completed: {_ends(paths, statuses)}"
+            why = f"none of the {len(paths)} experiments of group {group} has completed: {_states(paths, statuses)}"
             return Inputs(None, why, hopeless=True, ended=True)
     return Inputs(found)
 
 
-def _ends(paths: Sequence[str], statuses: Mapping[str, ExperimentStatus]) -> str:
-    """In which states these experiments are."""
-    listed = ", ".join(f"{path} {_how_it_ended(statuses[path].action.state)}" for path in paths[:LISTED])
-    return listed + (f" and {len(paths) - LISTED} more" if len(paths) > LISTED else "")
+def _with_note(action: Action, note: str) -> Action:
+    return replace(action, reason=f"{action.reason}; {note}" if action.reason else note)
 
 
-def _how_it_ended(state: State) -> str:
-    """A state as the end of a sentence about a dependency that is left out."""
-    return "has completed since" if state is State.COMPLETED else f"is {state}"
+def _states(paths: Sequence[str], statuses: Mapping[str, ExperimentStatus]) -> str:
+    """The states of dependencies that are missing, the first of them by path."""
+    listed = []
+    for path in paths[:LISTED]:
+        state = statuses[path].action.state
+        listed.append(f"{path} {'has completed since' if state is State.COMPLETED else f'is {state}'}")
+    return ", ".join(listed) + (f" and {len(paths) - LISTED} more" if len(paths) > LISTED else "")
 
 
 def expected_hash(experiment: Experiment, rec: Record) -> str:
     """The config hash that a record must have. While a selection is open, the config that has run is accepted."""
     if not experiment.undecided:
         return experiment.config_hash()
-    ran = rec.completed.opened.config_hash if rec.completed else rec.pin.config_hash
-    return ran or experiment.config_hash()
+    return rec.config_hash or experiment.config_hash()

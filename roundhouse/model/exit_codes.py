@@ -21,7 +21,7 @@ class JobExitCode(IntEnum):
     GPU_MEMORY = 73  # the GPU's: more memory for the job would not help
     STOPPED = 75  # stopped at a safe point on request; a later attempt resumes from the checkpoint
     WALLTIME = 76  # stopped on its own because no further epoch fits into the walltime
-    INPUT_CHANGED = 77  # an input differs from the one that the first attempt recorded: no retry can fix it
+    INPUT_CHANGED = 77  # an input differs from the recorded one: another attempt cannot help, only --retry
     RUNG = 78  # paused at a rung, with a checkpoint; it is resumed or pruned later
     DIVERGED = 79  # the training diverged: no retry can help, and the metrics so far are its result
     STUCK = 80  # the attempts before reached their walltime and left nothing that this one could continue from
@@ -41,7 +41,9 @@ ENDINGS: Mapping[JobExitCode, Ending] = {
     JobExitCode.INPUT: Ending(Cause.INPUT, "an input was not visible on this node"),
     JobExitCode.GPU_MEMORY: Ending(Cause.MEMORY, "the GPU's memory ran out"),
     JobExitCode.WALLTIME: Ending(Cause.WALLTIME, "no further epoch fits into the walltime"),
-    JobExitCode.INPUT_CHANGED: Ending(Cause.ERROR, "an input changed since attempt 1", final=True),
+    JobExitCode.INPUT_CHANGED: Ending(
+        Cause.ERROR, "an input changed since the first attempt; --retry uses the present one", final=True
+    ),
     JobExitCode.RUNG: Ending(Cause.RUNG, "paused for a comparison with its group"),
     JobExitCode.DIVERGED: Ending(Cause.DIVERGED, "the training diverged", final=True),
     JobExitCode.STUCK: Ending(

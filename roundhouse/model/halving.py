@@ -109,7 +109,7 @@ def _rung(members: Sequence[ExperimentStatus], epoch: int, metrics: Metrics) -> 
 def _pauses(rec: Record) -> list[tuple[Attempt, int]]:
     """The attempts that paused at a rung, each with its epoch.
 
-    After a retry with another config or other inputs, which starts anew, those before it do not count.
+    After a retry with another config or other inputs, which starts from the beginning, those before it do not count.
     """
     found: list[tuple[Attempt, int]] = []
     for one in rec.attempts:

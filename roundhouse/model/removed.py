@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from roundhouse.model.answers import Job
-from roundhouse.model.attempt import Record
 from roundhouse.model.evaluate import Evidence
 from roundhouse.model.experiment import Experiment
 from roundhouse.model.plan import Inputs, decide
@@ -47,8 +46,8 @@ def evaluate_removed(experiments: Iterable[Experiment], evidence: Evidence) -> l
     for experiment in experiments:
         rec = evidence.records[experiment.path]
         if rec.attempts or rec.damage:
-            answer, ran = evidence.answer(experiment, rec), _config_hash(rec)
-            action = decide(rec, answer, _NO_MORE, evidence.clock, ran, retry=experiment.retry)
+            answer = evidence.answer(experiment, rec)
+            action = decide(rec, answer, _NO_MORE, evidence.clock, rec.config_hash or "", retry=experiment.retry)
             job_state = answer.state.value if isinstance(answer, Job) else None
             found.append(ExperimentStatus(experiment, rec, action, _NO_MORE, job_state))
     return found
@@ -67,7 +66,7 @@ def compare_with_round(
     depended_on = {path for one in statuses.values() for paths in one.experiment.after.values() for path in paths}
     found = []
     for status in removed:
-        path = same.get(_config_hash(status.record), "")
+        path = same.get(status.record.config_hash or "", "")
         obstacle = "" if path in unrecorded else f"{path} has a record"
         if path in depended_on:
             obstacle = f"experiments that depend on {path} name its path"
@@ -85,8 +84,3 @@ def _obstacle(status: ExperimentStatus, path: str) -> str:
     if path.count("/") != status.experiment.path.count("/"):
         return "it names directories relative to its own, and the new path has another number of components"
     return ""
-
-
-def _config_hash(rec: Record) -> str:
-    """The hash of the config that has run; empty if none has."""
-    return (rec.completed.opened.config_hash if rec.completed else rec.pin.config_hash) or ""

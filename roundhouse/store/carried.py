@@ -1,4 +1,4 @@
-"""carried.json: the files that an attempt of a command got from an earlier one; which of its results are its own."""
+"""carried.json: which files an attempt of a command got from an earlier one, so which results are its own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CarriedFile:
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """What an attempt began with. `source`: the number of the attempt that the files come from; None: there was none.
+    """The files that an attempt began with. `source`: the number of the attempt that they are from; None: of none.
 
     `unchanged_walltimes`: how many attempts in a row before this one reached their walltime without a changed file.
     """

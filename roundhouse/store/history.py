@@ -23,7 +23,7 @@ _REMOVED = (
 def compact(rec: Record) -> None:
     """Compact a completed experiment: merge its small files into history.json. Safe to repeat, and to be killed in.
 
-    history.json is created once. Attempts after a later rerun are not compacted: they lie beside it.
+    history.json is created once. Attempts after a later rerun are not compacted: they stay next to it.
 
     The names job.json, claim.json, result.json and verdict.json stay, as hard links to history.json (which cost no
     inode): the exclusive creation still fails for a late runner or job.

@@ -24,8 +24,7 @@ def opened(value: Mapping[str, Any], at: float) -> Opened:
     token, scheduler, config_hash, inputs = value["token"], value["scheduler"], value["config_hash"], value["inputs"]
     job_id, mark, shared, index, code = (value.get(key) for key in ("job_id", "mark", "shared", "array_index", "code"))
     resources, pause_at, answer = value.get("resources") or {}, value.get("pause_at"), value.get("answer") or ""
-    folder, keep = value.get("files") or "", bool(value.get("keep_files", False))
-    carry = value.get("carry")
+    folder, carry = value.get("files") or "", value.get("carry")
     if not (
         isinstance(token, str)
         and isinstance(scheduler, dict)
@@ -43,13 +42,26 @@ def opened(value: Mapping[str, Any], at: float) -> Opened:
         and all(isinstance(glob, str) for glob in carry or ())
     ):
         raise TypeError("a field has the wrong type")
-    cause = Cause(mark) if mark else None
-    pinned = _pin(value["pin"]) if value.get("pin") is not None else None
     return Opened(
-        token, scheduler, config_hash, inputs, job_id, at, cause, shared, index, resources, code, pause_at, answer,
-        pinned, keep, _ran(value.get("ran")), folder,
-        None if carry is None else tuple(carry),
-    )  # fmt: skip
+        token,
+        scheduler,
+        config_hash,
+        inputs,
+        job_id,
+        at,
+        mark=Cause(mark) if mark else None,
+        shared=shared,
+        index=index,
+        resources=resources,
+        code=code,
+        pause_at=pause_at,
+        answer=answer,
+        pin=_pin(value["pin"]) if value.get("pin") is not None else None,
+        keep_files=bool(value.get("keep_files", False)),
+        ran=_ran(value.get("ran")),
+        files=folder,
+        carry=None if carry is None else tuple(carry),
+    )
 
 
 def _pin(value: Mapping[str, Any]) -> Pin:

@@ -67,7 +67,7 @@ def _read(directory: Path) -> Record:
         except Unreadable as error:
             return Record(directory, compacted=True, damage=f"{HISTORY} {error}")
         last = attempts[-1].number
-        # Attempts after a rerun lie beside it. One file answers for all, since a round may have thousands of histories.
+        # Attempts after a rerun are not in it. One file answers for all, since a round may have thousands of histories.
         if not is_opened(directory, last + 1):
             return Record(directory, tuple(attempts), compacted=True, in_history=last, next_number=last + 1)
     damage: dict[int, str] = {}
@@ -381,7 +381,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hash_of({key: config.get(key) for key in IDENTITY})
 
 
-# ---------------------------------------------------------------------------------------------- status and history
+# ---------------------------------------------------------------------------------------------- status
 
 
 def read_status(directory: Path) -> dict[str, Any] | None:

@@ -138,8 +138,8 @@ def run(
     It pauses after `settings.pause_at` epochs; the results do not depend on pauses. It writes only into `directory`,
     and resumes from the newest valid checkpoint there or in the folders of `earlier` attempts (oldest first), whose
     checkpoints it deletes once `directory` has its own. A resume from those in `of_another_config`, which the user has
-    allowed, is approximate. `report` is called at the start and after each epoch, `stop`
-    between batches. RoundhouseError: the disk is full, a loss is not finite, the study violates the `Task` interface.
+    allowed, is approximate. `report` is called at the start and after each epoch, `stop` between batches.
+    RoundhouseError: the disk is full, a loss is not finite, the study violates the `Task` interface.
     """
     _validate(task)
     precision = prepare(settings)
@@ -207,9 +207,9 @@ def _resume(this: _Run, earlier: Sequence[Path], of_another_config: Sequence[Pat
         remedy = "use the code that wrote it, or archive the experiment and start it again"
         if other:
             remedy = "to start from the beginning, --retry without --keep-files"
-        changed_part = "the new config has another model" if other else "the code of its study has changed"
+        why = "the new config has another model" if other else "the code of its study has changed"
         raise RoundhouseError(
-            f"{found.path} does not match this experiment ({' '.join(str(error).split())}): {changed_part}; {remedy}"
+            f"{found.path} does not match this experiment ({' '.join(str(error).split())}): {why}; {remedy}"
         ) from error
     if this.scaler is not None and content["scaler"]:
         this.scaler.load_state_dict(content["scaler"])

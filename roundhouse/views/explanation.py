@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from roundhouse.formatting import date_and_time, duration
-from roundhouse.model.attempt import Attempt, left_out
+from roundhouse.model.attempt import Attempt, missing_inputs
 from roundhouse.model.experiment import Experiment, changes
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus
@@ -59,7 +59,7 @@ def _missing(status: ExperimentStatus) -> Iterator[str]:
     """The dependencies that the run that is shown does not have."""
     if (shown := status.shown) is None or not status.experiment.partial:
         return
-    for group, paths in left_out(status.experiment.after, shown.opened.inputs).items():
+    for group, paths in missing_inputs(status.experiment.after, shown.opened.inputs).items():
         more = f" and {len(paths) - PATHS} more" if len(paths) > PATHS else ""
         yield f"  without   {', '.join(paths[:PATHS])}{more} of group {group}, in attempt {shown.number}"
 
