@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def number(value: float | None) -> str:
@@ -15,6 +15,11 @@ def number(value: float | None) -> str:
 def counted(number: int, what: str, form: str = "") -> str:
     """`1 run`, `1240 runs`; with the format `,` for the number, `1,240 runs`."""
     return f"{number:{form}} {what}{'s' * (number != 1)}"
+
+
+def abbreviated(texts: Sequence[str], most: int) -> str:
+    """The first `most` texts, and how many more there are: `a, b and 3 more`."""
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
 def date_and_time(seconds: float) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from roundhouse.doctor.account import Account, Finding, missing, ok, warning
 
 _SETUP_LIMIT = 120.0  # seconds
+# What environment.sh.j2 needs of the script that includes it. The reason of a failure is all that the script prints.
 _DRIVER = """\
 why= setup_step=
 report() {

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from roundhouse.errors import RoundhouseError
-from roundhouse.formatting import counted
+from roundhouse.formatting import abbreviated, counted
 from roundhouse.model.attempt import Attempt, Pin, Record
 from roundhouse.model.causes import Cause
 from roundhouse.model.evaluate import inputs_of
@@ -106,7 +106,8 @@ def rerun(statuses: Statuses, chosen: Chosen, force: bool = False) -> list[str]:
         if newest is not None and not newest.closed:
             lines.append(f"{path}: {_refused_open(newest)}")
         elif using and not force:
-            why = f"its result is used by {_list(using)}, which {'have' if len(using) > 1 else 'has'} not ended"
+            have = "have" if len(using) > 1 else "has"
+            why = f"its result is used by {abbreviated(using, LISTED)}, which {have} not ended"
             lines.append(f"{path}: refused, {why}. They keep the old result if they have started; to run it: --force")
         else:
             experiment = status.changed or status.experiment
@@ -153,7 +154,7 @@ class _Changes:
 
     def lines(self, what: str) -> list[str]:
         return [
-            f"{counted(len(paths), 'experiment')} {what}: {found} ({_list(paths)})"
+            f"{counted(len(paths), 'experiment')} {what}: {found} ({abbreviated(paths, LISTED)})"
             for found, paths in self._paths.items()
         ]
 
@@ -186,8 +187,3 @@ def _retry_unreadable(rec: Record, experiment: Experiment) -> str:
     if not voided and not (record.attempt_directory(rec.directory, number) / record.RESULT).exists():
         return f"refused, {rec.damage}, and a job may still run in attempt {number}: end it, then remove that directory"
     return "will be retried" if mark(rec, experiment, Cause.RETRY, "by the user") else _FASTER
-
-
-def _list(paths: Sequence[str]) -> str:
-    more = f" and {len(paths) - LISTED} more" if len(paths) > LISTED else ""
-    return ", ".join(paths[:LISTED]) + more

@@ -52,6 +52,7 @@ class Seen(NamedTuple):
 
     @classmethod
     def of(cls, status: os.stat_result) -> Seen:
+        """The file with this status."""
         if stat.S_ISDIR(status.st_mode):
             return cls(stat.S_IFDIR)
         return cls(status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from roundhouse.formatting import abbreviated
 from roundhouse.model.answers import Job, QueryFailed
 from roundhouse.model.attempt import Record, missing_inputs, result_for, result_identity
 from roundhouse.model.experiment import Experiment, changes
@@ -228,12 +229,10 @@ def _with_note(action: Action, note: str) -> Action:
 
 
 def _states(paths: Sequence[str], statuses: Mapping[str, ExperimentStatus]) -> str:
-    """The states of dependencies that are missing, the first of them by path."""
-    listed = []
-    for path in paths[:LISTED]:
-        state = statuses[path].action.state
-        listed.append(f"{path} {'has completed since' if state is State.COMPLETED else f'is {state}'}")
-    return ", ".join(listed) + (f" and {len(paths) - LISTED} more" if len(paths) > LISTED else "")
+    """The states of missing dependencies, of which only the first are listed."""
+    states = ((path, statuses[path].action.state) for path in paths)
+    texts = [f"{path} {'has completed since' if one is State.COMPLETED else f'is {one}'}" for path, one in states]
+    return abbreviated(texts, LISTED)
 
 
 def expected_hash(experiment: Experiment, rec: Record) -> str:

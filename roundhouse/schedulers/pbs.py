@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from roundhouse.formatting import abbreviated
 from roundhouse.model.answers import Identity, Jobs, QueryFailed, Refused, Scope, SubmitAnswer, Submitted, array_id
 from roundhouse.schedulers import pbs_answers, pbs_qdel, pbs_qsub
 from roundhouse.schedulers.base import QueryAnswer, Run, in_batches
@@ -133,8 +134,7 @@ def still_queued(ids: Collection[str]) -> list[str]:
     for one in sorted(ids):
         arrays.setdefault(array_id(one), []).append(one)
     parts = [part for tasks in arrays.values() for part in pbs_qdel.ranges(tasks) or tasks]
-    more = f" and {len(parts) - LISTED} more" if len(parts) > LISTED else ""
-    return [f"still queued after {DELETIONS} calls of qdel: {', '.join(parts[:LISTED])}{more}"] if parts else []
+    return [f"still queued after {DELETIONS} calls of qdel: {abbreviated(parts, LISTED)}"] if parts else []
 
 
 @dataclass

@@ -229,12 +229,9 @@ def command_state(tree: Path, command: Sequence[str], folder: Path) -> dict[str,
     """
     state = code_state(tree)
     if "code" in state:  # the program in a copy is described by the copy
-        command = [word for word in command if not _is_in(tree, folder / word)]
+        whole = os.path.realpath(tree)
+        command = [word for word in command if not Path(os.path.realpath(folder / word)).is_relative_to(whole)]
     return state | (program_state(command, folder) or {})
-
-
-def _is_in(tree: Path, file: Path) -> bool:
-    return f"{os.path.realpath(file)}/".startswith(f"{os.path.realpath(tree)}/")
 
 
 def story(record: Record, round_directory: Path) -> list[str]:

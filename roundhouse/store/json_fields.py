@@ -21,6 +21,7 @@ INVALID = (KeyError, TypeError, ValueError, AttributeError, IndexError, Overflow
 
 
 def opened(value: Mapping[str, Any], at: float) -> Opened:
+    """job.json. `at`: when it was written, in seconds since 1970 by the file server's clock."""
     token, scheduler, config_hash, inputs = value["token"], value["scheduler"], value["config_hash"], value["inputs"]
     job_id, mark, shared, index, code = (value.get(key) for key in ("job_id", "mark", "shared", "array_index", "code"))
     resources, pause_at, answer = value.get("resources") or {}, value.get("pause_at"), value.get("answer") or ""
@@ -86,6 +87,7 @@ def _ran(value: Any) -> dict[str, Any] | None:
 
 
 def claim(value: Mapping[str, Any] | None, at: float = 0.0) -> Claim | None:
+    """claim.json, written at this time by the file server's clock; None if it is absent."""
     if value is None:
         return None
     cause, job_id, jobs = value.get("cause"), value.get("job_id"), value.get("jobs")
@@ -106,6 +108,7 @@ def claim(value: Mapping[str, Any] | None, at: float = 0.0) -> Claim | None:
 
 
 def result(value: Mapping[str, Any] | None) -> Result | None:
+    """result.json; None if it is absent."""
     if value is None:
         return None
     cause, exit_code = Cause(value["cause"]), value.get("exit_code")
@@ -121,6 +124,7 @@ def result(value: Mapping[str, Any] | None) -> Result | None:
 
 
 def verdict(value: Mapping[str, Any] | None) -> Verdict | None:
+    """verdict.json; None if it is absent."""
     if value is None:
         return None
     cause = Cause(value["cause"])
@@ -130,7 +134,7 @@ def verdict(value: Mapping[str, Any] | None) -> Verdict | None:
 
 
 def progress(value: Any) -> Progress | None:
-    # Progress only informs, and decides nothing but a count: if it is invalid, it counts as absent.
+    """progress.json. It only informs, and decides nothing but a count: if it is invalid, it counts as absent (None)."""
     try:
         name, epochs, metric, best = (value.get(key) for key in ("metric_name", "epochs", "metric", "best"))
         artifacts, final = value.get("artifacts", {}), value.get("final", {})

@@ -16,6 +16,7 @@ class Unreadable(Exception):
 
 
 def parse(raw: bytes) -> dict[str, Any]:
+    """The object in the content of a file. Unreadable: there is none, or it is of another version."""
     if not raw.strip():
         raise Unreadable("is empty")
     try:
@@ -30,6 +31,7 @@ def parse(raw: bytes) -> dict[str, Any]:
 
 
 def read_json(place: Path, name: str) -> dict[str, Any] | None:
+    """A JSON file of the record; None if it is absent. Unreadable: as for `parse`, with the name of the file."""
     raw = files.read_bytes(f"{place}/{name}")
     if raw is None:
         return None

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from roundhouse.formatting import date_and_time, duration
+from roundhouse.formatting import abbreviated, date_and_time, duration
 from roundhouse.model.attempt import Attempt, missing_inputs
 from roundhouse.model.experiment import Experiment, changes
 from roundhouse.model.plan import State
@@ -23,7 +23,6 @@ def explain(status: ExperimentStatus, notes: Iterable[str] = ()) -> str:
     """Config, retry policy, dependencies, each attempt with its times, what the next one requests, and the log."""
     experiment, rec, action = status.experiment, status.record, status.action
     dependencies = [path for paths in experiment.after.values() for path in paths]
-    more = f" and {len(dependencies) - PATHS} more" if len(dependencies) > PATHS else ""
     round_directory = Path(str(rec.directory).removesuffix(f"/{experiment.path}"))
     lines = [
         f"{experiment.round}/{experiment.path}",
@@ -32,7 +31,7 @@ def explain(status: ExperimentStatus, notes: Iterable[str] = ()) -> str:
         *([f"  command   {shlex.join(experiment.command)}"] if experiment.command else []),
         f"  retries   {resource_format.policy(experiment.retry)}",
         *([f"  selected  {experiment.selection.choice or 'nothing yet'}"] if experiment.selection else []),
-        f"  depends on {', '.join(dependencies[:PATHS]) + more or 'nothing'}",
+        f"  depends on {abbreviated(dependencies, PATHS) or 'nothing'}",
         *_missing(status),
         f"  directory {rec.directory}",
         *(f"  note      {note}" for note in notes),
@@ -60,8 +59,7 @@ def _missing(status: ExperimentStatus) -> Iterator[str]:
     if (shown := status.shown) is None or not status.experiment.partial:
         return
     for group, paths in missing_inputs(status.experiment.after, shown.opened.inputs).items():
-        more = f" and {len(paths) - PATHS} more" if len(paths) > PATHS else ""
-        yield f"  without   {', '.join(paths[:PATHS])}{more} of group {group}, in attempt {shown.number}"
+        yield f"  without   {abbreviated(paths, PATHS)} of group {group}, in attempt {shown.number}"
 
 
 def _ended(attempt: Attempt) -> str:
