@@ -33,8 +33,10 @@ class Halved(Rounds):
             )
 
     def a_run_goes_on_from_a_rung_once(self, known: Known) -> None:
+        """With one config: after a change of the config it starts from the beginning."""
         for experiment in self.experiments:
-            paused = [one.opened.pause_at for one in self.of(experiment, known) if one.cause is Cause.RUNG]
+            rungs = [one.opened for one in self.of(experiment, known) if one.cause is Cause.RUNG]
+            paused = [(opened.config_hash, opened.pause_at) for opened in rungs]
             assert len(paused) == len(set(paused)), f"{experiment.path} paused at {paused}"
 
     held = (

@@ -120,7 +120,7 @@ def attempt(
     base = {"version": 1, "nonce": "n"}
     reported = {
         "claim.json": {**base, "host": f"gpu{number}", "at": span[0]},
-        "result.json": {**base, "cause": str(cause), "at": span[1]},
+        "result.json": {**base, "cause": str(cause), "exit_code": 0, "at": span[1]},
         "environment.json": {"version": 1, "host": f"gpu{number}", **environment} if environment else None,
         "progress.json": {"version": 1, **progress} if progress else None,
         "metrics.json": metrics,

@@ -359,7 +359,8 @@ def test_rounds_that_grow_while_they_are_drawn_are_drawn_as_far_as_they_are(stud
         draft = path.with_name("draft")
         draft.write_text(json.dumps({**whole, "epochs": whole["epochs"][: 1 + number % EPOCHS]}))
         os.replace(draft, path)
-        record.open_attempt(studio.place.experiments / "small/pure/1", 1 + number, Opened("t", {}, "h", {}))
+        marker = Opened("t", {}, "h", {}, mark=Cause.CANCELLED)
+        record.open_attempt(studio.place.experiments / "small/pure/1", 1 + number, marker)
         time.sleep(0.02)
     assert process.stdout is not None
     assert (process.returncode, process.stdout.read()) == (

@@ -19,7 +19,7 @@ from synthetic_rounds import (
     SCHEDULER,
     STATES,
     Plan,
-    history,
+    epochs_of,
     outputs,
     write_experiment,
     write_mixed,
@@ -285,7 +285,7 @@ def test_the_test_images_are_the_same_for_all_runs_on_a_data_set() -> None:
 
 def test_what_the_gradients_weigh_is_reported_with_each_epoch() -> None:
     experiment = one("attention_transfer", 0.75, "tinyimagenet")
-    rows = history(experiment, outputs(experiment, DEFAULT, 40), 20)
+    rows = epochs_of(experiment, outputs(experiment, DEFAULT, 40), 20)
     for row in rows:
         assert row["gradient_ratio"] == pytest.approx(row["distance_gradient"] / row["truth_gradient"])
         assert row["distance_weight"] == 4000

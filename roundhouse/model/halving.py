@@ -111,14 +111,16 @@ def _pauses(rec: Record) -> list[tuple[Attempt, int]]:
 
     After a retry with another config or other inputs, which starts from the beginning, those before it do not count.
     """
-    found: list[tuple[Attempt, int]] = []
-    for one in rec.attempts:
-        pin = one.opened.pin
-        if one.cause is Cause.RUNG and one.opened.pause_at:
-            found.append((one, one.opened.pause_at))
-        elif one.opened.mark is Cause.RETRY and pin is not None and not one.opened.keep_files:
-            found = [(paused, epoch) for paused, epoch in found if pin.fits(paused)]
-    return found
+    markers = [one for one in rec.attempts if one.opened.mark is Cause.RETRY and one.opened.pin is not None]
+    last = markers[-1] if markers and not markers[-1].opened.keep_files else None
+    pin = last.opened.pin if last else None
+    return [
+        (one, one.opened.pause_at)
+        for one in rec.runs
+        if one.cause is Cause.RUNG
+        and one.opened.pause_at
+        and (last is None or pin is None or one.number > last.number or pin.fits(one))
+    ]
 
 
 def _pruned(rec: Record) -> bool:
@@ -148,9 +150,11 @@ def _may_reach(status: ExperimentStatus) -> bool:
 
 def _paused_at(status: ExperimentStatus) -> int | None:
     """The rung at which it has paused, if it could continue now and has not yet."""
-    last = status.record.runs[-1] if status.record.runs else None
-    paused = status.action.verb is Verb.SUBMIT and last is not None and last.cause is Cause.RUNG
-    return last.opened.pause_at if paused and last and not _exempt(status.record) else None
+    runs, pauses = status.record.runs, _pauses(status.record)
+    if status.action.verb is not Verb.SUBMIT or not pauses or _exempt(status.record):
+        return None
+    last, epoch = pauses[-1]
+    return epoch if last is runs[-1] else None
 
 
 def _reached(status: ExperimentStatus, epoch: int) -> Attempt | None:
