@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -363,6 +364,19 @@ def writing(path: Path) -> Iterator[None]:
         thread.join()
 
 
+@pytest.fixture
+def slow_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy takes as long as that of a large file: a process that writes meanwhile always changes the source."""
+    real = carry._Copy._copy
+
+    def copy(self: Any, name: str, seen: Any) -> None:
+        real(self, name, seen)
+        time.sleep(0.05)
+
+    monkeypatch.setattr(carry._Copy, "_copy", copy)
+
+
+@pytest.mark.usefixtures("slow_copy")
 def test_files_that_an_orphaned_job_keeps_changing_are_not_used(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -648,6 +662,7 @@ def test_only_unchanged_copied_files_are_deleted(tmp_path: Path) -> None:
     assert content(directory / "attempts/2/files") == {"copied": "copied", "changed": "changed", "sub/x": "x"}
 
 
+@pytest.mark.usefixtures("slow_copy")
 def test_no_attempt_copies_from_one_whose_files_were_deleted(tmp_path: Path) -> None:
     (add_attempt(tmp_path) / "state").write_text("1")
     ended(tmp_path, 1)
