@@ -94,6 +94,7 @@ def _conditions(section: Section, target: Section) -> dict[str, Any] | None:
             continue
         if key not in keys:
             hint = nearest(key, {*keys, ALLOW})
+            hint = hint if hint.endswith("?") else nearest(key, keys)  # `allow` is no config key
             section.wrong(("after", name, key), f"group {name!r} has no config key {key!r}: {hint}")
             return None
         try:
