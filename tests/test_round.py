@@ -482,7 +482,7 @@ MISTAKES = {
         study: s
         experiments:
           b: {path: b, command: x, carry: true}                 #! should be false, a list of globs, or a mapping
-          c: {path: c, command: x, carry: "*.pt"}               #! should be false, a list of globs, or a mapping with `files` and `keep`
+          c: {path: c, command: x, carry: "*.pt"}               #! false, a list of globs, or a mapping with `files`
           d: {path: d, command: x, carry: {keep: 0}}            #! greater than or equal to 1, not 0
           e: {path: e, command: x, carry: [1]}                  #! text, not 1
           f: {path: f, command: x, carry: {keeps: 2}}           #! did you mean 'keep'?

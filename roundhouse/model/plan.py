@@ -166,7 +166,7 @@ def decide(
         return _ended(attempt, answer, clock)
     if elsewhere := _elsewhere(record, scheduler):
         at_home = _next_attempt(record, inputs, config_hash, retry)
-        return at_home if at_home.state is State.FAILED else _nothing(State.BLOCKED, elsewhere)
+        return at_home if at_home.state in (State.FAILED, State.BLOCKED) else _nothing(State.BLOCKED, elsewhere)
     if attempt is not None and attempt.awaits_verdict and (action := _verdict(attempt, answer, clock)):
         return action
     return _next_attempt(record, inputs, config_hash, retry)
