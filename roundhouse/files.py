@@ -162,7 +162,7 @@ def list_names(directory: str | Path) -> list[str]:
         return []
 
 
-def modified(path: Path) -> float | None:
+def modified(path: str | Path) -> float | None:
     """When the file last changed, in seconds, by the file server's clock; None if it does not exist."""
     try:
         return os.stat(path).st_mtime

@@ -251,6 +251,8 @@ class Record:
     @property
     def completed(self) -> Attempt | None:
         """The one attempt that completed since the last rerun. It need not be the newest: a marker may follow it."""
+        if self.attempts and self.attempts[-1].cause is Cause.COMPLETED:
+            return self.attempts[-1]  # nearly always; a large round asks many times
         since = self.attempts[_after_rerun(self.attempts) :]
         return next((one for one in reversed(since) if one.cause is Cause.COMPLETED), None)
 

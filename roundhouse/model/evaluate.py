@@ -132,9 +132,12 @@ class Evaluation:
         """The status of one experiment whose dependencies are evaluated."""
         evidence, rec = self._evidence, self._evidence.records[experiment.path]
         present = self._selections.resolve(experiment)
-        experiment, accepted = self._as_it_ran(present, rec)
-        inputs = inputs_of(experiment, self.statuses, rec.pin.inputs)
-        answer, expected = evidence.answer(experiment, rec), expected_hash(experiment, rec)
+        expected = expected_hash(present, rec)
+        experiment, accepted = self._as_it_ran(present, rec, expected)
+        if accepted and rec.completed:
+            expected = rec.completed.opened.config_hash
+        inputs = inputs_of(experiment, self.statuses, rec.pin.inputs if experiment.after else None)
+        answer = evidence.answer(experiment, rec)
         action = decide(rec, answer, inputs, evidence.clock, expected, evidence.scheduler, experiment.retry)
         if action.state is State.COMPLETED and (note := accepted or self._outdated_inputs(rec)):
             action = replace(action, reason=note)
@@ -168,9 +171,9 @@ class Evaluation:
             for group, paths in missing.items()
         )
 
-    def _as_it_ran(self, experiment: Experiment, rec: Record) -> tuple[Experiment, str]:
+    def _as_it_ran(self, experiment: Experiment, rec: Record, expected: str) -> tuple[Experiment, str]:
         """The experiment, with the config that ran if its result was accepted for the present one, and what differs."""
-        done, expected = rec.completed, experiment.config_hash()
+        done = rec.completed
         if done is None or experiment.undecided or done.opened.config_hash == expected:
             return experiment, ""
         ran = self._evidence.accepted(rec, expected)
