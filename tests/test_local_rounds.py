@@ -398,17 +398,22 @@ def test_ctrl_c_is_no_reason_to_give_up_however_short_the_walltime(rounds: Round
     assert rounds.states() == {"0": "pending"}
 
 
+def interrupt_twice(runner: subprocess.Popen[str]) -> None:
+    """Ctrl-C, and again while it waits for its jobs."""
+    interrupt(runner)
+    assert runner.stdout is not None
+    while "Stopping" not in runner.stdout.readline():
+        pass
+    interrupt(runner)
+    assert finish(runner)[0] == INTERRUPTED
+
+
 def test_a_second_ctrl_c_ends_jobs_that_ignore_signals_and_counts_towards_no_retry_limit(rounds: Rounds) -> None:
     rounds.write({"e": group("{seed}", 'trap "" TERM; ' + holding(rounds), 2)})
     for turn in range(1, 4):
         runner = rounds.start()
         wait_for(lambda n=turn: [len(rounds.lines(f"e{seed}")) for seed in range(2)] == [n, n], "two jobs run")
-        interrupt(runner)
-        assert runner.stdout is not None
-        while "Stopping" not in runner.stdout.readline():
-            pass
-        interrupt(runner)
-        assert finish(runner)[0] == INTERRUPTED
+        interrupt_twice(runner)
         assert not rounds.jobs()
     say_go(rounds)
     assert rounds.call().returncode == DONE
@@ -429,12 +434,7 @@ def test_a_second_ctrl_c_ends_programs_whose_wrapper_has_ended(rounds: Rounds) -
     rounds.write({"e": {"path": "0", "command": ["bash", "-c", f"{IGNORES}; echo end"]}})
     runner = rounds.start()
     wait_for(lambda: "ignores" in log_of(rounds), "it runs")
-    interrupt(runner)
-    assert runner.stdout is not None
-    while "Stopping" not in runner.stdout.readline():
-        pass
-    interrupt(runner)
-    assert finish(runner)[0] == INTERRUPTED
+    interrupt_twice(runner)
     assert not rounds.jobs()
 
 

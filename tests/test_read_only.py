@@ -50,7 +50,7 @@ class Reader(Rounds):
         return done
 
     def protect(self) -> None:
-        """Everyone may read everything, and nobody but root may write."""
+        """Everyone may read everything, and only root may write."""
         for path in (self.folder, *self.folder.rglob("*")):
             if not path.is_symlink():
                 path.chmod(0o555 if path.is_dir() else 0o444)

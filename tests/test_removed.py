@@ -1,7 +1,7 @@
 """Experiments that have a record, but are no longer in the round file: found, shown, closed, cancelled, never run.
 
 Three things are most likely to go wrong: a walk that lists the directories of thousands of experiments; a job that
-nobody sees any more, or that is started again; and advice to move a record that breaks it.
+is no longer shown, or that is started again; and advice to move a record that breaks it.
 """
 
 from __future__ import annotations

@@ -61,14 +61,15 @@ class ClaimedAttempt:
 
     def earlier(self) -> list[Path]:
         """Directories of the earlier attempts that may be resumed from, oldest first: they may hold a checkpoint."""
-        attempts = record.read(self.directory).resumable(self.number)
-        return [record.files_directory(self.directory, one) for one in attempts]
+        return [record.files_directory(self.directory, one) for one in self._resumable()]
 
     def of_another_config(self) -> list[Path]:
         """Those of `earlier` with another config or inputs, which the user has allowed with --keep-files."""
-        attempts = record.read(self.directory).resumable(self.number)
-        others = [one for one in attempts if one.opened.identity != self.attempt.opened.identity]
+        others = [one for one in self._resumable() if one.opened.identity != self.attempt.opened.identity]
         return [record.files_directory(self.directory, one) for one in others]
+
+    def _resumable(self) -> tuple[Attempt, ...]:
+        return record.read(self.directory).resumable(self.number)
 
     def inputs(self) -> dict[str, list[Path]]:
         """Directories of the completed attempts that the experiment depends on, by group.

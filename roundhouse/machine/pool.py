@@ -123,7 +123,7 @@ class Pool:
                 child.send_signal(number)
 
     def kill(self) -> None:
-        """Kill all jobs immediately. Processes that a shell has started die with it."""
+        """Kill all jobs immediately. What the user's command has started may survive: see `kill_processes`."""
         for child, _ in self._started.values():
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
