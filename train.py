@@ -6,13 +6,10 @@ The exit codes are those of `roundhouse.model.exit_codes`; the job's shell recor
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from roundhouse.errors import RoundhouseError
 from roundhouse.jobs import worker
@@ -21,9 +18,6 @@ from roundhouse.jobs.command import run_command, variables
 from roundhouse.jobs.heartbeat import start_heartbeat
 from roundhouse.model.exit_codes import COMMAND_MAY_RETURN, RESERVED, JobExitCode
 from roundhouse.terminal import escape_unencodable
-
-if TYPE_CHECKING:
-    from roundhouse.training.loop import TrainingProgress
 
 
 def main(argv: list[str]) -> int:
@@ -70,15 +64,13 @@ def run_program(claimed: worker.ClaimedAttempt) -> int:
 def train(claimed: worker.ClaimedAttempt) -> int:
     """Train with the study that the config names."""
     from roundhouse.settings import split_config
-    from roundhouse.training import loop
+    from roundhouse.training.execute import RUNG, WALLTIME, Attempt, Hooks, execute, prepare
+    from roundhouse.training.memory import memory_ran_out
+    from roundhouse.training.progress import line_of, position_of, progress_of
     from roundhouse.training.reproducibility import environment
+    from roundhouse.training.session import Session
+    from roundhouse.training.study import load_study
 
-    name = claimed.config["study"]
-    if importlib.util.find_spec(f"studies.{name}") is None:
-        known = sorted(
-            path.name for path in (Path(__file__).parent / "studies").iterdir() if (path / "__init__.py").exists()
-        )
-        raise RoundhouseError(f"there is no study {name!r} in studies/; available: {', '.join(known)}")
     deadline = os.environ.get("ROUNDHOUSE_DEADLINE")
     accumulate = int(os.environ.get("ROUNDHOUSE_ACCUMULATE", "1"))
     if accumulate > 1:
@@ -89,50 +81,35 @@ def train(claimed: worker.ClaimedAttempt) -> int:
     settings, config = split_config(claimed.config["config"], float(deadline) if deadline else None, accumulate)
     settings = replace(settings, pause_at=claimed.attempt.opened.pause_at)
     inputs = claimed.inputs()
-    precision = loop.prepare(settings)
+    precision = prepare(settings)
     claimed.write_environment(environment(precision.device, precision.name))
     data = os.environ.get("ROUNDHOUSE_DATA")
-    study = importlib.import_module(f"studies.{name}")
-    task = study.build(config, inputs, precision.device, Path(data) if data else None)
+    study = load_study(claimed.config["study"], config, inputs, Path(data) if data else None)
 
-    def report(progress: TrainingProgress) -> None:
-        claimed.report(
-            epoch=progress.epoch,
-            epochs=progress.epochs,
-            started_epoch=progress.started_epoch,
-            stage=progress.stage,
-            metric_name=progress.metric,
-            metric=progress.metrics.get(progress.metric),
-            best=progress.best,
-            mode=task.mode,
-            exact=progress.exact,
-            seconds_per_epoch=progress.seconds_per_epoch,
-        )
-        metrics = ", ".join(f"{key} {value:.4g}" for key, value in progress.metrics.items())
-        if progress.epoch > progress.started_epoch:
-            print(f"epoch {progress.epoch}/{progress.epochs} ({progress.stage}): {metrics}", flush=True)
-        elif progress.epoch:
-            print(f"roundhouse: resumed after epoch {progress.epoch}/{progress.epochs}", flush=True)
+    def report(session: Session) -> None:
+        if session.replaying:
+            print(f"roundhouse: resumed after {position_of(session)}", flush=True)
+        claimed.report(**progress_of(session))
 
-    import torch
-
+    hooks = Hooks(report, lambda session: print(line_of(session), flush=True), claimed.stop)
+    attempt = Attempt(claimed.place, claimed.earlier(), claimed.of_another_config())
     try:
-        outcome = loop.run(
-            task, settings, claimed.place, claimed.earlier(), report, claimed.stop, claimed.of_another_config()
-        )
-    except RuntimeError as error:
-        # Only the message of the error says that the host's memory ran out.
-        if not isinstance(error, torch.cuda.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        outcome = execute(study, settings, attempt, hooks)
+    except (RuntimeError, MemoryError) as error:
+        where = memory_ran_out(error, precision.device)
+        if not where:
             raise
         print(f"roundhouse: memory ran out: {error}", file=sys.stderr)
-        on_gpu = isinstance(error, torch.cuda.OutOfMemoryError) and precision.device.type == "cuda"
-        return JobExitCode.GPU_MEMORY if on_gpu else JobExitCode.MEMORY
+        return JobExitCode.GPU_MEMORY if where == "gpu" else JobExitCode.MEMORY
+    if outcome.diverged:
+        print(f"roundhouse: the training diverged: {outcome.reason}", file=sys.stderr)
+        return JobExitCode.DIVERGED
     if not outcome.finished:
-        print(f"roundhouse: stopped after epoch {outcome.epochs_run}: {outcome.reason}", flush=True)
-        codes = {"walltime": JobExitCode.WALLTIME, loop.RUNG: JobExitCode.RUNG}
+        print(f"roundhouse: stopped after {outcome.position}: {outcome.reason}", flush=True)
+        codes = {WALLTIME: JobExitCode.WALLTIME, RUNG: JobExitCode.RUNG}
         return codes.get(outcome.reason, JobExitCode.STOPPED)
     claimed.report(artifacts=dict(outcome.artifacts), final_hash=outcome.final_hash, final=dict(outcome.metrics))
-    print(f"roundhouse: {outcome.reason} after {outcome.epochs_run} epochs", flush=True)
+    print(f"roundhouse: {outcome.reason} after {outcome.position}", flush=True)
     return JobExitCode.COMPLETED
 
 

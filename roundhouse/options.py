@@ -11,6 +11,9 @@ from roundhouse.names import nearest
 
 Options = TypeVar("Options")
 
+FEEDS = ("auto", "device", "workers")
+"""Where batches are made: on the device; by worker processes; auto: on the device if the data fits there."""
+
 
 def choose(kind: str, name: object, known: Collection[str]) -> str:
     """`name` if it is one of `known`; otherwise a RoundhouseError with the nearest one, or with all."""

@@ -22,20 +22,26 @@ class Settings:
     precision: str = "auto"  # auto, fp32, bf16, fp16
     device: str = "auto"  # auto, cpu, cuda, cuda:N
     deterministic: bool = True
-    max_epochs: int | None = None  # finish after this many epochs, over all stages
-    time_limit: float | None = None  # seconds: finish before an epoch that would bring the sum of all epochs above it
-    patience: int | None = None  # finish when the main metric has not improved for this many epochs
+    max_epochs: int | None = None  # end the training after this many epochs, over all loops
+    max_steps: int | None = None  # end it after this many optimiser steps, over all loops
+    time_limit: float | None = None  # seconds of training, without evaluation: end it after the step that reaches them
+    patience: int | None = None  # end it when this many values of the main metric in a row have not improved
+    min_delta: float = 0.0  # for `patience`: a smaller improvement does not count
+    save_minutes: float = 10.0  # the longest time between two checkpoints
     max_skipped: float = 0.2  # fraction of an epoch's steps that gradient scaling may skip
-    pause_at: int | None = None  # pause after this many epochs, to be resumed later
+    pause_at: int | None = None  # pause after this many epochs, or steps, to be resumed later
     deadline: float | None = None  # time.time() by which the job must have stopped, to be resumed later
     accumulate: int = 1  # after memory ran out: a batch is computed in this many times as many parts
 
     def __post_init__(self) -> None:
         choose("precision", self.precision, PRECISIONS)
-        for name in ("max_epochs", "time_limit", "patience"):
+        for name in ("max_epochs", "max_steps", "time_limit", "patience"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise RoundhouseError(f"config key {name!r} is {value}; it must be > 0, or null for no limit")
+        for name in ("min_delta", "save_minutes"):
+            if getattr(self, name) < 0:
+                raise RoundhouseError(f"config key {name!r} is {getattr(self, name)}; it must be >= 0")
         if not 0 <= self.max_skipped <= 1:
             raise RoundhouseError(f"config key 'max_skipped' is {self.max_skipped}; it must be between 0 and 1")
 

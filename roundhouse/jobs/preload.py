@@ -34,7 +34,13 @@ from roundhouse.machine.parent_death import die_with, start_group
 
 CHANNEL = "ROUNDHOUSE_PRELOADED"  # the file descriptor of the shell's end of the socket
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-MODULES = ("numpy", "torch", "torch._dynamo", "roundhouse.training.loop", "train")  # the first optimiser loads dynamo
+MODULES = (
+    "numpy",
+    "torch",
+    "torch._dynamo",
+    "roundhouse.training.execute",
+    "train",
+)  # the first optimiser loads dynamo
 CANNOT_START, STOPPED_BEFORE = 127, 143  # exit codes
 
 

@@ -1,16 +1,20 @@
-"""What studies share. They import from here, and from `roundhouse.options`, which does not import torch."""
+"""What studies use. They import from here, and from `roundhouse.options`, which does not import torch."""
 
 from roundhouse.errors import RoundhouseError as StudyError
 from roundhouse.options import choose, read_options
 from roundhouse.training.checkpoint import read as read_weights
+from roundhouse.training.loops import Epoch, Feed, Step
 from roundhouse.training.memory import equal_parts, fewest_parts, free_memory, readable
-from roundhouse.training.task import Context, Stage, Task
+from roundhouse.training.run import Run
+from roundhouse.training.tracking import Value
 
 __all__ = [
-    "Context",
-    "Stage",
+    "Epoch",
+    "Feed",
+    "Run",
+    "Step",
     "StudyError",
-    "Task",
+    "Value",
     "choose",
     "equal_parts",
     "fewest_parts",

@@ -26,7 +26,9 @@ from roundhouse.training.reproducibility import check_plain
 CHECKPOINT = "checkpoint.pth"
 PREVIOUS = "checkpoint.prev.pth"
 DAMAGED = ".damaged"
-FORMAT = 2
+FORMAT = 3
+STEPS = "step"  # the key of the number of steps, over all loops
+WRITTEN_BY = {2: "Roundhouse 0.1"}  # earlier formats
 
 _DIGEST = 64  # hexadecimal digits
 _END_RECORD = 22  # bytes of a ZIP archive's last record; its final two bytes are the length of the comment after it
@@ -109,7 +111,7 @@ def save(directory: Path, content: Mapping[str, Any]) -> None:
 
 
 def newest(directory: Path, earlier: Sequence[Path]) -> Found | None:
-    """The valid checkpoint with the most epochs, in the folder of this attempt or of `earlier` ones (oldest first).
+    """The valid checkpoint with the most steps, in the folder of this attempt or of `earlier` ones (oldest first).
 
     A corrupted file is reported on stderr and skipped; one of this attempt is also renamed, so that it never replaces a
     valid previous one. RoundhouseError: a checkpoint of another format.
@@ -133,7 +135,7 @@ def newest(directory: Path, earlier: Sequence[Path]) -> Found | None:
                     os.replace(path, path.with_name(name + DAMAGED))
                 continue
             _check_format(path, content)
-            if best is None or content["epochs"] >= best.content["epochs"]:
+            if best is None or content[STEPS] >= best.content[STEPS]:
                 best = Found(path, content)
     if skipped:
         warn(
@@ -142,11 +144,20 @@ def newest(directory: Path, earlier: Sequence[Path]) -> Found | None:
     return best
 
 
+def read_whole(path: Path) -> dict[str, Any]:
+    """The content of a whole checkpoint, such as one that a run has kept. RoundhouseError: it is not one."""
+    content = read(path)
+    _check_format(path, content)
+    return content
+
+
 def _check_format(path: Path, content: Mapping[str, Any]) -> None:
-    if content.get("format") != FORMAT:
+    found = content.get("format")
+    if found != FORMAT:
+        version = WRITTEN_BY.get(found or 0, "the version that wrote it")
         raise RoundhouseError(
-            f"{path} has checkpoint format {content.get('format')}, and this version reads {FORMAT}: "
-            "continue with the version that wrote it, or archive the experiment and start it again"
+            f"{path} has checkpoint format {found}, and this version reads {FORMAT}: continue with {version}, or start "
+            "the experiment from the beginning with --rerun"
         )
 
 

@@ -45,6 +45,28 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+_GPU = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "out of memory")
+_HOST = ("can't allocate memory", "cannot allocate memory", "Cannot allocate memory")
+
+
+def memory_ran_out(error: BaseException, device: torch.device) -> str:
+    """Whether an error says that memory ran out: "gpu", "host", or empty if it says something else.
+
+    Libraries report it in several ways, of which only the text is common.
+    """
+    if isinstance(error, MemoryError):
+        return "host"
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return "gpu" if device.type == "cuda" else "host"
+    if isinstance(error, RuntimeError):  # PyTorch's AcceleratorError is one
+        if any(one in text for one in _HOST):
+            return "host"
+        if any(one in text for one in _GPU):
+            return "gpu" if device.type == "cuda" else "host"
+    return ""
+
+
 def fewest_parts(candidates: Sequence[int], attempt: Callable[[int], None]) -> int:
     """The first of `candidates` (ascending) for which `attempt` does not run out of memory.
 
@@ -53,7 +75,9 @@ def fewest_parts(candidates: Sequence[int], attempt: Callable[[int], None]) -> i
     for parts in candidates:
         try:
             attempt(parts)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not memory_ran_out(error, torch.device("cuda")):
+                raise
             reason = str(error).splitlines()[0]
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()

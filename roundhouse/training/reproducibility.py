@@ -1,4 +1,4 @@
-"""Reproducibility: seeds derived from (seed, stream, stage, epoch), deterministic kernels, hashes of states."""
+"""Reproducibility: seeds derived from (seed, stream, loop, position), deterministic kernels, hashes of states."""
 
 from __future__ import annotations
 
@@ -31,6 +31,29 @@ def seed_globals(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def global_states() -> dict[str, Any]:
+    """The states of the global generators of Python, NumPy and PyTorch, as plain values and tensors."""
+    version, internal, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(internal), gauss],
+        "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_globals(states: Mapping[str, Any]) -> None:
+    """Restore a result of `global_states`."""
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"]:
+        torch.cuda.set_rng_state_all(states["cuda"])
 
 
 def make_deterministic() -> None:
@@ -112,7 +135,7 @@ def leaves(state: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     else:
         raise RoundhouseError(
             f"the state contains a {type(state).__module__}.{type(state).__qualname__} at {name or '/'}: "
-            "a checkpoint can only contain tensors and plain Python values; convert it in the study's state()"
+            "a checkpoint can only contain tensors and plain Python values; convert it before you track or keep it"
         )
 
 

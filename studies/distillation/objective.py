@@ -6,10 +6,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from roundhouse.training import free_memory, readable
-from roundhouse.training.step import buffers_kept
+from roundhouse.training.passes import buffers_kept
 from studies.distillation.data import Dataset
 from studies.distillation.losses import cross_entropy
 from studies.distillation.methods import Method
@@ -39,6 +39,11 @@ class Objective:
         self.method = method
         self._data = data
         self._autocast = autocast
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """What is trained: the student and the method, as far as they exist."""
+        return [module for module in (self.student, self.method) if module is not None]
 
     def normalised(self, images: Tensor) -> Tensor:
         """From bytes to the networks' input format: float32, channels last."""

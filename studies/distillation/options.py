@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from roundhouse.errors import RoundhouseError as StudyError
-from roundhouse.options import choose
+from roundhouse.options import FEEDS, choose
 
 BLOCKS = {
     "ResNet8": 1,
@@ -24,8 +24,6 @@ ALONE = ("pure", "control")
 """Ways to train without a teacher: cross entropy, and cross entropy times 1 - alpha."""
 
 DISTILLING = ("logit", "fitnets", "attention_transfer", "factor_transfer", "rkd", "nst", "sp", "dkd")
-
-FEEDS = ("auto", "device", "workers")
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,17 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from roundhouse.training import Stage, StudyError
+from roundhouse.training import StudyError
 from studies.distillation.models import Features
 from studies.distillation.options import Options
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage before `train`: the name of its loop, and its epochs."""
+
+    name: str
+    epochs: int
 
 
 @dataclass(frozen=True)

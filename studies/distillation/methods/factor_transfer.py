@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from roundhouse.training import Stage
 from studies.distillation.losses import unit
-from studies.distillation.methods.base import Method, Shapes
+from studies.distillation.methods.base import Method, Shapes, Stage
 from studies.distillation.models import Features
 from studies.distillation.options import Options
 

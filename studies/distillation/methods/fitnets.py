@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from roundhouse.training import Stage, StudyError
-from studies.distillation.methods.base import Method, Shapes
+from roundhouse.training import StudyError
+from studies.distillation.methods.base import Method, Shapes, Stage
 from studies.distillation.methods.logit import logit_loss
 from studies.distillation.models import Features
 from studies.distillation.options import Options

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from roundhouse.training.task import Context
+from roundhouse.errors import RoundhouseError
+from roundhouse.training.loops import Step
 
 Compute = Callable[..., tuple[Tensor, Tensor]]
 """From a batch's tensors to (loss, metrics): a scalar with gradients, and a vector without."""
@@ -20,8 +21,8 @@ Compute = Callable[..., tuple[Tensor, Tensor]]
 _WARM_UP = 3  # passes before a capture: libraries allocate their workspaces in the first one
 
 
-class Step:
-    """Computes gradients for `modules`; the caller steps the optimiser afterwards.
+class Passes:
+    """Computes the gradients of `modules`; call `step.update` with the optimisers afterwards.
 
     `kind` is eager, graph or compile. A graph replays the kernels of the first batch, so all batches must have the same
     shapes, `compute` must not branch on values, and `Parameter.grad` must not be cleared between calls.
@@ -34,24 +35,25 @@ class Step:
         self._graph: Graph | None = None
         self._graphed = kind == "graph"
 
-    def __call__(self, context: Context, batch: Sequence[Tensor], *constants: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, step: Step, batch: Sequence[Tensor], *constants: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the gradients of the mean loss; returns (loss, metrics), means over the parts, on the device.
 
         The tensors of `batch` are split into `parts` along their first dimension; each part gets all `constants`.
         """
+        step.settle()
         if not self._graphed:
             clear_gradients(self._modules)
-            return self._passes(context, batch, constants)
+            return self._all_parts(step, batch, constants)
         if self._graph is None:
-            self._graph = Graph(lambda *inputs: self._passes(context, inputs[: len(batch)], inputs[len(batch) :]),
+            self._graph = Graph(lambda *inputs: self._all_parts(step, inputs[: len(batch)], inputs[len(batch) :]),
                                 (*batch, *constants), self._modules)  # fmt: skip
         return self._graph(*batch, *constants)
 
-    def _passes(self, context: Context, batch: Sequence[Tensor], constants: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def _all_parts(self, step: Step, batch: Sequence[Tensor], constants: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         results = []
         for part in zip(*(tensor.chunk(self._parts) for tensor in batch), strict=True):
             loss, metrics = self._compute(*part, *constants)
-            context.backward(loss / self._parts)
+            step.scaled_backward(loss / self._parts)
             results.append((loss.detach(), metrics.detach()))
         if len(results) == 1:
             return results[0]
@@ -63,7 +65,8 @@ class Graph:
     """A function that is captured once, on `inputs`, and replayed on other inputs of the same shapes and types.
 
     The next call overwrites the returned tensors. Buffers of `modules` (running statistics of batch normalisation) are
-    restored after the warm-up, so a replay gives bit-identical results to calling the function.
+    restored after the warm-up, so a replay gives bit-identical results to calling the function. RoundhouseError: one of
+    the modules has active dropout, whose random numbers would be those of the capture.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Graph:
         inputs: Sequence[Tensor],
         modules: Sequence[nn.Module],
     ) -> None:
+        refuse_dropout(modules)
         self._inputs = [tensor.clone() for tensor in inputs]
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
@@ -92,6 +96,17 @@ class Graph:
             static.copy_(tensor)
         self._graph.replay()
         return self._outputs
+
+
+def refuse_dropout(modules: Sequence[nn.Module]) -> None:
+    """RoundhouseError: a module has active dropout."""
+    for module in modules:
+        for name, one in module.named_modules():
+            if isinstance(one, nn.modules.dropout._DropoutNd) and one.training and one.p > 0:
+                raise RoundhouseError(
+                    f"a CUDA graph cannot repeat the random numbers of dropout ({type(module).__name__}.{name}): "
+                    "use `step: eager`, or draw the mask with a generator of the step and pass it as an input"
+                )
 
 
 def clear_gradients(modules: Sequence[nn.Module]) -> None:

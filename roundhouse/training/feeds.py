@@ -1,0 +1,194 @@
+"""Feeds: an epoch's batches, prepared on the device from data that is there, or by worker processes.
+
+Both ways give bit-identical batches: all random numbers of an epoch are drawn before, from its own generators. No state
+is carried from epoch to epoch, and a resume inside an epoch loads nothing of what comes before.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import signal
+import sys
+import weakref
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.utils.data
+from torch import Tensor
+
+from roundhouse.errors import RoundhouseError
+from roundhouse.options import FEEDS, choose
+from roundhouse.training.loops import Epoch
+from roundhouse.training.memory import free_memory
+
+_CHUNK = 16 << 20  # bytes of samples that are prepared at once
+_PR_SET_PDEATHSIG = 1
+_WORKER_DEATH = ("DataLoader worker", "Pin memory thread")  # in PyTorch's messages about a process that died
+
+
+class Source(Protocol):
+    """Training data that can be on any device, and how a batch of it is made from random numbers."""
+
+    def __len__(self) -> int:
+        """Samples."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all samples."""
+
+    def to(self, device: torch.device) -> Source:
+        """The same data on a device."""
+
+    def draw(self, epoch: Epoch) -> Tensor:
+        """All random numbers of an epoch, on the CPU: int64 (K, samples), a column for each sample in its order."""
+
+    def batch(self, draws: Tensor) -> tuple[Tensor, ...]:
+        """The batch for B columns of `draw`, on the device of the data: tensors with B rows."""
+
+
+class EpochFeed(Protocol):
+    """A source of the batches of each epoch."""
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch. A last, smaller batch is dropped, so that shapes stay the same."""
+
+    def batches(self, epoch: Epoch, first: int) -> Iterator[tuple[Tensor, ...]]:
+        """The batches of an epoch from number `first` on, on the device. The caller may stop before the end."""
+
+    def close(self) -> None:
+        """Release its resources. No epoch can follow."""
+
+
+def make_feed(kind: str, source: Source, batch_size: int, workers: int, device: torch.device) -> EpochFeed:
+    """The feed `kind`; `auto`: on the device if twice the data fits into half of its free memory.
+
+    RoundhouseError: no such feed, or fewer samples than one batch.
+    """
+    if choose("feed", kind, FEEDS) == "auto":
+        kind = "device" if 2 * source.nbytes < free_memory(device) / 2 else "workers"
+    if kind == "device":
+        return DeviceFeed(source, batch_size, device)
+    return WorkerFeed(source, batch_size, device, workers)
+
+
+class DeviceFeed:
+    """All data is on the device, and batches are made there.
+
+    Many batches at once, so that kernel launches are few; but not the whole epoch, which would need too much memory.
+    """
+
+    def __init__(self, source: Source, batch_size: int, device: torch.device) -> None:
+        self.steps = _steps(source, batch_size)
+        self._source = source.to(device)
+        self._device = device
+        self._batch_size = batch_size
+        sample = max(1, source.nbytes // len(source))
+        self._at_once = max(1, _CHUNK // (batch_size * sample))  # batches
+
+    def batches(self, epoch: Epoch, first: int) -> Iterator[tuple[Tensor, ...]]:
+        if first >= self.steps:
+            return
+        draws = self._source.draw(epoch)[:, first * self._batch_size : self.steps * self._batch_size].to(self._device)
+        for part in torch.split(draws, self._batch_size * self._at_once, dim=1):
+            tensors = self._source.batch(part)
+            yield from zip(*(torch.split(one, self._batch_size) for one in tensors), strict=True)
+
+    def close(self) -> None:
+        """Nothing to stop; its memory is released with the object."""
+
+
+class WorkerFeed:
+    """Worker processes make the batches while the device computes; for data that does not fit on the device."""
+
+    def __init__(self, source: Source, batch_size: int, device: torch.device, workers: int) -> None:
+        self.steps = _steps(source, batch_size)
+        self._source = source.to(torch.device("cpu"))
+        self._batch_size = batch_size
+        self._device = device
+        self._draws: list[npt.NDArray[np.int64]] = []  # of the epoch's batches; NumPy arrays pickle as plain bytes
+        self._batches: Any = None
+        self._loader = torch.utils.data.DataLoader(
+            _Batches(self._source),
+            batch_size=None,  # an item is a batch
+            sampler=self._draws,
+            num_workers=workers,
+            persistent_workers=True,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # without one it draws from the global generator
+            worker_init_fn=partial(_begin_work, os.getpid()),
+            multiprocessing_context="fork",  # so that workers share the data
+        )
+
+    def batches(self, epoch: Epoch, first: int) -> Iterator[tuple[Tensor, ...]]:
+        if first >= self.steps:
+            return
+        draws = self._source.draw(epoch)[:, first * self._batch_size : self.steps * self._batch_size]
+        self._draws[:] = [part.numpy() for part in torch.split(draws, self._batch_size, dim=1)]
+        try:
+            self._start()
+            for tensors in self._batches:
+                yield tuple(one.to(self._device, non_blocking=True) for one in tensors)
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if isinstance(error, RuntimeError) and not any(part in str(error) for part in _WORKER_DEATH):
+                raise
+            raise RoundhouseError(
+                f"a worker process that prepares batches died ({error}); memory or /dev/shm may be full: "
+                "use fewer `workers`, or `feed: device`, which needs none"
+            ) from error
+
+    def close(self) -> None:
+        if self._batches is not None:
+            self._batches._shutdown_workers()  # as when the iterator is garbage-collected, but now
+
+    def _start(self) -> None:
+        """Reset the loader to the start of an epoch; the first time, start its processes."""
+        if self._batches is not None:
+            self._batches = iter(self._loader)  # the same processes
+            return
+        # PyTorch's handler raises an error when a worker dies, wherever the program is, even in a checkpoint's write.
+        # Without the handler, the error is raised when the next batch is requested.
+        before = signal.getsignal(signal.SIGCHLD)
+        self._batches = iter(self._loader)
+        signal.signal(signal.SIGCHLD, before)
+        # At exit this runs before multiprocessing's handler, which would wait forever for workers that ignore SIGTERM.
+        atexit.register(_close, weakref.ref(self))
+
+
+class _Batches(torch.utils.data.Dataset[tuple[Tensor, ...]]):
+    """The data set of worker processes: one batch from its random draws."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __getitem__(self, draws: npt.NDArray[np.int64]) -> tuple[Tensor, ...]:
+        return self._source.batch(torch.from_numpy(draws))
+
+
+def _close(feed: weakref.ref[WorkerFeed]) -> None:
+    if (open_one := feed()) is not None:
+        open_one.close()
+
+
+def _begin_work(trainer: int, worker: int) -> None:
+    """Initialise a worker process: it ends when the trainer ends, and only then."""
+    # Schedulers signal every process of a job, but only the trainer decides when to stop.
+    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(name, signal.SIG_IGN)
+    # PyTorch's own check of the parent starts later, and would accept any process that is the parent then.
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != trainer:
+        os._exit(1)
+
+
+def _steps(source: Source, batch_size: int) -> int:
+    if batch_size > len(source):
+        raise RoundhouseError(f"config key 'batch_size' is {batch_size}; there are {len(source)} training samples")
+    return len(source) // batch_size

@@ -1,0 +1,283 @@
+"""`Run`: what a study uses. The study keeps its loop, the library keeps the state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+import torch
+
+from roundhouse.errors import RoundhouseError
+from roundhouse.options import choose
+from roundhouse.training import checkpoint, keep, loops
+from roundhouse.training.loops import Epoch, Step, Streams
+from roundhouse.training.reproducibility import derive_seed, seed_globals, snapshot
+from roundhouse.training.session import BestRule, Diverged, Session, Stopped
+from roundhouse.training.state import STEP
+from roundhouse.training.tracking import restore
+
+Item = TypeVar("Item")
+
+
+class Run(Streams):
+    """One training run. Its generators are the same in every attempt: for initialisation and fixed noise."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session.settings.seed, "run")
+        self._session = session
+        self._once_names: set[str] = set()
+        self._finished: tuple[dict[str, np.ndarray], dict[str, float]] | None = None
+        self._close: list[Callable[[], None]] = []
+        session.closing = self._close_all
+        self.seed_globals("train")
+
+    # ------------------------------------------------------------------------------------------- the setting
+
+    @property
+    def device(self) -> torch.device:
+        """The device for all computation."""
+        return self._session.precision.device
+
+    @property
+    def accumulate(self) -> int:
+        """1; or, after GPU memory ran out, the factor by which to increase the number of parts of a batch."""
+        return self._session.state.accumulate
+
+    @property
+    def ended(self) -> str:
+        """Why training has ended before its planned end, such as "time limit"; empty if it has not."""
+        return self._session.ended
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """The names of the loops that have not begun, because training had ended before them."""
+        return tuple(self._session.skipped)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision of the run, for forward passes. Compute losses outside it, in float32."""
+        return self._session.precision.autocast()
+
+    def seed_globals(self, name: str) -> None:
+        """Seed the global generators before building what the loop `name` trains. Done for `train` at the start."""
+        seed_globals(derive_seed(self._session.settings.seed, "begin", name, 0))
+
+    def planned(self, units: int) -> None:
+        """Say how many epochs, or steps, all loops will have, for progress and ETA; else only begun loops are known."""
+        self._session.state.planned = units
+
+    def approximate(self) -> None:
+        """Say that kernels may differ between processes, so that a resume is reported as approximate."""
+        if self._session.resumed and self._session.state.exact:
+            checkpoint.warn("resume is approximate: its kernels may differ between processes")
+            self._session.state.exact = False
+
+    def on_close(self, function: Callable[[], None]) -> None:
+        """Call `function` when the run ends in this process, also after an error: to end processes, for example."""
+        self._close.append(function)
+
+    def results(self) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        """What `finish` was given. All bests have weights afterwards."""
+        self._session.complete_break()
+        for rule in self._session.rules.values():
+            self._best_state(rule)
+        return self._finished or ({}, {})
+
+    def _close_all(self) -> None:
+        while self._close:
+            self._close.pop()()
+
+    # ------------------------------------------------------------------------------------------- state
+
+    def track(self, **parts: Any) -> None:
+        """Make these part of each checkpoint; on a resume they are restored here.
+
+        Modules, optimisers, tensors, dicts, lists, or any object with `state_dict` and `load_state_dict`. One with
+        `rebuild(state)` is first given the saved state, so that it can adopt its shapes: track a network whose shape
+        changes before you build its optimiser. To track another object under the same name replaces the first.
+        RoundhouseError: one cannot be tracked, or does not fit the checkpoint.
+        """
+        self._session.complete_break()
+        self._session.tracked.add(parts)
+        self._session.changed()
+
+    def release(self, *names: str) -> None:
+        """Leave these parts out of later checkpoints: an optimiser whose loop is over."""
+        self._session.complete_break()
+        self._session.tracked.release(names)
+        self._session.changed()
+
+    def best(
+        self, metric: str | None, *, weights: Mapping[str, Any], mode: str = "max", file: str = "best.pth"
+    ) -> None:
+        """Keep the weights of the best value of a metric in `file`; without a metric, the last ones.
+
+        `weights`: names with modules, tensors or plain values, as they will be in the file. The first best declares
+        the main metric of the run. Several are possible, with a file each.
+        """
+        choose("mode", mode, ("max", "min"))
+        keep.check_name(file)
+        self._session.rules[file] = BestRule(file, metric, mode, dict(weights))
+
+    def load_best(self, file: str = "best.pth") -> None:
+        """Load the best weights into the objects that were given to `run.best`, after the last loop.
+
+        Without a value of the metric so far, the present weights are the best.
+        """
+        session = self._session
+        session.complete_break()
+        rule = session.rules.get(file)
+        if rule is None:
+            raise RoundhouseError(f"run.load_best({file!r}): no run.best with this file")
+        for name, part in rule.weights.items():
+            saved = self._best_state(rule)[name]
+            if isinstance(part, torch.Tensor) or hasattr(part, "load_state_dict"):
+                restore(part, saved)
+
+    def _best_state(self, rule: BestRule) -> Mapping[str, Any]:
+        """The best weights. Without a metric, or a value of it, they are those after the last loop."""
+        bests = self._session.state.bests
+        if rule.file not in bests:
+            bests[rule.file] = self._session.best_now(rule, None)
+        state: Mapping[str, Any] = bests[rule.file]["state"]
+        return state
+
+    def once(self, name: str, function: Callable[[], Any]) -> Any:
+        """The value of `function`, computed once between two loops; later attempts get the value that was kept.
+
+        Tensors and plain values. It is in `kept/once/NAME.pth`; tensors are on the CPU.
+        """
+        session = self._session
+        session.complete_break()
+        if session.loop:
+            raise RoundhouseError(f"run.once({name!r}) is called inside a loop: call it between two loops")
+        if name in self._once_names:
+            raise RoundhouseError(f"run.once({name!r}) is called twice: give each value its own name")
+        self._once_names.add(name)
+        file = f"{keep.KEPT}/once/{keep.check_name(name)}.pth"
+        if file in session.state.kept:
+            value = checkpoint.read(session.directory / file)["value"]
+        else:
+            seed_globals(derive_seed(session.settings.seed, "once", name))
+            value = snapshot(function())
+            session.state.kept[file] = session.replace(file, checkpoint.pack({"value": value}))
+            session.changed()
+            session.save()
+        seed_globals(derive_seed(session.settings.seed, "after once", name))
+        return value
+
+    # ------------------------------------------------------------------------------------------- loops
+
+    def steps(
+        self,
+        total: int | None,
+        *,
+        name: str = "train",
+        save_every: int | None = None,
+        until: Callable[[], bool] | None = None,
+    ) -> Iterator[Step]:
+        """A loop by steps. `total` may be None if `until` says, before each step, whether to end.
+
+        A checkpoint is written every `save_every` steps, after `save_minutes`, when the run must stop, and at the end.
+        """
+        return loops.steps(self._session, total, name, save_every, until)
+
+    def epochs(self, total: int | None, *, name: str = "train") -> Iterator[Epoch]:
+        """A loop by epochs. A checkpoint is written after each, and inside one as for `steps`."""
+        return loops.epochs(self._session, total, name)
+
+    def pausable(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items, for a long evaluation after the batches of an epoch or after the last loop: a signal ends it.
+
+        The next attempt repeats the evaluation. In a loop by steps, a step is always completed.
+        """
+        session = self._session
+        for item in items:
+            inside_step = bool(session.loop) and not session.state.loops[session.loop].open
+            if not inside_step and (reason := session.stop_reason()):
+                session.save()
+                raise Stopped(reason)
+            yield item
+
+    @contextmanager
+    def untimed(self) -> Iterator[None]:
+        """What runs inside a step but is no training, such as an evaluation: `time_limit` does not count it."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._session.untimed += time.monotonic() - began
+
+    # ------------------------------------------------------------------------------------------- results
+
+    def record(self, **metrics: float) -> None:
+        """Record metrics: with the epoch; in a loop by steps as an entry of its own, with the averages since the last.
+
+        A metric need not be recorded each time. RoundhouseError: a name is used twice. A value that is not finite is
+        treated as a loss that is not finite.
+        """
+        session = self._session
+        if not session.loop:
+            raise RoundhouseError("run.record() outside a loop: give metrics of the whole run to run.finish()")
+        session.note(metrics)
+        if session.state.unit == STEP:
+            session.close_row()
+
+    def keep(self, name: str, data: Any) -> None:
+        """Keep an artefact as `kept/NAME`; see `training.keep.encoded` for what fits which ending."""
+        session = self._session
+        session.complete_break()
+        file = f"{keep.KEPT}/{keep.check_name(name)}"
+        if session.replaying and file in session.state.kept:
+            return  # it was written before the position in the checkpoint
+        session.state.kept[file] = session.replace(file, keep.encoded(name, data))
+        session.changed()
+
+    def keep_checkpoint(self, tag: str | None = None, *, last: int | None = None) -> None:
+        """Keep the whole state as `snapshots/TAG.pth`, by default named by the position, after this step or epoch.
+
+        `last`: of those without a tag, only the newest so many are kept. All losses before it are finite.
+        """
+        session = self._session
+        session.complete_break()
+        if last is not None and last < 1:
+            raise RoundhouseError(f"run.keep_checkpoint(last={last}): at least the newest one must be kept")
+        if session.loop:
+            session.snapshots.append(partial(self._keep_now, tag, last))
+        else:
+            self._keep_now(tag, last)
+
+    def _keep_now(self, tag: str | None, last: int | None) -> None:
+        session, state = self._session, self._session.state
+        prefix = f"{keep.SNAPSHOTS}/{state.unit or STEP}_"
+        file = f"{prefix}{state.units:08}.pth" if tag is None else f"{keep.SNAPSHOTS}/{keep.check_name(tag)}.pth"
+        if session.replaying and file in state.kept:
+            return
+        content = {"format": checkpoint.FORMAT, **session.content()}
+        state.kept[file] = session.replace(file, checkpoint.pack(content))
+        session.changed()
+        if last is not None and tag is None:
+            for old in sorted(one for one in state.kept if one.startswith(prefix))[:-last]:
+                del state.kept[old]
+                session.outdated.append(old)
+
+    def stop(self, why: str) -> None:
+        """End the training after this step: its loop, and all later ones, have no further steps."""
+        self._session.state.stopped = self._session.state.stopped or why
+        self._session.changed()
+
+    def diverged(self, why: str) -> NoReturn:
+        """End the run: its training diverged. This is final, and the metrics so far are its result."""
+        raise Diverged(why)
+
+    def finish(self, outputs: Mapping[str, Any] | None = None, metrics: Mapping[str, float] | None = None) -> None:
+        """Give the results of the run, after its last loop: arrays for `outputs.npz`, and final metrics."""
+        self._session.complete_break()
+        if self._session.loop:
+            raise RoundhouseError(f"run.finish() is called inside the loop {self._session.loop!r}: call it after it")
+        arrays = {name: value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+                  for name, value in (outputs or {}).items()}  # fmt: skip
+        self._finished = arrays, {name: float(value) for name, value in (metrics or {}).items()}
