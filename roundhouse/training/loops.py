@@ -290,14 +290,19 @@ def _enter(session: Session, name: str, unit: str, total: int | None) -> LoopSta
     if nothing_left:
         if loop is None:
             session.skipped.append(name)
+        elif is_last:
+            session.tracked.restore_all()
+            session.tracked.note_shapes()
         session.hash_parts()
         _after(session, name)
         return None
+    session.tracked.check_shapes()
     if loop is None:
         loop = state.loops[name] = LoopState(total=total)
         session.discard_row()
     else:
         session.tracked.check_complete()
+        session.tracked.restore_all()
     state.unit, session.loop, session.replaying = unit, name, False
     session.tracked.all_known()
     session.changed()
@@ -308,6 +313,7 @@ def _leave(session: Session, name: str) -> None:
     if not session.state.loops[name].open:  # else the whole state was saved when the epoch was cut
         session.save()
     session.hash_parts()
+    session.tracked.note_shapes()
     session.loop = ""
     _after(session, name)
 

@@ -97,17 +97,17 @@ class Run(Streams):
 
         Modules, optimisers, tensors, dicts, lists, or any object with `state_dict` and `load_state_dict`. One with
         `rebuild(state)` is first given the saved state, so that it can adopt its shapes: track a network whose shape
-        changes before you build its optimiser. To track another object under the same name replaces the first.
+        changes before you build its optimiser. Inside a loop, an object replaces the one that has its name.
         RoundhouseError: one cannot be tracked, or does not fit the checkpoint.
         """
         self._session.complete_break()
-        self._session.tracked.add(parts)
+        self._session.tracked.add(parts, self._session.loop)
         self._session.changed()
 
     def release(self, *names: str) -> None:
         """Leave these parts out of later checkpoints: an optimiser whose loop is over."""
         self._session.complete_break()
-        self._session.tracked.release(names)
+        self._session.tracked.release(names, self._session.loop)
         self._session.changed()
 
     def best(
@@ -148,7 +148,8 @@ class Run(Streams):
     def once(self, name: str, function: Callable[[], Any]) -> Any:
         """The value of `function`, computed once between two loops; later attempts get the value that was kept.
 
-        Tensors and plain values. It is in `kept/once/NAME.pth`; tensors are on the CPU.
+        It may also change tracked parts, whose shapes included: a checkpoint is written after it, and a resume does not
+        repeat it. The value has tensors and plain values. It is in `kept/once/NAME.pth`; tensors are on the CPU.
         """
         session = self._session
         session.complete_break()
@@ -160,12 +161,15 @@ class Run(Streams):
         file = f"{keep.KEPT}/once/{keep.check_name(name)}.pth"
         if file in session.state.kept:
             value = checkpoint.read(session.directory / file)["value"]
+            session.tracked.restore_all()
         else:
+            session.tracked.check_shapes()
             seed_globals(derive_seed(session.settings.seed, "once", name))
             value = snapshot(function())
             session.state.kept[file] = session.replace(file, checkpoint.pack({"value": value}))
             session.changed()
             session.save()
+        session.tracked.note_shapes()
         seed_globals(derive_seed(session.settings.seed, "after once", name))
         return value
 
@@ -198,7 +202,7 @@ class Run(Streams):
         for item in items:
             inside_step = bool(session.loop) and not session.state.loops[session.loop].open
             if not inside_step and (reason := session.stop_reason()):
-                session.save()
+                session.save() if session.loop else session.save_outside_loops()
                 raise Stopped(reason)
             yield item
 

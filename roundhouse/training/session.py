@@ -305,11 +305,11 @@ class Session:
 
     # ------------------------------------------------------------------------------------------- saving
 
-    def save(self) -> None:
+    def save(self, parts: Mapping[str, Any] | None = None) -> None:
         """Write a checkpoint, and the files that follow from it. NotFinite: a loss before it is not finite."""
         if self._changed or not (self.directory / checkpoint.CHECKPOINT).exists():
             began = time.monotonic()
-            checkpoint.save(self.directory, self.content())
+            checkpoint.save(self.directory, self.content(parts))
             self._changed = False
             self._saving = max(self._saving, time.monotonic() - began)
             if not self._deleted_earlier:
@@ -322,8 +322,13 @@ class Session:
             self.hooks.report(self)
         self._saved_at = time.monotonic()
 
-    def content(self) -> dict[str, Any]:
-        """The content of a checkpoint: a copy of the present state."""
+    def save_outside_loops(self) -> None:
+        """Save what was kept, with the parts of the last checkpoint: the code since then runs again after a resume."""
+        path = self.directory / checkpoint.CHECKPOINT
+        self.save(checkpoint.read(path)["parts"] if path.exists() else None)
+
+    def content(self, parts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The content of a checkpoint: a copy of the present state. `parts`: instead of the present parts."""
         self.checks.check()
         self.optimisation.settle()
         self.optimisation.collect()
@@ -340,7 +345,7 @@ class Session:
             **state.content(),
             "environment": exactness(self.precision.device, self.precision.name),
             "scaler": scaler.state_dict() if scaler is not None else None,
-            "parts": self.tracked.state(),
+            "parts": self.tracked.state() if parts is None else parts,
         }
         values["row"] = snapshot(values["row"])
         if self._evaluating is not None:

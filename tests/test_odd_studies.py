@@ -1,0 +1,223 @@
+"""Odd but reasonable studies: each is exact after a resume, or gets one clear error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from roundhouse.errors import RoundhouseError
+from roundhouse.settings import Settings
+from roundhouse.training import Run, Step
+from roundhouse.training.execute import Attempt, Hooks, Outcome, execute
+
+Study = Callable[[Run], None]
+
+
+class Killed(BaseException):
+    """Ends an attempt as SIGKILL does: nothing more is saved."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def attempt(
+    study: Study,
+    here: Path,
+    earlier: list[Path] | None = None,
+    stop: Callable[[], str | None] = lambda: None,
+    **settings: Any,
+) -> Outcome:
+    here.mkdir(parents=True, exist_ok=True)
+    hooks = Hooks(lambda session: None, lambda session: None, stop)
+    return execute(study, Settings(device="cpu", **settings), Attempt(here, earlier or []), hooks)
+
+
+def metrics_of(here: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((here / "metrics.json").read_text())
+    return content
+
+
+class Learner:
+    """A tiny network with its optimiser. It is killed in the step number `dies_at`, counted from 1 over the attempt."""
+
+    def __init__(self, run: Run, dies_at: int | None = None) -> None:
+        self.net = nn.Linear(2, 1)
+        self.optimiser = torch.optim.Adam(self.net.parameters(), lr=0.1)
+        self.steps = 0
+        self._dies_at = dies_at
+        run.track(net=self.net, optimiser=self.optimiser)
+
+    def learn(self, step: Step, inputs: torch.Tensor | None = None) -> torch.Tensor:
+        inputs = torch.randn(4, 2, generator=step.generator("inputs")) if inputs is None else inputs
+        loss = (self.net(inputs) - 1).square().mean()
+        step.optimise(loss, self.optimiser)
+        self.steps += 1
+        if self.steps == self._dies_at:
+            raise Killed
+        return loss.detach()
+
+
+def assert_exact(study: Callable[[Run, int | None], None], root: Path, deaths: range, **settings: Any) -> None:
+    """The study, killed in any of these steps and resumed, ends as one that was not."""
+    whole = attempt(lambda run: study(run, None), root / "whole", **settings)
+    expected = (whole.final_hash, whole.metrics, {name: whole.artifacts[name] for name in kept(whole)})
+    for number in deaths:
+        first, second = root / f"{number}a", root / f"{number}b"
+        with pytest.raises(Killed):
+            attempt(lambda run: study(run, number), first, **settings)  # noqa: B023
+        ended = attempt(lambda run: study(run, None), second, [first], **settings)
+        assert (ended.final_hash, ended.metrics, {name: ended.artifacts[name] for name in kept(ended)}) == expected
+
+
+def kept(outcome: Outcome) -> list[str]:
+    return [name for name in outcome.artifacts if name.startswith(("kept/", "best"))]
+
+
+# ------------------------------------------------------------------------------------------- code between loops
+
+
+def test_code_between_loops_may_change_weights(tmp_path: Path) -> None:
+    def study(run: Run, dies_at: int | None) -> None:
+        learner = Learner(run, dies_at)
+        run.best("loss", mode="min", weights={"net": learner.net})
+        for step in run.steps(3, name="first"):
+            run.record(loss=learner.learn(step))
+        run.load_best()
+        with torch.no_grad():
+            learner.net.weight.mul_(2)
+        for step in run.steps(3, name="second", save_every=1):
+            learner.learn(step)
+
+    assert_exact(study, tmp_path, range(1, 7))
+
+
+def test_a_value_computed_once_may_follow_and_precede_changes_of_weights(tmp_path: Path) -> None:
+    def study(run: Run, dies_at: int | None) -> None:
+        learner = Learner(run, dies_at)
+        with torch.no_grad():
+            learner.net.weight.mul_(2)
+        scale = run.once("scale", lambda: learner.net.weight.abs().sum().item())
+        for step in run.steps(2, name="first"):
+            learner.learn(step)
+        with torch.no_grad():
+            learner.net.weight.mul_(2)
+        mask = run.once("mask", lambda: torch.rand(1, 2) + learner.net.weight.detach() + scale)
+        with torch.no_grad():
+            learner.net.weight.mul_(mask)
+        for step in run.steps(2, name="second", save_every=1):
+            learner.learn(step)
+
+    assert_exact(study, tmp_path, range(1, 5))
+
+
+class Widening(nn.Module):
+    """A layer that gains outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+
+    def rebuild(self, state: dict[str, torch.Tensor]) -> None:
+        self.layer = nn.Linear(2, len(state["layer.weight"]))
+
+    def widen(self) -> None:
+        before = self.layer.weight.detach()
+        self.layer = nn.Linear(2, len(before) + 1)
+        with torch.no_grad():
+            self.layer.weight[:-1] = before
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_a_network_grows_between_loops_in_once(once: bool, tmp_path: Path) -> None:
+    def study(run: Run, dies_at: int | None) -> None:
+        net, steps = Widening(), 0
+        run.track(net=net)
+        for size in (1, 2, 3):
+            if size > 1:
+                run.once(f"widen_{size}", net.widen) if once else net.widen()
+            optimiser = torch.optim.Adam(net.parameters(), lr=0.1)
+            run.track(**{f"optimiser_{size}": optimiser})
+            for step in run.steps(2, name=f"size_{size}", save_every=1):
+                step.optimise(net.layer(torch.randn(4, 2, generator=step.generator("x"))).square().mean(), optimiser)
+                steps += 1
+                if steps == dies_at:
+                    raise Killed
+            run.release(f"optimiser_{size}")
+
+    if once:
+        assert_exact(study, tmp_path, range(1, 7))
+    else:
+        with pytest.raises(RoundhouseError, match="the shapes of the tracked part 'net' have changed outside a loop"):
+            attempt(lambda run: study(run, None), tmp_path)
+
+
+def test_an_evaluation_after_the_last_loop_that_is_stopped_sees_the_last_weights_again(tmp_path: Path) -> None:
+    evaluations = 0
+
+    def study(run: Run) -> None:
+        nonlocal evaluations
+        learner = Learner(run)
+        run.best("loss", mode="max", weights={"net": learner.net})
+        for step in run.steps(5):
+            run.record(loss=learner.learn(step))
+        last = learner.net.weight.sum().item()
+        run.load_best()
+        run.keep("note.json", last)
+        for _ in run.pausable(range(3)):
+            evaluations += 1
+        run.finish(metrics={"last": last})
+
+    whole = attempt(study, tmp_path / "whole")
+    evaluations = 0
+    stopped = attempt(study, tmp_path / "1", stop=lambda: "signal TERM" if evaluations == 1 else None)
+    assert not stopped.finished
+    ended = attempt(study, tmp_path / "2", [tmp_path / "1"])
+    assert (ended.final_hash, ended.metrics) == (whole.final_hash, whole.metrics)
+
+
+# ------------------------------------------------------------------------------------------- names of tracked parts
+
+
+def track_another(run: Run) -> None:
+    Learner(run)
+    Learner(run)
+
+
+def track_in_a_loop(run: Run) -> None:
+    for _ in run.steps(2):
+        run.track(late=torch.zeros(1))
+
+
+def release_in_a_loop(run: Run) -> None:
+    learner = Learner(run)
+    for step in run.steps(2):
+        learner.learn(step)
+        run.release("net")
+
+
+def track_a_released_name(run: Run) -> None:
+    run.track(part=torch.zeros(1))
+    run.release("part")
+    run.track(part=torch.zeros(1))
+
+
+MISTAKES: list[tuple[Study, str]] = [
+    (track_another, "another part of this name is tracked already: use another name"),
+    (track_in_a_loop, r"run.track\(late=...\) inside the loop 'train': track it before the loop"),
+    (release_in_a_loop, r"run.release\('net'\) inside the loop 'train': call it after the loop"),
+    (track_a_released_name, "a part of this name was released: use another name"),
+]
+
+
+@pytest.mark.parametrize(("study", "message"), MISTAKES, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_mistake_gets_one_clear_error_in_the_first_attempt(study: Study, message: str, tmp_path: Path) -> None:
+    with pytest.raises(RoundhouseError, match=message):
+        attempt(study, tmp_path)
