@@ -183,6 +183,54 @@ def test_an_evaluation_after_the_last_loop_that_is_stopped_sees_the_last_weights
     assert (ended.final_hash, ended.metrics) == (whole.final_hash, whole.metrics)
 
 
+# ------------------------------------------------------------------------------------------- kept files
+
+
+def test_a_kept_file_may_be_replaced_between_two_checkpoints(tmp_path: Path) -> None:
+    def study(run: Run, dies_at: int | None) -> None:
+        learner = Learner(run, dies_at)
+        for step in run.steps(9, save_every=3):
+            run.keep("samples/newest.json", step.index)
+            run.keep_checkpoint("newest")
+            learner.learn(step)
+        run.keep("samples/newest.json", learner.net.weight.sum().item())
+
+    assert_exact(study, tmp_path, range(1, 10))
+    whole = json.loads((tmp_path / "whole" / "kept" / "samples" / "newest.json").read_text())
+    assert json.loads((tmp_path / "9b" / "kept" / "samples" / "newest.json").read_text()) == whole
+    assert not list((tmp_path / "whole").rglob(".*")), "no draft is left"
+
+
+def test_a_kept_file_is_replaced_although_the_loss_is_computed_again(tmp_path: Path) -> None:
+    def study(run: Run) -> None:
+        learner = Learner(run)
+        for step in run.steps(9, save_every=3):
+            run.keep("newest.json", step.index)
+            learner.learn(step, torch.full((4, 2), float("inf") if step.index == 7 else 1.0))
+
+    outcome = attempt(study, tmp_path)
+    assert outcome.diverged
+    assert metrics_of(tmp_path)["diverged"]["step"] == 7
+
+
+def test_a_kept_file_that_was_changed_is_reported(tmp_path: Path) -> None:
+    def study(run: Run, dies_at: int | None) -> None:
+        learner = Learner(run, dies_at)
+        for step in run.steps(4, save_every=1):
+            if step.index == 0:
+                run.keep("note.txt", "one")
+            learner.learn(step)
+
+    with pytest.raises(Killed):
+        attempt(lambda run: study(run, 3), tmp_path / "1")
+    (tmp_path / "1" / "kept" / "note.txt").write_text("two")
+    with pytest.raises(RoundhouseError, match="note.txt is corrupted: its SHA-256 differs"):
+        attempt(lambda run: study(run, None), tmp_path / "2", [tmp_path / "1"])
+    (tmp_path / "1" / "kept" / "note.txt").unlink()
+    with pytest.raises(RoundhouseError, match="note.txt, which the run has kept, is missing"):
+        attempt(lambda run: study(run, None), tmp_path / "2", [tmp_path / "1"])
+
+
 # ------------------------------------------------------------------------------------------- names of tracked parts
 
 

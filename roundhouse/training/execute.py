@@ -96,7 +96,7 @@ def execute(study: Callable[[Run], None], settings: Settings, attempt: Attempt, 
                 f"{text}, but when it was computed again from the last checkpoint, {error}: not reproducible, suspect "
                 "the hardware (or kernels that are not deterministic)"
             ) from None
-    return _diverged(settings, precision, attempt, hooks, f"{text} at precision {precision.name}, twice")
+    return _diverged(settings, precision, attempt, hooks, f"{text} at precision {precision.name}, twice", place.step)
 
 
 def _run_once(
@@ -119,7 +119,7 @@ def _run_once(
     except Stopped as stopped:
         return Outcome(False, stopped.reason, position_of(session), session.state.exact)
     except Diverged as diverged:
-        return _write_diverged(session, diverged.why)
+        return _write_diverged(session, diverged.why, session.state.step)
     finally:
         session.close()
 
@@ -202,6 +202,8 @@ def _finish(session: Session, arrays: Mapping[str, np.ndarray], metrics: Mapping
         session.save_outside_loops()
         raise Stopped(reason)
     session.checks.passed(state.step + 1)
+    if session.replaced:
+        session.save_outside_loops()
     files_of_run = dict(state.kept)
     if arrays:
         buffer = io.BytesIO()
@@ -216,12 +218,13 @@ def _finish(session: Session, arrays: Mapping[str, np.ndarray], metrics: Mapping
     return Outcome(True, reason, position_of(session), state.exact, False, session.final_hash, metrics, files_of_run)
 
 
-def _diverged(settings: Settings, precision: Precision, attempt: Attempt, hooks: Hooks, why: str) -> Outcome:
+def _diverged(settings: Settings, precision: Precision, attempt: Attempt, hooks: Hooks, why: str, step: int) -> Outcome:
     """Record that the run diverged, with the metrics up to the last checkpoint."""
     session, _ = _open(settings, precision, replace(attempt, start=None), hooks, None)
-    return _write_diverged(session, why)
+    return _write_diverged(session, why, step)
 
 
-def _write_diverged(session: Session, why: str) -> Outcome:
-    session.write_files(diverged={"step": session.state.step, "why": why})
+def _write_diverged(session: Session, why: str, step: int) -> Outcome:
+    """`step`: how many steps were complete before."""
+    session.write_files(diverged={"step": step, "why": why})
     return Outcome(False, why, position_of(session), session.state.exact, diverged=True)

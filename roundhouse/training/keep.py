@@ -43,6 +43,12 @@ def write(directory: Path, name: str, data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def next_of(name: str) -> str:
+    """Where the next content of a kept file is until a checkpoint names it. No kept file can have this name."""
+    folder, _, file = name.rpartition("/")
+    return f"{folder}/.next-{file}"
+
+
 def link_from(source: Path, directory: Path, kept: Mapping[str, str]) -> dict[str, str]:
     """Bring the kept files of an earlier attempt into this one's directory, as hard links where that is possible.
 
@@ -51,37 +57,43 @@ def link_from(source: Path, directory: Path, kept: Mapping[str, str]) -> dict[st
     """
     found = {}
     for name, digest in kept.items():
-        path = directory / name
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if source != directory and not path.exists():
-                _link_or_copy(source / name, path)
-            data = path.read_bytes()
-        except FileNotFoundError as error:
-            if name.startswith(f"{SNAPSHOTS}/"):
-                continue
-            raise _unusable(source / name, error) from error
+            here = next((one for one in (name, next_of(name)) if _digest_of(source / one) == digest), None)
+            if here is None and not (source / name).exists():
+                if name.startswith(f"{SNAPSHOTS}/"):
+                    continue
+                raise RoundhouseError(f"{source / name}, which the run has kept, is missing")
+            if here is None:
+                raise RoundhouseError(
+                    f"{source / name} is corrupted: its SHA-256 differs from the one in the checkpoint"
+                )
+            if source / here != directory / name:
+                _link_or_copy(source / here, directory / name)
         except OSError as error:
-            raise _unusable(source / name, error) from error
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise RoundhouseError(f"{path} is corrupted: its SHA-256 differs from the one in the checkpoint")
+            raise RoundhouseError(
+                f"{source / name}, which the run has kept, cannot be used: {error.strerror or error}"
+            ) from error
         found[name] = digest
     return found
 
 
-def _unusable(path: Path, error: OSError) -> RoundhouseError:
-    return RoundhouseError(f"{path}, which the run has kept, cannot be used: {error.strerror or error}")
+def _digest_of(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return None
 
 
 def _link_or_copy(source: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".draft-{path.name}")
+    draft.unlink(missing_ok=True)
     try:
-        os.link(source, path)
-    except FileNotFoundError:
-        raise
+        os.link(source, draft)
     except OSError:
-        draft = path.with_name(f".draft-{path.name}")
         shutil.copyfile(source, draft)
-        os.replace(draft, path)
+    os.replace(draft, path)
+    draft.unlink(missing_ok=True)  # renaming a link to the same file does nothing
 
 
 def encoded(name: str, data: Any) -> bytes:

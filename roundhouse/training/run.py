@@ -166,8 +166,7 @@ class Run(Streams):
             session.tracked.check_shapes()
             seed_globals(derive_seed(session.settings.seed, "once", name))
             value = snapshot(function())
-            session.state.kept[file] = session.replace(file, checkpoint.pack({"value": value}))
-            session.changed()
+            session.keep(file, checkpoint.pack({"value": value}))
             session.save()
         session.tracked.note_shapes()
         seed_globals(derive_seed(session.settings.seed, "after once", name))
@@ -237,8 +236,7 @@ class Run(Streams):
         file = f"{keep.KEPT}/{keep.check_name(name)}"
         if session.replaying and file in session.state.kept:
             return  # it was written before the position in the checkpoint
-        session.state.kept[file] = session.replace(file, keep.encoded(name, data))
-        session.changed()
+        session.keep(file, keep.encoded(name, data))
 
     def keep_checkpoint(self, tag: str | None = None, *, last: int | None = None) -> None:
         """Keep the whole state as `snapshots/TAG.pth`, by default named by the position, after this step or epoch.
@@ -261,8 +259,7 @@ class Run(Streams):
         if session.replaying and file in state.kept:
             return
         content = {"format": checkpoint.FORMAT, **session.content()}
-        state.kept[file] = session.replace(file, checkpoint.pack(content))
-        session.changed()
+        session.keep(file, checkpoint.pack(content))
         if last is not None and tag is None:
             for old in sorted(one for one in state.kept if one.startswith(prefix))[:-last]:
                 del state.kept[old]

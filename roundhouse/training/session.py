@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections import deque
@@ -89,6 +90,7 @@ class Session:
     resumed: bool = False  # it continues from a checkpoint
     repeating: bool = False  # the code between the begin of an epoch and its first batch runs again
     outdated: list[str] = field(default_factory=list)  # kept files to delete once no checkpoint names them
+    replaced: list[str] = field(default_factory=list)  # kept files whose new content is not in place yet
     snapshots: list[Callable[[], None]] = field(default_factory=list)  # whole checkpoints to keep after this step
     after_break: Callable[[], None] | None = None  # completes a loop that the study has left with `break`
     final_hash: str | None = None
@@ -316,6 +318,7 @@ class Session:
                 checkpoint.delete_earlier(self.earlier)
                 self._deleted_earlier = True
             self.write_files()
+            self._place_kept()
             for name in self.outdated:
                 files.remove(self.directory / name)
             self.outdated.clear()
@@ -400,6 +403,22 @@ class Session:
     def replace(self, name: str, data: bytes) -> str:
         """Write a file into the attempt's directory; returns its SHA-256."""
         return keep.write(self.directory, name, data)
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Write a kept file. One that exists is replaced after the next checkpoint, since the last one names it."""
+        if name in self.state.kept:
+            self.state.kept[name] = self.replace(keep.next_of(name), data)
+            self.replaced.append(name)
+        else:
+            self.state.kept[name] = self.replace(name, data)
+        self.changed()
+
+    def _place_kept(self) -> None:
+        """The checkpoint that names the new contents of kept files is written: replace the old ones."""
+        for name in self.replaced:
+            with suppress(FileNotFoundError):  # it was replaced twice, or deleted since
+                os.replace(self.directory / keep.next_of(name), self.directory / name)
+        self.replaced.clear()
 
     def pace(self) -> tuple[float | None, float | None]:
         """Seconds per epoch, the median of the present stage; and per step. None: not measured yet."""
