@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import nn
 
 from roundhouse.errors import RoundhouseError
 from roundhouse.settings import Settings
-from roundhouse.training import Run, Step
+from roundhouse.training import Epoch, Run, Step
 from roundhouse.training.execute import Attempt, Hooks, Outcome, execute
 
 Study = Callable[[Run], None]
@@ -267,5 +268,298 @@ MISTAKES: list[tuple[Study, str]] = [
 
 @pytest.mark.parametrize(("study", "message"), MISTAKES, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_mistake_gets_one_clear_error_in_the_first_attempt(study: Study, message: str, tmp_path: Path) -> None:
+    with pytest.raises(RoundhouseError, match=message):
+        attempt(study, tmp_path)
+
+
+# ------------------------------------------------------------------------------------------- ways to write a loop
+
+
+class Bar:
+    """Wraps an iterable as a progress bar does."""
+
+    def __init__(self, items: Any) -> None:
+        self.items = items
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from self.items
+
+
+def by_break(run: Run, learner: Learner) -> None:
+    for epoch in run.epochs(3):
+        for step, _ in epoch.batches(range(5)):
+            learner.learn(step)
+            if step.index == 2:
+                break
+        run.record(one=1.0)
+
+
+def by_a_bar_in_a_variable(run: Run, learner: Learner) -> None:
+    for epoch in Bar(run.epochs(3)):
+        bar = Bar(epoch.batches(range(5)))
+        for step, _ in bar:
+            learner.learn(step)
+            if step.index == 2:
+                break
+        run.record(one=1.0)
+
+
+def by_iterators_in_variables(run: Run, learner: Learner) -> None:
+    for epoch in run.epochs(3):
+        batches = epoch.batches(range(5))
+        while (pair := next(batches, None)) is not None:
+            learner.learn(pair[0])
+            if pair[0].index == 2:
+                break
+        run.record(one=1.0)
+
+
+def by_zip_and_enumerate(run: Run, learner: Learner) -> None:
+    for epoch, _ in zip(run.epochs(3), itertools.repeat(0), strict=False):
+        for index, (step, _) in enumerate(epoch.batches(range(3))):
+            assert index + 3 > step.index
+            learner.learn(step)
+        run.record(one=1.0)
+
+
+def by_a_function(run: Run, learner: Learner) -> None:
+    def train_epoch(epoch: Epoch) -> float:
+        for step, _ in epoch.batches(range(5)):
+            loss = learner.learn(step)
+            if step.index == 2:
+                return float(loss)
+        raise AssertionError
+
+    assert all(train_epoch(epoch) >= 0 for epoch in run.epochs(3))
+
+
+def by_an_exception(run: Run, learner: Learner) -> None:
+    for epoch in run.epochs(3):
+        try:
+            for step, _ in epoch.batches(range(5)):
+                learner.learn(step)
+                if step.index == 2:
+                    raise ValueError("enough")
+        except ValueError:
+            run.record(one=1.0)
+
+
+WAYS = [
+    by_break,
+    by_a_bar_in_a_variable,
+    by_iterators_in_variables,
+    by_zip_and_enumerate,
+    by_a_function,
+    by_an_exception,
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_batches_that_are_left_early_count_and_resume_exactly(
+    way: Callable[[Run, Learner], None], tmp_path: Path
+) -> None:
+    assert_exact(lambda run, dies_at: way(run, Learner(run, dies_at)), tmp_path, range(1, 10), save_minutes=0.0)
+    assert [(entry["epoch"], entry["step"]) for entry in metrics_of(tmp_path / "whole")["epochs"]] == [
+        (1, 3),
+        (2, 6),
+        (3, 9),
+    ]
+
+
+def test_an_epoch_without_batches_in_which_the_loop_is_left_does_not_count(tmp_path: Path) -> None:
+    def study(run: Run) -> None:
+        learner = Learner(run)
+        for epoch, _ in zip(run.epochs(10), range(2), strict=False):
+            for step, _ in epoch.batches(range(3)):
+                learner.learn(step)
+
+    assert attempt(study, tmp_path).position == "epoch 2/10"
+    assert [entry["epoch"] for entry in metrics_of(tmp_path)["epochs"]] == [1, 2]
+
+
+def test_an_evaluation_after_batches_that_were_left_early_may_be_stopped(tmp_path: Path) -> None:
+    seen: list[int] = []
+    evaluations = 0
+
+    def study(run: Run) -> None:
+        nonlocal evaluations
+        learner = Learner(run)
+        for epoch in run.epochs(2):
+            for step, _ in epoch.batches(range(5)):
+                learner.learn(step)
+                seen.append(step.index)
+                if step.index == 2:
+                    break
+            noise = torch.rand(1).item()  # of the global generator
+            run.record(before=1.0)
+            for _ in run.pausable(range(3)):
+                evaluations += 1
+            run.record(noise=noise)
+
+    whole = attempt(study, tmp_path / "whole")
+    seen.clear()
+    evaluations = 0
+    stopped = attempt(study, tmp_path / "1", stop=lambda: "signal TERM" if evaluations == 1 else None)
+    assert stopped.position == "epoch 0/2, batch 3"
+    ended = attempt(study, tmp_path / "2", [tmp_path / "1"])
+    assert ended.final_hash == whole.final_hash
+    assert seen == [0, 1, 2, 0, 1, 2]
+    entries = [metrics_of(tmp_path / name)["epochs"] for name in ("whole", "2")]
+    assert [one["noise"] for one in entries[0]] == [one["noise"] for one in entries[1]]
+
+
+class Noisy(torch.utils.data.Dataset[torch.Tensor]):
+    """Augments with the global generator."""
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.full((2,), float(index)) + torch.randn(2)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_data_loader_that_draws_from_the_global_generator_resumes_exactly(workers: int, tmp_path: Path) -> None:
+    def study(run: Run, dies_at: int | None) -> None:
+        learner = Learner(run, dies_at)
+        loader = torch.utils.data.DataLoader(Noisy(), batch_size=4, shuffle=True, num_workers=workers)
+        for epoch in run.epochs(2):
+            for step, inputs in epoch.batches(loader):
+                learner.learn(step, inputs + torch.rand(1))
+
+    assert_exact(study, tmp_path, range(2, 6), save_minutes=0.0)
+
+
+def test_a_stop_that_the_study_catches_is_still_a_stop(tmp_path: Path) -> None:
+    def catches(run: Run) -> None:
+        learner = Learner(run)
+        try:
+            for step in run.steps(5):
+                learner.learn(step)
+        except:  # noqa: E722
+            pass
+        run.finish()
+
+    def finishes(run: Run) -> None:
+        learner = Learner(run)
+        try:
+            for step in run.steps(5):
+                learner.learn(step)
+        finally:
+            run.finish()
+
+    for number, study in enumerate((catches, finishes)):
+        assert attempt(study, tmp_path / str(number), stop=lambda: "signal TERM").reason == "signal TERM"
+        assert attempt(study, tmp_path / str(number)).finished
+
+
+def use_up_an_iterator(run: Run) -> None:
+    learner, items = Learner(run), iter(range(3))
+    for epoch in run.epochs(2):
+        for step, _ in epoch.batches(items):
+            learner.learn(step)
+
+
+def train_on_nothing(run: Run) -> None:
+    loader = torch.utils.data.DataLoader(Noisy(), batch_size=20, drop_last=True)
+    for epoch in run.epochs(2):
+        for _ in epoch.batches(loader):
+            raise AssertionError
+
+
+def forget_the_batches(run: Run) -> None:
+    for _ in run.epochs(2):
+        pass
+
+
+def collect_steps(run: Run) -> None:
+    learner = Learner(run)
+    for step in list(run.steps(3)):
+        learner.learn(step)
+
+
+def prefetch_batches(run: Run) -> None:
+    learner = Learner(run)
+    for epoch in run.epochs(2):
+        for (step, _), _ in itertools.pairwise(epoch.batches(range(4))):
+            learner.learn(step)
+
+
+def take_one_epoch(run: Run) -> None:
+    epoch = next(run.epochs(1))
+    for _ in epoch.batches(range(3)):
+        raise AssertionError
+
+
+def hold_the_iterator(run: Run) -> None:
+    learner = Learner(run)
+    steps = run.steps(5)
+    for step in steps:
+        learner.learn(step)
+        break
+    run.finish()
+
+
+HELD: list[Any] = []
+
+
+def return_while_the_iterator_is_held(run: Run) -> None:
+    learner = Learner(run)
+    HELD.append(run.steps(5))
+    for step in HELD[-1]:
+        learner.learn(step)
+        return
+
+
+def two_passes_over_an_epoch(run: Run) -> None:
+    for epoch in run.epochs(1):
+        for _ in range(2):
+            for _ in epoch.batches(range(2)):
+                pass
+
+
+def nest_loops(run: Run) -> None:
+    for _ in run.epochs(2):
+        for _ in run.steps(2, name="inner"):
+            raise AssertionError
+
+
+def mix_units(run: Run) -> None:
+    for _ in run.steps(2, name="first"):
+        pass
+    for _ in run.epochs(2):
+        raise AssertionError
+
+
+def repeat_a_name(run: Run) -> None:
+    for _ in range(2):
+        for _ in run.steps(2):
+            pass
+
+
+def have_no_loop(run: Run) -> None:
+    run.steps(5)
+    run.finish()
+
+
+MISTAKES_IN_LOOPS: list[tuple[Study, str]] = [
+    (use_up_an_iterator, "epoch 2 of stage train has no batch: .* its iterator is used up"),
+    (train_on_nothing, "epoch 1 of stage train has no batch: the data set is empty or smaller than a batch"),
+    (forget_the_batches, r"epoch 1 of stage train: the study has not iterated over epoch.batches\(...\)"),
+    (collect_steps, "step 1 is used after its end"),
+    (prefetch_batches, "step 1 is used after its end"),
+    (take_one_epoch, "epoch 1 of stage train is used after its end"),
+    (hold_the_iterator, r"run.finish\(\) comes inside the loop 'train'.* delete the variable, or use run.stop"),
+    (return_while_the_iterator_is_held, "the end of the study comes inside the loop 'train'"),
+    (two_passes_over_an_epoch, r"epoch.batches\(\) was called twice in one epoch of stage train"),
+    (nest_loops, "the loop 'inner' begins inside the loop 'train': loops follow one another"),
+    (mix_units, "the loop 'train' counts epochs, but those before it steps: use one of them"),
+    (repeat_a_name, "two loops of this run are called 'train': give each its own name"),
+    (have_no_loop, "the study has no loop: it must use run.steps or run.epochs"),
+]
+
+
+@pytest.mark.parametrize(("study", "message"), MISTAKES_IN_LOOPS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_mistake_in_a_loop_gets_one_clear_error(study: Study, message: str, tmp_path: Path) -> None:
     with pytest.raises(RoundhouseError, match=message):
         attempt(study, tmp_path)

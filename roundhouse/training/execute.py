@@ -199,8 +199,7 @@ def _finish(session: Session, arrays: Mapping[str, np.ndarray], metrics: Mapping
     if not state.loops:
         raise RoundhouseError("the study has no loop: it must use run.steps or run.epochs")
     if reason := session.stop_reason():
-        session.save_outside_loops()
-        raise Stopped(reason)
+        session.stop(reason)
     session.checks.passed(state.step + 1)
     if session.replaced:
         session.save_outside_loops()

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 
 from roundhouse.errors import RoundhouseError
 from roundhouse.training.optimise import Optimisers, Place, listed
-from roundhouse.training.reproducibility import derive_seed, restore_globals, seed_globals
+from roundhouse.training.reproducibility import derive_seed, global_states, restore_globals, seed_globals
 from roundhouse.training.session import Session
 from roundhouse.training.state import EPOCH, STEP, LoopState
 
@@ -65,6 +65,14 @@ class Step(Streams):
         """Whether this is the last of each `count` steps: with 100, the steps of index 99, 199 and so on."""
         return (self.index + 1) % count == 0
 
+    def _check_running(self) -> None:
+        """RoundhouseError: the loop is at another step, or over."""
+        if self._session.running is not self:
+            raise RoundhouseError(
+                f"step {self.index + 1} is used after its end: use a step only in the body of the loop that yields it, "
+                "and do not collect or prefetch steps"
+            )
+
     def optimise(self, loss: torch.Tensor, optimisers: Optimisers, clip_norm: float | None = None) -> None:
         """One backward pass of a scalar loss, and one step of each of the optimisers, with gradient scaling under fp16.
 
@@ -80,6 +88,7 @@ class Step(Streams):
 
     def backward(self, loss: torch.Tensor) -> None:
         """Only the backward pass: gradients, scaled if the precision needs it, are added to existing ones."""
+        self._check_running()
         self._session.optimisation.backward(loss)
 
     def scaled_backward(self, loss: torch.Tensor) -> None:
@@ -92,10 +101,12 @@ class Step(Streams):
 
     def update(self, optimisers: Optimisers, clip_norm: float | None = None) -> None:
         """Only the step of the optimisers, with the gradients of `backward`. It is skipped if they overflowed."""
+        self._check_running()
         self._session.optimisation.update(optimisers, clip_norm)
 
     def watch(self, loss: torch.Tensor) -> None:
         """Check that the loss is finite, within the next 50 losses: an immediate check waits for the device."""
+        self._check_running()
         session = self._session
         batch = f", batch {self.index + 1}" if session.state.unit == EPOCH else ""
         session.checks.watch(Place(session.state.step, session.where() + batch, number=self._losses), loss)
@@ -103,6 +114,7 @@ class Step(Streams):
 
     def average(self, **values: torch.Tensor) -> None:
         """Add scalars, without gradients, to means that are recorded with the epoch, or with the next `run.record`."""
+        self._check_running()
         self._session.average(values)
 
 
@@ -117,19 +129,27 @@ class Epoch(Streams):
         self._session = session
         self._loop = loop
         self._first = loop.batch
-        self._used = False
+        self.used = False
+        self._began: float | None = None  # when the present batch began; None: it is complete
+        self._generators: dict[str, Any] | None = None  # the global ones, when the study has left the batches
 
     def batches(self, feed: Feed[Item] | Iterable[Item]) -> Iterator[tuple[Step, Item]]:
         """A step with each batch of a feed, or each item of an iterable; once in each epoch.
 
         After a resume inside the epoch it begins with the next batch: an iterable is advanced without using its items.
         """
-        if self._used:
-            raise RoundhouseError(f"epoch.batches() was called twice in one epoch of stage {self.stage}")
-        self._used = True
         session, loop = self._session, self._loop
+        session.complete_break()
+        if session.epoch is not self:
+            raise RoundhouseError(
+                f"epoch {self.index + 1} of stage {self.stage} is used after its end: use an epoch only in the body of "
+                "the loop that yields it"
+            )
+        if self.used:
+            raise RoundhouseError(f"epoch.batches() was called twice in one epoch of stage {self.stage}")
+        self.used = True
         source = self._rest_of(feed)
-        while True:
+        while not loop.left:
             session.safe_point(boundary=False)
             session.untimed, began = 0.0, time.monotonic()
             try:
@@ -140,30 +160,55 @@ class Epoch(Streams):
                 session.save()
                 self.cut = True
                 break
+            self._began = began
+            session.running = step = Step(session, loop.batch, self.stage, loop.done, loop.batch)
             try:
-                yield Step(session, loop.batch, self.stage, loop.done, loop.batch), item
+                yield step, item
             except GeneratorExit:
-                session.after_break = partial(_complete_batch, session, loop, began)
+                self.leave_batches()
                 raise
-            _complete_batch(session, loop, began)
+            self.complete_batch()
         session.before_evaluation()
+
+    def leave_batches(self) -> None:
+        """The study has left the batches with `break`: what they are is complete with what follows."""
+        if self._began is not None:
+            self._generators = global_states()
+            self._session.running, self._session.after_break = None, self.complete_left
+
+    def complete_left(self) -> None:
+        """Complete the batch in which the study has left, and with it the batches of the epoch."""
+        if self._began is not None:
+            self.complete_batch()
+            self._loop.left = True
+            self._session.begin_evaluation(self._generators)
+
+    def complete_batch(self) -> None:
+        if self._began is not None:
+            began, self._began = self._began, None
+            self._loop.batch += 1
+            _complete_step(self._session, self._loop, began)
 
     def _rest_of(self, feed: Feed[Item] | Iterable[Item]) -> Iterator[Item]:
         """The batches that are left, with the global generators as they were when they were left."""
         first, session = self._first, self._session
-        items = feed.batches(self, first) if isinstance(feed, Feed) else islice(feed, first, None)
-        if first:
-            following = list(islice(items, 1))  # all that is drawn before it is drawn now
-            items = chain(following, items)
-            if session.resumed_globals is not None:
-                restore_globals(session.resumed_globals)
+        items: Iterator[Item]
+        if isinstance(feed, Feed):
+            items = feed.batches(self, first)
+            if first:
+                items = chain(list(islice(items, 1)), items)  # what it draws when it starts is drawn now
+        else:
+            items = iter(feed)
+            skipped = first if self._loop.left else sum(1 for _ in islice(items, first))
+            if skipped < first:
+                raise RoundhouseError(
+                    f"epoch {self.index + 1} of stage {self.stage} had {first} batches before the resume, and has only "
+                    f"{skipped} now: its batches must follow from the epoch alone"
+                )
+        if first and session.resumed_globals is not None:
+            restore_globals(session.resumed_globals)
         session.resumed_globals, session.repeating = None, False
         return items
-
-
-def _complete_batch(session: Session, loop: LoopState, began: float) -> None:
-    loop.batch += 1
-    _complete_step(session, loop, began)
 
 
 def _complete_step(session: Session, loop: LoopState, began: float) -> None:
@@ -171,6 +216,7 @@ def _complete_step(session: Session, loop: LoopState, began: float) -> None:
     session.state.seconds += max(0.0, time.monotonic() - began - session.untimed)
     session.state.step += 1
     loop.steps += 1
+    session.running = None
     session.changed()
     session.checks.passed(session.state.step)
     session.keep_snapshots()
@@ -185,17 +231,22 @@ def epochs(session: Session, total: int | None, name: str) -> Iterator[Epoch]:
         session.repeating = loop.open
         if not loop.open:
             session.safe_point(boundary=True)
-            loop.open, loop.batch = True, 0
+            loop.open, loop.batch, loop.left = True, 0, False
             session.discard_row()
         seed_globals(derive_seed(session.settings.seed, EPOCH, name, loop.done))
         session.begin_row()
         epoch, began, trained = Epoch(session, loop, name), time.monotonic(), session.state.seconds
+        session.epoch = epoch
         try:
             yield epoch
         except GeneratorExit:
-            session.after_break = partial(_break_epochs, session, loop, name, epoch, session.after_break)
+            session.epoch, session.running = None, None
+            session.after_break = partial(_break_epochs, session, loop, name, epoch)
             raise
-        session.complete_break()  # of the batches
+        session.after_break = None
+        epoch.complete_left()
+        session.epoch = None
+        _check_batches(epoch, loop)
         session.evaluated(time.monotonic() - began - (session.state.seconds - trained))
         _close_epoch(session, loop, epoch)
         session.early_stop()
@@ -219,12 +270,26 @@ def _close_epoch(session: Session, loop: LoopState, epoch: Epoch) -> None:
     session.keep_snapshots()
 
 
-def _break_epochs(
-    session: Session, loop: LoopState, name: str, epoch: Epoch, complete_batch: Callable[[], None] | None
-) -> None:
-    if complete_batch is not None:
-        complete_batch()
-    _close_epoch(session, loop, epoch)
+def _check_batches(epoch: Epoch, loop: LoopState) -> None:
+    """RoundhouseError: the study has trained on no batch of the epoch."""
+    where = f"epoch {epoch.index + 1} of stage {epoch.stage}"
+    if not epoch.used:
+        raise RoundhouseError(f"{where}: the study has not iterated over epoch.batches(...), which counts the steps")
+    if not loop.batch and not epoch.cut:
+        raise RoundhouseError(
+            f"{where} has no batch: the data set is empty or smaller than a batch, or its iterator is used up (each "
+            "epoch needs a new one)"
+        )
+
+
+def _break_epochs(session: Session, loop: LoopState, name: str, epoch: Epoch) -> None:
+    """Complete the epoch in which the study has left; one that it has not trained on does not count."""
+    epoch.complete_left()
+    if loop.batch:
+        _close_epoch(session, loop, epoch)
+    else:
+        loop.open = False
+        session.discard_row()
     loop.ended = "break"
     _leave(session, name)
 
@@ -246,9 +311,11 @@ def steps(
             break
         seed_globals(derive_seed(session.settings.seed, STEP, name, loop.done))
         session.untimed, began = 0.0, time.monotonic()
+        session.running = step = Step(session, loop.done, name, loop.done, STEP)
         try:
-            yield Step(session, loop.done, name, loop.done, STEP)
+            yield step
         except GeneratorExit:
+            session.running = None
             session.after_break = partial(_break_steps, session, loop, name, began)
             raise
         _complete_one(session, loop, began)

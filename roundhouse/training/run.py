@@ -16,7 +16,7 @@ from roundhouse.options import choose
 from roundhouse.training import checkpoint, keep, loops
 from roundhouse.training.loops import Epoch, Step, Streams
 from roundhouse.training.reproducibility import derive_seed, seed_globals, snapshot
-from roundhouse.training.session import BestRule, Diverged, Session, Stopped
+from roundhouse.training.session import BestRule, Diverged, Session
 from roundhouse.training.state import STEP
 from roundhouse.training.tracking import restore
 
@@ -82,9 +82,18 @@ class Run(Streams):
     def results(self) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """What `finish` was given. All bests have weights afterwards."""
         self._session.complete_break()
+        self._check_outside("the end of the study")
         for rule in self._session.rules.values():
             self._best_state(rule)
         return self._finished or ({}, {})
+
+    def _check_outside(self, what: str) -> None:
+        """RoundhouseError: a loop is running, or was left while its iterator is still referenced."""
+        if loop := self._session.loop:
+            raise RoundhouseError(
+                f"{what} comes inside the loop {loop!r}: it must come after. (A loop that was left with `break` runs "
+                "as long as a variable, like a progress bar, holds its iterator: delete the variable, or use run.stop)"
+            )
 
     def _close_all(self) -> None:
         while self._close:
@@ -153,8 +162,7 @@ class Run(Streams):
         """
         session = self._session
         session.complete_break()
-        if session.loop:
-            raise RoundhouseError(f"run.once({name!r}) is called inside a loop: call it between two loops")
+        self._check_outside(f"run.once({name!r})")
         if name in self._once_names:
             raise RoundhouseError(f"run.once({name!r}) is called twice: give each value its own name")
         self._once_names.add(name)
@@ -198,11 +206,11 @@ class Run(Streams):
         The next attempt repeats the evaluation. In a loop by steps, a step is always completed.
         """
         session = self._session
+        session.complete_break()
         for item in items:
             inside_step = bool(session.loop) and not session.state.loops[session.loop].open
             if not inside_step and (reason := session.stop_reason()):
-                session.save() if session.loop else session.save_outside_loops()
-                raise Stopped(reason)
+                session.stop(reason)
             yield item
 
     @contextmanager
@@ -223,6 +231,7 @@ class Run(Streams):
         treated as a loss that is not finite.
         """
         session = self._session
+        session.complete_break()
         if not session.loop:
             raise RoundhouseError("run.record() outside a loop: give metrics of the whole run to run.finish()")
         session.note(metrics)
@@ -277,8 +286,7 @@ class Run(Streams):
     def finish(self, outputs: Mapping[str, Any] | None = None, metrics: Mapping[str, float] | None = None) -> None:
         """Give the results of the run, after its last loop: arrays for `outputs.npz`, and final metrics."""
         self._session.complete_break()
-        if self._session.loop:
-            raise RoundhouseError(f"run.finish() is called inside the loop {self._session.loop!r}: call it after it")
+        self._check_outside("run.finish()")
         arrays = {name: value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
                   for name, value in (outputs or {}).items()}  # fmt: skip
         self._finished = arrays, {name: float(value) for name, value in (metrics or {}).items()}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from roundhouse import files
 from roundhouse.errors import RoundhouseError
@@ -91,8 +91,11 @@ class Session:
     repeating: bool = False  # the code between the begin of an epoch and its first batch runs again
     outdated: list[str] = field(default_factory=list)  # kept files to delete once no checkpoint names them
     replaced: list[str] = field(default_factory=list)  # kept files whose new content is not in place yet
+    running: object | None = None  # the step whose body runs
+    epoch: object | None = None  # the epoch whose body runs
     snapshots: list[Callable[[], None]] = field(default_factory=list)  # whole checkpoints to keep after this step
     after_break: Callable[[], None] | None = None  # completes a loop that the study has left with `break`
+    stopped: Stopped | None = None  # raised, and maybe caught by the study
     final_hash: str | None = None
     closing: Callable[[], None] | None = None
     _saved_at: float = field(default_factory=time.monotonic)
@@ -103,7 +106,7 @@ class Session:
     _saving: float = 0.0  # seconds that the longest save took
     _evaluation: float = 0.0  # and the longest work that is not part of a step
     _saved_for_evaluation: bool = False
-    _evaluating: dict[str, float] | None = None  # the metrics of the epoch before its evaluation
+    _evaluating: tuple[dict[str, float], dict[str, Any]] | None = None  # metrics and generators before the evaluation
     _written: dict[str, Any] = field(default_factory=dict)  # the bests that are in their files
     _deleted_earlier: bool = False
 
@@ -188,14 +191,26 @@ class Session:
 
         Stopped: that, or a signal.
         """
-        self._safe_at = None
-        self._evaluating = dict(self.state.row.metrics)
+        self.begin_evaluation()
         self._stop_for(self.stop_reason(self._evaluation + self._saving))
+
+    def begin_evaluation(self, generators: dict[str, Any] | None = None) -> None:
+        """The batches of an epoch are complete. What follows is repeated if it is interrupted.
+
+        `generators`: the states of the global generators after the batches, if others than the present ones.
+        """
+        self._safe_at = None
+        self._evaluating = dict(self.state.row.metrics), generators or global_states()
 
     def _stop_for(self, reason: str | None) -> None:
         if reason is not None:
-            self.save()
-            raise Stopped(reason)
+            self.stop(reason)
+
+    def stop(self, reason: str) -> NoReturn:
+        """Save, and end this attempt."""
+        self.save() if self.loop else self.save_outside_loops()
+        self.stopped = Stopped(reason)
+        raise self.stopped
 
     def evaluated(self, seconds: float) -> None:
         """Note the time of work that is not part of a step."""
@@ -352,7 +367,7 @@ class Session:
         }
         values["row"] = snapshot(values["row"])
         if self._evaluating is not None:
-            values["row"]["metrics"] = self._evaluating  # the evaluation is repeated
+            values["row"]["metrics"], values["globals"] = self._evaluating  # the evaluation is repeated
         return values
 
     def keep_snapshots(self) -> None:
@@ -366,7 +381,9 @@ class Session:
         self.final_hash = hash_state(self.tracked.state())
 
     def complete_break(self) -> None:
-        """Complete a loop that the study has left with `break`."""
+        """Complete a loop that the study has left with `break`. Stopped: this attempt has been stopped."""
+        if self.stopped is not None:
+            raise self.stopped
         if self.after_break is not None:
             complete, self.after_break = self.after_break, None
             complete()

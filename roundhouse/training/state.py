@@ -22,6 +22,7 @@ class LoopState:
     total: int | None = None  # planned; None: not known
     ended: str = ""  # why it ended before its planned end: until, break
     open: bool = False  # whether an epoch has begun and is not complete
+    left: bool = False  # whether the study has left the batches of that epoch with `break`
     steps: int = 0  # of the optimiser, in all epochs
     seconds: float = 0.0  # of all its epochs or steps, with evaluation
 
@@ -55,7 +56,6 @@ class State:
     bests: dict[str, dict[str, Any]] = field(default_factory=dict)  # file name -> epoch, step, value, state
     reference: float | None = None  # the value of the main metric that early stopping compares with
     stale: int = 0  # values of the main metric since then
-    once: dict[str, str] = field(default_factory=dict)  # name of `run.once` -> file in kept/
     kept: dict[str, str] = field(default_factory=dict)  # file below the attempt's directory -> SHA-256
     stopped: str = ""  # why the study ended the training
     planned: int | None = None  # units over all loops, as the study says
