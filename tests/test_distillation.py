@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rounds_for_tests import REPOSITORY
 from torch import nn
 
-from roundhouse.settings import Settings
+from roundhouse.config.round import load_round
+from roundhouse.settings import Settings, split_config
 from roundhouse.training import Context, Stage, StudyError, equal_parts, read_options, read_weights
 from roundhouse.training.loop import Outcome, run
 from roundhouse.training.precision import Precision
@@ -311,6 +313,17 @@ def test_every_option_is_among_those_that_are_shown_to_change_something() -> Non
     source = Path(__file__).read_text()
     shown = {name for name in Options.__dataclass_fields__ if f'"{name}": ' in source}
     assert set(Options.__dataclass_fields__) <= shown | elsewhere
+
+
+def test_the_distilled_runs_of_calibration_train_on_digits(tmp_path: Path, teacher: Path) -> None:
+    small = {"dataset": "digits", "model": "ResNet8", "teacher": teacher, "epochs": 1, "milestones": [1]}
+    small |= {"paraphraser_epochs": 1, "validation_images": None}
+    experiments = load_round("calibration", REPOSITORY / "rounds").experiments
+    configs = {one.config["method"]: one.config for one in experiments if one.group != "kd" and one.after}
+    assert set(configs) == {"logit", "fitnets", "attention_transfer", "factor_transfer", "rkd", "nst", "sp"}
+    for method, config in configs.items():
+        outcome = train(tmp_path / method, **{**split_config(config)[1], **small})
+        assert all(math.isfinite(value) for value in outcome.metrics.values())
 
 
 @pytest.mark.xfail(reason="the stage before `train` does not use Options.recipe yet", strict=True)
