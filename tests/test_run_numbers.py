@@ -1,4 +1,4 @@
-"""What a step computes: several optimisers and gradient scaling, clipping, random streams, losses that are not finite."""
+"""What a step computes: several optimisers, gradient scaling, clipping, random streams, losses that are not finite."""
 
 from __future__ import annotations
 
@@ -241,7 +241,12 @@ def test_a_run_by_steps_fails_if_gradient_scaling_skips_too_many(tmp_path: Path)
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "gpu"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "gpu"),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "gpu"),
-        (torch.AcceleratorError("CUDA error: out of memory") if hasattr(torch, "AcceleratorError") else MemoryError(), None),
+        (
+            torch.AcceleratorError("CUDA error: out of memory")
+            if hasattr(torch, "AcceleratorError")
+            else MemoryError(),
+            None,
+        ),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:114] . DefaultCPUAllocator: can't allocate memory"), "host"),
         (MemoryError(), "host"),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ""),

@@ -1,4 +1,4 @@
-"""Promises of the training API, each for a run by steps and one by epochs: exact resume from any step, whatever is saved."""
+"""Promises of the training API, for a run by steps and one by epochs: exact resume from any step, whatever is saved."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tiny_study import SETTINGS, Clock, Tiny, result_of, run_tiny
 
 from roundhouse.settings import Settings
 from roundhouse.training import session
-from roundhouse.training.execute import Outcome
+from roundhouse.training.execute import Outcome, Start
 
 KINDS = ("by_steps", "by_epochs")
 TOTAL = {"by_steps": 18, "by_epochs": 30}  # steps of an uninterrupted run
@@ -34,40 +34,39 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def attempt(
+    kind: str, here: Path, earlier: list[Path], study: Tiny, config: Settings, number: int, by_signal: bool
+) -> Outcome | None:
+    """One attempt, which is ended at its n-th step by a signal or by a kill; None if it was killed."""
+    done: list[int] = []
+
+    def on_step(index: int) -> None:
+        done.append(index)
+        if len(done) == number and not by_signal:
+            raise Killed
+
+    def stop() -> str | None:
+        return "signal TERM" if len(done) >= number else None
+
+    study.on_step = on_step
+    try:
+        return run_tiny(getattr(study, kind), here, config, earlier, stop)
+    except Killed:
+        return None
+
+
 def attempt_until_finished(
     kind: str, root: Path, ends: list[tuple[int, bool]], make: Callable[[], Tiny], config: Settings
 ) -> tuple[dict[str, Any], int]:
-    """Attempts in new directories until the run finishes; each is ended at its n-th step, by a signal or by a kill.
-
-    Returns the result, and the number of attempts.
-    """
+    """Attempts in new directories until the run finishes. Returns the result, and the number of attempts."""
     earlier: list[Path] = []
-    while True:
+    for number, by_signal in [*ends, (10**6, True)]:
         here = root / str(len(earlier) + 1)
-        study = make()
-        steps = 0
-        number, by_signal = ends[len(earlier)] if len(earlier) < len(ends) else (10**6, True)
-        requested = False
-
-        def on_step(index: int) -> None:
-            nonlocal steps, requested
-            steps += 1
-            if steps == number:
-                requested = True
-                if not by_signal:
-                    raise Killed
-
-        study.on_step = on_step
-        try:
-            outcome = run_tiny(
-                getattr(study, kind), here, config, list(earlier), lambda: "signal TERM" if requested else None
-            )
-        except Killed:
-            earlier.append(here)
-            continue
-        if outcome.finished:
-            return result_of(here, outcome), len(earlier) + 1
+        outcome = attempt(kind, here, list(earlier), make(), config, number, by_signal)
         earlier.append(here)
+        if outcome is not None and outcome.finished:
+            return result_of(here, outcome), len(earlier)
+    raise AssertionError("the last attempt did not finish")
 
 
 def straight(kind: str, root: Path, make: Callable[[], Tiny] = Tiny, config: Settings = SETTINGS) -> dict[str, Any]:
@@ -88,9 +87,24 @@ def test_a_run_ended_after_any_steps_is_bit_identical_to_one_that_was_not(
     with TemporaryDirectory() as folder:
         root = Path(folder)
         whole = straight(kind, root / "straight")
-        ended, attempts = attempt_until_finished(kind, root / "ended", ends, lambda: Tiny(save_every=save_every), config)
+        ended, attempts = attempt_until_finished(
+            kind, root / "ended", ends, lambda: Tiny(save_every=save_every), config
+        )
     assert ended == whole
     assert whole["metrics"]["epochs"], "metrics were recorded"
+
+
+def die_at(kind: str, here: Path, config: Settings, number: int) -> None:
+    """In a forked process: an attempt that kills itself in its n-th step."""
+    study, done = Tiny(), []
+
+    def on_step(index: int) -> None:
+        done.append(index)
+        if len(done) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    study.on_step = on_step
+    run_tiny(getattr(study, kind), here, config)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -101,17 +115,8 @@ def test_a_run_killed_by_sigkill_between_any_two_steps_is_bit_identical(kind: st
         here = tmp_path / str(number)
         child = os.fork()
         if child == 0:
-            study, steps = Tiny(), 0
-
-            def on_step(index: int) -> None:
-                nonlocal steps
-                steps += 1
-                if steps == number:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-            study.on_step = on_step
             try:
-                run_tiny(getattr(study, kind), here, config)
+                die_at(kind, here, config, number)
             finally:
                 os._exit(3)
         assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
@@ -186,8 +191,6 @@ def test_a_time_limit_ends_after_the_step_that_reaches_it_without_counting_evalu
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_finished_run_that_is_continued_equals_one_long_run(kind: str, tmp_path: Path) -> None:
-    from roundhouse.training.execute import Start
-
     def longer() -> Tiny:
         return Tiny(steps=30, epochs=7)
 
@@ -204,8 +207,6 @@ def test_a_finished_run_that_is_continued_equals_one_long_run(kind: str, tmp_pat
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kept_checkpoint_can_be_continued_and_branched_from(kind: str, tmp_path: Path) -> None:
-    from roundhouse.training.execute import Start
-
     whole = straight(kind, tmp_path / "straight")
     kept = [name for name in whole["names"] if name.startswith("snapshots/")]
     assert len(kept) == (2 if kind == "by_steps" else 1)

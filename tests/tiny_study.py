@@ -184,7 +184,9 @@ def result_of(directory: Path, outcome: Outcome) -> dict[str, Any]:
     del metrics["used"]
     for entry in metrics["epochs"]:
         del entry["seconds"], entry["peak_memory_mb"]
-    files = {name: digest for name, digest in outcome.artifacts.items() if name.startswith(("best", "kept/", "outputs"))}
+    files = {
+        name: digest for name, digest in outcome.artifacts.items() if name.startswith(("best", "kept/", "outputs"))
+    }
     names = sorted(outcome.artifacts)
     return {"hash": outcome.final_hash, "reason": outcome.reason, "position": outcome.position, "exact": outcome.exact,
             "final": dict(outcome.metrics), "metrics": metrics, "files": files, "names": names}  # fmt: skip
