@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from roundhouse.errors import RoundhouseError
 from roundhouse.settings import Settings
-from roundhouse.training import Epoch, Run, Step
+from roundhouse.training import Epoch, Run, Step, read_weights
 from roundhouse.training.execute import Attempt, Hooks, Outcome, execute
 
 Study = Callable[[Run], None]
@@ -561,5 +562,196 @@ MISTAKES_IN_LOOPS: list[tuple[Study, str]] = [
 
 @pytest.mark.parametrize(("study", "message"), MISTAKES_IN_LOOPS, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_mistake_in_a_loop_gets_one_clear_error(study: Study, message: str, tmp_path: Path) -> None:
+    with pytest.raises(RoundhouseError, match=message):
+        attempt(study, tmp_path)
+
+
+# ------------------------------------------------------------------------------------------- metrics and results
+
+
+def steps_of(run: Run, count: int = 4) -> Iterator[Step]:
+    learner = Learner(run)
+    for step in run.steps(count):
+        learner.learn(step)
+        yield step
+
+
+def test_a_metric_is_recorded_with_the_number_of_its_step(tmp_path: Path) -> None:
+    def study(run: Run) -> None:
+        learner = Learner(run)
+        run.best("index", weights={"net": learner.net})
+        for step in run.steps(4):
+            learner.learn(step)
+            if step.every(2):
+                run.record(index=step.index)
+                run.keep_checkpoint()
+
+    attempt(study, tmp_path)
+    content = metrics_of(tmp_path)
+    assert [(entry["step"], entry["index"]) for entry in content["epochs"]] == [(2, 1), (4, 3)]
+    assert content["best"] == {"step": 4, "index": 3}
+    assert sorted(path.name for path in (tmp_path / "snapshots").iterdir()) == [
+        "step_00000002.pth",
+        "step_00000004.pth",
+    ]
+
+
+def test_averages_of_small_and_whole_numbers_are_precise(tmp_path: Path) -> None:
+    def study(run: Run) -> None:
+        for step in run.steps(1000):
+            step.average(low=torch.tensor(1.01, dtype=torch.bfloat16), correct=torch.tensor([step.index % 2]),
+                         truth=torch.tensor(step.index % 4 == 0), plain=step.index)  # fmt: skip
+            if step.every(1000):
+                run.record()
+
+    attempt(study, tmp_path)
+    (entry,) = metrics_of(tmp_path)["epochs"]
+    assert entry["low"] == pytest.approx(float(torch.tensor(1.01, dtype=torch.bfloat16)))
+    assert (entry["correct"], entry["truth"], entry["plain"]) == (0.5, 0.25, 499.5)
+
+
+def test_a_metric_that_was_never_recorded_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def study(run: Run) -> None:
+        learner = Learner(run)
+        run.best("val_acc", weights={"net": learner.net})
+        for step in run.steps(2):
+            learner.learn(step)
+            run.record(val_accuracy=0.5)
+
+    outcome = attempt(study, tmp_path)
+    assert "the metric 'val_acc' of run.best was never recorded, so best.pth has the last weights" in (
+        printed := capsys.readouterr().err
+    )
+    assert "(recorded: val_accuracy)" in printed
+    assert outcome.finished
+    assert metrics_of(tmp_path)["best"] is None
+
+
+def test_patience_without_a_main_metric_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    attempt(lambda run: list(steps_of(run)) and None, tmp_path, patience=2)
+    assert "config key 'patience' has no effect: the study has no main metric (run.best)" in capsys.readouterr().err
+
+
+def test_the_last_weights_are_kept_although_others_are_loaded_after_the_loop(tmp_path: Path) -> None:
+    last: list[torch.Tensor] = []
+
+    def study(run: Run) -> None:
+        learner = Learner(run)
+        run.best("index", mode="min", weights={"net": learner.net})
+        run.best(None, weights={"net": learner.net}, file="last.pth")
+        for step in run.steps(3):
+            learner.learn(step)
+            run.record(index=step.index)
+        last.append(learner.net.weight.detach().clone())
+        run.load_best()
+
+    attempt(study, tmp_path)
+    assert torch.equal(read_weights(tmp_path / "last.pth")["net"]["weight"], last[0])
+    assert not torch.equal(read_weights(tmp_path / "best.pth")["net"]["weight"], last[0])
+
+
+def test_a_file_kept_in_a_loop_may_be_replaced_after_it_in_a_later_attempt(tmp_path: Path) -> None:
+    def study(run: Run) -> None:
+        learner = Learner(run)
+        for step in run.steps(3):
+            learner.learn(step)
+            run.keep("note.txt", "in the loop")
+        if not HELD:
+            HELD.append(None)
+            raise Killed
+        run.keep("note.txt", "after it")
+
+    HELD.clear()
+    with pytest.raises(Killed):
+        attempt(study, tmp_path / "1")
+    attempt(study, tmp_path / "2", [tmp_path / "1"])
+    assert (tmp_path / "2" / "kept" / "note.txt").read_text() == "after it"
+
+
+def test_outputs_may_be_bfloat16(tmp_path: Path) -> None:
+    def study(run: Run) -> None:
+        list(steps_of(run))
+        run.finish({"low": torch.tensor([1.5], dtype=torch.bfloat16)})
+
+    attempt(study, tmp_path)
+    assert np.load(tmp_path / "outputs.npz")["low"].tolist() == [1.5]
+
+
+def in_a_loop(action: Callable[[Run, Step], object]) -> Study:
+    def study(run: Run) -> None:
+        for step in steps_of(run):
+            action(run, step)
+
+    return study
+
+
+def after_a_loop(action: Callable[[Run], object]) -> Study:
+    def study(run: Run) -> None:
+        list(steps_of(run))
+        action(run)
+
+    return study
+
+
+def twice(action: Callable[[], object]) -> None:
+    action()
+    action()
+
+
+def best_of(run: Run, metric: Any = "loss", **more: Any) -> None:
+    run.best(metric, **{"weights": {"tensor": torch.zeros(1)}, **more})
+
+
+@pytest.mark.parametrize(
+    ("study", "message"),
+    [
+        (
+            in_a_loop(lambda run, step: twice(lambda: run.record(a=1))),
+            "two metrics of stage train, step 1 have the same",
+        ),
+        (in_a_loop(lambda run, step: run.record(step=1)), "have the same name: step"),
+        (in_a_loop(lambda run, step: step.average(seconds=1)), "have the same name: seconds"),
+        (in_a_loop(lambda run, step: step.average(a=torch.zeros(2))), r"step.average\(a=...\) has the shape \(2,\)"),
+        (in_a_loop(lambda run, step: run.record(a="high")), "metric 'a' must be a number, not 'high'"),
+        (in_a_loop(lambda run, step: run.record(a=torch.zeros(2))), r"must be a number, not a tensor of shape \(2,\)"),
+        (in_a_loop(lambda run, step: run.record(a=None)), "metric 'a' must be a number, not None"),
+        (
+            in_a_loop(lambda run, step: run.finish()),
+            r"run.finish\(\) comes inside the loop 'train': it must come after",
+        ),
+        (in_a_loop(lambda run, step: run.once("a", int)), r"run.once\('a'\) comes inside the loop 'train'"),
+        (in_a_loop(lambda run, step: best_of(run)), r"run.best\('loss'\) inside the loop 'train': call it before"),
+        (in_a_loop(lambda run, step: step.every(0)), r"step.every\(0\): the number of steps must be >= 1"),
+        (in_a_loop(lambda run, step: run.keep("../a.txt", "")), "cannot be the name of a kept file"),
+        (in_a_loop(lambda run, step: run.keep("/a.txt", "")), "cannot be the name of a kept file"),
+        (in_a_loop(lambda run, step: run.keep("", "")), "cannot be the name of a kept file"),
+        (in_a_loop(lambda run, step: run.keep("once/a.pth", {})), "the folder once/ is that of run.once"),
+        (in_a_loop(lambda run, step: run.keep("a.npy", [object()])), "it is not an array of numbers, text or truth"),
+        (in_a_loop(lambda run, step: run.keep("a.csv", [1])), "pass bytes or text, or let the name end in .png"),
+        (in_a_loop(lambda run, step: run.keep_checkpoint("a/b")), "a tag has no '/'"),
+        (in_a_loop(lambda run, step: run.keep_checkpoint("step_1")), "is not like step_1"),
+        (in_a_loop(lambda run, step: run.keep_checkpoint(last=0)), "at least the newest one must be kept"),
+        (in_a_loop(lambda run, step: run.stop("")), r"run.stop\(why\): say why"),
+        (after_a_loop(lambda run: run.record(a=1)), r"run.record\(\) outside a loop"),
+        (after_a_loop(lambda run: twice(run.finish)), r"run.finish\(\) is called twice"),
+        (after_a_loop(lambda run: run.finish({"a": [[1], [1, 2]]})), "it is not an array of numbers, text or truth"),
+        (after_a_loop(lambda run: run.finish(metrics={"a": "b"})), "metric 'a' must be a number, not 'b'"),
+        (after_a_loop(lambda run: run.load_best("ema.pth")), r"run.load_best\('ema.pth'\): no run.best with this file"),
+        (after_a_loop(lambda run: [run.finish(), *run.steps(1, name="more")]), r"'more' begins after run.finish\(\)"),
+        (lambda run: list(run.steps(1e5)) and None, r"run.steps\(100000.0, name='train'\): give a whole number >= 0"),
+        (lambda run: list(run.epochs(-1)) and None, r"run.epochs\(-1, name='train'\): give a whole number >= 0"),
+        (lambda run: list(run.steps(1, name="")) and None, "and a name"),
+        (lambda run: list(run.steps(1, save_every=0)) and None, "save_every must be >= 1"),
+        (lambda run: list(run.steps(None)) and None, "needs `until`, a function that says when to end"),
+        (lambda run: twice(lambda: best_of(run)), "another best is in 'best.pth' already: pass file="),
+        (lambda run: best_of(run, file="checkpoint.pth"), "the name must be like best_ema.pth, without a folder"),
+        (lambda run: best_of(run, file="kept/a.pth"), "the name must be like best_ema.pth, without a folder"),
+        (lambda run: best_of(run, file="metrics.json"), "the name must be like best_ema.pth, without a folder"),
+        (lambda run: best_of(run, mode="low"), "unknown mode 'low'"),
+        (lambda run: best_of(run, weights=nn.Linear(1, 1)), "weights must be a mapping of names, not Linear"),
+        (lambda run: run.track(lr=0.1), "a float cannot be restored in place"),
+    ],
+)
+def test_a_wrong_argument_gets_one_clear_error(study: Study, message: str, tmp_path: Path) -> None:
     with pytest.raises(RoundhouseError, match=message):
         attempt(study, tmp_path)

@@ -32,6 +32,11 @@ def check_name(name: str) -> str:
     return name
 
 
+def is_weights_name(name: str) -> bool:
+    """Whether best weights can be in a file of this name, next to the files of the library."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.+-]*\.pth", name, re.ASCII) is not None and not name.startswith("checkpoint")
+
+
 def write(directory: Path, name: str, data: bytes) -> str:
     """Write `name` below `directory`, atomically and durably; returns its SHA-256."""
     path = directory / name
@@ -114,9 +119,9 @@ def encoded(name: str, data: Any) -> bytes:
         if ending in (".npy", ".npz"):
             buffer = io.BytesIO()
             if ending == ".npy":
-                np.save(buffer, _array(data))
+                np.save(buffer, array(f"run.keep({name!r})", data))
             else:
-                np.savez(buffer, **{key: _array(value) for key, value in data.items()})  # type: ignore[arg-type]
+                np.savez(buffer, **{key: array(f"run.keep({name!r})", value) for key, value in data.items()})  # type: ignore[arg-type]
             return buffer.getvalue()
         if ending == ".json":
             return json.dumps(data, indent=1).encode()
@@ -129,8 +134,18 @@ def encoded(name: str, data: Any) -> bytes:
     )
 
 
-def _array(value: Any) -> np.ndarray:
-    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+def array(what: str, value: Any) -> np.ndarray:
+    """An array, from a tensor or what NumPy makes one of. RoundhouseError: its elements would need pickle."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()  # NumPy has no bfloat16
+    try:
+        result = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        result = np.asarray(None)
+    if result.dtype.hasobject:
+        raise RoundhouseError(f"{what}: it is not an array of numbers, text or truth values")
+    return result
 
 
 def _png(data: Any) -> bytes:

@@ -63,6 +63,8 @@ class Step(Streams):
 
     def every(self, count: int) -> bool:
         """Whether this is the last of each `count` steps: with 100, the steps of index 99, 199 and so on."""
+        if count < 1:
+            raise RoundhouseError(f"step.every({count}): the number of steps must be >= 1")
         return (self.index + 1) % count == 0
 
     def _check_running(self) -> None:
@@ -112,8 +114,11 @@ class Step(Streams):
         session.checks.watch(Place(session.state.step, session.where() + batch, number=self._losses), loss)
         self._losses += 1
 
-    def average(self, **values: torch.Tensor) -> None:
-        """Add scalars, without gradients, to means that are recorded with the epoch, or with the next `run.record`."""
+    def average(self, **values: torch.Tensor | float) -> None:
+        """Add scalars to means that are recorded with the epoch, or with the next `run.record`.
+
+        Tensors stay on the device until then, and are read all at once.
+        """
         self._check_running()
         self._session.average(values)
 
@@ -300,6 +305,8 @@ def steps(
     """The steps of the loop `name` that are left."""
     if total is None and until is None:
         raise RoundhouseError(f"run.steps(None, name={name!r}) needs `until`, a function that says when to end")
+    if save_every is not None and save_every < 1:
+        raise RoundhouseError(f"run.steps(save_every={save_every}, name={name!r}): save_every must be >= 1")
     loop = _enter(session, name, STEP, total)
     if loop is None:
         return
@@ -343,6 +350,10 @@ def _enter(session: Session, name: str, unit: str, total: int | None) -> LoopSta
     """The state of a loop that has something left; None if it is complete, or training has ended before it."""
     session.complete_break()
     state = session.state
+    if not name or (total is not None and (not isinstance(total, int) or total < 0)):
+        raise RoundhouseError(f"run.{unit}s({total!r}, name={name!r}): give a whole number >= 0, and a name")
+    if session.has_results:
+        raise RoundhouseError(f"the loop {name!r} begins after run.finish(): call run.finish() after the last loop")
     if session.loop:
         raise RoundhouseError(f"the loop {name!r} begins inside the loop {session.loop!r}: loops follow one another")
     if state.unit not in ("", unit):
@@ -358,6 +369,7 @@ def _enter(session: Session, name: str, unit: str, total: int | None) -> LoopSta
         if loop is None:
             session.skipped.append(name)
         elif is_last:
+            session.replaying = False
             session.tracked.restore_all()
             session.tracked.note_shapes()
         session.hash_parts()

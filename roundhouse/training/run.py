@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -16,7 +17,7 @@ from roundhouse.options import choose
 from roundhouse.training import checkpoint, keep, loops
 from roundhouse.training.loops import Epoch, Step, Streams
 from roundhouse.training.reproducibility import derive_seed, seed_globals, snapshot
-from roundhouse.training.session import BestRule, Diverged, Session
+from roundhouse.training.session import RESERVED, BestRule, Diverged, Session, number_of
 from roundhouse.training.state import STEP
 from roundhouse.training.tracking import restore
 
@@ -83,9 +84,26 @@ class Run(Streams):
         """What `finish` was given. All bests have weights afterwards."""
         self._session.complete_break()
         self._check_outside("the end of the study")
+        self._settle_bests()
+        self._warn_of_missing_metrics()
+        return self._finished or ({}, {})
+
+    def _settle_bests(self) -> None:
+        """Take the present weights for the bests that have no value, before others are loaded."""
         for rule in self._session.rules.values():
             self._best_state(rule)
-        return self._finished or ({}, {})
+
+    def _warn_of_missing_metrics(self) -> None:
+        session = self._session
+        names = sorted({name for row in session.state.history for name in row} - set(RESERVED))
+        for rule in session.rules.values():
+            if rule.metric is not None and session.state.bests[rule.file]["value"] is None:
+                checkpoint.warn(
+                    f"the metric {rule.metric!r} of run.best was never recorded, so {rule.file} has the last weights "
+                    f"(recorded: {', '.join(names) or 'nothing'})"
+                )
+        if session.settings.patience is not None and (session.main is None or session.main.metric is None):
+            checkpoint.warn("config key 'patience' has no effect: the study has no main metric (run.best)")
 
     def _check_outside(self, what: str) -> None:
         """RoundhouseError: a loop is running, or was left while its iterator is still referenced."""
@@ -127,20 +145,35 @@ class Run(Streams):
         `weights`: names with modules, tensors or plain values, as they will be in the file. The first best declares
         the main metric of the run. Several are possible, with a file each.
         """
+        session = self._session
+        session.complete_break()
         choose("mode", mode, ("max", "min"))
-        keep.check_name(file)
-        self._session.rules[file] = BestRule(file, metric, mode, dict(weights))
+        if session.loop:
+            raise RoundhouseError(f"run.best({metric!r}) inside the loop {session.loop!r}: call it before the loop")
+        if file in session.rules:
+            raise RoundhouseError(f"run.best({metric!r}): another best is in {file!r} already: pass file=...")
+        if not keep.is_weights_name(file):
+            raise RoundhouseError(f"run.best(file={file!r}): the name must be like best_ema.pth, without a folder")
+        if not isinstance(weights, Mapping):
+            raise RoundhouseError(
+                f"run.best({metric!r}): weights must be a mapping of names, not {type(weights).__name__}"
+            )
+        session.rules[file] = BestRule(file, metric, mode, dict(weights))
 
     def load_best(self, file: str = "best.pth") -> None:
         """Load the best weights into the objects that were given to `run.best`, after the last loop.
 
-        Without a value of the metric so far, the present weights are the best.
+        Without a value of the metric so far, the present weights are the best. Inside a loop there must be a value.
         """
         session = self._session
         session.complete_break()
         rule = session.rules.get(file)
         if rule is None:
             raise RoundhouseError(f"run.load_best({file!r}): no run.best with this file")
+        if session.loop and file not in session.state.bests:
+            raise RoundhouseError(f"run.load_best({file!r}) inside the loop {session.loop!r}: there is no value so far")
+        if not session.loop:
+            self._settle_bests()
         for name, part in rule.weights.items():
             saved = self._best_state(rule)[name]
             if isinstance(part, torch.Tensor) or hasattr(part, "load_state_dict"):
@@ -216,11 +249,11 @@ class Run(Streams):
     @contextmanager
     def untimed(self) -> Iterator[None]:
         """What runs inside a step but is no training, such as an evaluation: `time_limit` does not count it."""
-        began = time.monotonic()
+        began, before = time.monotonic(), self._session.untimed
         try:
             yield
         finally:
-            self._session.untimed += time.monotonic() - began
+            self._session.untimed = before + time.monotonic() - began  # one inside it counts once
 
     # ------------------------------------------------------------------------------------------- results
 
@@ -243,6 +276,8 @@ class Run(Streams):
         session = self._session
         session.complete_break()
         file = f"{keep.KEPT}/{keep.check_name(name)}"
+        if name.startswith("once/"):
+            raise RoundhouseError(f"run.keep({name!r}, ...): the folder once/ is that of run.once")
         if session.replaying and file in session.state.kept:
             return  # it was written before the position in the checkpoint
         session.keep(file, keep.encoded(name, data))
@@ -256,6 +291,8 @@ class Run(Streams):
         session.complete_break()
         if last is not None and last < 1:
             raise RoundhouseError(f"run.keep_checkpoint(last={last}): at least the newest one must be kept")
+        if tag is not None and ("/" in tag or re.fullmatch(r"(?:epoch|step)_\d+", tag)):
+            raise RoundhouseError(f"run.keep_checkpoint({tag!r}): a tag has no '/', and is not like step_1")
         if session.loop:
             session.snapshots.append(partial(self._keep_now, tag, last))
         else:
@@ -276,6 +313,8 @@ class Run(Streams):
 
     def stop(self, why: str) -> None:
         """End the training after this step: its loop, and all later ones, have no further steps."""
+        if not why:
+            raise RoundhouseError("run.stop(why): say why; it is recorded")
         self._session.state.stopped = self._session.state.stopped or why
         self._session.changed()
 
@@ -284,9 +323,15 @@ class Run(Streams):
         raise Diverged(why)
 
     def finish(self, outputs: Mapping[str, Any] | None = None, metrics: Mapping[str, float] | None = None) -> None:
-        """Give the results of the run, after its last loop: arrays for `outputs.npz`, and final metrics."""
+        """Give the results of the run, after its last loop: arrays for `outputs.npz`, and final metrics.
+
+        RoundhouseError: it is called twice or inside a loop, or an output is no array of numbers, text or truth values.
+        """
         self._session.complete_break()
         self._check_outside("run.finish()")
-        arrays = {name: value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+        if self._finished is not None:
+            raise RoundhouseError("run.finish() is called twice: give all results in one call")
+        arrays = {name: keep.array(f"run.finish(outputs={{{name!r}: ...}})", value)
                   for name, value in (outputs or {}).items()}  # fmt: skip
-        self._finished = arrays, {name: float(value) for name, value in (metrics or {}).items()}
+        self._finished = arrays, {name: number_of(name, value) for name, value in (metrics or {}).items()}
+        self._session.has_results = True

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
+
 from roundhouse import files
 from roundhouse.errors import RoundhouseError
 from roundhouse.settings import Settings
@@ -68,6 +70,15 @@ class Hooks:
     stop: Callable[[], str | None]
 
 
+def number_of(name: str, value: Any) -> float:
+    """A metric as a number. RoundhouseError: it is none."""
+    try:
+        return float(value.detach() if isinstance(value, torch.Tensor) else value)
+    except (TypeError, ValueError, RuntimeError):
+        shown = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)
+        raise RoundhouseError(f"metric {name!r} must be a number, not {shown[:80]}") from None
+
+
 @dataclass
 class Session:
     """The mutable state of one run in one process, shared by `Run` and its loops."""
@@ -93,6 +104,7 @@ class Session:
     replaced: list[str] = field(default_factory=list)  # kept files whose new content is not in place yet
     running: object | None = None  # the step whose body runs
     epoch: object | None = None  # the epoch whose body runs
+    has_results: bool = False  # the study has called `run.finish`
     snapshots: list[Callable[[], None]] = field(default_factory=list)  # whole checkpoints to keep after this step
     after_break: Callable[[], None] | None = None  # completes a loop that the study has left with `break`
     stopped: Stopped | None = None  # raised, and maybe caught by the study
@@ -236,7 +248,16 @@ class Session:
         """Add values to the means of the present row. They stay on the device."""
         row = self.state.row
         for name, value in values.items():
-            tensor = value.detach()
+            if name in RESERVED or name in row.metrics:
+                raise RoundhouseError(f"two metrics of {self.where()} have the same name: {name}")
+            tensor = torch.as_tensor(value).detach()
+            if tensor.numel() != 1:
+                raise RoundhouseError(f"step.average({name}=...) has the shape {tuple(tensor.shape)}: pass a scalar")
+            if tensor.dtype in (torch.float16, torch.bfloat16):
+                tensor = tensor.float()  # a sum of many would lose all precision
+            elif not tensor.is_floating_point():
+                tensor = tensor.double()
+            tensor = tensor.reshape(())
             if name in row.sums:
                 row.sums[name] += tensor
             else:
@@ -246,11 +267,14 @@ class Session:
     def note(self, metrics: Mapping[str, Any]) -> None:
         """Add metrics to the present row. RoundhouseError: one has that name already. NotFinite: one is not finite."""
         self.checks.check()
+        last = self.state.history[-1] if self.state.history else {}
+        recorded = last if self.state.unit == STEP and last.get(STEP) == self.present_step else {}
         for name, value in metrics.items():
-            number = float(value)
+            number = number_of(name, value)
             if self.repeating and name in self.state.row.metrics:
                 continue
-            if name in RESERVED or name in self.state.row.metrics or name in self.state.row.sums:
+            row = self.state.row
+            if name in RESERVED or name in row.metrics or name in row.sums or name in recorded:
                 raise RoundhouseError(f"two metrics of {self.where()} have the same name: {name}")
             self.checks.metric(Place(self.state.step, self.where(), f"metric {name}"), number)
             self.state.row.metrics[name] = number
@@ -268,7 +292,7 @@ class Session:
         position: dict[str, Any] = {"stage": self.loop}
         if state.unit == EPOCH:
             position["epoch"] = state.epoch + 1
-        position["step"] = state.step
+        position["step"] = self.present_step
         seconds = round(row.seconds + now - self._row_began, 3)
         if self.loop:
             state.loops[self.loop].seconds += now - self._row_began
@@ -278,6 +302,11 @@ class Session:
         self._update_bests(metrics)
         self.changed()
         self.hooks.recorded(self)
+
+    @property
+    def present_step(self) -> int:
+        """The number of the step whose body runs, from 1; between steps, that of complete ones."""
+        return self.state.step + (self.state.unit == STEP and self.running is not None)
 
     def peak_memory(self) -> int:
         """Megabytes."""
@@ -393,7 +422,7 @@ class Session:
         state, main = self.state, self.main
         best = state.bests.get(main.file) if main and main.metric else None
         shown: dict[str, Any] | None = None
-        if best and main and main.metric:
+        if best and main and main.metric and best["value"] is not None:
             shown = {key: best[key] for key in (EPOCH, STEP) if key in best} | {main.metric: best["value"]}
         metrics: dict[str, Any] = {
             "metric": main.metric if main else None,
