@@ -180,6 +180,8 @@ def test_a_time_limit_ends_after_the_step_that_reaches_it_without_counting_evalu
     whole = straight(kind, tmp_path / "straight", make, config)
     assert whole["reason"] == whole["metrics"]["ended"] == "time limit"
     assert whole["metrics"]["epochs"][-1]["step"] <= steps
+    checkpoint = torch.load(tmp_path / "straight" / "1" / "checkpoint.pth", weights_only=True)
+    assert checkpoint["step"] == steps, "the whole state at the limit is saved"
     for number, by_signal in ((2, True), (3, False), (7, False), (steps - 1, True), (steps, True)):
         root = tmp_path / f"{number}{by_signal}"
         ended, attempts = attempt_until_finished(kind, root, [(number, by_signal)], make, config)

@@ -145,11 +145,12 @@ class Tiny:
                     self.clock.advance()
                 self.on_step(100 * epoch.index + step.index)
         run.release("warm_up_optimiser")
-        scale = run.once("scale", lambda: {"scale": float(warm_up.weight.abs().sum())})["scale"]
-        run.keep("warm_up.json", {"scale": scale})
+        shift = torch.rand(2)  # from the global generator, between two loops
+        scale = run.once("scale", lambda: {"scale": warm_up.weight.detach().abs().sum().item()})["scale"]
+        run.keep("warm_up.json", {"scale": scale, "next": torch.rand(1).item()})
         for epoch in run.epochs(self.epochs):
             for step, inputs in epoch.batches(self.feed(epoch)):
-                self.update(run, step, inputs * scale, epoch.index * self.batches + step.index)
+                self.update(run, step, inputs * scale + shift, epoch.index * self.batches + step.index)
             if epoch.index % 2:
                 if self.clock is not None:
                     self.clock.advance(100)
