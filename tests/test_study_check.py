@@ -355,9 +355,10 @@ def test_without_a_data_folder_the_study_s_check_gets_none(rounds: Repository, a
 
 
 def test_the_example_in_the_documentation_works_unchanged(rounds: Repository) -> None:
-    section = (REPOSITORY / "docs/adding_a_study.md").read_text().split("\n## Before anything is submitted\n")[1]
-    options, check, package = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
-    rounds.study("spirals", check, package)
+    page = (REPOSITORY / "docs/adding_a_study.md").read_text()
+    example = r"`studies/spirals/{}`[^`]*?:\n\n```python\n(.*?)```"
+    options, check = (re.findall(example.format(name), page, re.DOTALL)[0] for name in ("options.py", "check.py"))
+    rounds.study("spirals", check)
     (rounds.root / "studies/spirals/options.py").write_text(options)
     rounds.write({"good": seeds("good", study="spirals"), "bad": seeds("bad", study="spirals", config={"widht": 8})})
     refusal = "cannot start: unknown key 'config.widht': did you mean 'width'?"
