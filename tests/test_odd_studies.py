@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -429,6 +434,45 @@ def test_a_data_loader_that_draws_from_the_global_generator_resumes_exactly(work
                 learner.learn(step, inputs + torch.rand(1))
 
     assert_exact(study, tmp_path, range(2, 6), save_minutes=0.0)
+
+
+SIGNALLED = """
+import signal, sys, tempfile, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_odd_studies import *
+requested = []
+signal.signal(signal.SIGTERM, lambda *_: requested.append(1))
+
+def study(run):
+    learner = Learner(run)
+    loader = torch.utils.data.DataLoader(Noisy(), batch_size=1, num_workers=2)
+    for epoch in run.epochs(100):
+        for step, inputs in epoch.batches(loader):
+            learner.learn(step, inputs)
+            if step.index == 3:
+                print("ready", flush=True)
+                for _ in range(1 if requested else 20):
+                    time.sleep(0.1)  # a worker that died would be noticed here
+
+print(attempt(study, Path(tempfile.mkdtemp()), stop=lambda: "signal TERM" if requested else None).position, flush=True)
+{end}
+"""
+
+
+@pytest.mark.parametrize("end", ["", "raise SystemExit(7)"])
+def test_a_signal_to_all_processes_of_a_job_does_not_end_the_workers_of_a_data_loader(end: str) -> None:
+    words = [sys.executable, "-c", SIGNALLED.format(tests=str(Path(__file__).parent), end=end)]
+    with subprocess.Popen(
+        words, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.3)
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.communicate(timeout=60)[0] == "epoch 0/100, batch 4\n"
+    assert process.returncode == (7 if end else 0)
 
 
 def test_a_stop_that_the_study_catches_is_still_a_stop(tmp_path: Path) -> None:

@@ -6,12 +6,10 @@ is carried from epoch to epoch, and a resume inside an epoch loads nothing of wh
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import os
 import signal
 import sys
-import weakref
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, Protocol
@@ -26,6 +24,7 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.options import FEEDS, choose
 from roundhouse.training.loops import Epoch
 from roundhouse.training.memory import free_memory
+from roundhouse.training.workers import end_workers, start_workers
 
 _CHUNK = 16 << 20  # bytes of samples that are prepared at once
 _PR_SET_PDEATHSIG = 1
@@ -145,20 +144,11 @@ class WorkerFeed:
 
     def close(self) -> None:
         if self._batches is not None:
-            self._batches._shutdown_workers()  # as when the iterator is garbage-collected, but now
+            end_workers(self._batches)
 
     def _start(self) -> None:
-        """Reset the loader to the start of an epoch; the first time, start its processes."""
-        if self._batches is not None:
-            self._batches = iter(self._loader)  # the same processes
-            return
-        # PyTorch's handler raises an error when a worker dies, wherever the program is, even in a checkpoint's write.
-        # Without the handler, the error is raised when the next batch is requested.
-        before = signal.getsignal(signal.SIGCHLD)
-        self._batches = iter(self._loader)
-        signal.signal(signal.SIGCHLD, before)
-        # At exit this runs before multiprocessing's handler, which would wait forever for workers that ignore SIGTERM.
-        atexit.register(_close, weakref.ref(self))
+        """Reset the loader to the start of an epoch, with the same processes; the first time, start them."""
+        self._batches = start_workers(self._loader) if self._batches is None else iter(self._loader)
 
 
 class _Batches(torch.utils.data.Dataset[tuple[Tensor, ...]]):
@@ -171,16 +161,8 @@ class _Batches(torch.utils.data.Dataset[tuple[Tensor, ...]]):
         return self._source.batch(torch.from_numpy(draws))
 
 
-def _close(feed: weakref.ref[WorkerFeed]) -> None:
-    if (open_one := feed()) is not None:
-        open_one.close()
-
-
 def _begin_work(trainer: int, worker: int) -> None:
     """Initialise a worker process: it ends when the trainer ends, and only then."""
-    # Schedulers signal every process of a job, but only the trainer decides when to stop.
-    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(name, signal.SIG_IGN)
     # PyTorch's own check of the parent starts later, and would accept any process that is the parent then.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

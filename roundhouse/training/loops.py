@@ -10,12 +10,14 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
+import torch.utils.data
 
 from roundhouse.errors import RoundhouseError
 from roundhouse.training.optimise import Optimisers, Place, listed
 from roundhouse.training.reproducibility import derive_seed, global_states, restore_globals, seed_globals
 from roundhouse.training.session import Session
 from roundhouse.training.state import EPOCH, STEP, LoopState
+from roundhouse.training.workers import start_workers
 
 Item = TypeVar("Item")
 Batch = TypeVar("Batch", covariant=True)
@@ -203,7 +205,7 @@ class Epoch(Streams):
             if first:
                 items = chain(list(islice(items, 1)), items)  # what it draws when it starts is drawn now
         else:
-            items = iter(feed)
+            items = start_workers(feed) if isinstance(feed, torch.utils.data.DataLoader) else iter(feed)
             skipped = first if self._loop.left else sum(1 for _ in islice(items, first))
             if skipped < first:
                 raise RoundhouseError(
