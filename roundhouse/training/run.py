@@ -82,8 +82,7 @@ class Run(Streams):
     def results(self) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """What `finish` was given. All bests have weights afterwards."""
         self._session.complete_break()
-        for rule in self._session.rules.values():
-            self._best_state(rule)
+        self._settle_bests()
         return self._finished or ({}, {})
 
     def _close_all(self) -> None:
@@ -132,18 +131,18 @@ class Run(Streams):
         rule = session.rules.get(file)
         if rule is None:
             raise RoundhouseError(f"run.load_best({file!r}): no run.best with this file")
+        self._settle_bests()
         for name, part in rule.weights.items():
-            saved = self._best_state(rule)[name]
+            saved = session.state.bests[file]["state"][name]
             if isinstance(part, torch.Tensor) or hasattr(part, "load_state_dict"):
                 restore(part, saved)
 
-    def _best_state(self, rule: BestRule) -> Mapping[str, Any]:
-        """The best weights. Without a metric, or a value of it, they are those after the last loop."""
+    def _settle_bests(self) -> None:
+        """The bests without a metric, or without a value of it, are the present weights."""
         bests = self._session.state.bests
-        if rule.file not in bests:
-            bests[rule.file] = self._session.best_now(rule, None)
-        state: Mapping[str, Any] = bests[rule.file]["state"]
-        return state
+        for rule in self._session.rules.values():
+            if rule.file not in bests:
+                bests[rule.file] = self._session.best_now(rule, None)
 
     def once(self, name: str, function: Callable[[], Any]) -> Any:
         """The value of `function`, computed once between two loops; later attempts get the value that was kept.
