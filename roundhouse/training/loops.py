@@ -385,6 +385,7 @@ def _enter(session: Session, name: str, unit: str, total: int | None) -> LoopSta
         session.tracked.check_complete()
         session.tracked.restore_all()
     state.unit, session.loop, session.replaying = unit, name, False
+    state.bests = {file: best for file, best in state.bests.items() if best["value"] is not None}  # else too early
     session.tracked.all_known()
     session.changed()
     return loop

@@ -89,9 +89,11 @@ class Run(Streams):
         return self._finished or ({}, {})
 
     def _settle_bests(self) -> None:
-        """Take the present weights for the bests that have no value, before others are loaded."""
+        """The bests without a metric, or without a value of it, are the present weights."""
+        bests = self._session.state.bests
         for rule in self._session.rules.values():
-            self._best_state(rule)
+            if rule.file not in bests:
+                bests[rule.file] = self._session.best_now(rule, None)
 
     def _warn_of_missing_metrics(self) -> None:
         session = self._session
@@ -175,17 +177,9 @@ class Run(Streams):
         if not session.loop:
             self._settle_bests()
         for name, part in rule.weights.items():
-            saved = self._best_state(rule)[name]
+            saved = session.state.bests[file]["state"][name]
             if isinstance(part, torch.Tensor) or hasattr(part, "load_state_dict"):
                 restore(part, saved)
-
-    def _best_state(self, rule: BestRule) -> Mapping[str, Any]:
-        """The best weights. Without a metric, or a value of it, they are those after the last loop."""
-        bests = self._session.state.bests
-        if rule.file not in bests:
-            bests[rule.file] = self._session.best_now(rule, None)
-        state: Mapping[str, Any] = bests[rule.file]["state"]
-        return state
 
     def once(self, name: str, function: Callable[[], Any]) -> Any:
         """The value of `function`, computed once between two loops; later attempts get the value that was kept.
