@@ -102,6 +102,7 @@ class Session:
     _evaluation: float = 0.0  # and the longest work that is not part of a step
     _saved_for_evaluation: bool = False
     _evaluating: dict[str, float] | None = None  # the metrics of the epoch before its evaluation
+    _globals: dict[str, Any] | None = None  # and the global generators
     _written: dict[str, Any] = field(default_factory=dict)  # the bests that are in their files
     _deleted_earlier: bool = False
 
@@ -187,7 +188,7 @@ class Session:
         Stopped: that, or a signal.
         """
         self._safe_at = None
-        self._evaluating = dict(self.state.row.metrics)
+        self._evaluating, self._globals = dict(self.state.row.metrics), global_states()
         self._stop_for(self.stop_reason(self._evaluation + self._saving))
 
     def _stop_for(self, reason: str | None) -> None:
@@ -257,7 +258,7 @@ class Session:
             state.loops[self.loop].seconds += now - self._row_began
         entry = {**position, **metrics, "seconds": seconds, "peak_memory_mb": self.peak_memory()}
         state.history.append({**entry, "partial": True} if partial else entry)
-        state.row, self._row_began, self._evaluating = Row(), now, None
+        state.row, self._row_began, self._evaluating, self._globals = Row(), now, None, None
         self._update_bests(metrics)
         self.changed()
         self.hooks.recorded(self)
@@ -333,8 +334,9 @@ class Session:
             state.loops[self.loop].seconds += now - self._row_began
         self._row_began = now
         state.recent, state.unchecked = list(self.optimisation.recent), self.optimisation.unchecked
-        inside = self.loop and state.loops[self.loop].open
-        state.globals = global_states() if inside else None
+        state.globals = self.resumed_globals or self._globals
+        if state.globals is None and self.loop and state.loops[self.loop].open:
+            state.globals = global_states()
         scaler = self.optimisation.scaler
         values = {
             **state.content(),
