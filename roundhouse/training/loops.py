@@ -278,6 +278,8 @@ def _enter(session: Session, name: str, unit: str, total: int | None) -> LoopSta
     state = session.state
     if session.loop:
         raise RoundhouseError(f"the loop {name!r} begins inside the loop {session.loop!r}: loops follow one another")
+    if session.last_parts is not None:
+        raise RoundhouseError(f"the loop {name!r} begins after run.load_best(): call that after the last loop")
     if state.unit not in ("", unit):
         raise RoundhouseError(f"the loop {name!r} counts {unit}s, but those before it {state.unit}s: use one of them")
     loop = state.loops.get(name)

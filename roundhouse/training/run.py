@@ -132,6 +132,8 @@ class Run(Streams):
         rule = session.rules.get(file)
         if rule is None:
             raise RoundhouseError(f"run.load_best({file!r}): no run.best with this file")
+        if session.last_parts is None:
+            session.last_parts = session.tracked.state()  # a checkpoint still has these
         for name, part in rule.weights.items():
             saved = self._best_state(rule)[name]
             if isinstance(part, torch.Tensor) or hasattr(part, "load_state_dict"):

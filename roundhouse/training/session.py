@@ -92,6 +92,7 @@ class Session:
     snapshots: list[Callable[[], None]] = field(default_factory=list)  # whole checkpoints to keep after this step
     after_break: Callable[[], None] | None = None  # completes a loop that the study has left with `break`
     final_hash: str | None = None
+    last_parts: dict[str, Any] | None = None  # the tracked parts after the last loop, once the best weights are loaded
     closing: Callable[[], None] | None = None
     _saved_at: float = field(default_factory=time.monotonic)
     _row_began: float = field(default_factory=time.monotonic)
@@ -342,7 +343,7 @@ class Session:
             **state.content(),
             "environment": exactness(self.precision.device, self.precision.name),
             "scaler": scaler.state_dict() if scaler is not None else None,
-            "parts": self.tracked.state(),
+            "parts": self.tracked.state() if self.last_parts is None else self.last_parts,
         }
         values["row"] = snapshot(values["row"])
         if self._evaluating is not None:
