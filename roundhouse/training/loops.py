@@ -171,6 +171,7 @@ def _complete_step(session: Session, loop: LoopState, began: float) -> None:
     """Count a step that is complete, and its time."""
     session.state.seconds += max(0.0, time.monotonic() - began - session.untimed)
     session.state.step += 1
+    session.inside_step = False
     loop.steps += 1
     session.changed()
     session.checks.passed(session.state.step)
@@ -247,6 +248,7 @@ def steps(
             break
         seed_globals(derive_seed(session.settings.seed, STEP, name, loop.done))
         session.untimed, began = 0.0, time.monotonic()
+        session.inside_step = True
         try:
             yield Step(session, loop.done, name, loop.done, STEP)
         except GeneratorExit:

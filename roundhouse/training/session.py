@@ -81,6 +81,7 @@ class Session:
     earlier: Sequence[Path] = ()
     rules: dict[str, BestRule] = field(default_factory=dict)
     loop: str = ""  # the running one
+    inside_step: bool = False  # a step of a loop by steps has begun and is not complete
     skipped: list[str] = field(default_factory=list)  # loops that have not begun, because training had ended
     replaying: bool = False  # the code before the position in the checkpoint runs again
     started: tuple[int, int] = (0, 0)  # epochs and steps when this attempt began
@@ -253,7 +254,7 @@ class Session:
         position: dict[str, Any] = {"stage": self.loop}
         if state.unit == EPOCH:
             position["epoch"] = state.epoch + 1
-        position["step"] = state.step
+        position["step"] = state.step + self.inside_step  # the step itself is counted, as an epoch is
         seconds = round(row.seconds + now - self._row_began, 3)
         if self.loop:
             state.loops[self.loop].seconds += now - self._row_began
