@@ -149,6 +149,7 @@ class Optimisation:
 
     def collect(self) -> None:
         """Add to `recent` which steps were taken since the last call. Waits for the device."""
+        self.settle()
         pairs = torch.stack([torch.stack(pair) for pair in self._scales]).tolist() if self._scales else []
         self._scales.clear()
         self.recent.extend(after >= before for before, after in pairs)

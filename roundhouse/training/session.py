@@ -328,7 +328,6 @@ class Session:
     def content(self) -> dict[str, Any]:
         """The content of a checkpoint: a copy of the present state."""
         self.checks.check()
-        self.optimisation.settle()
         self.optimisation.collect()
         state, now = self.state, time.monotonic()
         state.row.seconds += now - self._row_began
