@@ -219,13 +219,17 @@ class Session:
         self._changed = True
 
     def average(self, values: Mapping[str, Any]) -> None:
-        """Add values to the means of the present row. They stay on the device."""
+        """Add values to the means of the present row. They stay on the device.
+
+        RoundhouseError: one has the name of a metric of the row.
+        """
         row = self.state.row
         for name, value in values.items():
             tensor = value.detach()
             if name in row.sums:
                 row.sums[name] += tensor
             else:
+                self._check_name(name, row.metrics)
                 row.sums[name] = tensor.clone()
             row.counts[name] = row.counts.get(name, 0) + 1
 
@@ -236,11 +240,14 @@ class Session:
             number = float(value)
             if self.repeating and name in self.state.row.metrics:
                 continue
-            if name in RESERVED or name in self.state.row.metrics or name in self.state.row.sums:
-                raise RoundhouseError(f"two metrics of {self.where()} have the same name: {name}")
+            self._check_name(name, {**self.state.row.metrics, **self.state.row.sums})
             self.checks.metric(Place(self.state.step, self.where(), f"metric {name}"), number)
             self.state.row.metrics[name] = number
         self.changed()
+
+    def _check_name(self, name: str, used: Mapping[str, Any]) -> None:
+        if name in RESERVED or name in used:
+            raise RoundhouseError(f"two metrics of {self.where()} have the same name: {name}")
 
     def close_row(self, partial: bool = False) -> None:
         """Append the present row to the history, and update what is best so far."""
