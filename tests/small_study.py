@@ -126,7 +126,7 @@ def train(
 def train_until_finished(
     root: Path, calls: int, settings: Settings = SETTINGS, study: type[SmallStudy] = SmallStudy
 ) -> tuple[Outcome, Path]:
-    """Run attempts until one finishes: the first stops after `calls` calls of `stop`, each next one three calls later."""
+    """Run attempts until one finishes: the first stops after `calls` calls of `stop`, each next one 3 calls later."""
     earlier: list[Path] = []
     while True:
         here = root / str(len(earlier) + 1)

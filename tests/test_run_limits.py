@@ -139,7 +139,7 @@ def test_a_loop_without_a_length_ends_when_its_condition_says_so(tmp_path: Path)
     def study(run: Run) -> None:
         total = torch.zeros(1)
         run.track(total=total)
-        for _ in run.steps(None, until=lambda: total.item() >= 7):
+        for _ in run.steps(None, until=lambda: bool(total >= 7)):  # noqa: B023  # it is changed in place
             total += 1
         run.finish({"total": total})
 

@@ -144,6 +144,5 @@ def test_a_main_metric_that_was_never_recorded_is_reported(tmp_path: Path, capsy
             return super().begin(run, name)
 
     assert train(tmp_path, Misspelt()).finished
-    assert capsys.readouterr().err == (
-        "roundhouse: metric 'distanc' was never recorded (but distance, loss): misspelt.pth has the last weights\n"
-    )
+    warning = "metric 'distanc' was never recorded (did you mean 'distance'?): misspelt.pth has the last weights"
+    assert capsys.readouterr().err == f"roundhouse: {warning}\n"

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from roundhouse.errors import RoundhouseError
+from roundhouse.names import nearest
 from roundhouse.options import choose
 from roundhouse.training import checkpoint, keep, loops
 from roundhouse.training.loops import Epoch, Step, Streams
 from roundhouse.training.reproducibility import derive_seed, seed_globals, snapshot
-from roundhouse.training.session import BestRule, Diverged, Session, Stopped
+from roundhouse.training.session import RESERVED, BestRule, Diverged, Session, Stopped
 from roundhouse.training.state import STEP
 from roundhouse.training.tracking import restore
 
@@ -84,7 +85,16 @@ class Run(Streams):
         self._session.complete_break()
         for rule in self._session.rules.values():
             self._best_state(rule)
+            self._warn_if_never_recorded(rule)
         return self._finished or ({}, {})
+
+    def _warn_if_never_recorded(self, rule: BestRule) -> None:
+        known = sorted({name for row in self._session.state.history for name in row} - set(RESERVED))
+        if rule.metric is not None and rule.metric not in known:
+            checkpoint.warn(
+                f"metric {rule.metric!r} was never recorded ({nearest(rule.metric, known)}): "
+                f"{rule.file} has the last weights"
+            )
 
     def _close_all(self) -> None:
         while self._close:

@@ -95,8 +95,8 @@ class Session:
     final_hash: str | None = None
     last_parts: dict[str, Any] | None = None  # the tracked parts after the last loop, once the best weights are loaded
     closing: Callable[[], None] | None = None
-    _saved_at: float = field(default_factory=time.monotonic)
-    _row_began: float = field(default_factory=time.monotonic)
+    _saved_at: float = field(default_factory=lambda: time.monotonic())
+    _row_began: float = field(default_factory=lambda: time.monotonic())
     _gaps: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
     _safe_at: float | None = None  # when the last safe point to stop at was passed
     _changed: bool = False
