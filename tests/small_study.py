@@ -16,8 +16,12 @@ import torch.nn.functional as F
 from roundhouse.settings import Settings
 from roundhouse.training import Epoch, Run, Step
 from roundhouse.training.execute import Attempt, Hooks, Outcome, execute
+from roundhouse.training.optimise import FiniteCheck, Optimisation
+from roundhouse.training.precision import Precision, choose_precision
 from roundhouse.training.progress import progress_of
 from roundhouse.training.session import Session
+from roundhouse.training.state import LoopState, State
+from roundhouse.training.tracking import Tracked
 
 SETTINGS = Settings(seed=3, device="cpu", precision="fp32")
 BATCHES = 4
@@ -135,6 +139,24 @@ def train_until_finished(
             return outcome, here
         earlier.append(here)
         calls += 3
+
+
+def single_epoch(
+    index: int = 0, seed: int = 0, stage: str = "train", precision: str = "fp32", device: str = "cpu"
+) -> Epoch:
+    """An epoch outside a run, for parts that need only its position: feeds and passes."""
+    where = torch.device(device)
+    chosen = Precision(precision, where) if device == "cpu" else choose_precision(precision, where)
+    scaler = torch.amp.GradScaler(device) if chosen.scaled else None
+    hooks = Hooks(lambda session: None, lambda session: None, lambda: None)
+    optimisation = Optimisation(scaler, FiniteCheck())
+    session = Session(with_settings(seed=seed), chosen, Path(), hooks, State(), Tracked({}), optimisation)
+    return Epoch(session, LoopState(done=index), stage)
+
+
+def single_step(precision: str = "fp32", device: str = "cpu") -> Step:
+    """A step outside a run."""
+    return Step(single_epoch(precision=precision, device=device)._session, 0, "train", 0, 0)
 
 
 def with_settings(**changes: Any) -> Settings:
