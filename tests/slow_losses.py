@@ -83,28 +83,26 @@ def dkd(
 
 def attention(student: Nested, teacher: Nested) -> float:
     """Of one stage."""
-    total, count = 0.0, 0
-    for s, t in zip(student, teacher, strict=True):
-        maps_of_both = []
-        for maps in (s, t):
-            height, width = len(maps[0]), len(maps[0][0])
-            attention_map = [
-                sum(channel[y][x] ** 2 for channel in maps) / len(maps) for y in range(height) for x in range(width)
-            ]
-            maps_of_both.append(_of_length_1(attention_map))
-        for mine, theirs in zip(maps_of_both[0], maps_of_both[1], strict=True):
-            total += (mine - theirs) ** 2
-            count += 1
-    return total / count
+    return squared_difference(_attention_maps(student), _attention_maps(teacher))
+
+
+def _attention_maps(batch: Nested) -> list[Row]:
+    """For each sample the means over channels of squares, as one vector of length 1."""
+    found = []
+    for maps in batch:
+        pixels = [(y, x) for y in range(len(maps[0])) for x in range(len(maps[0][0]))]
+        found.append(_of_length_1([sum(channel[y][x] ** 2 for channel in maps) / len(maps) for y, x in pixels]))
+    return found
 
 
 def factor(student: Nested, teacher: Nested) -> float:
-    total, count = 0.0, 0
-    for s, t in zip(student, teacher, strict=True):
-        for mine, theirs in zip(_of_length_1(numbers(s)), _of_length_1(numbers(t)), strict=True):
-            total += abs(mine - theirs)
-            count += 1
-    return total / count
+    mine, theirs = ([_of_length_1(numbers(sample)) for sample in batch] for batch in (student, teacher))
+    return absolute_difference(mine, theirs)
+
+
+def factor_map(student: Nested, teacher: Nested) -> float:
+    """With the factor's channels reduced to one map."""
+    return absolute_difference(_attention_maps(student), _attention_maps(teacher))
 
 
 def nst(student: Nested, teacher: Nested) -> float:
@@ -131,6 +129,19 @@ def rkd(student: list[Row], teacher: list[Row], angle_weight: float) -> float:
     return _rkd_distances(student, teacher) + angle_weight * _rkd_angles(student, teacher)
 
 
+def rkd_over_all(student: list[Row], teacher: list[Row], distance_weight: float, angle_weight: float) -> float:
+    """As RepDistiller computes it: means over all B^2 pairs and B^3 triplets, also of samples with themselves."""
+    every = range(len(student))
+    relative, cosines = [], []
+    for rows in (student, teacher):
+        distances = [math.dist(one, other) for one in rows for other in rows]
+        above_0 = [one for one in distances if one > 0]
+        relative.append([one * len(above_0) / sum(above_0) for one in distances])
+        cosines.append([_cosine(rows[j], rows[i], rows[k]) for j in every for i in every for k in every])
+    terms = [sum(_smooth_l1(s - t) for s, t in zip(*both, strict=True)) / len(both[0]) for both in (relative, cosines)]
+    return distance_weight * terms[0] + angle_weight * terms[1]
+
+
 def _rkd_distances(student: list[Row], teacher: list[Row]) -> float:
     size = len(student)
     pairs = [(i, j) for i in range(size) for j in range(i)]
@@ -142,21 +153,22 @@ def _rkd_distances(student: list[Row], teacher: list[Row]) -> float:
     return sum(_smooth_l1(s - t) for s, t in zip(relative[0], relative[1], strict=True)) / len(pairs)
 
 
-def _rkd_angles(student: list[Row], teacher: list[Row]) -> float:
-    def cosine(corner: Row, one: Row, other: Row) -> float:
-        a = [x - c for x, c in zip(one, corner, strict=True)]
-        b = [x - c for x, c in zip(other, corner, strict=True)]
-        if not any(a) or not any(b):  # two samples at one place: no angle
-            return 0.0
-        return sum(x * y for x, y in zip(a, b, strict=True)) / math.hypot(*a) / math.hypot(*b)
+def _cosine(corner: Row, one: Row, other: Row) -> float:
+    a = [x - c for x, c in zip(one, corner, strict=True)]
+    b = [x - c for x, c in zip(other, corner, strict=True)]
+    if not any(a) or not any(b):  # two samples at one place: no angle
+        return 0.0
+    return sum(x * y for x, y in zip(a, b, strict=True)) / math.hypot(*a) / math.hypot(*b)
 
+
+def _rkd_angles(student: list[Row], teacher: list[Row]) -> float:
     size, total, count = len(student), 0.0, 0
     for i in range(size):
         for j in range(size):
             for k in range(size):
                 if len({i, j, k}) == 3:
-                    mine = cosine(student[j], student[i], student[k])
-                    theirs = cosine(teacher[j], teacher[i], teacher[k])
+                    mine = _cosine(student[j], student[i], student[k])
+                    theirs = _cosine(teacher[j], teacher[i], teacher[k])
                     total += _smooth_l1(mine - theirs)
                     count += 1
     return total / count
@@ -193,12 +205,11 @@ def pool(batch: Nested, size: int) -> Nested:
     ]
 
 
-def convolve(batch: Nested, kernels: Nested) -> Nested:
-    """Kernels (out, in, k, k) of an odd k, over maps padded with zeros to keep their size."""
+def convolve(batch: Nested, kernels: Nested, biases: Row | None = None) -> Nested:
+    """Kernels (out, in, k, k) of an odd k, over maps padded with zeros to keep their size; a bias for each kernel."""
     height, width, reach = len(batch[0][0]), len(batch[0][0][0]), len(kernels[0][0]) // 2
 
-    def at(maps: Nested, kernel: Nested, y: int, x: int) -> float:
-        total = 0.0
+    def at(maps: Nested, kernel: Nested, y: int, x: int, total: float) -> float:
         for channel, weights in zip(maps, kernel, strict=True):
             for dy, line in enumerate(weights):
                 for dx, weight in enumerate(line):
@@ -208,7 +219,10 @@ def convolve(batch: Nested, kernels: Nested) -> Nested:
         return total
 
     return [
-        [[[at(maps, kernel, y, x) for x in range(width)] for y in range(height)] for kernel in kernels]
+        [
+            [[at(maps, kernel, y, x, bias) for x in range(width)] for y in range(height)]
+            for kernel, bias in zip(kernels, biases or [0.0] * len(kernels), strict=True)
+        ]
         for maps in batch
     ]  # fmt: skip
 

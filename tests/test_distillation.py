@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rounds_for_tests import REPOSITORY
 from small_study import train as run
 from torch import nn
 
-from roundhouse.settings import Settings
+from roundhouse.config.round import load_round
+from roundhouse.settings import Settings, split_config
 from roundhouse.training import StudyError, equal_parts, read_options, read_weights
 from roundhouse.training.execute import Outcome
 from studies.distillation import train as distillation
 from studies.distillation.data import Dataset, Split, load
 from studies.distillation.methods import METHODS, Shapes
 from studies.distillation.models import ResNet, build_model, shapes_of
-from studies.distillation.options import ALONE, BLOCKS, DISTILLING, Options
+from studies.distillation.options import ALONE, BLOCKS, DISTILLING, Options, Recipe
 from studies.distillation.train import make_optimizer
 
 CPU = torch.device("cpu")
@@ -160,6 +162,17 @@ def test_the_learning_rate_falls_as_half_a_cosine_over_the_whole_run(
     assert watched.rates == pytest.approx([0.5 * (1 + math.cos(math.pi * step / 12)) / 2 for step in range(12)])
 
 
+def test_a_recipe_gives_the_rate_of_its_schedule() -> None:
+    train = Options("ResNet8", lr=0.5, schedule="steps", milestones=(1, 3)).recipe("train")
+    assert [train.rate(epoch, epoch / 4) for epoch in range(4)] == pytest.approx([0.5, 0.05, 0.05, 0.005])
+    options = Options("ResNet8", lr=0.5, schedule="steps", milestones=(1, 3), weight_decay=0.1)
+    assert options.recipe("hint") == Recipe(lr=0.5, weight_decay=0.1, schedule="cosine")
+    assert [options.recipe("hint").rate(0, done) for done in (0.0, 0.5, 1.0)] == pytest.approx([0.5, 0.25, 0.0])
+    constant = Options("ResNet8", preparation_lr=0.01, preparation_weight_decay=0.0, preparation_schedule="constant")
+    assert constant.recipe("hint") == Recipe(lr=0.01, weight_decay=0.0, schedule="constant")
+    assert {constant.recipe("hint").rate(epoch, epoch / 3) for epoch in range(3)} == {0.01}
+
+
 def test_the_learning_rate_falls_to_a_tenth_at_each_milestone(
     tmp_path: Path, few_digits: Dataset, watched: Watched
 ) -> None:
@@ -183,6 +196,12 @@ def test_the_learning_rate_of_a_methods_own_stage_falls_as_half_a_cosine_too(
         ({"modle": "ResNet8"}, "unknown key 'config.modle': did you mean 'model'"),
         ({"alpha": 1.5}, "'alpha' is 1.5; it must lie between 0 and 1"),
         ({"epochs": 0}, "'epochs' is 0; it must be above 0"),
+        ({"hint_stage": 3}, "'hint_stage' is 3; it must be 1 or 2"),
+        ({"nst_stages": "al"}, "unknown nst_stages 'al': did you mean 'all'"),
+        ({"factor": "maps"}, "unknown factor 'maps': did you mean 'map'"),
+        ({"preparation_lr": 0.0}, "'preparation_lr' is 0.0; it must be above 0"),
+        ({"preparation_weight_decay": -1.0}, "'preparation_weight_decay' is -1.0; it must not be below 0"),
+        ({"preparation_schedule": "steps"}, "unknown preparation_schedule 'steps'"),
         ({"factor_rate": 0.0}, "'factor_rate' is 0.0; it must be above 0, and 1 at most"),
         ({"validation_images": -1}, "'validation_images' is -1; it must not be below 0"),
         ({"accumulation": 7}, "'accumulation' is 7; batch_size 64 cannot be cut"),
@@ -292,11 +311,15 @@ def test_two_equal_runs_end_equal_and_every_option_changes_the_result(tmp_path: 
         {**distilled["logit"], "alpha": 1.0},
         {**distilled["logit"], "weight": 2.0},
         {**distilled["logit"], "temperature": 2.0},
+        {**distilled["fitnets"], "hint_stage": 2},
         {**distilled["fitnets"], "hint_epochs": 1},
         {**distilled["fitnets"], "hint_epochs": 1, "temperature": 2.0},
         {**distilled["factor_transfer"], "paraphraser_epochs": 2},
         {**distilled["factor_transfer"], "factor_rate": 0.25},
         {**distilled["factor_transfer"], "reconstruction": "mse"},
+        {**distilled["factor_transfer"], "factor": "map"},
+        {**distilled["factor_transfer"], "paraphraser_norm": False},
+        {**distilled["nst"], "nst_stages": "all"},
         {**distilled["rkd"], "angle_weight": 1.0},
         {**distilled["dkd"], "target_weight": 2.0},
         {**distilled["dkd"], "others_weight": 4.0},
@@ -316,6 +339,27 @@ def test_every_option_is_among_those_that_are_shown_to_change_something() -> Non
     source = Path(__file__).read_text()
     shown = {name for name in Options.__dataclass_fields__ if f'"{name}": ' in source}
     assert set(Options.__dataclass_fields__) <= shown | elsewhere
+
+
+def test_the_distilled_runs_of_calibration_train_on_digits(tmp_path: Path, teacher: Path) -> None:
+    small = {"dataset": "digits", "model": "ResNet8", "teacher": None, "epochs": 1, "milestones": [1]}
+    small |= {"paraphraser_epochs": 1, "validation_images": None}
+    experiments = load_round("calibration", REPOSITORY / "rounds").experiments
+    configs = {one.config["method"]: one.config for one in experiments if one.group != "kd" and one.after}
+    assert set(configs) == {"logit", "fitnets", "attention_transfer", "factor_transfer", "rkd", "nst", "sp"}
+    for method, config in configs.items():
+        outcome = train(tmp_path / method, teacher, **{**split_config(config)[1], **small})
+        assert all(math.isfinite(value) for value in outcome.metrics.values())
+
+
+@pytest.mark.parametrize("method", ["fitnets", "factor_transfer"])
+def test_a_stage_before_training_has_a_recipe_of_its_own(method: str, tmp_path: Path, teacher: Path) -> None:
+    base: dict[str, Any] = {"method": method, "hint_epochs": 1, "epochs": 1, "step": "eager"}
+    own = [{}, {"preparation_lr": 0.01}, {"preparation_weight_decay": 0.1}, {"preparation_schedule": "constant"}]
+    hashes = [train(tmp_path / str(index), teacher, **base, **one).final_hash for index, one in enumerate(own)]
+    assert len(set(hashes)) == len(own)
+    same = train(tmp_path / "same", teacher, **base, preparation_lr=0.1, preparation_weight_decay=5e-4)
+    assert same.final_hash == hashes[0]
 
 
 @pytest.mark.parametrize("feed", ["device", "workers"])
@@ -444,8 +488,8 @@ def test_half_precision_trains_too(method: str, precision: str, tmp_path: Path, 
 
 
 def test_a_first_step_that_gradient_scaling_skips_leaves_no_trace() -> None:
-    weight = nn.Parameter(torch.ones(1000))
-    optimizer, scaler = make_optimizer([weight], Options("ResNet8")), torch.amp.GradScaler("cpu")
+    weight, options = nn.Parameter(torch.ones(1000)), Options("ResNet8")
+    optimizer, scaler = make_optimizer([weight], options, options.recipe("train")), torch.amp.GradScaler("cpu")
     for factor in (float("inf"), 1.0):
         optimizer.zero_grad()
         scaler.scale((weight * factor).sum()).backward()

@@ -17,6 +17,7 @@ from studies.distillation.losses import cross_entropy, unit
 from studies.distillation.methods import METHODS, Method, Shapes, method_named
 from studies.distillation.methods.factor_transfer import FactorTransfer, factor_loss
 from studies.distillation.methods.fitnets import FitNets, hint_loss
+from studies.distillation.methods.nst import selectivity_loss
 from studies.distillation.methods.rkd import RelationalKnowledge, relational_loss
 from studies.distillation.methods.sp import similarity_loss
 from studies.distillation.models import Features, build_model
@@ -24,6 +25,13 @@ from studies.distillation.options import DISTILLING, Options
 
 CPU = torch.device("cpu")
 ALL = sorted(METHODS)
+FORMS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, {}) for name in ALL},
+    "nst, all stages": ("nst", {"nst_stages": "all"}),
+    "fitnets, stage 2": ("fitnets", {"hint_stage": 2}),
+    "factor transfer, map": ("factor_transfer", {"factor": "map", "paraphraser_norm": False}),
+}
+"""Each method, and the forms that options give it: the method's name and the options."""
 CLASSES = 5
 
 
@@ -38,8 +46,10 @@ def shapes_of(size: int) -> dict[str, tuple[int, ...]]:
     return {"logits": (CLASSES,), **stages, "pooled": (64,)}
 
 
-def make(name: str, size: int = 8, **options: Any) -> Method:
+def make(form: str, size: int = 8, **options: Any) -> Method:
     """In training mode, with connectors that are always the same."""
+    name, own = FORMS[form]
+    options = {**own, **options}
     torch.manual_seed(0)
     shapes = Shapes((3, size, size), CLASSES, shapes_of(size), shapes_of(size))
     return METHODS[name](Options("ResNet8", method=name, **options), shapes).train()
@@ -89,9 +99,14 @@ def test_weights_for_images_of_32x32_are_the_published_ones() -> None:
 # What leaves a distance unchanged
 
 
-@pytest.mark.parametrize("name", sorted(set(ALL) - {"fitnets", "factor_transfer"}))
+@pytest.mark.parametrize("name", ["nst, all stages", *sorted(set(ALL) - {"fitnets", "factor_transfer"})])
 def test_a_student_like_its_teacher_is_at_distance_0(name: str) -> None:
     assert distance(name, features(0), features(0)) == 0
+
+
+def test_equal_maps_of_many_pixels_are_at_distance_0_up_to_rounding() -> None:
+    maps = features(0, size=32).stage1
+    assert float(selectivity_loss(maps, maps)) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_student_whose_regressor_meets_the_hint_is_at_distance_0() -> None:
@@ -108,7 +123,7 @@ def test_a_student_whose_translator_is_the_paraphraser_is_at_distance_0_from_an_
     assert method.eval().distance(features(0), features(0), labels()) == 0
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", FORMS)
 def test_different_networks_are_at_a_distance_above_0(name: str) -> None:
     for seed in range(5):
         assert distance(name, features(seed), features(seed + 10)) > 1e-6
@@ -177,7 +192,7 @@ def test_distances_and_gradients_of_networks_in_half_precision_are_finite(dtype:
         images[:] = images[0]
     if batch == "black":
         images.zero_()
-    for name in ALL:
+    for name in FORMS:
         method = make(name)
         student, follows, leads = both_networks(images, dtype)
         loss = method.distance(follows, leads, labels())
@@ -196,7 +211,7 @@ BATCHES: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", FORMS)
 def test_distances_and_gradients_of_any_features_are_finite(name: str, dtype: torch.dtype, batch: str) -> None:
     student, teacher = (Features(*(BATCHES[batch](one).to(dtype) for one in features(seed))) for seed in (0, 1))
     student = with_gradient(student)
@@ -205,8 +220,18 @@ def test_distances_and_gradients_of_any_features_are_finite(name: str, dtype: to
     assert_finite(loss, [one.grad for one in student])
 
 
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_neuron_selectivity_of_maps_of_many_pixels_is_finite(dtype: torch.dtype, batch: str) -> None:
+    student, teacher = (BATCHES[batch](features(seed, size=16).stage1).to(dtype) for seed in (0, 1))
+    student = student.detach().clone().requires_grad_()
+    loss = selectivity_loss(student, teacher)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert_finite(loss, [student.grad])
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", FORMS)
 def test_features_in_half_precision_are_at_the_distance_of_the_same_numbers_in_float32(
     name: str, dtype: torch.dtype
 ) -> None:
@@ -257,7 +282,7 @@ def test_a_vector_without_length_stays_0_and_gets_no_gradient() -> None:
     torch.testing.assert_close(vectors.grad, torch.tensor([[0.0, 0.0], [0.128, -0.096], [0.0, 0.0]]))
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", FORMS)
 def test_no_method_looks_at_a_value_while_it_computes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the meta device tensors have shapes and no values, so code that needs one fails, as in a CUDA graph."""
     monkeypatch.setattr(torch, "autocast", lambda *given, **named: nullcontext())  # it does not know that device
@@ -274,10 +299,12 @@ LOOKED_AT = {
     "logit": {"logits"}, "dkd": {"logits"}, "rkd": {"pooled"}, "fitnets": {"stage1"},
     "attention_transfer": {"stage1", "stage2", "stage3"},
     "factor_transfer": {"stage3"}, "nst": {"stage3"}, "sp": {"stage3"},
+    "nst, all stages": {"stage1", "stage2", "stage3"}, "fitnets, stage 2": {"stage2"},
+    "factor transfer, map": {"stage3"},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", FORMS)
 def test_the_gradient_reaches_the_student_and_not_the_teacher(name: str) -> None:
     student, teacher = with_gradient(features(0)), with_gradient(features(1))
     distance(name, student, teacher).backward()  # type: ignore[no-untyped-call]
@@ -287,13 +314,13 @@ def test_the_gradient_reaches_the_student_and_not_the_teacher(name: str) -> None
     assert [one.grad for one in teacher] == [None] * len(teacher)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", FORMS)
 def test_following_the_gradient_lessens_the_distance(name: str) -> None:
     student, teacher, method = with_gradient(features(0)), features(1), make(name)
     before = method.distance(student, teacher, labels())
     before.backward()  # type: ignore[no-untyped-call]
     total = sum(one.grad.square().sum() for one in student if one.grad is not None)
-    step = 0.001 * float(before.detach() / total)
+    step = 1e-4 * float(before.detach() / total)
     moved = Features(*(one.detach() if one.grad is None else one.detach() - step * one.grad for one in student))
     assert method.distance(moved, teacher, labels()) < before
 
@@ -325,8 +352,9 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 # Factor transfer
 
 
-def test_the_paraphraser_is_trained_in_its_stage_and_the_translator_is_not() -> None:
-    method = make("factor_transfer", paraphraser_epochs=7)
+@pytest.mark.parametrize("norm", [True, False])
+def test_the_paraphraser_is_trained_in_its_stage_and_the_translator_is_not(norm: bool) -> None:
+    method = make("factor_transfer", paraphraser_epochs=7, paraphraser_norm=norm)
     assert isinstance(method, FactorTransfer)
     assert method.preparation(method.options) == Stage("paraphraser", 7)
     assert not method.prepares_student(method.options)
@@ -338,7 +366,7 @@ def test_the_paraphraser_is_trained_in_its_stage_and_the_translator_is_not() -> 
         loss = method.preparation_loss(None, features(0))
         losses.append(float(loss.detach()))
         step_of(method, "paraphraser", loss)
-    assert losses[-1] < 0.9 * losses[0]
+    assert losses[-1] < (0.9 if norm else 1) * losses[0]
     changed = state_of(method.paraphraser)
     assert not any(torch.equal(paraphraser[key], changed[key]) for key in paraphraser)
     assert equal(translator, state_of(method.translator))
@@ -377,6 +405,15 @@ def test_the_factor_has_a_share_of_the_teachers_channels(rate: float, factors: i
     assert method.paraphraser.encoder(teacher).shape == (6, factors, 2, 2)
     assert method.paraphraser(teacher).shape == teacher.shape
     assert method.translator(teacher).shape == (6, factors, 2, 2)
+
+
+def test_a_paraphraser_without_normalisation_has_biases_and_the_translator_keeps_its_own() -> None:
+    method = make("factor transfer, map")
+    assert isinstance(method, FactorTransfer)
+    kinds = [[type(part).__name__ for part in layers] for layers in (method.paraphraser.encoder, method.translator)]
+    assert kinds == [["Conv2d", "LeakyReLU"] * 3, ["Conv2d", "BatchNorm2d", "LeakyReLU"] * 3]
+    convolutions = [part for part in method.paraphraser.modules() if isinstance(part, torch.nn.Conv2d)]
+    assert len(convolutions) == 6 and all(part.bias is not None for part in convolutions)
 
 
 # FitNets
@@ -457,14 +494,17 @@ def test_a_weight_in_the_options_takes_the_place_of_the_published_one(name: str)
         ("attention_transfer", {"stage2": (32, 8, 8)}, "stage2 are 4x4 in the student and 8x8 in the teacher"),
         ("factor_transfer", {"stage3": (64, 4, 2)}, "stage3 are 2x2 in the student and 4x2 in the teacher"),
         ("nst", {"stage3": (64, 1, 1)}, "stage3 are 2x2 in the student and 1x1 in the teacher"),
+        ("nst, all stages", {"stage1": (16, 4, 4)}, "stage1 are 8x8 in the student and 4x4 in the teacher"),
+        ("fitnets, stage 2", {"stage2": (32, 3, 3)}, "student's stage 2, 4x4, by a whole factor to .* stage 2, 3x3"),
         ("fitnets", {"stage2": (32, 3, 3)}, "8x8, by a whole factor to the teacher's stage 2, 3x3"),
         ("fitnets", {"stage2": (32, 16, 16)}, "8x8, by a whole factor to the teacher's stage 2, 16x16"),
     ],
 )
 def test_maps_that_cannot_be_compared_are_refused(name: str, changed: dict[str, Any], complaint: str) -> None:
+    method, options = FORMS[name]
     shapes = Shapes((3, 8, 8), CLASSES, shapes_of(8), {**shapes_of(8), **changed})
     with pytest.raises(StudyError, match=complaint):
-        METHODS[name](Options("ResNet8", method=name), shapes)
+        METHODS[method](Options("ResNet8", method=method, **options), shapes)
 
 
 def test_dkd_is_refused_for_two_classes() -> None:

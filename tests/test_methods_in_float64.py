@@ -19,7 +19,7 @@ from studies.distillation.methods.dkd import decoupled_loss
 from studies.distillation.methods.factor_transfer import FactorTransfer, factor_loss
 from studies.distillation.methods.fitnets import FitNets
 from studies.distillation.methods.logit import logit_loss
-from studies.distillation.methods.nst import selectivity_loss
+from studies.distillation.methods.nst import NeuronSelectivity, selectivity_loss
 from studies.distillation.methods.rkd import relational_loss
 from studies.distillation.methods.sp import similarity_loss
 from studies.distillation.models import Features
@@ -137,8 +137,15 @@ def test_the_factor_loss_is_what_in_its_equation(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_neuron_selectivity_is_what_in_its_equation(seed: int) -> None:
-    student, teacher = tensors(seed, (2, 3, 2, 3), (2, 4, 2, 3))
+def test_the_loss_of_factors_reduced_to_a_map_is_what_in_its_equation(seed: int) -> None:
+    student, teacher = tensors(seed, (3, 2, 2, 3), (3, 2, 2, 3))
+    compare(lambda at: factor_loss(at, teacher, "map"), lambda at: slow.factor_map(at, teacher.tolist()), student)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("size", [(2, 3), (4, 5)], ids=["few pixels", "many pixels"])
+def test_neuron_selectivity_is_what_in_its_equation(size: tuple[int, int], seed: int) -> None:
+    student, teacher = tensors(seed, (2, 3, *size), (2, 4, *size))
     compare(lambda at: selectivity_loss(at, teacher), lambda at: slow.nst(at, teacher.tolist()), student)
 
 
@@ -156,6 +163,17 @@ def test_the_relational_loss_is_what_in_its_equation(seed: int, size: int, angle
     compare(
         lambda at: relational_loss(at, teacher, angle_weight),
         lambda at: slow.rkd(at, teacher.tolist(), angle_weight),
+        student,
+    )
+
+
+@pytest.mark.parametrize(("seed", "size"), [(0, 3), (1, 4), (2, 5)])
+def test_weights_turn_the_relational_loss_into_means_over_all_pairs_and_triplets(seed: int, size: int) -> None:
+    student, teacher = tensors(seed, (size, 3), (size, 2))
+    weight, angle_weight = 25 * (size - 1) / size, 2 * (size - 2) / size
+    compare(
+        lambda at: weight * relational_loss(at, teacher, angle_weight),
+        lambda at: slow.rkd_over_all(at, teacher.tolist(), 25, 50),
         student,
     )
 
@@ -196,13 +214,21 @@ def slow_layers(batch: Any, weights: list[Any], leak: float) -> Any:
     return batch
 
 
-def test_attention_transfer_is_the_sum_over_three_stages() -> None:
+def test_attention_and_neuron_selectivity_are_sums_over_three_stages() -> None:
     names = ("stage1", "stage2", "stage3")
     maps = [tensors(seed, (2, 3, 4, 4), (2, 3, 2, 2), (2, 3, 2, 1)) for seed in range(2)]
     student, teacher = (features(**dict(zip(names, one, strict=True))) for one in maps)
-    method = AttentionTransfer(Options("ResNet8"), shapes((3, 3, 3), (3, 3, 3), 32))
-    expected = sum(slow.attention(s.tolist(), t.tolist()) for s, t in zip(*maps, strict=True))
-    agree(method.distance(student, teacher, torch.zeros(2)), expected, 1e-4)
+    options, known = Options("ResNet8", nst_stages="all"), shapes((3, 3, 3), (3, 3, 3), 32)
+    for method, loss in ((AttentionTransfer, slow.attention), (NeuronSelectivity, slow.nst)):
+        expected = sum(loss(s.tolist(), t.tolist()) for s, t in zip(*maps, strict=True))
+        agree(method(options, known).distance(student, teacher, torch.zeros(2)), expected, 1e-4)
+
+
+def test_neuron_selectivity_is_for_stage_3_unless_all_stages_are_chosen() -> None:
+    student, teacher = tensors(0, (2, 3, 2, 1), (2, 3, 2, 1))
+    method = NeuronSelectivity(Options("ResNet8"), shapes((3, 3, 3), (3, 3, 3), 8))
+    found = method.distance(features(stage3=student), features(stage3=teacher), torch.zeros(2))
+    assert torch.equal(found, selectivity_loss(student, teacher))
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -214,6 +240,18 @@ def test_fitnets_regress_the_hint_by_pooling_convolution_normalisation_and_relu(
     compare(
         lambda at: method.distance(features(stage1=at), features(stage2=teacher), torch.zeros(3)),
         lambda at: slow.squared_difference(slow_layers(slow.pool(at, 2), weights, 0.0), teacher.tolist()),
+        student,
+    )
+
+
+def test_fitnets_regress_the_hint_from_stage_2_without_pooling() -> None:
+    torch.manual_seed(0)
+    method = FitNets(Options("ResNet8", hint_stage=2), shapes((2, 4, 8), (2, 3, 8), 4)).train()
+    student, teacher = tensors(0, (3, 4, 2, 2), (3, 3, 2, 2))
+    weights = kernels(method.regressor)
+    compare(
+        lambda at: method.distance(features(stage2=at), features(stage2=teacher), torch.zeros(3)),
+        lambda at: slow.squared_difference(slow_layers(at, weights, 0.0), teacher.tolist()),
         student,
     )
 
@@ -252,3 +290,28 @@ def test_the_paraphraser_learns_to_paint_the_teachers_map(kind: str) -> None:
     first = method.paraphraser.encoder[0].weight.grad
     assert isinstance(first, Tensor)
     agree(first, slow.gradient(lambda: measure(slow_layers(target, weights, 0.1), target), weights[0]), 1e-3)
+
+
+def test_a_paraphraser_without_normalisation_adds_a_bias_instead() -> None:
+    torch.manual_seed(0)
+    options = Options("ResNet8", paraphraser_norm=False, reconstruction="mse")
+    method = FactorTransfer(options, shapes((2, 2, 2), (2, 2, 2), 8)).train()
+    (teacher,) = tensors(0, (3, 2, 2, 2))
+    target = teacher.tolist()
+    layers = [part for part in method.paraphraser.modules() if isinstance(part, nn.Conv2d) and part.bias is not None]
+    weights, biases = ([getattr(layer, name).tolist() for layer in layers] for name in ("weight", "bias"))
+
+    def expected() -> float:
+        picture = target
+        for kernel, bias in zip(weights, biases, strict=True):
+            picture = slow.rectify(slow.convolve(picture, kernel, bias), 0.1)
+        return slow.squared_difference(picture, target)
+
+    assert len(layers) == 6
+    loss = method.preparation_loss(None, features(stage3=teacher))
+    loss.backward()  # type: ignore[no-untyped-call]
+    agree(loss, expected(), 1e-4)
+    for layer, weight, bias in zip(layers, weights, biases, strict=True):
+        assert isinstance(layer.weight.grad, Tensor) and layer.bias is not None and layer.bias.grad is not None
+        agree(layer.weight.grad, slow.gradient(expected, weight), 1e-3)
+        agree(layer.bias.grad, slow.gradient(expected, bias), 1e-3)

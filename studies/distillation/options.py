@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,6 +25,25 @@ ALONE = ("pure", "control")
 """Ways to train without a teacher: cross entropy, and cross entropy times 1 - alpha."""
 
 DISTILLING = ("logit", "fitnets", "attention_transfer", "factor_transfer", "rkd", "nst", "sp", "dkd")
+
+
+_DECAY = 0.1  # of the learning rate at each milestone
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Learning rate and weight decay of one stage."""
+
+    lr: float
+    weight_decay: float
+    schedule: str  # cosine, steps or constant
+    milestones: tuple[int, ...] = ()
+
+    def rate(self, epoch: int, done: float) -> float:
+        """The learning rate in epoch `epoch` of the stage, counted from 0; `done` goes from 0 to 1 over the stage."""
+        if self.schedule == "cosine":
+            return self.lr * (1 + math.cos(math.pi * done)) / 2
+        return float(self.lr * _DECAY ** sum(epoch >= milestone for milestone in self.milestones))
 
 
 @dataclass(frozen=True)
@@ -51,11 +71,18 @@ class Options:
     )
     # The methods
     temperature: float = 4.0  # logit, dkd, and the second stage of fitnets
+    hint_stage: int = 1  # fitnets: the student's stage, 1 or 2, that follows the teacher's stage 2
     hint_epochs: int = 0  # fitnets: epochs of a first stage, on the hint alone; 0: one stage
     paraphraser_epochs: int = 30  # factor_transfer: epochs of the paraphraser's own stage
     factor_rate: float = 0.5  # factor_transfer: the factor's channels, as a share of the teacher's
+    factor: str = "whole"  # factor_transfer: whole: all of a factor; map: the mean over channels of its squares
+    paraphraser_norm: bool = True  # factor_transfer: batch normalisation in the paraphraser
     reconstruction: str = "l1"  # factor_transfer: the loss of the paraphraser's reconstruction: l1 or mse
+    preparation_lr: float | None = None  # of a stage before `train` (fitnets, factor_transfer); None: as in `train`
+    preparation_weight_decay: float | None = None  # likewise
+    preparation_schedule: str = "cosine"  # likewise: cosine or constant
     angle_weight: float = 2.0  # rkd: of the angle term, where the distance term has 1
+    nst_stages: str = "last"  # nst: last: stage 3; all: the sum over the three stages
     target_weight: float = 1.0  # dkd: of the target's share
     others_weight: float = 8.0  # dkd: of the other classes'
     warm_up: int = 20  # dkd: epochs in which the distance's weight rises to its full size
@@ -73,12 +100,24 @@ class Options:
         if self.teacher is not None:
             choose("teacher", self.teacher, BLOCKS)
         choose("schedule", self.schedule, ("cosine", "steps"))
+        choose("preparation_schedule", self.preparation_schedule, ("cosine", "constant"))
         choose("reconstruction", self.reconstruction, ("l1", "mse"))
+        choose("factor", self.factor, ("whole", "map"))
+        choose("nst_stages", self.nst_stages, ("last", "all"))
         choose("step", self.step, ("auto", "eager", "graph", "compile"))
         choose("feed", self.feed, FEEDS)
         if isinstance(self.accumulation, str):
             choose("accumulation", self.accumulation, ("auto",))
         self._check_ranges()
+
+    def recipe(self, stage: str) -> Recipe:
+        """That of `train`, or of a method's stage before it."""
+        if stage == "train":
+            return Recipe(self.lr, self.weight_decay, self.schedule, self.milestones)
+        lr, decay = self.preparation_lr, self.preparation_weight_decay
+        return Recipe(
+            self.lr if lr is None else lr, self.weight_decay if decay is None else decay, self.preparation_schedule
+        )
 
     def _check_ranges(self) -> None:
         for names, fits, wanted in _RANGES:
@@ -97,12 +136,19 @@ class Options:
             raise StudyError("config key 'nesterov' needs a 'momentum' above 0")
 
 
-_ABOVE_0 = ("temperature", "epochs", "batch_size", "lr", "paraphraser_epochs", "warm_up", "workers", "accumulation")
-_FROM_0 = ("momentum", "weight_decay", "weight", "hint_epochs", "angle_weight", "target_weight", "others_weight")
+_ABOVE_0 = (
+    "temperature", "epochs", "batch_size", "lr", "preparation_lr", "paraphraser_epochs", "warm_up", "workers",
+    "accumulation",
+)  # fmt: skip
+_FROM_0 = (
+    "momentum", "weight_decay", "preparation_weight_decay", "weight", "hint_epochs", "angle_weight", "target_weight",
+    "others_weight",
+)  # fmt: skip
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (_ABOVE_0, lambda value: value > 0, "be above 0"),
     ((*_FROM_0, "validation_images"), lambda value: value >= 0, "not be below 0"),
     (("alpha",), lambda value: 0 <= value <= 1, "lie between 0 and 1"),
     (("label_smoothing",), lambda value: 0 <= value < 1, "lie between 0 and 1"),
+    (("hint_stage",), lambda value: value in (1, 2), "be 1 or 2"),
     (("factor_rate",), lambda value: 0 < value <= 1, "be above 0, and 1 at most"),
 )

@@ -11,6 +11,8 @@ from roundhouse.training.passes import Compute, Passes, buffers_kept, clear_grad
 from studies.distillation.objective import Objective, check_memory
 from studies.distillation.options import Options
 
+PROBED = ("cuda",)  # types of devices on which a lack of memory is an error, and not the end of the process
+
 
 class Accumulation:
     """Computes each batch in a number of parts, which is determined once, in the first batch, and kept in `parts`."""
@@ -63,7 +65,7 @@ class Accumulation:
         def attempt(parts: int) -> None:
             if objective.method is not None:
                 check_memory(objective.method, count // parts, self._run.device)
-            if self._run.device.type == "cuda" and chosen == "auto":
+            if self._run.device.type in PROBED and chosen == "auto":
                 self._passes = None  # with the memory pool of its graph
                 clear_gradients(objective.modules)
                 passes = self.make_passes(objective.training, equal_parts(count, parts * self._run.accumulate))

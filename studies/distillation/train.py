@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,10 +16,8 @@ from studies.distillation.evaluation import evaluate, final_outputs
 from studies.distillation.methods import Method, Shapes, method_named
 from studies.distillation.models import ResNet, build_model, shapes_of
 from studies.distillation.objective import Objective
-from studies.distillation.options import ALONE, Options
+from studies.distillation.options import ALONE, Options, Recipe
 from studies.distillation.parts import Accumulation
-
-_DECAY = 0.1  # of the learning rate at each milestone
 
 
 def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data: Path | None) -> None:
@@ -45,7 +42,8 @@ def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data
         method = build_method(run, options, dataset, teacher)
         run.track(method=method)
     owned = list(method.trained("train")) if method is not None else []
-    optimizer = make_optimizer([*student.parameters(), *owned], options)
+    recipe = options.recipe("train")
+    optimizer = make_optimizer([*student.parameters(), *owned], options, recipe)
     run.track(optimizer=optimizer)
     weights = {"dataset": dataset.name, "model": options.model, "weights": student}
     run.best("val_accuracy" if len(dataset.validation) else None, weights=weights)
@@ -59,7 +57,8 @@ def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data
         for step, (images, labels) in epoch.batches(feed):
             if step.index == 0:
                 run.record(**accumulation.measure(step, images, labels, strength))
-            set_learning_rate(optimizer, options, epoch.index + step.index / feed.steps, options.epochs)
+            done = (epoch.index + step.index / feed.steps) / options.epochs
+            set_learning_rate(optimizer, recipe.rate(epoch.index, done))
             loss, (mean, accuracy, distance) = accumulation.passes(step, (images, labels), strength)
             step.watch(loss)
             step.update(optimizer)
@@ -90,7 +89,8 @@ def prepare(
     student = build_student(run, options, dataset) if kind.prepares_student(options) else None
     method = build_method(run, options, dataset, teacher)
     owned = list(student.parameters()) if student is not None else []
-    optimizer = make_optimizer([*owned, *method.trained(stage.name)], options)
+    recipe = options.recipe(stage.name)
+    optimizer = make_optimizer([*owned, *method.trained(stage.name)], options, recipe)
     if student is not None:
         run.track(student=student)
     run.track(method=method, preparation_optimizer=optimizer)
@@ -101,7 +101,8 @@ def prepare(
         for module in objective.modules:
             module.train()
         for step, (images, _) in epoch.batches(feed):
-            set_cosine_rate(optimizer, options, (epoch.index + step.index / feed.steps) / stage.epochs)
+            done = (epoch.index + step.index / feed.steps) / stage.epochs
+            set_learning_rate(optimizer, recipe.rate(epoch.index, done))
             loss, (mean,) = passes(step, (images,))
             step.watch(loss)
             step.update(optimizer)
@@ -146,17 +147,17 @@ def build_method(run: Run, options: Options, dataset: Dataset, teacher: ResNet) 
     return method_named(options.method)(options, shapes).to(run.device)
 
 
-def make_optimizer(parameters: Sequence[nn.Parameter], options: Options) -> torch.optim.SGD:
+def make_optimizer(parameters: Sequence[nn.Parameter], options: Options, recipe: Recipe) -> torch.optim.SGD:
     """SGD whose momentum buffers start at 0, so that the first step is as usual.
 
     PyTorch's fused SGD leaves these buffers uninitialised if gradient scaling skips the first step.
     """
     optimizer = torch.optim.SGD(
         parameters,
-        lr=options.lr,
+        lr=recipe.lr,
         momentum=options.momentum,
         nesterov=options.nesterov,
-        weight_decay=options.weight_decay,
+        weight_decay=recipe.weight_decay,
         fused=True,
     )
     if options.momentum:
@@ -165,19 +166,6 @@ def make_optimizer(parameters: Sequence[nn.Parameter], options: Options) -> torc
     return optimizer
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, options: Options, done: float, epochs: int) -> None:
-    """The rate of stage `train` after `done` epochs, which need not be a whole number."""
-    if options.schedule == "steps":
-        _set_rate(optimizer, options.lr * _DECAY ** sum(int(done) >= epoch for epoch in options.milestones))
-    else:
-        set_cosine_rate(optimizer, options, done / epochs)
-
-
-def set_cosine_rate(optimizer: torch.optim.Optimizer, options: Options, done: float) -> None:
-    """From the full rate down to 0, as `done` goes from 0 to 1."""
-    _set_rate(optimizer, options.lr * (1 + math.cos(math.pi * done)) / 2)
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate

@@ -19,10 +19,11 @@ def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
     a mean of squares. Maps (B, C, H, W) of one stage, channels may differ. Weight 1000 for the sum over stages: a mean
     over H * W elements of a unit vector decreases as 1 / (H * W), so the weight increases with the area of the images.
     """
-    return (_attention(student) - _attention(teacher.detach())).square().mean()
+    return (attention_map(student) - attention_map(teacher.detach())).square().mean()
 
 
-def _attention(maps: Tensor) -> Tensor:
+def attention_map(maps: Tensor) -> Tensor:
+    """n(f): (B, H * W) in float32, from (B, C, H, W)."""
     return unit(maps.float().square().mean(1).flatten(1), 1)
 
 

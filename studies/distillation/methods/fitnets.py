@@ -38,7 +38,8 @@ class Regressor(nn.Module):
 
 
 class FitNets(Method):
-    """The teacher's stage 2 (32 channels) is the hint for the student's stage 1 (16 channels, twice as wide and high).
+    """The teacher's stage 2 (32 channels) is the hint for the student's stage 1 (16 channels, twice as wide and high),
+    or, with `hint_stage: 2`, for its stage 2.
 
     With `hint_epochs` it has two stages, as in the paper: first the hint alone, with weight 1, for the student up to it
     and the regressor; then the logits alone, with weight 1. Option of the second: temperature.
@@ -48,13 +49,14 @@ class FitNets(Method):
 
     def __init__(self, options: Options, shapes: Shapes) -> None:
         super().__init__(options, shapes)
-        entering, height, width = shapes.student["stage1"]
+        self.follows = f"stage{options.hint_stage}"
+        entering, height, width = shapes.student[self.follows]
         leaving, hint_height, hint_width = shapes.teacher["stage2"]
         reduction = max(1, height // hint_height)
         if (hint_height * reduction, hint_width * reduction) != (height, width):
             raise StudyError(
-                f"method 'fitnets' pools the student's stage 1, {height}x{width}, by a whole factor to the teacher's "
-                f"stage 2, {hint_height}x{hint_width}, but there is none: use images of an even size"
+                f"method 'fitnets' pools the student's stage {options.hint_stage}, {height}x{width}, by a whole factor "
+                f"to the teacher's stage 2, {hint_height}x{hint_width}, but there is none: use images of an even size"
             )
         self.regressor = Regressor(entering, leaving, reduction)
         if options.hint_epochs:
@@ -70,12 +72,15 @@ class FitNets(Method):
 
     def preparation_loss(self, student: Features | None, teacher: Features) -> Tensor:
         assert student is not None
-        return hint_loss(self.regressor(student.stage1), teacher.stage2)
+        return self._hint_loss(student, teacher)
 
     def distance(self, student: Features, teacher: Features, labels: Tensor) -> Tensor:
         if self.options.hint_epochs:
             return logit_loss(student.logits, teacher.logits, self.options.temperature)
-        return hint_loss(self.regressor(student.stage1), teacher.stage2)
+        return self._hint_loss(student, teacher)
+
+    def _hint_loss(self, student: Features, teacher: Features) -> Tensor:
+        return hint_loss(self.regressor(getattr(student, self.follows)), teacher.stage2)
 
     def trained(self, stage: str) -> Iterable[nn.Parameter]:
         return () if self.options.hint_epochs and stage == "train" else self.parameters()

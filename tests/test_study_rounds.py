@@ -1,0 +1,120 @@
+"""Studies of a test's own, run by runner.py on the local machine: walltime, divergence, memory, mistakes in a study."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rounds_for_tests import Rounds
+from study_rounds import StudyRounds
+
+OPTIONS = """\
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Options:
+    steps: int = 60
+    seconds: float = 0.0
+    flaw: str = "none"
+"""
+
+TRAIN = """\
+import time
+import torch
+from torch import nn
+
+def train(run, options, inputs, data):
+    if options.flaw == "memory":
+        raise torch.OutOfMemoryError("out of memory: tried to allocate 2 GiB")
+    model = nn.Linear(2, 1)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    run.track(model=model, optimiser=optimiser)
+    for epoch in run.epochs(1):
+        for step, _ in epoch.batches(range(options.steps)):
+            loss = model(torch.randn(4, 2, generator=step.generator("batch"))).square().mean()
+            if options.flaw == "nan" and step.index >= 5:
+                loss = loss * float("nan")
+            step.optimise(loss, optimiser)
+            step.average(loss=loss)
+            time.sleep(options.seconds)
+    run.finish(metrics={"test_loss": 0.5})
+"""
+
+
+@pytest.fixture
+def studies(rounds: Rounds) -> StudyRounds:
+    made = StudyRounds.of(rounds)
+    made.study("s", OPTIONS, TRAIN)
+    return made
+
+
+def group(walltime: str = "0:10:00", **config: Any) -> dict[str, Any]:
+    return {
+        "path": "e/{seed}", "grid": {"seed": [0]}, "study": "s", "config": {"device": "cpu", **config},
+        "resources": {"walltime": walltime, "ngpus": 1},
+    }  # fmt: skip
+
+
+def test_an_epoch_of_60_seconds_under_a_walltime_of_20_makes_progress_in_each_attempt(studies: StudyRounds) -> None:
+    studies.write({"e": group("0:00:20", seconds=1.0)})
+    done = studies.call("--watch", timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    causes = studies.causes("e/0")
+    assert set(causes[:-1]) == {"walltime"}
+    assert causes[-1] == "completed"
+    assert len(causes) >= 3
+    reached = 0
+    for number in range(1, len(causes) + 1):
+        progress = studies.attempt("e/0", number, "progress.json") if number < len(causes) else {}
+        if progress:
+            assert progress["started_step"] == reached
+            assert progress["step"] >= reached
+            reached = progress["step"]
+    assert reached < 60, "the last attempt had something left"
+    studies.write({"e": group(seconds=0.0)}, name="quick")
+    assert studies.call("--watch", name="quick").returncode == 0
+    assert final_hash(studies, "r") == final_hash(studies, "quick")
+
+
+def final_hash(studies: StudyRounds, name: str) -> str:
+    files = [*studies.directory("e/0", name).rglob("progress.json"), studies.directory("e/0", name) / "history.json"]
+    text = "".join(path.read_text() for path in files if path.exists())
+    return text.split('"final_hash": "')[1][:64]
+
+
+def test_a_run_whose_loss_is_not_finite_is_diverged_and_is_not_retried(studies: StudyRounds) -> None:
+    studies.write({"e": group(flaw="nan")})
+    done = studies.call("--watch")
+    assert studies.states() == {"e/0": "diverged"}, done.stdout + done.stderr
+    assert studies.causes("e/0") == ["diverged"]
+    log = (studies.directory("e/0") / "attempts/1/out.log").read_text()
+    assert "the loss became nan in stage train, epoch 1, batch 6 at precision fp32, twice" in log
+
+
+def test_memory_that_runs_out_while_a_study_is_built_counts_as_memory(studies: StudyRounds) -> None:
+    studies.write({"e": group(flaw="memory")})
+    studies.call("--watch")
+    assert set(studies.causes("e/0")) == {"memory"}
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (
+            "def build(config, inputs, device, data): ...",
+            "studies/t/train.py does not define train; see docs/adding_a_study.md",
+        ),
+        ("def train(run, options, inputs, data): ...", "the study has no loop: it must use run.steps or run.epochs"),
+        (
+            "def train(run, options, inputs, data):\n    run.track(lr=0.5)",
+            "run.track(lr=...): a float cannot be restored in place",
+        ),
+    ],
+)
+def test_a_mistake_in_a_study_is_one_clear_error(studies: StudyRounds, train: str, message: str) -> None:
+    studies.study("t", OPTIONS, train)
+    studies.write({"e": {**group(), "study": "t"}})
+    studies.call("--watch")
+    log = (studies.directory("e/0") / "attempts/1/out.log").read_text()
+    assert f"roundhouse: {message}" in log
+    assert "Traceback" not in log
