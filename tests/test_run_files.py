@@ -172,8 +172,9 @@ def test_several_bests_have_their_own_metric_mode_and_file(tmp_path: Path) -> No
 def test_a_run_needs_no_metric_and_no_best(tmp_path: Path) -> None:
     def study(run: Run) -> None:
         run.track(x=Value(0))
-        for _ in run.epochs(2):
-            pass
+        for epoch in run.epochs(2):
+            for _ in epoch.batches(range(1)):
+                pass
 
     outcome = run_tiny(study, tmp_path)
     assert outcome.finished

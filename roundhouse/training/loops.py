@@ -17,6 +17,7 @@ from roundhouse.training.optimise import Optimisers, Place, listed
 from roundhouse.training.reproducibility import derive_seed, global_states, restore_globals, seed_globals
 from roundhouse.training.session import Session
 from roundhouse.training.state import EPOCH, STEP, LoopState
+from roundhouse.training.tracking import Mismatch
 from roundhouse.training.workers import start_workers
 
 Item = TypeVar("Item")
@@ -363,6 +364,8 @@ def _enter(session: Session, name: str, unit: str, total: int | None) -> LoopSta
     loop = state.loops.get(name)
     if loop is not None and not session.replaying:
         raise RoundhouseError(f"two loops of this run are called {name!r}: give each its own name")
+    if loop is not None and total is not None and loop.done > total:
+        raise Mismatch(f"its stage {name} has {loop.done} {unit}s, and the config only {total}")
     is_last = not state.loops or name == next(reversed(state.loops))
     if loop is not None and is_last:
         loop.total = total  # larger, if a finished run is continued

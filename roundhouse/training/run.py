@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from roundhouse.errors import RoundhouseError
+from roundhouse.names import nearest
 from roundhouse.options import choose
 from roundhouse.training import checkpoint, keep, loops
 from roundhouse.training.loops import Epoch, Step, Streams
@@ -83,7 +84,7 @@ class Run(Streams):
     def results(self) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """What `finish` was given. All bests have weights afterwards."""
         self._session.complete_break()
-        self._check_outside("the end of the study")
+        self._check_outside("the study ends")
         self._settle_bests()
         self._warn_of_missing_metrics()
         return self._finished or ({}, {})
@@ -97,12 +98,12 @@ class Run(Streams):
 
     def _warn_of_missing_metrics(self) -> None:
         session = self._session
-        names = sorted({name for row in session.state.history for name in row} - set(RESERVED))
+        known = sorted({name for row in session.state.history for name in row} - set(RESERVED))
         for rule in session.rules.values():
             if rule.metric is not None and session.state.bests[rule.file]["value"] is None:
                 checkpoint.warn(
-                    f"the metric {rule.metric!r} of run.best was never recorded, so {rule.file} has the last weights "
-                    f"(recorded: {', '.join(names) or 'nothing'})"
+                    f"metric {rule.metric!r} was never recorded ({nearest(rule.metric, known)}): "
+                    f"{rule.file} has the last weights"
                 )
         if session.settings.patience is not None and (session.main is None or session.main.metric is None):
             checkpoint.warn("config key 'patience' has no effect: the study has no main metric (run.best)")
@@ -111,7 +112,7 @@ class Run(Streams):
         """RoundhouseError: a loop is running, or was left while its iterator is still referenced."""
         if loop := self._session.loop:
             raise RoundhouseError(
-                f"{what} comes inside the loop {loop!r}: it must come after. (A loop that was left with `break` runs "
+                f"{what} inside the loop {loop!r}: it must come after the loop. (A loop that was left with `break` runs "
                 "as long as a variable, like a progress bar, holds its iterator: delete the variable, or use run.stop)"
             )
 
@@ -145,16 +146,18 @@ class Run(Streams):
         """Keep the weights of the best value of a metric in `file`; without a metric, the last ones.
 
         `weights`: names with modules, tensors or plain values, as they will be in the file. The first best declares
-        the main metric of the run. Several are possible, with a file each.
+        the main metric of the run. Several are possible, with a file each; one of the same file and metric replaces the
+        first.
         """
         session = self._session
         session.complete_break()
         choose("mode", mode, ("max", "min"))
         if session.loop:
             raise RoundhouseError(f"run.best({metric!r}) inside the loop {session.loop!r}: call it before the loop")
-        if file in session.rules:
-            raise RoundhouseError(f"run.best({metric!r}): another best is in {file!r} already: pass file=...")
-        if not keep.is_weights_name(file):
+        before = session.rules.get(file)
+        if before is not None and metric and before.metric and before.metric != metric:
+            raise RoundhouseError(f"run.best({metric!r}): {file!r} is that of {before.metric!r} already: pass file=...")
+        if not keep.is_weights_name(keep.check_name(file)):
             raise RoundhouseError(f"run.best(file={file!r}): the name must be like best_ema.pth, without a folder")
         if not isinstance(weights, Mapping):
             raise RoundhouseError(
@@ -189,7 +192,7 @@ class Run(Streams):
         """
         session = self._session
         session.complete_break()
-        self._check_outside(f"run.once({name!r})")
+        self._check_outside(f"run.once({name!r}) is called")
         if name in self._once_names:
             raise RoundhouseError(f"run.once({name!r}) is called twice: give each value its own name")
         self._once_names.add(name)
@@ -322,7 +325,7 @@ class Run(Streams):
         RoundhouseError: it is called twice or inside a loop, or an output is no array of numbers, text or truth values.
         """
         self._session.complete_break()
-        self._check_outside("run.finish()")
+        self._check_outside("run.finish() is called")
         if self._finished is not None:
             raise RoundhouseError("run.finish() is called twice: give all results in one call")
         arrays = {name: keep.array(f"run.finish(outputs={{{name!r}: ...}})", value)

@@ -110,8 +110,8 @@ class Session:
     stopped: Stopped | None = None  # raised, and maybe caught by the study
     final_hash: str | None = None
     closing: Callable[[], None] | None = None
-    _saved_at: float = field(default_factory=time.monotonic)
-    _row_began: float = field(default_factory=time.monotonic)
+    _saved_at: float = field(default_factory=lambda: time.monotonic())
+    _row_began: float = field(default_factory=lambda: time.monotonic())
     _gaps: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
     _safe_at: float | None = None  # when the last safe point to stop at was passed
     _changed: bool = False
@@ -245,11 +245,13 @@ class Session:
         self._changed = True
 
     def average(self, values: Mapping[str, Any]) -> None:
-        """Add values to the means of the present row. They stay on the device."""
+        """Add values to the means of the present row. They stay on the device.
+
+        RoundhouseError: one has the name of a metric of the row.
+        """
         row = self.state.row
         for name, value in values.items():
-            if name in RESERVED or name in row.metrics:
-                raise RoundhouseError(f"two metrics of {self.where()} have the same name: {name}")
+            self._check_name(name, row.metrics)
             tensor = torch.as_tensor(value).detach()
             if tensor.numel() != 1:
                 raise RoundhouseError(f"step.average({name}=...) has the shape {tuple(tensor.shape)}: pass a scalar")
@@ -273,12 +275,14 @@ class Session:
             number = number_of(name, value)
             if self.repeating and name in self.state.row.metrics:
                 continue
-            row = self.state.row
-            if name in RESERVED or name in row.metrics or name in row.sums or name in recorded:
-                raise RoundhouseError(f"two metrics of {self.where()} have the same name: {name}")
+            self._check_name(name, {**self.state.row.metrics, **self.state.row.sums, **recorded})
             self.checks.metric(Place(self.state.step, self.where(), f"metric {name}"), number)
             self.state.row.metrics[name] = number
         self.changed()
+
+    def _check_name(self, name: str, used: Mapping[str, Any]) -> None:
+        if name in RESERVED or name in used:
+            raise RoundhouseError(f"two metrics of {self.where()} have the same name: {name}")
 
     def close_row(self, partial: bool = False) -> None:
         """Append the present row to the history, and update what is best so far."""
@@ -377,7 +381,6 @@ class Session:
     def content(self, parts: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The content of a checkpoint: a copy of the present state. `parts`: instead of the present parts."""
         self.checks.check()
-        self.optimisation.settle()
         self.optimisation.collect()
         state, now = self.state, time.monotonic()
         state.row.seconds += now - self._row_began
@@ -385,8 +388,9 @@ class Session:
             state.loops[self.loop].seconds += now - self._row_began
         self._row_began = now
         state.recent, state.unchecked = list(self.optimisation.recent), self.optimisation.unchecked
-        inside = self.loop and state.loops[self.loop].open
-        state.globals = global_states() if inside else None
+        state.globals = self.resumed_globals or (self._evaluating[1] if self._evaluating else None)
+        if state.globals is None and self.loop and state.loops[self.loop].open:
+            state.globals = global_states()
         scaler = self.optimisation.scaler
         values = {
             **state.content(),
@@ -396,7 +400,7 @@ class Session:
         }
         values["row"] = snapshot(values["row"])
         if self._evaluating is not None:
-            values["row"]["metrics"], values["globals"] = self._evaluating  # the evaluation is repeated
+            values["row"]["metrics"] = self._evaluating[0]  # the evaluation is repeated
         return values
 
     def keep_snapshots(self) -> None:
