@@ -310,8 +310,16 @@ def result_identity(done: Attempt) -> dict[str, str]:
 
 def result_for(entry: Mapping[str, Any], rec: Record) -> Attempt | None:
     """The newest completed attempt of a record that an entry of `Opened.inputs` identifies; None if there is none."""
-    identity = {key: value for key, value in entry.items() if key != "path"}
-    return next((one for one in reversed(rec.results) if result_identity(one) == identity), None)
+    return next((one for one in reversed(rec.results) if _identifies(entry, one)), None)
+
+
+def _identifies(entry: Mapping[str, Any], done: Attempt) -> bool:
+    """Whether an entry has the identity of a result, or the hashes of all its files that it names."""
+    identity = {key: value for key, value in entry.items() if key not in ("path", "files")}
+    hashes = {name: digest for name, digest in entry.get("files", {}).items() if digest is not None}
+    artifacts = done.progress.artifacts if done.progress else {}
+    known = all(artifacts.get(name) == digest for name, digest in hashes.items())
+    return known and (result_identity(done) == identity if identity else bool(hashes))
 
 
 def missing_inputs(after: Mapping[str, Sequence[str]], inputs: Mapping[str, Any]) -> dict[str, list[str]]:

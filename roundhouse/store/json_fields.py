@@ -75,9 +75,15 @@ def _pin(value: Mapping[str, Any]) -> Pin:
 def _are_inputs(value: Any) -> bool:
     """Whether it has the form of `Opened.inputs`: entries with at least a path, by group."""
     return isinstance(value, dict) and all(
-        isinstance(entries, list) and all(isinstance(one, dict) and isinstance(one.get("path"), str) for one in entries)
-        for entries in value.values()
+        isinstance(entries, list) and all(map(_is_input, entries)) for entries in value.values()
     )
+
+
+def _is_input(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
+        return False
+    hashes = entry.get("files", {})
+    return isinstance(hashes, dict) and all(isinstance(one, (str, type(None))) for one in hashes.values())
 
 
 def _ran(value: Any) -> dict[str, Any] | None:
