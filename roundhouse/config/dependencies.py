@@ -30,29 +30,30 @@ def dependencies_of(sections: Mapping[str, Section]) -> dict[str, list[Dependenc
                 section.wrong(("after", target), f"unknown group {target!r}: {nearest(target, sections)}")
             elif sections[target].combinations:
                 _add(section, sections[target], found[name])
-    starts = _start_groups(sections)
-    _check_groups_for_cycles(sections, starts)
+    edges = _edges(sections)
+    _check_groups_for_cycles(sections, edges)
     for name, section in sections.items():
-        own_start = starts[name].get(name)
-        if name in section.group.after or own_start:
+        if name in edges[name]:
             graph = {
-                one.path: (*paths.get(name, ()), *([start.source] if start and own_start else []))
+                one.path: (*paths.get(name, ()), *([start.source] if start else []))
                 for one, paths, start in zip(section.combinations, found[name], section.starts, strict=True)
             }
             cycle = _cycle(graph)
             if cycle:
                 message = f"experiments of group {name!r} depend on each other in a cycle: {' depends on '.join(cycle)}"
-                section.wrong(("after", name) if name in section.group.after else (str(own_start),), message)
+                section.wrong(edges[name][name], message)
     return found
 
 
-def _start_groups(sections: Mapping[str, Section]) -> dict[str, dict[str, str]]:
-    """For each group, those from whose checkpoints its experiments start, and whether by `init` or by `continue`."""
+def _edges(sections: Mapping[str, Section]) -> dict[str, dict[str, Location]]:
+    """For each group, those that it depends on, and where the file says so."""
     owners = {one.path: name for name, section in sections.items() for one in section.combinations}
-    return {
-        name: {owners[one.source]: one.kind for one in section.starts if one is not None and one.source in owners}
-        for name, section in sections.items()
-    }
+    found: dict[str, dict[str, Location]] = {}
+    for name, section in sections.items():
+        found[name] = {owners[one.source]: (one.kind,) for one in section.starts if one and one.source in owners}
+        found[name] |= {group: ("after", group) for group in section.group.after}
+        found[name] |= dict.fromkeys(_source(section), ("select",))
+    return found
 
 
 def partial_groups(section: Section) -> tuple[str, ...]:
@@ -68,8 +69,8 @@ def input_files_of(section: Section) -> dict[str, tuple[str, ...]]:
         section.wrong(("inputs_from",), f"group {section.name!r} has inputs_from, but no `after`: it has no inputs")
     for name in written.keys() - groups - {""} if groups else ():
         section.wrong(("inputs_from", name), f"inputs_from: {name!r} is not in `after`: {nearest(name, groups)}")
-    names = written.get("")
-    return {group: tuple(names or written.get(group, ())) for group in groups if names or written.get(group)}
+    names = {group: tuple(written.get("", written.get(group, ()))) for group in groups}
+    return {group: those for group, those in names.items() if those}
 
 
 def _source(section: Section) -> set[str]:
@@ -154,18 +155,11 @@ def _comparable(value: Any) -> Any:
     return json.dumps([value], sort_keys=True) if isinstance(value, (bool, list, dict)) else value
 
 
-def _check_groups_for_cycles(sections: Mapping[str, Section], starts: Mapping[str, Mapping[str, str]]) -> None:
-    graph = {
-        name: (section.group.after.keys() | _source(section) | starts[name].keys()) - {name}
-        for name, section in sections.items()
-    }
-    cycle = _cycle(graph)
+def _check_groups_for_cycles(sections: Mapping[str, Section], edges: Mapping[str, Mapping[str, Location]]) -> None:
+    cycle = _cycle({name: targets.keys() - {name} for name, targets in edges.items()})
     if cycle:
-        section = sections[cycle[0]]
-        by_start = (starts[section.name].get(cycle[1], ""),)
-        where = ("select",) if cycle[1] in _source(section) else by_start
-        where = ("after", cycle[1]) if cycle[1] in section.group.after else where
-        section.wrong(where, f"groups depend on each other in a cycle: {' depends on '.join(cycle)}")
+        message = f"groups depend on each other in a cycle: {' depends on '.join(cycle)}"
+        sections[cycle[0]].wrong(edges[cycle[0]][cycle[1]], message)
 
 
 def _cycle(graph: Mapping[str, Iterable[str]]) -> list[str]:
