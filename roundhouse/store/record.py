@@ -369,12 +369,21 @@ def read_config(directory: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError):
         value = None
     kinds: dict[str, Any] = {"round": str, "path": str, "config": dict, "after": dict, "command": (list, type(None))}
-    kinds |= dict.fromkeys(STARTS, (dict, type(None)))
-    if not isinstance(value, dict) or not all(isinstance(value.get(key), kind) for key, kind in kinds.items()):
+    fits = isinstance(value, dict) and all(isinstance(value.get(key), kind) for key, kind in kinds.items())
+    if not fits or not all(_is_start(value[key]) for key in STARTS if key in value):
         raise RoundhouseError(
             f"{path} cannot be parsed. Remove it; the next pass that opens an attempt writes it again"
         )
     return {"study": None, "command": None, **value}
+
+
+def _is_start(value: Any) -> bool:
+    """Whether it has the form of `StartFrom.identity`."""
+    return (
+        isinstance(value, dict)
+        and ("from" in value or "file" in value)
+        and all(isinstance(one, str) for one in value.values())
+    )
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
