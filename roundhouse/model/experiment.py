@@ -139,6 +139,10 @@ class StartFrom:
     snapshot: str | None = None
     is_file: bool = False
 
+    def __str__(self) -> str:
+        snapshot = f", snapshot {self.snapshot}" if self.snapshot is not None else ""
+        return f"{self.source or 'the selected run'}{snapshot} ({self.kind})"
+
     @property
     def checkpoint(self) -> str:
         """The checkpoint's name in the directory of the source's completed attempt."""

@@ -99,14 +99,15 @@ def _entry(status: ExperimentStatus, kept: Entry | None, names: Sequence[str], f
     if status.experiment.command is not None:
         missing = [name for name in names if not files.has_file(rec.directory, done, name)]
         if missing:
-            return _lacking(f"{path} has no file {missing[0]!r} in attempt {done.number}")
+            return _lacking(f"attempt {done.number} of {path} has no file {missing[0]!r}, which `inputs_from` names")
         return {"path": path, "token": done.opened.token, "files": dict.fromkeys(names)}
     artifacts = done.progress.artifacts if done.progress else {}
-    hashes = {}
+    hashes: dict[str, str] = {}
     for name in names:
         known = next((one for one in (name, f"kept/{name}") if one in artifacts), None)
         if known is None:
-            return _lacking(f"{path} has no file {name!r} in attempt {done.number}: {nearest(name, artifacts)}")
+            why = f"attempt {done.number} of {path} has no file {name!r}, which `inputs_from` names"
+            return _lacking(f"{why}: {nearest(name, artifacts)}")
         hashes[known] = artifacts[known]
     return {"path": path, "files": hashes}
 
@@ -129,12 +130,12 @@ def _start_entry(
     if not isinstance(entry, Inputs) or not entry.blocked:
         return entry
     if start.snapshot is None:
-        why = f"{start.source} was completed without {start.checkpoint}; --rerun it"
+        why = f"{start.source} was completed without a {start.checkpoint}. To run it again: --rerun"
     else:
         known = status.record.completed.progress if status.record.completed else None
         tags = [Path(name).stem for name in known.artifacts if name.startswith("snapshots/")] if known else []
         why = f"{start.source} has no snapshot {start.snapshot!r}: it has {', '.join(tags) or 'none'}"
-    return replace(entry, waiting=f"cannot start from it: {why}")
+    return replace(entry, waiting=f"cannot start: {why}")
 
 
 def states_of(paths: Sequence[str], statuses: Mapping[str, ExperimentStatus]) -> str:

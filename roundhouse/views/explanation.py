@@ -31,6 +31,7 @@ def explain(status: ExperimentStatus, notes: Iterable[str] = ()) -> str:
         f"  retries   {resource_format.policy(experiment.retry)}",
         *([f"  selected  {experiment.selection.choice or 'nothing yet'}"] if experiment.selection else []),
         f"  depends on {abbreviated(experiment.dependencies, PATHS) or 'nothing'}",
+        *([f"  starts    from {experiment.start}"] if experiment.start else []),
         *_missing(status),
         f"  directory {rec.directory}",
         *(f"  note      {note}" for note in notes),
