@@ -178,6 +178,11 @@ def test_changes_name_the_new_source() -> None:
         ("init: {from: '{model}.pth'}", 8, "init.from of group 'b': unknown name 'model'"),
         ("init: {from: x.pth, snapshot: a}", 8, "init.snapshot needs an experiment, and 'x.pth' is a file: leave it"),
         ("init: {from: x.pth, match: {lr: 1}}", 8, "init.match needs the name of a group in init.from"),
+        (
+            "select: {from: base, metric: m, mode: min}\n  init: {from: base, match: {lr: 1}}",
+            9,
+            "init.match of group 'b' has no effect, because the selected run of 'base' is taken: leave it out",
+        ),
         ("init: {from: base/1/0, snapshot: a/b}", 8, "'a/b' is not the tag of a snapshot"),
         ("init: {from: base/1/0, snapshot: '{q}'}", 8, "init.snapshot of group 'b': unknown name 'q'"),
         ("init: {snapshot: a}", 8, "experiments.b.init needs the key 'from'"),

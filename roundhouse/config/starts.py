@@ -15,6 +15,7 @@ from roundhouse.placeholders import parse_template
 
 LISTED = 3  # paths in a message
 _FILE = ".pth"
+Sources = Sequence[tuple[str | None, bool]]  # for each experiment its source, and whether that is a file
 
 
 def starts_of(section: Section, sections: Mapping[str, Section]) -> Sequence[StartFrom | None]:
@@ -33,7 +34,8 @@ def starts_of(section: Section, sections: Mapping[str, Section]) -> Sequence[Sta
     if kind in group.after or (group.select and group.select.group == kind):
         section.wrong((kind,), f"group {section.name!r} has {kind}, and depends on a group of this name: rename that")
         return nothing
-    sources = _sources(section, sections, kind, written)
+    find = _of_group if written.source in sections else _of_paths
+    sources = find(section, sections, kind, written)
     tags = _tags(section, written.snapshot) if isinstance(written, Init) else nothing
     if sources is None or tags is None:
         return nothing
@@ -43,21 +45,23 @@ def starts_of(section: Section, sections: Mapping[str, Section]) -> Sequence[Sta
     ]
 
 
-def _sources(
-    section: Section, sections: Mapping[str, Section], kind: str, written: Continue
-) -> Sequence[tuple[str | None, bool]] | None:
-    """For each experiment its source, and whether that is a file; None if there is a mistake."""
-    if written.source in sections:
-        source = sections[written.source]
-        if not _fits(section, source, kind):
-            return None
-        if section.group.select and section.group.select.group == source.name:
-            return [(SELECTED, False) for _ in section.combinations]
-        found = _in_group(section, source, kind, written)
+def _of_group(section: Section, sections: Mapping[str, Section], kind: str, written: Continue) -> Sources | None:
+    """The experiments of a group that `from` names. None: there is a mistake."""
+    source = sections[written.source]
+    if not _fits(section, source, kind):
+        return None
+    if section.group.select is None or section.group.select.group != source.name:
+        found = _matching_ones(section, source, kind, written)
         return None if found is None else [(path, False) for path in found]
     if written.match:
-        section.wrong((kind, "match"), f"{kind}.match needs the name of a group in {kind}.from")
+        why = f"the selected run of {source.name!r} is taken: leave it out"
+        section.wrong((kind, "match"), f"{kind}.match of group {section.name!r} has no effect, because {why}")
         return None
+    return [(SELECTED, False) for _ in section.combinations]
+
+
+def _of_paths(section: Section, sections: Mapping[str, Section], kind: str, written: Continue) -> Sources | None:
+    """The experiments or files whose paths `from` names. None: there is a mistake."""
     owners = {one.path: other for other in sections.values() for one in other.combinations}
     sources: list[tuple[str | None, bool]] = []
     for one in section.combinations:
@@ -72,6 +76,9 @@ def _sources(
             what = f"neither a group nor the path of an experiment in this round{files}"
             hint = nearest(path, [*(name for name in sections if name != section.name), *owners])
             section.wrong((kind, "from"), f"{kind}.from of group {section.name!r}: {path!r} is {what}: {hint}")
+            return None
+        if written.match:
+            section.wrong((kind, "match"), f"{kind}.match needs the name of a group in {kind}.from")
             return None
         if is_file and isinstance(written, Init) and written.snapshot is not None:
             section.wrong(
@@ -96,7 +103,7 @@ def _fits(section: Section, source: Section, kind: str) -> bool:
     return False
 
 
-def _in_group(section: Section, source: Section, kind: str, written: Continue) -> Sequence[str | None] | None:
+def _matching_ones(section: Section, source: Section, kind: str, written: Continue) -> Sequence[str | None] | None:
     """For each experiment the only one in `source` that fulfils the conditions; None in a chain: it is the first."""
     conditions = written.match or {key: f"{{{key}}}" for key in _shared_keys(section, source)}
     place = (kind, "match") if written.match else (kind,)
