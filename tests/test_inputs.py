@@ -414,6 +414,27 @@ def test_an_archive_keeps_the_files_and_can_be_read_without_the_round_file(round
     assert {path: one.state for path, one in found.items()} == dict.fromkeys(("base", "b", "u"), State.COMPLETED)
 
 
+def test_deleting_copied_files_leaves_those_of_a_result(rounds: Repository) -> None:
+    """Two attempts are interrupted, the third completes; after a rerun the same."""
+    grows = (
+        f"echo x >> {{directory}}/samples; n=$(wc -l < {rounds.notes}/n); echo >> {rounds.notes}/n; [ $((n % 3)) = 2 ]"
+    )
+    rounds.write(
+        {
+            "samples": {"path": "x", "command": ["bash", "-c", f"{grows} || exit 75"], "carry": {"keep": 1}},
+            "user": group("u", after=["samples"], inputs_from=["samples"]),
+        }
+    )
+    (rounds.notes / "n").touch()
+    assert rounds.call("--only", "x").returncode == DONE
+    assert rounds.call("--rerun", "--only", "x", "--force").returncode == DONE
+    assert rounds.causes("x") == ["preempted", "preempted", "completed", "rerun", "preempted", "preempted", "completed"]
+    left = [one for one in (1, 2, 3, 5, 6, 7) if (rounds.directory("x") / f"attempts/{one}/files/samples").exists()]
+    assert {3, 7} <= set(left)
+    assert left != [1, 2, 3, 5, 6, 7], "others were deleted"
+    assert rounds.call().returncode == DONE
+
+
 def test_an_experiment_that_was_removed_from_the_round_file_keeps_its_source(rounds: Repository) -> None:
     groups = {"base": group("base"), "b": group("b", init={"from": "base"})}
     rounds.write(groups)
