@@ -7,12 +7,13 @@ from functools import cache
 from itertools import compress
 from typing import Any, TypeVar
 
-from roundhouse.config.dependencies import dependencies_of, partial_groups
+from roundhouse.config.dependencies import dependencies_of, input_files_of, partial_groups
 from roundhouse.config.expressions import Expression
 from roundhouse.config.paths import ancestors_among, path_fault
 from roundhouse.config.round_schema import RoundFile
 from roundhouse.config.section import Combination, Section
 from roundhouse.config.selections import check_halving, check_selection, selections_of
+from roundhouse.config.starts import starts_of
 from roundhouse.config.sweeps import rows_of
 from roundhouse.config.yaml_file import YamlFile
 from roundhouse.model.experiment import Carry, Experiment, Resources
@@ -31,6 +32,8 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
     for section in sections.values():
         section.combinations = _combinations(section)
     _check_paths(sections)
+    for section in sections.values():
+        section.starts = starts_of(section, sections)
     dependencies = dependencies_of(sections)
     resources = {group: _resources(section) for group, section in sections.items()}
     retry = RetryPolicy().updated(content.retry)
@@ -49,7 +52,9 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
             dependencies[group],
             _commands(section),
             selections_of(section),
+            section.starts,
         )
+        input_files = input_files_of(section)
         experiments += [
             Experiment(
                 round=name,
@@ -67,8 +72,12 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
                 selection=selection,
                 halving=section.group.halving,
                 carry=carry,
+                start=start,
+                input_files=input_files,
             )
-            for one, requested, priority, after, command, selection in zip(section.combinations, *columns, strict=True)
+            for one, requested, priority, after, command, selection, start in zip(
+                section.combinations, *columns, strict=True
+            )
         ]
     return experiments
 
@@ -138,7 +147,7 @@ def _collision(group: str, one: Combination, rival: str, other: Combination) -> 
 
 
 def _study(section: Section) -> str | None:
-    group, study = section.group, section.group.study or section.content.study
+    group, study = section.group, section.study
     if group.study and group.command:
         section.wrong(("study",), f"group {section.name!r} has both a study and a command: it needs one of them")
     if not (group.command or study):

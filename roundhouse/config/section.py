@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from roundhouse.config.round_schema import Group, RoundFile
 from roundhouse.config.yaml_file import YamlFile
+from roundhouse.model.experiment import StartFrom
 from roundhouse.names import nearest
 from roundhouse.schema import Location
 
@@ -35,10 +36,16 @@ class Section:
     name: str
     is_sound: bool = True
     combinations: list[Combination] = field(default_factory=list)
+    starts: Sequence[StartFrom | None] = ()  # for each combination
 
     @property
     def group(self) -> Group:
         return self.content.experiments[self.name]
+
+    @property
+    def study(self) -> str | None:
+        """The study that its experiments train, unless they run a command."""
+        return self.group.study or self.content.study
 
     @property
     def names(self) -> list[Mapping[str, Any]]:

@@ -86,5 +86,6 @@ def check_halving(section: Section) -> None:
         section.wrong(("halving", "per"), f"per of group {name!r}: unknown key {halving.per!r}: {hint}")
     if halving.per == SEED:
         section.wrong(("halving", "per"), f"per of group {name!r}: seeds are compared by their mean, not one by one")
-    if name in section.group.after:
+    own = {one.path for one in section.combinations}
+    if name in section.group.after or any(start and start.source in own for start in section.starts):
         section.wrong(("halving",), f"group {name!r} depends on itself, so its runs cannot pause for each other")

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from roundhouse.formatting import spread
 from roundhouse.model.attempt import Attempt
-from roundhouse.model.experiment import SEED, Experiment, Selection, setting_of
+from roundhouse.model.experiment import SEED, SELECTED, Experiment, Selection, setting_of
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus, goes_on
 from roundhouse.names import nearest
@@ -156,7 +156,15 @@ def with_choice(
     if wanted.inputs:
         after[wanted.group] = same or chosen.paths
     chosen_by = replace(wanted, choice=choice_text(wanted, ranked, left_out))
-    return replace(experiment, config=config, command=command, after=after, selection=chosen_by)
+    start = experiment.start
+    if start is not None and start.source == SELECTED:
+        runs = same or chosen.paths
+        if len(runs) > 1:
+            why = f"`{start.kind}` needs one run, and the selected setting has {len(runs)}, none with seed {own}: "
+            why += f"give the group the seeds of {wanted.group}"
+            return replace(experiment, selection=replace(wanted, waiting=why, hopeless=True, blocked=True))
+        start = replace(start, source=runs[0])
+    return replace(experiment, config=config, command=command, after=after, selection=chosen_by, start=start)
 
 
 def choice_text(wanted: Selection, ranked: Sequence[Candidate], left_out: str = "") -> str:
