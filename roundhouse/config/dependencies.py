@@ -19,12 +19,10 @@ def dependencies_of(sections: Mapping[str, Section]) -> dict[str, list[Dependenc
     """The dependencies of each experiment of each group, in order. Mistakes become problems of the file."""
     found: dict[str, list[Dependencies]] = {name: [{} for _ in one.combinations] for name, one in sections.items()}
     for name, section in sections.items():
-        source = _source(section)
-        for group in source & sections.keys():
-            paths = tuple(one.path for one in sections[group].combinations)
-            for one in found[name]:
-                one[group] = paths
-        for target in [one for one in section.group.after if one not in source]:
+        sources = sources_of(section)
+        for group in [one for one in sources if one in sections]:
+            _add_source(section, sections[group], found[name])
+        for target in [one for one in section.group.after if one not in sources]:
             if target not in sections:
                 section.wrong(("after", target), f"unknown group {target!r}: {nearest(target, sections)}")
             elif sections[target].combinations:
@@ -47,9 +45,30 @@ def partial_groups(section: Section) -> tuple[str, ...]:
     return tuple(name for name, conditions in section.group.after.items() if conditions.get(ALLOW) == PARTIAL)
 
 
-def _source(section: Section) -> set[str]:
-    """The group that a group selects from, if any."""
-    return {section.group.select.group} if section.group.select else set()
+def sources_of(section: Section) -> tuple[str, ...]:
+    """The groups that a group selects from."""
+    return section.group.select.groups if section.group.select else ()
+
+
+def sources_first(sections: Mapping[str, Section]) -> list[Section]:
+    """All groups, each after those that it selects from, as far as there is no cycle."""
+    graph = {name: sections.keys() & sources_of(section) for name, section in sections.items()}
+    if _cycle(graph):
+        return list(sections.values())
+    return [sections[name] for name in TopologicalSorter(graph).static_order()]
+
+
+def _add_source(section: Section, source: Section, found: list[Dependencies]) -> None:
+    """All experiments of a group that is selected from; with `per`, those of the same value."""
+    per = section.group.select.per if section.group.select else None
+    paths: dict[Any, list[str]] = {}
+    for one in source.combinations:
+        paths.setdefault(comparable(one.names.get(per)) if per else None, []).append(one.path)
+    shared = {value: tuple(those) for value, those in paths.items()}
+    for own, dependencies in zip(section.combinations, found, strict=True):
+        value = comparable(own.names.get(per)) if per else None
+        if value in shared:
+            dependencies[source.name] = shared[value]
 
 
 def _add(section: Section, target: Section, found: list[Dependencies]) -> None:
@@ -61,13 +80,13 @@ def _add(section: Section, target: Section, found: list[Dependencies]) -> None:
     paths: dict[tuple[Any, ...], list[str]] = {}
     for one in target.combinations:
         if conditions.keys() <= one.names.keys():
-            paths.setdefault(tuple(_comparable(one.names[key]) for key in conditions), []).append(one.path)
+            paths.setdefault(tuple(comparable(one.names[key]) for key in conditions), []).append(one.path)
     matching = {values: tuple(matched) for values, matched in paths.items()}  # shared by those that depend on it
     unmatched = []
     for one, dependencies in zip(own, found, strict=True):
         try:
             wanted = tuple(
-                _comparable(value.value(one.names) if isinstance(value, Template) else value)
+                comparable(value.value(one.names) if isinstance(value, Template) else value)
                 for value in conditions.values()
             )
         except ValueError as error:
@@ -105,17 +124,17 @@ def _conditions(section: Section, target: Section) -> dict[str, Any] | None:
     return conditions
 
 
-def _comparable(value: Any) -> Any:
+def comparable(value: Any) -> Any:
     """Hashable; 1 equals 1.0 but not true."""
     return json.dumps([value], sort_keys=True) if isinstance(value, (bool, list, dict)) else value
 
 
 def _check_groups_for_cycles(sections: Mapping[str, Section]) -> None:
-    graph = {name: (section.group.after.keys() | _source(section)) - {name} for name, section in sections.items()}
+    graph = {name: {*section.group.after, *sources_of(section)} - {name} for name, section in sections.items()}
     cycle = _cycle(graph)
     if cycle:
         section = sections[cycle[0]]
-        where = ("select",) if cycle[1] in _source(section) else ("after", cycle[1])
+        where = ("select",) if cycle[1] in sources_of(section) else ("after", cycle[1])
         section.wrong(where, f"groups depend on each other in a cycle: {' depends on '.join(cycle)}")
 
 

@@ -34,6 +34,7 @@ class Section:
     content: RoundFile
     name: str
     is_sound: bool = True
+    per_values: list[Any] = field(default_factory=list)  # of the key `per` of `select`
     combinations: list[Combination] = field(default_factory=list)
 
     @property
@@ -69,4 +70,4 @@ class Section:
         select = self.group.select
         if select is None:
             return ""
-        return f"; keys that come from the selected settings of group {select.group!r} cannot be used here"
+        return f"; keys that come from the selected settings of {select.named(repr)} cannot be used here"
