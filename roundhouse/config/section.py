@@ -50,6 +50,10 @@ class Section:
         """Whether the file has this key for the group."""
         return key in self.file.data["experiments"][self.name]
 
+    def inherits(self, where: Location) -> bool:
+        """Whether this is written in a file that the round extends; `where` is relative to the group."""
+        return self.file.place(("experiments", self.name, *where))[0] != self.file.path
+
     def wrong(self, where: Location, message: str) -> None:
         """Note a mistake; `where` is relative to the group."""
         self.is_sound = False

@@ -180,16 +180,20 @@ def _without_excluded(section: Section, rows: list[Row]) -> list[Row]:
     group, name = section.group, section.name
     dropped: set[int] = set()
     keys = {key: None for row in rows for key in row} if group.exclude else {}
+    fixed = {**section.content.defaults, **group.config}
     for position, excluded in enumerate(group.exclude):
-        unknown = [key for key in excluded if key not in keys]
+        # What the extended round excludes may not exist here any more: its sweep may be smaller, or a key of it fixed.
+        inherited = section.inherits(("exclude", position))
+        unknown = [key for key in excluded if key not in keys] if not inherited else []
         for key in unknown:
             kinds = " or ".join(kind for kind in KINDS if kind in ("grid", "zip") or getattr(group, kind))
             message = f"exclude names {key!r}, which is not in {kinds} of group {name!r}: {nearest(key, keys)}"
             section.wrong(("exclude", position, key), message)
         if unknown:
             continue
-        matching = {number for number, row in enumerate(rows) if excluded and _has(row, excluded)}
-        if not matching:
+        complete = [{**fixed, **row} for row in rows] if inherited else rows
+        matching = {number for number, row in enumerate(complete) if excluded and _has(row, excluded)}
+        if not matching and not inherited:
             what = "matches no combination of" if excluded else "names no values in"
             section.wrong(("exclude", position), f"exclude {what} group {name!r}")
         dropped |= matching
