@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -42,7 +43,7 @@ def load(tmp_path: Path) -> Callable[[str], Round]:
 
 
 def whole_round(text: str) -> str:
-    if re.search(r"^experiments:", text, re.MULTILINE):
+    if re.search(r"^(experiments|extends):", text, re.MULTILINE):
         return text
     return "round: example\nstudy: s\nexperiments:\n  example:\n" + textwrap.indent(text, "    ")
 
@@ -748,6 +749,7 @@ def test_every_example_of_the_reference_says_what_it_gives() -> None:
 def test_the_examples_of_the_reference_are_true(tmp_path: Path, text: str, number: str, first: str) -> None:
     text = whole_round(text)
     name = yaml.safe_load(text)["round"]
+    shutil.copytree(ROOT / "rounds", tmp_path, dirs_exist_ok=True)  # an example may extend one of these
     (tmp_path / f"{name}.yaml").write_text(text)
     loaded = load_round(name, tmp_path)
     assert (len(loaded.experiments), loaded.experiments[0].path) == (int(number), first)
