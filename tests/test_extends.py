@@ -267,8 +267,12 @@ def test_halving_and_select_are_changed_key_by_key_and_removed_by_null(load: Loa
     assert halving
     assert (halving.metric, halving.every, halving.keep) == ("loss", 2, 0.5)
     assert [*by_path(loaded, "best")] == ["b/1"]
-    plain = load("round: small\nextends: other\ngroups: [sweep]\nexperiments: {sweep: {halving: null}}\n")
+    middle = "round: middle\nextends: other\ngroups: [sweep]\nexperiments: {sweep: {halving: null}}\n"
+    plain = load("round: small\nextends: middle\n", middle=middle)
     assert [one.halving for one in plain.experiments] == [None, None, None]
+    nothing = other.replace("halving: {metric: loss, mode: min, every: 10}", "halving: null")
+    changed = load(text.replace("every: 2", "every: 2, metric: loss, mode: max"), other=nothing)
+    assert {one.halving.mode for one in changed.experiments if one.halving} == {"max"}
 
 
 def test_what_the_other_round_excludes_may_not_exist_here(load: Load) -> None:

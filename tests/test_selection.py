@@ -303,6 +303,28 @@ def test_a_selection_with_where_and_per_is_the_best_setting_of_each_value_whatev
         }
 
 
+@pytest.mark.parametrize("cause", [Cause.PRUNED, Cause.DIVERGED])
+def test_a_setting_that_was_pruned_or_diverged_in_one_group_is_still_chosen_from_another(cause: Cause) -> None:
+    runs = [Experiment("r", group, f"{group}/{lr}", "s", {"lr": lr}) for group in "ab" for lr in (1, 2)]
+    after = {group: tuple(one.path for one in runs if one.group == group) for group in "ab"}
+    rule = Selection(groups=("a", "b"), metric="loss", mode="min", rank=1)
+    best = Experiment("r", "best", "best", "s", {}, after=after, selection=rule)
+
+    def chosen(*gone: str) -> Experiment:
+        found = {best.path: Record(Path("/nowhere"))}
+        for one in runs:
+            loss = one.config["lr"] + (1.0 if one.group == "b" else 0.0)
+            attempt = ended(one, cause if one.path in gone else Cause.COMPLETED, loss)
+            found[one.path] = Record(Path("/nowhere"), (attempt,), next_number=2)
+        return evaluate([*runs, best], Evidence(found, metrics, CLOCK))["best"].experiment
+
+    assert chosen("a/1").after == {"a": ("a/2",)}, "equal means by path"
+    choice = chosen("a/1").selection
+    assert choice
+    assert f"rank 1 of 3 settings left (1 {cause}) of a, b by the lowest mean loss: group a, lr=2" in choice.choice
+    assert chosen("a/1", "a/2").after == {"b": ("b/1",)}
+
+
 def named(key: tuple[str, int, int, int]) -> dict[str, Any]:
     return dict(zip(("data", "lr", "seed"), key[1:], strict=True))
 

@@ -118,7 +118,8 @@ class _Merge:
         """A group, in which `own` takes precedence, and so does what this file writes for all groups."""
         removed = [key for key, value in own.items() if value is None]
         own = self._without(own, removed)
-        base = self._without(base, [*removed, *({"study", "priority"} & self._own.keys())])
+        replaced = {"study", "priority"} & self._own.keys()
+        base = self._without(base, [*removed, *replaced, *(key for key, value in base.items() if value is None)])
         fixed = {*self._defaults, *own.get("config", {})}
         swept = {key for kind in SWEEPS for key in _keys_swept(kind, own.get(kind, {}))}
         group = self._mapping(base, own)

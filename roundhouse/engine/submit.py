@@ -154,8 +154,8 @@ class Submissions:
     def _batch(self, waiting: Sequence[ExperimentStatus]) -> tuple[Sequence[ExperimentStatus], int | None]:
         """The next job: the waiting experiment of the highest priority; with `array`, others of the same resources too.
 
-        None of these has a lower priority than an experiment that requests other resources. With `max_running`, also how
-        many of them may run at a time.
+        None of these has a lower priority than an experiment that requests other resources. With `max_running`, also
+        how many of them may run at a time.
         """
         first, like, request = waiting[0], waiting[0].resources, waiting[0].experiment.resources
         throttle, newest = self._throttles.get(request), first.record.newest
