@@ -275,6 +275,23 @@ def test_halving_and_select_are_changed_key_by_key_and_removed_by_null(load: Loa
     assert {one.halving.mode for one in changed.experiments if one.halving} == {"max"}
 
 
+def test_a_key_can_be_swept_here_in_another_way_and_sub_sweeps_can_be_added(load: Load) -> None:
+    other = """\
+        round: other
+        study: s
+        experiments:
+          g: {path: "{a}_{b}", grid: {a: [1, 2], b: [1, 2]}}
+          f: {path: "{focus}_{a}", config: {a: 0}, focus: {one: {grid: {a: [1]}}}}
+    """
+    text = """\
+        experiments:
+          g: {random: {count: 1, a: {choice: [7]}}, zip: {b: [3, 4]}}
+          f: {focus: {two: {grid: {a: [2]}}}}
+    """
+    loaded = load("round: small\nextends: other\n" + textwrap.dedent(text), other=other)
+    assert [*by_path(loaded)] == ["7_3", "7_4", "one_1", "two_2"]
+
+
 def test_what_the_other_round_excludes_may_not_exist_here(load: Load) -> None:
     assert len(load("experiments: {student: {grid: {lr: [0.1]}}}\n").experiments) == 12
     fixed = load("defaults: {data: y}\n")

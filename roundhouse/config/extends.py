@@ -105,7 +105,7 @@ class _Merge:
                 self._written.problem(("experiments", name), message + nearest(name, base))
 
     def _leave_out(self, name: str, group: Data, left_out: Collection[str]) -> None:
-        """A group depends on none that was left out. Of its baseline, which has no effect on it, nothing is said."""
+        """Check that a group depends on none that was left out. If its baseline was, it has none."""
         sources = (group.get("select") or {}).get("from", [])
         needed = {*group.get("after", ()), *([sources] if isinstance(sources, str) else sources)}
         for one in sorted(needed & set(left_out)):
@@ -125,7 +125,8 @@ class _Merge:
         group = self._mapping(base, own)
         for key in base.keys() & MERGED:
             mine, gone = own.get(key, {}), self._defaults.keys() if key == "config" else fixed
-            group[key] = self._mapping(self._without_keys(key, base[key], gone | (swept - mine.keys())), mine)
+            gone |= swept - _keys_swept(key, mine)
+            group[key] = self._mapping(self._without_keys(key, base[key], gone), mine)
             if key in SWEEPS and key not in own and not _keys_swept(key, group[key]):
                 del group[key]  # all of its keys have one value now
         if "include" in base and "include" not in own:
@@ -191,7 +192,7 @@ class _Merge:
 
 
 def _keys_swept(kind: str, value: Data) -> set[str]:
-    """The config keys that this part of a sweep gives values to."""
+    """The config keys that this part of a group gives values to."""
     if kind == "focus":
         return {key for part in value.values() for key in part["grid"]}
     return value.keys() - {*NO_CONFIG.get(kind, ())}
