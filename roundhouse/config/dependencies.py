@@ -20,12 +20,10 @@ def dependencies_of(sections: Mapping[str, Section]) -> dict[str, list[Dependenc
     """The dependencies of each experiment of each group, in order. Mistakes become problems of the file."""
     found: dict[str, list[Dependencies]] = {name: [{} for _ in one.combinations] for name, one in sections.items()}
     for name, section in sections.items():
-        source = _source(section)
-        for group in source & sections.keys():
-            paths = tuple(one.path for one in sections[group].combinations)
-            for one in found[name]:
-                one[group] = paths
-        for target in [one for one in section.group.after if one not in source]:
+        sources = sources_of(section)
+        for group in [one for one in sources if one in sections]:
+            _add_source(section, sections[group], found[name])
+        for target in [one for one in section.group.after if one not in sources]:
             if target not in sections:
                 section.wrong(("after", target), f"unknown group {target!r}: {nearest(target, sections)}")
             elif sections[target].combinations:
@@ -52,7 +50,7 @@ def _edges(sections: Mapping[str, Section]) -> dict[str, dict[str, Location]]:
     for name, section in sections.items():
         found[name] = {owners[one.source]: (one.kind,) for one in section.starts if one and one.source in owners}
         found[name] |= {group: ("after", group) for group in section.group.after}
-        found[name] |= dict.fromkeys(_source(section), ("select",))
+        found[name] |= dict.fromkeys(sources_of(section), ("select",))
     return found
 
 
@@ -63,7 +61,7 @@ def partial_groups(section: Section) -> tuple[str, ...]:
 
 def input_files_of(section: Section) -> dict[str, tuple[str, ...]]:
     """By group, the files that are inputs. Mistakes become problems of the file."""
-    groups = section.group.after.keys() | _source(section)
+    groups = section.group.after.keys() | set(sources_of(section))
     written = section.group.inputs_from
     if written and not groups:
         section.wrong(("inputs_from",), f"group {section.name!r} has inputs_from, but no `after`: it has no inputs")
@@ -73,9 +71,30 @@ def input_files_of(section: Section) -> dict[str, tuple[str, ...]]:
     return {group: those for group, those in names.items() if those}
 
 
-def _source(section: Section) -> set[str]:
-    """The group that a group selects from, if any."""
-    return {section.group.select.group} if section.group.select else set()
+def sources_of(section: Section) -> tuple[str, ...]:
+    """The groups that a group selects from."""
+    return section.group.select.groups if section.group.select else ()
+
+
+def sources_first(sections: Mapping[str, Section]) -> list[Section]:
+    """All groups, each after those that it selects from, as far as there is no cycle."""
+    graph = {name: sections.keys() & sources_of(section) for name, section in sections.items()}
+    if _cycle(graph):
+        return list(sections.values())
+    return [sections[name] for name in TopologicalSorter(graph).static_order()]
+
+
+def _add_source(section: Section, source: Section, found: list[Dependencies]) -> None:
+    """All experiments of a group that is selected from; with `per`, those of the same value."""
+    per = section.group.select.per if section.group.select else None
+    paths: dict[Any, list[str]] = {}
+    for one in source.combinations:
+        paths.setdefault(comparable(one.names.get(per)) if per else None, []).append(one.path)
+    shared = {value: tuple(those) for value, those in paths.items()}
+    for own, dependencies in zip(section.combinations, found, strict=True):
+        value = comparable(own.names.get(per)) if per else None
+        if value in shared:
+            dependencies[source.name] = shared[value]
 
 
 def _add(section: Section, target: Section, found: list[Dependencies]) -> None:
@@ -109,13 +128,13 @@ def matching(
     paths: dict[tuple[Any, ...], list[str]] = {}
     for one in target.combinations:
         if conditions.keys() <= one.names.keys():
-            paths.setdefault(tuple(_comparable(one.names[key]) for key in conditions), []).append(one.path)
+            paths.setdefault(tuple(comparable(one.names[key]) for key in conditions), []).append(one.path)
     matched = {values: tuple(those) for values, those in paths.items()}  # shared by those that depend on it
     found = []
     for one in section.combinations:
         try:
             wanted = tuple(
-                _comparable(value.value(one.names) if isinstance(value, Template) else value)
+                comparable(value.value(one.names) if isinstance(value, Template) else value)
                 for value in conditions.values()
             )
         except ValueError as error:
@@ -150,7 +169,7 @@ def _conditions(
     return conditions
 
 
-def _comparable(value: Any) -> Any:
+def comparable(value: Any) -> Any:
     """Hashable; 1 equals 1.0 but not true."""
     return json.dumps([value], sort_keys=True) if isinstance(value, (bool, list, dict)) else value
 

@@ -7,15 +7,15 @@ from functools import cache
 from itertools import compress
 from typing import Any, TypeVar
 
-from roundhouse.config.dependencies import dependencies_of, input_files_of, partial_groups
-from roundhouse.config.expressions import Expression
+from roundhouse.config.dependencies import dependencies_of, input_files_of, partial_groups, sources_first
 from roundhouse.config.paths import ancestors_among, path_fault
 from roundhouse.config.round_schema import RoundFile
 from roundhouse.config.section import Combination, Section
-from roundhouse.config.selections import check_halving, check_selection, selections_of
+from roundhouse.config.selections import check_halving, check_selection, per_values, selections_of
 from roundhouse.config.starts import starts_of
 from roundhouse.config.sweeps import rows_of
 from roundhouse.config.yaml_file import YamlFile
+from roundhouse.expressions import Expression
 from roundhouse.model.experiment import Carry, Experiment, Resources
 from roundhouse.model.retry_policy import RetryPolicy
 from roundhouse.placeholders import any_text, fill_words, parse_template, printable
@@ -29,7 +29,8 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
     if not content.experiments:
         file.problem(("experiments",), "experiments is empty: a round has at least one group")
     sections = {group: Section(file, content, group) for group in content.experiments}
-    for section in sections.values():
+    for section in sources_first(sections):
+        section.per_values = per_values(section, sections)
         section.combinations = _combinations(section)
     _check_paths(sections)
     for section in sections.values():
@@ -94,11 +95,12 @@ def _combinations(section: Section) -> list[Combination]:
     base = group.config if group.select else {**defaults, **group.config}
     rows: list[tuple[Mapping[str, Any], Location]] = [(row, ("path",)) for row in rows_of(section)]
     rows += [(row, ("include", number)) for number, row in enumerate(group.include)]
+    per = [group.select.per] if group.select and group.select.per else []
     combinations: list[Combination] = []
     faults: dict[Location, dict[str, None]] = {}
     for row, place in rows:
         config = {**base, **row}
-        names = printable(config, group.combinations)
+        names = printable(config, [*group.combinations, *per])
         try:
             path = template.fill(names)
             fault = path_fault(path)

@@ -225,6 +225,8 @@ class RoundFile:
     """A round: a named set of experiments."""
 
     round: str = key("The file's name, without .yaml")
+    extends: str | None = key("Another round, whose groups this one has, with other values", None)
+    groups: list[GroupName] | None = key("With `extends`: which groups of that round; default: all", None)
     study: StudyName | None = key("The package in studies/ that the experiments train", None)
     description: str | None = key("Free text", None)
     resources: Annotated[Mapping[str, Any], Partial(ResourceRequests)] = key("What the jobs request", factory=dict)
@@ -236,3 +238,13 @@ class RoundFile:
     priority: Priority = key("Number or expression; higher goes first", 0.0)
     snapshot: bool = key("Jobs run a copy of the code, as it was when they were submitted", False)
     experiments: dict[GroupName, Group] = key("The groups of experiments")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtendingFile(RoundFile):
+    """A round that has the groups of another one."""
+
+    extends: str = key("Another round, whose groups this one has, with other values")
+    experiments: dict[GroupName, Annotated[Mapping[str, Any], Partial(Group, override=True)]] = key(  # type: ignore[assignment]
+        "What groups of the other round have instead, key by key; and new groups", factory=dict
+    )

@@ -35,6 +35,7 @@ class Section:
     content: RoundFile
     name: str
     is_sound: bool = True
+    per_values: list[Any] = field(default_factory=list)  # of the key `per` of `select`
     combinations: list[Combination] = field(default_factory=list)
     starts: Sequence[StartFrom | None] = ()  # for each combination
 
@@ -56,6 +57,10 @@ class Section:
         """Whether the file has this key for the group."""
         return key in self.file.data["experiments"][self.name]
 
+    def inherits(self, where: Location) -> bool:
+        """Whether this is written in a file that the round extends; `where` is relative to the group."""
+        return self.file.place(("experiments", self.name, *where))[0] != self.file.path
+
     def wrong(self, where: Location, message: str) -> None:
         """Note a mistake; `where` is relative to the group."""
         self.is_sound = False
@@ -76,4 +81,4 @@ class Section:
         select = self.group.select
         if select is None:
             return ""
-        return f"; keys that come from the selected settings of group {select.group!r} cannot be used here"
+        return f"; keys that come from the selected settings of {select.named(repr)} cannot be used here"

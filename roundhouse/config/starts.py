@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from roundhouse.config.dependencies import matching
+from roundhouse.config.dependencies import matching, sources_of
 from roundhouse.config.round_schema import Continue, Init
 from roundhouse.config.section import Combination, Section
 from roundhouse.formatting import abbreviated
@@ -31,7 +31,7 @@ def starts_of(section: Section, sections: Mapping[str, Section]) -> Sequence[Sta
         what = "only a study can start from a checkpoint. A command gets the files of others by `after`"
         section.wrong((kind,), f"group {section.name!r} has {kind}, and a command: {what}")
         return nothing
-    if kind in group.after or (group.select and group.select.group == kind):
+    if kind in group.after or kind in sources_of(section):
         section.wrong((kind,), f"group {section.name!r} has {kind}, and depends on a group of this name: rename that")
         return nothing
     find = _of_group if written.source in sections else _of_paths
@@ -47,10 +47,11 @@ def starts_of(section: Section, sections: Mapping[str, Section]) -> Sequence[Sta
 
 def _of_group(section: Section, sections: Mapping[str, Section], kind: str, written: Continue) -> Sources | None:
     """The experiments of a group that `from` names. None: there is a mistake."""
-    source = sections[written.source]
-    if not _fits(section, source, kind):
+    source, selected = sections[written.source], sources_of(section)
+    chosen = [sections[name] for name in selected if name in sections] if written.source in selected else [source]
+    if not all(_fits(section, one, kind) for one in chosen):
         return None
-    if section.group.select is None or section.group.select.group != source.name:
+    if source.name not in selected:
         found = _matching_ones(section, source, kind, written)
         return None if found is None else [(path, False) for path in found]
     if written.match:

@@ -28,7 +28,7 @@ def _difference(rec: Record, experiment: Experiment) -> str:
         return ""
     found = changes(ran, now)
     if found and (selection := experiment.selection):
-        found += f". It selects from group {selection.group}, whose results now give {selection.choice}"
+        found += f". It selects from {selection.named()}, whose results now give {selection.choice}"
     if not rec.completed:
         actions = "--retry runs it with the new config"
     elif acceptable(ran, now):

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Lt
 
 from roundhouse.model.retry_policy import RetryPolicy
 from roundhouse.names import is_identifier
-from roundhouse.schema import Count, checked, key
+from roundhouse.schema import Count, Rule, checked, key
 from roundhouse.units import Memory, Walltime
 
 IDENTITY = ("study", "command", "config", "after")  # the keys of `Experiment.identity`
@@ -37,6 +37,17 @@ ConfigKey = Annotated[
     checked(is_identifier, "must consist of letters, digits and _, so that paths and expressions can name it"),
 ]
 Mode = Literal["min", "max"]
+
+
+def _group_names(value: Any) -> Any:
+    """One group, or a list of groups."""
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not names:
+        raise ValueError(f"should be a group or a list of groups, not {value!r}")
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"contains {name!r} twice")
+    return tuple(names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +91,28 @@ class Resources(ResourceRequest):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectionRule:
-    """The best settings of another group, selected once all of its experiments have ended."""
+    """The best settings of one or several other groups, selected once all of their experiments have ended."""
 
-    group: str = key("The group to select from", name="from")
+    groups: Annotated[tuple[str, ...], Rule(before=_group_names, also={"type": "string"})] = key(
+        "The group to select from, or a list of groups, whose settings are ranked together", name="from"
+    )
     metric: str = key("Settings are ranked by the mean over seeds of this metric")
     mode: Mode = key("Whether the lowest or the highest value is the best")
     top: Count = key("How many settings to select", 1)
     inputs: bool = key("Whether the selected runs are inputs; if false, only their config is used", True)
+    where: str | None = key(
+        "Expression on config keys and metrics (means over seeds): settings for which it is false are left out", None
+    )
+    per: ConfigKey | None = key("A config key: the best `top` settings for each of its values, separately", None)
+
+    def named(self, shown: Callable[[str], str] = str) -> str:
+        """The groups in a message: `group a`, or `groups a, b`."""
+        return f"group{'s' * (len(self.groups) > 1)} {', '.join(map(shown, self.groups))}"
 
 
 @dataclass(frozen=True, slots=True)
 class Selection(SelectionRule):
-    """The selection that one experiment depends on: the setting of one rank.
+    """The selection that one experiment depends on: the setting of one rank, among those of equal `per`.
 
     `choice` describes the selected setting, its spread over seeds and its rivals. It is empty until the selection is
     made, and `waiting` says why it is not. `hopeless`: that will not change automatically; `blocked`: nor by a retry,
