@@ -112,7 +112,7 @@ class Run(Streams):
         """RoundhouseError: a loop is running, or was left while its iterator is still referenced."""
         if loop := self._session.loop:
             raise RoundhouseError(
-                f"{what} inside the loop {loop!r}: it must come after the loop. (A loop that was left with `break` runs "
+                f"{what} inside the loop {loop!r}: it must come after it. (A loop that was left with `break` runs "
                 "as long as a variable, like a progress bar, holds its iterator: delete the variable, or use run.stop)"
             )
 
