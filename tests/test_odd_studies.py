@@ -785,7 +785,10 @@ def best_of(run: Run, metric: Any = "loss", **more: Any) -> None:
         (lambda run: list(run.steps(1, name="")) and None, "and a name"),
         (lambda run: list(run.steps(1, save_every=0)) and None, "save_every must be >= 1"),
         (lambda run: list(run.steps(None)) and None, "needs `until`, a function that says when to end"),
-        (lambda run: [best_of(run), best_of(run, "ema")] and None, "'best.pth' is that of 'loss' already: pass file="),
+        (
+            lambda run: [best_of(run, name) for name in ("loss", "ema")][0],
+            "'best.pth' is that of 'loss' already: pass file=",
+        ),
         (lambda run: best_of(run, file="checkpoint.pth"), "the name must be like best_ema.pth, without a folder"),
         (lambda run: best_of(run, file="kept/a.pth"), "the name must be like best_ema.pth, without a folder"),
         (lambda run: best_of(run, file="metrics.json"), "the name must be like best_ema.pth, without a folder"),
