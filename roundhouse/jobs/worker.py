@@ -94,7 +94,7 @@ class ClaimedAttempt:
         self._progress |= progress
         files.replace(self.place / record.PROGRESS, files.dump({"version": json_files.VERSION, **self._progress}))
         status = record.read_status(self.directory) or {}
-        keys = ("epoch", "epochs", "metric", "metric_name", "best")
+        keys = ("epoch", "epochs", "unit", "step", "steps", "metric", "metric_name", "best")
         status |= {key: self._progress[key] for key in keys if key in self._progress}
         status |= {"path": self.config["path"], "state": "in_progress", "attempt": self.number, "reason": ""}
         status["since"], status["code"] = self.attempt.since, self.attempt.opened.code

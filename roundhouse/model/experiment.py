@@ -107,11 +107,11 @@ class Selection(SelectionRule):
 
 @dataclass(frozen=True, slots=True)
 class Halving:
-    """Successive halving within a group: its runs pause at regular epochs, and only the best settings continue."""
+    """Successive halving within a group: its runs pause at regular intervals, and only the best settings continue."""
 
     metric: str = key("Settings are compared by the mean over seeds of this metric")
     mode: Mode = key("Whether the lowest or the highest value is the best")
-    every: Count = key("Epochs from one pause to the next")
+    every: Count = key("Epochs or steps, whichever the runs count, from one pause to the next")
     keep: Annotated[float, Gt(0), Lt(1)] = key("Fraction of the settings that continues", 0.5)
     per: ConfigKey | None = key("A config key: settings are compared with those that have the same value", None)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from roundhouse.formatting import abbreviated, date_and_time, duration
-from roundhouse.model.attempt import Attempt, missing_inputs
+from roundhouse.model.attempt import EPOCH, STEP, Attempt, missing_inputs
 from roundhouse.model.experiment import Experiment, changes
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus
@@ -82,8 +82,8 @@ def _facts(attempt: Attempt, experiment: Experiment) -> Iterator[str]:
         yield increased
     if attempt.claim and not attempt.claim.void:
         yield f"started on {attempt.claim.host or 'an unknown host'}"
-    if attempt.progress and attempt.progress.epochs:
-        yield f"epoch {attempt.progress.epoch}/{attempt.progress.epochs}"
+    if progress := attempt.progress:
+        yield from (f"{unit} {done}" for unit in (EPOCH, STEP) if (done := str(progress.counter(unit))))
     if attempt.closed:
         yield f"ended: {attempt.cause}{f' ({attempt.why})' if attempt.why else ''}"
         if attempt.result and attempt.result.cause is not attempt.cause:
