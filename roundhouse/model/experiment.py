@@ -12,12 +12,14 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
 
+from roundhouse.formatting import walltime
 from roundhouse.model.retry_policy import RetryPolicy
 from roundhouse.names import is_identifier
 from roundhouse.schema import Count, checked, key
 from roundhouse.units import Memory, Walltime
 
 IDENTITY = ("study", "command", "config", "after")  # the keys of `Experiment.identity`
+IDENTITY_IF_SET = ("time_limit",)  # more of its keys, which it has only if they are set: older hashes stay valid
 SEED = "seed"  # experiments that differ only in this key have the same setting
 
 
@@ -150,6 +152,7 @@ class Experiment:
     selection: Selection | None = None
     halving: Halving | None = None
     carry: Carry = Carry()  # of a command
+    time_limit: int | None = None  # of a command: seconds that it may run, over all its attempts
 
     @property
     def undecided(self) -> bool:
@@ -165,16 +168,25 @@ class Experiment:
 
     def identity(self) -> dict[str, Any]:
         """Everything that its result depends on: if any of it changes, it is another experiment."""
-        return {
-            "study": self.study,
-            "command": list(self.command) if self.command else None,
-            "config": dict(self.config),
-            "after": {group: list(paths) for group, paths in self.after.items()},
-        }
+        return identity_in(
+            {
+                "study": self.study,
+                "command": list(self.command) if self.command else None,
+                "config": dict(self.config),
+                "after": {group: list(paths) for group, paths in self.after.items()},
+                "time_limit": self.time_limit,
+            }
+        )
 
     def config_hash(self) -> str:
         """SHA-256 over `identity()`, as hexadecimal."""
         return hash_of(self.identity())
+
+
+def identity_in(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of an identity among `values`, such as those of config.yaml."""
+    own = {key: values.get(key) for key in IDENTITY}
+    return own | {key: values[key] for key in IDENTITY_IF_SET if values.get(key) is not None}
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
@@ -190,6 +202,10 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
             elif then[name] != now[name]:
                 found.append(f"{prefix}{name} was {then[name]!r}, is now {now[name]!r}")
                 follows.add((str(then[name]), str(now[name])))
+    then, now = before.get("time_limit"), after.get("time_limit")
+    if then != now:
+        texts = [walltime(value) if value else "not set" for value in (then, now)]
+        found.append(f"time_limit was {texts[0]}, is now {texts[1]}")
     if before.get("study") != after.get("study"):
         found.append(f"study was {before.get('study')!r}, is now {after.get('study')!r}")
     return ", ".join([*found, *_command_changes(before.get("command"), after.get("command"), follows)])
