@@ -84,10 +84,9 @@ def _mark(rec: Record, experiment: Experiment, cause: Cause, changed: _Changes, 
 def _ran(rec: Record) -> dict[str, Any] | None:
     """What an experiment has run, as far as config.yaml can be read."""
     try:
-        config = record.read_config(rec.directory)
+        return identity_in(record.read_config(rec.directory))
     except RoundhouseError:
         return None  # it is written again with the next attempt
-    return identity_in(config)
 
 
 def rerun(statuses: Statuses, chosen: Chosen, force: bool = False) -> list[str]:

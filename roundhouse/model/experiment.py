@@ -19,7 +19,7 @@ from roundhouse.schema import Count, checked, key
 from roundhouse.units import Memory, Walltime
 
 IDENTITY = ("study", "command", "config", "after")  # the keys of `Experiment.identity`
-IDENTITY_IF_SET = ("time_limit",)  # more of its keys, which it has only if they are set: older hashes stay valid
+IF_SET = ("time_limit",)  # it has these keys only if they are set, so that older hashes stay valid
 SEED = "seed"  # experiments that differ only in this key have the same setting
 
 
@@ -168,25 +168,22 @@ class Experiment:
 
     def identity(self) -> dict[str, Any]:
         """Everything that its result depends on: if any of it changes, it is another experiment."""
-        return identity_in(
-            {
-                "study": self.study,
-                "command": list(self.command) if self.command else None,
-                "config": dict(self.config),
-                "after": {group: list(paths) for group, paths in self.after.items()},
-                "time_limit": self.time_limit,
-            }
-        )
+        return {
+            "study": self.study,
+            "command": list(self.command) if self.command else None,
+            "config": dict(self.config),
+            "after": {group: list(paths) for group, paths in self.after.items()},
+            **({"time_limit": self.time_limit} if self.time_limit is not None else {}),
+        }
 
     def config_hash(self) -> str:
         """SHA-256 over `identity()`, as hexadecimal."""
         return hash_of(self.identity())
 
 
-def identity_in(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of an identity among `values`, such as those of config.yaml."""
-    own = {key: values.get(key) for key in IDENTITY}
-    return own | {key: values[key] for key in IDENTITY_IF_SET if values.get(key) is not None}
+def identity_in(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity of the experiment that config.yaml describes."""
+    return {key: config.get(key) for key in IDENTITY} | {key: config[key] for key in IF_SET if config.get(key)}
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
