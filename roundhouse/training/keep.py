@@ -122,15 +122,17 @@ def _array(value: Any) -> np.ndarray:
 
 
 def _png(data: Any) -> bytes:
-    import torchvision.io  # here, since it is slow, and few runs keep images
+    from PIL import Image
 
-    image = data.detach().cpu() if isinstance(data, torch.Tensor) else torch.as_tensor(np.asarray(data))
-    if not isinstance(data, torch.Tensor) and image.ndim == 3:
-        image = image.permute(2, 0, 1)
-    if image.ndim == 2:
-        image = image[None]
-    if image.ndim != 3 or image.shape[0] not in (1, 3):
-        raise ValueError(f"an image has the shape (H, W), or 1 or 3 channels; this one has {tuple(image.shape)}")
-    if image.is_floating_point():
-        image = (image.clamp(0, 1) * 255).round().to(torch.uint8)
-    return bytes(torchvision.io.encode_png(image.contiguous()).numpy().tobytes())
+    image = _array(data)
+    if isinstance(data, torch.Tensor) and image.ndim == 3:
+        image = image.transpose(1, 2, 0)
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise ValueError(f"an image has the shape (H, W), or 1 or 3 channels; this one has {image.shape}")
+    if np.issubdtype(image.dtype, np.floating):
+        image = (image.clip(0, 1) * 255).round()
+    buffer = io.BytesIO()
+    Image.fromarray(image.astype(np.uint8)).save(buffer, "png")
+    return buffer.getvalue()

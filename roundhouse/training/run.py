@@ -83,8 +83,8 @@ class Run(Streams):
     def results(self) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """What `finish` was given. All bests have weights afterwards."""
         self._session.complete_break()
+        self._settle_bests()
         for rule in self._session.rules.values():
-            self._best_state(rule)
             self._warn_if_never_recorded(rule)
         return self._finished or ({}, {})
 
@@ -144,18 +144,18 @@ class Run(Streams):
             raise RoundhouseError(f"run.load_best({file!r}): no run.best with this file")
         if session.last_parts is None:
             session.last_parts = session.tracked.state()  # a checkpoint still has these
+        self._settle_bests()
         for name, part in rule.weights.items():
-            saved = self._best_state(rule)[name]
+            saved = session.state.bests[file]["state"][name]
             if isinstance(part, torch.Tensor) or hasattr(part, "load_state_dict"):
                 restore(part, saved)
 
-    def _best_state(self, rule: BestRule) -> Mapping[str, Any]:
-        """The best weights. Without a metric, or a value of it, they are those after the last loop."""
+    def _settle_bests(self) -> None:
+        """The bests without a metric, or without a value of it, are the present weights."""
         bests = self._session.state.bests
-        if rule.file not in bests:
-            bests[rule.file] = self._session.best_now(rule, None)
-        state: Mapping[str, Any] = bests[rule.file]["state"]
-        return state
+        for rule in self._session.rules.values():
+            if rule.file not in bests:
+                bests[rule.file] = self._session.best_now(rule, None)
 
     def once(self, name: str, function: Callable[[], Any]) -> Any:
         """The value of `function`, computed once between two loops; later attempts get the value that was kept.

@@ -73,7 +73,7 @@ def fetch(name: str, data: Path | None) -> None:
 
 def _download(name: str, file: File, folder: Path) -> None:
     """Download a published file into the folder, unless a valid one is there."""
-    from torchvision.datasets.utils import download_url
+    from torchvision.datasets.utils import download_url  # type: ignore[import-untyped]
 
     path = folder / file.path
     wrong = flaw(file, folder, thorough=True)

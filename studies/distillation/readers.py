@@ -93,7 +93,7 @@ def _read_cifar(name: str, kind: str, data: Path | None) -> tuple[Arrays, Arrays
 
 
 def _torchvision() -> Any:
-    from torchvision import datasets  # the import takes a second, which digits do not need
+    from torchvision import datasets  # type: ignore[import-untyped]  # the import takes a second, which digits do not need
 
     return datasets
 
