@@ -18,7 +18,7 @@ from roundhouse.engine import offline
 from roundhouse.errors import RoundhouseError
 from roundhouse.model.attempt import Attempt, Record
 from roundhouse.model.causes import Cause
-from roundhouse.model.experiment import SEED, Experiment
+from roundhouse.model.experiment import SEED, Experiment, start_in
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.names import is_name, nearest
@@ -277,8 +277,16 @@ def _experiments_with_record(name: str, directory: Path, problems: list[str]) ->
     for path, saved in configs.items():
         after = {group: tuple(one for one in paths if one in configs) for group, paths in saved["after"].items()}
         command = tuple(saved["command"]) if saved.get("command") else None
+        start = start_in(saved)
         yield Experiment(
-            name, saved.get("group") or "", path, saved.get("study"), saved["config"], after=after, command=command
+            name,
+            saved.get("group") or "",
+            path,
+            saved.get("study"),
+            saved["config"],
+            after=after,
+            command=command,
+            start=start if start and (start.is_file or start.source in configs) else None,
         )
 
 

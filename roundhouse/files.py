@@ -6,6 +6,7 @@ All writes to a record go through this module, so the tests can make any single 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -15,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-_BLOCK = 1 << 16
+_BLOCK, _LARGE_BLOCK = 1 << 16, 1 << 20
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -152,6 +153,21 @@ def read_end(path: str | Path, size: int) -> bytes | None:
     with os.fdopen(descriptor, "rb") as file:
         file.seek(max(0, os.fstat(descriptor).st_size - size))
         return file.read(size)
+
+
+def sha256(path: str | Path) -> str | None:
+    """The SHA-256 of the file's content, as hexadecimal, or None if it does not exist. It is read in parts."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    digest = hashlib.sha256()
+    try:
+        while part := os.read(descriptor, _LARGE_BLOCK):
+            digest.update(part)
+        return digest.hexdigest()
+    finally:
+        os.close(descriptor)
 
 
 def list_names(directory: str | Path) -> list[str]:

@@ -84,12 +84,14 @@ class Partial:
     """A mapping of only those fields of a dataclass that are written, to be merged with others.
 
     So are the dataclasses in it, except those with a required key: these are read as a whole.
+    With `override` no key is required, in these neither, and null removes what another mapping has.
     """
 
     of: type
+    override: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return handler.generate_schema(_typed_dict(self.of))
+        return handler.generate_schema(_override(self.of) if self.override else _typed_dict(self.of))
 
 
 def key(description: str, default: Any = MISSING, *, name: str = "", factory: Any = MISSING) -> Any:
@@ -120,7 +122,7 @@ def read(model: type[Model], data: Any, report: Report, at: Location = ()) -> Mo
     return None  # type: ignore[return-value]
 
 
-def json_schema(model: type) -> dict[str, Any]:
+def json_schema(model: Any) -> dict[str, Any]:
     """The JSON Schema of what `read` accepts for `model`."""
     schema = _adapter(model).json_schema()
     for form in (schema, *schema.get("$defs", {}).values()):
@@ -163,6 +165,31 @@ def _typed_dict(kind: Any) -> Any:
         parts = (base, *rules, pydantic.Field(alias=name, description=one.metadata["description"]))
         types[one.name] = Required[Annotated[parts]] if _is_required(one) else Annotated[parts]
     return new(kind.__name__, types, total=False)
+
+
+@cache
+def _override(kind: Any) -> Any:
+    """The TypedDict of the fields of a dataclass, of which any may be missing or null."""
+    import pydantic
+    from typing_extensions import TypedDict
+
+    new: Any = TypedDict
+    types = {
+        one.name: Annotated[_loose(hint) | None, pydantic.Field(alias=name, description=one.metadata["description"])]
+        for name, (one, hint) in keys_of(kind).items()
+    }
+    return new(f"{kind.__name__}Override", types, total=False)
+
+
+def _loose(hint: Any) -> Any:
+    """A type with overrides in place of dataclasses."""
+    if get_origin(hint) is Annotated:
+        base, *rules = get_args(hint)
+        parts = (_loose(base), *rules)
+        return Annotated[parts]
+    if get_origin(hint) in (Union, UnionType):
+        return Union[tuple(map(_loose, get_args(hint)))]  # noqa: UP007
+    return _override(hint) if keys_of(hint) else hint
 
 
 def _is_required(one: Field[Any]) -> bool:

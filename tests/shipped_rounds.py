@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from roundhouse.config.round import load_round
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 ARCHIVE = Path(__file__).resolve().parent / "data" / "charlie_smoke.tar.xz"
 ROUNDS = ("charlie_smoke", "control_smoke")
@@ -57,8 +59,9 @@ def members() -> Iterator[tuple[tarfile.TarInfo, bytes]]:
         else:
             data = cut(path) if path.name == "outputs.npz" else path.read_bytes()
         yield member, data
-    for name in ROUNDS:
-        yield tarfile.TarInfo(f"rounds/{name}.yaml"), (REPOSITORY / "rounds" / f"{name}.yaml").read_bytes()
+    rounds = {file for name in ROUNDS for file in load_round(name, REPOSITORY / "rounds").files}
+    for file in sorted(rounds):
+        yield tarfile.TarInfo(f"rounds/{file.name}"), file.read_bytes()
 
 
 def main() -> None:

@@ -427,7 +427,8 @@ class World:
 
     def _report(self, process: Process, epoch: int) -> None:
         weights = f"{process.job.directory.name}, attempt {process.holds}"
-        progress = {"version": 1, "epoch": epoch, "epochs": 3, "started_epoch": 0, "artifacts": {"best.pth": weights}}
+        artifacts = {"best.pth": weights, "checkpoint.pth": weights}
+        progress = {"version": 1, "epoch": epoch, "epochs": 3, "started_epoch": 0, "artifacts": artifacts}
         progress |= {"metric_name": "loss", "metric": float(process.job.directory.name)}
         files.replace(self.place(process) / record.PROGRESS, files.dump(progress))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -104,13 +105,12 @@ def test_every_config_of_the_rounds_is_legal(name: str) -> None:
 
 @pytest.mark.cluster
 def test_the_smoke_round_trains_every_method_on_a_cluster_and_its_numbers_are_sane(slurm: ClusterRounds) -> None:
-    text = yaml.safe_load((REPOSITORY / "rounds" / "charlie_smoke.yaml").read_text())
-    text["round"] = "r"
-    text["resources"] |= {"ncpus": 2, "pack": {"slots": 2}, "max_running": 1}  # so that PyTorch is loaded once
-    for group in text["experiments"].values():
-        group["grid"]["seed"] = [0]
-    text["experiments"]["distilled"]["grid"]["alpha"] = [0.5]
-    slurm.write(yaml.safe_dump(text))
+    resources = {"ncpus": 2, "pack": {"slots": 2}, "max_running": 1}  # so that PyTorch is loaded once
+    smaller = {"round": "r", "extends": "charlie_smoke", "resources": resources, "defaults": {"seed": 0}}
+    smaller["experiments"] = {"distilled": {"grid": {"alpha": [0.5]}}}
+    slurm.write(yaml.safe_dump(smaller))
+    for name in ("charlie", "charlie_smoke"):
+        shutil.copy(REPOSITORY / "rounds" / f"{name}.yaml", slurm.rounds)
     slurm.pass_until_done(400)
     paths = {"digits/pure/ResNet20/0", "digits/pure/ResNet8/0"}
     paths |= {f"digits/{method}/alpha_0.5/ResNet20_to_ResNet8/0" for method in SIX}

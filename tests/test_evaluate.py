@@ -210,7 +210,7 @@ def test_a_long_chain_of_dependencies_is_evaluated() -> None:
 
 def test_a_selection_is_made_from_the_group_whatever_is_evaluated_first() -> None:
     sweep = [Experiment("r", "sweep", f"s/{lr}", "s", {"lr": lr}) for lr in (1, 2)]
-    choice = Selection(group="sweep", rank=1, metric="loss", mode="min", inputs=False)
+    choice = Selection(groups=("sweep",), rank=1, metric="loss", mode="min", inputs=False)
     best = Experiment("r", "best", "b", "s", {}, after={"sweep": ("s/1", "s/2")}, selection=choice)
     known = records([*sweep, best], **{"s/1": ended(sweep[0], Cause.COMPLETED, 0.4)})
     evaluation = Evaluation([best, *sweep], Evidence(known, metrics, CLOCK))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from roundhouse.config.paths import path_fault
 from roundhouse.config.round import Round, json_schema, load_round
-from roundhouse.config.round_schema import ConditionalResources, Group, ResourceRequests, RoundFile
+from roundhouse.config.round_schema import ConditionalResources, ExtendingFile, Group, ResourceRequests, RoundFile
 from roundhouse.config.yaml_file import DEEPEST, read_yaml
 from roundhouse.errors import RoundhouseError
 from roundhouse.model.experiment import Carry, Resources
@@ -42,7 +43,7 @@ def load(tmp_path: Path) -> Callable[[str], Round]:
 
 
 def whole_round(text: str) -> str:
-    if re.search(r"^experiments:", text, re.MULTILINE):
+    if re.search(r"^(experiments|extends):", text, re.MULTILINE):
         return text
     return "round: example\nstudy: s\nexperiments:\n  example:\n" + textwrap.indent(text, "    ")
 
@@ -725,9 +726,13 @@ def test_importing_round_loads_nothing_heavy() -> None:
 
 def test_the_schema_knows_every_key_and_forbids_others() -> None:
     schema = json_schema()
-    assert schema["properties"].keys() == keys_of(RoundFile).keys()
-    assert schema["additionalProperties"] is False
-    assert schema["$defs"]["Group"]["properties"].keys() == keys_of(Group).keys()
+    for model in (RoundFile, ExtendingFile):
+        form = schema["$defs"][model.__name__]
+        assert form["properties"].keys() == keys_of(model).keys()
+        assert form["additionalProperties"] is False
+    for name in ("Group", "GroupOverride"):
+        assert schema["$defs"][name]["properties"].keys() == keys_of(Group).keys()
+    assert "required" not in schema["$defs"]["GroupOverride"]
     assert "if" in schema["$defs"]["ConditionalResources"]["required"]
     assert json.loads(json.dumps(schema)) == schema
 
@@ -744,12 +749,13 @@ def test_every_example_of_the_reference_says_what_it_gives() -> None:
 def test_the_examples_of_the_reference_are_true(tmp_path: Path, text: str, number: str, first: str) -> None:
     text = whole_round(text)
     name = yaml.safe_load(text)["round"]
+    shutil.copytree(ROOT / "rounds", tmp_path, dirs_exist_ok=True)  # an example may extend one of these
     (tmp_path / f"{name}.yaml").write_text(text)
     loaded = load_round(name, tmp_path)
     assert (len(loaded.experiments), loaded.experiments[0].path) == (int(number), first)
 
 
-@pytest.mark.parametrize("model", [RoundFile, Group, ResourceRequests, ConditionalResources])
+@pytest.mark.parametrize("model", [ExtendingFile, Group, ResourceRequests, ConditionalResources])
 def test_the_reference_names_every_key(model: type[RoundFile | Group | ResourceRequests]) -> None:
     for name in keys_of(model):
         assert f"`{name}`" in REFERENCE

@@ -238,8 +238,12 @@ def test_the_schema_is_a_complete_and_strict_json_schema(call: Call) -> None:
     assert code == DONE
     schema = json.loads(out)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert {"round", "experiments", "defaults", "resources"} <= schema["properties"].keys()
-    assert schema["additionalProperties"] is False
+    plain, extending = (schema["$defs"][schema[key]["$ref"].rpartition("/")[2]] for key in ("else", "then"))
+    for form in (plain, extending):
+        assert {"round", "experiments", "defaults", "resources"} <= form["properties"].keys()
+    assert schema["if"] == {"required": ["extends"]}
+    assert {*plain["required"]} == {"round", "experiments"}
+    assert {*extending["required"]} == {"round", "extends"}
     references = set(re.findall(r'"\$ref": "#/\$defs/(\w+)"', out))
     assert references
     assert references == schema["$defs"].keys()

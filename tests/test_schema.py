@@ -11,7 +11,7 @@ from annotated_types import Gt, Le
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roundhouse.config.round_schema import RoundFile
+from roundhouse.config.round_schema import ExtendingFile, RoundFile
 from roundhouse.config.site import Site
 from roundhouse.schema import Count, Location, Partial, json_schema, key, read
 
@@ -114,7 +114,7 @@ def test_the_json_schema_has_each_type_with_its_limits() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("model", [RoundFile, Site])
+@pytest.mark.parametrize("model", [RoundFile, ExtendingFile, Site])
 def test_every_reference_of_a_json_schema_exists_and_every_key_has_a_description(model: type) -> None:
     schema = json_schema(model)
     for kind in (schema, *schema["$defs"].values()):

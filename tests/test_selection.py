@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rounds_for_tests import Rounds, rounds  # noqa: F401
+from test_evaluate import CLOCK, ended
 
 from analysis.rounds import Folders, read_round
 from roundhouse.config.round import Round, load_round
 from roundhouse.errors import RoundhouseError
-from roundhouse.model.selection import ranking
+from roundhouse.model.attempt import Record
+from roundhouse.model.causes import Cause
+from roundhouse.model.evaluate import Evidence, evaluate
+from roundhouse.model.experiment import Experiment, Selection
+from roundhouse.model.plan import State
+from roundhouse.model.selection import Run, ranking
+from roundhouse.store import metrics
 
 ROOT = Path(__file__).parents[1]
 Load = Callable[[str], Round]
@@ -96,12 +104,78 @@ def test_a_group_may_wait_for_a_selecting_one_and_choose_from_it(load: Load) -> 
          "needs the rank of the selected setting, from 1 to 1"),
         ("{path: b, " + BEST + ', command: "train {lr} {depth}"}', 6, "unknown name 'depth'"),
         ("{path: b, " + BEST + ', command: "train {seed}"}', 6, "unknown name 'seed'"),
+        ("{path: b, select: {from: [], metric: loss, mode: min}}", 6, "should be a group or a list of groups, not []"),
+        ("{path: b, select: {from: [sweep, sweep], metric: loss, mode: min}}", 6, "contains 'sweep' twice"),
+        ("{path: b, select: {from: [sweep, swep], metric: loss, mode: min}}", 6, "no other group is called 'swep'"),
+        ("{path: b, select: {from: sweep, metric: loss, mode: min, where: 'loss >'}}", 6, "'loss >' is not an expr"),
+        ("{path: b, select: {from: sweep, metric: loss, mode: min, where: 5}}", 6, "where should be text, not 5"),
+        ("{path: b, select: {from: sweep, metric: loss, mode: min, per: widht}}", 6,
+         "per of select: group 'sweep' has experiments without the key 'widht': did you mean 'width'?"),
+        ("{path: b, select: {from: sweep, metric: loss, mode: min, per: seed}}", 6, "seeds are compared by their mean"),
+        ('{path: "b/{lr}", select: {from: sweep, metric: loss, mode: min, per: lr, top: 2}}', 6,
+         "group 'sweep' has 1 setting with lr=1 (without seeds): cannot select the best 2"),
+        ('{path: "b/{lr}", select: {from: sweep, metric: loss, mode: min, per: lr}, grid: {lr: [1]}}', 6,
+         "'lr' is `per` of select in group 'best', which sets its values: leave it out"),
+        ('{path: "b/{lr}", select: {from: sweep, metric: loss, mode: min, per: lr}, include: [{rank: 1, lr: 3}]}', 6,
+         "needs the key 'lr': one of 1, 2, 4"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_reported_by_file_and_line(load: Load, group: str, line: int, message: str) -> None:
     found = mistake(load, f"best: {group}\n")
     assert found.startswith(f"{line}: "), found
     assert message in found
+
+
+OTHER = 'other: {path: "o/{lr}/{seed}", grid: {lr: [2, 4, 8], seed: [0, 1]}}'
+
+
+def test_a_group_selects_from_several_groups_and_depends_on_all_of_them(load: Load) -> None:
+    loaded = load(f"""\
+        {OTHER}
+        best:
+          path: "b/{{rank}}"
+          select: {{from: [sweep, other], metric: loss, mode: min, top: 6}}
+          command: "train {{lr}} {{width}}"
+    """)
+    best = [one for one in loaded.experiments if one.group == "best"]
+    assert [one.path for one in best] == [f"b/{rank}" for rank in range(1, 7)], "there are 6 settings, in two groups"
+    assert {group: len(paths) for group, paths in best[0].after.items()} == {"sweep": 6, "other": 6}
+
+
+def test_per_gives_an_experiment_for_each_value_and_rank_that_depends_only_on_runs_with_this_value(load: Load) -> None:
+    loaded = load(f"""\
+        {OTHER}
+        best:
+          path: "b/lr_{{lr}}/{{rank}}/{{seed}}"
+          select: {{from: [sweep, other], metric: loss, mode: min, per: lr, top: 1}}
+          grid: {{seed: [5, 6]}}
+          exclude: [{{lr: 8, seed: 6}}]
+          priority: "lr"
+        last: {{path: "l/{{lr}}", after: {{best: {{lr: "{{lr}}"}}}}, grid: {{lr: [2, 8]}}}}
+    """)
+    best = [one for one in loaded.experiments if one.group == "best"]
+    assert [one.path.removeprefix("b/lr_") for one in best] == [
+        "1/1/5", "1/1/6", "2/1/5", "2/1/6", "4/1/5", "4/1/6", "8/1/5"
+    ]  # fmt: skip
+    assert [one.priority for one in best] == [1, 1, 2, 2, 4, 4, 8]
+    assert best[0].after == {"sweep": ("s/1/0", "s/1/1")}
+    assert best[2].after == {"sweep": ("s/2/0", "s/2/1"), "other": ("o/2/0", "o/2/1")}
+    assert best[2].config == {"lr": 2, "rank": 1, "seed": 5}
+    assert loaded.experiments[-1].after == {"best": ("b/lr_8/1/5",)}
+
+
+def test_per_takes_values_that_a_selecting_group_has_itself_wherever_it_is_written(load: Load) -> None:
+    loaded = load("""\
+    last: {path: "l/{lr}", select: {from: best, metric: loss, mode: min, per: lr}}
+    best: {path: "b/{lr}", select: {from: sweep, metric: loss, mode: min, per: lr}}
+    """)
+    assert [one.path for one in loaded.experiments if one.group == "last"] == ["l/1", "l/2", "l/4"]
+    wrong = """\
+    last: {path: "l/{lr}", select: {from: best, metric: loss, mode: min, per: lr}}
+    best: {path: "b", select: {from: sweep, metric: loss, mode: min}}
+    """
+    message = mistake(load, wrong)
+    assert "group 'best' has experiments without the key 'lr': choose from rank; keys that come from" in message
 
 
 def test_groups_that_select_from_each_other_are_a_cycle(load: Load) -> None:
@@ -118,8 +192,8 @@ def test_groups_that_select_from_each_other_are_a_cycle(load: Load) -> None:
 # ---------------------------------------------------------------------------------------------- selection
 
 
-def run(lr: float, seed: int, value: float) -> tuple[str, dict[str, Any], float]:
-    return f"s/{lr}/{seed}", {"lr": lr, "seed": seed}, value
+def run(lr: float, seed: int, value: float) -> Run:
+    return Run(f"s/{lr}/{seed}", {"lr": lr, "seed": seed}, value)
 
 
 def test_settings_are_ranked_by_the_mean_over_their_seeds_so_that_no_lucky_seed_wins() -> None:
@@ -155,15 +229,16 @@ def test_the_ranking_is_the_same_in_whatever_order_the_runs_are_read(
     assert [(one.paths, one.config) for one in ranking(runs, mode)] == [(one.paths, one.config) for one in first]
     means = [one.mean for one in first if math.isfinite(one.mean)]
     assert means == sorted(means, reverse=mode == "max")
-    assert {path for one in first for path in one.paths} == {path for path, _, _ in runs}
+    assert {path for one in first for path in one.paths} == {path for path, *_ in runs}
 
 
 def test_the_choice_is_the_same_in_another_process() -> None:
     code = """
         import hashlib, math
-        from roundhouse.model.selection import ranking
+        from roundhouse.model.selection import Run, ranking
         values = lambda lr, seed: math.sin(lr * 12.9898 + seed * 78.233)
-        runs = [(f"s/{lr}/{seed}", {"lr": lr, "seed": seed}, values(lr, seed)) for lr in range(40) for seed in range(5)]
+        pairs = [(lr, seed) for lr in range(40) for seed in range(5)]
+        runs = [Run(f"s/{lr}/{seed}", {"lr": lr, "seed": seed}, values(lr, seed)) for lr, seed in pairs]
         text = repr([(one.paths, one.config, one.mean.hex()) for one in ranking(runs, "min")])
         print(hashlib.sha256(text.encode()).hexdigest())
     """
@@ -175,6 +250,83 @@ def test_the_choice_is_the_same_in_another_process() -> None:
         for seed in ("0", "1")
     }  # fmt: skip
     assert len(seen) == 1
+
+
+LOSSES = st.dictionaries(
+    st.tuples(st.sampled_from("ab"), st.integers(0, 1), st.integers(0, 2), st.integers(0, 1)),  # group, data, lr, seed
+    st.tuples(st.sampled_from([0.25, 0.5, 0.75, math.nan]), st.sampled_from([1.0, 2.0])),  # loss, size
+    min_size=1,
+)
+
+
+@given(values=LOSSES, shuffle=st.randoms(use_true_random=False))
+def test_a_selection_with_where_and_per_is_the_best_setting_of_each_value_whatever_the_order(
+    values: dict[tuple[str, int, int, int], tuple[float, float]], shuffle: random.Random
+) -> None:
+    keys = list(values)
+    runs = {key: Experiment("r", key[0], "/".join(map(str, key)), "s", named(key)) for key in keys}
+    groups = tuple(sorted({group for group, *_ in keys}))
+    rule = Selection(
+        groups=groups, metric="loss", mode="min", where="size < 2 and lr < 2", per="data", rank=1, inputs=True
+    )
+    wanted = {}
+    for data in {data for _, data, *_ in keys}:
+        after = {group: tuple(runs[key].path for key in keys if key[:2] == (group, data)) for group in groups}
+        wanted[data] = Experiment("r", "best", f"best/{data}", "s", {"data": data}, after=after, selection=rule)
+    known = {one.path: one for one in [*runs.values(), *wanted.values()]}
+    found = {path: Record(Path("/nowhere")) for path in known}
+    for key, (loss, size) in values.items():
+        done = ended(runs[key], Cause.COMPLETED, loss)
+        progress = replace(done.progress, final={"loss": loss, "size": size}) if done.progress else None
+        found[runs[key].path] = Record(Path("/nowhere"), (replace(done, progress=progress),), next_number=2)
+    experiments = list(known.values())
+    shuffle.shuffle(experiments)
+    statuses = evaluate(experiments, Evidence(found, metrics, CLOCK))
+
+    for data, one in wanted.items():
+        settings: dict[tuple[str, int], list[tuple[float, float]]] = {}
+        for group, value, lr, seed in keys:
+            if value == data:
+                settings.setdefault((group, lr), []).append(values[group, value, lr, seed])
+        means = {key: [sum(part) / len(part) for part in zip(*each, strict=True)] for key, each in settings.items()}
+        usable = {key: loss for key, (loss, size) in means.items() if size < 2 and key[1] < 2 and math.isfinite(loss)}
+        status = statuses[one.path]
+        if not usable:
+            assert (status.action.state, status.experiment.undecided) == (State.BLOCKED, True)
+            continue
+        chosen = status.experiment
+        (group,) = chosen.after
+        assert usable[group, chosen.config["lr"]] == min(usable.values())
+        assert chosen.config["data"] == data
+        assert set(chosen.after[group]) <= {
+            runs[key].path for key in keys if key[:3] == (group, data, chosen.config["lr"])
+        }
+
+
+@pytest.mark.parametrize("cause", [Cause.PRUNED, Cause.DIVERGED])
+def test_a_setting_that_was_pruned_or_diverged_in_one_group_is_still_chosen_from_another(cause: Cause) -> None:
+    runs = [Experiment("r", group, f"{group}/{lr}", "s", {"lr": lr}) for group in "ab" for lr in (1, 2)]
+    after = {group: tuple(one.path for one in runs if one.group == group) for group in "ab"}
+    rule = Selection(groups=("a", "b"), metric="loss", mode="min", rank=1)
+    best = Experiment("r", "best", "best", "s", {}, after=after, selection=rule)
+
+    def chosen(*gone: str) -> Experiment:
+        found = {best.path: Record(Path("/nowhere"))}
+        for one in runs:
+            loss = one.config["lr"] + (1.0 if one.group == "b" else 0.0)
+            attempt = ended(one, cause if one.path in gone else Cause.COMPLETED, loss)
+            found[one.path] = Record(Path("/nowhere"), (attempt,), next_number=2)
+        return evaluate([*runs, best], Evidence(found, metrics, CLOCK))["best"].experiment
+
+    assert chosen("a/1").after == {"a": ("a/2",)}, "equal means by path"
+    choice = chosen("a/1").selection
+    assert choice
+    assert f"rank 1 of 3 settings left (1 {cause}) of a, b by the lowest mean loss: group a, lr=2" in choice.choice
+    assert chosen("a/1", "a/2").after == {"b": ("b/1",)}
+
+
+def named(key: tuple[str, int, int, int]) -> dict[str, Any]:
+    return dict(zip(("data", "lr", "seed"), key[1:], strict=True))
 
 
 # ---------------------------------------------------------------------------------------------- rounds that run
@@ -357,3 +509,104 @@ def test_a_value_may_come_from_progress_or_from_the_epoch_of_the_best_weights(ro
     assert rounds.call().returncode == 0
     assert printed(rounds, "b/1/0")[0] == "3"
     assert printed(rounds, "t") == ["1"]
+
+
+# ---------------------------------------------------------------------------------- several groups, where, per
+
+
+def families(**select: Any) -> dict[str, Any]:
+    """Two groups, each with data sets and learning rates; `best` selects from both."""
+
+    def sweep(name: str, offset: int) -> dict[str, Any]:
+        report = f'echo "{{{{\\"loss\\": {offset}{{lr}}.{{seed}}, \\"size\\": {{lr}}}}}}" > {{directory}}/metrics.json'
+        grid = {"data": ["x", "y"], "lr": [1, 2], "seed": [0, 1]}
+        return {"path": f"{name}/{{data}}/{{lr}}/{{seed}}", "grid": grid, "command": [*SHELL, report]}
+
+    best = {"from": ["a", "b"], "metric": "loss", "mode": "max", **select}
+    path = "best/{data}/{rank}" if select.get("per") else "best/{rank}"
+    show = "echo {data} {lr} A=$ROUNDHOUSE_INPUT_A B=$ROUNDHOUSE_INPUT_B > {directory}/printed"
+    return {"a": sweep("a", 1), "b": sweep("b", 2), "best": {"path": path, "select": best, "command": [*SHELL, show]}}
+
+
+def test_settings_of_several_groups_are_ranked_together_and_only_the_chosen_ones_runs_are_inputs(
+    rounds: Rounds,  # noqa: F811
+) -> None:
+    rounds.write(families(top=5))
+    assert rounds.status()["best/1"]["reason"] == "waits for 16 of 16 of groups a, b"
+    done = rounds.call()
+    assert done.returncode == 0, done.stdout
+    assert printed(rounds, "best/1") == ["x", "2", "A=", f"B={folders(rounds, 'b/x/2/0', 'b/x/2/1')}"]
+    assert printed(rounds, "best/5") == ["x", "2", f"A={folders(rounds, 'a/x/2/0', 'a/x/2/1')}", "B="]
+    assert "best: rank 1 of 8 settings of a, b by the highest mean loss: group b, data=x, lr=2, 22.0500" in done.stdout
+    assert rounds.call().returncode == 0
+    assert set(rounds.states().values()) == {"completed"}, "the choice is stable"
+
+
+def test_where_leaves_settings_out_by_metrics_and_config_keys_and_the_choice_says_how_many(
+    rounds: Rounds,  # noqa: F811
+) -> None:
+    rounds.write(families(where="loss > 100"))
+    assert rounds.call().returncode == 4
+    reason = "there is no rank 1: 0 of the settings of groups a, b have a finite loss "
+    assert rounds.status()["best/1"]["reason"] == reason + "(8 excluded by where 'loss > 100')"
+    where = "loss < 21.5 and size == lr and data != 'x'"
+    rounds.write(families(where=where))
+    done = rounds.call()
+    assert done.returncode == 0, done.stdout
+    assert printed(rounds, "best/1")[:2] == ["y", "1"]
+    assert f'rank 1 of 3 settings left (5 excluded by where "{where}") of a, b by' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("where", "reason"),
+    [
+        ("los < 2", "no run reports the metric 'los': did you mean 'loss'?"),
+        ("loss < data", "'loss < data': '<' not supported between instances of 'float' and 'str' (b/x/2/0)"),
+    ],
+)
+def test_where_without_a_value_blocks_the_selection_and_is_explained(
+    rounds: Rounds,  # noqa: F811
+    where: str,
+    reason: str,
+) -> None:
+    rounds.write(families(where=where))
+    assert rounds.call().returncode == 4
+    best = rounds.status()["best/1"]
+    assert (best["state"], best["goes_on"]) == ("blocked", False)
+    assert best["reason"] == f"where of the selection from groups a, b: {reason}"
+
+
+def test_each_value_of_per_has_its_own_ranking_and_waits_for_its_own_runs_only(rounds: Rounds) -> None:  # noqa: F811
+    groups = families(per="data", top=2)
+    fixed = rounds.notes / "fixed"
+    groups["b"]["command"] = [*SHELL, f"[ {{data}} != y ] || [ -e {fixed} ] || exit 1; {groups['b']['command'][-1]}"]
+    rounds.write(groups)
+    done = rounds.call()
+    assert done.returncode == 4
+    states = rounds.status()
+    assert [states[f"best/x/{rank}"]["state"] for rank in (1, 2)] == ["completed", "completed"]
+    assert states["best/y/1"]["reason"].startswith("waits for 4 of 8 of groups a, b with data=y, and 4 will not")
+    assert "best: rank 1 of 4 settings of a, b with data=x by the highest mean loss: group b, lr=2" in done.stdout
+    assert printed(rounds, "best/x/2")[:2] == ["x", "1"]
+    fixed.touch()
+    assert rounds.call("--retry").returncode == 0
+    assert printed(rounds, "best/y/1")[:2] == ["y", "2"]
+
+
+def test_a_value_of_per_without_a_usable_setting_blocks_only_its_own_experiments(rounds: Rounds) -> None:  # noqa: F811
+    groups = families(per="data")
+    for name in "ab":
+        groups[name]["command"] = [*SHELL, f"{groups[name]['command'][-1]}; [ {{data}} != y ] || exit 79"]
+    groups["last"] = {"path": "last/{data}", "select": {"from": "best", "metric": "size", "mode": "min", "per": "data"}}
+    groups["best"]["command"] = [*SHELL, 'echo "{{\\"size\\": {lr}}}" > {directory}/metrics.json']
+    groups["last"]["command"] = [*SHELL, "echo {lr} > {directory}/printed"]
+    rounds.write(groups)
+    assert rounds.call().returncode == 4
+    states = rounds.status()
+    assert {path: states[path]["state"] for path in ("best/x/1", "best/y/1", "last/x", "last/y")} == {
+        "best/x/1": "completed", "best/y/1": "blocked", "last/x": "completed", "last/y": "pending"
+    }  # fmt: skip
+    expected = "there is no rank 1: 0 of the settings of groups a, b with data=y have a finite loss (4 diverged)"
+    assert states["best/y/1"]["reason"] == expected
+    assert printed(rounds, "last/x") == ["2"], "a later selection uses the config of the first"
+    assert not states["last/y"]["goes_on"]

@@ -99,7 +99,7 @@ def test_every_job_starts_eventually_whatever_else_is_submitted(
             return
         room, left = Room(layout, taken(running)), []
         for number, need in enumerate([*waiting, Resources(ngpus=1), Resources()]):
-            slot = layout.choose(need, taken(running)) if room.take(need) else None
+            slot = layout.choose(need, taken(running) | room.kept) if room.take(need) else None
             if slot is not None:
                 running.append(slot)
                 first -= number < first
@@ -127,6 +127,14 @@ def test_a_waiting_large_job_blocks_later_small_ones_except_those_without_a_gpu(
     assert [room.take(Resources(ngpus=count)) for count in (2, 1, 0, 0)] == [False, False, True, False]
     room = Room(Layout(("0", "1"), 1, 2, 8, most=2), {"gpu 0/0"})
     assert [room.take(Resources(ngpus=count)) for count in (2, 1, 0)] == [False, False, False]
+
+
+def test_later_jobs_share_the_gpus_that_a_waiting_large_job_does_not_need() -> None:
+    layout = Layout(("0", "1", "2", "3"), 2, 1, 8)
+    room = Room(layout, {"gpu 0/0", "gpu 1/0", "gpu 2/0"})
+    started = [room.take(Resources(ngpus=count)) for count in (2, 1, 1, 1, 2)]
+    assert started == [False, True, True, False, False], "GPUs 3 and 0 are kept for the first"
+    assert {place for place in room.taken if place.endswith("/1")} == {"gpu 1/1", "gpu 2/1"}
 
 
 def test_the_cores_are_divided_among_the_slots() -> None:

@@ -33,7 +33,7 @@ from roundhouse.model import evaluate
 from roundhouse.model.answers import Identity, Job, JobState
 from roundhouse.model.attempt import Attempt, Pin, Record, Result
 from roundhouse.model.causes import Cause
-from roundhouse.model.experiment import Experiment, Resources
+from roundhouse.model.experiment import Experiment, Resources, StartFrom
 from roundhouse.model.plan import Action, State, Verb
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import job_group, markers, record
@@ -41,7 +41,8 @@ from roundhouse.store import job_group, markers, record
 HIDDEN = [record.CLAIM, record.RESULT, record.VERDICT, record.JOB, job_group.JOB_ID]  # files that a pass may not see
 HIDDEN += [f"{number}/{record.JOB}" for number in (2, 3, 4)]  # of one attempt, possibly a marker, but not of others
 TEACHER = Experiment("r", "teacher", "t/0", "s", {"lr": 0.1})
-STUDENT = Experiment("r", "student", "s/0", "s", {"lr": 0.2}, after={"teacher": ("t/0",)})
+START = StartFrom("init", "t/0")
+STUDENT = Experiment("r", "student", "s/0", "s", {"lr": 0.2}, after={"teacher": ("t/0",)}, start=START)
 TASK = Resources(array=True, max_running=1)
 TASKS = [Experiment("r", name, f"{name}/0", "s", {}, TASK) for name in "ab"]
 TASKS.append(Experiment("r", "c", "c/0", "s", {}, TASK, after={"a": ("a/0",)}))
@@ -56,7 +57,7 @@ def memory_folder() -> Path:
 
 
 class Rounds(RuleBasedStateMachine):
-    """Two experiments, one depending on the other, and everything that can happen to them."""
+    """Two experiments, one of which uses the other as input and starts from it, and everything that can happen."""
 
     experiments: tuple[Experiment, ...] = (TEACHER, STUDENT)
     outcomes = ("accepted", "accepted", "unclear", "late", "lost", "refused", "limit")

@@ -130,7 +130,7 @@ class Passes:
 
 
 @pytest.mark.parametrize(
-    ("limit", "max_jobs", "jobs"), [(None, None, 6), (None, 10, 5), (5, None, 5), (1, 3, 1), (0, None, 0)]
+    ("limit", "max_jobs", "jobs"), [(None, None, 6), (None, 10, 3), (5, None, 3), (1, 3, 1), (0, None, 0)]
 )
 def test_a_dry_run_plans_exactly_the_jobs_that_a_pass_submits(
     limit: int | None, max_jobs: int | None, jobs: int, tmp_path: Path

@@ -137,7 +137,7 @@ def passed(
 ) -> Passed:
     trouble = ["the scheduler could not be queried"] if failed else []
     report = PassReport(rows, trouble=trouble, clock=CLOCK, query_time=query_time, blind=failed)
-    loaded = Round("r", Path("r.yaml"), None, [one.experiment for one in rows], {})
+    loaded = Round("r", (Path("r.yaml"),), None, [one.experiment for one in rows], {})
     return Passed(loaded, report, took, code, over=code not in (WORK_REMAINS, TROUBLE), failed=failed)
 
 
@@ -196,7 +196,7 @@ def test_a_failed_pass_is_reported_shows_no_changes_and_is_repeated_later(capsys
 
 def test_a_change_is_reported_even_if_a_record_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     unreadable = PassReport([ENDED], trouble=["e/1: cannot be read"], clock=CLOCK)
-    loaded = Round("r", Path("r.yaml"), None, [ENDED.experiment], {})
+    loaded = Round("r", (Path("r.yaml"),), None, [ENDED.experiment], {})
     _, pauses, _ = watched(
         passed([QUEUED]), Passed(loaded, unreadable, 0.5, TROUBLE, over=False, failed=True), passed([ENDED], code=DONE)
     )
@@ -237,7 +237,7 @@ def test_a_pause_that_follows_from_a_long_pass_says_so(capsys: pytest.CaptureFix
 def test_a_mistake_in_the_round_file_is_reported_once_and_the_last_round_continues(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    first, second = (Round(name, Path("r.yaml"), None, [], {}) for name in ("r", "s"))
+    first, second = (Round(name, (Path("r.yaml"),), None, [], {}) for name in ("r", "s"))
     finds: list[Round | Exception] = [RoundhouseError("r.yaml:3: wrong")] * 2 + [OSError("stale file handle"), second]
 
     def read() -> Round:

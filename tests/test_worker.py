@@ -21,7 +21,7 @@ from roundhouse.jobs import command, heartbeat, worker
 from roundhouse.model.attempt import Opened, Pin
 from roundhouse.model.causes import Cause
 from roundhouse.model.exit_codes import JobExitCode
-from roundhouse.model.experiment import Experiment
+from roundhouse.model.experiment import Experiment, StartFrom
 from roundhouse.store import history, markers, record
 from roundhouse.store.logs import last_line
 
@@ -385,3 +385,100 @@ def test_a_signal_before_the_command_has_started_stops_it_too(
 
     monkeypatch.setattr(subprocess, "Popen", late)
     assert command.run_command(claimed, {}) == 128 + signal.SIGTERM
+
+
+# ------------------------------------------------------------------------------- files of inputs, the first checkpoint
+
+
+def with_files(directory: Path, number: int = 1, **contents: str) -> dict[str, str]:
+    """Files of a completed attempt, reported as a study reports them; returns their hashes by name."""
+    place = record.attempt_directory(directory, number)
+    hashes = {}
+    for name, text in contents.items():
+        path = f"kept/{name}.npz" if name != "tag" else "snapshots/tag.pth"
+        (place / path).parent.mkdir(exist_ok=True)
+        (place / path).write_text(text)
+        hashes[path] = sha256(text.encode())
+    (place / record.PROGRESS).write_text(json.dumps({"version": 1, "artifacts": hashes}))
+    complete(directory, number)
+    return hashes
+
+
+def test_the_files_that_an_input_names_are_verified_and_no_others(tmp_path: Path) -> None:
+    directory = open_attempt(tmp_path, TEACHER)
+    hashes = with_files(directory, samples="1", others="2")
+    inputs = {"teacher": [{"path": "t/0", "files": {"kept/samples.npz": hashes["kept/samples.npz"]}}]}
+    claimed = claimed_attempt(open_attempt(tmp_path, STUDENT, inputs=inputs))
+    place = record.attempt_directory(directory, 1)
+    (place / "kept/others.npz").write_text("changed")
+    assert claimed.inputs() == {"teacher": [place]}
+    (place / "kept/samples.npz").write_text("changed")
+    assert leaves(claimed) == JobExitCode.INPUT_CHANGED
+    (place / "kept/samples.npz").unlink()
+    assert leaves(claimed) == JobExitCode.INPUT
+
+
+def test_a_result_with_other_files_may_be_one_that_this_node_cannot_see_yet(tmp_path: Path) -> None:
+    directory = open_attempt(tmp_path, TEACHER)
+    with_files(directory, samples="old")
+    inputs = {"teacher": [{"path": "t/0", "files": {"kept/samples.npz": sha256(b"new")}}]}
+    claimed = claimed_attempt(open_attempt(tmp_path, STUDENT, inputs=inputs))
+    assert leaves(claimed) == JobExitCode.INPUT
+    (record.attempt_directory(directory, 1) / "kept/samples.npz").write_text("new")
+    assert claimed.inputs() == {"teacher": [record.attempt_directory(directory, 1)]}
+
+
+def test_a_file_without_a_hash_must_be_visible(tmp_path: Path) -> None:
+    place = complete(open_attempt(tmp_path, TEACHER))
+    inputs = {"teacher": [{"path": "t/0", "token": "rh1", "files": {"out.txt": None}}]}
+    claimed = claimed_attempt(open_attempt(tmp_path, STUDENT, inputs=inputs))
+    assert leaves(claimed) == JobExitCode.INPUT
+    (place / "out.txt").touch()
+    assert claimed.inputs() == {"teacher": [place]}
+
+
+def starting(kind: str, source: str = "t/0", snapshot: str | None = "tag", is_file: bool = False) -> Experiment:
+    return Experiment("r", "student", "deep/er/s", "s", {}, start=StartFrom(kind, source, snapshot, is_file))
+
+
+@pytest.mark.parametrize(("kind", "keeps_position"), [("init", False), ("continue", True)])
+def test_training_starts_from_the_pinned_checkpoint(tmp_path: Path, kind: str, keeps_position: bool) -> None:
+    directory = open_attempt(tmp_path, TEACHER)
+    inputs = {kind: [{"path": "t/0", "files": with_files(directory, tag="state")}]}
+    claimed = claimed_attempt(open_attempt(tmp_path, starting(kind), inputs=inputs))
+    checkpoint = record.attempt_directory(directory, 1) / "snapshots/tag.pth"
+    assert claimed.start() == worker.Start(checkpoint, keeps_position)
+    assert claimed.inputs() == {}, "it is no input of the study"
+    checkpoint.write_text("changed")
+    with pytest.raises(worker.Leave) as left:
+        claimed.start()
+    assert left.value.code == JobExitCode.INPUT_CHANGED
+
+
+def test_training_starts_from_the_users_own_file(tmp_path: Path) -> None:
+    file = tmp_path / "w.pth"
+    inputs = {"init": [{"path": str(file), "sha256": sha256(b"state")}]}
+    claimed = claimed_attempt(open_attempt(tmp_path, starting("init", str(file), None, is_file=True), inputs=inputs))
+    codes = []
+    for content in (None, b"other", b"state"):
+        if content is not None:
+            file.write_bytes(content)
+        try:
+            assert claimed.start() == worker.Start(file, keeps_position=False)
+        except worker.Leave as left:
+            codes.append(left.code)
+    assert codes == [JobExitCode.INPUT, JobExitCode.INPUT_CHANGED]
+
+
+def test_without_a_source_training_starts_from_nothing(tmp_path: Path) -> None:
+    assert claimed_attempt(open_attempt(tmp_path, STUDENT)).start() is None
+
+
+@pytest.mark.parametrize("files", [5, {"x": 5}, ["x"]])
+def test_an_input_with_files_of_another_form_is_unreadable(tmp_path: Path, files: Any) -> None:
+    directory = open_attempt(tmp_path, STUDENT, inputs={"teacher": [{"path": "t/0", "token": "a"}]})
+    path = record.attempt_directory(directory, 1) / record.JOB
+    job = json.loads(path.read_text())
+    job["inputs"]["teacher"][0]["files"] = files
+    path.write_text(json.dumps(job))
+    assert "holds an invalid value" in record.read(directory).damage

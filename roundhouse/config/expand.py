@@ -7,14 +7,15 @@ from functools import cache
 from itertools import compress
 from typing import Any, TypeVar
 
-from roundhouse.config.dependencies import dependencies_of, partial_groups
-from roundhouse.config.expressions import Expression
+from roundhouse.config.dependencies import dependencies_of, input_files_of, partial_groups, sources_first
 from roundhouse.config.paths import ancestors_among, path_fault
 from roundhouse.config.round_schema import RoundFile
 from roundhouse.config.section import Combination, Section
-from roundhouse.config.selections import check_halving, check_selection, selections_of
+from roundhouse.config.selections import check_halving, check_selection, per_values, selections_of
+from roundhouse.config.starts import starts_of
 from roundhouse.config.sweeps import rows_of
 from roundhouse.config.yaml_file import YamlFile
+from roundhouse.expressions import Expression
 from roundhouse.model.experiment import Carry, Experiment, Resources
 from roundhouse.model.retry_policy import RetryPolicy
 from roundhouse.placeholders import any_text, fill_words, parse_template, printable
@@ -28,9 +29,12 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
     if not content.experiments:
         file.problem(("experiments",), "experiments is empty: a round has at least one group")
     sections = {group: Section(file, content, group) for group in content.experiments}
-    for section in sections.values():
+    for section in sources_first(sections):
+        section.per_values = per_values(section, sections)
         section.combinations = _combinations(section)
     _check_paths(sections)
+    for section in sections.values():
+        section.starts = starts_of(section, sections)
     dependencies = dependencies_of(sections)
     resources = {group: _resources(section) for group, section in sections.items()}
     retry = RetryPolicy().updated(content.retry)
@@ -49,7 +53,9 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
             dependencies[group],
             _commands(section),
             selections_of(section),
+            section.starts,
         )
+        input_files = input_files_of(section)
         experiments += [
             Experiment(
                 round=name,
@@ -67,8 +73,12 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
                 selection=selection,
                 halving=section.group.halving,
                 carry=carry,
+                start=start,
+                input_files=input_files,
             )
-            for one, requested, priority, after, command, selection in zip(section.combinations, *columns, strict=True)
+            for one, requested, priority, after, command, selection, start in zip(
+                section.combinations, *columns, strict=True
+            )
         ]
     return experiments
 
@@ -85,11 +95,12 @@ def _combinations(section: Section) -> list[Combination]:
     base = group.config if group.select else {**defaults, **group.config}
     rows: list[tuple[Mapping[str, Any], Location]] = [(row, ("path",)) for row in rows_of(section)]
     rows += [(row, ("include", number)) for number, row in enumerate(group.include)]
+    per = [group.select.per] if group.select and group.select.per else []
     combinations: list[Combination] = []
     faults: dict[Location, dict[str, None]] = {}
     for row, place in rows:
         config = {**base, **row}
-        names = printable(config, group.combinations)
+        names = printable(config, [*group.combinations, *per])
         try:
             path = template.fill(names)
             fault = path_fault(path)
@@ -138,7 +149,7 @@ def _collision(group: str, one: Combination, rival: str, other: Combination) -> 
 
 
 def _study(section: Section) -> str | None:
-    group, study = section.group, section.group.study or section.content.study
+    group, study = section.group, section.study
     if group.study and group.command:
         section.wrong(("study",), f"group {section.name!r} has both a study and a command: it needs one of them")
     if not (group.command or study):

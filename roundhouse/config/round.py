@@ -9,9 +9,8 @@ from typing import Any
 
 from roundhouse import schema
 from roundhouse.config.expand import expand
-from roundhouse.config.named_files import named_file
-from roundhouse.config.round_schema import RoundFile
-from roundhouse.config.yaml_file import read_yaml
+from roundhouse.config.extends import read_round_file
+from roundhouse.config.round_schema import ExtendingFile, RoundFile
 from roundhouse.model.experiment import Experiment
 from roundhouse.model.retry_policy import RetryPolicy
 
@@ -20,15 +19,20 @@ from roundhouse.model.retry_policy import RetryPolicy
 class Round:
     """A named set of experiments, in the order of the file. `study` may be None: a group can have its own.
 
-    `baselines`: for a group, the group with whose results its own are compared. `retry`: what the file says of retries.
+    `files`: the round file, and those that it extends. `baselines`: for a group, the group with whose results its own
+    are compared. `retry`: what the file says of retries.
     """
 
     name: str
-    file: Path
+    files: tuple[Path, ...]
     study: str | None
     experiments: list[Experiment]
     baselines: dict[str, str]
     retry: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def file(self) -> Path:
+        return self.files[0]
 
     def at(self, site_retry: Mapping[str, Any]) -> Round:
         """The round at a site: its `retry` overrides the site's, key by key."""
@@ -40,16 +44,15 @@ class Round:
 
 def load_round(name: str, rounds_dir: Path) -> Round:
     """Read `ROUNDS_DIR/NAME.yaml`. RoundhouseError with all mistakes in it, one per line: file, line, what is wrong."""
-    file = read_yaml(named_file("round", name, rounds_dir))
-    content = file.read_as(RoundFile)
-    if content.round != name:
-        file.problem(("round",), f"the name of the round is {content.round!r}, but the file is {file.path.name}")
+    file, content, files = read_round_file(name, rounds_dir)
     experiments = expand(name, file, content)
     file.check()
     baselines = {group: one.baseline for group, one in content.experiments.items() if one.baseline is not None}
-    return Round(name, file.path, content.study, experiments, baselines, content.retry)
+    return Round(name, files, content.study, experiments, baselines, content.retry)
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of round files, for editors."""
-    return schema.json_schema(RoundFile)
+    """The JSON Schema of round files, for editors: another one for a file that extends a round."""
+    both = schema.json_schema(RoundFile | ExtendingFile)
+    plain, extending = both.pop("anyOf")
+    return {**both, "if": {"required": ["extends"]}, "then": extending, "else": plain}

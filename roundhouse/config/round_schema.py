@@ -45,6 +45,11 @@ def _dependencies(value: Any) -> Any:
     return {group: {} for group in value} if is_list_of_groups else value
 
 
+def _input_files(value: Any) -> Any:
+    """A list alone is for all groups that are inputs, and kept under an empty name."""
+    return {"": value} if isinstance(value, list) else value
+
+
 def _priority(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError(f"{value!r} is neither a number nor an expression")
@@ -108,6 +113,17 @@ FocusName = Annotated[str, checked(is_name, "the name of a sub-sweep consists of
 Config = dict[ConfigKey, Any]
 Values = dict[ConfigKey, list[Any]]
 Command = Annotated[list[str], Rule(before=command_words, also={"type": "string"})]
+FileName = Annotated[
+    str,
+    checked(
+        lambda name: name and not name.startswith("/") and ".." not in name.split("/"),
+        "{!r} is not the name of a file in the directory of an attempt, such as samples.npz",
+    ),
+]
+InputFiles = Annotated[
+    dict[str, list[FileName]],
+    Rule(before=_input_files, also={"type": "array", "items": {"type": "string"}}),
+]
 Priority = Annotated[float | str, Rule(before=_priority)]
 Draws = Annotated[dict[ConfigKey, Any], Rule(form=_DRAWS)]
 CarryRule = Annotated[
@@ -151,6 +167,22 @@ class Focus:
     grid: Values = key("Lists of values; all combinations are used")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Continue:
+    """The experiment whose training goes on, from its last checkpoint and at its position."""
+
+    source: str = key("A group, or the path of an experiment in this round, with {KEY}", name="from")
+    match: Config = key("KEY: VALUE: which experiment of the group, as in `after`", factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Init(Continue):
+    """The checkpoint whose weights and states training starts with, at step 0."""
+
+    source: str = key("A group, the path of an experiment in this round, or a .pth file, with {KEY}", name="from")
+    snapshot: str | None = key("Tag of a kept checkpoint, with {KEY}; default: the last checkpoint", None)
+
+
 @dataclass(frozen=True)
 class Group:
     """Experiments that share a path template: all combinations of what is swept, without `exclude`, plus `include`."""
@@ -173,6 +205,12 @@ class Group:
         factory=dict,
     )
     select: SelectionRule | None = key("Use the best settings of another group: from, metric, mode, top, inputs", None)
+    inputs_from: InputFiles = key(
+        "GROUP: [FILE, ...]: files of the dependencies that are inputs; default: best.pth. A list: of all groups",
+        factory=dict,
+    )
+    init: Init | None = key("Start from a checkpoint of another experiment: from, snapshot, match", None)
+    continue_: Continue | None = key("Continue the training of another experiment: from, match", None, name="continue")
     halving: Halving | None = key("Successive halving: metric, mode, every, keep, per", None)
     baseline: str | None = key("Group with whose results the results of this one are compared", None)
     command: Command | None = key("Program to run instead of a study, with {KEY} and {directory}", None)
@@ -187,6 +225,8 @@ class RoundFile:
     """A round: a named set of experiments."""
 
     round: str = key("The file's name, without .yaml")
+    extends: str | None = key("Another round, whose groups this one has, with other values", None)
+    groups: list[GroupName] | None = key("With `extends`: which groups of that round; default: all", None)
     study: StudyName | None = key("The package in studies/ that the experiments train", None)
     description: str | None = key("Free text", None)
     resources: Annotated[Mapping[str, Any], Partial(ResourceRequests)] = key("What the jobs request", factory=dict)
@@ -198,3 +238,13 @@ class RoundFile:
     priority: Priority = key("Number or expression; higher goes first", 0.0)
     snapshot: bool = key("Jobs run a copy of the code, as it was when they were submitted", False)
     experiments: dict[GroupName, Group] = key("The groups of experiments")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtendingFile(RoundFile):
+    """A round that has the groups of another one."""
+
+    extends: str = key("Another round, whose groups this one has, with other values")
+    experiments: dict[GroupName, Annotated[Mapping[str, Any], Partial(Group, override=True)]] = key(  # type: ignore[assignment]
+        "What groups of the other round have instead, key by key; and new groups", factory=dict
+    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from roundhouse.config.round_schema import Group, RoundFile
 from roundhouse.config.yaml_file import YamlFile
+from roundhouse.model.experiment import StartFrom
 from roundhouse.names import nearest
 from roundhouse.schema import Location
 
@@ -34,11 +35,18 @@ class Section:
     content: RoundFile
     name: str
     is_sound: bool = True
+    per_values: list[Any] = field(default_factory=list)  # of the key `per` of `select`
     combinations: list[Combination] = field(default_factory=list)
+    starts: Sequence[StartFrom | None] = ()  # for each combination
 
     @property
     def group(self) -> Group:
         return self.content.experiments[self.name]
+
+    @property
+    def study(self) -> str | None:
+        """The study that its experiments train, unless they run a command."""
+        return self.group.study or self.content.study
 
     @property
     def names(self) -> list[Mapping[str, Any]]:
@@ -48,6 +56,10 @@ class Section:
     def writes(self, key: str) -> bool:
         """Whether the file has this key for the group."""
         return key in self.file.data["experiments"][self.name]
+
+    def inherits(self, where: Location) -> bool:
+        """Whether this is written in a file that the round extends; `where` is relative to the group."""
+        return self.file.place(("experiments", self.name, *where))[0] != self.file.path
 
     def wrong(self, where: Location, message: str) -> None:
         """Note a mistake; `where` is relative to the group."""
@@ -69,4 +81,4 @@ class Section:
         select = self.group.select
         if select is None:
             return ""
-        return f"; keys that come from the selected settings of group {select.group!r} cannot be used here"
+        return f"; keys that come from the selected settings of {select.named(repr)} cannot be used here"

@@ -27,14 +27,15 @@ def rows_of(section: Section) -> list[Row]:
     group = section.group
     _check_lists(section)
     _check_keys(section)
-    axes = [[{"rank": rank} for rank in range(1, group.select.top + 1)]] if group.select else []
+    axes = [[{group.select.per: value} for value in section.per_values]] if group.select and group.select.per else []
+    axes += [[{"rank": rank} for rank in range(1, group.select.top + 1)]] if group.select else []
     axes += [_focus_axis(section)] if group.focus else []
     axes += _grid_axes(group.grid)
     if group.zip and section.is_sound:
         axes.append([dict(zip(group.zip, step, strict=True)) for step in zip(*group.zip.values(), strict=True)])
     axes += [_subset_axis(section, key, subsets) for key, subsets in group.combinations.items()]
     axes += [draw_axis(section)] if group.random else []
-    if not section.is_sound:
+    if not section.is_sound or (group.select and group.select.per and not section.per_values):
         return []
     rows = [] if group.include and not axes else _product(section, (), axes)
     return _without_excluded(section, rows) if section.is_sound else []
@@ -83,10 +84,13 @@ def _check_keys(section: Section) -> None:
     reserved |= {"draw": "the number of the draw from random"} if group.random else {}
     reserved |= {"rank": "the rank of the selected setting"} if group.select else {}
     reserved |= {"focus": "the name of the sub-sweep in focus"} if group.focus else {}
+    per = group.select.per if group.select else None
     places = [(key, where) for _, key, where in _swept(section)] + [(key, ("config", key)) for key in group.config]
     for key, where in places:
         if key in reserved:
             section.wrong(where, f"{key!r} is {reserved[key]} in group {name!r}: choose another key")
+        elif key == per:
+            section.wrong(where, f"{key!r} is `per` of select in group {name!r}, which sets its values: leave it out")
     for number, row in enumerate(group.include):
         for key in row.keys() & names.keys():
             section.wrong(("include", number, key), f"{key!r} is {names[key]} in group {name!r}: leave it out")
@@ -176,16 +180,20 @@ def _without_excluded(section: Section, rows: list[Row]) -> list[Row]:
     group, name = section.group, section.name
     dropped: set[int] = set()
     keys = {key: None for row in rows for key in row} if group.exclude else {}
+    fixed = {**section.content.defaults, **group.config}
     for position, excluded in enumerate(group.exclude):
-        unknown = [key for key in excluded if key not in keys]
+        # What the extended round excludes may not exist here any more: its sweep may be smaller, or a key of it fixed.
+        inherited = section.inherits(("exclude", position))
+        unknown = [key for key in excluded if key not in keys] if not inherited else []
         for key in unknown:
             kinds = " or ".join(kind for kind in KINDS if kind in ("grid", "zip") or getattr(group, kind))
             message = f"exclude names {key!r}, which is not in {kinds} of group {name!r}: {nearest(key, keys)}"
             section.wrong(("exclude", position, key), message)
         if unknown:
             continue
-        matching = {number for number, row in enumerate(rows) if excluded and _has(row, excluded)}
-        if not matching:
+        complete = [{**fixed, **row} for row in rows] if inherited else rows
+        matching = {number for number, row in enumerate(complete) if excluded and _has(row, excluded)}
+        if not matching and not inherited:
             what = "matches no combination of" if excluded else "names no values in"
             section.wrong(("exclude", position), f"exclude {what} group {name!r}")
         dropped |= matching

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,41 +25,68 @@ else:
     _FastestLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Model = TypeVar("Model")
+Place = tuple[Path, int]  # a file, and a line of it, from 1
 DEEPEST = 50  # levels of mappings and lists; versions of PyYAML and of Python differ in what they can read
 _TAG = "tag:yaml.org,2002:"
 _UNFINISHED = object()
 
 
+class Places:
+    """The place (file, and line from 1) of each key of some mappings, and of each item of some lists.
+
+    Mappings and lists are known by their `id`, so they are kept alive.
+    """
+
+    def __init__(self, *others: Places) -> None:
+        self._known: dict[int, tuple[Any, Mapping[Any, Place]]] = {}
+        for other in others:
+            self._known |= other._known
+
+    def note(self, value: Any, places: Mapping[Any, Place]) -> None:
+        """`places`: that of each key or item of `value`."""
+        self._known[id(value)] = value, places
+
+    def of(self, value: Any) -> Mapping[Any, Place]:
+        """The place of each key or item of `value`; empty if it is not known."""
+        return self._known[id(value)][1] if id(value) in self._known else {}
+
+
 class YamlFile:
-    """A file's `data`, the line of each key and item in it, and the mistakes found so far."""
+    """A file's `data`, the place of each key and item in it, and the mistakes found so far.
 
-    def __init__(self, path: Path, root: yaml.Node) -> None:
-        builder = _Builder()
-        self.path = path
-        self.data = builder.value(root)
-        self._first_line = _line(root)
-        self._lines = builder.lines
-        self._problems = builder.problems
+    Some of the data may be from another file: see `extends`. `first`: where the data begins.
+    """
 
-    def line(self, location: Location) -> int:
-        """The line of the key or item at `location`, or of the innermost part of it that exists; from 1."""
-        value, line = self.data, self._first_line
+    def __init__(self, data: Any, places: Places, first: Place, problems: Iterable[tuple[Place, str]] = ()) -> None:
+        self.data, self.places = data, places
+        self._first, self._problems = first, list(problems)
+
+    @property
+    def path(self) -> Path:
+        return self._first[0]
+
+    def place(self, location: Location) -> Place:
+        """The place of the key or item at `location`, or of the innermost part of it that exists."""
+        value, place = self.data, self._first
         for part in location:
-            lines = self._lines.get(id(value), {})
-            if part not in lines:
+            places = self.places.of(value)
+            if part not in places:
                 break
-            value, line = value[part], lines[part]
-        return line
+            value, place = value[part], places[part]
+        return place
 
     def problem(self, location: Location, message: str) -> None:
         """Note a mistake; `check` reports it."""
-        self._problems.append((self.line(location), message))
+        self._problems.append((self.place(location), message))
 
     def check(self) -> None:
         """Raise one RoundhouseError with all mistakes in the order of their lines, if there are any."""
-        if self._problems:
-            ordered = dict.fromkeys(sorted(self._problems))
-            raise RoundhouseError("\n".join(f"{self.path}:{line}: {message}" for line, message in ordered))
+        if not self._problems:
+            return
+        ordered = dict.fromkeys(sorted(self._problems, key=lambda one: (one[0][0] != self.path, *one)))
+        extending = f" (as {self.path.name} extends it)"
+        lines = [f"{path}:{line}: {why}{extending * (path != self.path)}" for (path, line), why in ordered]
+        raise RoundhouseError("\n".join(lines))
 
     def read_as(self, model: type[Model]) -> Model:
         """The data as a dataclass. RoundhouseError with all mistakes so far."""
@@ -80,7 +108,8 @@ def read_yaml(path: Path) -> YamlFile:
             raise RoundhouseError(f"{path}: is empty")
         if not isinstance(root, yaml.MappingNode):
             raise RoundhouseError(f"{path}:{_line(root)}: must be a mapping (KEY: VALUE lines)")
-        return YamlFile(path, root)
+        builder = _Builder(path)
+        return YamlFile(builder.value(root), builder.places, builder.place(root), builder.problems)
     except OSError as error:
         raise RoundhouseError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -134,14 +163,12 @@ for _name, _pattern in (
 
 
 class _Builder:
-    """Builds plain data from nodes.
+    """Builds plain data from the nodes of a file."""
 
-    `lines`: for the `id` of each mapping and list, the line of each key or index.
-    """
-
-    def __init__(self) -> None:
-        self.lines: dict[int, dict[Any, int]] = {}
-        self.problems: list[tuple[int, str]] = []
+    def __init__(self, path: Path) -> None:
+        self.places = Places()
+        self.problems: list[tuple[Place, str]] = []
+        self._path = path
         self._built: dict[yaml.Node, Any] = {}  # _UNFINISHED while its items are built
 
     def value(self, node: yaml.Node) -> Any:
@@ -160,14 +187,14 @@ class _Builder:
 
     def _list(self, node: yaml.Node) -> list[Any]:
         items = [self.value(item) for item in node.value]
-        self.lines[id(items)] = dict(enumerate(map(_line, node.value)))
+        self.places.note(items, dict(enumerate(map(self.place, node.value))))
         return items
 
     def _mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
         own: dict[str, Any] = {}
-        own_lines: dict[Any, int] = {}
+        own_places: dict[Any, Place] = {}
         merged: dict[str, Any] = {}
-        merged_lines: dict[Any, int] = {}
+        merged_places: dict[Any, Place] = {}
         for key_node, value_node in node.value:
             key, value = self.value(key_node), self.value(value_node)
             if key_node.tag == _TAG + "merge":
@@ -176,16 +203,16 @@ class _Builder:
                         self._wrong(key_node, "<< merges mappings only")
                         continue
                     merged = {**source, **merged}
-                    merged_lines = {**self.lines[id(source)], **merged_lines}
+                    merged_places = {**self.places.of(source), **merged_places}
             elif not isinstance(key, str):
                 shown = key_node.value if isinstance(key_node, yaml.ScalarNode) else "here"
                 self._wrong(key_node, f"the key {shown} must be text: quote it")
             elif key in own:
-                self._wrong(key_node, f"the key {key!r} appears twice (first on line {own_lines[key]})")
+                self._wrong(key_node, f"the key {key!r} appears twice (first on line {own_places[key][1]})")
             else:
-                own[key], own_lines[key] = value, _line(key_node)
+                own[key], own_places[key] = value, self.place(key_node)
         mapping = {**merged, **own}
-        self.lines[id(mapping)] = {**merged_lines, **own_lines}
+        self.places.note(mapping, {**merged_places, **own_places})
         return mapping
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
@@ -216,7 +243,10 @@ class _Builder:
 
     def _wrong(self, node: yaml.Node, message: str) -> Any:
         """Note a mistake; the value is None."""
-        self.problems.append((_line(node), message))
+        self.problems.append((self.place(node), message))
+
+    def place(self, node: yaml.Node) -> Place:
+        return self._path, _line(node)
 
 
 def _line(part: Any) -> int:

@@ -26,7 +26,8 @@ README, ENVIRONMENT, PACKAGES = "README.md", "environments.json", "packages.txt"
 def write(archive: Archive, loaded: Round, statuses: Sequence[ExperimentStatus]) -> None:
     """Write the documents next to where the records will be. A README that the user may have edited is kept."""
     folder, found = archive.folder, environments(statuses)
-    files.replace(folder / f"{loaded.name}.yaml", loaded.file.read_bytes())
+    for file in loaded.files:
+        files.replace(folder / file.name, file.read_bytes())
     files.replace(folder / ENVIRONMENT, files.dump({"environments": found}))
     packages = sorted({f"{one.metadata['Name']}=={one.version}" for one in distributions()}, key=str.lower)
     files.replace(folder / PACKAGES, files.as_bytes("\n".join([*packages, ""])))
@@ -68,6 +69,7 @@ def readme(
     lines += ["## When and where", "", *_when_and_where(statuses, found), ""]
     lines += ["## Results", "", *_table(settings_of(statuses)), ""]
     lines += ["## Contents", "", f"- `{RECORDS}/`: the records", f"- `{loaded.name}.yaml`: the round file"]
+    lines += [f"- `{file.name}`: a round that it extends" for file in loaded.files[1:]]
     if any("code" in one for one in found):
         lines += [f"- `{RECORDS}/{COPIES}/`: the copies of the code that ran"]
     lines += [f"- `{ENVIRONMENT}`: the environments of the jobs; `{PACKAGES}`: the packages installed at this time"]

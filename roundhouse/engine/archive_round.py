@@ -54,7 +54,8 @@ def archive_round(archive: Archive, loaded: Round, force: bool) -> list[str]:
     done += f", {len(removed)} that are no longer in the round file" if removed else ""
     return [
         f"Round {loaded.name} is archived: {archive.folder} ({done}, {time.time() - began:.1f} s).",
-        f"Its round file stays in {loaded.file}, a copy is next to the records.",
+        f"Its round file stays in {loaded.file}, a copy is next to the records"
+        f"{', with those that it extends' if len(loaded.files) > 1 else ''}.",
     ]
 
 

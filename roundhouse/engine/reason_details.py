@@ -5,7 +5,7 @@ from __future__ import annotations
 from roundhouse.errors import RoundhouseError
 from roundhouse.model.attempt import Record
 from roundhouse.model.evaluate import expected_hash
-from roundhouse.model.experiment import Experiment, changes
+from roundhouse.model.experiment import Experiment, acceptable, changes
 from roundhouse.model.plan import State
 from roundhouse.store import record
 from roundhouse.store.logs import last_line
@@ -28,10 +28,10 @@ def _difference(rec: Record, experiment: Experiment) -> str:
         return ""
     found = changes(ran, now)
     if found and (selection := experiment.selection):
-        found += f". It selects from group {selection.group}, whose results now give {selection.choice}"
+        found += f". It selects from {selection.named()}, whose results now give {selection.choice}"
     if not rec.completed:
         actions = "--retry runs it with the new config"
-    elif (ran["study"], ran["after"]) == (now["study"], now["after"]):
+    elif acceptable(ran, now):
         actions = "--accept keeps the result, --rerun runs it again"
     else:
         actions = "--rerun runs it again"

@@ -9,7 +9,7 @@ from roundhouse.engine.context import PassContext
 from roundhouse.engine.reason_details import details
 from roundhouse.engine.report import PassReport
 from roundhouse.engine.scheduler_snapshot import SchedulerSnapshot, answer_for
-from roundhouse.engine.study_check import StudyChecks, path_refusal
+from roundhouse.engine.study_check import StudyChecks, path_refusal, start_refusal
 from roundhouse.model.attempt import Record
 from roundhouse.model.causes import Cause
 from roundhouse.model.evaluate import Evidence
@@ -18,6 +18,7 @@ from roundhouse.model.plan import Action, Answer, Clock, State, Verb
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import carried, history, metrics, record
 from roundhouse.store.accepted import accepted
+from roundhouse.store.input_files import InputFiles
 from roundhouse.store.markers import mark
 from roundhouse.views import status_json
 
@@ -52,6 +53,7 @@ class Reconciler:
             answer=self._answer,
             scheduler=self.snapshot.scheduler,
             query_error=self.snapshot.error,
+            files=InputFiles(self.context.repository),
             refusal=self._refusal,
             details=details,
             accepted=accepted,
@@ -65,6 +67,7 @@ class Reconciler:
             self._checks.refusal(experiment)
             or self.context.copies.refusal(experiment, rec)
             or path_refusal(self.context.experiments.absolute(), experiment)
+            or start_refusal(self.context.repository, experiment)
         )
 
     def carry_out(self, statuses: Iterable[ExperimentStatus]) -> list[str]:

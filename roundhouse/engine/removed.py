@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from roundhouse.errors import RoundhouseError
-from roundhouse.model.experiment import Experiment
+from roundhouse.model.experiment import Experiment, start_in
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import record
 from roundhouse.store.removed import removed_paths
@@ -22,9 +22,11 @@ def removed_experiments(name: str, round_directory: Path, experiments: Sequence[
 
 def with_recorded_config(status: ExperimentStatus) -> ExperimentStatus:
     """The status of a removed experiment, with the config in its record if that is readable."""
-    with suppress(RoundhouseError, OSError, TypeError, ValueError):
+    with suppress(RoundhouseError, OSError, TypeError, ValueError, KeyError):
         ran = record.read_config(status.record.directory)
         after = {group: tuple(paths) for group, paths in ran["after"].items()}
-        known = replace(status.experiment, group=ran.get("group", ""), config=ran["config"], after=after)
+        known = replace(
+            status.experiment, group=ran.get("group", ""), config=ran["config"], after=after, start=start_in(ran)
+        )
         return replace(status, experiment=known)
     return status

@@ -12,8 +12,8 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import abbreviated, counted
 from roundhouse.model.attempt import Attempt, Pin, Record
 from roundhouse.model.causes import Cause
-from roundhouse.model.evaluate import inputs_of
-from roundhouse.model.experiment import IDENTITY, Experiment, changes
+from roundhouse.model.experiment import Experiment, acceptable, changes, identity_in
+from roundhouse.model.inputs import inputs_of
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import accepted, record
@@ -51,10 +51,14 @@ def retry(statuses: Statuses, chosen: Chosen, named: bool = False, keep_files: b
         elif rec.newest is not None and not rec.newest.closed:
             lines.append(f"{path}: {_refused_open(rec.newest)}")
         elif state in again or _is_blocked_by_its_record(status):
-            # Of a partial group, those are taken that have completed when the attempt starts.
-            inputs = None if status.experiment.partial else inputs_of(status.experiment, by_path).pinned
+            inputs = None if _determined_later(status.experiment) else inputs_of(status.experiment, by_path).pinned
             lines.append(f"{path}: {_retry(rec, status.experiment, inputs, keep_files, changed)}")
     return lines + changed.lines("retried with another config")
+
+
+def _determined_later(experiment: Experiment) -> bool:
+    """Whether the next attempt determines its inputs: a partial group, or the user's own file, as it is by then."""
+    return bool(experiment.partial) or (experiment.start is not None and experiment.start.is_file)
 
 
 def _retry(
@@ -84,10 +88,9 @@ def _mark(rec: Record, experiment: Experiment, cause: Cause, changed: _Changes, 
 def _ran(rec: Record) -> dict[str, Any] | None:
     """What an experiment has run, as far as config.yaml can be read."""
     try:
-        config = record.read_config(rec.directory)
+        return identity_in(record.read_config(rec.directory))
     except RoundhouseError:
         return None  # it is written again with the next attempt
-    return {key: config.get(key) for key in IDENTITY}
 
 
 def rerun(statuses: Statuses, chosen: Chosen, force: bool = False) -> list[str]:
@@ -131,7 +134,7 @@ def accept(statuses: Statuses, chosen: Chosen, user: str) -> list[str]:
             ran = record.read_config(rec.directory)
             if record.config_hash(ran) != rec.completed.opened.config_hash:
                 raise RoundhouseError(f"{rec.directory / record.CONFIG} does not hold the config that ran")
-            if (ran["study"], ran["after"]) != (experiment.study, experiment.identity()["after"]):
+            if not acceptable(ran, experiment.identity()):
                 raise RoundhouseError("its study or its dependencies have changed, which cannot be accepted")
             if not accepted.accept(rec, experiment, ran, user):
                 raise RoundhouseError("this config was accepted before, for another result")
@@ -169,7 +172,7 @@ def _dependents(statuses: Statuses) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for status in statuses:
         if not status.action.state.final:
-            for path in {one for paths in status.experiment.after.values() for one in paths}:
+            for path in set(status.experiment.dependencies):
                 found.setdefault(path, []).append(status.experiment.path)
     return found
 

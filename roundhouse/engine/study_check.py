@@ -1,4 +1,4 @@
-"""Whether an experiment can start, before anything is submitted: the `check` of its study, the paths of a command."""
+"""Whether an experiment can start, before anything is submitted: its study's `check`, its paths, its checkpoint."""
 
 from __future__ import annotations
 
@@ -84,6 +84,17 @@ def path_refusal(experiments: Path, experiment: Experiment) -> str:
     if any(os.pathsep in path for paths in ((experiment.path,), *experiment.after.values()) for path in paths):
         return f"its path, or that of a dependency, {separates}: change `path` in the round file"
     return ""
+
+
+def start_refusal(repository: Path, experiment: Experiment) -> str:
+    """Why the user's own file that an experiment starts from cannot be used; empty if it can."""
+    start = experiment.start
+    if start is None or not start.is_file:
+        return ""
+    path = repository.absolute() / start.source
+    if path.is_file():
+        return "" if os.access(path, os.R_OK) else f"{path} in `{start.kind}` cannot be read: its permissions forbid it"
+    return f"{path} in `{start.kind}` does not exist, or is not a file"
 
 
 def _failure(study: str, error: BaseException) -> str:

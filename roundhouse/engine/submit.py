@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import filterfalse
 from typing import Literal
 
 from roundhouse.engine import allocations
@@ -46,17 +48,20 @@ class Submissions:
         waiting = [status for status in statuses if status.action.verb is Verb.SUBMIT]
         waiting.sort(key=lambda status: -status.experiment.priority)
         self._make_room(statuses, len(waiting), limit)
-        if self.context.scheduler.kind != "local":
-            yield from self._allocate([status for status in waiting if status.experiment.resources.pack is not None])
-            waiting = [status for status in waiting if status.experiment.resources.pack is None]
-            if waiting:
-                self._throttles = throttles(self.statuses, self.submitter.snapshot.scheduler or {}, self._at_once)
+        if self.context.scheduler.kind != "local" and not all(map(_is_packed, waiting)):
+            self._throttles = throttles(self.statuses, self.submitter.snapshot.scheduler or {}, self._at_once)
         local_room = self.context.room() if self.context.room is not None and waiting else None
         refusals = self.submitter.refusals
         while waiting and self._room > 0:
             first, request = waiting[0], waiting[0].experiment.resources
             throttle = self._throttles.get(request)
-            if refused := refusals.of(first.resources):
+            if _is_packed(first):
+                alike = allocations.by_resources(list(filter(_is_packed, waiting)))
+                those = alike[allocations.required_resources(first)]
+                taken = set(map(id, those))
+                waiting = [status for status in waiting if id(status) not in taken]
+                yield from self._allocate(those)
+            elif refused := refusals.of(first.resources):
                 yield held_back(waiting.pop(0), refused)
             elif local_room is not None and not local_room.take(first.resources):
                 yield replace(waiting.pop(0), action=SLOT_AWAITED)
@@ -71,7 +76,8 @@ class Submissions:
                 changed, again = self._submit(batch, at_once)
                 yield from changed
                 waiting = again + waiting
-        for status in waiting:
+        yield from self._allocate(list(filter(_is_packed, waiting)))  # which may have a slot in an older allocation
+        for status in filterfalse(_is_packed, waiting):
             if refused := refusals.of(status.resources):
                 yield held_back(status, refused)
             else:
@@ -148,7 +154,8 @@ class Submissions:
     def _batch(self, waiting: Sequence[ExperimentStatus]) -> tuple[Sequence[ExperimentStatus], int | None]:
         """The next job: the waiting experiment of the highest priority; with `array`, others of the same resources too.
 
-        With `max_running`, also how many of them may run at a time.
+        None of these has a lower priority than an experiment that requests other resources. With `max_running`, also
+        how many of them may run at a time.
         """
         first, like, request = waiting[0], waiting[0].resources, waiting[0].experiment.resources
         throttle, newest = self._throttles.get(request), first.record.newest
@@ -166,11 +173,18 @@ class Submissions:
             if queue not in self._sizes:
                 self._sizes[queue] = self.context.scheduler.array_limit(self.context.run, queue)
             alike = [status for status in kind if status.resources == like and self.submitter.code(status) == code]
-            batch = alike[: min(may, self._sizes[queue])]
+            rival = next((one.experiment.priority for one in waiting if one.resources != like), -math.inf)
+            ahead = [status for status in alike if status.experiment.priority >= rival]
+            batch = ahead[: min(may, self._sizes[queue])]
         return batch, throttle.take(len(batch), may) if throttle else None
 
     def _at_once(self, round_name: str, array: str) -> int | None:
         return job_group.read_at_once(job_group.directory_of(self.context.experiments / round_name, array))
+
+
+def _is_packed(status: ExperimentStatus) -> bool:
+    """Whether it runs in a slot of an allocation. On the local machine, slots are not allocated."""
+    return status.experiment.resources.pack is not None
 
 
 def _voided_by_this_pass(before: ExperimentStatus, after: ExperimentStatus) -> bool:

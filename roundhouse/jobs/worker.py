@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import signal
@@ -18,6 +17,7 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.machine.parent_death import die_with_parent
 from roundhouse.model.attempt import Attempt, missing_inputs, result_for
 from roundhouse.model.exit_codes import JobExitCode
+from roundhouse.model.experiment import start_in
 from roundhouse.store import json_files, record
 from roundhouse.store.code_copy import code_state, command_state
 
@@ -30,6 +30,14 @@ class Leave(Exception):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A verified checkpoint that training starts from. `keeps_position`: it also continues the counts of steps."""
+
+    path: Path
+    keeps_position: bool
 
 
 @dataclass
@@ -76,14 +84,31 @@ class ClaimedAttempt:
 
         Leave: an input is not visible on this node yet, or has changed since this experiment first used it.
         """
-        round_directory = self.directory
-        for _ in Path(self.config["path"]).parts:
-            round_directory = round_directory.parent
-        found: dict[str, list[Path]] = {}
+        start, found = start_in(self.config), {}
         for group, entries in self.attempt.opened.inputs.items():
-            for entry in entries:
-                found.setdefault(group, []).append(_checked_input(round_directory / entry["path"], entry))
+            if start is None or group != start.kind:
+                found[group] = [_checked_input(self._round_directory / entry["path"], entry) for entry in entries]
         return found
+
+    def start(self) -> Start | None:
+        """The checkpoint that training starts from if no attempt has one yet; None: it starts from nothing.
+
+        Leave: as for `inputs`.
+        """
+        wanted = start_in(self.config)
+        if wanted is None:
+            return None
+        (entry,) = self.attempt.opened.inputs[wanted.kind]
+        if wanted.is_file:
+            path = Path(wanted.source).absolute()
+            _check_file(path, entry["sha256"], JobExitCode.INPUT_CHANGED)
+        else:
+            path = _checked_input(self._round_directory / wanted.source, entry) / wanted.checkpoint
+        return Start(path, keeps_position=wanted.kind == "continue")
+
+    @property
+    def _round_directory(self) -> Path:
+        return self.directory.parents[len(Path(self.config["path"]).parts) - 1]
 
     def missing(self) -> dict[str, list[str]]:
         """The paths of the dependencies that it runs without, by group: see `Experiment.partial`."""
@@ -161,21 +186,25 @@ def _die_with_the_shell() -> None:
 
 
 def _checked_input(directory: Path, entry: Mapping[str, Any]) -> Path:
-    """The directory of an input's completed attempt. Leave: it is not visible here, or its weights have changed."""
+    """The directory of an input's completed attempt. Leave: it is not visible here, or its files have changed."""
     rec = record.read(directory)
     known = result_for(entry, rec)
-    done = known or (rec.completed if "sha256" in entry else None)  # its weights may be the right ones all the same
+    hashes = {"best.pth": entry["sha256"]} if "sha256" in entry else entry.get("files", {})
+    done = known or (rec.completed if any(hashes.values()) else None)  # its files may be the right ones all the same
     if done is None:
         what = "does not have the result that this experiment was started with"
         raise Leave(JobExitCode.INPUT, f"{directory} {what}, as far as this node can see")
     place = record.files_directory(directory, done)
-    if "sha256" not in entry:
-        return place
-    best = place / "best.pth"
-    data = files.read_bytes(best)
-    if data is None:
-        raise Leave(JobExitCode.INPUT, f"{best} is not visible on this node")
-    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        code = JobExitCode.INPUT_CHANGED if known else JobExitCode.INPUT
-        raise Leave(code, f"{best} is not the file that this experiment was started with, as far as this node can see")
+    for name, digest in hashes.items():
+        _check_file(place / name, digest, JobExitCode.INPUT_CHANGED if known else JobExitCode.INPUT)
     return place
+
+
+def _check_file(path: Path, digest: str | None, if_changed: int) -> None:
+    """Leave: the file is not visible here, or has another hash; without a hash, it need only be visible."""
+    found = files.sha256(path) if digest else files.modified(path)
+    if found is None:
+        raise Leave(JobExitCode.INPUT, f"{path} is not visible on this node")
+    if digest and found != digest:
+        what = "is not the file that this experiment was started with, as far as this node can see"
+        raise Leave(if_changed, f"{path} {what}")

@@ -68,12 +68,14 @@ class Pool:
 
     layout: Layout
     launch: Launch = launch
+    _room: Room | None = None  # of the pass that runs
     _started: dict[str, tuple[subprocess.Popen[bytes], Slot]] = field(default_factory=dict)  # by token
 
     def start(self, script: Path, token: str, need: Resources, environ: Mapping[str, str] | None = None) -> bool:
         """Run a job script in a free slot; False if there is none now. `environ`: default, that of this process."""
         with _lock():
-            slot = self.layout.choose(need, self.places_taken(live()))
+            kept = self._room.kept if self._room else frozenset()
+            slot = self.layout.choose(need, self.places_taken(live()) | kept)
             if slot is None:
                 return False
             environ = {**(environ or os.environ), TOKEN: token, JOB_ID: token, SLOT: slot.name}
@@ -85,8 +87,9 @@ class Pool:
             return True
 
     def room(self) -> Room:
-        """The places that are free now."""
-        return Room(self.layout, self.places_taken(live()))
+        """The places that are free now. What is kept in it for a job that waits, `start` gives to no other job."""
+        self._room = Room(self.layout, self.places_taken(live()))
+        return self._room
 
     def places_taken(self, jobs: Mapping[str, tuple[list[int], str]]) -> set[str]:
         """The names of the places in use by `jobs`, the result of `live()`, whichever runner started them.

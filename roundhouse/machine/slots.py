@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from roundhouse.model.experiment import Resources
 
@@ -73,6 +73,12 @@ class Layout:
         whole = tuple(gpu for gpu in self.gpus if not loads[gpu])[: need.ngpus]
         return Slot(tuple(map(self._whole, whole)), whole, threads) if len(whole) == need.ngpus else None
 
+    def kept_for(self, need: Resources, taken: Collection[str]) -> frozenset[str]:
+        """The places of the GPUs to keep for a job that must wait for several: those with the fewest jobs now."""
+        loads = sorted((self._load(gpu, taken), number) for number, gpu in enumerate(self.gpus))
+        gpus = [self.gpus[number] for _, number in loads[: need.ngpus]] if need.ngpus > 1 else []
+        return frozenset(map(self._whole, gpus))
+
     def _threads(self, need: Resources, slots: int) -> int:
         """Threads of each process of a job, if the cores are divided among `slots` slots."""
         return max(1, self.cores * self._cost(need) // (self.most or slots) // max(1, need.ngpus))
@@ -106,12 +112,14 @@ class Layout:
 class Room:
     """The free places of a layout during one pass, assigned to jobs in the order in which they start.
 
-    A job that must wait blocks later jobs of the same kind (GPU or CPU): otherwise small jobs could delay it forever.
+    Later jobs get what the first one that must wait cannot use, but no GPU that is kept for it: otherwise small jobs
+    could delay it forever.
     """
 
     layout: Layout
     taken: set[str]
-    _waiting: set[bool] = field(default_factory=set)  # kinds of waiting jobs; True: with GPUs
+    kept: frozenset[str] = frozenset()  # places for the first job that must wait
+    _waits: bool = False
 
     def has(self, need: Resources) -> bool:
         """Whether there is a free slot for such a job."""
@@ -121,12 +129,12 @@ class Room:
         """Whether such a job can start next; if so, take its places. True if it can never run: starting refuses it."""
         if self.layout.refusal(need):
             return True
-        kind = bool(need.ngpus and self.layout.gpus)
-        if kind in self._waiting or (self.layout.most is not None and self._waiting):
+        if self._waits and self.layout.most is not None:
             return False
-        slot = self.layout.choose(need, self.taken)
+        slot = self.layout.choose(need, self.taken | self.kept)
         if slot is None:
-            self._waiting.add(kind)
+            self.kept = self.kept or self.layout.kept_for(need, self.taken)
+            self._waits = True
             return False
         self.taken |= set(slot.places)
         return True

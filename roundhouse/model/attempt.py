@@ -310,8 +310,18 @@ def result_identity(done: Attempt) -> dict[str, str]:
 
 def result_for(entry: Mapping[str, Any], rec: Record) -> Attempt | None:
     """The newest completed attempt of a record that an entry of `Opened.inputs` identifies; None if there is none."""
-    identity = {key: value for key, value in entry.items() if key != "path"}
-    return next((one for one in reversed(rec.results) if result_identity(one) == identity), None)
+    return next((one for one in reversed(rec.results) if _identifies(entry, one)), None)
+
+
+def _identifies(entry: Mapping[str, Any], done: Attempt) -> bool:
+    """Whether all that an entry says of a result is true: its token, and the hashes of its files."""
+    artifacts = done.progress.artifacts if done.progress else {}
+    hashes = {name: digest for name, digest in entry.get("files", {}).items() if digest is not None}
+    if "sha256" in entry:
+        hashes["best.pth"] = entry["sha256"]
+    if entry.get("token", done.opened.token) != done.opened.token or not (hashes or "token" in entry):
+        return False
+    return all(artifacts.get(name) == digest for name, digest in hashes.items())
 
 
 def missing_inputs(after: Mapping[str, Sequence[str]], inputs: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -11,16 +11,15 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from roundhouse.formatting import abbreviated
 from roundhouse.model.answers import Job, QueryFailed
-from roundhouse.model.attempt import Record, missing_inputs, result_for, result_identity
+from roundhouse.model.attempt import Record, missing_inputs, result_for
 from roundhouse.model.experiment import Experiment, changes
 from roundhouse.model.halving import compare_at_rungs
+from roundhouse.model.inputs import UNREAD, InputFiles, inputs_of, states_of
 from roundhouse.model.plan import Action, Answer, Clock, Inputs, State, Verb, decide
 from roundhouse.model.selection import Metrics, Selections
 from roundhouse.model.status import ExperimentStatus
 
-LISTED = 3  # missing inputs in a reason
 NOT_QUERIED = QueryFailed("")
 _NONE: Mapping[str, ExperimentStatus] = MappingProxyType({})
 
@@ -34,6 +33,7 @@ class Evidence:
     `scheduler`: the identity of the scheduler, as job.json names it; None if it is unknown.
     `query_error`: why the scheduler could not be queried; nothing is submitted or pruned then.
     `refusal`: why a pending experiment cannot start (study check, copy of the code); empty if it can.
+    `files`: reads the files of inputs.
     `details`: what logs and config.yaml add to the reason of a state that the user must act on.
     `accepted`: what a completed experiment ran, if the user has accepted its result for this config hash; else None.
     """
@@ -44,6 +44,7 @@ class Evidence:
     answer: Callable[[Experiment, Record], Answer] = lambda experiment, record: NOT_QUERIED
     scheduler: Mapping[str, str] | None = None
     query_error: str = ""
+    files: InputFiles = UNREAD
     refusal: Callable[[Experiment, Record], str] = lambda experiment, record: ""
     details: Callable[[Experiment, Record, State], str] = lambda experiment, record, state: ""
     accepted: Callable[[Record, str], Mapping[str, Any] | None] = lambda record, config_hash: None
@@ -80,7 +81,7 @@ class Evaluation:
                 pending.pop()
                 continue
             experiment = self._experiments[pending[-1]]
-            missing = [one for paths in experiment.after.values() for one in paths if one not in self.statuses]
+            missing = [one for one in experiment.dependencies if one not in self.statuses]
             if missing:
                 pending += missing
             else:
@@ -123,9 +124,8 @@ class Evaluation:
     def _dependents(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
         for path, experiment in self._experiments.items():
-            for paths in experiment.after.values():
-                for one in paths:
-                    found.setdefault(one, []).append(path)
+            for one in experiment.dependencies:
+                found.setdefault(one, []).append(path)
         return found
 
     def _evaluate(self, experiment: Experiment) -> ExperimentStatus:
@@ -136,7 +136,8 @@ class Evaluation:
         experiment, accepted = self._as_it_ran(present, rec, expected)
         if accepted and rec.completed:
             expected = rec.completed.opened.config_hash
-        inputs = inputs_of(experiment, self.statuses, rec.pin.inputs if experiment.after else None)
+        pinned = rec.pin.inputs if experiment.after or experiment.start else None
+        inputs = inputs_of(experiment, self.statuses, evidence.files, pinned)
         answer = evidence.answer(experiment, rec)
         action = decide(rec, answer, inputs, evidence.clock, expected, evidence.scheduler, experiment.retry)
         if action.state is State.COMPLETED and (note := accepted or self._outdated_inputs(rec)):
@@ -165,9 +166,9 @@ class Evaluation:
             given = rec.newest.opened.inputs
         elif action.state is State.COMPLETED and rec.completed:
             given = rec.completed.opened.inputs
-        missing = missing_inputs(experiment.after, given) if given else {}
+        after, missing = experiment.after, missing_inputs(experiment.after, given) if given else {}
         return "; ".join(
-            f"without {len(paths)} of {len(experiment.after[group])} of group {group}: {_states(paths, self.statuses)}"
+            f"without {len(paths)} of {len(after[group])} of group {group}: {states_of(paths, self.statuses)}"
             for group, paths in missing.items()
         )
 
@@ -188,54 +189,11 @@ class Evaluation:
         entries = [one for entries in rec.completed.opened.inputs.values() for one in entries] if rec.completed else []
         known = ((one, self.statuses[one["path"]].record) for one in entries if one["path"] in self.statuses)
         rerun = [one["path"] for one, of in known if (found := result_for(one, of)) and found is not of.completed]
-        return f"trained from an earlier run of {', '.join(rerun)}" if rerun else ""
-
-
-def inputs_of(
-    experiment: Experiment, statuses: Mapping[str, ExperimentStatus], pinned: Mapping[str, Any] | None = None
-) -> Inputs:
-    """The inputs of an experiment, from the statuses of the experiments named in its `after`.
-
-    Inputs that are `pinned` and still exist are kept, also if they have been run again since.
-    """
-    if experiment.undecided and experiment.selection:
-        choice = experiment.selection
-        return Inputs(None, choice.waiting, choice.hopeless, choice.blocked, ended=choice.blocked)
-    found: dict[str, Any] = {}
-    for group, paths in experiment.after.items():
-        before = {entry["path"]: entry for entry in (pinned or {}).get(group, ())}
-        partial = group in experiment.partial
-        # What completes after the first attempt is not added: the attempts of an experiment have the same inputs.
-        for path in [one for one in paths if one in before] if partial and before else paths:
-            status = statuses[path]
-            state, reason, done = status.action.state, status.action.reason, status.record.completed
-            kept = before.get(path)
-            if kept and state is not State.BLOCKED and result_for(kept, status.record):
-                found.setdefault(group, []).append(kept)
-                continue
-            if done is None or state is not State.COMPLETED:
-                ended = state.final or (status.inputs.ended and not state.active)
-                if partial and ended:
-                    continue
-                hopeless = state.never_completes or status.inputs.hopeless
-                why = f": {reason}" if reason and hopeless else ""
-                return Inputs(None, f"waits for {path}, which is {state}{why}", hopeless, ended=ended)
-            found.setdefault(group, []).append({"path": path, **result_identity(done)})
-        if partial and group not in found:
-            why = f"none of the {len(paths)} experiments of group {group} has completed: {_states(paths, statuses)}"
-            return Inputs(None, why, hopeless=True, ended=True)
-    return Inputs(found)
+        return f"trained from an earlier run of {', '.join(dict.fromkeys(rerun))}" if rerun else ""
 
 
 def _with_note(action: Action, note: str) -> Action:
     return replace(action, reason=f"{action.reason}; {note}" if action.reason else note)
-
-
-def _states(paths: Sequence[str], statuses: Mapping[str, ExperimentStatus]) -> str:
-    """The states of missing dependencies, of which only the first are listed."""
-    states = ((path, statuses[path].action.state) for path in paths)
-    texts = [f"{path} {'has completed since' if one is State.COMPLETED else f'is {one}'}" for path, one in states]
-    return abbreviated(texts, LISTED)
 
 
 def expected_hash(experiment: Experiment, rec: Record) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -14,10 +14,12 @@ from annotated_types import Ge, Gt, Lt
 
 from roundhouse.model.retry_policy import RetryPolicy
 from roundhouse.names import is_identifier
-from roundhouse.schema import Count, checked, key
+from roundhouse.schema import Count, Rule, checked, key
 from roundhouse.units import Memory, Walltime
 
 IDENTITY = ("study", "command", "config", "after")  # the keys of `Experiment.identity`
+STARTS = ("init", "continue")  # at most one of these is in it, too: see `StartFrom`
+SELECTED = ""  # the `source` of a start while the experiment's selection is not made
 SEED = "seed"  # experiments that differ only in this key have the same setting
 
 
@@ -35,6 +37,17 @@ ConfigKey = Annotated[
     checked(is_identifier, "must consist of letters, digits and _, so that paths and expressions can name it"),
 ]
 Mode = Literal["min", "max"]
+
+
+def _group_names(value: Any) -> Any:
+    """One group, or a list of groups."""
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not names:
+        raise ValueError(f"should be a group or a list of groups, not {value!r}")
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"contains {name!r} twice")
+    return tuple(names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +91,28 @@ class Resources(ResourceRequest):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectionRule:
-    """The best settings of another group, selected once all of its experiments have ended."""
+    """The best settings of one or several other groups, selected once all of their experiments have ended."""
 
-    group: str = key("The group to select from", name="from")
+    groups: Annotated[tuple[str, ...], Rule(before=_group_names, also={"type": "string"})] = key(
+        "The group to select from, or a list of groups, whose settings are ranked together", name="from"
+    )
     metric: str = key("Settings are ranked by the mean over seeds of this metric")
     mode: Mode = key("Whether the lowest or the highest value is the best")
     top: Count = key("How many settings to select", 1)
     inputs: bool = key("Whether the selected runs are inputs; if false, only their config is used", True)
+    where: str | None = key(
+        "Expression on config keys and metrics (means over seeds): settings for which it is false are left out", None
+    )
+    per: ConfigKey | None = key("A config key: the best `top` settings for each of its values, separately", None)
+
+    def named(self, shown: Callable[[str], str] = str) -> str:
+        """The groups in a message: `group a`, or `groups a, b`."""
+        return f"group{'s' * (len(self.groups) > 1)} {', '.join(map(shown, self.groups))}"
 
 
 @dataclass(frozen=True, slots=True)
 class Selection(SelectionRule):
-    """The selection that one experiment depends on: the setting of one rank.
+    """The selection that one experiment depends on: the setting of one rank, among those of equal `per`.
 
     `choice` describes the selected setting, its spread over seeds and its rivals. It is empty until the selection is
     made, and `waiting` says why it is not. `hopeless`: that will not change automatically; `blocked`: nor by a retry,
@@ -125,11 +148,50 @@ class Carry:
 
 
 @dataclass(frozen=True, slots=True)
+class StartFrom:
+    """The checkpoint that a study starts from: `init` or `continue` of the round file (`kind`).
+
+    `source`: the path of an experiment in the round; or, with `is_file`, the user's own .pth file, absolute or relative
+    to the project. `snapshot`: the tag of a kept checkpoint; None: the last one of the experiment.
+    """
+
+    kind: str
+    source: str
+    snapshot: str | None = None
+    is_file: bool = False
+
+    def __str__(self) -> str:
+        snapshot = f", snapshot {self.snapshot}" if self.snapshot is not None else ""
+        return f"{self.source or 'the selected run'}{snapshot} ({self.kind})"
+
+    @property
+    def checkpoint(self) -> str:
+        """The checkpoint's name in the directory of the source's completed attempt."""
+        return "checkpoint.pth" if self.snapshot is None else f"snapshots/{self.snapshot}.pth"
+
+    def identity(self) -> dict[str, dict[str, str]]:
+        """The part of `Experiment.identity` that describes it; `start_in` reads it."""
+        if self.is_file:
+            return {self.kind: {"file": self.source}}
+        return {self.kind: {"from": self.source, **({"snapshot": self.snapshot} if self.snapshot is not None else {})}}
+
+
+def start_in(identity: Mapping[str, Any]) -> StartFrom | None:
+    """The checkpoint that the experiment with this identity, or config.yaml, starts from; None: it has none."""
+    for kind in STARTS:
+        if written := identity.get(kind):
+            is_file = "file" in written
+            return StartFrom(kind, written["file" if is_file else "from"], written.get("snapshot"), is_file)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
 class Experiment:
     """One experiment. `after`: its dependencies, as paths in the round by the name of their group.
 
-    `partial`: the groups of which those that completed are enough, once the others have ended (`allow: partial`). It is
-    not part of the config.
+    `partial`: the groups of which those that completed are enough, once the others have ended (`allow: partial`).
+    `input_files`: for a group in `after`, the files of its experiments that are inputs; without, `best.pth`. Neither is
+    part of the config.
 
     While its `selection` is not made, `config` holds only what its own group says, `after` all experiments that are
     selected from, and `command` its placeholders.
@@ -150,6 +212,16 @@ class Experiment:
     selection: Selection | None = None
     halving: Halving | None = None
     carry: Carry = Carry()  # of a command
+    start: StartFrom | None = None
+    input_files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def dependencies(self) -> tuple[str, ...]:
+        """The paths in the round that it depends on: those in `after`, and the experiment that it starts from."""
+        paths = tuple(path for paths in self.after.values() for path in paths)
+        if self.start is None or self.start.is_file or self.start.source in (SELECTED, *paths):
+            return paths
+        return (*paths, self.start.source)
 
     @property
     def undecided(self) -> bool:
@@ -170,6 +242,7 @@ class Experiment:
             "command": list(self.command) if self.command else None,
             "config": dict(self.config),
             "after": {group: list(paths) for group, paths in self.after.items()},
+            **(self.start.identity() if self.start else {}),
         }
 
     def config_hash(self) -> str:
@@ -177,10 +250,15 @@ class Experiment:
         return hash_of(self.identity())
 
 
+def identity_in(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity of the experiment that config.yaml describes."""
+    return {key: config.get(key) for key in IDENTITY} | {key: config[key] for key in STARTS if config.get(key)}
+
+
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """What differs between two identities of an experiment: `lr was 0.1, is now 0.2`; empty if nothing does."""
     found, follows = [], set()
-    for prefix, part in (("", "config"), ("after.", "after")):
+    for prefix, part in (("", "config"), ("after.", "after"), *((f"{kind}.", kind) for kind in STARTS)):
         then, now = before.get(part) or {}, after.get(part) or {}
         for name in dict.fromkeys((*then, *now)):
             if name not in then:
@@ -193,6 +271,11 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     if before.get("study") != after.get("study"):
         found.append(f"study was {before.get('study')!r}, is now {after.get('study')!r}")
     return ", ".join([*found, *_command_changes(before.get("command"), after.get("command"), follows)])
+
+
+def acceptable(ran: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a result can be accepted for another identity: only config and command differ."""
+    return all(ran.get(key) == now.get(key) for key in ("study", "after", *STARTS))
 
 
 def _command_changes(

@@ -17,7 +17,7 @@ from roundhouse.model.attempt import Attempt, Record
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment, Halving, setting_of
 from roundhouse.model.plan import Action, State, Verb
-from roundhouse.model.selection import Candidate, Metrics, describe, ranking
+from roundhouse.model.selection import Candidate, Metrics, Run, describe, ranking
 from roundhouse.model.status import ExperimentStatus, goes_on
 from roundhouse.names import nearest
 
@@ -94,7 +94,7 @@ def _rung(members: Sequence[ExperimentStatus], epoch: int, metrics: Metrics) -> 
     for status, attempt in reached:
         if attempt is None:
             if _is_worst(status, epoch, continuing):
-                runs.append((status.experiment.path, status.experiment.config, math.nan))
+                runs.append(Run(status.experiment.path, status.experiment.config, math.nan))
             continue
         path, directory = status.experiment.path, status.record.directory
         value = metrics.value_at(directory, attempt, halving.metric, epoch)
@@ -102,7 +102,7 @@ def _rung(members: Sequence[ExperimentStatus], epoch: int, metrics: Metrics) -> 
             hint = nearest(halving.metric, metrics.names_of(directory, attempt))
             wait = f"{path} does not report the metric {halving.metric!r}: {hint}"
             return _Rung(halving, epoch, wait=wait, hopeless=True, blocked=True)
-        runs.append((path, status.experiment.config, value))
+        runs.append(Run(path, status.experiment.config, value))
     return _Rung(halving, epoch, ranking(runs, halving.mode))
 
 

@@ -105,7 +105,7 @@ class Inputs:
     """The inputs of an experiment. `pinned` identifies them, once all exist; `waiting` says which do not exist yet.
 
     `hopeless`: they will not be made automatically, because something has failed permanently or was cancelled.
-    `blocked`: the round file asks for something that does not exist.
+    `blocked`: the round file names something that does not exist.
     `ended`: one of them has ended without completing; nothing but a retry or the round file can change that.
     """
 

@@ -63,7 +63,7 @@ def compare_with_round(
     # Without a record last: it is the one to name if several have the same config.
     ordered = sorted(statuses, key=lambda path: path in unrecorded)
     same = {statuses[path].experiment.config_hash(): path for path in ordered}
-    depended_on = {path for one in statuses.values() for paths in one.experiment.after.values() for path in paths}
+    depended_on = {path for one in statuses.values() for path in one.experiment.dependencies}
     found = []
     for status in removed:
         path = same.get(status.record.config_hash or "", "")

@@ -10,6 +10,7 @@ from roundhouse.model.answers import Scope
 from roundhouse.model.attempt import Claim, Opened, Pin, Progress, Result, Verdict
 from roundhouse.model.causes import Cause
 from roundhouse.model.exit_codes import with_signal_name
+from roundhouse.model.experiment import STARTS
 
 # Causes that a job's shell can only guess, and those that a scheduler may report instead. `completed` is in neither.
 GUESSES = {Cause.PREEMPTED, Cause.WALLTIME, Cause.UNKNOWN, Cause.ERROR}
@@ -75,14 +76,21 @@ def _pin(value: Mapping[str, Any]) -> Pin:
 def _are_inputs(value: Any) -> bool:
     """Whether it has the form of `Opened.inputs`: entries with at least a path, by group."""
     return isinstance(value, dict) and all(
-        isinstance(entries, list) and all(isinstance(one, dict) and isinstance(one.get("path"), str) for one in entries)
-        for entries in value.values()
+        isinstance(entries, list) and all(map(_is_input, entries)) for entries in value.values()
     )
+
+
+def _is_input(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("path"), str):
+        return False
+    hashes = entry.get("files", {})
+    return isinstance(hashes, dict) and all(isinstance(one, (str, type(None))) for one in hashes.values())
 
 
 def _ran(value: Any) -> dict[str, Any] | None:
     """`Opened.ran`, which only informs: None if it does not have the form of an experiment's identity."""
     kinds: dict[str, Any] = {"config": dict, "after": dict, "command": (list, type(None))}
+    kinds |= dict.fromkeys(STARTS, (dict, type(None)))
     return value if isinstance(value, dict) and all(isinstance(value.get(k), kinds[k]) for k in kinds) else None
 
 

@@ -96,7 +96,7 @@ def workload_of(status: ExperimentStatus) -> Workload:
         gpus=one.resources.ngpus / slots,
         cores=one.resources.ncpus / slots,
         like=((one.group, str(one.config.get("dataset"))), (one.group,), ()),
-        after=tuple(path for paths in one.after.values() for path in paths) if ahead else (),
+        after=one.dependencies if ahead else (),
     )
 
 

@@ -22,7 +22,6 @@ LATEST = 1e11  # seconds since 1970; what is later is not a time
 def explain(status: ExperimentStatus, notes: Iterable[str] = ()) -> str:
     """Config, retry policy, dependencies, each attempt with its times, what the next one requests, and the log."""
     experiment, rec, action = status.experiment, status.record, status.action
-    dependencies = [path for paths in experiment.after.values() for path in paths]
     round_directory = Path(str(rec.directory).removesuffix(f"/{experiment.path}"))
     lines = [
         f"{experiment.round}/{experiment.path}",
@@ -31,7 +30,8 @@ def explain(status: ExperimentStatus, notes: Iterable[str] = ()) -> str:
         *([f"  command   {shlex.join(experiment.command)}"] if experiment.command else []),
         f"  retries   {resource_format.policy(experiment.retry)}",
         *([f"  selected  {experiment.selection.choice or 'nothing yet'}"] if experiment.selection else []),
-        f"  depends on {abbreviated(dependencies, PATHS) or 'nothing'}",
+        f"  depends on {abbreviated(experiment.dependencies, PATHS) or 'nothing'}",
+        *([f"  starts    from {experiment.start}"] if experiment.start else []),
         *_missing(status),
         f"  directory {rec.directory}",
         *(f"  note      {note}" for note in notes),

@@ -118,7 +118,7 @@ def planned(status: ExperimentStatus) -> str:
     action, why = status.action, status.action.reason
     step = action.state if action.verb is Verb.NOTHING else action.verb.value
     if status.refusal:  # printed once for all experiments that it concerns
-        dependencies = ", ".join(path for paths in status.experiment.after.values() for path in paths)
+        dependencies = ", ".join(status.experiment.dependencies)
         why = f"depends on {dependencies}" if dependencies else ""
     return f"{step:12} {status.experiment.path} ({resource_format.job(status.resources)}){f': {why}' if why else ''}"
 

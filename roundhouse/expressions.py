@@ -1,4 +1,4 @@
-"""Expressions on the keys of a config."""
+"""Expressions on the keys of a config, and on metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from roundhouse.placeholders import any_text
 
 
 class Expression:
-    """A Jinja expression on a config, computed once for each set of values of the keys that it names."""
+    """A Jinja expression on a config, computed once for each set of values of the keys in it, its `names`."""
 
     def __init__(self, source: str) -> None:
         """ValueError if it is not an expression."""
@@ -22,7 +22,7 @@ class Expression:
         environment.globals.clear()
         try:
             self._compute = environment.compile_expression(source, undefined_to_none=False)
-            self._names = sorted(meta.find_undeclared_variables(environment.parse("{{ (" + source + ") }}")))
+            self.names = sorted(meta.find_undeclared_variables(environment.parse("{{ (" + source + ") }}")))
         except TemplateError as error:
             raise ValueError(f"{source!r} is not an expression: {error}") from None
         self._source = source
@@ -40,7 +40,7 @@ class Expression:
         return float(value)
 
     def _value(self, config: Mapping[str, Any]) -> Any:
-        key = tuple((name in config, type(config.get(name)), any_text(config.get(name))) for name in self._names)
+        key = tuple((name in config, type(config.get(name)), any_text(config.get(name))) for name in self.names)
         if key not in self._known:
             self._known[key] = self._evaluate(config)
         return self._known[key]
@@ -52,7 +52,7 @@ class Expression:
             value = self._compute(config)
             return str(value) if isinstance(value, Undefined) else value  # the text of an undefined name is an error
         except UndefinedError as error:
-            unknown = [name for name in self._names if name not in config]
+            unknown = [name for name in self.names if name not in config]
             hint = f": {nearest(unknown[0], config)}" if unknown else ""
             raise ValueError(f"{self._source!r}: {error}{hint}") from None
         except Exception as error:  # an expression may fail in any way that Python can
