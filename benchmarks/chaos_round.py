@@ -53,12 +53,18 @@ NOTE_SHELL = """\
 case "$0" in */job.sh) [ -z "${{ROUNDHOUSE_TOKEN:-}}" ] || echo "$ROUNDHOUSE_TOKEN" >> {file} ;; esac
 """
 
-STUDY = """\
-def build(*arguments):
-    import chaos_study
+STUDY = {
+    "__init__": "",
+    "options": """\
+from dataclasses import dataclass
 
-    return chaos_study.build(*arguments)
-"""
+@dataclass(frozen=True)
+class Options:
+    epochs: int
+    seconds: float  # of an epoch
+""",
+    "train": "from chaos_study import train as train\n",
+}
 
 
 @dataclass
@@ -111,7 +117,8 @@ class Folder:
         for name in ("runner.py", "train.py", *(f"benchmarks/chaos_{one}.py" for one in ("journal", "study", "train"))):
             shutil.copy(REPOSITORY / name, self.repository)
         (self.repository / "studies" / "chaos").mkdir()
-        (self.repository / "studies" / "chaos" / "__init__.py").write_text(STUDY)
+        for name, text in STUDY.items():
+            (self.repository / "studies" / "chaos" / f"{name}.py").write_text(text)
         runner = RUNNER.format(grace=self.grace, submission_delay=self.submission_delay)
         (self.repository / "chaos_runner.py").write_text(runner)
         site = {"scheduler": self.scheduler, "environment": self.variables}

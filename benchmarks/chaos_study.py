@@ -15,53 +15,30 @@ import torch
 import torch.nn.functional as F
 from chaos_journal import EXPERIMENTS, Journal
 
-from roundhouse.training import Context, Stage
+from roundhouse.training import Run
+
+BATCHES = 4
 
 
-def build(config: Mapping[str, Any], inputs: Mapping[str, Sequence[Path]], device: Any, data: Path | None) -> Task:
+def train(run: Run, options: Any, inputs: Mapping[str, Sequence[Path]], data: Path | None) -> None:
+    """A linear layer learns the identity. Its noise comes from the run's streams and from global generators."""
     path = str(Path(sys.argv[1]).relative_to(os.environ[EXPERIMENTS]))
     journal = Journal(path, int(os.environ["ROUNDHOUSE_ATTEMPT"]))
     journal.hold()
     journal.note("start")
-    return Task(journal, int(config["epochs"]), float(config["seconds"]))
-
-
-class Task:
-    """A linear layer that learns the identity. Its noise comes from the loop's streams and from global generators."""
-
-    metric, mode = "distance", "min"
-
-    def __init__(self, journal: Journal, epochs: int, seconds: float) -> None:
-        self.journal, self.seconds = journal, seconds
-        self.stages = [Stage("train", epochs)]
-
-    def begin_stage(self, context: Context) -> None:
-        self.module = torch.nn.Linear(4, 4)
-        self.optimizer = torch.optim.Adam(self.module.parameters(), lr=0.05)
-
-    def train_epoch(self, context: Context) -> dict[str, float]:
-        self.journal.note("saved", epoch=context.epoch)  # the loop has saved all epochs before this one
-        time.sleep(self.seconds)
-        for batch in context.batches(torch.randn(4, 8, 4, generator=context.generator("data"))):
+    module = torch.nn.Linear(4, 4)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.05)
+    run.track(module=module, optimizer=optimizer)
+    run.best("distance", mode="min", weights={"module": module})
+    for epoch in run.epochs(options.epochs):
+        journal.note("saved", epoch=epoch.index)  # the library has saved all epochs before this one
+        for step, batch in epoch.batches(torch.randn(BATCHES, 8, 4, generator=epoch.generator("data"))):
+            time.sleep(options.seconds / BATCHES)
             noise = torch.from_numpy(np.random.rand(8, 4)).float() + torch.rand(8, 4)
-            loss = F.mse_loss(self.module(batch + 0.01 * noise), batch)
-            context.step(loss, self.optimizer)
-        return {"loss": loss.item()}
-
-    def evaluate(self, context: Context) -> dict[str, float]:
-        return {"distance": F.mse_loss(self.module.weight.detach(), torch.eye(4)).item()}
-
-    def state(self) -> dict[str, Any]:
-        return {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
-
-    def best_state(self) -> dict[str, Any]:
-        return self.module.state_dict()
-
-    def outputs(self, best: dict[str, Any], context: Context) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        weight = self.module.weight.detach().numpy()
-        self.journal.note("end", hash=hashlib.sha256(np.ascontiguousarray(weight).tobytes()).hexdigest())
-        return {"weight": weight}, {"sum": float(weight.sum())}
+            loss = F.mse_loss(module(batch + 0.01 * noise), batch)
+            step.optimise(loss, optimizer)
+            step.average(loss=loss)
+        run.record(distance=F.mse_loss(module.weight.detach(), torch.eye(4)).item())
+    weight = module.weight.detach().numpy()
+    journal.note("end", hash=hashlib.sha256(np.ascontiguousarray(weight).tobytes()).hexdigest())
+    run.finish({"weight": weight}, {"sum": float(weight.sum())})

@@ -2,7 +2,7 @@
 
 The plain loop: a DataLoader with 8 workers and torchvision's transforms, eager float32, `.item()` in each step. Ours:
 the study itself, with its defaults. Both in one process, on one device, on the same random images of CIFAR's shape, in
-turns. The table has the medians of the rounds and their ratio.
+turns: after each epoch of the study, the plain loop trains one. The table has the medians of the rounds, and the ratio.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,14 +27,15 @@ from torch.utils.data import DataLoader, Dataset
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from roundhouse.settings import Settings
-from roundhouse.training import Context
-from roundhouse.training.loop import prepare
-from roundhouse.training.precision import Precision
+from roundhouse.training import Epoch
+from roundhouse.training.execute import Attempt, Hooks, execute, prepare
+from roundhouse.training.feeds import EpochFeed, make_feed
+from roundhouse.training.session import Session
 from studies.distillation import data
+from studies.distillation import train as study
 from studies.distillation.losses import cross_entropy
 from studies.distillation.models import ResNet, build_model
 from studies.distillation.options import DISTILLING, Options
-from studies.distillation.task import Distillation
 
 CLASSES = 100
 UNTIMED = 2  # first steps of a round, in which workers start, kernels are loaded and the graph is captured
@@ -75,82 +79,81 @@ class StepTimer:
         return time.perf_counter()
 
 
-class TimedContext(Context):
-    """A context that times its batches."""
+class TimedFeed:
+    """A feed that times the steps of its last epoch."""
 
-    clock: StepTimer
+    def __init__(self, feed: EpochFeed, timer: StepTimer) -> None:
+        self.steps, self.close = feed.steps, feed.close
+        self._feed, self._timer = feed, timer
 
-    def batches(self, items: Iterable[Any]) -> Iterator[Any]:
-        yield from super().batches(self.clock.timed(items))
+    def batches(self, epoch: Epoch, first: int) -> Iterator[Any]:
+        yield from self._timer.timed(self._feed.batches(epoch, first))
 
 
 class Plain:
     """The plain loop, with the same networks and the same distance."""
 
-    def __init__(self, ours: Distillation, loader: DataLoader[Any], device: torch.device) -> None:
-        self.ours, self.loader, self.device = ours, loader, device
-        self.student = build_model(ours.options.model, CLASSES, 3, device).to(memory_format=torch.contiguous_format)
-        trained = [*self.student.parameters(), *(ours._method.trained("train") if ours._method else [])]
+    def __init__(self, options: Options, dataset: data.Dataset, teacher: ResNet, device: torch.device) -> None:
+        self.options, self.teacher, self.device = options, teacher, device
+        self.method = None
+        if options.method in DISTILLING:
+            run: Any = SimpleNamespace(device=device)
+            self.method = study.build_method(run, options, dataset, teacher)
+        self.student = build_model(options.model, CLASSES, 3, device).to(memory_format=torch.contiguous_format)
+        trained = [*self.student.parameters(), *(self.method.trained("train") if self.method else [])]
         self.optimizer = torch.optim.SGD(trained, lr=0.1, momentum=0.9, weight_decay=5e-4)
 
-    def epoch(self) -> float:
-        clock, alpha, method = StepTimer(self.device), self.ours.options.alpha, self.ours._method
+    def epoch(self, loader: DataLoader[Any]) -> float:
+        """Images a second in one epoch."""
+        clock, alpha = StepTimer(self.device), self.options.alpha
         total = correct = 0.0
         self.student.train()
-        for images, labels in clock.timed(self.loader):
+        for images, labels in clock.timed(loader):
             images, labels = images.to(self.device), labels.to(self.device)
             student = self.student(images)
             loss = cross_entropy(student.logits, labels)
-            if method is not None and self.ours._teacher is not None:
+            if self.method is not None:
                 with torch.no_grad():
-                    teacher = self.ours._teacher(images)
-                loss = (1 - alpha) * loss + alpha * method.weight * method.distance(student, teacher, labels)
+                    teacher = self.teacher(images)
+                loss = (1 - alpha) * loss + alpha * self.method.weight * self.method.distance(student, teacher, labels)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
             total += loss.item()
             correct += (student.logits.argmax(1) == labels).sum().item()
-        return clock.steps * self.ours.options.batch_size / clock.seconds
+        return clock.steps * self.options.batch_size / clock.seconds
 
 
-def our_epoch(task: Distillation, precision: Precision, epoch: int) -> float:
-    context = TimedContext(task.stages[-1], epoch, 0, precision, _scaler(precision))
-    context.clock = StepTimer(precision.device)
-    task.train_epoch(context)
-    return context.clock.steps * task.options.batch_size / context.clock.seconds
-
-
-def _scaler(precision: Precision) -> torch.amp.GradScaler | None:
-    return torch.amp.GradScaler(precision.device.type) if precision.scaled else None
-
-
-def make_task(
-    method: str, options: argparse.Namespace, dataset: data.Dataset, teacher: ResNet, precision: Precision
-) -> Distillation:
-    wanted = Options(options.student, method=method, batch_size=options.batch, epochs=options.rounds + 1)
-    task = Distillation(wanted, dataset, teacher if method in DISTILLING else None, precision.device)
-    for stage in task.stages:
-        task.begin_stage(Context(stage, 0, 0, precision, _scaler(precision)))
-    return task
-
-
-def measure(method: str, options: argparse.Namespace, images: np.ndarray, precision: Precision) -> tuple[float, float]:
+def measure(method: str, options: argparse.Namespace, images: np.ndarray, settings: Settings) -> tuple[float, float]:
     """Images a second of (the plain loop, ours)."""
-    device = precision.device
+    device = prepare(settings).device
     labels = np.arange(len(images)) % CLASSES
     whole = data.Split(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels))
-    dataset = data.Dataset("random", whole, whole, whole, CLASSES, shift=4, flip=True)
+    none, few = (data.Split(whole.images[:count], whole.labels[:count]) for count in (0, options.batch))
+    dataset = data.Dataset("random", whole, none, few, CLASSES, shift=4, flip=True)
     teacher = build_model(options.teacher, CLASSES, 3, device).eval().requires_grad_(False)
-    task = make_task(method, options, dataset, teacher, precision)
+    config = Options(
+        options.student, method=method, batch_size=options.batch, epochs=options.rounds, paraphraser_epochs=1
+    )
+    timer = StepTimer(device)
+    study.load = lambda *_: dataset  # type: ignore[assignment]
+    study.load_teacher = lambda *_: teacher  # type: ignore[assignment]
+    study.make_feed = lambda *arguments: TimedFeed(make_feed(*arguments), timer)  # type: ignore[assignment]
+    plain = Plain(config, dataset, teacher, device)
     loader = DataLoader(
         Images(images, labels), options.batch, shuffle=True, num_workers=8, pin_memory=device.type == "cuda",
         drop_last=True,
     )  # fmt: skip
-    plain = Plain(make_task(method, options, dataset, teacher, precision), loader, device)
     theirs, ours = [], []
-    for epoch in range(options.rounds):
-        theirs.append(plain.epoch())
-        ours.append(our_epoch(task, precision, epoch))
+
+    def recorded(session: Session) -> None:
+        if session.loop == "train":
+            ours.append(timer.steps * options.batch / timer.seconds)
+            theirs.append(plain.epoch(loader))
+
+    hooks = Hooks(lambda session: None, recorded, lambda: None)
+    with tempfile.TemporaryDirectory(prefix="roundhouse-benchmark-") as folder:
+        execute(partial(study.train, options=config, inputs={}, data=None), settings, Attempt(Path(folder)), hooks)
     return statistics.median(theirs), statistics.median(ours)
 
 
@@ -169,7 +172,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     options = parser().parse_args()
-    precision = prepare(Settings(device=options.device, precision=options.precision))
+    settings = Settings(device=options.device, precision=options.precision)
+    precision = prepare(settings)
     device = precision.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     steps = options.steps or (100 if device.type == "cuda" else 3)
@@ -181,7 +185,7 @@ def main() -> None:
     )
     print("| method | plain loop, images/s | Roundhouse, images/s | ratio |\n|---|---|---|---|")
     for method in options.methods:
-        theirs, ours = measure(method, options, images, precision)
+        theirs, ours = measure(method, options, images, settings)
         print(f"| {method} | {theirs:.0f} | {ours:.0f} | {ours / theirs:.2f} |", flush=True)
 
 

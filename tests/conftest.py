@@ -30,6 +30,7 @@ LONG = (
     "test_distillation.py",
     "test_halving.py",
     "test_chpc_train_whole.py",
+    "test_run_resume.py",
     "test_many_runners.py",
     "test_preload.py",
     "test_charlie.py",

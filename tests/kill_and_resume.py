@@ -4,7 +4,7 @@ Each line of standard input is a request: [KIND, KILLS, DIRECTORY, DEVICE, STEP]
 standard output; an empty line if the request failed, with the reason on standard error. Slow imports are done once,
 before the forks.
 
-KIND is stages (a small task of two stages), pure, a method of the distillation study, or fitnets_in_two_stages.
+KIND is stages (a small study of two loops), pure, a method of the distillation study, or fitnets_in_two_stages.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from typing import Any
 import sklearn.datasets  # noqa: F401
 import torch
 import torch._dynamo  # noqa: F401
-from small_task import SmallTask
+from small_study import SmallStudy
 
 from roundhouse.settings import Settings
-from roundhouse.training import Task
-from roundhouse.training.loop import TrainingProgress, prepare, run
-from studies.distillation import build, task
+from roundhouse.training import Run, read_options
+from roundhouse.training.execute import Attempt, Hooks, execute
+from roundhouse.training.session import Session
+from studies.distillation import train as distillation
 from studies.distillation.data import Split, load
+from studies.distillation.options import Options
 
 SETTINGS = Settings(seed=1, device="cpu", patience=50)
 STEP = "auto"  # of the current request, as is the device
@@ -39,28 +41,35 @@ DIGITS = load("digits", None)
 FEW_DIGITS = replace(DIGITS, train=Split(DIGITS.train.images[:512], DIGITS.train.labels[:512]))
 
 
-def make_task(kind: str, teacher: Path) -> Task:
-    device = prepare(SETTINGS).device
+def make_study(kind: str, teacher: Path) -> Callable[[Run], None]:
     if kind == "stages":
-        return SmallTask((10, 20))
-    task.load = lambda name, folder, validation: FEW_DIGITS  # type: ignore[assignment]
+        return SmallStudy((10, 20))
+    distillation.load = lambda name, folder, validation: FEW_DIGITS  # type: ignore[assignment]
     method = {"fitnets_in_two_stages": "fitnets"}.get(kind, kind)
     config = {"model": "ResNet8", "method": method, "epochs": 4, "paraphraser_epochs": 3, "step": STEP}
     config |= {"hint_epochs": 3} if method != kind else {}
-    return build(config, {"teacher": [teacher]} if method != "pure" else {}, device, None)
+    options = read_options(Options, config)
+    return lambda run: distillation.train(run, options, {"teacher": [teacher]} if method != "pure" else {}, None)
 
 
-def train(kind: str, root: Path, here: Path, earlier: list[Path], dies_at: int | None = None) -> None:
-    """In a forked process: one attempt, which kills itself at file operation number `dies_at`, counted from 1."""
+def train(
+    kind: str, root: Path, here: Path, earlier: list[Path], dies_at: int | None = None, every_step: bool = False
+) -> None:
+    """In a forked process: one attempt, which kills itself at file operation number `dies_at`, counted from 1.
+
+    `every_step`: it saves a checkpoint after each step, not only after each epoch.
+    """
     done = count_operations(dies_at)
-    made = make_task("pure" if here.name == "teacher" else kind, root / "teacher")
+    study = make_study("pure" if here.name == "teacher" else kind, root / "teacher")
 
-    def note_resumed_stage(progress: TrainingProgress) -> None:
-        if progress.epoch == progress.started_epoch > 0:
+    def note_resumed_stage(session: Session) -> None:
+        if session.replaying and session.state.loops:
             with (root / "resumed").open("a") as file:
-                file.write(f"{progress.stage}\n")
+                file.write(f"{next(reversed(session.state.loops))}\n")
 
-    outcome = run(made, SETTINGS, here, earlier, note_resumed_stage, lambda: None)
+    settings = replace(SETTINGS, save_minutes=0.0) if every_step else SETTINGS
+    hooks = Hooks(note_resumed_stage, lambda session: None, lambda: None)
+    outcome = execute(study, settings, Attempt(here, earlier), hooks)
     (here / "outcome.json").write_text(json.dumps({**asdict(outcome), "operations": len(done)}))
 
 
@@ -86,7 +95,13 @@ def count_operations(dies_at: int | None) -> list[str]:
 
 
 def attempt(
-    kind: str, root: Path, here: Path, earlier: list[Path], dies_at: int | None, kill_after: float | None
+    kind: str,
+    root: Path,
+    here: Path,
+    earlier: list[Path],
+    dies_at: int | None = None,
+    kill_after: float | None = None,
+    every_step: bool = False,
 ) -> bool:
     """Fork a training run; kill it after `kill_after` seconds, or let it die at an operation. True: it was killed."""
     here.mkdir(parents=True, exist_ok=True)
@@ -94,7 +109,7 @@ def attempt(
     if child == 0:
         code = 1
         try:
-            train(kind, root, here, earlier, dies_at)
+            train(kind, root, here, earlier, dies_at, every_step)
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -112,13 +127,13 @@ def attempt(
 
 
 def result(directory: Path) -> dict[str, Any]:
-    """The result of a run, without times and memory use."""
+    """The result of a run, without times and memory use, which are in its checkpoint too."""
     metrics = json.loads((directory / "metrics.json").read_text())
     del metrics["used"]
     for record in metrics["epochs"]:
         del record["seconds"], record["peak_memory_mb"]
     outcome = json.loads((directory / "outcome.json").read_text())
-    del outcome["operations"]
+    del outcome["operations"], outcome["artifacts"]["checkpoint.pth"]
     return {"outcome": outcome, "metrics": metrics}
 
 
@@ -137,7 +152,8 @@ def run_through_kills(
         timed = chance.random() < 0.5
         dies_at = None if timed else chance.randint(1, operations // 2)
         kill_after = chance.uniform(0, seconds / 2) if timed else None
-        if not attempt(kind, root.parent, folders[-1], folders[:-1], dies_at, kill_after):
+        every_step = chance.random() < 0.5
+        if not attempt(kind, root.parent, folders[-1], folders[:-1], dies_at, kill_after, every_step):
             return kills, folders[-1]
         kills += 1
 
@@ -145,9 +161,9 @@ def run_through_kills(
 def main(kind: str, wanted: int, root: Path) -> None:
     torch.set_num_threads(1)
     if kind not in ("stages", "pure"):
-        attempt(kind, root, root / "teacher", [], None, None)
+        attempt(kind, root, root / "teacher", [])
     began = time.monotonic()
-    attempt(kind, root, root / "straight", [], None, None)
+    attempt(kind, root, root / "straight", [])
     seconds = time.monotonic() - began
     straight = result(root / "straight")
     operations = json.loads((root / "straight" / "outcome.json").read_text())["operations"]

@@ -232,6 +232,7 @@ def scores(logits: Array, labels: Array) -> tuple[float, float]:
 _WEIGHTS = {"logit": 1.0, "fitnets": 100.0, "attention_transfer": 1000.0, "factor_transfer": 500.0, "rkd": 25.0,
             "nst": 50.0}  # fmt: skip
 _LARGER = {"attention_transfer": 4.0, "factor_transfer": 2.0}  # of the weight, for images of 64x64
+_STEPS = 351  # of an epoch
 _SECONDS = {"svhn": 1.5, "tinyimagenet": 8.0, "digits": 0.1}  # of an epoch, relative to CIFAR's
 
 
@@ -253,10 +254,10 @@ def epochs_of(experiment: Experiment, arrays: Mapping[str, Array], epochs: int, 
     columns = {
         "loss": (1 - config.get("alpha", 0.0)) * truth,
         "train_accuracy": np.clip(accuracy + 0.5 * (1 - accuracy) * done - 0.6 * np.exp(-7 * done), 0.01, 1),
-        "accumulation": np.ones(epochs),
     }
-    if distilled:
-        columns |= _distillation(config, done, wobble[1], columns)
+    led = _distillation(config, done, wobble[1], columns) if distilled else {}
+    columns |= {name: led.pop(name) for name in ("loss", "distillation_loss") if name in led}
+    columns |= {"accumulation": np.ones(epochs), **led}
     columns["val_accuracy"] = _validation(accuracy, done, wobble[2], len(arrays["validation_labels"]), random)
     columns["val_loss"] = loss * (1 + 2 * np.exp(-6 * done)) * np.exp(0.05 * wobble[3])
     columns["val_loss"][columns["val_accuracy"].argmax()] = loss
@@ -297,7 +298,12 @@ def _rows(
     lists = [column.tolist() for column in (*columns.values(), seconds, memory)]
     names = [*columns, "seconds", "peak_memory_mb"]
     return [
-        {"stage": stage, "epoch": before + number, **dict(zip(names, values, strict=True))}
+        {
+            "stage": stage,
+            "epoch": before + number,
+            "step": _STEPS * (before + number),
+            **dict(zip(names, values, strict=True)),
+        }
         for number, values in enumerate(zip(*lists, strict=True), 1)
     ]
 
@@ -318,9 +324,10 @@ def metrics(rows: Sequence[Mapping[str, Any]], final: Mapping[str, float] | None
     best = max(validated, key=lambda row: row["val_accuracy"], default=None)
     used = {
         "seconds": round(sum(row["seconds"] for row in rows), 3),
+        "train_seconds": round(sum(0.9 * row["seconds"] for row in rows), 3),
         "peak_memory_mb": max(row["peak_memory_mb"] for row in rows),
     }
-    reported = best and {"epoch": best["epoch"], "val_accuracy": best["val_accuracy"]}
+    reported = best and {key: best[key] for key in ("epoch", "step", "val_accuracy")}
     return {"metric": "val_accuracy", "mode": "max", "exact": True, "best": reported, "final": final, "used": used,
             "epochs": list(rows)}  # fmt: skip
 
@@ -383,7 +390,16 @@ class _Job:
         environment = {"version": json_files.VERSION, "host": self.host, **ENVIRONMENT}
         (self.place / record.ENVIRONMENT).write_bytes(files.dump(environment))
         (self.place / record.PROGRESS).write_bytes(
-            files.dump({"version": json_files.VERSION, "epoch": 0, "started_epoch": 0})
+            files.dump(
+                {
+                    "version": json_files.VERSION,
+                    "unit": None,
+                    "step": 0,
+                    "started_step": 0,
+                    "epoch": 0,
+                    "started_epoch": 0,
+                }
+            )  # fmt: skip
         )
         self._print(f"roundhouse: attempt {self.number} of {self.directory}, job {self.id} on {self.host}\n")
 
@@ -404,11 +420,17 @@ class _Job:
             np.savez(buffer, **arrays)  # type: ignore[arg-type]  # the stub thinks an array may be allow_pickle
             content["outputs.npz"] = buffer.getvalue()
         if rows[0]["stage"] == "paraphraser" and rows[-1]["stage"] == "train":
-            content["paraphraser.pth"] = weights(self.experiment.path, "paraphraser.pth")
+            content["kept/paraphraser.pth"] = weights(self.experiment.path, "paraphraser.pth")
+        content["checkpoint.pth"] = weights(self.experiment.path, "checkpoint.pth")
         for name, data in {**content, "metrics.json": files.dump(reported)}.items():
+            (self.place / name).parent.mkdir(exist_ok=True)
             (self.place / name).write_bytes(data)
         progress: dict[str, Any] = {
             "version": json_files.VERSION,
+            "unit": "epoch",
+            "step": _STEPS * len(rows),
+            "steps": _STEPS * total,
+            "started_step": _STEPS * started,
             "epoch": len(rows),
             "started_epoch": started,
             "epochs": total,
@@ -422,7 +444,7 @@ class _Job:
         (self.place / record.PROGRESS).write_bytes(files.dump(progress))
         self._print("".join(_line(row, total) for row in rows[started:]))
         if arrays:
-            self._print(f"roundhouse: completed after {total} epochs\n")
+            self._print(f"roundhouse: completed after epoch {total}/{total}\n")
 
     def end(self, cause: Cause, code: int, seconds: float, why: str = "", signals: Sequence[str] = ()) -> None:
         """The last word of the job's shell."""
@@ -456,7 +478,7 @@ class _Job:
 
 
 def _line(row: Mapping[str, Any], total: int) -> str:
-    reported = ", ".join(f"{key} {value:.4g}" for key, value in row.items() if key not in ("stage", "epoch",
+    reported = ", ".join(f"{key} {value:.4g}" for key, value in row.items() if key not in ("stage", "epoch", "step",
                                                                                       "peak_memory_mb"))  # fmt: skip
     return f"epoch {row['epoch']}/{total} ({row['stage']}): {reported}\n"
 

@@ -98,9 +98,10 @@ def file_of(module: str) -> Path | None:
 
 
 @pytest.mark.parametrize("path", modules_in("studies"), ids=name_of)
-def test_a_study_knows_of_roundhouse_only_training_options_and_errors(path: Path) -> None:
+def test_a_study_knows_of_roundhouse_only_training_options_metrics_and_errors(path: Path) -> None:
     ours = starting_with(imports_of(path), "roundhouse")
-    assert ours <= starting_with(ours, "roundhouse.training", "roundhouse.options", "roundhouse.errors")
+    allowed = ("roundhouse.training", "roundhouse.options", "roundhouse.metrics", "roundhouse.errors")
+    assert ours <= starting_with(ours, *allowed)
 
 
 @pytest.mark.parametrize("path", modules_in("roundhouse"), ids=name_of)
@@ -221,8 +222,11 @@ def loaded_by(module: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "studies").glob("*/check.py")), ids=name_of)
-def test_a_study_check_on_a_login_node_loads_nothing_heavy(path: Path) -> None:
+LIGHT = [path for name in ("options", "check", "metrics") for path in (REPOSITORY / "studies").glob(f"*/{name}.py")]
+
+
+@pytest.mark.parametrize("path", sorted(LIGHT), ids=name_of)
+def test_what_a_login_node_and_the_analysis_load_of_a_study_is_not_heavy(path: Path) -> None:
     loaded = loaded_by(name_of(path))
     assert {name_of(path), name_of(path.parent)} <= loaded
     assert not loaded & (HEAVY | {"roundhouse.training"})

@@ -130,4 +130,4 @@ def test_the_smoke_round_trains_every_method_on_a_cluster_and_its_numbers_are_sa
             assert len({record["distillation_loss"] for record in epochs}) > 1
     assert {path: slurm.causes(path) for path in paths} == dict.fromkeys(paths, ["completed"])
     transferred = slurm.directory("digits/factor_transfer/alpha_0.5/ResNet20_to_ResNet8/0")
-    assert (transferred / "attempts/1/paraphraser.pth").exists()
+    assert (transferred / "attempts/1/kept/paraphraser.pth").exists()

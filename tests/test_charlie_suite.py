@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -29,6 +29,7 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 from rounds_for_tests import REPOSITORY, snapshot
 from shipped_rounds import ARCHIVE, TEST_IMAGES, unpack
+from small_study import train as run_training
 from synthetic_rounds import write_charlie
 
 from analysis import charlie, comparison, representation, style
@@ -49,9 +50,10 @@ from analysis.distillation.summary import _questions
 from analysis.figure_store import FORMATS, StoredFigure, write_figure
 from analysis.rounds import Folders, read_round
 from roundhouse.settings import Settings
-from roundhouse.training.loop import run as run_training
-from studies.distillation import build, task
+from roundhouse.training import read_options
+from studies.distillation import train as distillation
 from studies.distillation.data import Split, load
+from studies.distillation.options import Options
 
 NAMES = [one.name for one in suite.FIGURES]
 PLANTED = {
@@ -415,10 +417,10 @@ def test_all_that_is_read_of_outputs_is_specified() -> None:
 
 
 def train(directory: Path, teacher: Path | None = None, **config: Any) -> None:
-    directory.mkdir()
-    reported = {"model": "ResNet8", "epochs": 1, "batch_size": 64, **config}
-    study = build(reported, {"teacher": [teacher]} if teacher else {}, torch.device("cpu"), None)
-    run_training(study, Settings(seed=0, device="cpu"), directory, [], lambda progress: None, lambda: None)
+    options = read_options(Options, {"model": "ResNet8", "epochs": 1, "batch_size": 64, **config})
+    inputs = {"teacher": [teacher]} if teacher else {}
+    study = partial(distillation.train, options=options, inputs=inputs, data=None)
+    run_training(directory, study, Settings(seed=0, device="cpu"))
 
 
 def holds(directory: Path, need: str) -> bool:
@@ -437,7 +439,7 @@ def test_training_saves_every_field_that_a_figure_needs(tmp_path: Path, monkeypa
     torch.set_num_threads(1)
     digits = load("digits", None)
     few = replace(digits, train=Split(digits.train.images[:128], digits.train.labels[:128]))
-    monkeypatch.setattr(task, "load", lambda name, folder, validation: few)
+    monkeypatch.setattr(distillation, "load", lambda name, folder, validation: few)
     train(tmp_path / "teacher", method="pure")
     train(tmp_path / "student", tmp_path / "teacher", method="fitnets")
     train(tmp_path / "control", method="control", alpha=0.25)

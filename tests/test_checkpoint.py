@@ -22,32 +22,32 @@ from roundhouse.training import checkpoint, read_weights
 from roundhouse.training.checkpoint import CorruptFile, newest, pack, save, unpack
 
 CONTENT = {
-    "epochs": 3,
-    "task": {"weights": torch.arange(6000, dtype=torch.float32), "lr": 0.1},
+    "step": 3,
+    "parts": {"weights": torch.arange(6000, dtype=torch.float32), "lr": 0.1},
     "history": [{"a": 1.0}],
 }
 PACKED = pack(CONTENT)
-SMALL = pack({"epochs": 1})
+SMALL = pack({"step": 1})
 
 
-def content(epochs: int) -> dict[str, Any]:
-    return {**CONTENT, "epochs": epochs}
+def content(step: int) -> dict[str, Any]:
+    return {**CONTENT, "step": step}
 
 
-def epochs_of(found: checkpoint.Found | None) -> int | None:
-    return found.content["epochs"] if found else None
+def steps_of(found: checkpoint.Found | None) -> int | None:
+    return found.content["step"] if found else None
 
 
 def test_unpack_returns_the_packed_content() -> None:
     back = unpack(PACKED)
-    assert torch.equal(back["task"]["weights"], CONTENT["task"]["weights"])  # type: ignore[index]
+    assert torch.equal(back["parts"]["weights"], CONTENT["parts"]["weights"])  # type: ignore[index]
     assert back["history"] == CONTENT["history"]
 
 
 def test_plain_torch_load_and_zip_tools_open_a_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pth"
     path.write_bytes(PACKED)
-    assert torch.load(path, weights_only=True)["epochs"] == 3
+    assert torch.load(path, weights_only=True)["step"] == 3
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
         assert len(archive.comment) == 64
@@ -105,16 +105,16 @@ def _written(path: Path, data: bytes) -> Path:
 
 @pytest.mark.parametrize("value", [np.float64(1.0), Path("x"), {1, 2}, np.zeros(2), object()])
 def test_saving_refuses_a_value_that_a_safe_load_would_refuse(tmp_path: Path, value: object) -> None:
-    with pytest.raises(RoundhouseError, match="/task/inner/1"):
-        save(tmp_path, {"epochs": 1, "task": {"inner": [0, value]}})
+    with pytest.raises(RoundhouseError, match="/parts/inner/1"):
+        save(tmp_path, {"step": 1, "parts": {"inner": [0, value]}})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_previous_checkpoint_is_kept(tmp_path: Path) -> None:
-    for epochs in (1, 2, 3):
-        save(tmp_path, content(epochs))
-    assert checkpoint.read(tmp_path / "checkpoint.pth")["epochs"] == 3
-    assert checkpoint.read(tmp_path / "checkpoint.prev.pth")["epochs"] == 2
+    for step in (1, 2, 3):
+        save(tmp_path, content(step))
+    assert checkpoint.read(tmp_path / "checkpoint.pth")["step"] == 3
+    assert checkpoint.read(tmp_path / "checkpoint.prev.pth")["step"] == 2
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -125,7 +125,7 @@ def test_instead_of_a_corrupt_checkpoint_the_previous_one_is_used_with_a_warning
     save(tmp_path, content(1))
     save(tmp_path, content(2))
     (tmp_path / "checkpoint.pth").write_bytes(corrupt)
-    assert epochs_of(newest(tmp_path, [])) == 1
+    assert steps_of(newest(tmp_path, [])) == 1
     warnings = capsys.readouterr().err
     assert f"{tmp_path}/checkpoint.pth is not used" in warnings
     assert f"resuming from {tmp_path}/checkpoint.prev.pth" in warnings
@@ -137,18 +137,18 @@ def test_a_corrupt_checkpoint_never_replaces_a_valid_previous_one(tmp_path: Path
     (tmp_path / "checkpoint.pth").write_bytes(PACKED[:-1])
     newest(tmp_path, [])
     save(tmp_path, content(2))
-    assert checkpoint.read(tmp_path / "checkpoint.prev.pth")["epochs"] == 1
+    assert checkpoint.read(tmp_path / "checkpoint.prev.pth")["step"] == 1
     assert (tmp_path / "checkpoint.pth.damaged").read_bytes() == PACKED[:-1]
 
 
-def test_the_checkpoint_with_the_most_epochs_of_all_attempts_is_found(tmp_path: Path) -> None:
+def test_the_checkpoint_with_the_most_steps_of_all_attempts_is_found(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("1", "2", "3")]
-    for folder, epochs in zip(folders, (4, 7, 5), strict=True):
+    for folder, step in zip(folders, (4, 7, 5), strict=True):
         folder.mkdir()
-        save(folder, content(epochs))
-    assert epochs_of(newest(folders[2], folders[:2])) == 7
+        save(folder, content(step))
+    assert steps_of(newest(folders[2], folders[:2])) == 7
     (folders[1] / "checkpoint.pth").write_bytes(b"")
-    assert epochs_of(newest(folders[2], folders[:2])) == 5
+    assert steps_of(newest(folders[2], folders[:2])) == 5
     assert (folders[1] / "checkpoint.pth").exists(), "another attempt's folder is only read"
 
 
@@ -165,7 +165,7 @@ def test_the_loss_of_the_last_checkpoint_is_reported(tmp_path: Path, capsys: pyt
 
 
 def test_a_checkpoint_of_another_format_is_an_error_and_left_unchanged(tmp_path: Path) -> None:
-    (tmp_path / "checkpoint.pth").write_bytes(pack({"format": 99, "epochs": 1}))
+    (tmp_path / "checkpoint.pth").write_bytes(pack({"format": 99, "step": 1}))
     with pytest.raises(RoundhouseError, match="format 99"):
         newest(tmp_path, [])
     assert (tmp_path / "checkpoint.pth").exists()
@@ -204,41 +204,41 @@ def operations(monkeypatch: pytest.MonkeyPatch, fails: int, error: BaseException
     return done
 
 
-STEPS = ["open", "fsync", "replace", "replace", "open", "fsync"]
+OPERATIONS = ["open", "fsync", "replace", "replace", "open", "fsync"]
 
 
 def test_saving_does_the_operations_that_the_crash_tests_interrupt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path, content(1))
-    done = operations(monkeypatch, len(STEPS), Crash())
+    done = operations(monkeypatch, len(OPERATIONS), Crash())
     save(tmp_path, content(2))
-    assert done == STEPS
+    assert done == OPERATIONS
 
 
-@pytest.mark.parametrize("step", range(len(STEPS)))
+@pytest.mark.parametrize("failing", range(len(OPERATIONS)))
 def test_a_crash_at_any_step_of_saving_leaves_a_valid_checkpoint(
-    tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, failing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path, content(1))
     save(tmp_path, content(2))
     with monkeypatch.context() as patch:
-        operations(patch, step, Crash())
+        operations(patch, failing, Crash())
         with pytest.raises(Crash):
             save(tmp_path, content(3))
-    assert epochs_of(newest(tmp_path, [])) == (3 if STEPS[:step].count("replace") == 2 else 2)
+    assert steps_of(newest(tmp_path, [])) == (3 if OPERATIONS[:failing].count("replace") == 2 else 2)
 
 
-@pytest.mark.parametrize("step", range(len(STEPS)))
+@pytest.mark.parametrize("failing", range(len(OPERATIONS)))
 def test_a_disk_error_at_any_step_of_saving_is_reported_and_loses_nothing(
-    tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, failing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path, content(2))
     with monkeypatch.context() as patch:
-        operations(patch, step, OSError(errno.EIO, os.strerror(errno.EIO)))
+        operations(patch, failing, OSError(errno.EIO, os.strerror(errno.EIO)))
         with pytest.raises(RoundhouseError, match=r"checkpoint.pth: .* The previous file is unchanged"):
             save(tmp_path, content(3))
-    assert epochs_of(newest(tmp_path, [])) in (2, 3)
+    assert steps_of(newest(tmp_path, [])) in (2, 3)
     assert not list(tmp_path.glob(".draft-*"))
 
 
@@ -271,7 +271,7 @@ def test_a_full_disk_is_reported_and_the_previous_checkpoint_still_loads(small_d
     with pytest.raises(RoundhouseError, match="best.pth: No space left on device"):
         checkpoint.write(small_disk / "best.pth", {"more": torch.zeros(20_000)})
     assert sorted(path.name for path in small_disk.iterdir()) == ["checkpoint.prev.pth", "checkpoint.pth", "rest"]
-    assert epochs_of(newest(small_disk, [])) == 2
+    assert steps_of(newest(small_disk, [])) == 2
 
 
 def test_deleting_earlier_checkpoints_removes_checkpoints_and_drafts_and_nothing_else(tmp_path: Path) -> None:

@@ -318,7 +318,7 @@ def test_a_study_is_resumed_with_the_code_of_its_first_attempt(here: ClusterRoun
     wait_for(lambda: "epoch 1/6" in log(here, 1), "an epoch is trained")
     interrupt(runner)
     assert finish(runner)[0] == 130
-    (here.repository / "studies/distillation/task.py").write_text("raise RuntimeError('edited')\n")
+    (here.repository / "studies/distillation/train.py").write_text("raise RuntimeError('edited')\n")
     assert here.call().returncode == DONE
     assert "resumed after epoch" in log(here, 2)
     copy = code_copy.copy_of(here.experiments / "r", str(code_of(here, "e", 2)))

@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 import torch
 from rounds_for_tests import REPOSITORY
+from small_study import train as run
 from torch import nn
 
 from roundhouse.config.round import load_round
 from roundhouse.settings import Settings, split_config
-from roundhouse.training import Context, Stage, StudyError, equal_parts, read_options, read_weights
-from roundhouse.training.loop import Outcome, run
-from roundhouse.training.precision import Precision
-from studies.distillation import build, task
+from roundhouse.training import StudyError, equal_parts, read_options, read_weights
+from roundhouse.training.execute import Outcome
+from studies.distillation import train as distillation
 from studies.distillation.data import Dataset, Split, load
-from studies.distillation.methods import METHODS
-from studies.distillation.models import build_model, shapes_of
+from studies.distillation.methods import METHODS, Shapes
+from studies.distillation.models import ResNet, build_model, shapes_of
 from studies.distillation.options import ALONE, BLOCKS, DISTILLING, Options, Recipe
-from studies.distillation.task import Distillation, make_optimizer
+from studies.distillation.train import make_optimizer
 
 CPU = torch.device("cpu")
 ALL_DIGITS = load("digits", None)
@@ -40,7 +40,7 @@ def digits(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Dataset:
     """Training on 256 digits, and other changes."""
     few = replace(ALL_DIGITS, train=Split(ALL_DIGITS.train.images[:256], ALL_DIGITS.train.labels[:256]))
     few = replace(few, **changes)
-    monkeypatch.setattr(task, "load", lambda name, folder, validation: few)
+    monkeypatch.setattr(distillation, "load", lambda name, folder, validation: few)
     return few
 
 
@@ -49,15 +49,50 @@ def few_digits(monkeypatch: pytest.MonkeyPatch) -> Dataset:
     return digits(monkeypatch)
 
 
-def make(teacher: Path | None = None, **config: Any) -> Distillation:
+def train(
+    directory: Path, *teachers: Path | None, seed: int = 0, settings: Settings | None = None, **config: Any
+) -> Outcome:
+    """Train in `directory`. The teachers are directories of runs."""
     config = {"model": "ResNet8", "epochs": 2, "batch_size": 64, "paraphraser_epochs": 1, **config}
-    return build(config, {"teacher": [teacher]} if teacher else {}, CPU, None)
+    options = read_options(Options, config)
+    inputs = {f"teacher{index}": [path] for index, path in enumerate(teachers) if path is not None}
+    return run(
+        directory,
+        lambda run: distillation.train(run, options, inputs, None),
+        settings or Settings(seed=seed, device="cpu"),
+    )
 
 
-def train(directory: Path, teacher: Path | None = None, seed: int = 0, **config: Any) -> Outcome:
-    directory.mkdir(parents=True, exist_ok=True)
-    settings = Settings(seed=seed, device="cpu")
-    return run(make(teacher, **config), settings, directory, [], lambda progress: None, lambda: None)
+class Watched:
+    """What a run builds: its optimisers, its students and its teacher, and the students' gradients of each step."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.optimizers: list[torch.optim.Optimizer] = []
+        self.students: list[ResNet] = []
+        self.teachers: list[ResNet] = []
+        self.rates: list[float] = []
+        self.gradients: list[torch.Tensor] = []  # of the last optimiser that was built
+        for name, found in (
+            ("make_optimizer", self.optimizers), ("build_student", self.students), ("load_teacher", self.teachers)
+        ):  # fmt: skip
+            monkeypatch.setattr(distillation, name, self.watching(getattr(distillation, name), found))
+
+    def watching(self, build: Any, found: list[Any]) -> Any:
+        def watched(*arguments: Any) -> Any:
+            found.append(build(*arguments))
+            if found is self.optimizers:
+                self.gradients.clear()
+                found[-1].register_step_pre_hook(self.note)
+            return found[-1]
+
+        return watched
+
+    def note(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        self.rates.append(optimizer.param_groups[0]["lr"])
+        grads = [one.grad.flatten() for student in self.students for one in student.parameters()
+                 if one.grad is not None]  # fmt: skip
+        if grads:
+            self.gradients.append(torch.cat(grads).clone())
 
 
 def weights_of(directory: Path) -> str:
@@ -115,25 +150,16 @@ def test_a_wrong_network_is_answered_with_the_nearest() -> None:
 # The recipe
 
 
-def rates_over(epochs: int, **config: Any) -> list[list[float]]:
-    """The learning rate of each step, by epoch, of a run with 4 steps an epoch."""
-    options = {"model": "ResNet8", "epochs": epochs, "batch_size": 64, "lr": 0.5, **config}
-    distillation = build(options, {}, CPU, None)
-    rates: list[list[float]] = []
-    for epoch in range(epochs):
-        context = Context(Stage("train", epochs), epoch, 0, Precision("fp32", CPU))
-        if not epoch:
-            distillation.begin_stage(context)
-            optimizer = distillation._optimizer
-            optimizer.register_step_pre_hook(lambda one, *_: rates[-1].append(one.param_groups[0]["lr"]))
-        rates.append([])
-        distillation.train_epoch(context)
-    return rates
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    return Watched(monkeypatch)
 
 
-def test_the_learning_rate_falls_as_half_a_cosine_over_the_whole_run(few_digits: Dataset) -> None:
-    rates = [rate for epoch in rates_over(3) for rate in epoch]
-    assert rates == pytest.approx([0.5 * (1 + math.cos(math.pi * step / 12)) / 2 for step in range(12)])
+def test_the_learning_rate_falls_as_half_a_cosine_over_the_whole_run(
+    tmp_path: Path, few_digits: Dataset, watched: Watched
+) -> None:
+    train(tmp_path, epochs=3, lr=0.5)
+    assert watched.rates == pytest.approx([0.5 * (1 + math.cos(math.pi * step / 12)) / 2 for step in range(12)])
 
 
 def test_a_recipe_gives_the_rate_of_its_schedule() -> None:
@@ -147,10 +173,20 @@ def test_a_recipe_gives_the_rate_of_its_schedule() -> None:
     assert {constant.recipe("hint").rate(epoch, epoch / 3) for epoch in range(3)} == {0.01}
 
 
-def test_the_learning_rate_falls_to_a_tenth_at_each_milestone(few_digits: Dataset) -> None:
-    rates = rates_over(4, schedule="steps", milestones=[1, 3])
-    assert [pytest.approx(epoch[0]) for epoch in rates] == [0.5, 0.05, 0.05, 0.005]
-    assert all(len(set(epoch)) == 1 for epoch in rates)
+def test_the_learning_rate_falls_to_a_tenth_at_each_milestone(
+    tmp_path: Path, few_digits: Dataset, watched: Watched
+) -> None:
+    train(tmp_path, epochs=4, lr=0.5, schedule="steps", milestones=[1, 3])
+    assert watched.rates == pytest.approx([0.5] * 4 + [0.05] * 8 + [0.005] * 4)
+
+
+def test_the_learning_rate_of_a_methods_own_stage_falls_as_half_a_cosine_too(
+    tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(monkeypatch)
+    train(tmp_path, teacher, method="factor_transfer", paraphraser_epochs=2, epochs=1, lr=0.5)
+    assert watched.rates[:8] == pytest.approx([0.5 * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)])
+    assert watched.rates[8:] == pytest.approx([0.5 * (1 + math.cos(math.pi * step / 4)) / 2 for step in range(4)])
 
 
 @pytest.mark.parametrize(
@@ -183,9 +219,9 @@ def test_a_mistake_in_a_config_is_reported(config: dict[str, Any], message: str)
         read_options(Options, {"model": "ResNet8", "batch_size": 64, **config})
 
 
-def test_a_batch_larger_than_the_data_set_is_reported(few_digits: Dataset) -> None:
-    with pytest.raises(StudyError, match="'batch_size' is 512; digits has 256 training images"):
-        make(batch_size=512)
+def test_a_batch_larger_than_the_data_set_is_reported(tmp_path: Path, few_digits: Dataset) -> None:
+    with pytest.raises(StudyError, match="'batch_size' is 512; there are 256 training samples"):
+        train(tmp_path, batch_size=512)
 
 
 def test_a_graph_on_a_machine_without_gpu_is_reported(tmp_path: Path, few_digits: Dataset) -> None:
@@ -196,60 +232,48 @@ def test_a_graph_on_a_machine_without_gpu_is_reported(tmp_path: Path, few_digits
 # Teachers
 
 
-def test_a_method_without_a_teacher_or_with_two_is_reported(teacher: Path) -> None:
+def test_a_method_without_a_teacher_or_with_two_is_reported(tmp_path: Path, teacher: Path) -> None:
     with pytest.raises(StudyError, match="'logit' needs one teacher, and `after` in the round file names 0"):
-        make(method="logit")
+        train(tmp_path / "none", method="logit")
     with pytest.raises(StudyError, match="names 2"):
-        build({"model": "ResNet8", "method": "rkd"}, {"a": [teacher], "b": [teacher]}, CPU, None)
+        train(tmp_path / "two", teacher, teacher, method="rkd")
 
 
-def test_a_teacher_of_another_kind_is_reported(teacher: Path) -> None:
+def test_a_teacher_of_another_kind_is_reported(tmp_path: Path, teacher: Path) -> None:
     with pytest.raises(StudyError, match="'model': 'ResNet14'.*needs .*'ResNet20'"):
-        build({"model": "ResNet8", "method": "logit", "teacher": "ResNet20"}, {"teacher": [teacher]}, CPU, None)
+        train(tmp_path / "run", teacher, method="logit", teacher="ResNet20")
 
 
 @pytest.mark.parametrize("method", DISTILLING)
 def test_distillation_leaves_its_teacher_as_it_was_and_out_of_the_optimiser(
-    method: str, tmp_path: Path, teacher: Path
+    method: str, tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    distillation = make(teacher, method=method, epochs=1)
-    led = distillation._teacher
-    assert led is not None
-    before = {name: value.clone() for name, value in led.state_dict().items()}
-    run(distillation, Settings(device="cpu"), tmp_path, [], lambda progress: None, lambda: None)
+    watched = Watched(monkeypatch)
+    train(tmp_path / "run", teacher, method=method, epochs=1)
+    (led,) = watched.teachers
+    before = read_weights(teacher / "best.pth")["weights"]
     assert all(torch.equal(value, before[name]) for name, value in led.state_dict().items())
-    held = {id(one) for group in distillation._optimizer.param_groups for one in group["params"]}
-    assert not held & {id(one) for one in led.parameters()}
+    groups = [group for optimizer in watched.optimizers for group in optimizer.param_groups]
+    assert not {id(one) for group in groups for one in group["params"]} & {id(one) for one in led.parameters()}
     assert not led.training
 
 
 # Does it do anything?
 
 
-def gradients_after_one_step(teacher: Path | None, **config: Any) -> torch.Tensor:
+def gradients_after_one_step(directory: Path, teacher: Path | None, **config: Any) -> torch.Tensor:
     """The student's gradients in the first step of stage `train`."""
-    distillation = make(teacher, **config)
-    for stage in distillation.stages:
-        context = Context(stage, 0, 3, Precision("fp32", CPU))
-        torch.manual_seed(context.seed("begin"))
-        distillation.begin_stage(context)
-    student = distillation._student
-    assert student is not None
-    reported: list[torch.Tensor] = []
-
-    def remember(*_: Any) -> None:
-        reported.append(torch.cat([one.grad.flatten() for one in student.parameters() if one.grad is not None]).clone())
-
-    distillation._optimizer.register_step_pre_hook(remember)
-    distillation.train_epoch(context)
-    return reported[0]
+    with pytest.MonkeyPatch.context() as patch:
+        watched = Watched(patch)
+        train(directory, teacher, seed=3, epochs=1, **config)
+    return watched.gradients[0]
 
 
 @pytest.mark.parametrize("method", DISTILLING)
-def test_a_method_changes_the_gradients_at_the_student(method: str, teacher: Path) -> None:
-    plain = gradients_after_one_step(None)
-    followed = gradients_after_one_step(teacher, method=method)
-    halved = gradients_after_one_step(None, method="control", alpha=0.5)
+def test_a_method_changes_the_gradients_at_the_student(method: str, tmp_path: Path, teacher: Path) -> None:
+    plain = gradients_after_one_step(tmp_path / "plain", None)
+    followed = gradients_after_one_step(tmp_path / "followed", teacher, method=method)
+    halved = gradients_after_one_step(tmp_path / "halved", None, method="control", alpha=0.5)
     assert (halved - plain / 2).abs().max() <= 1e-6 * plain.abs().max()
     # Not only the cross entropy's smaller share: what the distance adds is far above rounding.
     assert (followed - halved).norm() > 1e-3 * plain.norm()
@@ -267,7 +291,7 @@ def test_alpha_0_equals_plain_training_bit_for_bit(method: str, tmp_path: Path, 
 
 def test_two_equal_runs_end_equal_and_every_option_changes_the_result(tmp_path: Path, teacher: Path) -> None:
     base: dict[str, Any] = {"epochs": 2, "batch_size": 128, "step": "eager"}
-    distilled: dict[str, dict[str, Any]] = {name: {**base, "method": name, "teacher": teacher} for name in METHODS}
+    distilled: dict[str, dict[str, Any]] = {name: {**base, "method": name} for name in METHODS}
     runs: list[dict[str, Any]] = [
         base,
         {**base, "seed": 1},
@@ -303,9 +327,11 @@ def test_two_equal_runs_end_equal_and_every_option_changes_the_result(tmp_path: 
     ]
     hashes = []
     for index, config in enumerate(runs):
-        hashes.append(train(tmp_path / str(index), **config).final_hash)
+        teachers = [teacher] if config.get("method") in DISTILLING else []
+        hashes.append(train(tmp_path / str(index), *teachers, **config).final_hash)
     assert len(set(hashes)) == len(runs)
-    assert train(tmp_path / "again", **distilled["rkd"]).final_hash == hashes[runs.index(distilled["rkd"])]
+    again = train(tmp_path / "again", teacher, **distilled["rkd"]).final_hash
+    assert again == hashes[runs.index(distilled["rkd"])]
 
 
 def test_every_option_is_among_those_that_are_shown_to_change_something() -> None:
@@ -316,24 +342,23 @@ def test_every_option_is_among_those_that_are_shown_to_change_something() -> Non
 
 
 def test_the_distilled_runs_of_calibration_train_on_digits(tmp_path: Path, teacher: Path) -> None:
-    small = {"dataset": "digits", "model": "ResNet8", "teacher": teacher, "epochs": 1, "milestones": [1]}
+    small = {"dataset": "digits", "model": "ResNet8", "teacher": None, "epochs": 1, "milestones": [1]}
     small |= {"paraphraser_epochs": 1, "validation_images": None}
     experiments = load_round("calibration", REPOSITORY / "rounds").experiments
     configs = {one.config["method"]: one.config for one in experiments if one.group != "kd" and one.after}
     assert set(configs) == {"logit", "fitnets", "attention_transfer", "factor_transfer", "rkd", "nst", "sp"}
     for method, config in configs.items():
-        outcome = train(tmp_path / method, **{**split_config(config)[1], **small})
+        outcome = train(tmp_path / method, teacher, **{**split_config(config)[1], **small})
         assert all(math.isfinite(value) for value in outcome.metrics.values())
 
 
-@pytest.mark.xfail(reason="the stage before `train` does not use Options.recipe yet", strict=True)
 @pytest.mark.parametrize("method", ["fitnets", "factor_transfer"])
 def test_a_stage_before_training_has_a_recipe_of_its_own(method: str, tmp_path: Path, teacher: Path) -> None:
-    base: dict[str, Any] = {"method": method, "teacher": teacher, "hint_epochs": 1, "epochs": 1, "step": "eager"}
+    base: dict[str, Any] = {"method": method, "hint_epochs": 1, "epochs": 1, "step": "eager"}
     own = [{}, {"preparation_lr": 0.01}, {"preparation_weight_decay": 0.1}, {"preparation_schedule": "constant"}]
-    hashes = [train(tmp_path / str(index), **base, **one).final_hash for index, one in enumerate(own)]
+    hashes = [train(tmp_path / str(index), teacher, **base, **one).final_hash for index, one in enumerate(own)]
     assert len(set(hashes)) == len(own)
-    same = train(tmp_path / "same", **base, preparation_lr=0.1, preparation_weight_decay=5e-4)
+    same = train(tmp_path / "same", teacher, **base, preparation_lr=0.1, preparation_weight_decay=5e-4)
     assert same.final_hash == hashes[0]
 
 
@@ -359,14 +384,14 @@ def test_label_smoothing_is_for_plain_training_only(tmp_path: Path, teacher: Pat
 
 def test_factor_transfer_leaves_its_paraphraser_next_to_its_weights(tmp_path: Path, teacher: Path) -> None:
     outcome = train(tmp_path / "run", teacher, method="factor_transfer", paraphraser_epochs=2)
-    saved = read_weights(tmp_path / "run" / "paraphraser.pth")
+    saved = read_weights(tmp_path / "run" / "kept/paraphraser.pth")
     assert saved["dataset"] == "digits"
-    checkpoint = read_weights(tmp_path / "run" / "checkpoint.pth")["task"]["method"]
+    checkpoint = read_weights(tmp_path / "run" / "checkpoint.pth")["parts"]["method"]
     paraphraser = {name: value for name, value in checkpoint.items() if name.startswith("paraphraser.")}
     assert paraphraser
     for name, value in paraphraser.items():
         assert torch.equal(saved["method"][name], value), "the paraphraser was changed after its stage"
-    assert "paraphraser.pth" in outcome.artifacts
+    assert "kept/paraphraser.pth" in outcome.artifacts
     records = metrics_of(tmp_path / "run")["epochs"]
     assert [record["stage"] for record in records] == ["paraphraser", "paraphraser", "train", "train"]
     assert records[1]["preparation_loss"] < records[0]["preparation_loss"]
@@ -375,13 +400,13 @@ def test_factor_transfer_leaves_its_paraphraser_next_to_its_weights(tmp_path: Pa
 def test_the_hint_stage_of_fitnets_continues_with_the_same_student(tmp_path: Path, teacher: Path) -> None:
     train(tmp_path / "run", teacher, method="fitnets", hint_epochs=2)
     assert [record["stage"] for record in metrics_of(tmp_path / "run")["epochs"]] == ["hint", "hint", "train", "train"]
-    assert "weights" in read_weights(tmp_path / "run" / "hint.pth")
+    assert "weights" in read_weights(tmp_path / "run" / "kept/hint.pth")
 
 
 def test_a_run_that_ends_before_there_is_a_student_states_it(tmp_path: Path, teacher: Path) -> None:
-    distillation = make(teacher, method="factor_transfer", paraphraser_epochs=3)
+    settings = Settings(device="cpu", max_epochs=1)
     with pytest.raises(StudyError, match="ended before its stage 'train'"):
-        run(distillation, Settings(device="cpu", max_epochs=1), tmp_path, [], lambda progress: None, lambda: None)
+        train(tmp_path / "run", teacher, settings=settings, method="factor_transfer", paraphraser_epochs=3)
 
 
 # What is reported
@@ -433,7 +458,11 @@ def test_the_last_epoch_is_the_best_where_no_validation_images_are_kept_back(
 ) -> None:
     digits(monkeypatch, validation=Split(ALL_DIGITS.validation.images[:0], ALL_DIGITS.validation.labels[:0]))
     outcome = train(tmp_path, epochs=3)
-    assert metrics_of(tmp_path)["best"] == {"epoch": 3, "epochs_trained": 3}
+    metrics = metrics_of(tmp_path)
+    assert (metrics["metric"], metrics["best"], len(metrics["epochs"])) == (None, None, 3)
+    last = read_weights(tmp_path / "checkpoint.pth")["parts"]["student"]
+    best = read_weights(tmp_path / "best.pth")["weights"]
+    assert all(torch.equal(value, last[name]) for name, value in best.items())
     assert outcome.metrics["last_test_accuracy"] == outcome.metrics["test_accuracy"]
     assert np.load(tmp_path / "outputs.npz")["validation_logits"].shape == (0, 10)
 
@@ -453,14 +482,14 @@ def test_the_test_set_is_not_touched_while_training(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("method", ["pure", *DISTILLING])
 def test_half_precision_trains_too(method: str, precision: str, tmp_path: Path, teacher: Path) -> None:
-    distillation = make(teacher if method in DISTILLING else None, method=method, epochs=1)
+    given = teacher if method in DISTILLING else None
     settings = Settings(device="cpu", precision=precision)
-    assert run(distillation, settings, tmp_path, [], lambda progress: None, lambda: None).finished
+    assert train(tmp_path / "run", given, settings=settings, method=method, epochs=1).finished
 
 
 def test_a_first_step_that_gradient_scaling_skips_leaves_no_trace() -> None:
-    weight = nn.Parameter(torch.ones(1000))
-    optimizer, scaler = make_optimizer([weight], Options("ResNet8")), torch.amp.GradScaler("cpu")
+    weight, options = nn.Parameter(torch.ones(1000)), Options("ResNet8")
+    optimizer, scaler = make_optimizer([weight], options, options.recipe("train")), torch.amp.GradScaler("cpu")
     for factor in (float("inf"), 1.0):
         optimizer.zero_grad()
         scaler.scale((weight * factor).sum()).backward()
@@ -485,9 +514,9 @@ def test_relations_that_cannot_fit_are_refused_with_the_figures(
 def test_a_batch_is_cut_into_as_few_parts_as_fit_and_the_number_is_recorded(
     tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limit = METHODS["rkd"](Options("ResNet8", method="rkd"), make(teacher, method="rkd")._shapes(make_model())).memory(
-        20
-    )
+    image = (1, 8, 8)
+    student, led = (shapes_of(build_model(name, 10, 1, CPU), image) for name in ("ResNet8", "ResNet14"))
+    limit = METHODS["rkd"](Options("ResNet8", method="rkd"), Shapes(image, 10, student, led)).memory(20)
     monkeypatch.setattr("studies.distillation.objective.free_memory", lambda device: limit)
     outcome = train(tmp_path / "found", teacher, method="rkd", accumulation="auto")
     assert [record["accumulation"] for record in metrics_of(tmp_path / "found")["epochs"]] == [4, 4]  # 32 are above 20
@@ -498,9 +527,7 @@ def test_a_batch_is_cut_into_as_few_parts_as_fit_and_the_number_is_recorded(
 def test_a_batch_is_cut_further_once_memory_ran_out(tmp_path: Path, few_digits: Dataset) -> None:
     configured, made = tmp_path / "configured", tmp_path / "made"
     train(configured, accumulation=4, epochs=1)
-    made.mkdir()
-    settings = Settings(device="cpu", accumulate=2)
-    run(make(accumulation=2, epochs=1), settings, made, [], lambda progress: None, lambda: None)
+    train(made, settings=Settings(device="cpu", accumulate=2), accumulation=2, epochs=1)
     assert weights_of(made) == weights_of(configured)
     assert metrics_of(made)["epochs"][0]["accumulation"] == 4
 
@@ -510,10 +537,6 @@ def test_a_batch_is_cut_further_once_memory_ran_out(tmp_path: Path, few_digits: 
 )
 def test_parts_of_a_batch_are_equal(batch: int, at_least: int, parts: int) -> None:
     assert equal_parts(batch, at_least) == parts
-
-
-def make_model() -> Any:
-    return build_model("ResNet14", 10, 1, CPU)
 
 
 def test_methods_alone_need_no_teacher() -> None:

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -15,13 +14,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rounds_for_tests import REPOSITORY, wait_for
+from small_study import single_epoch, train
 
-from roundhouse.training import Context, Stage, StudyError
-from roundhouse.training.precision import Precision
-from roundhouse.training.task import Stopped
-from studies.distillation import feed
+from roundhouse.training import Run, StudyError, feeds
+from roundhouse.training.feeds import DeviceFeed, EpochFeed, WorkerFeed, make_feed
+from studies.distillation.augmentation import TrainingImages
 from studies.distillation.data import Dataset, Split
-from studies.distillation.feed import DeviceFeed, Feed, WorkerFeed, augment, draw, make_feed
 
 CPU = torch.device("cpu")
 
@@ -31,31 +29,37 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def context(epoch: int = 0, seed: int = 0, stage: str = "train") -> Context:
-    return Context(Stage(stage, 5), epoch, seed, Precision("fp32", CPU))
-
-
-def letters(count: int = 30, shape: tuple[int, int, int] = (3, 6, 5), shift: int = 2, flip: bool = True) -> Dataset:
-    """A data set whose labels are the places of its training images."""
+def images_of(count: int, shape: tuple[int, int, int] = (3, 6, 5)) -> Split:
+    """Training images whose labels are their places."""
     images = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    whole = Split(images, torch.arange(count))
-    return Dataset("letters", whole, whole, whole, classes=count, shift=shift, flip=flip)
+    return Split(images, torch.arange(count))
+
+
+def letters(
+    count: int = 30, shape: tuple[int, int, int] = (3, 6, 5), shift: int = 2, flip: bool = True
+) -> TrainingImages:
+    """The training images of a data set with these properties."""
+    whole = images_of(count, shape)
+    return TrainingImages.of(Dataset("letters", whole, whole, whole, classes=count, shift=shift, flip=flip))
 
 
 @contextmanager
-def worker_feed(dataset: Dataset, batch_size: int, workers: int = 2) -> Iterator[WorkerFeed]:
-    made = WorkerFeed(dataset, batch_size, CPU, workers)
+def worker_feed(source: TrainingImages, batch_size: int, workers: int = 2) -> Iterator[WorkerFeed]:
+    made = WorkerFeed(source, batch_size, CPU, workers)
     try:
         yield made
     finally:
         made.close()
 
 
-def batches(source: Feed, epoch: int = 0, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    return list(source.epoch(context(epoch, seed)))
+Batches = list[tuple[torch.Tensor, ...]]
 
 
-def same(some: list[tuple[torch.Tensor, torch.Tensor]], others: list[tuple[torch.Tensor, torch.Tensor]]) -> bool:
+def batches(feed: EpochFeed, epoch: int = 0, seed: int = 0, first: int = 0) -> Batches:
+    return list(feed.batches(single_epoch(epoch, seed), first))
+
+
+def same(some: Batches, others: Batches) -> bool:
     return len(some) == len(others) and all(
         torch.equal(one, other)
         for pair, twin in zip(some, others, strict=True)
@@ -87,29 +91,29 @@ shapes = st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 6))
 def test_images_are_shifted_and_flipped_as_a_plain_loop_does_it(
     shape: tuple[int, int, int], shift: int, flip: bool, seed: int
 ) -> None:
-    dataset = letters(5, shape, shift, flip)
-    draws = draw(dataset, context(seed=seed))
-    images, labels = augment(dataset.train, draws, shift)
+    source, originals = letters(5, shape, shift, flip), images_of(5, shape).images
+    draws = source.draw(single_epoch(seed=seed))
+    images, labels = source.batch(draws)
     assert images.dtype == torch.uint8
     assert labels.tolist() == draws[0].tolist()
     for image, (which, down, right, mirrored) in zip(images, draws.T.tolist(), strict=True):
-        assert torch.equal(image, slow_augment(dataset.train.images[which], down, right, mirrored, shift))
+        assert torch.equal(image, slow_augment(originals[which], down, right, mirrored, shift))
 
 
 def test_without_shift_and_flip_images_stay_as_they_are() -> None:
-    dataset = letters(shift=0, flip=False)
-    images, labels = augment(dataset.train, draw(dataset, context()), 0)
-    assert torch.equal(images, dataset.train.images[labels])
+    source = letters(shift=0, flip=False)
+    images, labels = source.batch(source.draw(single_epoch()))
+    assert torch.equal(images, images_of(30).images[labels])
 
 
 def test_every_shift_and_both_flips_come_about() -> None:
-    draws = draw(letters(2000, (1, 1, 1)), context())
+    draws = letters(2000, (1, 1, 1)).draw(single_epoch())
     for drawn in draws[1:3]:
         assert drawn.unique().tolist() == [0, 1, 2, 3, 4]
         assert drawn.bincount().min() > 300
     assert draws[3].unique().tolist() == [0, 1]
     assert 900 < draws[3].sum() < 1100
-    assert draw(replace(letters(2000, (1, 1, 1)), flip=False), context())[3].sum() == 0
+    assert letters(2000, (1, 1, 1), flip=False).draw(single_epoch())[3].sum() == 0
 
 
 # Both feeds
@@ -117,14 +121,14 @@ def test_every_shift_and_both_flips_come_about() -> None:
 
 @pytest.mark.parametrize("kind", ["device", "workers"])
 def test_each_training_image_comes_once_and_only_the_rest_is_left_out(kind: str) -> None:
-    source = make_feed(kind, letters(30), 7, 2, CPU)
-    found = batches(source)
-    source.close()
-    assert source.steps == len(found) == 4
+    feed = make_feed(kind, letters(30), 7, 2, CPU)
+    found = batches(feed)
+    feed.close()
+    assert feed.steps == len(found) == 4
     assert all(images.shape == (7, 3, 6, 5) and labels.shape == (7,) for images, labels in found)
     seen = torch.cat([labels for _, labels in found]).tolist()
     assert len(set(seen)) == 28
-    assert set(seen) | set(draw(letters(30), context())[0, 28:].tolist()) == set(range(30))
+    assert set(seen) | set(letters(30).draw(single_epoch())[0, 28:].tolist()) == set(range(30))
 
 
 @settings(max_examples=8, deadline=None)
@@ -148,33 +152,61 @@ def test_both_feeds_give_the_same_batches_to_the_last_bit(
     epoch: int,
     workers: int,
 ) -> None:
-    dataset, size = letters(count, shape, shift, flip), min(size, count)
-    with worker_feed(dataset, size, workers) as by_workers:
-        assert same(batches(by_workers, epoch, seed), batches(DeviceFeed(dataset, size, CPU), epoch, seed))
+    source, size = letters(count, shape, shift, flip), min(size, count)
+    with worker_feed(source, size, workers) as by_workers:
+        assert same(batches(by_workers, epoch, seed), batches(DeviceFeed(source, size, CPU), epoch, seed))
+
+
+@pytest.mark.parametrize("kind", ["device", "workers"])
+def test_an_epoch_that_begins_in_its_middle_has_the_batches_that_are_left(kind: str) -> None:
+    feed = make_feed(kind, letters(), 4, 2, CPU)
+    whole = batches(feed)
+    for first in range(len(whole) + 1):
+        assert same(batches(feed, first=first), whole[first:])
+    feed.close()
+
+
+@pytest.mark.parametrize("kind", ["device", "workers"])
+def test_an_epoch_that_begins_in_its_middle_loads_nothing_of_what_comes_before(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = TrainingImages.batch
+
+    def batch(self: TrainingImages, draws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with (tmp_path / "loaded").open("a") as file:  # workers are other processes
+            print(*draws[0].tolist(), sep="\n", file=file)
+        return real(self, draws)
+
+    monkeypatch.setattr(TrainingImages, "batch", batch)
+    monkeypatch.setattr(feeds, "_CHUNK", 1)
+    feed = make_feed(kind, letters(28), 4, 2, CPU)
+    assert len(batches(feed, first=5)) == 2
+    feed.close()
+    loaded = [int(line) for line in (tmp_path / "loaded").read_text().split()]
+    assert sorted(loaded) == sorted(letters(28).draw(single_epoch())[0, 20:].tolist())
 
 
 def test_the_number_of_images_augmented_together_does_not_change_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = batches(DeviceFeed(letters(), 4, CPU))
     for size in (1, 4 * 90, 9 * 90):  # less than a batch, one batch, two
-        monkeypatch.setattr(feed, "_CHUNK", size)
+        monkeypatch.setattr(feeds, "_CHUNK", size)
         assert same(batches(DeviceFeed(letters(), 4, CPU)), whole)
 
 
 def test_epochs_seeds_and_stages_differ_and_each_can_be_repeated() -> None:
-    source = DeviceFeed(letters(), 10, CPU)
-    first = batches(source)
-    assert same(batches(source), first)
-    assert not same(batches(source, epoch=1), first)
-    assert not same(batches(source, seed=1), first)
-    assert not same(list(source.epoch(context(stage="hint"))), first)
+    feed = DeviceFeed(letters(), 10, CPU)
+    first = batches(feed)
+    assert same(batches(feed), first)
+    assert not same(batches(feed, epoch=1), first)
+    assert not same(batches(feed, seed=1), first)
+    assert not same(list(feed.batches(single_epoch(stage="hint"), 0)), first)
 
 
 def test_order_and_augmentation_each_come_from_their_own_stream_of_the_epoch() -> None:
-    dataset = letters()
-    here, there = context(), context(epoch=1)
-    assert not torch.equal(draw(dataset, here)[0], draw(dataset, there)[0])
-    assert not torch.equal(draw(dataset, here)[1], draw(dataset, there)[1])
-    assert torch.equal(draw(dataset, here)[0], draw(replace(dataset, shift=0, flip=False), here)[0])
+    here, there = single_epoch(), single_epoch(1)
+    assert not torch.equal(letters().draw(here)[0], letters().draw(there)[0])
+    assert not torch.equal(letters().draw(here)[1], letters().draw(there)[1])
+    assert torch.equal(letters().draw(here)[0], letters(shift=0, flip=False).draw(here)[0])
 
 
 def test_workers_keep_no_state_between_epochs() -> None:
@@ -195,12 +227,12 @@ def test_feeds_do_not_use_the_global_generator() -> None:
 
 
 def test_images_of_the_data_set_are_not_changed() -> None:
-    dataset = letters(shift=0, flip=False)
-    before = dataset.train.images.clone()
-    for images, labels in DeviceFeed(dataset, 4, CPU).epoch(context()):
+    split = images_of(30)
+    for images, labels in DeviceFeed(TrainingImages(split, 0, False), 4, CPU).batches(single_epoch(), 0):
         images.zero_()
         labels.zero_()
-    assert torch.equal(dataset.train.images, before)
+    assert torch.equal(split.images, images_of(30).images)
+    assert torch.equal(split.labels, images_of(30).labels)
 
 
 # Which feed
@@ -209,12 +241,12 @@ def test_images_of_the_data_set_are_not_changed() -> None:
 def test_auto_takes_the_device_only_if_twice_the_images_fit_into_half_of_its_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    dataset = letters()
-    for free, kind in ((4 * dataset.train.nbytes + 1, DeviceFeed), (4 * dataset.train.nbytes, WorkerFeed)):
-        monkeypatch.setattr(feed, "free_memory", lambda device, free=free: free)
-        source = make_feed("auto", dataset, 4, 2, CPU)
-        assert type(source) is kind
-        source.close()
+    source = letters()
+    for free, kind in ((4 * source.nbytes + 1, DeviceFeed), (4 * source.nbytes, WorkerFeed)):
+        monkeypatch.setattr(feeds, "free_memory", lambda device, free=free: free)
+        feed = make_feed("auto", source, 4, 2, CPU)
+        assert type(feed) is kind
+        feed.close()
 
 
 def test_the_error_for_an_unknown_feed_suggests_a_similar_name() -> None:
@@ -224,7 +256,7 @@ def test_the_error_for_an_unknown_feed_suggests_a_similar_name() -> None:
 
 @pytest.mark.parametrize("kind", ["device", "workers"])
 def test_a_batch_larger_than_the_data_set_is_an_error(kind: str) -> None:
-    with pytest.raises(StudyError, match="'batch_size' is 31; letters has 30 training images"):
+    with pytest.raises(StudyError, match="'batch_size' is 31; there are 30 training samples"):
         make_feed(kind, letters(30), 31, 2, CPU)
 
 
@@ -247,24 +279,27 @@ def test_workers_live_for_all_epochs_and_end_when_the_feed_is_closed() -> None:
     source.close()  # again does no harm
 
 
-def test_an_epoch_that_is_stopped_does_not_change_later_ones() -> None:
-    dataset = letters(40)
-    expected = batches(DeviceFeed(dataset, 4, CPU), epoch=1)
-    with worker_feed(dataset, 4) as source:
-        one = Context(
-            Stage("train", 5), 0, 0, Precision("fp32", CPU), stop_reason=iter([None, None, "a signal"]).__next__
-        )
-        with pytest.raises(Stopped):
-            for _ in one.batches(source.epoch(one)):
-                pass
-        assert one.batch == 2
-        assert same(batches(source, 1), expected)
+def test_an_epoch_that_is_stopped_does_not_change_later_ones(tmp_path: Path) -> None:
+    source = letters(40)
+    expected = batches(DeviceFeed(source, 4, CPU), epoch=1)
+    seen: list[tuple[torch.Tensor, ...]] = []
+    with worker_feed(source, 4) as feed:
+
+        def study(run: Run) -> None:
+            for epoch in run.epochs(1):
+                for _, batch in epoch.batches(feed):
+                    seen.append(batch)
+
+        assert train(tmp_path, study, stop_at=2).position == "epoch 0/1, batch 2"
+        assert same(batches(feed, 1), expected)
+        assert train(tmp_path, study).finished
+    assert same(seen, batches(DeviceFeed(source, 4, CPU), seed=3))
 
 
 def test_closing_during_an_epoch_ends_the_workers() -> None:
     before = set(processes())
     source = WorkerFeed(letters(), 4, CPU, 2)
-    epoch = source.epoch(context())
+    epoch = source.batches(single_epoch(), 0)
     next(epoch)
     workers = set(processes()) - before
     source.close()
@@ -293,9 +328,9 @@ def test_workers_leave_the_signals_of_a_scheduler_to_the_trainer() -> None:
 
 TRAINER = """
 import sys, time, torch
-from test_feed import CPU, StudyError, WorkerFeed, context, letters
+from test_feed import CPU, StudyError, WorkerFeed, letters, single_epoch
 source = WorkerFeed(letters(), 4, CPU, 2)
-epoch = source.epoch(context())
+epoch = source.batches(single_epoch(), 0)
 next(epoch)
 print("training", flush=True)
 held = [source._batches]
@@ -345,20 +380,20 @@ def test_a_worker_that_is_killed_is_reported_where_the_next_batch_is_requested()
     reported, errors = trainer(KILLS_ITS_WORKERS).communicate(timeout=60)
     lines = reported.splitlines()
     assert lines[:2] == ["training", "nothing is raised while they die"], errors
-    assert lines[2].startswith("a worker process that prepares images died (")
+    assert lines[2].startswith("a worker process that prepares batches died (")
     assert lines[2].endswith("or `feed: device`, which needs none")
 
 
 LATE = """
 import os
-from studies.distillation import feed
-begin_work = feed._begin_work
+from roundhouse.training import feeds
+begin_work = feeds._begin_work
 def late(trainer, worker):
     while os.getppid() == trainer:
         time.sleep(0.01)
     begin_work(trainer, worker)
-feed._begin_work = late
-next(WorkerFeed(letters(), 4, CPU, 2).epoch(context()))
+feeds._begin_work = late
+next(WorkerFeed(letters(), 4, CPU, 2).batches(single_epoch(), 0))
 """
 
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from roundhouse.training import Stage, StudyError
+from roundhouse.training import StudyError
 from studies.distillation.losses import cross_entropy, unit
 from studies.distillation.methods import METHODS, Method, Shapes, method_named
+from studies.distillation.methods.base import Stage
 from studies.distillation.methods.factor_transfer import FactorTransfer, factor_loss
 from studies.distillation.methods.fitnets import FitNets, hint_loss
 from studies.distillation.methods.nst import selectivity_loss

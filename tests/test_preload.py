@@ -29,21 +29,29 @@ from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment
 from roundhouse.store import record
 
-STUDY = """\
+OPTIONS = """\
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Options:
+    epochs: int = 2
+    do: str = ""
+"""
+TRAIN = """\
 import atexit, os, signal, sys, time
-from small_task import SmallTask
+from small_study import SmallStudy
 
-def build(config, inputs, device, data):
-    return Tiny(config)
+def train(run, options, inputs, data):
+    Tiny(options)(run)
 
-class Tiny(SmallTask):
-    def __init__(self, config):
-        super().__init__((1, config.get("epochs", 2)))
-        self.program = config.get("do", "")
+class Tiny(SmallStudy):
+    def __init__(self, options):
+        super().__init__((1, options.epochs))
+        self.program = options.do
 
-    def train_epoch(self, context):
+    def train_epoch(self, run, epoch, optimizer):
         exec(self.program)
-        return super().train_epoch(context)
+        super().train_epoch(run, epoch, optimizer)
 """
 LONG = 10**6  # epochs; no test waits for their end
 
@@ -67,7 +75,8 @@ class Agent(Marked):
             (self.root / name).symlink_to(REPOSITORY / name)
         (self.root / "train.py").write_text((REPOSITORY / "train.py").read_text())
         (self.root / "studies/__init__.py").touch()
-        (self.root / "studies/tiny/__init__.py").write_text(STUDY)
+        for name, text in (("__init__", ""), ("options", OPTIONS), ("train", TRAIN)):
+            (self.root / f"studies/tiny/{name}.py").write_text(text)
         self.process = subprocess.Popen(
             [sys.executable, REPOSITORY / "tests" / "agent_for_tests.py", self.root, self.study],
             env={**self.env, "PYTHONPATH": str(REPOSITORY / "tests"), "PYTHONUNBUFFERED": "1"},

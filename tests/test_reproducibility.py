@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,14 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_study import single_epoch, train
 
 from roundhouse.errors import RoundhouseError
 from roundhouse.gpu_kernels import has_kernels
 from roundhouse.settings import Settings, split_config
-from roundhouse.training import Context, Stage, choose, read_options
-from roundhouse.training.precision import Precision, choose_device, choose_precision
+from roundhouse.training import Run, choose, read_options
+from roundhouse.training.loops import Streams
+from roundhouse.training.precision import choose_device, choose_precision
 from roundhouse.training.reproducibility import (
     derive_seed,
     differences,
@@ -32,10 +35,6 @@ CPU = torch.device("cpu")
 STATE = {"model": {"weight": torch.arange(6.0).reshape(2, 3), "steps": torch.tensor(3)}, "lr": 0.1, "groups": [1, None]}
 
 
-def context(stage: str = "train", epoch: int = 0, seed: int = 0) -> Context:
-    return Context(Stage(stage, 9), epoch, seed, Precision("fp32", CPU))
-
-
 def test_a_derived_seed_never_changes() -> None:
     assert derive_seed(0, "order", "train", 5) == 7586911728352701861
 
@@ -46,16 +45,47 @@ def test_different_names_have_different_seeds(one: list[int | str], other: list[
     assert (derive_seed(*one) == derive_seed(*other)) == (one == other)
 
 
-def test_a_stream_depends_only_on_seed_stream_stage_and_epoch() -> None:
-    def draw(place: Context, stream: str = "order") -> list[float]:
-        return [*torch.rand(2, generator=place.generator(stream)).tolist(), *place.numpy_generator(stream).random(2)]
+def draw(place: Streams, stream: str = "order", *more: int) -> list[float]:
+    torch_numbers = torch.rand(2, generator=place.generator(stream, *more)).tolist()
+    return [*torch_numbers, *place.numpy_generator(stream, *more).random(2)]
 
-    first = draw(context())
+
+def test_the_seeds_of_an_epoch_never_change() -> None:
+    assert single_epoch(5).seed("order") == derive_seed(0, "order", "train", 5) == 7586911728352701861
+
+
+def test_a_stream_depends_only_on_seed_stream_loop_and_epoch() -> None:
+    first = draw(single_epoch())
     torch.rand(5)
-    assert draw(context()) == first
-    others = [draw(context(), "augmentation"), draw(context(stage="x")), draw(context(epoch=1)), draw(context(seed=1))]
+    assert draw(single_epoch()) == first
+    others = [
+        draw(single_epoch(), "augmentation"),
+        draw(single_epoch(stage="x")),
+        draw(single_epoch(1)),
+        draw(single_epoch(seed=1)),
+        draw(single_epoch(), "order", 1),
+    ]
     for other in others:
         assert not set(other) & set(first)
+
+
+def test_the_streams_of_a_run_its_epochs_their_batches_and_steps_all_differ(tmp_path: Path) -> None:
+    drawn: list[float] = []
+
+    def by_epochs(run: Run) -> None:
+        drawn.extend(draw(run))
+        for epoch in run.epochs(2):
+            drawn.extend(draw(epoch))
+            for step, _ in epoch.batches(range(2)):
+                drawn.extend([*draw(step), *draw(step, "order", 1)])
+
+    def by_steps(run: Run) -> None:
+        for step in run.steps(3):
+            drawn.extend([*draw(step), *draw(step, "order", 1)])
+
+    train(tmp_path / "epochs", by_epochs)
+    train(tmp_path / "steps", by_steps)
+    assert len(drawn) == len(set(drawn)) == 4 * (1 + 2 + 2 * 2 * 2 + 3 * 2)
 
 
 def test_seeding_makes_all_global_generators_repeat() -> None:
@@ -260,7 +290,17 @@ def test_keys_that_a_sweep_adds_to_distinguish_experiments_are_not_passed_to_the
 
 
 @pytest.mark.parametrize(
-    "config", [{"patience": 0}, {"max_epochs": -1}, {"time_limit": 0}, {"max_skipped": 2}, {"seed": "x"}]
+    "config",
+    [
+        {"patience": 0},
+        {"max_epochs": -1},
+        {"time_limit": 0},
+        {"max_skipped": 2},
+        {"seed": "x"},
+        {"max_steps": 0},
+        {"min_delta": -1.0},
+        {"save_minutes": -0.5},
+    ],
 )
 def test_a_setting_out_of_range_is_an_error_that_names_it(config: dict[str, Any]) -> None:
     with pytest.raises(RoundhouseError, match=rf"config(\.| key '){next(iter(config))}\b"):

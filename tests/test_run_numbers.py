@@ -171,7 +171,7 @@ def test_a_loss_that_is_not_finite_twice_at_the_same_step_means_diverged(
     assert "computed again from the last checkpoint" in capsys.readouterr().err
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["diverged"]["why"] == outcome.reason
-    assert [one["step"] for one in metrics["epochs"]] == [4, 9, 14, 19, 24, 29], "what was saved"
+    assert [one["step"] for one in metrics["epochs"]] == [5, 10, 15, 20, 25, 30], "what was saved"
     assert read_weights(tmp_path / "best.pth")["weight"].isfinite()
 
 

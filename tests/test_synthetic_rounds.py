@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from rounds_for_tests import REPOSITORY
+from small_study import train
 from synthetic_rounds import (
     DEFAULT,
     SCHEDULER,
@@ -35,9 +37,11 @@ from roundhouse.model.experiment import Experiment
 from roundhouse.model.plan import Clock, Inputs, State, Verb, decide
 from roundhouse.settings import Settings
 from roundhouse.store import logs, record
-from roundhouse.training.loop import run
-from studies.distillation import build, data, task
+from roundhouse.training import read_options
+from studies.distillation import data
+from studies.distillation import train as distillation
 from studies.distillation.data import Split
+from studies.distillation.options import Options
 
 CHARLIE = load_round("charlie", REPOSITORY / "rounds").experiments
 CONTROL = load_round("control", REPOSITORY / "rounds").experiments
@@ -111,7 +115,7 @@ def test_what_progress_has_of_a_file_is_that_files_hash(written: Path) -> None:
     done = record.read(directory).completed
     assert done is not None
     assert done.progress is not None
-    assert set(done.progress.artifacts) == {"best.pth", "outputs.npz", "paraphraser.pth"}
+    assert set(done.progress.artifacts) == {"best.pth", "outputs.npz", "checkpoint.pth", "kept/paraphraser.pth"}
     for name, digest in done.progress.artifacts.items():
         assert hashlib.sha256((directory / "attempts" / "1" / name).read_bytes()).hexdigest() == digest
 
@@ -183,13 +187,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     few = replace(digits, train=Split(digits.train.images[:128], digits.train.labels[:128]))
     made: dict[str, Path] = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(task, "load", lambda name, folder, validation: few)
+        patch.setattr(distillation, "load", lambda name, folder, validation: few)
         for method in ("pure", "control", "logit", "factor_transfer"):
             made[method] = tmp_path_factory.mktemp(method)
             config = {"model": "ResNet8", "method": method, "epochs": 1, "batch_size": 64, "paraphraser_epochs": 1}
             inputs = {} if method in ("pure", "control") else {"teacher": [made["pure"]]}
-            study = build(config, inputs, torch.device("cpu"), None)
-            run(study, Settings(device="cpu"), made[method], [], lambda progress: None, lambda: None)
+            study = partial(distillation.train, options=read_options(Options, config), inputs=inputs, data=None)
+            train(made[method], study, Settings(device="cpu"))
     return made
 
 

@@ -61,7 +61,7 @@ def preload(repository: Path, studies: Collection[str], threads: int) -> pool.La
             _load_study(study)
         loaded = [importlib.import_module(name) for name in MODULES]
         if sys.modules["torch"].cuda.is_initialized():
-            raise RuntimeError(f"importing {', '.join(studies)} initialises CUDA; do that in build() instead")
+            raise RuntimeError(f"importing {', '.join(studies)} initialises CUDA; do that in train() instead")
     except Exception as error:  # importing a study can raise anything; its job then reports the error
         _warn(error)
         return pool.launch_bound

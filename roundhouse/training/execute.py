@@ -187,7 +187,7 @@ def _does_not_match(path: Path | None, error: Mismatch, attempt: Attempt) -> Rou
     remedy = "use the code that wrote it, or start the experiment from the beginning with --rerun"
     if other:
         remedy = "to start from the beginning, --retry without --keep-files"
-    why = "the new config has another model" if other else "the code of its study has changed"
+    why = "the new config has another model, or fewer epochs or steps" if other else "the code of its study has changed"
     if attempt.start is not None and path == attempt.start.path:
         why, remedy = "it is of another model or study", "change `init` or `continue` in the round file"
     return RoundhouseError(f"{path} does not match this experiment ({error}): {why}; {remedy}")

@@ -16,6 +16,7 @@ from roundhouse.training.optimise import Optimisers, Place, listed
 from roundhouse.training.reproducibility import derive_seed, restore_globals, seed_globals
 from roundhouse.training.session import Session
 from roundhouse.training.state import EPOCH, STEP, LoopState
+from roundhouse.training.tracking import Mismatch
 
 Item = TypeVar("Item")
 Batch = TypeVar("Batch", covariant=True)
@@ -170,6 +171,7 @@ def _complete_step(session: Session, loop: LoopState, began: float) -> None:
     """Count a step that is complete, and its time."""
     session.state.seconds += max(0.0, time.monotonic() - began - session.untimed)
     session.state.step += 1
+    session.inside_step = False
     loop.steps += 1
     session.changed()
     session.checks.passed(session.state.step)
@@ -246,6 +248,7 @@ def steps(
             break
         seed_globals(derive_seed(session.settings.seed, STEP, name, loop.done))
         session.untimed, began = 0.0, time.monotonic()
+        session.inside_step = True
         try:
             yield Step(session, loop.done, name, loop.done, STEP)
         except GeneratorExit:
@@ -278,11 +281,15 @@ def _enter(session: Session, name: str, unit: str, total: int | None) -> LoopSta
     state = session.state
     if session.loop:
         raise RoundhouseError(f"the loop {name!r} begins inside the loop {session.loop!r}: loops follow one another")
+    if session.last_parts is not None:
+        raise RoundhouseError(f"the loop {name!r} begins after run.load_best(): call that after the last loop")
     if state.unit not in ("", unit):
         raise RoundhouseError(f"the loop {name!r} counts {unit}s, but those before it {state.unit}s: use one of them")
     loop = state.loops.get(name)
     if loop is not None and not session.replaying:
         raise RoundhouseError(f"two loops of this run are called {name!r}: give each its own name")
+    if loop is not None and total is not None and loop.done > total:
+        raise Mismatch(f"its stage {name} has {loop.done} {unit}s, and the config only {total}")
     is_last = not state.loops or name == next(reversed(state.loops))
     if loop is not None and is_last:
         loop.total = total  # larger, if a finished run is continued

@@ -145,10 +145,11 @@ class Optimisation:
 
     def count_unchecked(self) -> int:
         """How many steps were made since the last `check_skipped`."""
-        return self.unchecked + len(self._scales)
+        return self.unchecked + len(self._scales) + bool(self._stepped)
 
     def collect(self) -> None:
         """Add to `recent` which steps were taken since the last call. Waits for the device."""
+        self.settle()
         pairs = torch.stack([torch.stack(pair) for pair in self._scales]).tolist() if self._scales else []
         self._scales.clear()
         self.recent.extend(after >= before for before, after in pairs)

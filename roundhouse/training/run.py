@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from roundhouse.errors import RoundhouseError
+from roundhouse.names import nearest
 from roundhouse.options import choose
 from roundhouse.training import checkpoint, keep, loops
 from roundhouse.training.loops import Epoch, Step, Streams
 from roundhouse.training.reproducibility import derive_seed, seed_globals, snapshot
-from roundhouse.training.session import BestRule, Diverged, Session, Stopped
+from roundhouse.training.session import RESERVED, BestRule, Diverged, Session, Stopped
 from roundhouse.training.state import STEP
 from roundhouse.training.tracking import restore
 
@@ -83,7 +84,17 @@ class Run(Streams):
         """What `finish` was given. All bests have weights afterwards."""
         self._session.complete_break()
         self._settle_bests()
+        for rule in self._session.rules.values():
+            self._warn_if_never_recorded(rule)
         return self._finished or ({}, {})
+
+    def _warn_if_never_recorded(self, rule: BestRule) -> None:
+        known = sorted({name for row in self._session.state.history for name in row} - set(RESERVED))
+        if rule.metric is not None and rule.metric not in known:
+            checkpoint.warn(
+                f"metric {rule.metric!r} was never recorded ({nearest(rule.metric, known)}): "
+                f"{rule.file} has the last weights"
+            )
 
     def _close_all(self) -> None:
         while self._close:
@@ -131,6 +142,8 @@ class Run(Streams):
         rule = session.rules.get(file)
         if rule is None:
             raise RoundhouseError(f"run.load_best({file!r}): no run.best with this file")
+        if session.last_parts is None:
+            session.last_parts = session.tracked.state()  # a checkpoint still has these
         self._settle_bests()
         for name, part in rule.weights.items():
             saved = session.state.bests[file]["state"][name]

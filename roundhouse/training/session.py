@@ -81,6 +81,7 @@ class Session:
     earlier: Sequence[Path] = ()
     rules: dict[str, BestRule] = field(default_factory=dict)
     loop: str = ""  # the running one
+    inside_step: bool = False  # a step of a loop by steps has begun and is not complete
     skipped: list[str] = field(default_factory=list)  # loops that have not begun, because training had ended
     replaying: bool = False  # the code before the position in the checkpoint runs again
     started: tuple[int, int] = (0, 0)  # epochs and steps when this attempt began
@@ -92,9 +93,10 @@ class Session:
     snapshots: list[Callable[[], None]] = field(default_factory=list)  # whole checkpoints to keep after this step
     after_break: Callable[[], None] | None = None  # completes a loop that the study has left with `break`
     final_hash: str | None = None
+    last_parts: dict[str, Any] | None = None  # the tracked parts after the last loop, once the best weights are loaded
     closing: Callable[[], None] | None = None
-    _saved_at: float = field(default_factory=time.monotonic)
-    _row_began: float = field(default_factory=time.monotonic)
+    _saved_at: float = field(default_factory=lambda: time.monotonic())
+    _row_began: float = field(default_factory=lambda: time.monotonic())
     _gaps: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
     _safe_at: float | None = None  # when the last safe point to stop at was passed
     _changed: bool = False
@@ -102,6 +104,7 @@ class Session:
     _evaluation: float = 0.0  # and the longest work that is not part of a step
     _saved_for_evaluation: bool = False
     _evaluating: dict[str, float] | None = None  # the metrics of the epoch before its evaluation
+    _globals: dict[str, Any] | None = None  # and the global generators
     _written: dict[str, Any] = field(default_factory=dict)  # the bests that are in their files
     _deleted_earlier: bool = False
 
@@ -187,7 +190,7 @@ class Session:
         Stopped: that, or a signal.
         """
         self._safe_at = None
-        self._evaluating = dict(self.state.row.metrics)
+        self._evaluating, self._globals = dict(self.state.row.metrics), global_states()
         self._stop_for(self.stop_reason(self._evaluation + self._saving))
 
     def _stop_for(self, reason: str | None) -> None:
@@ -216,13 +219,17 @@ class Session:
         self._changed = True
 
     def average(self, values: Mapping[str, Any]) -> None:
-        """Add values to the means of the present row. They stay on the device."""
+        """Add values to the means of the present row. They stay on the device.
+
+        RoundhouseError: one has the name of a metric of the row.
+        """
         row = self.state.row
         for name, value in values.items():
             tensor = value.detach()
             if name in row.sums:
                 row.sums[name] += tensor
             else:
+                self._check_name(name, row.metrics)
                 row.sums[name] = tensor.clone()
             row.counts[name] = row.counts.get(name, 0) + 1
 
@@ -233,11 +240,14 @@ class Session:
             number = float(value)
             if self.repeating and name in self.state.row.metrics:
                 continue
-            if name in RESERVED or name in self.state.row.metrics or name in self.state.row.sums:
-                raise RoundhouseError(f"two metrics of {self.where()} have the same name: {name}")
+            self._check_name(name, {**self.state.row.metrics, **self.state.row.sums})
             self.checks.metric(Place(self.state.step, self.where(), f"metric {name}"), number)
             self.state.row.metrics[name] = number
         self.changed()
+
+    def _check_name(self, name: str, used: Mapping[str, Any]) -> None:
+        if name in RESERVED or name in used:
+            raise RoundhouseError(f"two metrics of {self.where()} have the same name: {name}")
 
     def close_row(self, partial: bool = False) -> None:
         """Append the present row to the history, and update what is best so far."""
@@ -251,13 +261,13 @@ class Session:
         position: dict[str, Any] = {"stage": self.loop}
         if state.unit == EPOCH:
             position["epoch"] = state.epoch + 1
-        position["step"] = state.step
+        position["step"] = state.step + self.inside_step  # the step itself is counted, as an epoch is
         seconds = round(row.seconds + now - self._row_began, 3)
         if self.loop:
             state.loops[self.loop].seconds += now - self._row_began
         entry = {**position, **metrics, "seconds": seconds, "peak_memory_mb": self.peak_memory()}
         state.history.append({**entry, "partial": True} if partial else entry)
-        state.row, self._row_began, self._evaluating = Row(), now, None
+        state.row, self._row_began, self._evaluating, self._globals = Row(), now, None, None
         self._update_bests(metrics)
         self.changed()
         self.hooks.recorded(self)
@@ -325,7 +335,6 @@ class Session:
     def content(self) -> dict[str, Any]:
         """The content of a checkpoint: a copy of the present state."""
         self.checks.check()
-        self.optimisation.settle()
         self.optimisation.collect()
         state, now = self.state, time.monotonic()
         state.row.seconds += now - self._row_began
@@ -333,14 +342,15 @@ class Session:
             state.loops[self.loop].seconds += now - self._row_began
         self._row_began = now
         state.recent, state.unchecked = list(self.optimisation.recent), self.optimisation.unchecked
-        inside = self.loop and state.loops[self.loop].open
-        state.globals = global_states() if inside else None
+        state.globals = self.resumed_globals or self._globals
+        if state.globals is None and self.loop and state.loops[self.loop].open:
+            state.globals = global_states()
         scaler = self.optimisation.scaler
         values = {
             **state.content(),
             "environment": exactness(self.precision.device, self.precision.name),
             "scaler": scaler.state_dict() if scaler is not None else None,
-            "parts": self.tracked.state(),
+            "parts": self.tracked.state() if self.last_parts is None else self.last_parts,
         }
         values["row"] = snapshot(values["row"])
         if self._evaluating is not None:

@@ -1,17 +1,17 @@
-"""One step's gradients: eager, in parts, compiled, and as a CUDA graph."""
+"""The passes of one batch: eager, in parts, compiled, and as a CUDA graph."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 import torch.nn.functional as F
+from small_study import single_step
 from torch import Tensor, nn
 
 from roundhouse.errors import RoundhouseError
-from roundhouse.training import Context, Stage, fewest_parts, free_memory, readable
+from roundhouse.training import fewest_parts, free_memory, readable
 from roundhouse.training.memory import peak_memory
-from roundhouse.training.precision import Precision, choose_precision
-from roundhouse.training.step import Compute, Graph, Step, buffers_kept, clear_gradients
+from roundhouse.training.passes import Compute, Graph, Passes, buffers_kept, clear_gradients, refuse_dropout
 
 CPU = torch.device("cpu")
 
@@ -25,12 +25,6 @@ def network(device: torch.device, norm: bool = True) -> nn.Sequential:
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 8, 3, padding=1), *([nn.BatchNorm2d(8)] if norm else []), nn.ReLU(), nn.Flatten()]
     return nn.Sequential(*layers, nn.Linear(8 * 16, 5)).to(device)
-
-
-def context_on(device: torch.device, precision: str = "fp32") -> Context:
-    chosen = Precision(precision, device) if device.type == "cpu" else choose_precision(precision, device)
-    scaler = torch.amp.GradScaler(device.type) if chosen.scaled else None
-    return Context(Stage("train", 1), 0, 0, chosen, scaler)
 
 
 def batch_on(device: torch.device, seed: int = 1) -> tuple[Tensor, Tensor]:
@@ -56,8 +50,8 @@ def test_a_batch_in_parts_has_the_gradients_and_metrics_of_the_whole() -> None:
     model = network(CPU, norm=False)
     results = {}
     for parts in (1, 2, 3, 12):
-        step = Step(computing(model), [model], "eager", parts)
-        loss, metrics = step(context_on(CPU), batch_on(CPU), torch.tensor(2.0))
+        passes = Passes(computing(model), [model], "eager", parts)
+        loss, metrics = passes(single_step(), batch_on(CPU), torch.tensor(2.0))
         results[parts] = [loss, metrics, *gradients(model)]
     for parts in (2, 3, 12):
         for mine, whole in zip(results[parts], results[1], strict=True):
@@ -68,18 +62,18 @@ def test_compiled_passes_give_the_gradients_of_eager_ones_up_to_rounding() -> No
     results = {}
     for kind in ("eager", "compile"):
         model = network(CPU)
-        step = Step(computing(model), [model], kind)
-        results[kind] = [*step(context_on(CPU), batch_on(CPU), torch.tensor(1.0)), *gradients(model)]
+        passes = Passes(computing(model), [model], kind)
+        results[kind] = [*passes(single_step(), batch_on(CPU), torch.tensor(1.0)), *gradients(model)]
     for mine, eager in zip(results["compile"], results["eager"], strict=True):
         torch.testing.assert_close(mine, eager)
 
 
 def test_gradients_of_one_step_do_not_leak_into_the_next() -> None:
     model = network(CPU)
-    step = Step(computing(model), [model], "eager")
+    passes = Passes(computing(model), [model], "eager")
     first = None
     for _ in range(2):
-        step(context_on(CPU), batch_on(CPU), torch.tensor(1.0))
+        passes(single_step(), batch_on(CPU), torch.tensor(1.0))
         first = first or gradients(model)
     for mine, before in zip(gradients(model), first, strict=True):
         assert torch.equal(mine, before)
@@ -100,6 +94,13 @@ def test_cleared_gradients_are_none() -> None:
     model(batch_on(CPU)[0]).sum().backward()
     clear_gradients([model])
     assert all(one.grad is None for one in model.parameters())
+
+
+def test_active_dropout_is_refused_before_a_graph_is_captured() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
+    with pytest.raises(RoundhouseError, match=r"random numbers of dropout \(Sequential.1\): use `step: eager`"):
+        refuse_dropout([network(CPU), model])
+    refuse_dropout([model.eval(), nn.Dropout(0.0)])
 
 
 def test_the_first_number_of_parts_that_does_not_run_out_of_memory_is_used() -> None:
@@ -140,13 +141,13 @@ def gpu() -> torch.device:
 def test_a_graph_gives_bit_identical_results_to_eager_passes(gpu: torch.device, precision: str, parts: int) -> None:
     ended = {}
     for kind in ("eager", "graph"):
-        model, context = network(gpu), context_on(gpu, precision)
+        model, step = network(gpu), single_step(precision, "cuda")
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
-        step = Step(computing(model), [model], kind, parts)
+        passes = Passes(computing(model), [model], kind, parts)
         results = []
         for seed in range(5):
-            loss, metrics = step(context, batch_on(gpu, seed), torch.tensor(1.0 + seed, device=gpu))
-            context.update(optimizer)
+            loss, metrics = passes(step, batch_on(gpu, seed), torch.tensor(1.0 + seed, device=gpu))
+            step.update(optimizer)
             results.append((loss.item(), metrics.tolist()))
         ended[kind] = results, model.state_dict()
     assert ended["graph"][0] == ended["eager"][0]
