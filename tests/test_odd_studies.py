@@ -475,6 +475,20 @@ def test_a_signal_to_all_processes_of_a_job_does_not_end_the_workers_of_a_data_l
     assert process.returncode == (7 if end else 0)
 
 
+def test_streams_of_run_epochs_and_steps_never_coincide(tmp_path: Path) -> None:
+    seeds: list[int] = []
+
+    def study(run: Run) -> None:
+        seeds.extend(run.seed("noise", k) for k in range(3))
+        for epoch in run.epochs(3):
+            seeds.extend([epoch.seed("noise"), *(epoch.seed("noise", k) for k in range(3))])
+            for step, _ in epoch.batches(range(3)):
+                seeds.extend([step.seed("noise"), *(step.seed("noise", k) for k in range(3))])
+
+    attempt(study, tmp_path)
+    assert len(set(seeds)) == len(seeds) == 3 + 3 * 4 + 9 * 4
+
+
 def test_a_stop_that_the_study_catches_is_still_a_stop(tmp_path: Path) -> None:
     def catches(run: Run) -> None:
         learner = Learner(run)

@@ -43,7 +43,7 @@ def ended(cause: Cause, why: str = "", gained: bool | None = False, **result: An
         mark = cause if cause in MARKS else None
         opened = replace(OPENED, job_id=None, mark=mark)
         return Attempt(0, opened, Claim(True, cause, why, at=NOW - 60, jobs=5))
-    progress = Progress(epoch=5 if gained else 4, epochs=None if gained is None else 9, started_epoch=4)
+    progress = Progress() if gained is None else Progress(epoch=5 if gained else 4, epochs=9, started_epoch=4)
     return Attempt(0, OPENED, HELD, Result(cause, why, **result), progress)
 
 
@@ -320,7 +320,7 @@ def test_a_soft_cause_has_a_retry_limit_of_twenty_in_a_row_without_an_epoch(caus
     assert decided([one] * (SOFT_LIMIT - 1)).verb is Verb.SUBMIT
     failed = decided([one] * SOFT_LIMIT)
     assert failed.state is State.FAILED
-    assert failed.reason == f"interrupted 20 times without a new epoch; last cause: {cause} (drained)"
+    assert failed.reason == f"interrupted 20 times without a newly saved step; last cause: {cause} (drained)"
     got_on = [one] * 15 + [ended(cause, gained=True)] + [one] * 15
     assert decided(got_on).verb is Verb.SUBMIT
 

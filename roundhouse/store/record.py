@@ -359,7 +359,7 @@ def write_config(directory: Path, experiment: Experiment) -> None:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """config.yaml as a mapping with round, group, path, study, command, config, after, and `init` or `continue`."""
+    """config.yaml as a mapping with round, group, path, study, command, config, after, and `IF_SET`."""
     path = directory / CONFIG
     raw = files.read_bytes(path)
     if raw is None:
@@ -369,6 +369,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError):
         value = None
     kinds: dict[str, Any] = {"round": str, "path": str, "config": dict, "after": dict, "command": (list, type(None))}
+    kinds["time_limit"] = (int, type(None))
     fits = isinstance(value, dict) and all(isinstance(value.get(key), kind) for key, kind in kinds.items())
     if not fits or not all(_is_start(value[key]) for key in STARTS if key in value):
         raise RoundhouseError(

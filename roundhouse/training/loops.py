@@ -169,7 +169,7 @@ class Epoch(Streams):
                 self.cut = True
                 break
             self._began = began
-            session.running = step = Step(session, loop.batch, self.stage, loop.done, loop.batch)
+            session.running = step = Step(session, loop.batch, self.stage, loop.done, "batch", loop.batch)
             try:
                 yield step, item
             except GeneratorExit:
