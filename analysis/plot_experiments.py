@@ -121,7 +121,8 @@ class FigureRequest:
 def figure_requests(found: RoundRecords, folder: Path, formats: tuple[str, ...]) -> list[FigureRequest]:
     """All figures that a round can have, whether there is data for them yet or not."""
     baseline = {one.path: tuple(found.baseline_of(one)) for one in found.entries}
-    facts = {one.path: _facts(one) for one in found.entries}
+    declared = {id(one.declared): key_of([], repr(one.declared)) for one in found.entries}
+    facts = {one.path: f"{_facts(one)} {declared[id(one.declared)]}" for one in found.entries}
     made: list[tuple[str, str, Shown]] = []
     for entry in found.entries:
         shown = ((entry, baseline[entry.path]),)
@@ -164,10 +165,10 @@ class MetricsCache:
 
     def can_draw(self, figure: FigureRequest) -> bool:
         """Whether there is data for it."""
-        metrics = [self.metrics(entry) for entry, _ in figure.shown]
+        metrics = [(entry, self.metrics(entry)) for entry, _ in figure.shown]
         if figure.kind == RESULTS:
-            return any(one.final or one.best is not None for one in metrics)
-        return any(measured_keys(one.epochs) for one in metrics)
+            return any(one.final or one.best is not None for _, one in metrics)
+        return any(measured_keys(one.epochs, entry.declared) for entry, one in metrics)
 
 
 # ---------------------------------------------------------------------------------------------- updating a round

@@ -15,13 +15,14 @@ from roundhouse.schema import key
 Mode = Literal["min", "max"]
 Scale = Literal["linear", "percent", "db", "log"]
 FINAL, MEASURED = "test_", "val_"  # prefixes: by convention, the final metric of val_X is test_X
+PREFIXES = {"train_": "training", MEASURED: "validation", "validation_": "validation", FINAL: "test"}
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
     """A number that runs report, as tables and figures show it."""
 
-    label: str = key("Text in figures and tables; default: the name, with spaces", "")
+    label: str = key("Text in figures and tables; default: the words of the name", "")
     unit: str = key("Unit of the values, such as nats", "")
     mode: Mode | None = key("Whether the lowest or the highest value is the best", None)
     scale: Scale = key("linear; percent: a share of 1, shown in %; db: decibels; log: drawn on a logarithmic axis",
@@ -75,11 +76,16 @@ class Declarations:
         return replace(self, metrics=known, apart=self.apart if apart is None else tuple(apart))
 
     def of(self, name: str) -> Metric:
-        """The declaration of a metric; the default if there is none."""
-        return self.metrics.get(name, _UNDECLARED)
+        """The declaration of a metric; of a final metric without one, that of the metric that it belongs to."""
+        if name in self.metrics:
+            return self.metrics[name]
+        owners = (one for key, one in self.metrics.items() if name in (one.final, f"{FINAL}{_bare(key)}"))
+        return replace(next(owners, _UNDECLARED), label="", final=None, main=False, panel="")
 
     def label(self, name: str) -> str:
-        return self.of(name).label or name.replace("_", " ")
+        """The declared label; else the words of the name, such as `validation accuracy` for val_accuracy."""
+        word = next((word for prefix, word in PREFIXES.items() if name.startswith(prefix)), "")
+        return self.of(name).label or f"{word} {quantity(name)}".strip().replace("_", " ")
 
     def axis(self, name: str) -> str:
         """The label with the unit."""
@@ -116,6 +122,17 @@ class Declarations:
 
 
 _UNDECLARED = Metric()
+
+
+def quantity(name: str) -> str:
+    """A metric's name without the data that it was measured on: `accuracy` for `val_accuracy` and `test_accuracy`."""
+    prefix = next((one for one in PREFIXES if name.startswith(one) and name != one), "")
+    return name.removeprefix(prefix)
+
+
+def _bare(name: str) -> str | None:
+    """`X` for val_X; None for another name."""
+    return name.removeprefix(MEASURED) if name.startswith(MEASURED) else None
 
 
 def with_unit(text: str, unit: str) -> str:

@@ -20,16 +20,22 @@ _FILE = "metrics.json"
 
 @dataclass(frozen=True, slots=True)
 class RunMetrics:
-    """The content of metrics.json. `epochs`: a mapping for each epoch; `final`, `used`: numbers of the whole run."""
+    """The content of metrics.json. `epochs`: a mapping for each entry; `final`, `used`: numbers of the whole run.
+
+    `ended`: why training ended early. `diverged`: why and at which step it diverged. Empty: it did not.
+    """
 
     metric: str | None = None
     mode: str | None = None  # which value of `metric` is best, min or max; None: not declared
     best: float | None = None
     best_epoch: int | None = None
+    best_step: int | None = None
     exact: bool = True
     final: Mapping[str, float] = field(default_factory=dict)
     used: Mapping[str, float] = field(default_factory=dict)
     epochs: Sequence[Mapping[str, Any]] = ()
+    ended: str = ""
+    diverged: str = ""
 
 
 def read_metrics(path: Path) -> RunMetrics:
@@ -51,13 +57,22 @@ def read_metrics(path: Path) -> RunMetrics:
             mode=mode_in(content),
             best=numbers_in(best).get(str(metric)),
             best_epoch=best.get("epoch"),
+            best_step=best.get("step"),
             exact=bool(content.get("exact", True)),
             final=numbers_in(content.get("final") or {}),
             used=numbers_in(content.get("used") or {}),
             epochs=_epochs(content),
+            ended=str(content.get("ended") or ""),
+            diverged=_divergence(content.get("diverged") or {}),
         )
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise RoundhouseError(f"{path} is unreadable: it is not a JSON object of metrics") from None
+
+
+def _divergence(reported: Mapping[str, Any]) -> str:
+    """`step 1200: the loss is nan`; empty if nothing is reported."""
+    parts = [f"step {reported['step']}"] if "step" in reported else []
+    return ": ".join([*parts, *([str(reported["why"])] if reported.get("why") else [])])
 
 
 def numbers_in(values: Mapping[str, Any]) -> dict[str, float]:
