@@ -16,6 +16,7 @@ from typing import TextIO
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from analysis import suite
 from analysis.cli import add_folders, folders_from, run_script
 from analysis.figure_store import FORMATS, FigureStore, StoredFigure, file_name, key_of, write_figure
 from analysis.processes import in_processes
@@ -27,7 +28,7 @@ from roundhouse.store.metrics import RunMetrics
 EPILOG = """\
 Records are only read. Figures are written to analysis/experiment_NAME/plots, each with its data as CSV, and listed in
 gallery.json. A format that was drawn once is kept up to date. Figures of experiments that are no longer in the round
-are removed.
+are removed. Once all experiments of a round have ended, the analysis that its study offers is run too (see suite.py).
 
 exit codes:
   0  all figures are up to date
@@ -200,6 +201,8 @@ def refresh(
         _draw_all(store, {one.name for one in figures}, todo, jobs or _cores(), progress)
     except OSError as error:
         raise RoundhouseError(f"{error.filename or store.folder} cannot be written: {error.strerror}") from None
+    for problem in suite.update(found, folders, formats, jobs or _cores()):
+        progress.problem(problem)
     progress.existing = Counter(one.kind == CURVES for one in figures if one.name in store.figures)
     return progress.problems
 
