@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(options: argparse.Namespace) -> int:
-    return run_round(options, "charlie.py", **({"control": options.control} if options.control else {}))
+    return run_round(options, "charlie.py", "distillation", **({"control": options.control} if options.control else {}))
 
 
 def main(argv: list[str] | None = None) -> int:

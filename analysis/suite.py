@@ -63,13 +63,14 @@ def suites_of(found: RoundRecords) -> dict[str, ModuleType]:
     return {study: module for study, module in loaded.items() if module}
 
 
-def run_suites(found: RoundRecords, suite: Suite) -> list[str]:
-    """Run the analysis of each study of a round. Returns problems, a line each.
+def run_suites(found: RoundRecords, suite: Suite) -> tuple[list[str], list[str]]:
+    """Run the analysis of each study of a round. Returns problems that they report, and failures; a line each.
 
-    If none failed, what they were made from is recorded. RoundhouseError: a study refuses, since the round is not one
+    Without failures, what they were made from is recorded. RoundhouseError: a study refuses, since the round is not one
     that its analysis can use, or its package cannot be imported.
     """
-    problems, failures = [], []
+    problems: list[str] = []
+    failures: list[str] = []
     for study, module in suites_of(found).items():
         try:
             problems += module.analyse(found, suite)
@@ -83,17 +84,17 @@ def run_suites(found: RoundRecords, suite: Suite) -> list[str]:
             failures.append(study_modules.failure(study, "analysis", error))
     if not failures:
         _record(found, suite)
-    return [*problems, *failures]
+    return problems, failures
 
 
 # ------------------------------------------------------------------------------------- as a part of the other scripts
 
 
 def update(found: RoundRecords, folders: Folders, formats: tuple[str, ...], jobs: int) -> list[str]:
-    """Run the analyses of a round if they are out of date and all its experiments have ended. Returns problems.
+    """Run the analyses of a round if they are out of date and all its experiments have ended. Returns failures.
 
     Until then, only a call of the script runs them, since they may take long. The formats and options of the newest run
-    are kept. A study that refuses the round is no problem: the script prints why.
+    are kept. That a study refuses the round, or reports a problem with its data, is no failure: the script prints it.
     """
     if any(goes_on(one.status) for one in found.entries):
         return []
@@ -106,7 +107,7 @@ def update(found: RoundRecords, folders: Folders, formats: tuple[str, ...], jobs
     except RoundhouseError as error:
         return [str(error)]
     try:
-        return run_suites(found, suite)
+        return run_suites(found, suite)[1]
     except RoundhouseError:
         _record(found, suite)
         return []
@@ -157,8 +158,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_folders(parser)
 
 
-def run_round(options: argparse.Namespace, prog: str, **own: str) -> int:
-    """Run the analyses of `options.round`, with options of the study's own. Returns the exit code."""
+def run_round(options: argparse.Namespace, prog: str, needs: str | None = None, **own: str) -> int:
+    """Run the analyses of `options.round`, with options of the study's own. Returns the exit code.
+
+    RoundhouseError: an option is wrong, there is no such round, a study refuses it, or it is not of the study `needs`.
+    """
     formats = tuple(options.formats.split(","))
     if not set(formats) <= set(FORMATS):
         raise RoundhouseError(
@@ -175,15 +179,17 @@ def run_round(options: argparse.Namespace, prog: str, **own: str) -> int:
 
     folders = folders_from(options).absolute()
     found = read_round(options.round, folders)
+    studies = dict.fromkeys(one.experiment.study for one in found.entries if one.experiment.study)
+    if needs and needs not in studies:
+        raise RoundhouseError(f"round {options.round} is not of the study {needs}, which this analysis needs")
     if not suites_of(found):
-        studies = dict.fromkeys(one.experiment.study for one in found.entries if one.experiment.study)
         whose = f"study {', '.join(studies)} has" if studies else "it has no study, and so"
         out(f"{options.round}: {whose} no analysis of its own (studies/NAME/analysis)")
         return 0
-    problems = run_suites(found, Suite(folders, formats, options.jobs, own, out, err))
-    for problem in problems:
-        err(problem)
-    return 1 if problems else 0
+    problems, failures = run_suites(found, Suite(folders, formats, options.jobs, own, out, err))
+    for text in (*problems, *failures):
+        err(text)
+    return 1 if problems or failures else 0
 
 
 def parser() -> argparse.ArgumentParser:
