@@ -19,6 +19,7 @@ from roundhouse.jobs import worker
 from roundhouse.jobs.carry import prepare_files
 from roundhouse.jobs.command import run_command, variables
 from roundhouse.jobs.heartbeat import start_heartbeat
+from roundhouse.jobs.time_limit import TimeLimit
 from roundhouse.model.exit_codes import COMMAND_MAY_RETURN, RESERVED, JobExitCode
 from roundhouse.terminal import escape_unencodable
 
@@ -52,16 +53,19 @@ def main(argv: list[str]) -> int:
 
 
 def run_program(claimed: worker.ClaimedAttempt) -> int:
-    """Run the round file's `command`. Exit code 0 means completed, unless a stop was requested.
+    """Run the round file's `command`. Exit code 0 means completed, unless a stop was requested before.
 
     75 requests another attempt; 71 and 73 mean that memory ran out, the job's or the GPU's; 78 means that the command
     paused at the rung named by ROUNDHOUSE_PAUSE_AT; 79 means that its training diverged.
     """
     environment = variables(claimed)
     prepare_files(claimed)
+    limit = TimeLimit.of(claimed)
     claimed.write_environment({})  # it says that the command was started, so nothing comes between
-    code = run_command(claimed, environment)
-    if claimed.stop_reason:
+    code = run_command(claimed, environment, limit)
+    if limit and limit.reached:
+        code = limit.exit_code(code)
+    elif claimed.stop_reason:
         return JobExitCode.STOPPED
     meant = COMMAND_MAY_RETURN | ({JobExitCode.RUNG} if claimed.attempt.opened.pause_at else set())
     return JobExitCode.ERROR if code in RESERVED - meant else code

@@ -14,9 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.learning_curves import LETTERS, DrawnFigure, LearningCurve, plain
-from analysis.rounds import EPOCH, RoundEntry, WithBaseline, metrics_of, setting_labels, varying_keys
+from analysis.rounds import RoundEntry, WithBaseline, metrics_of, setting_labels, varying_keys
 from analysis.style import legend_below
 from roundhouse.metrics import Declarations
+from roundhouse.model.attempt import EPOCH
 from roundhouse.model.plan import State
 from roundhouse.store.metrics import RunMetrics
 

@@ -12,9 +12,10 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from analysis.group_data import ACROSS, GroupData, Panel, shortened, value_of
 from analysis.learning_curves import FEW, Band, DrawnFigure, is_logarithmic, plain
-from analysis.rounds import STEP, WithBaseline
+from analysis.rounds import WithBaseline
 from analysis.style import BASELINE, COLOURS, LINES, panels
 from roundhouse.metrics import Declarations
+from roundhouse.model.attempt import STEP
 
 LINES_AT_MOST = 7  # in one panel of learning curves
 SETTLED = 0.25  # after this share of the epochs or steps, a panel's axis covers the full range

@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from analysis.rounds import EPOCH, STEP, RoundEntry, early_end, measured_keys, metrics_of, planned_of
+from analysis.rounds import RoundEntry, early_end, measured_keys, metrics_of, planned_of
 from analysis.style import BASELINE, COLOURS, LINES
 from roundhouse.formatting import counted
 from roundhouse.metrics import Declarations, quantity, with_unit
+from roundhouse.model.attempt import EPOCH, STEP
 from roundhouse.store.metrics import RunMetrics, finite
 
 Floats = NDArray[np.float64]
@@ -305,7 +306,7 @@ def _reference(axes: Axes, keys: Sequence[str], finals: Sequence[Mapping[str, fl
 
 def _resumed(entry: RoundEntry, unit: str) -> list[int]:
     """The epochs or steps after which an attempt resumed from a checkpoint."""
-    return sorted({one.progress.started_epoch for one in entry.record.runs if one.progress} - {0})
+    return sorted({one.progress.counter(unit).started for one in entry.record.runs if one.progress} - {0})
 
 
 def _finish(axes: Axes, keys: Sequence[str], curve: LearningCurve, resumed: Sequence[int]) -> None:

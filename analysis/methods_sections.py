@@ -16,6 +16,7 @@ from analysis.dataframes import moment
 from analysis.provenance import NOT_RECORDED, SETTINGS, SOFTWARE, VERSIONS, Facts, RecordedRun
 from analysis.round_summary import ExperimentSummary, counts, usage
 from roundhouse.formatting import counted, walltime
+from roundhouse.model.attempt import STEP
 from roundhouse.model.experiment import Resources
 
 NAMED = 12  # names or values listed one by one; the rest is counted
@@ -219,7 +220,9 @@ def _range(seconds: Sequence[float], size: int, of: int) -> str:
 def restarts(facts: Facts) -> FactSection:
     experiments, sentences = [one.entry.experiment for one in facts.summaries], []
     if any(one.study for one in experiments):
-        sentences.append("A checkpoint is written after every epoch; a restarted job resumes from the newest one.")
+        units = {one.unit for one in facts.summaries if one.entry.experiment.study}
+        when = "at intervals of steps" if units == {STEP} else "after every epoch"
+        sentences.append(f"A checkpoint is written {when}; a restarted job resumes from the newest one.")
     if any(one.command for one in experiments):
         sentences.append(f"Whether the commands of the round write checkpoints is {NOT_RECORDED}.")
     again = [runs for runs in facts.by_experiment if len(runs) > 1]

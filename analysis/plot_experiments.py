@@ -136,7 +136,7 @@ def figure_requests(found: RoundRecords, folder: Path, formats: tuple[str, ...])
 
 def _facts(entry: RoundEntry) -> str:
     """What figures show of an experiment in addition to its metrics."""
-    progress = [one.progress and (one.progress.epochs, one.progress.started_epoch) for one in entry.record.runs]
+    progress = [one.progress and (one.progress.unit, one.progress.counter()) for one in entry.record.runs]
     return f"{entry.path} {entry.state} {entry.setting} {entry.config.get('seed')} {progress}"
 
 

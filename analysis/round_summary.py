@@ -12,7 +12,7 @@ from typing import Any
 
 from analysis.rounds import RoundEntry, RoundRecords, metrics_of, setting_labels
 from roundhouse.metrics import Declarations
-from roundhouse.model.attempt import Progress
+from roundhouse.model.attempt import EPOCH, STEP, Progress
 from roundhouse.model.plan import State
 from roundhouse.store import logs
 from roundhouse.store.metrics import RunMetrics
@@ -52,20 +52,28 @@ class ExperimentSummary:
         return measured.progress_of(self.entry.record)
 
     @property
+    def unit(self) -> str:
+        """What it counts: epoch or step."""
+        return self.progress.unit if self.progress else EPOCH
+
+    @property
     def done(self) -> int:
-        return self.progress.epoch if self.progress else len(self.metrics.epochs)
+        return self.progress.counter().done if self.progress else len(self.metrics.epochs)
 
     @property
     def planned(self) -> int | None:
-        return self.progress.epochs if self.progress else None
+        return self.progress.counter().planned if self.progress else None
 
     @property
     def pace(self) -> float | None:
-        """Median seconds of an epoch of its current stage; None if none was measured."""
+        """Seconds of an epoch or step of its current stage, of epochs the median; None if none was measured."""
+        if self.unit == STEP:
+            counter = measured.counter_of(self.entry.record)
+            return counter.seconds if counter else None
         epochs = self.metrics.epochs
         seconds = [one.get("seconds") for one in epochs if one.get("stage") == epochs[-1].get("stage")]
-        measured = [one for one in seconds if isinstance(one, (int, float)) and math.isfinite(one)]
-        return statistics.median(measured) if measured else None
+        known = [one for one in seconds if isinstance(one, (int, float)) and math.isfinite(one)]
+        return statistics.median(known) if known else None
 
     @property
     def metric(self) -> str | None:
@@ -129,7 +137,7 @@ class RemainingTime:
 def remaining_time(summaries: Sequence[ExperimentSummary]) -> RemainingTime:
     """Remaining work divided by the number of running experiments, but at least its longest chain of dependencies.
 
-    The remaining epochs of an experiment count with its own seconds per epoch; without any, with the median of
+    The remaining epochs or steps of an experiment count with its own seconds of each; without any, with the median of
     completed experiments of its group with the most equal values in the config. Stopped experiments do not count.
     """
     found = eta.estimate([_work(one) for one in summaries])

@@ -17,7 +17,7 @@ from roundhouse.config.round import load_round
 from roundhouse.engine import offline
 from roundhouse.errors import RoundhouseError
 from roundhouse.metrics import Declarations, declared_by, quantity
-from roundhouse.model.attempt import Attempt, Record
+from roundhouse.model.attempt import EPOCH, STEP, Attempt, Record
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import SEED, Experiment
 from roundhouse.model.plan import State
@@ -29,9 +29,8 @@ from roundhouse.store.metrics import RunMetrics, numbers_in, read_metrics
 from roundhouse.views import measured
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-BOOKKEEPING = frozenset({"epoch", "step", "stage", "partial", "seconds", "peak_memory_mb"})
+BOOKKEEPING = frozenset({EPOCH, STEP, "stage", "partial", "seconds", "peak_memory_mb"})
 """Keys of an entry in metrics.json that are not measurements."""
-EPOCH, STEP = "epoch", "step"  # what runs count
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,13 +340,15 @@ def _records_without_experiment(directory: Path, known: set[str]) -> list[str]:
 def planned_of(entry: RoundEntry, unit: str) -> int | None:
     """The planned number of epochs or steps over all stages, if it was reported."""
     shown = entry.status.shown
-    return shown.progress.epochs if shown and shown.progress and unit == EPOCH else None
+    return shown.progress.counter(unit).planned if shown and shown.progress else None
 
 
 def early_end(metrics: RunMetrics) -> list[str]:
     """Why training ended early, for a list of facts; empty if it did not."""
-    facts = {"diverged": metrics.diverged, "ended early": metrics.ended}
-    return [f"{what} ({why})" for what, why in facts.items() if why]
+    step, why = metrics.diverged.get("step"), metrics.diverged.get("why")
+    at, because = "" if step is None else f" at step {step}", f" ({why})" if why else ""
+    diverged = [f"diverged{at}{because}"] if metrics.diverged else []
+    return diverged + ([f"ended early ({metrics.ended})"] if metrics.ended else [])
 
 
 def measured_keys(epochs: Sequence[Mapping[str, Any]], declared: Declarations) -> list[str]:

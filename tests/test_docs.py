@@ -161,7 +161,7 @@ def test_the_example_of_your_own_script_runs_as_written(tmp_path: Path) -> None:
         shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("runner.py", "train.py"):
         shutil.copy(REPOSITORY / name, tmp_path)
-    (train, compare), (written,) = fenced(EXAMPLE, "python"), fenced(EXAMPLE, "yaml")
+    (train, compare, _), (written,) = fenced(EXAMPLE, "python"), fenced(EXAMPLE, "yaml")
     assert fenced(REPOSITORY / "README.md", "yaml") == [written]
     (tmp_path / "my_train.py").write_text(train)
     (tmp_path / "compare.py").write_text(compare)

@@ -137,6 +137,8 @@ def test_the_variables_by_which_git_selects_a_repository_are_removed() -> None:
         ("MPLBACKEND", "module://matplotlib_inline.backend_inline", False),
         ("ROUNDHOUSE_DATA", "/data", True),
         ("ROUNDHOUSE_PAUSE_AT", "3", False),
+        ("ROUNDHOUSE_TIME_LEFT", "60", False),
+        ("ROUNDHOUSE_GRACE", "60", True),
         ("ROUNDHOUSE_NONCE", "x", False),
         ("ROUNDHOUSE_INPUT_TEACHER", "/x", False),
         ("ROUNDHOUSE_MISSING_TEACHER", "a", False),

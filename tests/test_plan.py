@@ -320,7 +320,7 @@ def test_a_soft_cause_has_a_retry_limit_of_twenty_in_a_row_without_an_epoch(caus
     assert decided([one] * (SOFT_LIMIT - 1)).verb is Verb.SUBMIT
     failed = decided([one] * SOFT_LIMIT)
     assert failed.state is State.FAILED
-    assert failed.reason == f"interrupted 20 times without a new epoch; last cause: {cause} (drained)"
+    assert failed.reason == f"interrupted 20 times without a newly saved step; last cause: {cause} (drained)"
     got_on = [one] * 15 + [ended(cause, gained=True)] + [one] * 15
     assert decided(got_on).verb is Verb.SUBMIT
 

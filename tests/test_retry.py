@@ -329,15 +329,15 @@ def notes(*attempts: Attempt, policy: RetryPolicy = DEFAULT, written: Resources 
 
 def test_why_shows_the_policy() -> None:
     assert (
-        "  retries   error 2, memory 2 (memory x 2 each), walltime 2 (without a new epoch, time x 2 each), unknown 2, "
-        "unclaimed 2, refused 2; in a row without a new epoch: preempted 20, node 20 (failed nodes are excluded), "
-        "deleted 20, input 20"
+        "  retries   error 2, memory 2 (memory x 2 each), walltime 2 (without a newly saved step, time x 2 each), "
+        "unknown 2, unclaimed 2, refused 2; in a row without a newly saved step: preempted 20, "
+        "node 20 (failed nodes are excluded), deleted 20, input 20"
     ) in explained()
     memory = MemoryRetry(factor=1.5, most=128 * 1024, accumulate=True)
     policy = replace(DEFAULT, memory=memory, walltime=WalltimeRetry(factor=1.0), node=NodeRetry(exclude=False))
     (policy_line,) = [line for line in explained(policy=policy) if line.startswith("  retries")]
     assert "memory 2 (memory x 1.5 each, at most 128 GB; GPU: batch in twice as many parts each)" in policy_line
-    assert "walltime 2 (without a new epoch)," in policy_line
+    assert "walltime 2 (without a newly saved step)," in policy_line
     assert "node 20," in policy_line
 
 

@@ -99,7 +99,7 @@ def test_a_table_shows_what_needs_attention_first_and_counts_the_rest(server: Ss
     code, out, err = ask()
     assert (code, err) == (3, "")
     lines = out.splitlines()
-    assert lines[0].split() == ["experiment", "state", "since", "job", "epoch", "reason"]
+    assert lines[0].split() == ["experiment", "state", "since", "job", "progress", "reason"]
     assert lines[1].startswith("a/2") and "2 tries [red]x[/red]?[2J" in lines[1]
     assert lines[2].startswith("a/1") and "2 running" in lines[2] and "3/9" in lines[2]
     assert lines[3] == "Round r on cluster: 4 experiments: 1 completed, 1 in_progress, 1 failed, 1 pending."

@@ -152,17 +152,23 @@ def table(rows: Sequence[Mapping[str, Any]], now: float) -> Table:
     from rich.text import Text
 
     drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("experiment", "state", "since", "job", "epoch", "reason"):
+    for heading in ("experiment", "state", "since", "job", "progress", "reason"):
         drawn.add_column(heading, overflow="fold", no_wrap=heading not in ("experiment", "reason"))
     for state, style in SHOWN.items():
         for row in rows:
             if row["state"] == state:
                 job = " ".join(str(row[key]) for key in ("job_id", "job_state") if row.get(key))
-                epoch = f"{row['epoch']}/{row['epochs']}" if row.get("epochs") else ""
-                cells = (row["path"], state, since(row.get("since"), now), job, epoch, row.get("reason") or "")
+                cells = (row["path"], state, since(row.get("since"), now), job, progress(row), row.get("reason") or "")
                 styles = ("", style, "", "", "", "")
                 drawn.add_row(*map(Text, map(printable, cells), styles))
     return drawn
+
+
+def progress(row: Mapping[str, Any]) -> str:
+    """`epoch 3/10` or `step 4000/10000`; empty if the total is not known. Older versions print epochs only."""
+    unit = "step" if row.get("unit") == "step" else "epoch"
+    total = row.get(f"{unit}s")
+    return f"{unit} {row[unit]}/{total}" if total else ""
 
 
 def since(at: float | None, now: float) -> str:

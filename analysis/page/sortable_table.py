@@ -11,7 +11,7 @@ from analysis.round_summary import ExperimentSummary
 from analysis.rounds import early_end
 from roundhouse.formatting import date_and_time
 from roundhouse.metrics import Declarations, Metric
-from roundhouse.model.attempt import Attempt, Claim
+from roundhouse.model.attempt import EPOCH, STEP, Attempt, Claim
 
 if TYPE_CHECKING:
     from analysis.page import ReportFigure
@@ -76,7 +76,10 @@ def _columns(
 
     add("path", "experiment", "text", (one.entry.path for one in summaries), False)
     add("state", "state", "state", (str(one.entry.state) for one in summaries), False)
-    add("epochs", "epochs", "epochs", ([one.done, one.planned] if one.progress else None for one in summaries), False)
+    units = {one.unit for one in summaries if one.progress}
+    unit = units.pop() if len(units) == 1 else f"{EPOCH} or {STEP}"
+    done = ([one.done, one.planned] if one.progress else None for one in summaries)
+    add("epochs", f"{unit}s", "epochs", done, False)
     if not best:
         add("metric", "metric", "text", (one.metric for one in summaries))
     label = f"best {declared.axis(best)}" if best else "best"
@@ -88,7 +91,7 @@ def _columns(
     if any(one.entry.experiment.resources.ngpus for one in summaries):
         hours = (one.entry.seconds / 3600 * one.entry.experiment.resources.ngpus for one in summaries)
         add("gpu_hours", "GPU-hours", "hours", (value or None for value in hours))
-    add("pace", "time/epoch (s)", "number", (one.pace for one in summaries))
+    add("pace", f"time/{unit} (s)", "number", (one.pace for one in summaries))
     add("attempts", "attempts", "number", (one.entry.counted_attempts for one in summaries))
     add("group", "group", "text", (one.entry.group for one in summaries))
     for key in varying:

@@ -42,7 +42,7 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
         baseline = section.group.baseline
         if baseline is not None:
             section.other_group(("baseline",), baseline, "a group cannot be its own baseline")
-        study, carry = _study(section), _carry(section)
+        study, carry, time_limit = _study(section), _carry(section), _time_limit(section)
         columns = (
             resources[group],
             _priorities(section),
@@ -67,6 +67,7 @@ def expand(name: str, file: YamlFile, content: RoundFile) -> list[Experiment]:
                 selection=selection,
                 halving=section.group.halving,
                 carry=carry,
+                time_limit=time_limit,
             )
             for one, requested, priority, after, command, selection in zip(section.combinations, *columns, strict=True)
         ]
@@ -152,6 +153,17 @@ def _carry(section: Section) -> Carry:
             ("carry",), f"group {section.name!r} has carry, but no command: a study resumes from its checkpoint"
         )
     return section.group.carry or Carry()
+
+
+def _time_limit(section: Section) -> int | None:
+    seconds = section.group.time_limit
+    if seconds is not None and not section.group.command:
+        section.wrong(
+            ("time_limit",),
+            f"group {section.name!r} has time_limit, but no command: a study has the config key time_limit, in "
+            f"seconds: config: {{time_limit: {seconds}}}",
+        )
+    return seconds
 
 
 def _resources(section: Section) -> list[Resources]:

@@ -14,6 +14,7 @@ from roundhouse.model.experiment import Carry, ConfigKey, Halving, ResourceReque
 from roundhouse.model.retry_policy import RetryPolicy
 from roundhouse.names import is_identifier, is_name
 from roundhouse.schema import Partial, Rule, checked, key
+from roundhouse.units import Walltime
 
 ALLOW, PARTIAL = "allow", "partial"  # under a group in `after`
 _SHELL_WORDS = {"|", "||", "&", "&&", ";", ">", ">>", "<", "2>", "2>&1"}
@@ -180,6 +181,7 @@ class Group:
     carry: CarryRule | None = key(
         "Files of an earlier attempt that a command gets: globs, or false; default: all", None
     )
+    time_limit: Walltime | None = key("How long a command may run, over all its jobs; then it gets SIGINT", None)
     study: StudyName | None = key("Overrides the round's study", None)
 
 

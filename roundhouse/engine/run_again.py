@@ -13,7 +13,7 @@ from roundhouse.formatting import abbreviated, counted
 from roundhouse.model.attempt import Attempt, Pin, Record
 from roundhouse.model.causes import Cause
 from roundhouse.model.evaluate import inputs_of
-from roundhouse.model.experiment import IDENTITY, Experiment, changes
+from roundhouse.model.experiment import Experiment, changes, identity_in
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.store import accepted, record
@@ -84,10 +84,9 @@ def _mark(rec: Record, experiment: Experiment, cause: Cause, changed: _Changes, 
 def _ran(rec: Record) -> dict[str, Any] | None:
     """What an experiment has run, as far as config.yaml can be read."""
     try:
-        config = record.read_config(rec.directory)
+        return identity_in(record.read_config(rec.directory))
     except RoundhouseError:
         return None  # it is written again with the next attempt
-    return {key: config.get(key) for key in IDENTITY}
 
 
 def rerun(statuses: Statuses, chosen: Chosen, force: bool = False) -> list[str]:

@@ -6,11 +6,13 @@ import os
 import shlex
 import subprocess
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 from roundhouse.errors import RoundhouseError
 from roundhouse.jobs.progress import copy_progress
+from roundhouse.jobs.time_limit import TimeLimit
 from roundhouse.jobs.worker import ClaimedAttempt
 from roundhouse.machine.parent_death import die_with
 
@@ -42,8 +44,10 @@ def _listed(directories: Iterable[Path | str]) -> str:
     return os.pathsep.join(paths)
 
 
-def run_command(claimed: ClaimedAttempt, environment: Mapping[str, str]) -> int:
+def run_command(claimed: ClaimedAttempt, environment: Mapping[str, str], limit: TimeLimit | None = None) -> int:
     """Run the command to its end, with these variables; returns its exit code (128 + n for a death by signal n)."""
+    if limit is not None:
+        environment = {**environment, "ROUNDHOUSE_TIME_LEFT": f"{limit.left:.0f}"}
     words = [word.replace("{directory}", str(claimed.files)) for word in claimed.config["command"]]
     on_one_line = "\\n".join(shlex.join(words).splitlines())
     print(f"roundhouse: attempt {claimed.number} runs {on_one_line}", flush=True)
@@ -58,6 +62,6 @@ def run_command(claimed: ClaimedAttempt, environment: Mapping[str, str]) -> int:
         ) from None
     if claimed.stop_reason:
         claimed.child.terminate()  # the signal came before the child existed
-    with copy_progress(claimed):
+    with copy_progress(claimed), limit.watch() if limit else nullcontext():
         code = claimed.child.wait()
     return 128 - code if code < 0 else code

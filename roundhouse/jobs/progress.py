@@ -66,7 +66,7 @@ class _Copier:
                     return
             if self._invalid and not self._warned:
                 self._warned = True
-                why = "it is not a JSON object with epoch, epochs and the like, see docs/your_own_script.md"
+                why = "it is not a JSON object with epoch, epochs, step and the like, see docs/your_own_script.md"
                 print(f"roundhouse: warning: {self._path} is ignored: {why}", file=sys.stderr, flush=True)
         except FileNotFoundError:
             return
@@ -86,4 +86,5 @@ def _parsed(path: Path) -> dict[str, Any] | None:
     if progress is None:
         return None
     stage = {"stage": content["stage"]} if isinstance(content.get("stage"), str) else {}
-    return {key: getattr(progress, key) for key in progress.__dataclass_fields__ if key in content} | stage
+    reported = set(progress.__dataclass_fields__) - {"time_used"}  # measured by the job, not by the command
+    return {key: getattr(progress, key) for key in reported if key in content} | stage

@@ -8,6 +8,7 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,7 @@ class ClaimedAttempt:
     stop_reason: str | None = None
     child: subprocess.Popen[bytes] | None = None
     _progress: dict[str, Any] = field(default_factory=dict)
+    _reports: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def place(self) -> Path:
@@ -90,11 +92,15 @@ class ClaimedAttempt:
         return missing_inputs(self.config["after"], self.attempt.opened.inputs)
 
     def report(self, **progress: Any) -> None:
-        """Write the progress to progress.json, and update the copy of it in status.json."""
+        """Write the progress to progress.json, and update the copy of it in status.json. Any thread may call it."""
+        with self._reports:
+            self._report(progress)
+
+    def _report(self, progress: Mapping[str, Any]) -> None:
         self._progress |= progress
         files.replace(self.place / record.PROGRESS, files.dump({"version": json_files.VERSION, **self._progress}))
         status = record.read_status(self.directory) or {}
-        keys = ("epoch", "epochs", "metric", "metric_name", "best")
+        keys = ("epoch", "epochs", "unit", "step", "steps", "metric", "metric_name", "best")
         status |= {key: self._progress[key] for key in keys if key in self._progress}
         status |= {"path": self.config["path"], "state": "in_progress", "attempt": self.number, "reason": ""}
         status["since"], status["code"] = self.attempt.since, self.attempt.opened.code

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from roundhouse.model.answers import Scope
 from roundhouse.model.causes import Cause
@@ -28,7 +28,7 @@ class Pin:
 class Opened:
     """job.json: an attempt was opened through `scheduler`, for this config and these inputs. `at`: the server's clock.
 
-    `pause_at`: the epoch at which it pauses for a comparison with its group (see `halving`).
+    `pause_at`: the epoch or step, whichever the run counts, at which it pauses for a comparison (see `halving`).
     `mark`: the attempt is not a run but a marker (retry, rerun, cancelled, archived, pruned), which takes the number of
     an attempt and is then void. `pin`: what a retry or rerun requires of the attempts after it; None in older records.
     `keep_files`: a retry with another config, whose attempts may resume from the files of the attempts before it.
@@ -133,9 +133,30 @@ class Verdict:
     why: str = ""
 
 
+EPOCH, STEP = "epoch", "step"  # what a run counts: its unit
+
+
+class Counter(NamedTuple):
+    """How far a run is in one unit. `started`: where this attempt began; `seconds`: of one epoch or step."""
+
+    done: int
+    planned: int | None
+    started: int
+    seconds: float | None
+
+    def __str__(self) -> str:
+        """`3/10`, or `3` if the planned number is not known; empty if nothing is reported."""
+        return f"{self.done}/{self.planned}" if self.planned else str(self.done or "")
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """progress.json: how far the training is. The time of the file is the heartbeat of the job."""
+    """progress.json: how far the training is. The time of the file is the heartbeat of the job.
+
+    `unit`: what the run counts. A run by epoch may report its steps as well: `step` is the last one that was saved,
+    None if steps are not reported. `time_used`: seconds that a command with a time limit has run, in this attempt and
+    those that it continues.
+    """
 
     epoch: int = 0
     epochs: int | None = None
@@ -147,16 +168,30 @@ class Progress:
     artifacts: Mapping[str, str] = field(default_factory=dict)  # file name -> SHA-256
     final: Mapping[str, float] = field(default_factory=dict)  # metrics of the finished run
     seconds_per_epoch: float | None = None  # of the stage that it is in
+    unit: str = EPOCH
+    step: int | None = None
+    steps: int | None = None
+    started_step: int | None = None
+    seconds_per_step: float | None = None
+    time_used: float = 0.0
 
     @property
     def reported(self) -> bool:
-        """Whether the run reports its epochs."""
-        return bool(self.epochs or self.epoch)
+        """Whether the run reports its epochs or steps."""
+        return bool(self.epochs or self.epoch or self.steps) or self.step is not None
 
     @property
     def gained(self) -> bool:
-        """Whether this attempt finished at least one epoch of its own."""
-        return self.epoch > self.started_epoch
+        """Whether this attempt saved at least one step of its own; if it reports no steps, one epoch."""
+        by_step = self.step is not None and (self.started_step is not None or self.unit == STEP)
+        counter = self.counter(STEP if by_step else EPOCH)
+        return counter.done > counter.started
+
+    def counter(self, unit: str = "") -> Counter:
+        """How far the run is, in this unit; by default, in its own."""
+        if (unit or self.unit) == STEP:
+            return Counter(self.step or 0, self.steps, self.started_step or 0, self.seconds_per_step)
+        return Counter(self.epoch, self.epochs, self.started_epoch, self.seconds_per_epoch)
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,7 +181,7 @@ class Evaluation:
             return experiment, ""
         note = f"accepted, although the round file has changed: {changes(ran, experiment.identity())}"
         command = tuple(ran["command"]) if ran["command"] else None
-        return replace(experiment, config=ran["config"], command=command), note
+        return replace(experiment, config=ran["config"], command=command, time_limit=ran.get("time_limit")), note
 
     def _outdated_inputs(self, rec: Record) -> str:
         """Which inputs of a completed experiment have been run again since."""

@@ -20,7 +20,7 @@ class JobExitCode(IntEnum):
     INPUT = 72
     GPU_MEMORY = 73  # the GPU's: more memory for the job would not help
     STOPPED = 75  # stopped at a safe point on request; a later attempt resumes from the checkpoint
-    WALLTIME = 76  # stopped on its own because no further epoch fits into the walltime
+    WALLTIME = 76  # stopped on its own before the end of the walltime, with a checkpoint
     INPUT_CHANGED = 77  # an input differs from the recorded one: another attempt cannot help, only --retry
     RUNG = 78  # paused at a rung, with a checkpoint; it is resumed or pruned later
     DIVERGED = 79  # the training diverged: no retry can help, and the metrics so far are its result
@@ -40,7 +40,7 @@ ENDINGS: Mapping[JobExitCode, Ending] = {
     JobExitCode.MEMORY: Ending(Cause.MEMORY, "memory ran out"),
     JobExitCode.INPUT: Ending(Cause.INPUT, "an input was not visible on this node"),
     JobExitCode.GPU_MEMORY: Ending(Cause.MEMORY, "the GPU's memory ran out"),
-    JobExitCode.WALLTIME: Ending(Cause.WALLTIME, "no further epoch fits into the walltime"),
+    JobExitCode.WALLTIME: Ending(Cause.WALLTIME, "stopped before the end of the walltime"),
     JobExitCode.INPUT_CHANGED: Ending(
         Cause.ERROR, "an input changed since the first attempt; --retry uses the present one", final=True
     ),
@@ -49,7 +49,7 @@ ENDINGS: Mapping[JobExitCode, Ending] = {
     JobExitCode.STUCK: Ending(
         Cause.ERROR,
         "the walltime was reached twice in a row without a changed file or reported progress: save the state in "
-        "{directory}, report epochs in progress.json, or raise walltime; then --retry",
+        "{directory}, report epochs or steps in progress.json, or raise walltime; then --retry",
         final=True,
     ),
 }

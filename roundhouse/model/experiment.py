@@ -12,12 +12,14 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
 
+from roundhouse.formatting import walltime
 from roundhouse.model.retry_policy import RetryPolicy
 from roundhouse.names import is_identifier
 from roundhouse.schema import Count, checked, key
 from roundhouse.units import Memory, Walltime
 
 IDENTITY = ("study", "command", "config", "after")  # the keys of `Experiment.identity`
+IF_SET = ("time_limit",)  # it has these keys only if they are set, so that older hashes stay valid
 SEED = "seed"  # experiments that differ only in this key have the same setting
 
 
@@ -107,11 +109,11 @@ class Selection(SelectionRule):
 
 @dataclass(frozen=True, slots=True)
 class Halving:
-    """Successive halving within a group: its runs pause at regular epochs, and only the best settings continue."""
+    """Successive halving within a group: its runs pause at regular intervals, and only the best settings continue."""
 
     metric: str = key("Settings are compared by the mean over seeds of this metric")
     mode: Mode = key("Whether the lowest or the highest value is the best")
-    every: Count = key("Epochs from one pause to the next")
+    every: Count = key("Epochs or steps, whichever the runs count, from one pause to the next")
     keep: Annotated[float, Gt(0), Lt(1)] = key("Fraction of the settings that continues", 0.5)
     per: ConfigKey | None = key("A config key: settings are compared with those that have the same value", None)
 
@@ -150,6 +152,7 @@ class Experiment:
     selection: Selection | None = None
     halving: Halving | None = None
     carry: Carry = Carry()  # of a command
+    time_limit: int | None = None  # of a command: seconds that it may run, over all its attempts
 
     @property
     def undecided(self) -> bool:
@@ -170,11 +173,17 @@ class Experiment:
             "command": list(self.command) if self.command else None,
             "config": dict(self.config),
             "after": {group: list(paths) for group, paths in self.after.items()},
+            **({"time_limit": self.time_limit} if self.time_limit is not None else {}),
         }
 
     def config_hash(self) -> str:
         """SHA-256 over `identity()`, as hexadecimal."""
         return hash_of(self.identity())
+
+
+def identity_in(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity of the experiment that config.yaml describes."""
+    return {key: config.get(key) for key in IDENTITY} | {key: config[key] for key in IF_SET if config.get(key)}
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
@@ -190,6 +199,10 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
             elif then[name] != now[name]:
                 found.append(f"{prefix}{name} was {then[name]!r}, is now {now[name]!r}")
                 follows.add((str(then[name]), str(now[name])))
+    then, now = before.get("time_limit"), after.get("time_limit")
+    if then != now:
+        texts = [walltime(value) if value else "not set" for value in (then, now)]
+        found.append(f"time_limit was {texts[0]}, is now {texts[1]}")
     if before.get("study") != after.get("study"):
         found.append(f"study was {before.get('study')!r}, is now {after.get('study')!r}")
     return ", ".join([*found, *_command_changes(before.get("command"), after.get("command"), follows)])

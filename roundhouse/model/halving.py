@@ -1,8 +1,8 @@
 """Successive halving: runs pause at every rung, the best settings of their group continue, the others are pruned. Pure.
 
-The outcome at a rung is a function of the values that all runs of the group had at its epoch, so every pass computes
+The outcome at a rung is a function of the values that all runs of the group had there, so every pass computes
 the same. After Karnin, Koren and Somekh (2013) and Jamieson and Talwalkar (2016), with one difference: rungs are a
-fixed number of epochs apart, where theirs get further apart as fewer settings are left.
+fixed number of epochs or steps apart, where theirs get further apart as fewer settings are left.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from roundhouse.model.attempt import Attempt, Record
+from roundhouse.model.attempt import EPOCH, Attempt, Record
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment, Halving, setting_of
 from roundhouse.model.plan import Action, State, Verb
@@ -23,13 +23,13 @@ from roundhouse.names import nearest
 
 
 def pause_at(experiment: Experiment, rec: Record) -> int | None:
-    """The epoch at which the next attempt must pause; None if it runs to its end.
+    """The epoch or step at which the next attempt must pause; None if it runs to its end.
 
     An experiment that was pruned and is retried, or runs again, is not compared again.
     """
     if experiment.halving is None or _exempt(rec):
         return None
-    return max((epoch for _, epoch in _pauses(rec)), default=0) + experiment.halving.every
+    return max((position for _, position in _pauses(rec)), default=0) + experiment.halving.every
 
 
 def compare_at_rungs(statuses: Mapping[str, ExperimentStatus], metrics: Metrics) -> dict[str, ExperimentStatus]:
@@ -41,19 +41,19 @@ def compare_at_rungs(statuses: Mapping[str, ExperimentStatus], metrics: Metrics)
             contests.setdefault(key, []).append(status)
     changed: dict[str, ExperimentStatus] = {}
     for members in contests.values():
-        paused = {one.experiment.path: epoch for one in members if (epoch := _paused_at(one)) is not None}
-        for epoch in sorted(set(paused.values())):
-            rung = _rung(members, epoch, metrics)
-            changed |= {path: rung.applied(statuses[path]) for path, at in paused.items() if at == epoch}
+        paused = {one.experiment.path: position for one in members if (position := _paused_at(one)) is not None}
+        for position in sorted(set(paused.values())):
+            rung = _rung(members, position, metrics)
+            changed |= {path: rung.applied(statuses[path]) for path, at in paused.items() if at == position}
     return changed
 
 
 @dataclass(frozen=True, slots=True)
 class _Rung:
-    """The comparison of some experiments at one epoch: their ranking; or what it waits for (see `Inputs`)."""
+    """The comparison of some experiments at one epoch or step: their ranking; or what it waits for (see `Inputs`)."""
 
     halving: Halving
-    epoch: int
+    position: str  # `epoch 4`, `step 4000`
     ranked: Sequence[Candidate] = ()
     wait: str = ""
     hopeless: bool = False
@@ -68,7 +68,7 @@ class _Rung:
         kept = math.ceil(Fraction(str(self.halving.keep)) * len(self.ranked))  # settings that continue
         rank = next(rank for rank, one in enumerate(self.ranked) if status.experiment.path in one.paths)
         best = "lowest" if self.halving.mode == "min" else "highest"
-        what = f"rank {rank + 1} of {len(self.ranked)} at epoch {self.epoch} by the {best} {self.halving.metric}"
+        what = f"rank {rank + 1} of {len(self.ranked)} at {self.position} by the {best} {self.halving.metric}"
         if rank < kept:
             # The last one left does not pause again: there is nothing to compare it with.
             experiment = replace(status.experiment, halving=None) if kept == 1 else status.experiment
@@ -77,37 +77,39 @@ class _Rung:
         return replace(status, action=Action(Verb.PRUNE, State.PENDING, f"{what}: {own}; the last kept: {last}"))
 
 
-def _rung(members: Sequence[ExperimentStatus], epoch: int, metrics: Metrics) -> _Rung:
-    """Compare the experiments at this epoch, if all have reached it that still may."""
+def _rung(members: Sequence[ExperimentStatus], position: int, metrics: Metrics) -> _Rung:
+    """Compare the experiments at this epoch or step, if all have reached it that still may."""
     halving = members[0].experiment.halving
     assert halving is not None
-    reached = [(status, _reached(status, epoch)) for status in members]
+    reached = [(status, _reached(status, position)) for status in members]
+    unit = next((one.progress.unit for _, one in reached if one and one.progress), EPOCH)
+    place = f"{unit} {position}"
     missing = [status for status, attempt in reached if attempt is None and _may_reach(status)]
     if missing:
-        wait = f"waits at epoch {epoch} for {len(missing)} of {len(members)}"
+        wait = f"waits at {place} for {len(missing)} of {len(members)}"
         stuck = [status for status in missing if not goes_on(status)]
         if stuck:
             first = f"{stuck[0].experiment.path} is {stuck[0].action.state}"
             wait += f", of which {len(stuck)} will not get there automatically ({first})"
-        return _Rung(halving, epoch, wait=wait, hopeless=bool(stuck))
+        return _Rung(halving, place, wait=wait, hopeless=bool(stuck))
     runs, continuing = [], {setting_of(status.experiment.config) for status, attempt in reached if attempt}
     for status, attempt in reached:
         if attempt is None:
-            if _is_worst(status, epoch, continuing):
+            if _is_worst(status, position, continuing):
                 runs.append((status.experiment.path, status.experiment.config, math.nan))
             continue
         path, directory = status.experiment.path, status.record.directory
-        value = metrics.value_at(directory, attempt, halving.metric, epoch)
+        value = metrics.value_at(directory, attempt, halving.metric, position)
         if value is None:
             hint = nearest(halving.metric, metrics.names_of(directory, attempt))
             wait = f"{path} does not report the metric {halving.metric!r}: {hint}"
-            return _Rung(halving, epoch, wait=wait, hopeless=True, blocked=True)
+            return _Rung(halving, place, wait=wait, hopeless=True, blocked=True)
         runs.append((path, status.experiment.config, value))
-    return _Rung(halving, epoch, ranking(runs, halving.mode))
+    return _Rung(halving, place, ranking(runs, halving.mode))
 
 
 def _pauses(rec: Record) -> list[tuple[Attempt, int]]:
-    """The attempts that paused at a rung, each with its epoch.
+    """The attempts that paused at a rung, each with its epoch or step.
 
     After a retry with another config or other inputs, which starts from the beginning, those before it do not count.
     """
@@ -127,7 +129,7 @@ def _pruned(rec: Record) -> bool:
     return any(one.cause is Cause.PRUNED for one in rec.attempts)
 
 
-def _is_worst(status: ExperimentStatus, epoch: int, continuing: Collection[str]) -> bool:
+def _is_worst(status: ExperimentStatus, position: int, continuing: Collection[str]) -> bool:
     """Whether it did not reach this rung because it diverged, and thereby makes its setting the last one.
 
     It counts at the first rung that it did not reach, and at later ones while other seeds of its setting continue.
@@ -135,7 +137,7 @@ def _is_worst(status: ExperimentStatus, epoch: int, continuing: Collection[str])
     newest = status.record.newest
     if status.action.state is not State.DIVERGED or newest is None or _exempt(status.record):
         return False
-    return newest.opened.pause_at == epoch or setting_of(status.experiment.config) in continuing
+    return newest.opened.pause_at == position or setting_of(status.experiment.config) in continuing
 
 
 def _exempt(rec: Record) -> bool:
@@ -153,14 +155,14 @@ def _paused_at(status: ExperimentStatus) -> int | None:
     runs, pauses = status.record.runs, _pauses(status.record)
     if status.action.verb is not Verb.SUBMIT or not pauses or _exempt(status.record):
         return None
-    last, epoch = pauses[-1]
-    return epoch if last is runs[-1] else None
+    last, position = pauses[-1]
+    return position if last is runs[-1] else None
 
 
-def _reached(status: ExperimentStatus, epoch: int) -> Attempt | None:
-    """The attempt whose metrics include this epoch: the first that paused there or later, else its first result.
+def _reached(status: ExperimentStatus, position: int) -> Attempt | None:
+    """The attempt whose metrics include this position: the first that paused there or later, else its first result.
 
     An experiment that was pruned and is retried counts only at the rungs before that.
     """
-    paused = [one for one, at in _pauses(status.record) if at >= epoch]
+    paused = [one for one, at in _pauses(status.record) if at >= position]
     return paused[0] if paused else None if _pruned(status.record) else next(iter(status.record.results), None)

@@ -35,7 +35,7 @@ def exhausted(attempts: Sequence[Attempt], policy: RetryPolicy) -> str:
     if _reaches_limit(hard, policy):
         return f"failed {_times(hard)}; last cause: {last}"
     if _reaches_limit(soft, policy):
-        return f"interrupted {_times(soft)} without a new epoch; last cause: {last}"
+        return f"interrupted {_times(soft)} without a newly saved step; last cause: {last}"
     return ""
 
 
@@ -62,7 +62,7 @@ def _counts_as(attempt: Attempt) -> Cause | None:
     """The cause towards whose limit an attempt counts, if it counts at all."""
     cause = attempt.cause
     if cause is Cause.WALLTIME and not stuck(attempt):
-        cause = Cause.PREEMPTED  # a program that does not report its epochs may still make progress
+        cause = Cause.PREEMPTED  # a program that does not report its progress may still make some
     if cause is Cause.MEMORY and attempt.opened.packed and attempt.verdict:
         cause = Cause.PREEMPTED  # the memory of the allocation ran out, and which experiment used it is not known
     return None if cause in SOFT and (_gained(attempt) or _interrupted(attempt)) else cause
@@ -73,8 +73,8 @@ def _gained(attempt: Attempt) -> bool:
 
 
 def stuck(attempt: Attempt) -> bool:
-    """Whether it reached its walltime, and reports its epochs, but has no new one."""
-    reports = attempt.progress is not None and bool(attempt.progress.epochs)
+    """Whether it reached its walltime, and reports its progress, but has no newly saved step."""
+    reports = attempt.progress is not None and attempt.progress.reported
     return attempt.cause is Cause.WALLTIME and reports and not _gained(attempt)
 
 

@@ -14,7 +14,7 @@ from roundhouse.schema import Count, Rule, key
 from roundhouse.units import Memory, Walltime
 
 HARD_LIMIT = 2  # attempts that ended because of the experiment itself
-SOFT_LIMIT = 20  # attempts in a row that ended for another reason, without a new epoch
+SOFT_LIMIT = 20  # attempts in a row that ended for another reason, without a newly saved step
 
 HARD = (Cause.ERROR, Cause.MEMORY, Cause.WALLTIME, Cause.UNKNOWN, Cause.UNCLAIMED, Cause.REFUSED)
 SOFT = (Cause.PREEMPTED, Cause.NODE, Cause.DELETED, Cause.INPUT)
@@ -44,7 +44,7 @@ class MemoryRetry(Growth):
 
 @dataclass(frozen=True, slots=True)
 class WalltimeRetry(Growth):
-    """After the walltime ended without a new epoch."""
+    """After the walltime ended without a newly saved step."""
 
     most: Walltime | None = key('Maximum walltime to request: "48:00:00"; null for no limit', None)
 
@@ -53,7 +53,9 @@ class WalltimeRetry(Growth):
 class NodeRetry:
     """After a node failed."""
 
-    tries: Count = key("Maximum number of attempts in a row, without a new epoch, that end with this cause", SOFT_LIMIT)
+    tries: Count = key(
+        "Maximum number of attempts in a row, without a newly saved step, that end with this cause", SOFT_LIMIT
+    )
     exclude: bool = key("Do not run on nodes that failed (Slurm)", True)
 
 
@@ -72,13 +74,15 @@ class RetryPolicy:
 
     error: Count = key("Maximum number of attempts that end with an error", HARD_LIMIT)
     memory: Annotated[MemoryRetry, _OR_TRIES] = key("After memory ran out", MemoryRetry())
-    walltime: Annotated[WalltimeRetry, _OR_TRIES] = key("After the walltime ended without a new epoch", WalltimeRetry())
+    walltime: Annotated[WalltimeRetry, _OR_TRIES] = key(
+        "After the walltime ended without a newly saved step", WalltimeRetry()
+    )
     unknown: Count = key("Maximum number of attempts that end for an unknown reason", HARD_LIMIT)
     unclaimed: Count = key("Maximum number of jobs that never start", HARD_LIMIT)
     refused: Count = key("Maximum number of jobs that the scheduler refuses", HARD_LIMIT)
-    preempted: Count = key("Maximum number in a row, without a new epoch, that are preempted", SOFT_LIMIT)
+    preempted: Count = key("Maximum number in a row, without a newly saved step, that are preempted", SOFT_LIMIT)
     node: Annotated[NodeRetry, _OR_TRIES] = key("After a node failed", NodeRetry())
-    deleted: Count = key("Maximum number in a row, without a new epoch, that are deleted", SOFT_LIMIT)
+    deleted: Count = key("Maximum number in a row, without a newly saved step, that are deleted", SOFT_LIMIT)
     input: Count = key("Maximum number in a row that cannot read an input", SOFT_LIMIT)
 
     def limit(self, cause: Cause) -> int:

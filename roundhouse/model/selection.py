@@ -21,12 +21,12 @@ from roundhouse.placeholders import fill_words, printable
 class Metrics(Protocol):
     """Reads the metrics of an attempt of the experiment in a directory. NaN: not a finite number. None: no such metric.
 
-    `result_of`: the final value. `value_at`: the value after so many epochs. `names_of`: the metrics that exist.
+    `result_of`: the final value. `value_at`: the value at an epoch or step. `names_of`: the metrics that exist.
     """
 
     def result_of(self, directory: Path, attempt: Attempt, metric: str) -> float | None: ...
 
-    def value_at(self, directory: Path, attempt: Attempt, metric: str, epoch: int) -> float | None: ...
+    def value_at(self, directory: Path, attempt: Attempt, metric: str, position: int) -> float | None: ...
 
     def names_of(self, directory: Path, attempt: Attempt) -> list[str]: ...
 

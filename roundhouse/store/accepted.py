@@ -11,7 +11,7 @@ from typing import Any
 
 from roundhouse import files
 from roundhouse.model.attempt import Record
-from roundhouse.model.experiment import IDENTITY, Experiment
+from roundhouse.model.experiment import Experiment, identity_in
 from roundhouse.store import json_files, record
 
 
@@ -28,7 +28,7 @@ def accept(rec: Record, experiment: Experiment, ran: Mapping[str, Any], user: st
         "nonce": uuid.uuid4().hex,
         "attempt": rec.completed.number,
         "config_hash": before,
-        "ran": {key: ran[key] for key in IDENTITY},
+        "ran": identity_in(ran),
         "accepted": experiment.identity(),
         "user": user,
         "at": time.time(),
@@ -43,7 +43,7 @@ def accepted(rec: Record, config_hash: str) -> Mapping[str, Any] | None:
         return None
     try:
         value = json.loads(files.read_bytes(_path(rec.directory, config_hash)) or b"{}")
-        ran = {key: value["ran"].get(key) for key in IDENTITY}
+        ran = identity_in(value["ran"])
         valid = value["config_hash"] == rec.completed.opened.config_hash == record.config_hash(ran)
         return ran if valid else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):

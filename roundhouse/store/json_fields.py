@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from roundhouse.model.answers import Scope
-from roundhouse.model.attempt import Claim, Opened, Pin, Progress, Result, Verdict
+from roundhouse.model.attempt import EPOCH, STEP, Claim, Opened, Pin, Progress, Result, Verdict
 from roundhouse.model.causes import Cause
 from roundhouse.model.exit_codes import with_signal_name
 
@@ -136,18 +136,43 @@ def verdict(value: Mapping[str, Any] | None) -> Verdict | None:
 def progress(value: Any) -> Progress | None:
     """progress.json. It only informs, and decides nothing but a count: if it is invalid, it counts as absent (None)."""
     try:
-        name, epochs, metric, best = (value.get(key) for key in ("metric_name", "epochs", "metric", "best"))
+        name, metric, best, epochs, steps = (
+            value.get(key) for key in ("metric_name", "metric", "best", "epochs", "steps")
+        )
         artifacts, final = value.get("artifacts", {}), value.get("final", {})
-        numbers = (epochs, metric, best, *final.values())
+        numbers = (metric, best, epochs, steps, *final.values())
         fits = isinstance(name, (str, type(None))) and all(isinstance(one, (int, float, type(None))) for one in numbers)
         if not fits or not all(isinstance(one, str) for one in artifacts.values()):
             return None
-        epoch, started = int(value.get("epoch", 0)), int(value.get("started_epoch", 0))
-        pace = value.get("seconds_per_epoch")
-        pace = float(pace) if isinstance(pace, (int, float)) and 0 <= pace < math.inf else None
+        epoch, started_epoch = int(value.get("epoch", 0)), int(value.get("started_epoch", 0))
+        step, started_step = (None if value.get(key) is None else int(value[key]) for key in ("step", "started_step"))
     except INVALID:
         return None
-    return Progress(epoch, epochs, started, name, metric, best, mode_in(value), artifacts, final, pace)
+    unit = value.get("unit")
+    if unit not in (EPOCH, STEP):
+        unit = STEP if not (epoch or epochs) and (steps or step is not None) else EPOCH
+    return Progress(
+        epoch,
+        epochs,
+        started_epoch,
+        name,
+        metric,
+        best,
+        mode_in(value),
+        artifacts,
+        final,
+        _seconds(value.get("seconds_per_epoch")),
+        unit,
+        step,
+        steps,
+        started_step,
+        _seconds(value.get("seconds_per_step")),
+        _seconds(value.get("time_used")) or 0.0,
+    )
+
+
+def _seconds(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and 0 <= value < math.inf else None
 
 
 def mode_in(value: Mapping[str, Any]) -> str | None:

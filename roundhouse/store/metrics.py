@@ -11,7 +11,7 @@ from typing import Any
 
 from roundhouse import files
 from roundhouse.errors import RoundhouseError
-from roundhouse.model.attempt import Attempt
+from roundhouse.model.attempt import EPOCH, STEP, Attempt
 from roundhouse.store.carried import result_file
 from roundhouse.store.json_fields import mode_in
 
@@ -20,9 +20,9 @@ _FILE = "metrics.json"
 
 @dataclass(frozen=True, slots=True)
 class RunMetrics:
-    """The content of metrics.json. `epochs`: a mapping for each entry; `final`, `used`: numbers of the whole run.
-
-    `ended`: why training ended early. `diverged`: why and at which step it diverged. Empty: it did not.
+    """The content of metrics.json. `epochs`: what was recorded, each with its epoch or step, or both; a metric may be
+    missing in some. `final`, `used`: numbers of the whole run. `ended`: why training ended early, if it did;
+    `diverged`: with `step` and `why`, if it diverged.
     """
 
     metric: str | None = None
@@ -35,7 +35,7 @@ class RunMetrics:
     used: Mapping[str, float] = field(default_factory=dict)
     epochs: Sequence[Mapping[str, Any]] = ()
     ended: str = ""
-    diverged: str = ""
+    diverged: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_metrics(path: Path) -> RunMetrics:
@@ -56,23 +56,17 @@ def read_metrics(path: Path) -> RunMetrics:
             metric=metric,
             mode=mode_in(content),
             best=numbers_in(best).get(str(metric)),
-            best_epoch=best.get("epoch"),
-            best_step=best.get("step"),
+            best_epoch=best.get(EPOCH),
+            best_step=best.get(STEP),
             exact=bool(content.get("exact", True)),
             final=numbers_in(content.get("final") or {}),
             used=numbers_in(content.get("used") or {}),
             epochs=_epochs(content),
             ended=str(content.get("ended") or ""),
-            diverged=_divergence(content.get("diverged") or {}),
+            diverged=dict(content.get("diverged") or {}),
         )
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise RoundhouseError(f"{path} is unreadable: it is not a JSON object of metrics") from None
-
-
-def _divergence(reported: Mapping[str, Any]) -> str:
-    """`step 1200: the loss is nan`; empty if nothing is reported."""
-    parts = [f"step {reported['step']}"] if "step" in reported else []
-    return ": ".join([*parts, *([str(reported["why"])] if reported.get("why") else [])])
 
 
 def numbers_in(values: Mapping[str, Any]) -> dict[str, float]:
@@ -96,7 +90,7 @@ def result_of(directory: Path, attempt: Attempt, metric: str) -> float | None:
     """A metric of a completed attempt of the experiment in `directory`. NaN: not a finite number. None: not reported.
 
     It is the final metric of that name; else the best value, if that is the metric; else from metrics.json a number at
-    its top level, or the value in the epoch of the best weights (without one: in the last epoch).
+    its top level, or the value at the epoch or step of the best weights; if there is none, the last one recorded.
     """
     progress = attempt.progress
     if progress and metric in progress.final:
@@ -108,19 +102,25 @@ def result_of(directory: Path, attempt: Attempt, metric: str) -> float | None:
         if isinstance(part, Mapping) and metric in part:
             return finite(part[metric])
     best = content.get("best")
-    number = best.get("epoch") if isinstance(best, Mapping) else None
-    epochs = _epochs(content)
-    taken = [one for one in epochs if one.get("epoch") == number] or epochs[-1:]
-    return finite(taken[0][metric]) if taken and metric in taken[0] else None
+    best = best if isinstance(best, Mapping) else {}
+    unit = EPOCH if EPOCH in best else STEP
+    entries = [one for one in _epochs(content) if metric in one]
+    chosen = [one for one in entries if unit in best and one.get(unit) == best[unit]] or entries
+    return finite(chosen[-1][metric]) if chosen else None
 
 
-def value_at(directory: Path, attempt: Attempt, metric: str, epoch: int) -> float | None:
-    """An attempt's metric after `epoch` epochs; if that epoch is missing, the last value. NaN and None as above."""
+def value_at(directory: Path, attempt: Attempt, metric: str, position: int) -> float | None:
+    """The last value of an attempt's metric at or before this position, in the unit of the run. NaN and None as above.
+
+    If none was recorded by then: a number at the top level of metrics.json, the `metric` of progress.json, or as above.
+    """
     content = _content(directory, attempt)
-    epochs = _epochs(content)
-    for one in [one for one in epochs if one.get("epoch") == epoch] or epochs[-1:]:
-        if metric in one:
-            return finite(one[metric])
+    entries = _epochs(content)
+    own = attempt.progress.unit if attempt.progress else EPOCH
+    unit = next((one for one in (own, EPOCH, STEP) if any(one in entry for entry in entries)), own)
+    reached = [one for one in entries if metric in one and finite(one.get(unit, position)) <= position]
+    if reached:
+        return finite(reached[-1][metric])
     if metric in content:
         return finite(content[metric])
     progress = attempt.progress
@@ -134,7 +134,7 @@ def names_of(directory: Path, attempt: Attempt) -> list[str]:
     progress, content = attempt.progress, _content(directory, attempt)
     names = [*progress.final, *([progress.metric_name] if progress.metric_name else [])] if progress else []
     final = content.get("final")
-    for part in (content, final if isinstance(final, Mapping) else {}, *_epochs(content)[-1:]):
+    for part in (content, final if isinstance(final, Mapping) else {}, *_epochs(content)):
         names += [key for key, value in part.items() if math.isfinite(finite(value))]
     return list(dict.fromkeys(names))
 

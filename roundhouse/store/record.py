@@ -28,7 +28,7 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.model.answers import Scope, task_id
 from roundhouse.model.attempt import Attempt, Claim, Opened, Progress, Record
 from roundhouse.model.causes import Cause
-from roundhouse.model.experiment import IDENTITY, Experiment, hash_of
+from roundhouse.model.experiment import Experiment, hash_of, identity_in
 from roundhouse.store import job_group, json_fields
 from roundhouse.store.json_files import VERSION, Unreadable, parse, read_if_valid, read_json
 
@@ -359,7 +359,7 @@ def write_config(directory: Path, experiment: Experiment) -> None:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """config.yaml as a mapping with round, group, path, study, command, config, after."""
+    """config.yaml as a mapping with round, group, path, study, command, config, after; time_limit, if there is one."""
     path = directory / CONFIG
     raw = files.read_bytes(path)
     if raw is None:
@@ -369,6 +369,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError):
         value = None
     kinds: dict[str, Any] = {"round": str, "path": str, "config": dict, "after": dict, "command": (list, type(None))}
+    kinds["time_limit"] = (int, type(None))
     if not isinstance(value, dict) or not all(isinstance(value.get(key), kind) for key, kind in kinds.items()):
         raise RoundhouseError(
             f"{path} cannot be parsed. Remove it; the next pass that opens an attempt writes it again"
@@ -378,7 +379,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """The hash that job.json must hold for a config.yaml with this content."""
-    return hash_of({key: config.get(key) for key in IDENTITY})
+    return hash_of(identity_in(config))
 
 
 # ---------------------------------------------------------------------------------------------- status

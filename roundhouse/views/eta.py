@@ -13,7 +13,7 @@ from roundhouse.formatting import counted, duration
 from roundhouse.model.experiment import SEED, Experiment
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus, goes_on
-from roundhouse.views.measured import is_running, pace_of, progress_of, spans
+from roundhouse.views.measured import counter_of, is_running, spans
 
 WEEK = 7 * 86400.0
 
@@ -32,7 +32,7 @@ ZERO, UNBOUNDED = Range(0.0, 0.0, 0.0), Range(0.0, 0.0, inf)
 class Workload(NamedTuple):
     """The time of one experiment. A tuple, since a pass over a large round makes very many.
 
-    `seconds`: of all its `runs` so far. `pace`: its own seconds per epoch, if measured; `done` of `planned` epochs are
+    `seconds`: of all its `runs` so far. `pace`: its own seconds per epoch or step, if measured; `done` of `planned` are
     done. `like`: the kinds that it belongs to, the most specific first. `after`: paths of its dependencies.
     """
 
@@ -52,12 +52,12 @@ class Workload(NamedTuple):
 
     @property
     def left(self) -> Range | None:
-        """Seconds left by its own pace, if that is known. Of the epoch that is running, any part may be left."""
+        """Seconds left by its own pace, if that is known. Of the epoch or step that runs, any part may be left."""
         if not self.ahead or self.pace is None or not self.planned:
             return None
-        epochs = max(self.planned - self.done, 0)
-        most = epochs * self.pace
-        return Range(most - self.pace if self.running and epochs else most, most, most)
+        remaining = max(self.planned - self.done, 0)
+        most = remaining * self.pace
+        return Range(most - self.pace if self.running and remaining else most, most, most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Estimate:
 def workload_of(status: ExperimentStatus) -> Workload:
     """The workload of one experiment, from its record alone. Its kinds: see `kinds_of`."""
     one, rec, ahead = status.experiment, status.record, goes_on(status)
-    progress, ran = progress_of(rec) if ahead else None, spans(rec)
+    counter, ran = counter_of(rec) if ahead else None, spans(rec)
     slots = one.resources.pack.slots if one.resources.pack else 1
     return Workload(
         path=one.path,
@@ -91,9 +91,9 @@ def workload_of(status: ExperimentStatus) -> Workload:
         completed=status.action.state is State.COMPLETED,
         seconds=sum(end - start for start, end in ran),
         runs=len(ran),
-        done=progress.epoch if progress else 0,
-        planned=progress.epochs if progress else None,
-        pace=pace_of(rec) if ahead else None,
+        done=counter.done if counter else 0,
+        planned=counter.planned if counter else None,
+        pace=counter.seconds if counter else None,
         gpus=one.resources.ngpus / slots,
         cores=one.resources.ncpus / slots,
         like=kinds_of(one),

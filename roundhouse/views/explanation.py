@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from roundhouse.formatting import abbreviated, date_and_time, duration
-from roundhouse.model.attempt import Attempt, missing_inputs
+from roundhouse.formatting import abbreviated, date_and_time, duration, walltime
+from roundhouse.model.attempt import EPOCH, STEP, Attempt, missing_inputs
 from roundhouse.model.experiment import Experiment, changes
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus
@@ -30,6 +30,7 @@ def explain(status: ExperimentStatus, notes: Iterable[str] = ()) -> str:
         f"  config    {', '.join(f'{key}={value}' for key, value in experiment.config.items())}",
         *([f"  command   {shlex.join(experiment.command)}"] if experiment.command else []),
         f"  retries   {resource_format.policy(experiment.retry)}",
+        *([f"  time limit {walltime(experiment.time_limit)}"] if experiment.time_limit else []),
         *([f"  selected  {experiment.selection.choice or 'nothing yet'}"] if experiment.selection else []),
         f"  depends on {abbreviated(dependencies, PATHS) or 'nothing'}",
         *_missing(status),
@@ -82,8 +83,10 @@ def _facts(attempt: Attempt, experiment: Experiment) -> Iterator[str]:
         yield increased
     if attempt.claim and not attempt.claim.void:
         yield f"started on {attempt.claim.host or 'an unknown host'}"
-    if attempt.progress and attempt.progress.epochs:
-        yield f"epoch {attempt.progress.epoch}/{attempt.progress.epochs}"
+    if progress := attempt.progress:
+        yield from (f"{unit} {done}" for unit in (EPOCH, STEP) if (done := str(progress.counter(unit))))
+        if experiment.time_limit and progress.time_used:
+            yield f"time used {walltime(round(progress.time_used))} of {walltime(experiment.time_limit)}"
     if attempt.closed:
         yield f"ended: {attempt.cause}{f' ({attempt.why})' if attempt.why else ''}"
         if attempt.result and attempt.result.cause is not attempt.cause:

@@ -1,10 +1,10 @@
-"""What the attempts of an experiment measured: when they ran, how far they came, the seconds of an epoch."""
+"""What the attempts of an experiment measured: when they ran, how far they came, the seconds of an epoch or a step."""
 
 from __future__ import annotations
 
 import math
 
-from roundhouse.model.attempt import Attempt, Progress, Record
+from roundhouse.model.attempt import STEP, Attempt, Counter, Progress, Record
 from roundhouse.model.status import ExperimentStatus, goes_on
 
 LONGEST = 366 * 86400.0  # seconds; an attempt that seems to have run longer saw a wrong clock
@@ -19,23 +19,35 @@ def spans(rec: Record) -> list[tuple[float, float]]:
 
 
 def progress_of(rec: Record) -> Progress | None:
-    """The progress of the completed attempt, else of the newest that reported its number of epochs, else any."""
+    """The progress of the completed attempt, else of the newest that reported a planned number, else any."""
     attempts = [rec.completed] if rec.completed else rec.current.attempts[::-1]
     reported = [one.progress for one in attempts if one.progress]
-    return next((one for one in reported if one.epochs), reported[0] if reported else None)
+    return next((one for one in reported if one.counter().planned), reported[0] if reported else None)
 
 
-def pace_of(rec: Record) -> float | None:
-    """Seconds per epoch, as the training measured them, else the time of the attempts by the epochs they gained."""
+def counter_of(rec: Record) -> Counter | None:
+    """How far it is, in the unit of the run; while no epoch was measured, in steps, if the run reports them.
+
+    `seconds` are those that the training measured, else the time of the attempts by what they gained; None: unknown.
+    """
     progress = progress_of(rec)
-    if progress is not None and progress.seconds_per_epoch is not None:
-        return progress.seconds_per_epoch
-    seconds = epochs = 0.0
+    if progress is None:
+        return None
+    found = [_with_pace(progress.counter(unit), rec, unit) for unit in (progress.unit, STEP)]
+    return next((one for one in found if one.planned and one.seconds is not None), found[0])
+
+
+def _with_pace(counter: Counter, rec: Record, unit: str) -> Counter:
+    """The counter with the time that attempts took for what they gained, if the training did not measure it."""
+    if counter.seconds is not None:
+        return counter
+    seconds = gained = 0.0
     for one in rec.runs:
-        if one.progress and one.progress.gained and (span := _span(one)):
+        own = one.progress.counter(unit) if one.progress else None
+        if own and own.done > own.started and (span := _span(one)):
             seconds += span[1] - span[0]
-            epochs += one.progress.epoch - one.progress.started_epoch
-    return seconds / epochs if seconds > 0 else None
+            gained += own.done - own.started
+    return counter._replace(seconds=seconds / gained if seconds > 0 else None)
 
 
 def is_running(status: ExperimentStatus) -> bool:

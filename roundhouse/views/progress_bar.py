@@ -18,7 +18,7 @@ from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.views import eta
 from roundhouse.views.console import EscapingConsole
-from roundhouse.views.status_json import as_dict
+from roundhouse.views.status_json import as_dict, shown_progress
 
 _SILENT = (State.COMPLETED, State.PENDING, State.CANCELLED, State.PRUNED, State.DIVERGED)
 """States that are not printed if a round begins with them."""
@@ -84,4 +84,6 @@ class Display(Progress):
         if path not in self._running:
             self._running[path] = self.add_task(escape_markup(path), total=None, metric="")
         metric = f"{values['metric_name']} {number(values['metric'])}" if values["metric"] is not None else ""
-        self.update(self._running[path], completed=values["epoch"] or 0, total=values["epochs"], metric=metric)
+        progress = shown_progress(status)
+        done, planned, *_ = progress.counter() if progress else (0, None)
+        self.update(self._running[path], completed=done, total=planned, metric=metric)

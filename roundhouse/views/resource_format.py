@@ -72,7 +72,7 @@ def policy(retry: RetryPolicy) -> str:
     details = {
         Cause.MEMORY: _growth(retry.memory, "memory", _memory)
         + "; GPU: batch in twice as many parts each" * retry.memory.accumulate,
-        Cause.WALLTIME: "without a new epoch" + _growth(retry.walltime, ", time", walltime),
+        Cause.WALLTIME: "without a newly saved step" + _growth(retry.walltime, ", time", walltime),
         Cause.NODE: "failed nodes are excluded" if retry.node.exclude else "",
     }
     texts = {
@@ -80,7 +80,7 @@ def policy(retry: RetryPolicy) -> str:
         for cause in (*HARD, *SOFT)
     }
     hard, soft = (", ".join(texts[cause] for cause in group) for group in (HARD, SOFT))
-    return f"{hard}; in a row without a new epoch: {soft}"
+    return f"{hard}; in a row without a newly saved step: {soft}"
 
 
 def _growth(growth: Growth, what: str, amount: Callable[[int], str]) -> str:

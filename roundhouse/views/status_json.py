@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+from roundhouse.model.attempt import Progress
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus, goes_on
 
+_PROGRESS = ("epoch", "epochs", "unit", "step", "steps", "metric", "best", "metric_name")
 _SET_BY_MARKER = (State.CANCELLED, State.PRUNED)  # states that begin with a marker, not with an attempt
+
+
+def shown_progress(status: ExperimentStatus) -> Progress | None:
+    """The progress that is shown: that of the completed attempt, else of the newest attempt that reported any."""
+    rec = status.record
+    attempts = [rec.completed] if rec.completed else rec.current.attempts[::-1]
+    return next((one.progress for one in attempts if one.progress), None)
 
 
 def as_dict(status: ExperimentStatus) -> dict[str, Any]:
     """One object of `--status --json`.
 
     `since`: when the state began, in seconds since 1970; None before the first attempt and between two attempts.
-    The progress is that of the completed attempt, else of the newest attempt that reported any.
     """
     attempt, rec, state = status.shown, status.record, status.action.state
-    attempts = [rec.completed] if rec.completed else rec.current.attempts[::-1]
-    progress = next((one.progress for one in attempts if one.progress), None)
+    progress = shown_progress(status)
     cause = status.action.cause or (attempt.cause if attempt and attempt.closed else None)
     began = rec.newest if state in _SET_BY_MARKER else attempt
     return {
@@ -29,7 +36,7 @@ def as_dict(status: ExperimentStatus) -> dict[str, Any]:
         "attempt": attempt.number if attempt else None,
         "job_id": attempt.job_id if attempt else None,
         "job_state": status.job_state,
-        **{key: getattr(progress, key, None) for key in ("epoch", "epochs", "metric", "best", "metric_name")},
+        **{key: getattr(progress, key, None) for key in _PROGRESS},
         "cause": str(cause) if cause else None,
         "reason": status.action.reason,
         "code": attempt.opened.code if attempt else None,

@@ -12,7 +12,7 @@ from roundhouse.model.plan import State, Verb
 from roundhouse.model.status import ExperimentStatus
 from roundhouse.terminal import escape
 from roundhouse.views import resource_format
-from roundhouse.views.status_json import as_dict
+from roundhouse.views.status_json import as_dict, shown_progress
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,7 +49,7 @@ def table(statuses: Sequence[ExperimentStatus]) -> Table:
         "state": [Text(str(one.action.state), style=_STYLE[one.action.state]) for one in statuses],
         "attempt": [str(one["attempt"] or "") for one in values],
         "job": [_job(status, one) for status, one in zip(statuses, values, strict=True)],
-        "epoch": [f"{one['epoch']}/{one['epochs']}" if one["epochs"] else "" for one in values],
+        **_progress(statuses),
         " ".join(["best", *metrics]) if len(metrics) == 1 else "best": [number(one["best"]) for one in values],
         "reason": _reasons(statuses),
     }
@@ -61,6 +61,16 @@ def table(statuses: Sequence[ExperimentStatus]) -> Table:
     for row in zip(*filled.values(), strict=True):
         made.add_row(*(cell if isinstance(cell, Text) else Text(escape(cell)) for cell in row))
     return made
+
+
+def _progress(statuses: Sequence[ExperimentStatus]) -> dict[str, list[str]]:
+    """The column of epochs or steps. If the experiments count different units, each cell names its own."""
+    reported = [shown_progress(status) for status in statuses]
+    cells = [(one.unit, str(one.counter())) if one else ("", "") for one in reported]
+    units = {unit for unit, done in cells if done}
+    if len(units) == 1:
+        return {units.pop(): [done for _, done in cells]}
+    return {"progress": [f"{unit} {done}" if done else "" for unit, done in cells]}
 
 
 def _reasons(statuses: Sequence[ExperimentStatus]) -> list[str]:
