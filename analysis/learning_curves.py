@@ -138,7 +138,7 @@ class Band:
 
 
 def panel_of(key: str, declared: Declarations) -> str:
-    """The name of the panel of a key: loss and val_loss are both in `loss`."""
+    """The name of the panel of a key: by default, X, train_X and val_X are all in the panel X."""
     return declared.of(key).panel or quantity(key)
 
 

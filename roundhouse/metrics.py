@@ -84,8 +84,8 @@ class Declarations:
 
     def label(self, name: str) -> str:
         """The declared label; else the words of the name, such as `validation accuracy` for val_accuracy."""
-        word = next((word for prefix, word in PREFIXES.items() if name.startswith(prefix)), "")
-        return self.of(name).label or f"{word} {quantity(name)}".strip().replace("_", " ")
+        prefix = name.removesuffix(quantity(name))
+        return self.of(name).label or f"{PREFIXES.get(prefix, '')} {quantity(name)}".strip().replace("_", " ")
 
     def axis(self, name: str) -> str:
         """The label with the unit."""
