@@ -186,7 +186,7 @@ BROKEN: dict[str, tuple[str, dict[str, str], str]] = {
     "a dead process": (
         "from studies.tiny.analysis.work import run as analyse\n",
         {"work": "import os\nfrom concurrent.futures import ProcessPoolExecutor\ndef die(x):\n    os._exit(1)\n"
-                 "def run(found, suite):\n    with ProcessPoolExecutor(1) as pool:\n        pool.submit(die, 1).result()\n"},
+                 "def run(found, suite):\n    pool = ProcessPoolExecutor(1)\n    pool.submit(die, 1).result()\n"},
         "a worker process was killed, perhaps because memory ran out; try --jobs 1",
     ),
 }  # fmt: skip
