@@ -313,7 +313,8 @@ def _finish(axes: Axes, keys: Sequence[str], curve: LearningCurve, resumed: Sequ
     """Mark where stages and attempts begin, and add the axis of epochs or steps and the legend above the data."""
     present = curve.positions[np.any([np.isfinite(curve.values[key]) for key in keys], axis=0)]
     earlier = len(present) > 0 and present.max() <= curve.before  # measured before the last stage only
-    first, last = (curve.positions[0], curve.before) if earlier else (curve.positions[0], curve.positions[-1])
+    first = curve.stages[0][1] + 2 * curve.half if curve.stages else 0.0
+    last = curve.before if earlier else curve.positions[-1]
     for name, start, end in curve.stages[:-1]:
         if earlier and len(curve.stages) == 2:
             axes.set_title(plain(f"in stage {name}"), loc="right", fontsize=7.5, color=BASELINE)
