@@ -90,7 +90,7 @@ def facts_of(entry: RoundEntry, metrics: RunMetrics) -> dict[str, Any]:
         "unit": unit,
         "epochs_done": progress.epoch if progress else len(whole),
         "epochs_planned": progress.epochs if progress else None,
-        "steps_done": steps.done if steps else None,
+        "steps_done": progress.step if progress else None,
         "steps_planned": steps.planned if steps else None,
         "metric_name": (progress.metric_name if progress else None) or metrics.metric,
         "best": progress.best if progress else metrics.best,
