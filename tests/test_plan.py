@@ -43,7 +43,7 @@ def ended(cause: Cause, why: str = "", gained: bool | None = False, **result: An
         mark = cause if cause in MARKS else None
         opened = replace(OPENED, job_id=None, mark=mark)
         return Attempt(0, opened, Claim(True, cause, why, at=NOW - 60, jobs=5))
-    progress = Progress(epoch=5 if gained else 4, epochs=None if gained is None else 9, started_epoch=4)
+    progress = Progress() if gained is None else Progress(epoch=5 if gained else 4, epochs=9, started_epoch=4)
     return Attempt(0, OPENED, HELD, Result(cause, why, **result), progress)
 
 

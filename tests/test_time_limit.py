@@ -43,6 +43,7 @@ try:
         os.replace(state + ".new", state)
         time.sleep(0.05)
 except KeyboardInterrupt:
+    time.sleep(0.3)
     print("evaluates", flush=True)
     with open(folder + "/metrics.json", "w") as file:
         file.write('{"count": %d}' % count)
@@ -258,15 +259,16 @@ def test_without_copied_files_each_attempt_has_the_whole_time(rounds: Rounds) ->
 def test_an_attempt_without_time_left_may_still_start_and_end_cleanly(rounds: Rounds) -> None:  # noqa: F811
     """The first attempt used all of it, and died while it wrote its results."""
     script = f'trap "exit $((2 - ROUNDHOUSE_ATTEMPT))" INT; {NOTES_LEFT}; while :; do sleep 0.1; done'
-    write(rounds, ["bash", "-c", script, "{directory}"], 2)
+    write(rounds, ["bash", "-c", script, "{directory}"], 5)
     assert rounds.call().returncode == DONE
     assert rounds.causes("a") == ["error", "completed"]
     assert left(rounds, 2) == 0
+    assert used(rounds, 2) - used(rounds, 1) >= 0.4, "a tenth of the limit"
 
 
 def test_the_command_cannot_change_the_time_that_it_has_used(rounds: Rounds) -> None:  # noqa: F811
-    reports = """echo '{"step": 3, "time_used": 0.0}' > "$0/progress.json\""""
-    script = f'trap "exit 0" INT; {reports}; while :; do sleep 0.1; done'
+    report = """echo '{"step": 3, "time_used": 0.0}' > "$0/progress.json\""""
+    script = f"ends() {{ {report}; exit 0; }}; trap ends INT; while :; do sleep 0.1; done"
     write(rounds, ["bash", "-c", script, "{directory}"], 3)
     assert rounds.call().returncode == DONE
     assert used(rounds, 1) >= 3
