@@ -13,7 +13,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.learning_curves import LETTERS, DrawnFigure, LearningCurve, plain
+from analysis.curve_data import LearningCurve
+from analysis.learning_curves import LETTERS, DrawnFigure, plain
 from analysis.rounds import RoundEntry, WithBaseline, metrics_of, setting_labels, varying_keys
 from analysis.style import legend_below
 from roundhouse.metrics import Declarations

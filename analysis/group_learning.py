@@ -10,8 +10,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from analysis.curve_data import Band
 from analysis.group_data import ACROSS, GroupData, Panel, shortened, value_of
-from analysis.learning_curves import FEW, Band, DrawnFigure, is_logarithmic, plain
+from analysis.learning_curves import FEW, DrawnFigure, is_logarithmic, plain
 from analysis.rounds import WithBaseline
 from analysis.style import BASELINE, COLOURS, LINES, panels
 from roundhouse.metrics import Declarations

@@ -16,11 +16,11 @@ from matplotlib.axes import Axes
 from recorded_runs import folders_in, record_runs
 
 from analysis import learning_curves, plot_experiments, report
+from analysis.curve_data import Band, LearningCurve
 from analysis.dataframes import epochs_of, frame_of
 from analysis.figure_store import FigureStore
 from analysis.group_learning import learning
 from analysis.group_results import results
-from analysis.learning_curves import Band, LearningCurve
 from analysis.methods_sections import restarts
 from analysis.provenance import Facts
 from analysis.rounds import Folders, RoundRecords, read_round
