@@ -155,13 +155,13 @@ def fit_temperature(validation_logits: Array, validation_labels: Array) -> float
         )
     table, column = logits_and_labels(validation_logits, validation_labels)
 
-    def loss(temperature: float) -> float:
+    def mean_nll(temperature: float) -> float:
         return nll(table / temperature, column)
 
     found = minimize_scalar(
-        lambda power: loss(float(np.exp(power))),
+        lambda power: mean_nll(float(np.exp(power))),
         bounds=(np.log(COLDEST), np.log(HOTTEST)),
         method="bounded",
         options={"xatol": 1e-7},
     )
-    return min((1.0, COLDEST, HOTTEST, float(np.exp(found.x))), key=loss)
+    return min((1.0, COLDEST, HOTTEST, float(np.exp(found.x))), key=mean_nll)

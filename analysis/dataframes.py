@@ -1,4 +1,4 @@
-"""Rounds as pandas DataFrames: a row for each experiment, or for each of its epochs."""
+"""Rounds as pandas DataFrames: a row for each experiment, or for each of its epochs or recorded steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.rounds import Folders, RoundEntry, RoundRecords, metrics_of, read_round
+from analysis.rounds import Folders, RoundEntry, RoundRecords, early_end, metrics_of, read_round
+from roundhouse.model.attempt import EPOCH, STEP
 from roundhouse.store import history
 from roundhouse.store.metrics import RunMetrics
 
@@ -20,16 +21,20 @@ def load_round(name: str, folders: Folders | None = None) -> pd.DataFrame:
     """A round as a DataFrame: a row for each experiment, started or not, in the order of the round file.
 
     Columns: `path`, `group`, `study`, `state`, `cause`, `reason`; the keys of the config by their names, with
-    `config_` in front where a name is taken; `attempts` (without markers), `epochs_done`, `epochs_planned`,
-    `metric_name`, `best`; the final metrics by their names; `started`, `ended` (UTC), `hours`, `gpu_hours`,
-    `seconds_per_epoch`, `peak_memory_mb`; `host`, `device`, `commit`, `exact`, `directory`. Unknown values are NaN
+    `config_` in front where a name is taken; the final metrics by their names; `attempts` (without markers), `unit`
+    (epoch or step, what the run counts), `epochs_done`, `epochs_planned`, `steps_done`, `steps_planned`, `metric_name`,
+    `best`; `started`, `ended` (UTC), `hours`, `gpu_hours`, `seconds_per_epoch`, `seconds_per_step`, `peak_memory_mb`;
+    `host`, `device`, `commit`, `exact`, `ended_early` (why training ended early), `directory`. Unknown values are NaN
     or None. `frame.attrs["problems"]` lists what could not be read. RoundhouseError: no records of such a round.
     """
     return frame_of(read_round(name, folders))
 
 
 def load_metrics(name: str, folders: Folders | None = None) -> pd.DataFrame:
-    """The metrics of all epochs of all experiments of a round: `path`, `stage`, `epoch`, and the measured keys."""
+    """The metrics of all epochs (or steps) of all experiments of a round.
+
+    Columns: `path`, `stage`, `epoch` or `step` or both, and the measured keys, NaN where an entry lacks one.
+    """
     return epochs_of(read_round(name, folders))
 
 
@@ -69,8 +74,10 @@ def facts_of(entry: RoundEntry, metrics: RunMetrics) -> dict[str, Any]:
     shown, environments = entry.status.shown, history.environments(entry.directory)
     environment: Mapping[str, Any] = environments.get(shown.number, {}) if shown else {}
     progress = shown.progress if shown else None
-    spans = entry.spans
-    seconds = [one["seconds"] for one in metrics.epochs if isinstance(one.get("seconds"), (int, float))]
+    steps = progress.counter(STEP) if progress else None
+    spans, unit = entry.spans, progress.unit if progress else EPOCH
+    whole = [one for one in metrics.epochs if unit == EPOCH and one.get("partial") is not True]
+    seconds = [one["seconds"] for one in whole if isinstance(one.get("seconds"), (int, float))]
     completed = entry.record.completed
     return {
         "path": entry.path,
@@ -80,8 +87,11 @@ def facts_of(entry: RoundEntry, metrics: RunMetrics) -> dict[str, Any]:
         "cause": str(shown.cause) if shown and shown.cause else None,
         "reason": entry.reason,
         "attempts": len(entry.record.runs),
-        "epochs_done": progress.epoch if progress else len(metrics.epochs),
+        "unit": unit,
+        "epochs_done": progress.epoch if progress else len(whole),
         "epochs_planned": progress.epochs if progress else None,
+        "steps_done": progress.step if progress else None,
+        "steps_planned": steps.planned if steps else None,
         "metric_name": (progress.metric_name if progress else None) or metrics.metric,
         "best": progress.best if progress else metrics.best,
         "started": moment(spans[0][0] if spans else None),
@@ -89,11 +99,13 @@ def facts_of(entry: RoundEntry, metrics: RunMetrics) -> dict[str, Any]:
         "hours": entry.seconds / 3600,
         "gpu_hours": entry.gpu_hours,
         "seconds_per_epoch": float(pd.Series(seconds).median()) if seconds else float("nan"),
+        "seconds_per_step": steps.seconds if steps and steps.seconds is not None else float("nan"),
         "peak_memory_mb": metrics.used.get("peak_memory_mb", float("nan")),
         "host": environment.get("host"),
         "device": environment.get("model") or environment.get("device"),
         "commit": environment.get("commit"),
         "exact": metrics.exact,
+        "ended_early": ", ".join(early_end(metrics)) or None,
         "directory": str(entry.directory),
     }
 

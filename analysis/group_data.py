@@ -13,13 +13,15 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.learning_curves import LETTERS, DrawnFigure, LearningCurve, plain
+from analysis.curve_data import LearningCurve
+from analysis.learning_curves import LETTERS, DrawnFigure, plain
 from analysis.rounds import RoundEntry, WithBaseline, metrics_of, setting_labels, varying_keys
 from analysis.style import legend_below
+from roundhouse.metrics import Declarations
+from roundhouse.model.attempt import EPOCH
 from roundhouse.model.plan import State
 from roundhouse.store.metrics import RunMetrics
 
-DATA = frozenset({"dataset", "data", "task"})  # results with different values of these keys are not comparable
 FACETS = 8  # panels are split by a key with at most this many values
 ACROSS = 4  # panels in a row
 LONGEST = 44  # characters of a setting's label
@@ -53,8 +55,19 @@ class GroupData:
         return {one.path: metrics_of(one, []) for one in (*self.entries, *self.baseline.values())}
 
     @cached_property
+    def declared(self) -> Declarations:
+        """What the study of the group declares; its baseline is of the same study."""
+        return self.entries[0].declared
+
+    @cached_property
     def curves(self) -> dict[str, LearningCurve]:
-        return {path: LearningCurve.of(metrics) for path, metrics in self.metrics.items()}
+        return {path: LearningCurve.of(metrics, self.declared) for path, metrics in self.metrics.items()}
+
+    @cached_property
+    def unit(self) -> str:
+        """What most of its runs count: epoch or step."""
+        counted = Counter(self.curves[one.path].unit for one in self.entries if self.metrics[one.path].epochs)
+        return counted.most_common(1)[0][0] if counted else EPOCH
 
     @cached_property
     def keys(self) -> dict[str, int]:
@@ -65,8 +78,8 @@ class GroupData:
 
     @cached_property
     def apart(self) -> list[str]:
-        """The keys whose values are never in one panel: data sets, and keys that vary within the baseline."""
-        chosen = DATA | varying_keys(list(self.baseline.values()))
+        """The keys whose values are never in one panel: those kept apart, and keys that vary within the baseline."""
+        chosen = {*self.declared.apart} | varying_keys(list(self.baseline.values()))
         return [key for key in self.keys if key in chosen]
 
     def split(self, most: int) -> list[str]:

@@ -12,22 +12,22 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from analysis.group_data import ACROSS, LONGEST, GroupData, Panel, shortened, value_of
-from analysis.learning_curves import DrawnFigure, label, percent, plain
+from analysis.learning_curves import DrawnFigure, plain
 from analysis.rounds import RoundEntry, WithBaseline
 from analysis.style import BASELINE, COLOURS, MARKERS, panels
 from roundhouse.store.metrics import RunMetrics
 
-RESULTS = "test_"  # prefix of the final metrics that are shown as results
 METRICS_AT_MOST = 3  # in one figure
 MANY = 24  # a panel with more settings is split
 
 
 @dataclass(frozen=True)
 class ResultMetric:
-    """A number that is shown as the result of an experiment."""
+    """A number that is shown as the result of an experiment. `declared_as`: the metric that it is a value of."""
 
     name: str
     text: str
+    declared_as: str
     of: Callable[[RunMetrics], float | None]
 
 
@@ -69,14 +69,16 @@ def _padded(block: Sequence[Panel], columns: int, count: int) -> list[Panel | No
 
 def _result_metrics(group: GroupData) -> list[ResultMetric]:
     """The test metrics if there are any; else the best value so far; else the first numbers that a command wrote."""
-    metrics = [group.metrics[one.path] for one in group.entries]
-    study = group.entries[0].experiment.study
+    metrics, declared = [group.metrics[one.path] for one in group.entries], group.declared
     finals = dict.fromkeys(key for one in metrics for key in one.final)
-    keys = [key for key in finals if key.startswith(RESULTS)]
+    keys = declared.results_in(finals)
     best = next((one.metric for one in metrics if one.best is not None and one.metric), None)
     if best and not keys:
-        return [ResultMetric(f"best {best}", f"best {label(best, study)}", lambda metrics: metrics.best)]
-    return [ResultMetric(key, label(key, study), _final(key)) for key in (keys or list(finals))[:METRICS_AT_MOST]]
+        return [ResultMetric(f"best {best}", f"best {plain(declared.axis(best))}", best, lambda metrics: metrics.best)]
+    shown = keys or sorted(
+        (key for key in finals if key not in declared.references), key=lambda key: key != declared.main
+    )
+    return [ResultMetric(key, plain(declared.axis(key)), key, _final(key)) for key in shown[:METRICS_AT_MOST]]
 
 
 def _final(key: str) -> Callable[[RunMetrics], float | None]:
@@ -91,7 +93,7 @@ def _values(entries: Iterable[RoundEntry], metric: ResultMetric, group: GroupDat
 def _results_panel(axes: Axes, panel: Panel, metric: ResultMetric, group: GroupData, *, names: bool) -> None:
     every = {name: _values(entries, metric, group) for name, entries in panel.settings.items()}
     reference = _values(panel.baseline, metric, group)
-    factor = percent(metric.name, [value for values in (*every.values(), reference) for value in values])
+    factor = group.declared.of(metric.declared_as).factor
     for row, (name, values) in enumerate(every.items()):
         number = _colour(panel.settings[name][0], group)
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
@@ -113,7 +115,7 @@ def _results_panel(axes: Axes, panel: Panel, metric: ResultMetric, group: GroupD
     if reference:
         text = _draw_baseline(axes, [factor * one for one in reference], panel.baseline[0].group)
         note.append(f"{text}{' %' * (factor == 100)} (n {len(reference)})")
-    note += _chance(axes, panel, metric, group)
+    note += _reference(axes, panel, metric, group)
     axes.set_xlabel("\n".join(note))
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_ylim(len(every) - 0.4, -0.6)
@@ -138,18 +140,20 @@ def _draw_baseline(axes: Axes, values: Sequence[float], name: str) -> str:
     return plain(f"{name}: {mean:.4g}")
 
 
-def _chance(axes: Axes, panel: Panel, metric: ResultMetric, group: GroupData) -> list[str]:
-    """The text about chance for the axis label; a line is drawn in the panel if chance is in its range."""
+def _reference(axes: Axes, panel: Panel, metric: ResultMetric, group: GroupData) -> list[str]:
+    """The text about the declared baseline, such as chance, for the axis label; a line is drawn if it is in range."""
+    declared, name = group.declared, metric.declared_as
     entries = [*panel.baseline, *(one for entries in panel.settings.values() for one in entries)]
-    found = {group.metrics[one.path].final.get("chance_accuracy") for one in entries} - {None}
-    if not found or not metric.name.endswith("accuracy"):
+    found = {declared.reference(name, group.metrics[one.path].final) for one in entries}
+    known = sorted(declared.of(name).factor * one for one in found if one is not None)
+    if not known:
         return []
     low, high = axes.get_xlim()
-    chances = sorted(100 * one for one in found if one is not None)
-    for one in chances:
+    for one in known:
         if low <= one <= high:
             axes.axvline(one, color=BASELINE, linestyle=":")
-    return [f"chance: {chances[0]:.3g}" + (f" to {chances[-1]:.3g}" if len(chances) > 1 else "") + " %"]
+    values = f"{known[0]:.3g}" + (f" to {known[-1]:.3g}" if len(known) > 1 else "")
+    return [plain(f"{declared.reference_label(name)}: {values}{' %' * declared.of(name).percent}")]
 
 
 def _results_table(

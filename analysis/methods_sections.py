@@ -16,6 +16,7 @@ from analysis.dataframes import moment
 from analysis.provenance import NOT_RECORDED, SETTINGS, SOFTWARE, VERSIONS, Facts, RecordedRun
 from analysis.round_summary import ExperimentSummary, counts, usage
 from roundhouse.formatting import counted, walltime
+from roundhouse.model.attempt import STEP
 from roundhouse.model.experiment import Resources
 
 NAMED = 12  # names or values listed one by one; the rest is counted
@@ -180,20 +181,23 @@ def software(facts: Facts) -> FactSection:
 
 
 def durations(facts: Facts) -> FactSection:
-    """How long completed experiments took, by data set, model and method; by group if they have neither."""
+    """How long completed experiments took, by data set and the declared keys of `cost`; by group if they have none."""
     kinds: dict[tuple[str, ...], list[ExperimentSummary]] = {}
+    keys = facts.found.declared.cost
     for one in facts.completed:
-        model, method = (plain(one.entry.config.get(key, "")) for key in ("model", "method"))
-        group = "" if model or method else one.entry.group
-        kinds.setdefault((one.entry.data_set, group, model, method), []).append(one)
+        values = [plain(one.entry.config.get(key, "")) for key in keys]
+        group = "" if any(values) else one.entry.group
+        kinds.setdefault((one.entry.data_set, group, *values), []).append(one)
     trained = [[one for one in map(training_seconds, ones) if one is not None] for ones in kinds.values()]
     jobs = [[one.entry.seconds for one in ones if one.entry.spans] for ones in kinds.values()]
     longest = max((seconds for several in (*trained, *jobs) for seconds in several), default=0.0)
     unit, size = ("s", 1) if longest < 120 else ("min", 60) if longest < 7200 else ("h", 3600)
     rows = [[*kind, f"{len(ones):,}", _range(training, size, len(ones)), _range(job, size, len(ones))]
             for (kind, ones), training, job in zip(kinds.items(), trained, jobs, strict=True)]  # fmt: skip
-    head = ["Data set", "Group", "Model", "Method", "n", f"Training ({unit})", f"Job ({unit})"]
-    table = FactTable("Time of one completed experiment: median (minimum to maximum) of n", "llllrrr", head, rows)
+    names = [key.replace("_", " ").capitalize() for key in keys]
+    head = ["Data set", "Group", *names, "n", f"Training ({unit})", f"Job ({unit})"]
+    columns, title = f"ll{'l' * len(keys)}rrr", "Time of one completed experiment: median (minimum to maximum) of n"
+    table = FactTable(title, columns, head, rows)
     explanation = "Training is the sum of all epochs. Job is the sum of all runs of an experiment, from start to end."
     return FactSection("Training time", [explanation] if rows else [], table=without_empty(table))
 
@@ -216,7 +220,9 @@ def _range(seconds: Sequence[float], size: int, of: int) -> str:
 def restarts(facts: Facts) -> FactSection:
     experiments, sentences = [one.entry.experiment for one in facts.summaries], []
     if any(one.study for one in experiments):
-        sentences.append("A checkpoint is written after every epoch; a restarted job resumes from the newest one.")
+        units = {one.unit for one in facts.summaries if one.entry.experiment.study}
+        when = "at intervals of steps" if units == {STEP} else "after every epoch"
+        sentences.append(f"A checkpoint is written {when}; a restarted job resumes from the newest one.")
     if any(one.command for one in experiments):
         sentences.append(f"Whether the commands of the round write checkpoints is {NOT_RECORDED}.")
     again = [runs for runs in facts.by_experiment if len(runs) > 1]

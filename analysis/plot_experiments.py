@@ -16,6 +16,7 @@ from typing import TextIO
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from analysis import suite
 from analysis.cli import add_folders, folders_from, run_script
 from analysis.figure_store import FORMATS, FigureStore, StoredFigure, file_name, key_of, write_figure
 from analysis.processes import in_processes
@@ -27,7 +28,7 @@ from roundhouse.store.metrics import RunMetrics
 EPILOG = """\
 Records are only read. Figures are written to analysis/experiment_NAME/plots, each with its data as CSV, and listed in
 gallery.json. A format that was drawn once is kept up to date. Figures of experiments that are no longer in the round
-are removed.
+are removed. Once all experiments of a round have ended, the analysis that its study offers is run too (see suite.py).
 
 exit codes:
   0  all figures are up to date
@@ -121,7 +122,8 @@ class FigureRequest:
 def figure_requests(found: RoundRecords, folder: Path, formats: tuple[str, ...]) -> list[FigureRequest]:
     """All figures that a round can have, whether there is data for them yet or not."""
     baseline = {one.path: tuple(found.baseline_of(one)) for one in found.entries}
-    facts = {one.path: _facts(one) for one in found.entries}
+    declared = {id(one.declared): key_of([], repr(one.declared)) for one in found.entries}
+    facts = {one.path: f"{_facts(one)} {declared[id(one.declared)]}" for one in found.entries}
     made: list[tuple[str, str, Shown]] = []
     for entry in found.entries:
         shown = ((entry, baseline[entry.path]),)
@@ -134,7 +136,7 @@ def figure_requests(found: RoundRecords, folder: Path, formats: tuple[str, ...])
 
 def _facts(entry: RoundEntry) -> str:
     """What figures show of an experiment in addition to its metrics."""
-    progress = [one.progress and (one.progress.epochs, one.progress.started_epoch) for one in entry.record.runs]
+    progress = [one.progress and (one.progress.unit, one.progress.counter()) for one in entry.record.runs]
     return f"{entry.path} {entry.state} {entry.setting} {entry.config.get('seed')} {progress}"
 
 
@@ -164,10 +166,10 @@ class MetricsCache:
 
     def can_draw(self, figure: FigureRequest) -> bool:
         """Whether there is data for it."""
-        metrics = [self.metrics(entry) for entry, _ in figure.shown]
+        metrics = [(entry, self.metrics(entry)) for entry, _ in figure.shown]
         if figure.kind == RESULTS:
-            return any(one.final or one.best is not None for one in metrics)
-        return any(measured_keys(one.epochs) for one in metrics)
+            return any(one.final or one.best is not None for _, one in metrics)
+        return any(measured_keys(one.epochs, entry.declared) for entry, one in metrics)
 
 
 # ---------------------------------------------------------------------------------------------- updating a round
@@ -199,6 +201,8 @@ def refresh(
         _draw_all(store, {one.name for one in figures}, todo, jobs or _cores(), progress)
     except OSError as error:
         raise RoundhouseError(f"{error.filename or store.folder} cannot be written: {error.strerror}") from None
+    for problem in suite.update(found, folders, formats, jobs or _cores()):
+        progress.problem(problem)
     progress.existing = Counter(one.kind == CURVES for one in figures if one.name in store.figures)
     return progress.problems
 

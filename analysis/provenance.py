@@ -58,7 +58,7 @@ class RecordedRun:
     def resumed(self) -> bool | None:
         """Whether it resumed from a checkpoint; None if unknown, as for commands."""
         progress = self.attempt.progress
-        return progress.started_epoch > 0 if progress and self.summary.entry.experiment.study else None
+        return progress.counter().started > 0 if progress and self.summary.entry.experiment.study else None
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ def _write(found: RoundRecords, folders: Folders, folder: Path, problems: list[s
         records=found.directory,
         file=found.file,
         summaries=summaries,
+        declared=found.declared,
         counts=round_summary.counts(summaries),
         usage=round_summary.usage(summaries, resources_known=found.file is not None),
         remaining_time=round_summary.remaining_time(summaries),

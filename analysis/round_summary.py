@@ -11,7 +11,8 @@ from functools import cached_property
 from typing import Any
 
 from analysis.rounds import RoundEntry, RoundRecords, metrics_of, setting_labels
-from roundhouse.model.attempt import Progress
+from roundhouse.metrics import Declarations
+from roundhouse.model.attempt import EPOCH, STEP, Progress
 from roundhouse.model.plan import State
 from roundhouse.store import logs
 from roundhouse.store.metrics import RunMetrics
@@ -51,20 +52,28 @@ class ExperimentSummary:
         return measured.progress_of(self.entry.record)
 
     @property
+    def unit(self) -> str:
+        """What it counts: epoch or step."""
+        return self.progress.unit if self.progress else EPOCH
+
+    @property
     def done(self) -> int:
-        return self.progress.epoch if self.progress else len(self.metrics.epochs)
+        return self.progress.counter().done if self.progress else len(self.metrics.epochs)
 
     @property
     def planned(self) -> int | None:
-        return self.progress.epochs if self.progress else None
+        return self.progress.counter().planned if self.progress else None
 
     @property
     def pace(self) -> float | None:
-        """Median seconds of an epoch of its current stage; None if none was measured."""
+        """Seconds of an epoch or step of its current stage, of epochs the median; None if none was measured."""
+        if self.unit == STEP:
+            counter = measured.counter_of(self.entry.record)
+            return counter.seconds if counter else None
         epochs = self.metrics.epochs
         seconds = [one.get("seconds") for one in epochs if one.get("stage") == epochs[-1].get("stage")]
-        measured = [one for one in seconds if isinstance(one, (int, float)) and math.isfinite(one)]
-        return statistics.median(measured) if measured else None
+        known = [one for one in seconds if isinstance(one, (int, float)) and math.isfinite(one)]
+        return statistics.median(known) if known else None
 
     @property
     def metric(self) -> str | None:
@@ -128,8 +137,8 @@ class RemainingTime:
 def remaining_time(summaries: Sequence[ExperimentSummary]) -> RemainingTime:
     """Remaining work divided by the number of running experiments, but at least its longest chain of dependencies.
 
-    The remaining epochs of an experiment count with its own seconds per epoch; without any, with the median of
-    completed experiments of its group and data set, else of its group. Stopped experiments do not count.
+    The remaining epochs or steps of an experiment count with its own seconds of each; without any, with the median of
+    completed experiments of its group with the most equal values in the config. Stopped experiments do not count.
     """
     found = eta.estimate([_work(one) for one in summaries])
     return RemainingTime(
@@ -140,7 +149,7 @@ def remaining_time(summaries: Sequence[ExperimentSummary]) -> RemainingTime:
 def _work(one: ExperimentSummary) -> Workload:
     """From the record, with more exact values from the metrics. Experiments of other groups are not comparable."""
     work = eta.workload_of(one.entry.status)
-    return work._replace(pace=one.pace, done=one.done, planned=one.planned, like=work.like[:2])
+    return work._replace(pace=one.pace, done=one.done, planned=one.planned, like=work.like[:-1])
 
 
 # -------------------------------------------------------------------------------------------------------- failures
@@ -202,14 +211,15 @@ def spread(values: Sequence[float]) -> Spread | None:
 class RankedSetting:
     """Completed experiments that differ in their seed alone. `chosen`: the metric they are ranked by.
 
-    `result`: the final metric; `baseline`: that of their baseline; `chance`: a share, if runs report it. None: unknown.
+    `result`: the final metric; `baseline`: that of their baseline; `reference`: the value that the metric's declaration
+    compares with, such as chance. None: unknown.
     """
 
     label: str
     chosen: Spread
     result: Spread | None
     baseline: Spread | None
-    chance: float | None
+    reference: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +227,8 @@ class Ranking:
     """The best settings of a group, on one data set if the round has several.
 
     `metric` is what they are ranked by, best first by `mode` (max or min); `result` is the metric shown, the same
-    if there is no test metric. `baseline`: the name of the baseline group, if any. If the mode is None, it is unknown
-    which value is best: nothing is ranked, and `settings` is empty.
+    if there is no test metric. `baseline`: the name of the baseline group, if any; `declared`: how metrics are shown.
+    If the mode is None, it is unknown which value is best: nothing is ranked, and `settings` is empty.
     """
 
     group: str
@@ -229,6 +239,7 @@ class Ranking:
     baseline: str | None
     settings: list[RankedSetting]
     of: int
+    declared: Declarations
 
 
 def rankings(found: RoundRecords, summaries: Sequence[ExperimentSummary]) -> list[Ranking]:
@@ -253,26 +264,32 @@ def _ranking(
     dataset: str | None,
     candidates: Sequence[ExperimentSummary],
 ) -> Ranking | None:
-    names = setting_labels([one.entry for one in candidates])
-    completed = (one for one in candidates if one.entry.state is State.COMPLETED)
-    members = [one for one in completed if one.metric and one.best is not None]
-    if not members:
+    names, declared = setting_labels([one.entry for one in candidates]), candidates[0].entry.declared
+    completed = [one for one in candidates if one.entry.state is State.COMPLETED]
+    metric = _ranked_by(completed, declared)
+    members = [one for one in completed if metric and _values([one], metric)]
+    if not metric or not members:
         return None
-    metric = str(members[0].metric)
     mode = found.mode_of(metric, [one.metrics for one in members])
-    tested = f"test_{metric.removeprefix('val_')}"
+    tested = declared.final_of(metric)
     result = tested if any(tested in one.metrics.final for one in members) else metric
     settings: dict[str, list[ExperimentSummary]] = {}
     for one in members:
-        if one.metric == metric:
-            settings.setdefault(one.entry.setting, []).append(one)
+        settings.setdefault(one.entry.setting, []).append(one)
     means = {key: statistics.fmean(_values(ones, metric)) for key, ones in settings.items()}
     ranked = sorted(settings, key=lambda key: _rank(means[key], mode)) if mode else []
     baseline = found.baselines.get(group)
     best = [
         _ranked_setting(found, by_path, names[key], settings[key], metric, result) for key in ranked[:SETTINGS_SHOWN]
     ]
-    return Ranking(group, dataset, metric, mode, result, baseline, best, len(settings))
+    return Ranking(group, dataset, metric, mode, result, baseline, best, len(settings), declared)
+
+
+def _ranked_by(completed: Sequence[ExperimentSummary], declared: Declarations) -> str | None:
+    """The declared main metric, if a run reports it; else the metric of the first run that reports one."""
+    if declared.main and any(_values([one], declared.main) for one in completed):
+        return declared.main
+    return next((one.metric for one in completed if one.metric and one.best is not None), None)
 
 
 def _rank(mean: float, mode: str) -> float:
@@ -292,9 +309,10 @@ def _ranked_setting(
     assert chosen  # each of them has the metric
     references = [by_path[entry.path] for entry in found.baseline_of(ones[0].entry)]
     completed = [one for one in references if one.entry.state is State.COMPLETED]
-    chances = spread([one.metrics.final["chance_accuracy"] for one in ones if "chance_accuracy" in one.metrics.final])
-    chance = chances.mean if chances and result.endswith("accuracy") else None
-    return RankedSetting(label, chosen, spread(_values(ones, result)), spread(_values(completed, result)), chance)
+    known = (one.entry.declared.reference(result, one.metrics.final) for one in ones)
+    references_of_runs = spread([value for value in known if value is not None])
+    reference = references_of_runs.mean if references_of_runs else None
+    return RankedSetting(label, chosen, spread(_values(ones, result)), spread(_values(completed, result)), reference)
 
 
 def _values(ones: Iterable[ExperimentSummary], name: str) -> list[float]:

@@ -16,7 +16,8 @@ from typing import Any
 from roundhouse.config.round import load_round
 from roundhouse.engine import offline
 from roundhouse.errors import RoundhouseError
-from roundhouse.model.attempt import Attempt, Record
+from roundhouse.metrics import Declarations, declared_by, quantity
+from roundhouse.model.attempt import EPOCH, STEP, Attempt, Record
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import SEED, Experiment, start_in
 from roundhouse.model.plan import State
@@ -28,9 +29,8 @@ from roundhouse.store.metrics import RunMetrics, numbers_in, read_metrics
 from roundhouse.views import measured
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-BOOKKEEPING = frozenset(
-    {"epoch", "stage", "seconds", "peak_memory_mb", "accumulation", "distance_weight", "epochs_trained"}
-)  # keys of an epoch in metrics.json that are not measurements
+BOOKKEEPING = frozenset({EPOCH, STEP, "stage", "partial", "seconds", "peak_memory_mb"})
+"""Keys of an entry in metrics.json that are not measurements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,15 @@ class Folders:
 
 @dataclass(frozen=True)
 class RoundEntry:
-    """One experiment of a round. `metrics_file` and `outputs_file` are those found by `newest_file`."""
+    """One experiment of a round. `metrics_file` and `outputs_file` are those found by `newest_file`.
+
+    `declared`: what its study and the round file declare about its metrics.
+    """
 
     status: ExperimentStatus
     metrics_file: Path | None
     outputs_file: Path | None
+    declared: Declarations = Declarations()
 
     @property
     def experiment(self) -> Experiment:
@@ -89,8 +93,11 @@ class RoundEntry:
 
     @property
     def data_set(self) -> str:
-        """The name of the data set; empty if the config has none."""
-        return str(self.config.get("dataset", ""))
+        """The data set: the values of the keys that are kept apart. Results of two data sets are never compared.
+
+        Empty if no such key is declared, or the config has none.
+        """
+        return label_of(self.config, self.declared.apart)
 
     @property
     def directory(self) -> Path:
@@ -173,11 +180,24 @@ class RoundRecords:
         return made
 
     @cached_property
-    def _declared(self) -> set[tuple[str, str]]:
-        """Metrics with the mode that `select` or `halving` of the round, or a progress.json, declares for them."""
+    def declared(self) -> Declarations:
+        """What the studies of all experiments declare; if two declare the same metric, the first one counts."""
+        found = list({id(one.declared): one.declared for one in self.entries}.values())
+        made = Declarations()
+        for one in reversed(found):
+            metrics = {**one.metrics, **made.metrics, **one.metrics}
+            apart, cost = dict.fromkeys((*one.apart, *made.apart)), dict.fromkeys((*one.cost, *made.cost))
+            made = Declarations(metrics, {**made.arrays, **one.arrays}, tuple(apart), tuple(cost))
+        return made
+
+    @cached_property
+    def _modes(self) -> set[tuple[str, str]]:
+        """Metrics with the mode that a study, the round file or a progress.json declares for them."""
+        declared: list[tuple[str, str | None]] = [(name, one.mode) for name, one in self.declared.metrics.items()]
         rules = [rule for one in self.entries for rule in (one.experiment.selection, one.experiment.halving) if rule]
         reports = [run.progress for one in self.entries for run in one.record.runs if run.progress]
-        modes = [*((one.metric, one.mode) for one in rules), *((one.metric_name, one.mode) for one in reports)]
+        modes = declared + [(one.metric, one.mode) for one in rules]
+        modes += [(one.metric_name, one.mode) for one in reports if one.metric_name]
         return {(metric, mode) for metric, mode in modes if metric and mode}
 
     def mode_of(self, metric: str, runs: Iterable[RunMetrics]) -> str | None:
@@ -185,8 +205,8 @@ class RoundRecords:
 
         None: nothing declares it, or declarations differ. It is the same for validation and test data.
         """
-        declared = self._declared | {(one.metric, one.mode) for one in runs if one.metric and one.mode}
-        modes = {mode for name, mode in declared if measured_quantity(name) == measured_quantity(metric)}
+        declared = self._modes | {(one.metric, one.mode) for one in runs if one.metric and one.mode}
+        modes = {mode for name, mode in declared if quantity(name) == quantity(metric)}
         return modes.pop() if len(modes) == 1 else None
 
     def baseline_of(self, entry: RoundEntry) -> list[RoundEntry]:
@@ -197,11 +217,6 @@ class RoundRecords:
         candidates = self.groups.get(self.baselines.get(entry.group, ""), [])
         keys = varying_keys(candidates) & entry.config.keys()
         return [one for one in candidates if all(one.config.get(key) == entry.config[key] for key in keys)]
-
-
-def measured_quantity(metric: str) -> str:
-    """A metric's name without the data that it was measured on: `accuracy` for `val_accuracy` and `test_accuracy`."""
-    return metric.removeprefix("val_").removeprefix("test_")
 
 
 def varying_keys(entries: Sequence[RoundEntry]) -> set[str]:
@@ -242,8 +257,11 @@ def read_round(name: str, folders: Folders | None = None) -> RoundRecords:
     file: Path | None = folder / f"{name}.yaml"
     experiments: list[Experiment] = []
     baselines: dict[str, str] = {}
+    changes: Mapping[str, Mapping[str, Any]] = {}
+    apart: Sequence[str] | None = None
     try:
         loaded = load_round(name, folder)
+        changes, apart = loaded.metrics, loaded.apart
         experiments, baselines = loaded.experiments, loaded.baselines
         problems += _records_without_experiment(directory, {one.path for one in experiments})
     except RoundhouseError as error:
@@ -252,11 +270,29 @@ def read_round(name: str, folders: Folders | None = None) -> RoundRecords:
         experiments = list(_experiments_with_record(name, directory, problems))
     statuses = offline.statuses(experiments, {one.path: directory / one.path for one in experiments})
     problems += [f"{path}: {status.record.damage}" for path, status in statuses.items() if status.record.damage]
+    declared = {
+        study: _declared_by(study, problems).updated(changes, apart)
+        for study in dict.fromkeys(one.study for one in experiments)
+    }
     entries = tuple(
-        RoundEntry(one, newest_file(one.record, "metrics.json"), newest_file(one.record, "outputs.npz"))
+        RoundEntry(
+            one,
+            newest_file(one.record, "metrics.json"),
+            newest_file(one.record, "outputs.npz"),
+            declared[one.experiment.study],
+        )
         for one in statuses.values()
     )
     return RoundRecords(name, directory, file, entries, baselines, tuple(problems))
+
+
+def _declared_by(study: str | None, problems: list[str]) -> Declarations:
+    """What a study declares. If that cannot be read: nothing, and a line in `problems`."""
+    try:
+        return declared_by(study, REPOSITORY)
+    except RoundhouseError as error:
+        problems.append(f"metrics are shown without declarations: {error}")
+        return Declarations()
 
 
 def newest_file(rec: Record, name: str) -> Path | None:
@@ -309,6 +345,21 @@ def _records_without_experiment(directory: Path, known: set[str]) -> list[str]:
     return [f"{extra[0]}{more}: the record is not in the round file (any more) and is left out"]
 
 
-def measured_keys(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys that have a number in any of these epochs, in the order of appearance."""
-    return list(dict.fromkeys(key for one in epochs for key in numbers_in(one) if key not in BOOKKEEPING))
+def planned_of(entry: RoundEntry, unit: str) -> int | None:
+    """The planned number of epochs or steps over all stages, if it was reported."""
+    shown = entry.status.shown
+    return shown.progress.counter(unit).planned if shown and shown.progress else None
+
+
+def early_end(metrics: RunMetrics) -> list[str]:
+    """Why training ended early, for a list of facts; empty if it did not."""
+    step, why = metrics.diverged.get("step"), metrics.diverged.get("why")
+    at, because = "" if step is None else f" at step {step}", f" ({why})" if why else ""
+    diverged = [f"diverged{at}{because}"] if metrics.diverged else []
+    return diverged + ([f"ended early ({metrics.ended})"] if metrics.ended else [])
+
+
+def measured_keys(epochs: Sequence[Mapping[str, Any]], declared: Declarations) -> list[str]:
+    """The keys that have a number in any of these entries and are to be drawn, in the order of appearance."""
+    found = dict.fromkeys(key for one in epochs for key in numbers_in(one) if key not in BOOKKEEPING)
+    return [key for key in found if declared.of(key).curve]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -70,12 +69,14 @@ class RoundResults:
 
     @cached_property
     def metric(self) -> TableMetric:
-        """The test accuracy; else the metric that selects the best weights; else the first number of a command."""
-        runs = [metrics for _, metrics in self.completed]
+        """The final metric of the main metric, as declared, else as runs report it; else their first number."""
+        runs, declared = [metrics for _, metrics in self.completed], self.found.declared
         finals = list(dict.fromkeys(name for one in runs for name in one.final))
         selected = Counter(one.metric for one in runs if one.metric and one.best is not None)
-        name = str(selected.most_common(1)[0][0]) if selected else finals[0] if finals else "test_accuracy"
-        name = "test_accuracy" if "test_accuracy" in finals else name
+        main = declared.main if not runs or declared.main in {*finals, *selected} else None
+        name = str(main or (selected.most_common(1)[0][0] if selected else finals[0] if finals else "result"))
+        final = declared.final_of(name)
+        name = final if final in finals or (not runs and main) else name
         mode = self.found.mode_of(name, runs)
         return TableMetric(name, 1 if mode == "max" else -1 if mode == "min" else 0)
 
@@ -99,19 +100,24 @@ class RoundResults:
         return [row_of(self.found, members, values) for members in settings_of(self.found)]
 
     @cached_property
-    def chance(self) -> dict[str, float]:
-        """By data set, the test accuracy of always predicting the most frequent class."""
+    def reference_label(self) -> str:
+        """What the declared baseline of the metric is called, such as chance; empty if there is none."""
+        return self.found.declared.reference_label(self.metric.name) or ""
+
+    @cached_property
+    def references(self) -> dict[str, float]:
+        """By data set, the declared baseline of the metric, such as the accuracy of a guess."""
         by_data_set: dict[str, list[float]] = {}
         for entry, metrics in self.completed:
-            value = metrics.final.get("chance_accuracy", math.nan)
-            if self.metric.name == "test_accuracy" and abs(value) < LARGEST:
+            value = entry.declared.reference(self.metric.name, metrics.final)
+            if value is not None and abs(value) < LARGEST:
                 by_data_set.setdefault(entry.data_set, []).append(value)
         return {data_set: statistics.fmean(values) for data_set, values in by_data_set.items()}
 
 
 def key_of(entry: RoundEntry) -> str:
     """Equal for all experiments of a row: they differ in seed and data set alone."""
-    return entry.experiment.setting("dataset")
+    return entry.experiment.setting(*entry.declared.apart)
 
 
 def settings_of(found: RoundRecords) -> list[list[RoundEntry]]:
@@ -127,7 +133,7 @@ def row_of(
     found: RoundRecords, members: Sequence[RoundEntry], values: Mapping[str, Mapping[BlockKey, float]]
 ) -> TableRow:
     first = members[0]
-    key, name = key_of(first), label_of(first.config, varying_keys(found.groups[first.group]) - {"dataset"})
+    key, name = key_of(first), label_of(first.config, varying_keys(found.groups[first.group]) - {*first.declared.apart})
     baselines = {key_of(one) for entry in members for one in found.baseline_of(entry)} - {key}
     return TableRow(key, first.group, name or first.group, first.config, values.get(key, {}), frozenset(baselines))
 

@@ -11,9 +11,11 @@ after, baseline, attempts, final, used, best, hours, ..., files}]}; values that 
 to the records. failed_jobs.json: {version, round, jobs: [{path, group, state, cause, reason, requeued, attempts,
 log}]}, of all experiments that failed, are blocked, were cancelled, or ran more than once.
 
-performance_matrix.csv: `group`, `setting`, `role` (baseline, chance, or nothing), the config keys that vary, `metric`;
-then for each data set DATASET_mean, DATASET_sd (n - 1; empty for one seed) and DATASET_n, named after the metric where
-there are no data sets; `mean_over_data_sets` where there are several and the row has all. Units are the metric's own.
+performance_matrix.csv: `group`, `setting`, `role` (baseline; or what the declared baseline is called, such as
+chance), the config keys that vary, `metric`; then for each data set DATASET_mean, DATASET_sd (n - 1; empty for one
+seed) and DATASET_n, named after the metric where there are no data sets; `mean_over_data_sets` where there are several
+and the row has all. Units are the metric's own. A data set is a combination of values of the config keys that the
+study or the round file keeps apart.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ VERSION = 1
 def matrix(results: RoundResults) -> list[dict[str, Any]]:
     """The rows of performance_matrix.csv; the docstring of the module explains the columns."""
     entries, metric, serving = results.found.entries, results.metric, set(results.found.baselines.values())
-    varying = varying_keys(entries) - {"dataset"}
+    varying = varying_keys(entries) - {*results.found.declared.apart}
     keys = dict.fromkeys(key for entry in entries for key in entry.config if key in varying)
     spreads = [_spread(row, results) for row in results.rows]
     taken = {"group", "setting", "role", "metric", *(name for spread in spreads for name in spread)}
@@ -59,9 +61,10 @@ def matrix(results: RoundResults) -> list[dict[str, Any]]:
         head = {"group": row.group, "setting": row.name, "role": "baseline" if row.group in serving else ""}
         config = {name: _cell(row.config.get(key)) for key, name in columns.items()}
         rows.append({**head, **config, "metric": metric.name, **spread})
-    if results.chance:
-        shown = {f"{data_set or metric.name}_mean": value for data_set, value in results.chance.items()}
-        rows.append({"group": "", "setting": "chance", "role": "chance", "metric": metric.name, **shown})
+    if results.references:
+        shown = {f"{data_set or metric.name}_mean": value for data_set, value in results.references.items()}
+        label = results.reference_label
+        rows.append({"group": "", "setting": label, "role": label, "metric": metric.name, **shown})
     return rows
 
 
@@ -104,14 +107,14 @@ def escaped(text: str) -> str:
 
 def latex(results: RoundResults) -> str:
     """The table for LaTeX, with booktabs."""
-    metric, rows = results.metric, results.rows
-    percent = "accuracy" in metric.name and all(0 <= one <= 1 for row in rows for one in row.values.values())
-    unit = r" (\%)" if percent else ""
+    metric = results.metric
+    declared = results.found.declared.of(metric.name)
+    unit = escaped(f" ({declared.shown_unit})") if declared.shown_unit else ""
     heads = [escaped(one or metric.name) + unit for one in results.data_sets]
     heads += [f"Mean{unit}"] * (len(heads) > 1)
-    body, marked = _body(results, percent)
+    body, marked = _body(results, declared.percent)
     name, completed = results.found.name, f"{len(results.completed)} of {len(results.found.entries)}"
-    what = escaped(metric.name.replace("_", " "))
+    what = escaped(results.found.declared.label(metric.name))
     caption = rf"Round {escaped(name)}: {what}{unit}, mean $\pm$ standard deviation over seeds ($n$)."
     note = escaped(f"{bold_note(results, marked)} {completed} experiments are completed.")
     return rf"""% Needs \usepackage{{booktabs}}.
@@ -152,9 +155,10 @@ def _body(results: RoundResults, percent: bool) -> tuple[str, bool]:
         shown = escaped(row.group) if first else ""
         made.append(" & ".join([shown, _bold(name, row.key in pooled), *cells]) + r" \\")
         group = row.group
-    if results.chance:
-        chance = [_figure(results.chance.get(one), percent) for one in data_sets]
-        made += [r"\midrule", " & ".join(["", "chance", *chance, *["--"] * several]) + r" \\"]
+    if results.references:
+        values = [_figure(results.references.get(one), percent) for one in data_sets]
+        label = escaped(results.reference_label)
+        made += [r"\midrule", " & ".join(["", label, *values, *["--"] * several]) + r" \\"]
     return "\n".join(made), bool(pooled.union(*best.values()))
 
 

@@ -97,11 +97,16 @@ def file_of(module: str) -> Path | None:
     return next((one for one in (base.with_suffix(".py"), base / "__init__.py") if one.is_file()), None)
 
 
-@pytest.mark.parametrize("path", modules_in("studies"), ids=name_of)
-def test_a_study_knows_of_roundhouse_only_training_options_metrics_and_errors(path: Path) -> None:
-    ours = starting_with(imports_of(path), "roundhouse")
-    allowed = ("roundhouse.training", "roundhouse.options", "roundhouse.metrics", "roundhouse.errors")
-    assert ours <= starting_with(ours, *allowed)
+ANALYSES = sorted(REPOSITORY.glob("studies/*/analysis/**/*.py"))  # no job loads them
+TRAINED = [path for path in modules_in("studies") if path not in ANALYSES]
+OF_STUDIES = ("roundhouse.training", "roundhouse.options", "roundhouse.errors", "roundhouse.metrics")
+
+
+@pytest.mark.parametrize("path", TRAINED, ids=name_of)
+def test_a_study_knows_of_roundhouse_only_training_options_errors_and_metrics(path: Path) -> None:
+    imported = imports_of(path)
+    assert starting_with(imported, "roundhouse") <= starting_with(imported, *OF_STUDIES)
+    assert not any(".analysis" in name for name in starting_with(imported, "studies")), "a job would load it"
 
 
 @pytest.mark.parametrize("path", modules_in("roundhouse"), ids=name_of)
@@ -114,10 +119,13 @@ def test_training_knows_neither_records_nor_schedulers(path: Path) -> None:
     assert not starting_with(imports_of(path), *(f"roundhouse.{name}" for name in LAYERS))
 
 
-@pytest.mark.parametrize("path", modules_in("analysis"), ids=name_of)
+@pytest.mark.parametrize("path", [*modules_in("analysis"), *ANALYSES], ids=name_of)
 def test_the_analysis_needs_neither_pytorch_nor_a_study_nor_a_scheduler(path: Path) -> None:
-    forbidden = ("torch", "torchvision", "studies", "runner", "train", "tests", "roundhouse.training")
+    forbidden = ("torch", "torchvision", "runner", "train", "tests", "roundhouse.training")
     assert not starting_with(imports_of(path), *forbidden)
+    own = name_of(path).partition(".analysis")[0] + ".analysis" if path in ANALYSES else "none"
+    studies = starting_with(imports_of(path), "studies")
+    assert studies <= starting_with(studies, own), "only that of a study imports its own modules"
     ours = starting_with(
         imports_of(path), "roundhouse.schedulers", "roundhouse.schedulers.command", "roundhouse.engine.user_actions"
     )
@@ -125,12 +133,14 @@ def test_the_analysis_needs_neither_pytorch_nor_a_study_nor_a_scheduler(path: Pa
 
 
 OUTSIDE_ANALYSIS = [
-    path for path in SOURCES if path.relative_to(REPOSITORY).parts[0] not in ("analysis", "tests", "benchmarks")
+    path
+    for path in SOURCES
+    if path.relative_to(REPOSITORY).parts[0] not in ("analysis", "tests", "benchmarks") and path not in ANALYSES
 ]
 
 
 @pytest.mark.parametrize("path", OUTSIDE_ANALYSIS, ids=name_of)
-def test_only_toolbox_and_benchmarks_import_the_analysis(path: Path) -> None:
+def test_only_toolbox_benchmarks_and_the_analyses_of_studies_import_the_analysis(path: Path) -> None:
     assert not starting_with(imports_of(path), "analysis")
 
 

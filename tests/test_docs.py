@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shipped_rounds import unpack
@@ -16,6 +18,8 @@ from shipped_rounds import unpack
 from roundhouse.cli import exit_codes
 from roundhouse.cli.parser import make_parser
 from roundhouse.config import directives
+from roundhouse.config.round import load_round
+from roundhouse.metrics import Declarations, Metric
 from roundhouse.model import causes, plan
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -40,6 +44,7 @@ OTHER_OPTIONS = {
     "--check",
     "--analysis",
     "--control",
+    "--study",
     "--formats",
 }  # of schedulers, of toolbox/setup.sh, and of the analysis
 
@@ -144,7 +149,7 @@ def test_the_map_of_the_analysis_is_complete() -> None:
 
 
 def test_the_example_of_data_frames_runs_unchanged(tmp_path: Path) -> None:
-    (code,) = fenced(REPOSITORY / "docs/analysis.md", "python")
+    (code,) = [one for one in fenced(REPOSITORY / "docs/analysis.md", "python") if "load_round" in one]
     left_out = shutil.ignore_patterns("__pycache__", "experiment_*")
     for name in ("roundhouse", "analysis"):
         shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=left_out)
@@ -204,3 +209,22 @@ def test_the_example_script_resumes_from_an_earlier_attempt(tmp_path: Path) -> N
     )
     assert done.stdout == "resuming after epoch 9\n"
     assert json.loads((now / "state.json").read_text()) == [10, 3.0]
+
+
+def test_the_examples_of_declarations_can_be_used_unchanged(tmp_path: Path) -> None:
+    page = REPOSITORY / "docs/analysis.md"
+    (code,) = [one for one in fenced(page, "python") if "METRICS" in one]
+    found: dict[str, Any] = {}
+    exec(code, found)
+    declared = Declarations(found["METRICS"], found["ARRAYS"], found["APART"], found["COST"])
+    assert (declared.main, declared.axis("val_iou")) == ("val_iou", "validation IoU (%)")
+    (text,) = fenced(page, "yaml")
+    (tmp_path / "r.yaml").write_text(f"round: r\nexperiments: {{e: {{path: e, command: 'true'}}}}\n{text}")
+    loaded = load_round("r", tmp_path)
+    made = Declarations().updated(loaded.metrics, loaded.apart)
+    assert (made.apart, made.reference("val_iou", {})) == (("region",), 0.12)
+
+
+def test_every_argument_of_metric_is_explained() -> None:
+    named = [row[0].strip("`") for row in rows_under("What a study declares", "docs/analysis.md")]
+    assert named == [one.name for one in dataclasses.fields(Metric)]

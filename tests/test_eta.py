@@ -315,3 +315,21 @@ def test_without_some_durations_only_a_lower_bound_is_printed() -> None:
 
 def test_when_everything_has_ended_only_used_hours_are_printed() -> None:
     assert sentence(of(done("a", 250 * HOUR, gpus=1)), NOW) == "250 GPU-hours used."
+
+
+def test_an_experiment_takes_as_long_as_those_with_the_most_equal_values() -> None:
+    def one(path: str, **config: Any) -> tuple[str, ...]:
+        return eta.kinds_of(Experiment("r", "g", path, None, {"epochs": 5, **config}))
+
+    took = {"a": (HOUR, one("a", region="north", width=1, seed=0)), "b": (9 * HOUR, one("b", region="north", width=2))}
+    took["c"] = (50 * HOUR, one("c", region="south", width=1))
+    measured = [done(path, seconds)._replace(like=like) for path, (seconds, like) in took.items()]
+    new = {
+        "same setting": (one("n", region="north", width=2, seed=1), 9),
+        "same region": (one("n", region="north", width=3), 5),
+        "same group": (one("n", region="west", width=1), 9),
+    }
+    for why, (kinds, hours) in new.items():
+        found = eta.left_of([*measured, work("n")._replace(like=kinds)])["n"]
+        assert found and found.usual == hours * HOUR, why
+    assert eta.kinds_of(Experiment("r", "h", "x", None, {}))[-2:] == ("group h", "")

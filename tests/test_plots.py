@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recorded_runs import record_runs
 from rounds_for_tests import REPOSITORY, snapshot
 from synthetic_rounds import unsynced, write_experiment, write_mixed
 
 from analysis import plot_experiments as plots
 from analysis.figure_store import FigureStore, StoredFigure
 from analysis.rounds import Folders
-from roundhouse import files
 from roundhouse.config.round import load_round
 from roundhouse.model.attempt import Opened
 from roundhouse.model.causes import Cause
@@ -332,17 +332,8 @@ def test_odd_values_single_epochs_and_bare_results_of_commands_are_drawn(studio:
 
 def write_commands(studio: Studio, left: dict[str, dict[str, Any]]) -> None:
     """A round of commands, one a group, completed, that left these metrics at these paths."""
-    studio.place.rounds.mkdir(exist_ok=True)
     groups = "".join(f'  g{number}: {{path: "{path}", command: "true"}}\n' for number, path in enumerate(left))
-    (studio.place.rounds / "commands.yaml").write_text(f"round: commands\nexperiments:\n{groups}", encoding="utf-8")
-    for experiment in load_round("commands", studio.place.rounds).experiments:
-        directory = studio.place.experiments / "commands" / experiment.path
-        opened = Opened(record.new_token(), {"kind": "local"}, experiment.config_hash(), {})
-        assert record.open_attempt(directory, 1, opened)
-        record.write_config(directory, experiment)
-        assert files.create_exclusive(directory / "attempts/1/claim.json", {"version": 1, "nonce": "n", "at": 1.0})
-        record.close(directory, 1, Cause.COMPLETED, "")
-        (directory / "attempts/1/metrics.json").write_text(json.dumps(left[experiment.path]))
+    record_runs(studio.place, f"round: commands\nexperiments:\n{groups}", left)
 
 
 def test_rounds_that_grow_while_they_are_drawn_are_drawn_as_far_as_they_are(studio: Studio) -> None:

@@ -44,6 +44,7 @@ from analysis.round_summary import (
 )
 from analysis.rounds import Folders, RoundEntry, RoundRecords, RunMetrics, read_round
 from roundhouse.errors import RoundhouseError
+from roundhouse.metrics import Declarations, Metric
 from roundhouse.model.attempt import Attempt, Claim, Opened, Progress, Record, Result
 from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment, Resources
@@ -91,7 +92,11 @@ def known(
     metrics = RunMetrics(
         metric="val_accuracy" if best is not None else None, mode="max", best=best, final=final or {}, epochs=epochs
     )
-    return ExperimentSummary(RoundEntry(row, None, None), metrics)
+    return ExperimentSummary(RoundEntry(row, None, None, DECLARED), metrics)
+
+
+SHARE = Metric(scale="percent", baseline="chance_accuracy")
+DECLARED = Declarations({"val_accuracy": SHARE}, apart=("dataset",))
 
 
 def round_of(*members: ExperimentSummary, **baselines: str) -> RoundRecords:
@@ -220,7 +225,7 @@ def test_the_best_setting_is_shown_with_baseline_noise_and_chance() -> None:
     assert best.label == "alpha 0.5"
     assert best.result == Spread(pytest.approx(0.89), pytest.approx(0), 2)
     assert best.baseline == Spread(pytest.approx(0.80), pytest.approx(0.02 / math.sqrt(2)), 2)
-    assert best.chance == pytest.approx(0.1)
+    assert best.reference == pytest.approx(0.1)
     assert other.result == Spread(pytest.approx(0.84), None, 1)
 
 
@@ -244,14 +249,16 @@ def test_a_setting_that_diverged_comes_last() -> None:
 
 
 def test_one_seed_says_that_the_deviation_is_unknown() -> None:
-    assert "deviation unknown" in plus_minus(spread([0.9]), "test_accuracy")
-    assert "deviation unknown" in gain(Spread(0.9, None, 1), Spread(0.8, 0.1, 3), "test_accuracy")
-    assert plus_minus(spread([0.90, 0.92]), "test_accuracy").replace("\u00a0", " ") == "91.00 ± 1.41 % (n = 2)"
+    assert "deviation unknown" in plus_minus(spread([0.9]), SHARE)
+    assert "deviation unknown" in gain(Spread(0.9, None, 1), Spread(0.8, 0.1, 3), SHARE)
+    assert plus_minus(spread([0.90, 0.92]), SHARE).replace("\u00a0", " ") == "91.00 ± 1.41 % (n = 2)"
 
 
 def test_a_difference_comes_with_its_standard_error() -> None:
-    reported = gain(Spread(0.92, 0.03, 9), Spread(0.90, 0.04, 16), "accuracy").replace("\u00a0", " ")
+    reported = gain(Spread(0.92, 0.03, 9), Spread(0.90, 0.04, 16), SHARE).replace("\u00a0", " ")
     assert reported == "+2.00 ± 1.41 percentage points"
+    reported = gain(Spread(0.92, 0.03, 9), Spread(0.90, 0.04, 16), Metric(unit="m")).replace("\u00a0", " ")
+    assert reported == "+0.02 ± 0.01414 m"
 
 
 @pytest.mark.parametrize(
@@ -312,7 +319,7 @@ def test_what_has_completed_failed_or_been_requeued_is_reported_by_name() -> Non
 
 def test_a_row_says_the_same_as_its_columns() -> None:
     members = [trained("a", 0.9, alpha=0.5, dataset="svhn"), known("b", config={"alpha": 0.25, "dataset": "svhn"})]
-    made = table(members, {})
+    made = table(members, DECLARED, {})
     keys = [column["key"] for column in made["columns"]]
     first, second = (dict(zip(keys, row, strict=True)) for row in made["rows"])
     assert (first["path"], first["state"], first["best"], first["config.alpha"]) == ("a", "completed", 0.9, 0.5)
@@ -322,7 +329,9 @@ def test_a_row_says_the_same_as_its_columns() -> None:
 
 
 def test_numbers_that_json_lacks_are_missing() -> None:
-    made = table([known("a", State.COMPLETED, best=math.nan, hours=(1.0,), final={"test_loss": math.inf})], {})
+    made = table(
+        [known("a", State.COMPLETED, best=math.nan, hours=(1.0,), final={"test_loss": math.inf})], DECLARED, {}
+    )
     assert not {"NaN", "Infinity"} & set(re.findall(r"\w+", json.dumps(made["rows"], allow_nan=False)))
 
 

@@ -130,7 +130,7 @@ def test_a_click_on_a_heading_sorts_numbers_by_value_with_the_missing_last_and_a
 ) -> None:
     browser.open(page)
     as_filed = column(browser, "experiment")
-    label = "best val accuracy (%)"
+    label = "best validation accuracy (%)"
     assert sorting(browser, label) == "none"
     for order, reverse in (("ascending", False), ("descending", True)):
         head(browser, label).click()
@@ -196,8 +196,8 @@ def test_the_view_is_in_the_address_and_survives_a_reload_and_a_bookmark(browser
     erase(browser)
     browser.find("#filter").send_keys("resnet8")
     browser.find("input[value=completed]").click()
-    head(browser, "best val accuracy (%)").click()
-    head(browser, "best val accuracy (%)").click()
+    head(browser, "best validation accuracy (%)").click()
+    head(browser, "best validation accuracy (%)").click()
     seen = column(browser, "experiment"), count(browser)
     assert len(seen[0]) > 2
     browser.driver.refresh()
@@ -207,7 +207,7 @@ def test_the_view_is_in_the_address_and_survives_a_reload_and_a_bookmark(browser
     assert (column(browser, "experiment"), count(browser)) == seen
     assert browser.find("#filter").get_attribute("value") == "resnet8"
     assert browser.find("input[value=completed]").is_selected()
-    assert sorting(browser, "best val accuracy (%)") == "descending"
+    assert sorting(browser, "best validation accuracy (%)") == "descending"
 
 
 def test_words_with_signs_of_addresses_survive_a_reload(browser: Browser, page: Path) -> None:

@@ -73,11 +73,12 @@ def test_an_epoch_of_60_seconds_under_a_walltime_of_20_makes_progress_in_each_at
     assert reached < 60, "the last attempt had something left"
     studies.write({"e": group(seconds=0.0)}, name="quick")
     assert studies.call("--watch", name="quick").returncode == 0
-    assert final_hash(studies, "r") == final_hash(studies, "quick")
+    assert hash_of(studies, "e/0", "r") == hash_of(studies, "e/0", "quick")
 
 
-def final_hash(studies: StudyRounds, name: str) -> str:
-    files = [*studies.directory("e/0", name).rglob("progress.json"), studies.directory("e/0", name) / "history.json"]
+def hash_of(studies: StudyRounds, path: str, name: str) -> str:
+    """The final hash of a completed experiment."""
+    files = [*studies.directory(path, name).rglob("progress.json"), studies.directory(path, name) / "history.json"]
     text = "".join(path.read_text() for path in files if path.exists())
     return text.split('"final_hash": "')[1][:64]
 
@@ -118,3 +119,28 @@ def test_a_mistake_in_a_study_is_one_clear_error(studies: StudyRounds, train: st
     log = (studies.directory("e/0") / "attempts/1/out.log").read_text()
     assert f"roundhouse: {message}" in log
     assert "Traceback" not in log
+
+
+def test_a_finished_run_is_continued_and_a_kept_checkpoint_branched_from(studies: StudyRounds) -> None:
+    studies.study("u", OPTIONS, TRAIN.replace("run.epochs(1)", "run.epochs(options.steps)").replace(
+        "range(options.steps)", "range(3)").replace("            time.sleep(options.seconds)", "        run.keep_checkpoint(f'epoch_{epoch.index}')"))  # fmt: skip
+    plain = {"grid": {"seed": [0]}, "study": "u", "resources": {"ngpus": 1}}
+    first = {**plain, "path": "e/{seed}", "config": {"device": "cpu", "steps": 4}}
+    longer = {"device": "cpu", "steps": 7}
+    studies.write(
+        {
+            "first": first,
+            "longer": {**plain, "path": "longer/{seed}", "config": longer, "continue": {"from": "first"}},
+            "branch": {**plain, "path": "branch/{seed}", "config": longer,
+                       "init": {"from": "first", "snapshot": "epoch_1"}},
+        }
+    )  # fmt: skip
+    done = studies.call("--watch", timeout=120)
+    assert set(studies.states().values()) == {"completed"}, done.stdout + done.stderr
+    studies.write({"whole": {**plain, "path": "longer/{seed}", "config": longer}}, name="whole")
+    studies.call("--watch", name="whole")
+    assert hash_of(studies, "longer/0", "r") == hash_of(studies, "longer/0", "whole")
+    assert hash_of(studies, "branch/0", "r") != hash_of(studies, "longer/0", "whole")
+    log = (studies.directory("longer/0") / "attempts/1/out.log").read_text()
+    assert "epoch 5/7" in log
+    assert "epoch 4/7 (train)" not in log

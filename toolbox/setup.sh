@@ -7,7 +7,7 @@ set -euo pipefail
 
 usage() {
     cat <<'END'
-usage: toolbox/setup.sh --data NAME... [--to DIR] [--site NAME] [--check]
+usage: toolbox/setup.sh --data NAME... [--study STUDY] [--to DIR] [--site NAME] [--check]
        toolbox/setup.sh [--site NAME] [--check]
 
 Without --data: creates .venv with `make install` if there is none, then checks Python, packages, PyTorch, site (its
@@ -16,6 +16,7 @@ rounds. Each check prints a line: ok, missing (nothing runs without it) or warni
 PyTorch, submits no job, and needs no network.
 
   --data NAME...  fetch and verify data sets: cifar10, cifar100, svhn, tinyimagenet, digits
+  --study STUDY   the study whose data sets they are; needed if several studies have a module studies/STUDY/fetch.py
   --to DIR        the data directory; default: that of the site, otherwise data/ of the repository
   --site NAME     sites/NAME.yaml; default: the site whose hosts match this host
   --check         only check: nothing is installed or fetched. Locks are tested in a directory in experiments/, which is
@@ -31,7 +32,7 @@ END
 }
 
 take_options() {
-    names=() to="" site="" check="" data=""
+    names=() to="" site="" study="" check="" data=""
     while [ $# -gt 0 ]; do
         case $1 in
             -h | --help)
@@ -40,9 +41,9 @@ take_options() {
                 ;;
             --data) data=yes ;;
             --check) check=yes ;;
-            --to | --site)
+            --to | --site | --study)
                 if [ -z "${2:-}" ]; then
-                    fail "$1 needs a $([ "$1" = --site ] && echo name || echo directory)"
+                    fail "$1 needs a $([ "$1" = --to ] && echo directory || echo name)"
                 fi
                 printf -v "${1#--}" %s "$2"
                 shift
@@ -58,6 +59,7 @@ take_options() {
     done
     [ -z "$data" ] || [ ${#names[@]} -gt 0 ] || fail "--data needs the name of a data set; see toolbox/setup.sh --help"
     [ -z "$to" ] || [ -n "$data" ] || fail "--to requires --data"
+    [ -z "$study" ] || [ -n "$data" ] || fail "--study requires --data"
     [ -z "$to" ] || [[ $to = /* ]] || to=$PWD/$to
 }
 
@@ -79,12 +81,23 @@ except RoundhouseError as error:
 END
 }
 
+# The study that fetches the data: the one that is named, or the only one that can.
+fetching_study() {
+    local modules=(studies/*/fetch.py)
+    if [ -z "$study" ]; then
+        [ ${#modules[@]} -eq 1 ] || fail "--data needs --study: several studies have data sets (${modules[*]})"
+        study=${modules[0]#studies/} study=${study%/fetch.py}
+    fi
+    [ -f "studies/$study/fetch.py" ] || fail "--study $study: there is no studies/$study/fetch.py"
+}
+
 fetch_data() {
     local options=()
     [ -n "$to" ] || to=$(data_of_site)
     [ -z "$to" ] || options+=(--to "$to")
     [ -z "$check" ] || options+=(--check)
-    exec "$python" -m studies.distillation.fetch "${names[@]}" ${options[@]+"${options[@]}"}
+    fetching_study
+    exec "$python" -m "studies.$study.fetch" "${names[@]}" ${options[@]+"${options[@]}"}
 }
 
 make_environment() {

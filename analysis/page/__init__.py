@@ -18,7 +18,7 @@ import jinja2
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from analysis.page.sortable_table import amount, is_share, table
+from analysis.page.sortable_table import amount, digits, spaced, table
 from analysis.round_summary import (
     LOGS_SHOWN,
     Changes,
@@ -30,9 +30,11 @@ from analysis.round_summary import (
     Usage,
 )
 from roundhouse.formatting import counted, date_and_time, duration
+from roundhouse.metrics import Declarations, Metric
 from roundhouse.model.plan import State
 
 HERE = Path(__file__).parent
+PLUS_MINUS = "\u00a0±\u00a0"
 SYMBOLS = {
     State.PENDING: "·",
     State.SUBMITTING: "↑",
@@ -71,13 +73,17 @@ class ReportFigure:
 
 @dataclass(frozen=True, slots=True)
 class ReportPage:
-    """The content of a page. `changes`: None in a first report; `tables`: paths relative to the report's folder."""
+    """The content of a page. `changes`: None in a first report; `tables`: paths relative to the report's folder.
+
+    `declared`: how the metrics of the round are shown.
+    """
 
     name: str
     generated: datetime  # UTC
     records: Path
     file: Path | None
     summaries: Sequence[ExperimentSummary]
+    declared: Declarations
     counts: Mapping[State, int]
     usage: Usage
     remaining_time: RemainingTime
@@ -99,7 +105,7 @@ def render(report: ReportPage) -> bytes:
     )
     environment.filters |= {
         "amount": amount, "counted": counted, "duration": duration, "gain": gain, "link": quote, "utc_time": utc_time,
-        "plus_minus": plus_minus, "rendered": rendered, "spaced": spaced, "word": word,
+        "plus_minus": plus_minus, "rendered": rendered, "word": word,
     }  # fmt: skip
     text = environment.get_template("report.html.jinja").render(
         report=report,
@@ -112,8 +118,12 @@ def render(report: ReportPage) -> bytes:
         style=Markup(style),
         script=Markup(script),
         policy=_policy(style, script),
-        data=Markup(embedded(table(report.summaries, {one.subject: one for one in report.figures if one.subject}))),
-        metrics={one.entry.path: one.metric or "" for one in report.summaries},
+        data=Markup(
+            embedded(
+                table(report.summaries, report.declared, {one.subject: one for one in report.figures if one.subject})
+            )
+        ),
+        metrics={one.entry.path: one.entry.declared.of(one.metric or "") for one in report.summaries},
         logs=LOGS_SHOWN,
     )
     return text.encode("utf-8", "backslashreplace")  # a name may contain lone surrogates
@@ -172,34 +182,25 @@ def word(state: State | str) -> str:
     return str(state).replace("_", " ")
 
 
-def spaced(name: str) -> str:
-    """The name of a metric with spaces, so that lines can break."""
-    return name.replace("_", " ")
-
-
 def utc_time(when: datetime) -> str:
     return f"{date_and_time(when.timestamp())} UTC"
 
 
-def plus_minus(found: Spread | None, name: str) -> str:
+def plus_minus(found: Spread | None, metric: Metric) -> str:
     """Mean ± standard deviation over n seeds, with non-breaking spaces."""
     if found is None:
         return "unknown"
     if found.deviation is None:
-        return f"{amount(name, found.mean)} (one seed, deviation unknown)"
-    factor = 100 if is_share(name) else 1
-    unit = "\u00a0%" if is_share(name) else ""
-    digits = ".2f" if is_share(name) else ".4g"
-    text = f"{factor * found.mean:{digits}}\u00a0±\u00a0{factor * found.deviation:{digits}}{unit}"
-    return f"{text} (n\u00a0=\u00a0{found.n})"
+        return f"{amount(metric, found.mean)} (one seed, deviation unknown)"
+    numbers = (f"{metric.factor * one:{digits(metric)}}" for one in (found.mean, found.deviation))
+    return f"{spaced(PLUS_MINUS.join(numbers), metric.shown_unit)} (n\u00a0=\u00a0{found.n})"
 
 
-def gain(result: Spread, baseline: Spread, name: str) -> str:
+def gain(result: Spread, baseline: Spread, metric: Metric) -> str:
     """The difference to the baseline, with its standard error if both have more than one seed."""
-    factor, unit = (100, " percentage points") if is_share(name) else (1, "")
-    digits = ".2f" if is_share(name) else ".4g"
-    text = f"{factor * (result.mean - baseline.mean):+{digits}}"
+    unit = " percentage points" if metric.percent else f" {metric.shown_unit}" * bool(metric.shown_unit)
+    text = f"{metric.factor * (result.mean - baseline.mean):+{digits(metric)}}"
     if result.deviation is None or baseline.deviation is None:
         return f"{text}{unit}, deviation unknown"
     error = math.sqrt(result.deviation**2 / result.n + baseline.deviation**2 / baseline.n)
-    return f"{text}\u00a0±\u00a0{factor * error:{digits}}{unit}"
+    return f"{text}{PLUS_MINUS}{metric.factor * error:{digits(metric)}}{unit}"

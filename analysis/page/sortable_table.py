@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from analysis.round_summary import ExperimentSummary
+from analysis.rounds import early_end
 from roundhouse.formatting import date_and_time
-from roundhouse.model.attempt import Attempt, Claim
+from roundhouse.metrics import Declarations, Metric
+from roundhouse.model.attempt import EPOCH, STEP, Attempt, Claim
 
 if TYPE_CHECKING:
     from analysis.page import ReportFigure
@@ -18,28 +20,37 @@ FINALS = 6  # final metrics that get a column; the rest are in the dialog
 CONFIGS = 12  # config keys that get one
 
 
-def is_share(name: str) -> bool:
-    """Whether a metric of this name is between 0 and 1 and is shown in percent."""
-    return name.endswith("accuracy")
-
-
-def amount(name: str, value: float | None) -> str:
+def amount(metric: Metric, value: float | None) -> str:
     """The value of a metric as text, with its unit."""
     if value is None:
         return "unknown"
-    return f"{100 * value:.2f}\u00a0%" if is_share(name) else f"{value:.4g}"
+    return spaced(f"{metric.factor * value:{digits(metric)}}", metric.shown_unit)
 
 
-def table(summaries: Sequence[ExperimentSummary], curves: Mapping[str | None, ReportFigure]) -> dict[str, Any]:
+def digits(metric: Metric) -> str:
+    """How the values of a metric are rounded, as a format."""
+    return ".2f" if metric.percent else ".4g"
+
+
+def spaced(number: str, unit: str) -> str:
+    """A number and its unit, which stay on one line."""
+    return f"{number}\u00a0{unit}" if unit else number
+
+
+def table(
+    summaries: Sequence[ExperimentSummary], declared: Declarations, curves: Mapping[str | None, ReportFigure]
+) -> dict[str, Any]:
     """Columns, rows and details, as plain data for JSON.
 
     A column has `key`, `label`, `kind` (text, state, number, share, epochs) and `low`, whether a small screen omits
     it. A row is a value for each column; its details are the further content of its dialog.
     """
-    finals = list(dict.fromkeys(name for one in summaries for name in one.metrics.final if name != "chance_accuracy"))
-    finals.sort(key=lambda name: not name.startswith("test_"))
+    finals = list(dict.fromkeys(name for one in summaries for name in one.metrics.final))
+    finals = [name for name in finals if name not in declared.references]
+    results = declared.results_in(finals)
+    finals.sort(key=lambda name: name not in results)
     varying, shared = _varying(summaries)
-    columns, values = _columns(summaries, finals[:FINALS], varying[:CONFIGS])
+    columns, values = _columns(summaries, declared, finals[:FINALS], varying[:CONFIGS])
     return {
         "columns": columns,
         "rows": [[_plain(cell) for cell in row] for row in zip(*values, strict=True)],
@@ -49,7 +60,7 @@ def table(summaries: Sequence[ExperimentSummary], curves: Mapping[str | None, Re
 
 
 def _columns(
-    summaries: Sequence[ExperimentSummary], finals: Sequence[str], varying: Sequence[str]
+    summaries: Sequence[ExperimentSummary], declared: Declarations, finals: Sequence[str], varying: Sequence[str]
 ) -> tuple[list[dict[str, Any]], list[list[Any]]]:
     """The columns, and for each its values, in the order of the experiments."""
     metrics = list(dict.fromkeys(one.metric for one in summaries if one.metric))
@@ -65,18 +76,22 @@ def _columns(
 
     add("path", "experiment", "text", (one.entry.path for one in summaries), False)
     add("state", "state", "state", (str(one.entry.state) for one in summaries), False)
-    add("epochs", "epochs", "epochs", ([one.done, one.planned] if one.progress else None for one in summaries), False)
+    units = {one.unit for one in summaries if one.progress}
+    unit = units.pop() if len(units) == 1 else f"{EPOCH} or {STEP}"
+    done = ([one.done, one.planned] if one.progress else None for one in summaries)
+    add("epochs", f"{unit}s", "epochs", done, False)
     if not best:
         add("metric", "metric", "text", (one.metric for one in summaries))
-    add("best", f"best {_label(best)}".strip(), _kind(best), (one.best for one in summaries), False)
+    label = f"best {declared.axis(best)}" if best else "best"
+    add("best", label, _kind(declared.of(best)), (one.best for one in summaries), False)
     for name in finals:
-        add(f"final.{name}", _label(name), _kind(name), (one.metrics.final.get(name) for one in summaries),
-            name != finals[0])  # fmt: skip
+        cells = [one.metrics.final.get(name) for one in summaries]
+        add(f"final.{name}", declared.axis(name), _kind(declared.of(name)), cells, name != finals[0])
     add("hours", "time (h)", "hours", (one.entry.seconds / 3600 if one.entry.spans else None for one in summaries))
     if any(one.entry.experiment.resources.ngpus for one in summaries):
         hours = (one.entry.seconds / 3600 * one.entry.experiment.resources.ngpus for one in summaries)
         add("gpu_hours", "GPU-hours", "hours", (value or None for value in hours))
-    add("pace", "time/epoch (s)", "number", (one.pace for one in summaries))
+    add("pace", f"time/{unit} (s)", "number", (one.pace for one in summaries))
     add("attempts", "attempts", "number", (one.entry.counted_attempts for one in summaries))
     add("group", "group", "text", (one.entry.group for one in summaries))
     for key in varying:
@@ -87,12 +102,8 @@ def _columns(
     return columns, values
 
 
-def _label(name: str) -> str:
-    return f"{name.replace('_', ' ')}{' (%)' if is_share(name) else ''}"
-
-
-def _kind(name: str) -> str:
-    return "share" if is_share(name) else "number"
+def _kind(metric: Metric) -> str:
+    return "share" if metric.percent else "number"
 
 
 def _varying(summaries: Sequence[ExperimentSummary]) -> tuple[list[str], dict[str, Any]]:
@@ -115,12 +126,14 @@ def _plain(value: Any) -> Any:
 
 def _details(one: ExperimentSummary, varying: set[str], curve: ReportFigure | None) -> dict[str, Any]:
     """The content of the dialog: config, all final metrics, attempts, learning curve."""
+    declared = one.entry.declared
     shown: dict[str, Any] = {
-        "reason": one.entry.reason,
+        "reason": ", ".join(filter(None, [one.entry.reason, *early_end(one.metrics)])),
         "directory": str(one.entry.directory),
         "config": {key: _text(value) for key, value in one.entry.config.items() if key in varying},
         "final": {
-            _label(name): amount(name, value).removesuffix("\u00a0%") for name, value in one.metrics.final.items()
+            declared.axis(name): f"{declared.of(name).factor * value:{digits(declared.of(name))}}"
+            for name, value in one.metrics.final.items()
         },
         "attempts": [_attempt(attempt) for attempt in one.entry.record.attempts],
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ class Round:
 
     `files`: the round file, and those that it extends. `baselines`: for a group, the group with whose results its own
     are compared. `retry`: what the file says of retries.
+    `metrics` and `apart`: what it declares for tables and figures (see `Declarations.updated`).
     """
 
     name: str
@@ -29,6 +30,8 @@ class Round:
     experiments: list[Experiment]
     baselines: dict[str, str]
     retry: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    apart: Sequence[str] | None = None
 
     @property
     def file(self) -> Path:
@@ -48,7 +51,7 @@ def load_round(name: str, rounds_dir: Path) -> Round:
     experiments = expand(name, file, content)
     file.check()
     baselines = {group: one.baseline for group, one in content.experiments.items() if one.baseline is not None}
-    return Round(name, files, content.study, experiments, baselines, content.retry)
+    return Round(name, files, content.study, experiments, baselines, content.retry, content.metrics, content.apart)
 
 
 def json_schema() -> dict[str, Any]:

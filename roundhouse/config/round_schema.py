@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge
 
+from roundhouse.metrics import Metric
 from roundhouse.model.experiment import Carry, ConfigKey, Halving, ResourceRequest, SelectionRule
 from roundhouse.model.retry_policy import RetryPolicy
 from roundhouse.names import is_identifier, is_name
@@ -238,6 +239,12 @@ class RoundFile:
     )
     defaults: Config = key("Config of all experiments, unless a group overrides it", factory=dict)
     priority: Priority = key("Number or expression; higher goes first", 0.0)
+    metrics: dict[str, Annotated[Mapping[str, Any], Partial(Metric)]] = key(
+        "Metrics as tables and figures show them; overrides what the study declares, key by key", factory=dict
+    )
+    apart: list[ConfigKey] | None = key(
+        "Config keys whose values are never compared with each other; default: as the study declares", None
+    )
     snapshot: bool = key("Jobs run a copy of the code, as it was when they were submitted", False)
     experiments: dict[GroupName, Group] = key("The groups of experiments")
 

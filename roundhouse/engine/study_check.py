@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from roundhouse import study_modules
 from roundhouse.errors import RoundhouseError
 from roundhouse.model.experiment import Experiment
 from roundhouse.settings import split_config
@@ -53,13 +52,14 @@ class StudyChecks:
 
     def _load(self, study: str) -> Check | str | None:
         """The `check` of a study; None if it has none; if it cannot be imported, the reason."""
-        if not (self._repository / "studies" / study / "check.py").is_file():
-            return None
         try:
-            check: Check = importlib.import_module(f"studies.{study}.check").check
+            module = study_modules.load(self._repository, study, "check")
+            check: Check | None = module.check if module else None
             return check
-        except (Exception, SystemExit) as error:
-            return _failure(study, error)
+        except RoundhouseError as error:
+            return str(error)
+        except AttributeError as error:
+            return study_modules.failure(study, "check", error)
 
     def _answer(self, study: str, check: Check, config: Mapping[str, Any]) -> str:
         try:
@@ -67,7 +67,7 @@ class StudyChecks:
         except RoundhouseError as error:
             return str(error)
         except (Exception, SystemExit) as error:
-            return _failure(study, error)
+            return study_modules.failure(study, "check", error)
         return ""
 
 
@@ -95,11 +95,3 @@ def start_refusal(repository: Path, experiment: Experiment) -> str:
     if path.is_file():
         return "" if os.access(path, os.R_OK) else f"{path} in `{start.kind}` cannot be read: its permissions forbid it"
     return f"{path} in `{start.kind}` does not exist, or is not a file"
-
-
-def _failure(study: str, error: BaseException) -> str:
-    """An error in the check itself, in one line: the place in the study's folder, and the exception."""
-    folder = f"studies/{study}/"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if folder in frame.filename]
-    where = f"{frames[-1].filename.rpartition(folder)[2]}, line {frames[-1].lineno}" if frames else "check.py"
-    return f"the check of study {study!r} failed in {folder}{where}: {type(error).__name__}: {error}"

@@ -34,13 +34,9 @@ from roundhouse.machine.parent_death import die_with, start_group
 
 CHANNEL = "ROUNDHOUSE_PRELOADED"  # the file descriptor of the shell's end of the socket
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-MODULES = (
-    "numpy",
-    "torch",
-    "torch._dynamo",
-    "roundhouse.training.execute",
-    "train",
-)  # the first optimiser loads dynamo
+# The first optimiser loads dynamo.
+MODULES = ("numpy", "torch", "torch._dynamo", "roundhouse.training.execute", "train")
+ANALYSIS = "analysis"  # the package of a study that only the scripts in analysis/ load
 CANNOT_START, STOPPED_BEFORE = 127, 143  # exit codes
 
 
@@ -75,13 +71,20 @@ def preload(repository: Path, studies: Collection[str], threads: int) -> pool.La
 
 
 def _load_study(name: str) -> None:
-    """Import all modules of a study, and those that it lists in `PRELOAD`."""
+    """Import all modules of a study except its analysis, which no job needs, and those that it lists in `PRELOAD`."""
     package = importlib.import_module(f"studies.{name}")
-    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        importlib.import_module(module.name)
+    _load_modules(package, without=f"{package.__name__}.{ANALYSIS}")
     for also in getattr(package, "PRELOAD", ()):
         with suppress(ImportError):  # optional packages may be missing
             importlib.import_module(also)
+
+
+def _load_modules(package: ModuleType, without: str) -> None:
+    for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        if found.name != without:
+            module = importlib.import_module(found.name)
+            if found.ispkg:
+                _load_modules(module, without)
 
 
 def _warn(error: Exception) -> None:

@@ -10,6 +10,7 @@ from math import inf
 from typing import NamedTuple
 
 from roundhouse.formatting import counted, duration
+from roundhouse.model.experiment import SEED, Experiment
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus, goes_on
 from roundhouse.views.measured import counter_of, is_running, spans
@@ -79,7 +80,7 @@ class Estimate:
 
 
 def workload_of(status: ExperimentStatus) -> Workload:
-    """The workload of one experiment, from its record alone. Its kinds: group and data set; group; round."""
+    """The workload of one experiment, from its record alone. Its kinds: see `kinds_of`."""
     one, rec, ahead = status.experiment, status.record, goes_on(status)
     counter, ran = counter_of(rec) if ahead else None, spans(rec)
     slots = one.resources.pack.slots if one.resources.pack else 1
@@ -95,9 +96,24 @@ def workload_of(status: ExperimentStatus) -> Workload:
         pace=counter.seconds if counter else None,
         gpus=one.resources.ngpus / slots,
         cores=one.resources.ncpus / slots,
-        like=((one.group, str(one.config.get("dataset"))), (one.group,), ()),
+        like=kinds_of(one),
         after=one.dependencies if ahead else (),
     )
+
+
+def kinds_of(one: Experiment) -> tuple[str, ...]:
+    """The kinds that an experiment belongs to, the most specific first; its group and the round are the last two.
+
+    Those of a kind have the same group and equal values of the first keys of the config, the seed left out. The keys of
+    a sweep come last, in the order of the round file: what matters most for the time is best swept first.
+    """
+    kind = f"group {one.group}"
+    kinds = ["", kind]
+    for key, value in one.config.items():
+        if key != SEED:
+            kind = f"{kind}\0{key} {value!r}"
+            kinds.append(kind)
+    return tuple(reversed(kinds))
 
 
 def estimate(works: Sequence[Workload]) -> Estimate:

@@ -44,7 +44,7 @@ class Commit:
 
 
 def area_of(path: str) -> str:
-    """The area of the project that a file belongs to: `Analysis`, `Study distillation`, or its top folder's name."""
+    """The area of the project that a file belongs to: `Analysis`, `Study NAME`, or its top folder's name."""
     folder, _, rest = path.partition("/")
     if folder == "studies" and "/" in rest:
         return f"Study {rest.partition('/')[0]}"

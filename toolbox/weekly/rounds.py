@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from analysis.methodology import in_markdown
 from analysis.methods_sections import figure, listed, tally
-from analysis.round_summary import ExperimentSummary, RankedSetting, Spread, rankings, summaries_of, usage
+from analysis.round_summary import ExperimentSummary, RankedSetting, Ranking, Spread, rankings, summaries_of, usage
 from analysis.rounds import RoundEntry, RoundRecords
 from roundhouse.formatting import counted
+from roundhouse.metrics import Metric
 from toolbox.weekly.history import KINDS, Event, events_of, hours_in, known_at, state_at
 from toolbox.weekly.period import Period, format_time
 
@@ -125,12 +126,13 @@ def best_results(one: Activity) -> Iterator[str]:
     for leader in [leader for leader in now if leader.mode]:
         earlier = first.get((leader.group, leader.dataset))
         best, result = leader.settings[0], leader.result
-        new = setting_result(best, result)
-        old = setting_result(earlier.settings[0], result) if earlier else "none yet"
+        metric = leader.declared.of(result)
+        new = setting_result(best, metric)
+        old = setting_result(earlier.settings[0], metric) if earlier else "none yet"
         if new != old:
             group = " on ".join(part for part in (leader.group, leader.dataset) if part)
             chosen = f"{result}, chosen by {leader.metric}" if leader.metric != result else result
-            rows.append([group, chosen, old, new, comparison(best, result, leader.baseline)])
+            rows.append([group, chosen, old, new, comparison(best, leader)])
     if rows:
         yield "Best results that changed (mean ± standard deviation over n seeds):"
         head = ["Group", "Result", "Before", "At the end", "Comparison"]
@@ -144,26 +146,25 @@ def best_results(one: Activity) -> Iterator[str]:
         yield f"Not ranked, because no run declares which value is best: {in_markdown(listed(list(unknown)))}."
 
 
-def setting_result(one: RankedSetting, result: str) -> str:
-    return f"{one.label}: {with_spread(one.result, result)}"
+def setting_result(one: RankedSetting, metric: Metric) -> str:
+    return f"{one.label}: {with_spread(one.result, metric)}"
 
 
-def comparison(one: RankedSetting, result: str, baseline: str | None) -> str:
+def comparison(one: RankedSetting, ranking: Ranking) -> str:
     """`baseline student 81.00 ± 1.41 % (n = 2); chance 10.00 %`."""
-    parts = [f"baseline {baseline} {with_spread(one.baseline, result)}"] if baseline else []
-    parts += [f"chance {value(one.chance, None, result)}"] if one.chance is not None else []
+    metric, label = ranking.declared.of(ranking.result), ranking.declared.reference_label(ranking.result)
+    parts = [f"baseline {ranking.baseline} {with_spread(one.baseline, metric)}"] if ranking.baseline else []
+    parts += [f"{label} {value(one.reference, None, metric)}"] if one.reference is not None else []
     return "; ".join(parts) or "the round names no baseline"
 
 
-def with_spread(spread: Spread | None, name: str) -> str:
+def with_spread(spread: Spread | None, metric: Metric) -> str:
     """`93.10 ± 0.21 % (n = 3)`; with one seed the spread is unknown."""
-    return f"{value(spread.mean, spread.deviation, name)} (n = {spread.n})" if spread else "unknown"
+    return f"{value(spread.mean, spread.deviation, metric)} (n = {spread.n})" if spread else "unknown"
 
 
-def value(mean: float, deviation: float | None, name: str) -> str:
-    """A metric, in percent if it is an accuracy."""
-    percent = name.endswith("accuracy")
-    if percent:
-        mean, deviation = 100 * mean, deviation if deviation is None else 100 * deviation
-    spread = "" if deviation is None else f" ± {deviation:{'.2f' if percent else '.2g'}}"
-    return f"{mean:{'.2f' if percent else '.4g'}}{spread}{' %' * percent}"
+def value(mean: float, deviation: float | None, metric: Metric) -> str:
+    """The value of a metric, with its unit."""
+    digits, precision = (".2f", ".2f") if metric.percent else (".4g", ".2g")
+    spread = "" if deviation is None else f" ± {metric.factor * deviation:{precision}}"
+    return f"{metric.factor * mean:{digits}}{spread} {metric.shown_unit}".rstrip()

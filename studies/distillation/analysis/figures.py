@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from analysis.distillation import alpha_figures, run_figures
-from analysis.distillation.figure_data import FigureAndRows, FigureData
+from studies.distillation.analysis import alpha_figures, run_figures
+from studies.distillation.analysis.figure_data import FigureAndRows, FigureData
 
 OUTPUTS, METRICS = "outputs.npz", "metrics.json"
 _ANSWERS = (f"{OUTPUTS}: logits", f"{OUTPUTS}: labels")

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from analysis import style
 from analysis.comparison import performance_profile
-from analysis.distillation.figure_data import FigureAndRows, FigureData, Rows, gains, mark_empty, shared_legend
-from analysis.distillation.measures import MEASURES
-from analysis.distillation.runs import LAYERS, MethodSetting
+from studies.distillation.analysis.figure_data import FigureAndRows, FigureData, Rows, gains, mark_empty, shared_legend
+from studies.distillation.analysis.measures import MEASURES
+from studies.distillation.analysis.runs import LAYERS, MethodSetting
 
 
 def accuracy_fidelity(data: FigureData) -> FigureAndRows:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from analysis.comparison import SHOWN_BELOW, Interval, smallest_p
-from analysis.distillation.effects import DISTILLED, MORE_ALPHA, SAME_ALPHA, SHRUNK, ComparisonFamily
-from analysis.distillation.figure_data import FigureData
-from analysis.distillation.measures import MEASURES, Measure
-from analysis.distillation.runs import CONTROL, PLAIN, TEACHER, MethodSetting
 from roundhouse.formatting import counted
+from studies.distillation.analysis.effects import DISTILLED, MORE_ALPHA, SAME_ALPHA, SHRUNK, ComparisonFamily
+from studies.distillation.analysis.figure_data import FigureData
+from studies.distillation.analysis.measures import MEASURES, Measure
+from studies.distillation.analysis.runs import CONTROL, PLAIN, TEACHER, MethodSetting
 
 _ANSWER = {
     DISTILLED: "against the {baseline}",

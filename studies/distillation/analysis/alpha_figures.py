@@ -11,8 +11,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import style
-from analysis.distillation.effects import DISTILLED, SAME_ALPHA
-from analysis.distillation.figure_data import (
+from roundhouse.formatting import counted
+from studies.distillation.analysis.effects import DISTILLED, SAME_ALPHA
+from studies.distillation.analysis.figure_data import (
     FigureAndRows,
     FigureData,
     Rows,
@@ -21,9 +22,8 @@ from analysis.distillation.figure_data import (
     mark_empty,
     shared_legend,
 )
-from analysis.distillation.measures import MEASURES, Measure
-from analysis.distillation.runs import MethodSetting
-from roundhouse.formatting import counted
+from studies.distillation.analysis.measures import MEASURES, Measure
+from studies.distillation.analysis.runs import MethodSetting
 
 ALPHA = "alpha, share of the distillation term"
 

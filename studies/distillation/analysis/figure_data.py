@@ -14,8 +14,8 @@ from scipy import stats
 
 from analysis import style
 from analysis.comparison import Interval
-from analysis.distillation.effects import ComparisonFamily, baseline_of
-from analysis.distillation.runs import CompletedRuns, MethodSetting
+from studies.distillation.analysis.effects import ComparisonFamily, baseline_of
+from studies.distillation.analysis.runs import CompletedRuns, MethodSetting
 
 Rows = list[dict[str, Any]]
 FigureAndRows = tuple[Figure, Rows]

@@ -14,10 +14,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis import calibration, fidelity, representation
-from analysis.distillation.runs import LAYERS, CompletedRun, CompletedRuns, Outputs
 from analysis.rounds import metrics_of
 from roundhouse.errors import RoundhouseError
 from roundhouse.store.metrics import RunMetrics
+from studies.distillation.analysis.runs import LAYERS, CompletedRun, CompletedRuns, Outputs
 
 NEIGHBOURS = 10  # k of the k-NN overlap
 NEIGHBOUR_EXAMPLES = 2000  # the first test images: distances of all 10,000 would take most of the time

@@ -13,8 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.comparison import Comparison, Interval, family, hierarchical_bootstrap
-from analysis.distillation.measures import MEASURES, Measure, RunMeasures
-from analysis.distillation.runs import CONTROL, PLAIN, UNDISTILLED, Block, CompletedRuns, MethodSetting
+from studies.distillation.analysis.measures import MEASURES, Measure, RunMeasures
+from studies.distillation.analysis.runs import CONTROL, PLAIN, UNDISTILLED, Block, CompletedRuns, MethodSetting
 
 COMPARED = (
     "accuracy", "agreement", "kl", "ece", "ece_scaled", "nll", "cka_pooled", "procrustes", "knn", "participation",
