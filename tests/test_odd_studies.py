@@ -810,7 +810,7 @@ def best_of(run: Run, metric: Any = "loss", **more: Any) -> None:
         (in_a_loop(lambda run, step: run.keep("a.npy", [object()])), "it is not an array of numbers, text or truth"),
         (in_a_loop(lambda run, step: run.keep("a.csv", [1])), "pass bytes or text, or let the name end in .png"),
         (in_a_loop(lambda run, step: run.keep_checkpoint("a/b")), "a tag has no '/'"),
-        (in_a_loop(lambda run, step: run.keep_checkpoint("step_1")), "is not like step_1"),
+        (in_a_loop(lambda run, step: run.keep_checkpoint("step_00000001")), "is not like step_"),
         (in_a_loop(lambda run, step: run.keep_checkpoint(last=0)), "at least the newest one must be kept"),
         (in_a_loop(lambda run, step: run.stop("")), r"run.stop\(why\): say why"),
         (after_a_loop(lambda run: run.record(a=1)), r"run.record\(\) outside a loop"),

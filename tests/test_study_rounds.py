@@ -122,8 +122,9 @@ def test_a_mistake_in_a_study_is_one_clear_error(studies: StudyRounds, train: st
 
 
 def test_a_finished_run_is_continued_and_a_kept_checkpoint_branched_from(studies: StudyRounds) -> None:
-    studies.study("u", OPTIONS, TRAIN.replace("run.epochs(1)", "run.epochs(options.steps)").replace(
-        "range(options.steps)", "range(3)").replace("            time.sleep(options.seconds)", "        run.keep_checkpoint(f'epoch_{epoch.index}')"))  # fmt: skip
+    keep = "        run.keep_checkpoint(f'epoch_{epoch.index}')"
+    train = TRAIN.replace("range(options.steps)", "range(3)").replace("run.epochs(1)", "run.epochs(options.steps)")
+    studies.study("u", OPTIONS, train.replace("            time.sleep(options.seconds)", keep))
     plain = {"grid": {"seed": [0]}, "study": "u", "resources": {"ngpus": 1}}
     first = {**plain, "path": "e/{seed}", "config": {"device": "cpu", "steps": 4}}
     longer = {"device": "cpu", "steps": 7}

@@ -288,8 +288,8 @@ class Run(Streams):
         session.complete_break()
         if last is not None and last < 1:
             raise RoundhouseError(f"run.keep_checkpoint(last={last}): at least the newest one must be kept")
-        if tag is not None and ("/" in tag or re.fullmatch(r"(?:epoch|step)_\d+", tag)):
-            raise RoundhouseError(f"run.keep_checkpoint({tag!r}): a tag has no '/', and is not like step_1")
+        if tag is not None and ("/" in tag or re.fullmatch(r"(?:epoch|step)_\d{8,}", tag)):
+            raise RoundhouseError(f"run.keep_checkpoint({tag!r}): a tag has no '/', and is not like step_00000001")
         if session.loop:
             session.snapshots.append(partial(self._keep_now, tag, last))
         else:
