@@ -63,14 +63,11 @@ def test_an_epoch_of_60_seconds_under_a_walltime_of_20_makes_progress_in_each_at
     assert set(causes[:-1]) == {"walltime"}
     assert causes[-1] == "completed"
     assert len(causes) >= 3
-    reached = 0
-    for number in range(1, len(causes) + 1):
-        progress = studies.attempt("e/0", number, "progress.json") if number < len(causes) else {}
-        if progress:
-            assert progress["started_step"] == reached
-            assert progress["step"] >= reached
-            reached = progress["step"]
-    assert reached < 60, "the last attempt had something left"
+    progress = [attempt.progress for attempt in studies.record("e/0").attempts]
+    steps = [(one.started_step, one.step) for one in progress if one is not None]
+    assert [start for start, _ in steps] == [0, *(step for _, step in steps[:-1])], "each continues the one before"
+    assert all(start < step for start, step in steps)
+    assert steps[-1][1] == 60
     studies.write({"e": group(seconds=0.0)}, name="quick")
     assert studies.call("--watch", name="quick").returncode == 0
     assert hash_of(studies, "e/0", "r") == hash_of(studies, "e/0", "quick")
@@ -122,8 +119,9 @@ def test_a_mistake_in_a_study_is_one_clear_error(studies: StudyRounds, train: st
 
 
 def test_a_finished_run_is_continued_and_a_kept_checkpoint_branched_from(studies: StudyRounds) -> None:
-    studies.study("u", OPTIONS, TRAIN.replace("run.epochs(1)", "run.epochs(options.steps)").replace(
-        "range(options.steps)", "range(3)").replace("            time.sleep(options.seconds)", "        run.keep_checkpoint(f'epoch_{epoch.index}')"))  # fmt: skip
+    train = TRAIN.replace("run.epochs(1)", "run.epochs(options.steps)").replace("range(options.steps)", "range(3)")
+    kept = "        run.keep_checkpoint(f'after_{epoch.index}')"
+    studies.study("u", OPTIONS, train.replace("            time.sleep(options.seconds)", kept))
     plain = {"grid": {"seed": [0]}, "study": "u", "resources": {"ngpus": 1}}
     first = {**plain, "path": "e/{seed}", "config": {"device": "cpu", "steps": 4}}
     longer = {"device": "cpu", "steps": 7}
@@ -132,7 +130,7 @@ def test_a_finished_run_is_continued_and_a_kept_checkpoint_branched_from(studies
             "first": first,
             "longer": {**plain, "path": "longer/{seed}", "config": longer, "continue": {"from": "first"}},
             "branch": {**plain, "path": "branch/{seed}", "config": longer,
-                       "init": {"from": "first", "snapshot": "epoch_1"}},
+                       "init": {"from": "first", "snapshot": "after_1"}},
         }
     )  # fmt: skip
     done = studies.call("--watch", timeout=120)
