@@ -125,6 +125,31 @@ def test_a_value_computed_once_may_follow_and_precede_changes_of_weights(tmp_pat
     assert_exact(study, tmp_path, range(1, 5))
 
 
+@pytest.mark.parametrize("kind", ["plateau", "cycle", "chain"])
+def test_schedulers_of_pytorch_resume_exactly(kind: str, tmp_path: Path) -> None:
+    schedulers = torch.optim.lr_scheduler
+
+    def study(run: Run, dies_at: int | None) -> None:
+        learner = Learner(run, dies_at)
+        optimiser = learner.optimiser
+        scheduler: Any = {
+            "plateau": lambda: schedulers.ReduceLROnPlateau(optimiser, patience=0),
+            "cycle": lambda: schedulers.OneCycleLR(optimiser, 0.5, total_steps=20),
+            "chain": lambda: schedulers.SequentialLR(
+                optimiser,
+                [schedulers.LinearLR(optimiser, total_iters=2), schedulers.CosineAnnealingLR(optimiser, 4)],
+                [2],
+            ),
+        }[kind]()
+        run.track(scheduler=scheduler)
+        for epoch in run.epochs(4):
+            for step, _ in epoch.batches(range(2)):
+                loss = learner.learn(step)
+            scheduler.step(*([loss.item()] if kind == "plateau" else []))
+
+    assert_exact(study, tmp_path, range(1, 9), save_minutes=0.0)
+
+
 class Widening(nn.Module):
     """A layer that gains outputs."""
 
