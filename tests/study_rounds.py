@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rounds_for_tests import REPOSITORY, Rounds
 
@@ -41,7 +39,3 @@ class StudyRounds(Rounds):
         (folder / "__init__.py").touch()
         (folder / "options.py").write_text(options)
         (folder / "train.py").write_text(train)
-
-    def attempt(self, path: str, number: int, name: str) -> Any:
-        """A JSON file of an attempt."""
-        return json.loads((self.directory(path) / "attempts" / str(number) / name).read_text())

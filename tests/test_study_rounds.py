@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -64,13 +63,11 @@ def test_an_epoch_of_60_seconds_under_a_walltime_of_20_makes_progress_in_each_at
     assert set(causes[:-1]) == {"walltime"}
     assert causes[-1] == "completed"
     assert len(causes) >= 3
-    history = json.loads((studies.directory("e/0") / "history.json").read_text())
-    reached = 0
-    for one in history["attempts"][:-1]:
-        assert one["progress"]["started_step"] == reached
-        assert one["progress"]["step"] > reached, "each attempt makes progress"
-        reached = one["progress"]["step"]
-    assert reached < 60, "the last attempt had something left"
+    progress = [attempt.progress for attempt in studies.record("e/0").attempts]
+    steps = [(one.started_step, one.step) for one in progress if one is not None]
+    assert [start for start, _ in steps] == [0, *(step for _, step in steps[:-1])], "each continues the one before"
+    assert all(start < step for start, step in steps)
+    assert steps[-1][1] == 60
     studies.write({"e": group(seconds=0.0)}, name="quick")
     assert studies.call("--watch", name="quick").returncode == 0
     assert hash_of(studies, "e/0", "r") == hash_of(studies, "e/0", "quick")
@@ -122,9 +119,9 @@ def test_a_mistake_in_a_study_is_one_clear_error(studies: StudyRounds, train: st
 
 
 def test_a_finished_run_is_continued_and_a_kept_checkpoint_branched_from(studies: StudyRounds) -> None:
-    keep = "        run.keep_checkpoint(f'epoch_{epoch.index}')"
-    train = TRAIN.replace("range(options.steps)", "range(3)").replace("run.epochs(1)", "run.epochs(options.steps)")
-    studies.study("u", OPTIONS, train.replace("            time.sleep(options.seconds)", keep))
+    train = TRAIN.replace("run.epochs(1)", "run.epochs(options.steps)").replace("range(options.steps)", "range(3)")
+    kept = "        run.keep_checkpoint(f'after_{epoch.index}')"
+    studies.study("u", OPTIONS, train.replace("            time.sleep(options.seconds)", kept))
     plain = {"grid": {"seed": [0]}, "study": "u", "resources": {"ngpus": 1}}
     first = {**plain, "path": "e/{seed}", "config": {"device": "cpu", "steps": 4}}
     longer = {"device": "cpu", "steps": 7}
@@ -133,7 +130,7 @@ def test_a_finished_run_is_continued_and_a_kept_checkpoint_branched_from(studies
             "first": first,
             "longer": {**plain, "path": "longer/{seed}", "config": longer, "continue": {"from": "first"}},
             "branch": {**plain, "path": "branch/{seed}", "config": longer,
-                       "init": {"from": "first", "snapshot": "epoch_1"}},
+                       "init": {"from": "first", "snapshot": "after_1"}},
         }
     )  # fmt: skip
     done = studies.call("--watch", timeout=120)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +18,11 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.settings import Settings
 from roundhouse.training import checkpoint, keep
 from roundhouse.training.memory import peak_memory
+from roundhouse.training.metrics_file import metrics_of
 from roundhouse.training.optimise import WINDOW, FiniteCheck, Optimisation, Place
 from roundhouse.training.precision import Precision
 from roundhouse.training.reproducibility import exactness, global_states, hash_state, snapshot
-from roundhouse.training.state import EPOCH, STEP, LoopState, Row, State, better, early_stop, ended
+from roundhouse.training.state import EPOCH, STEP, Row, State, better, early_stop, ended
 from roundhouse.training.tracking import Tracked, state_of
 
 RUNG, WALLTIME = "rung", "walltime"
@@ -135,31 +135,6 @@ class Session:
     def ended(self) -> str:
         """Why training has ended before its planned end."""
         return ended(self.state, self.settings)
-
-    @property
-    def planned(self) -> int | None:
-        """Epochs or steps over all loops: as the study has said, else of the loops that are known."""
-        state, settings = self.state, self.settings
-        totals = [loop.total for loop in state.loops.values()]
-        known = [one for one in totals if one is not None]
-        total = state.planned if state.planned is not None else sum(known) if len(known) == len(totals) else None
-        limit = settings.max_steps if state.unit == STEP else settings.max_epochs
-        limits = [one for one in (total if totals or state.planned else None, limit) if one is not None]
-        return min(limits, default=None)
-
-    @property
-    def planned_steps(self) -> int | None:
-        """Steps over all loops, as far as they follow from the epochs so far; None: not known."""
-        state = self.state
-        if state.unit != EPOCH or not state.epoch or self.planned is None:
-            return None
-        return round(state.step / state.epoch * self.planned) if state.step % state.epoch == 0 else None
-
-    @property
-    def best_value(self) -> float | None:
-        """The best value of the main metric so far."""
-        best = self.state.bests.get(self.main.file) if self.main else None
-        return best["value"] if best else None
 
     def where(self) -> str:
         """The present position, for messages."""
@@ -423,29 +398,8 @@ class Session:
 
     def write_files(self, final: Mapping[str, float] | None = None, diverged: Mapping[str, Any] | None = None) -> None:
         """Write `metrics.json`, and the best weights that have changed, from the state."""
-        state, main = self.state, self.main
-        best = state.bests.get(main.file) if main and main.metric else None
-        shown: dict[str, Any] | None = None
-        if best and main and main.metric and best["value"] is not None:
-            shown = {key: best[key] for key in (EPOCH, STEP) if key in best} | {main.metric: best["value"]}
-        metrics: dict[str, Any] = {
-            "metric": main.metric if main else None,
-            "mode": main.mode if main and main.metric else None,
-            "exact": state.exact,
-            "best": shown,
-            "final": final,
-        }
-        if self.ended:
-            metrics["ended"] = self.ended
-        if diverged:
-            metrics["diverged"] = diverged
-        used = {
-            "seconds": round(sum(row["seconds"] for row in state.history) + state.row.seconds, 3),
-            "train_seconds": round(state.seconds, 3),
-            "peak_memory_mb": max((row["peak_memory_mb"] for row in state.history), default=self.peak_memory()),
-        }
-        self.replace(METRICS, files.dump({**metrics, "used": used, "epochs": state.history}))
-        for file, one in state.bests.items():
+        self.replace(METRICS, files.dump(metrics_of(self, final, diverged)))
+        for file, one in self.state.bests.items():
             if self._written.get(file) is not one:
                 checkpoint.write(self.directory / file, one["state"])
                 self._written[file] = one
@@ -469,15 +423,6 @@ class Session:
             with suppress(FileNotFoundError):  # it was replaced twice, or deleted since
                 os.replace(self.directory / keep.next_of(name), self.directory / name)
         self.replaced.clear()
-
-    def pace(self) -> tuple[float | None, float | None]:
-        """Seconds per epoch, the median of the present stage; and per step. None: not measured yet."""
-        state = self.state
-        stage = self.loop or next(reversed(state.loops), "")
-        seconds = [row["seconds"] for row in state.history if row["stage"] == stage and EPOCH in row]
-        loop = state.loops.get(stage, LoopState())
-        per_epoch = round(statistics.median(seconds), 3) if seconds else None
-        return per_epoch, round(loop.seconds / loop.steps, 6) if loop.steps else None
 
     def close(self) -> None:
         """Release what the study has opened."""
