@@ -823,7 +823,7 @@ def best_of(run: Run, metric: Any = "loss", **more: Any) -> None:
         (lambda run: list(run.epochs(-1)) and None, r"run.epochs\(-1, name='train'\): give a whole number >= 0"),
         (lambda run: list(run.steps(1, name="")) and None, "and a name"),
         (lambda run: list(run.steps(1, save_every=0)) and None, "save_every must be >= 1"),
-        (lambda run: list(run.steps(None)) and None, "needs `until`, a function that says when to end"),
+        (lambda run: list(run.steps(None)) and None, "it needs `until`, a function that says when to end"),
         (
             lambda run: [best_of(run, name) for name in ("loss", "ema")][0],
             "'best.pth' is that of 'loss' already: pass file=",

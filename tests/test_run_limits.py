@@ -19,9 +19,10 @@ from small_study import (
     train_until_finished,
     with_settings,
 )
+from tiny_study import run_tiny
 
 from roundhouse.settings import Settings
-from roundhouse.training import Epoch, Run, Step
+from roundhouse.training import Epoch, Run, Step, Value
 from roundhouse.training.execute import Outcome
 
 
@@ -270,3 +271,14 @@ def test_a_run_is_saved_at_least_every_so_many_minutes(tmp_path: Path, clock: Cl
     assert saves_of(Slow(clock, step=10), tmp_path / "often", settings) == [3, 4, 7, 8]
     settings = with_settings(max_epochs=2)
     assert saves_of(Slow(clock, step=10), tmp_path / "default", settings) == [4, 8]
+
+
+def test_a_loop_without_a_number_of_steps_can_end_by_a_limit_of_the_config(tmp_path: Path) -> None:
+    done: list[int] = []
+
+    def study(run: Run) -> None:
+        run.track(x=Value(0))
+        done.extend(step.index for step in run.steps(None))
+
+    outcome = run_tiny(study, tmp_path, with_settings(max_steps=7))
+    assert (outcome.reason, len(done)) == ("max steps", 7)

@@ -75,7 +75,7 @@ def once_twice(run: Run) -> None:
         (same_name, "two loops of this run are called 'train': give each its own name"),
         (nested, "the loop 'inner' begins inside the loop 'outer'"),
         (two_units, "the loop 'b' counts epochs, but those before it steps"),
-        (no_end, "needs `until`"),
+        (no_end, "it needs `until`"),
         (batches_twice, "epoch.batches() was called twice in one epoch of stage train"),
         (once_twice, "run.once('value') is called twice"),
         (

@@ -306,8 +306,12 @@ def steps(
     session: Session, total: int | None, name: str, save_every: int | None, until: Callable[[], bool] | None
 ) -> Iterator[Step]:
     """The steps of the loop `name` that are left."""
-    if total is None and until is None:
-        raise RoundhouseError(f"run.steps(None, name={name!r}) needs `until`, a function that says when to end")
+    limited = session.settings.time_limit is not None or session.settings.max_steps is not None
+    if total is None and until is None and not limited:
+        raise RoundhouseError(
+            f"run.steps(None, name={name!r}) has no end: it needs `until`, a function that says when to end, or "
+            "`time_limit` or `max_steps` in the config"
+        )
     if save_every is not None and save_every < 1:
         raise RoundhouseError(f"run.steps(save_every={save_every}, name={name!r}): save_every must be >= 1")
     loop = _enter(session, name, STEP, total)

@@ -220,7 +220,7 @@ class Run(Streams):
         save_every: int | None = None,
         until: Callable[[], bool] | None = None,
     ) -> Iterator[Step]:
-        """A loop by steps. `total` may be None if `until` says, before each step, whether to end.
+        """A loop by steps. `total` may be None if `until`, called before each step, or a limit ends it.
 
         A checkpoint is written every `save_every` steps, after `save_minutes`, when the run must stop, and at the end.
         """
