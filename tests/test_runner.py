@@ -18,8 +18,8 @@ from roundhouse.store import record
 
 DONE, USAGE, WORK_REMAINS, FAILED, SYSTEM_ERROR = 0, 2, 3, 4, 5
 KEYS = [
-    "path", "state", "since", "goes_on", "attempt", "job_id", "job_state", "epoch", "epochs", "metric", "best",
-    "metric_name", "cause", "reason", "code",
+    "path", "state", "since", "goes_on", "attempt", "job_id", "job_state", "epoch", "epochs", "unit", "step", "steps",
+    "metric", "best", "metric_name", "cause", "reason", "code",
 ]  # fmt: skip
 
 Call = Callable[..., tuple[int, str, str]]
@@ -62,8 +62,8 @@ def write_two(rounds: Rounds) -> None:
         ("round: r\nexperimets: {}", "did you mean 'experiments'?"),
         ("round: r\nexperiments:\n  e: {path: e, command: x}\n  f: {path: e, command: y}", "path 'e' of group 'f'"),
         ("round: r\nexperiments: {e: {path: e, command: x, vocabulary: y}}", "choose from after, baseline, carry, "
-         "combinations, command, config, exclude, focus, grid, halving, include, path, priority, random, resources, "
-         "select, study, zip"),
+         "combinations, command, config, continue, exclude, focus, grid, halving, include, init, inputs_from, path, "
+         "priority, random, resources, select, study, time_limit, zip"),
         ("round: r\nexperiments: {e: {path: e, command: x, after: [f]}, f: {path: f, study: s, after: [e]}}", "cycle"),
         ("round: r\nexperiments:\n  e: {path: '{a}', command: x, grid: {a: []}}", "has no values for 'a'"),
         ("round: r\nexperiments:\n  e: {path: ../e, command: x}", "could lead out of the round's directory"),
