@@ -68,7 +68,7 @@ def run_program(claimed: worker.ClaimedAttempt) -> int:
 def train(claimed: worker.ClaimedAttempt) -> int:
     """Train with the study that the config names."""
     from roundhouse.settings import split_config
-    from roundhouse.training.execute import RUNG, WALLTIME, Attempt, Hooks, Start, execute, prepare
+    from roundhouse.training.execute import RUNG, WALLTIME, Attempt, Hooks, execute, prepare
     from roundhouse.training.memory import memory_ran_out
     from roundhouse.training.progress import line_of, position_of, progress_of
     from roundhouse.training.reproducibility import environment
@@ -84,8 +84,7 @@ def train(claimed: worker.ClaimedAttempt) -> int:
         )
     settings, config = split_config(claimed.config["config"], float(deadline) if deadline else None, accumulate)
     settings = replace(settings, pause_at=claimed.attempt.opened.pause_at)
-    inputs, source = claimed.inputs(), claimed.start()
-    start = Start(source.path, source.keeps_position) if source else None
+    inputs, start = claimed.inputs(), claimed.start()
     precision = prepare(settings)
     claimed.write_environment(environment(precision.device, precision.name))
     data = os.environ.get("ROUNDHOUSE_DATA")

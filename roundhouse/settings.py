@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from roundhouse.errors import RoundhouseError
@@ -12,6 +13,14 @@ from roundhouse.options import choose, read_options
 
 SET_BY_SWEEPS = {"draw", "focus", "rank"}  # they identify experiments, and are not passed to a study
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Start:
+    """A whole checkpoint of another run to start from. `keeps_position`: continue it, else use only its parts."""
+
+    path: Path
+    keeps_position: bool
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from roundhouse.machine.parent_death import die_with_parent
 from roundhouse.model.attempt import Attempt, missing_inputs, result_for
 from roundhouse.model.exit_codes import JobExitCode
 from roundhouse.model.experiment import start_in
+from roundhouse.settings import Start
 from roundhouse.store import json_files, record
 from roundhouse.store.code_copy import code_state, command_state
 
@@ -31,14 +32,6 @@ class Leave(Exception):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """A verified checkpoint that training starts from. `keeps_position`: it also continues the counts of steps."""
-
-    path: Path
-    keeps_position: bool
 
 
 @dataclass

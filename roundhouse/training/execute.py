@@ -15,7 +15,7 @@ import torch
 
 from roundhouse import files
 from roundhouse.errors import RoundhouseError
-from roundhouse.settings import Settings
+from roundhouse.settings import Settings, Start
 from roundhouse.training import checkpoint, keep
 from roundhouse.training.optimise import FiniteCheck, NotFinite, Optimisation, Place
 from roundhouse.training.precision import Precision, choose_device, choose_precision
@@ -28,14 +28,6 @@ from roundhouse.training.tracking import Mismatch, Tracked
 
 __all__ = ["RUNG", "WALLTIME", "Attempt", "Hooks", "Outcome", "Start", "execute", "prepare"]
 OUTPUTS = "outputs.npz"
-
-
-@dataclass(frozen=True)
-class Start:
-    """A whole checkpoint of another run to start from. `keeps_position`: continue it, else use only its parts."""
-
-    path: Path
-    keeps_position: bool
 
 
 @dataclass(frozen=True)

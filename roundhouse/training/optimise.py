@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -74,7 +75,7 @@ class FiniteCheck:
 
     def metric(self, place: Place, value: float) -> None:
         """NotFinite: the metric is not finite."""
-        if not torch.tensor(value).isfinite():
+        if not math.isfinite(value):
             raise NotFinite(place, value)
         if place == self.expected:
             raise NotReproduced(place)
