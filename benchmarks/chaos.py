@@ -234,7 +234,7 @@ class Chaos:
 
     # ------------------------------------------------------------------------------------------------ the end
 
-    def finish(self, patience: float = 600) -> None:
+    def finish(self, patience: float = 300) -> None:
         """Let the round run to its end, and check that further passes change nothing."""
         name, deadline = self.rounds[-1], time.monotonic() + patience
         while any(call.poll() is None for call in self.calls) and time.monotonic() < deadline:

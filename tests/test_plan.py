@@ -206,6 +206,15 @@ def test_a_job_that_is_seen_again_is_not_gone() -> None:
     assert decided([Attempt(0, OPENED, HELD, gone_at=NOW - 9999)], RUNNING).verb is Verb.UNMARK_GONE
 
 
+def test_what_is_gone_from_a_slot_is_decided_by_the_agent_though_the_allocation_lives() -> None:
+    opened = replace(OPENED, shared="../.jobs/rhallocation")
+    outside, inside = replace(RUNNING, name="rhallocation"), replace(RUNNING, name=opened.token)
+    fresh, old = (Attempt(0, opened, HELD, gone_at=NOW - age) for age in (30, 61))
+    assert decided([fresh], outside).verb is Verb.NOTHING
+    assert decided([fresh], inside).verb is Verb.UNMARK_GONE
+    assert decided([old], outside).verb is Verb.UNMARK_GONE, "no agent has closed it"
+
+
 def test_a_job_of_an_attempt_to_be_cancelled_is_deleted() -> None:
     action = decided([Attempt(0, OPENED, HELD, cancel=True)], RUNNING)
     assert (outcome(action), action.job_id) == ((Verb.KILL, State.IN_PROGRESS), "7")

@@ -16,6 +16,7 @@ from roundhouse.model.causes import Cause
 from roundhouse.model.retry import exhausted
 from roundhouse.model.retry_policy import RetryPolicy
 
+AGENT_CLOSES_WITHIN = 60.0  # seconds after its mark; it looks every 10 s, and waits 2 s for a result
 SILENT_AFTER = 1800.0  # seconds without a heartbeat before a running job is reported
 VERDICT_WITHIN = 180.0  # seconds to wait for the exit cause reported by the scheduler, before the next attempt
 _DEFAULT = RetryPolicy()
@@ -180,7 +181,7 @@ def _alive(attempt: Attempt, job: Job, clock: Clock) -> Action:
     """The newest attempt is open, and the scheduler has its job."""
     if attempt.opened.job_id is None:
         return Action(Verb.ADOPT, State.IN_PROGRESS, f"found job {job.id} by its name", job_id=job.id)
-    if attempt.gone_at is not None:
+    if attempt.gone_at is not None and not _marked_by_agent(attempt, job, clock):
         return Action(Verb.UNMARK_GONE, State.IN_PROGRESS, "the scheduler knows the job again")
     if attempt.cancel and attempt.opened.packed:
         return _nothing(State.IN_PROGRESS, "being cancelled")  # the agent stops it; the job runs others as well
@@ -194,6 +195,16 @@ def _alive(attempt: Attempt, job: Job, clock: Clock) -> Action:
             why = f"job {job.id} is running, but its last heartbeat was {silent / 60:.0f} min ago"
             return _nothing(State.IN_PROGRESS, why)
     return _nothing(State.IN_PROGRESS, job.words if job.state is JobState.QUEUED else "")
+
+
+def _marked_by_agent(attempt: Attempt, job: Job, clock: Clock) -> bool:
+    """Whether the agent of an allocation has just found that the process in its slot is gone.
+
+    The allocation's `job` lives on, so a runner outside must not remove the mark: with frequent passes the agent would
+    never see it grow older than its grace, and the slot would stay lost.
+    """
+    seen_from_outside = attempt.opened.packed and job.name == attempt.opened.job_name
+    return seen_from_outside and clock.now - (attempt.gone_at or 0.0) <= AGENT_CLOSES_WITHIN
 
 
 def _unseen(attempt: Attempt, answer: Answer, clock: Clock) -> Action:
