@@ -30,12 +30,13 @@ WIDE = 30.0  # ratio of the largest to the smallest value above which an axis is
 
 @dataclass(frozen=True)
 class DrawnFigure:
-    """A figure, the rows that it was drawn from, its title and its caption."""
+    """A figure, the rows that it was drawn from, its title, its caption, and a text for readers who cannot see it."""
 
     figure: Figure
     table: Sequence[Mapping[str, Any]]
     title: str
     caption: str
+    alt: str = ""
 
 
 def panel_of(key: str, declared: Declarations) -> str:

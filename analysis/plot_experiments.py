@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -22,6 +22,7 @@ from analysis.figure_store import FORMATS, FigureStore, StoredFigure, file_name,
 from analysis.processes import in_processes
 from analysis.rounds import Folders, RoundEntry, RoundRecords, WithBaseline, find_rounds, measured_keys, read_round
 from roundhouse.errors import RoundhouseError
+from roundhouse.figures import Figure
 from roundhouse.formatting import counted
 from roundhouse.store.metrics import RunMetrics
 
@@ -36,7 +37,7 @@ exit codes:
   2  usage error: an option is wrong, or there is no such round
   130  interrupted: the figures drawn so far are kept
 """
-CURVES, RESULTS, LEARNING = "curves", "results", "learning"
+CURVES, RESULTS, LEARNING, DECLARED = "curves", "results", "learning", "declared"
 MOST_JOBS = 8  # by default: a login node has many cores, and other users
 SAVED_EVERY = 5.0  # seconds between two writes of the index
 REPORT_EVERY = 50  # figures between two lines of progress if the output is not a terminal
@@ -105,7 +106,7 @@ Shown = tuple[WithBaseline, ...]
 
 @dataclass(frozen=True, slots=True)
 class FigureRequest:
-    """A figure to draw: its place, and the experiments in it, each with its baseline."""
+    """A figure to draw: its place, and the experiments in it, each with its baseline. `declared`: if it is declared."""
 
     folder: Path
     name: str
@@ -113,6 +114,7 @@ class FigureRequest:
     key: str
     formats: tuple[str, ...]
     shown: Shown
+    declared: Figure | None = None
 
     @property
     def subject(self) -> str | None:
@@ -131,7 +133,14 @@ def figure_requests(found: RoundRecords, folder: Path, formats: tuple[str, ...])
     for group, entries in found.groups.items():
         of_group = tuple((entry, baseline[entry.path]) for entry in entries)
         made += [(f"overviews/{file_name(group)}_{kind}", kind, of_group) for kind in (RESULTS, LEARNING)]
-    return [FigureRequest(folder, name, kind, _key(kind, shown, facts), formats, shown) for name, kind, shown in made]
+    requests = [
+        FigureRequest(folder, name, kind, _key(kind, shown, facts), formats, shown) for name, kind, shown in made
+    ]
+    everything = tuple((entry, baseline[entry.path]) for entry in found.entries)
+    for name, figure in found.declared.figures.items():
+        key = _key(f"{DECLARED} {figure!r}", everything, facts)
+        requests.append(FigureRequest(folder, f"declared/{name}", DECLARED, key, formats, everything, figure))
+    return requests
 
 
 def _facts(entry: RoundEntry) -> str:
@@ -143,7 +152,7 @@ def _facts(entry: RoundEntry) -> str:
 def _key(kind: str, shown: Shown, facts: dict[str, str]) -> str:
     entries = {one.path: one for entry, baseline in shown for one in (entry, *baseline)}
     pairs = [f"{entry.path}: {[one.path for one in baseline]}" for entry, baseline in shown]
-    files = [one.metrics_file for one in entries.values() if one.metrics_file]
+    files = [file for one in entries.values() for file in (one.metrics_file, one.outputs_file) if file]
     return key_of(files, kind, *pairs, *(facts[path] for path in entries))
 
 
@@ -167,6 +176,10 @@ class MetricsCache:
     def can_draw(self, figure: FigureRequest) -> bool:
         """Whether there is data for it."""
         metrics = [(entry, self.metrics(entry)) for entry, _ in figure.shown]
+        if figure.declared and (figure.declared.kind == "images" or figure.declared.array):
+            return any(entry.outputs_file is not None or entry.record.completed for entry, _ in figure.shown)
+        if figure.declared:
+            return any(one.final or one.best is not None or one.epochs for _, one in metrics)
         if figure.kind == RESULTS:
             return any(one.final or one.best is not None for _, one in metrics)
         return any(measured_keys(one.epochs, entry.declared) for entry, one in metrics)
@@ -238,7 +251,7 @@ def _in_all_formats(figure: FigureRequest, store: FigureStore) -> FigureRequest:
     """The request with the formats in which the figure exists already, which are out of date too."""
     before = store.figures[figure.name].formats if figure.name in store.figures else ()
     formats = tuple(one for one in FORMATS if one in {*figure.formats, *before})
-    return FigureRequest(figure.folder, figure.name, figure.kind, figure.key, formats, figure.shown)
+    return replace(figure, formats=formats)
 
 
 def _remove_obsolete(store: FigureStore, known: set[str]) -> bool:
@@ -311,6 +324,7 @@ def draw(figure: FigureRequest) -> StoredFigure | str:
     import warnings
 
     from analysis import group_learning, group_results, learning_curves
+    from analysis.declared import draw as declared
     from analysis.style import rules
 
     warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box is drawn instead
@@ -318,6 +332,8 @@ def draw(figure: FigureRequest) -> StoredFigure | str:
         with rules():
             if figure.kind == CURVES:
                 made = learning_curves.draw(*figure.shown[0])
+            elif figure.declared:
+                made = declared.draw(Path(figure.name).name, figure.declared, figure.shown)
             else:
                 made = (group_results.results if figure.kind == RESULTS else group_learning.learning)(figure.shown)
             stored = StoredFigure(figure.name, made.title, made.caption, figure.key, figure.formats, figure.subject)

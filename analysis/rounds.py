@@ -16,6 +16,7 @@ from typing import Any
 from roundhouse.config.round import load_round
 from roundhouse.engine import offline
 from roundhouse.errors import RoundhouseError
+from roundhouse.figures import Figure
 from roundhouse.metrics import Declarations, declared_by, quantity
 from roundhouse.model.attempt import EPOCH, STEP, Attempt, Record
 from roundhouse.model.causes import Cause
@@ -187,7 +188,8 @@ class RoundRecords:
         for one in reversed(found):
             metrics = {**one.metrics, **made.metrics, **one.metrics}
             apart, cost = dict.fromkeys((*one.apart, *made.apart)), dict.fromkeys((*one.cost, *made.cost))
-            made = Declarations(metrics, {**made.arrays, **one.arrays}, tuple(apart), tuple(cost))
+            figures = {**made.figures, **one.figures}
+            made = Declarations(metrics, {**made.arrays, **one.arrays}, tuple(apart), tuple(cost), figures)
         return made
 
     @cached_property
@@ -259,9 +261,10 @@ def read_round(name: str, folders: Folders | None = None) -> RoundRecords:
     baselines: dict[str, str] = {}
     changes: Mapping[str, Mapping[str, Any]] = {}
     apart: Sequence[str] | None = None
+    figures: Mapping[str, Figure | None] = {}
     try:
         loaded = load_round(name, folder)
-        changes, apart = loaded.metrics, loaded.apart
+        changes, apart, figures = loaded.metrics, loaded.apart, loaded.figures
         experiments, baselines = loaded.experiments, loaded.baselines
         problems += _records_without_experiment(directory, {one.path for one in experiments})
     except RoundhouseError as error:
@@ -271,7 +274,7 @@ def read_round(name: str, folders: Folders | None = None) -> RoundRecords:
     statuses = offline.statuses(experiments, {one.path: directory / one.path for one in experiments})
     problems += [f"{path}: {status.record.damage}" for path, status in statuses.items() if status.record.damage]
     declared = {
-        study: _declared_by(study, problems).updated(changes, apart)
+        study: _declared_by(study, problems).updated(changes, apart, figures)
         for study in dict.fromkeys(one.study for one in experiments)
     }
     entries = tuple(

@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 
 from roundhouse import study_modules
 from roundhouse.errors import RoundhouseError
-from roundhouse.names import is_identifier
+from roundhouse.figures import Figure
+from roundhouse.names import is_identifier, is_name
 from roundhouse.schema import key
 
 Mode = Literal["min", "max"]
@@ -59,28 +60,39 @@ class Declarations:
     """What a study declares, with the changes of the round file. Without any, metrics are shown by their names.
 
     `arrays`: the meaning of the arrays in outputs.npz. `apart`: config keys whose values are never compared or averaged
-    with each other, such as the data set. `cost`: further config keys on which the time of a run depends.
+    with each other, such as the data set. `cost`: further config keys on which the time of a run depends. `figures`: by
+    name, the figures that are drawn in addition to those of every round.
     """
 
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     arrays: Mapping[str, str] = field(default_factory=dict)
     apart: tuple[str, ...] = ()
     cost: tuple[str, ...] = ()
+    figures: Mapping[str, Figure] = field(default_factory=dict)
 
-    def updated(self, metrics: Mapping[str, Mapping[str, Any]], apart: Sequence[str] | None) -> Declarations:
-        """With the changes of a round file: of each metric key by key; `apart`, if it is not None, as a whole."""
+    def updated(
+        self,
+        metrics: Mapping[str, Mapping[str, Any]],
+        apart: Sequence[str] | None,
+        figures: Mapping[str, Figure | None],
+    ) -> Declarations:
+        """With the changes of a round file: of each metric key by key; `apart`, if it is not None, as a whole.
+
+        A figure replaces that of the same name, and None removes it.
+        """
         known = dict(self.metrics)
         if any(change.get("main") for change in metrics.values()):
             known = {name: replace(one, main=False) for name, one in known.items()}
         known |= {name: replace(known.get(name, Metric()), **change) for name, change in metrics.items()}
-        return replace(self, metrics=known, apart=self.apart if apart is None else tuple(apart))
+        drawn = {name: one for name, one in {**self.figures, **figures}.items() if one is not None}
+        return replace(self, metrics=known, apart=self.apart if apart is None else tuple(apart), figures=drawn)
 
     def of(self, name: str) -> Metric:
         """The declaration of a metric; of a final metric without one, that of the metric that it belongs to."""
         if name in self.metrics:
             return self.metrics[name]
-        owners = (one for key, one in self.metrics.items() if name in (one.final, f"{FINAL}{_bare(key)}"))
-        return replace(next(owners, _UNDECLARED), label="", final=None, main=False, panel="")
+        owner = next((one for key, one in self.metrics.items() if name in (one.final, f"{FINAL}{_bare(key)}")), None)
+        return replace(owner, label=_of_final(name, owner), final=None, main=False, panel="") if owner else _UNDECLARED
 
     def label(self, name: str) -> str:
         """The declared label; else the words of the name, such as `validation accuracy` for val_accuracy."""
@@ -124,6 +136,12 @@ class Declarations:
 _UNDECLARED = Metric()
 
 
+def _of_final(name: str, owner: Metric) -> str:
+    """The label of the final metric that belongs to a metric: `test PSNR` for `validation PSNR` or `PSNR`."""
+    text = owner.label.removeprefix(f"{PREFIXES[MEASURED]} ")
+    return f"{PREFIXES[FINAL]} {text}" if text and (name.startswith(FINAL) or text != owner.label) else text
+
+
 def quantity(name: str) -> str:
     """A metric's name without the data that it was measured on: `accuracy` for `val_accuracy` and `test_accuracy`."""
     prefix = next((one for one in PREFIXES if name.startswith(one) and name != one), "")
@@ -140,7 +158,7 @@ def with_unit(text: str, unit: str) -> str:
 
 
 def declared_by(study: str | None, repository: Path) -> Declarations:
-    """What studies/STUDY/metrics.py declares: METRICS, ARRAYS, APART, COST; each may be missing, as may the file.
+    """What studies/STUDY/metrics.py declares: METRICS, ARRAYS, APART, COST, FIGURES. Any may be missing, the file too.
 
     RoundhouseError: the file cannot be imported, or a declaration has another type.
     """
@@ -149,15 +167,20 @@ def declared_by(study: str | None, repository: Path) -> Declarations:
         return Declarations()
     metrics, arrays = getattr(module, "METRICS", {}), getattr(module, "ARRAYS", {})
     apart, cost = getattr(module, "APART", ()), getattr(module, "COST", ())
+    figures = getattr(module, "FIGURES", {})
     where = f"studies/{study}/metrics.py"
     if not isinstance(metrics, Mapping) or not all(isinstance(one, Metric) for one in metrics.values()):
         raise RoundhouseError(f"{where}: METRICS must map the name of each metric to a Metric")
     if not isinstance(arrays, Mapping) or not all(isinstance(one, str) for one in (*arrays, *arrays.values())):
         raise RoundhouseError(f"{where}: ARRAYS must map the name of each array to its meaning")
+    if not isinstance(figures, Mapping) or not all(isinstance(one, Figure) for one in figures.values()):
+        raise RoundhouseError(f"{where}: FIGURES must map the name of each figure to a Figure")
+    if wrong := next((one for one in figures if not is_name(str(one))), None):
+        raise RoundhouseError(f"{where}: the name of a figure has letters, digits, - and _ only (got {wrong!r})")
     for name, keys in (("APART", apart), ("COST", cost)):
         if not isinstance(keys, (list, tuple)) or not all(isinstance(one, str) and is_identifier(one) for one in keys):
             raise RoundhouseError(f"{where}: {name} must be a list of config keys (got {keys!r})")
     main = [name for name, one in metrics.items() if one.main]
     if len(main) > 1:
         raise RoundhouseError(f"{where}: only one metric can have main=True (got {', '.join(main)})")
-    return Declarations(dict(metrics), dict(arrays), tuple(apart), tuple(cost))
+    return Declarations(dict(metrics), dict(arrays), tuple(apart), tuple(cost), dict(figures))

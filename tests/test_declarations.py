@@ -107,11 +107,11 @@ def test_a_final_metric_is_shown_like_the_one_that_it_belongs_to() -> None:
 
 def test_a_round_file_overrides_key_by_key() -> None:
     study = Declarations({"a": Metric("A", "m", mode="min", main=True), "b": Metric(mode="max")}, apart=("domain",))
-    made = study.updated({"a": {"mode": "max"}, "b": {"main": True}, "c": {"label": "C"}}, None)
+    made = study.updated({"a": {"mode": "max"}, "b": {"main": True}, "c": {"label": "C"}}, None, {})
     assert made.metrics == {
         "a": Metric("A", "m", mode="max"), "b": Metric(mode="max", main=True), "c": Metric("C")
     }  # fmt: skip
-    assert made.apart == ("domain",) and study.updated({}, []).apart == ()
+    assert made.apart == ("domain",) and study.updated({}, [], {}).apart == ()
 
 
 def test_a_wrong_scale_or_mode_is_refused() -> None:

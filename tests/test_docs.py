@@ -221,7 +221,7 @@ def test_the_examples_of_declarations_can_be_used_unchanged(tmp_path: Path) -> N
     (text,) = fenced(page, "yaml")
     (tmp_path / "r.yaml").write_text(f"round: r\nexperiments: {{e: {{path: e, command: 'true'}}}}\n{text}")
     loaded = load_round("r", tmp_path)
-    made = Declarations().updated(loaded.metrics, loaded.apart)
+    made = Declarations().updated(loaded.metrics, loaded.apart, loaded.figures)
     assert (made.apart, made.reference("val_iou", {})) == (("region",), 0.12)
 
 

@@ -11,8 +11,11 @@ from roundhouse import schema
 from roundhouse.config.expand import expand
 from roundhouse.config.extends import read_round_file
 from roundhouse.config.round_schema import ExtendingFile, RoundFile
+from roundhouse.config.yaml_file import YamlFile
+from roundhouse.figures import Figure, unknown_keys
 from roundhouse.model.experiment import Experiment
 from roundhouse.model.retry_policy import RetryPolicy
+from roundhouse.names import nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class Round:
 
     `files`: the round file, and those that it extends. `baselines`: for a group, the group with whose results its own
     are compared. `retry`: what the file says of retries.
-    `metrics` and `apart`: what it declares for tables and figures (see `Declarations.updated`).
+    `metrics`, `apart` and `figures`: what it declares for tables and figures (see `Declarations.updated`).
     """
 
     name: str
@@ -32,6 +35,7 @@ class Round:
     retry: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     apart: Sequence[str] | None = None
+    figures: Mapping[str, Figure | None] = field(default_factory=dict)
 
     @property
     def file(self) -> Path:
@@ -49,9 +53,32 @@ def load_round(name: str, rounds_dir: Path) -> Round:
     """Read `ROUNDS_DIR/NAME.yaml`. RoundhouseError with all mistakes in it, one per line: file, line, what is wrong."""
     file, content, files = read_round_file(name, rounds_dir)
     experiments = expand(name, file, content)
+    _check_figures(file, content, experiments)
     file.check()
     baselines = {group: one.baseline for group, one in content.experiments.items() if one.baseline is not None}
-    return Round(name, files, content.study, experiments, baselines, content.retry, content.metrics, content.apart)
+    return Round(
+        name,
+        files,
+        content.study,
+        experiments,
+        baselines,
+        content.retry,
+        content.metrics,
+        content.apart,
+        content.figures,
+    )
+
+
+def _check_figures(file: YamlFile, content: RoundFile, experiments: Sequence[Experiment]) -> None:
+    """Declared figures name groups and config keys that exist."""
+    known = dict.fromkeys(key for one in experiments for key in one.config)
+    for name, figure in content.figures.items():
+        for where, message in unknown_keys(figure, known) if figure else ():
+            file.problem(("figures", name, where), f"figures.{name}.{where}: {message}")
+        for group in figure.groups if figure else ():
+            if group not in content.experiments:
+                message = f"there is no group {group!r}: {nearest(group, content.experiments)}"
+                file.problem(("figures", name, "groups"), f"figures.{name}.groups: {message}")
 
 
 def json_schema() -> dict[str, Any]:

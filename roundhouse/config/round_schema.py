@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge
 
+from roundhouse.figures import Figure
 from roundhouse.metrics import Metric
 from roundhouse.model.experiment import Carry, ConfigKey, Halving, ResourceRequest, SelectionRule
 from roundhouse.model.retry_policy import RetryPolicy
@@ -110,6 +111,7 @@ StudyName = Annotated[
     str,
     checked(is_identifier, "{!r} is not a study: a study is a package in studies/, named by letters, digits and _"),
 ]
+FigureName = Annotated[str, checked(is_name, "the name of a figure consists of letters, digits, - and _ only")]
 GroupName = Annotated[str, checked(is_name, "the name of a group consists of letters, digits, - and _ only")]
 FocusName = Annotated[str, checked(is_name, "the name of a sub-sweep consists of letters, digits, - and _ only")]
 Config = dict[ConfigKey, Any]
@@ -244,6 +246,9 @@ class RoundFile:
     )
     apart: list[ConfigKey] | None = key(
         "Config keys whose values are never compared with each other; default: as the study declares", None
+    )
+    figures: dict[FigureName, Figure | None] = key(
+        "Figures to draw in addition; null: not that of the study", factory=dict
     )
     snapshot: bool = key("Jobs run a copy of the code, as it was when they were submitted", False)
     experiments: dict[GroupName, Group] = key("The groups of experiments")

@@ -1,0 +1,221 @@
+"""What a declared figure shows: the runs of its groups, their results by setting, and what these are compared with."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from analysis.learning_curves import plain
+from analysis.rounds import RoundEntry, WithBaseline, label_of, metrics_of, varying_keys
+from roundhouse.errors import RoundhouseError
+from roundhouse.figures import Figure
+from roundhouse.metrics import Declarations, with_unit
+from roundhouse.names import nearest
+from roundhouse.store.metrics import RunMetrics
+
+COSTS = {"gpu_hours": ("GPU-hours of a run", ""), "seconds": ("time of a run", "s"),
+         "peak_memory_mb": ("peak GPU memory", "MB")}  # fmt: skip
+"""What every run costs, with label and unit; a run may report further ones as final metrics."""
+
+
+@dataclass(frozen=True)
+class SettingResult:
+    """Runs that differ in their seed alone, and their finite results in the unit that is shown."""
+
+    label: str
+    entries: tuple[RoundEntry, ...]
+    values: tuple[float, ...]
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.entries[0].config
+
+    @property
+    def n(self) -> int:
+        return len(self.values)
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def sd(self) -> float | None:
+        """Standard deviation over seeds (n - 1); None for one seed."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+
+@dataclass(frozen=True)
+class FigureRuns:
+    """The runs that a figure shows, each with the runs of its baseline."""
+
+    figure: Figure
+    round_runs: Sequence[WithBaseline]
+
+    @cached_property
+    def shown(self) -> list[WithBaseline]:
+        """Those of the declared groups; by default, all that have the config keys that the figure names."""
+        groups, keys = self.figure.groups, [name for _, name in self.figure.config_keys]
+        return [
+            (entry, baseline)
+            for entry, baseline in self.round_runs
+            if (entry.group in groups if groups else all(key in entry.config for key in keys))
+        ]
+
+    @cached_property
+    def entries(self) -> list[RoundEntry]:
+        return [entry for entry, _ in self.shown]
+
+    @cached_property
+    def declared(self) -> Declarations:
+        return (self.entries or [entry for entry, _ in self.round_runs])[0].declared
+
+    @cached_property
+    def metrics(self) -> Mapping[str, RunMetrics]:
+        every = {one.path: one for entry, baseline in self.shown for one in (entry, *baseline)}
+        return {path: metrics_of(one, []) for path, one in every.items()}
+
+    @cached_property
+    def varying(self) -> set[str]:
+        """The config keys that vary, without the seed and those that are kept apart."""
+        return varying_keys(self.entries) - {*self.declared.apart}
+
+    @property
+    def data_sets(self) -> dict[str, list[RoundEntry]]:
+        """The runs by data set, which are never in one panel; one without a name if nothing is kept apart."""
+        made: dict[str, list[RoundEntry]] = {}
+        for one in self.entries:
+            made.setdefault(one.data_set, []).append(one)
+        return made
+
+    # ---------------------------------------------------------------------------------------------- values
+
+    @cached_property
+    def metric(self) -> str:
+        """The metric whose values are shown: of the declared one, or the main one, the final metric if a run has it."""
+        finals = {name for one in self.entries for name in self.metrics[one.path].final}
+        reported = Counter(found for one in self.entries if (found := self.metrics[one.path].metric))
+        chosen = self.figure.metric or self.declared.main or next((name for name, _ in reported.most_common(1)), "")
+        final = self.declared.final_of(chosen)
+        return final if final in finals else chosen
+
+    def require_metric(self) -> None:
+        """RoundhouseError: runs have reported metrics, but none of them the one that is to be shown."""
+        if all(self.value(one) is None for one in self.entries):
+            raise RoundhouseError(f"no run has the metric {self.metric!r}: {nearest(self.metric, self.known)}")
+
+    @property
+    def known(self) -> list[str]:
+        """The metrics that a run has."""
+        found = [name for one in self.metrics.values() for name in (*one.final, *([one.metric] if one.metric else []))]
+        return list(dict.fromkeys(found))
+
+    def value(self, entry: RoundEntry, name: str | None = None) -> float | None:
+        """A metric or a cost of a run, by default the metric that is shown, in the shown unit; None: not finite."""
+        name = name or self.metric
+        metrics = self.metrics[entry.path]
+        found = metrics.final.get(name)
+        if found is None and name == metrics.metric:
+            found = metrics.best
+        if found is None and name in COSTS:
+            found = _cost(entry, metrics, name)
+        return None if found is None or not math.isfinite(found) else self.declared.of(name).factor * found
+
+    def values(self, entries: Iterable[RoundEntry], name: str | None = None) -> tuple[float, ...]:
+        return tuple(found for one in entries if (found := self.value(one, name)) is not None)
+
+    def mode(self, name: str) -> str | None:
+        """Which value of a metric is best, min or max; of a cost, min; None if nothing declares it."""
+        declared = self.declared.of(name).mode
+        reported = {one.mode for one in self.metrics.values() if one.metric == name and one.mode}
+        return declared or (next(iter(reported)) if len(reported) == 1 else "min" if name in COSTS else None)
+
+    # --------------------------------------------------------------------------------------------- settings
+
+    def settings(self, entries: Sequence[RoundEntry], without: Iterable[str] = ()) -> list[SettingResult]:
+        """The settings of these runs that have a result. Label: the values of the keys that vary, `without` some."""
+        found: dict[str, list[RoundEntry]] = {}
+        for one in entries:
+            found.setdefault(f"{one.group} {one.setting}", []).append(one)
+        made = [SettingResult(self.label(ones[0], without), tuple(ones), self.values(ones)) for ones in found.values()]
+        return [one for one in made if one.values]
+
+    def label(self, entry: RoundEntry, without: Iterable[str] = ()) -> str:
+        """What is special about a run: the values of the keys that vary, `without` some; else its group."""
+        return label_of(entry.config, self.varying - {*without}) or entry.group or "all runs"
+
+    def baseline(self, entries: Iterable[RoundEntry]) -> list[RoundEntry]:
+        """The runs that these are compared with, without those that are among them."""
+        chosen = {one.path for one in entries}
+        found = {one.path: one for entry, baseline in self.shown if entry.path in chosen for one in baseline}
+        return [one for path, one in found.items() if path not in chosen]
+
+    def reference(self, entries: Iterable[RoundEntry], name: str | None = None) -> float | None:
+        """The mean of the declared baseline of the metric, such as chance, in the unit that is shown."""
+        name = name or self.metric
+        known = (self.declared.reference(name, self.metrics[one.path].final) for one in entries)
+        values = [one for one in known if one is not None and math.isfinite(one)]
+        return self.declared.of(name).factor * statistics.fmean(values) if values else None
+
+    # ---------------------------------------------------------------------------------------------- words
+
+    def axis(self, name: str | None = None) -> str:
+        """The axis label of a metric, a cost or a config key, with its unit."""
+        name = name or self.metric
+        if name in COSTS and name not in self.declared.metrics:
+            return with_unit(*COSTS[name])
+        return plain(self.declared.axis(name) if name not in self.config_keys else name.replace("_", " "))
+
+    @cached_property
+    def config_keys(self) -> set[str]:
+        return {key for one in self.entries for key in one.config}
+
+    @property
+    def states(self) -> str:
+        """How many of the runs are completed."""
+        done = sum(one.record.completed is not None for one in self.entries)
+        return f"{done} of {len(self.entries)} runs are completed."
+
+
+def _cost(entry: RoundEntry, metrics: RunMetrics, name: str) -> float | None:
+    if name == "gpu_hours":
+        return entry.gpu_hours
+    return metrics.used.get(name) or (entry.seconds if name == "seconds" else None)
+
+
+def number(value: Any) -> float | None:
+    """A config value as a finite number; None for anything else, true and false included."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def mean_of(counts: Collection[int]) -> str:
+    """What points with these numbers of runs show, for a caption."""
+    least, most = min(counts), max(counts)
+    if most == 1:
+        return "one run each, so the noise between seeds is unknown"
+    return f"mean and standard deviation over seeds, n {least}" + (f" to {most}" if most > least else "")
+
+
+def swept_geometrically(values: Iterable[float]) -> bool:
+    """Whether a logarithmic axis suits these values: all positive, and their ratios more even than their differences.
+
+    Three values at least; of two, a factor of 10 at least.
+    """
+    given = sorted(set(values))
+    if len(given) < 2 or given[0] <= 0:
+        return False
+    if len(given) == 2:
+        return given[1] / given[0] >= 10
+    pairs = list(zip(given, given[1:], strict=False))
+    ratios, differences = [math.log(high / low) for low, high in pairs], [high - low for low, high in pairs]
+    return _unevenness(ratios) < _unevenness(differences)
+
+
+def _unevenness(steps: Sequence[float]) -> float:
+    return statistics.pstdev(steps) / statistics.fmean(steps)
