@@ -100,7 +100,7 @@ def test_a_final_metric_is_shown_like_the_one_that_it_belongs_to() -> None:
         {"val_hits": Metric("hit rate", scale="percent"), "fid": Metric(mode="min", final="fid_50k")}
     )
     assert declared.final_of("val_hits") == "test_hits"
-    assert declared.of("test_hits").percent and declared.label("test_hits") == "test hits"
+    assert declared.of("test_hits").percent and declared.label("test_hits") == "test hit rate"
     assert (declared.final_of("fid"), declared.of("fid_50k").mode) == ("fid_50k", "min")
     assert declared.results_in(["loss", "fid_50k", "test_hits"]) == ["fid_50k", "test_hits"]
 
@@ -218,7 +218,7 @@ def test_tables_of_commands_have_their_data_sets_percent_and_reference(declared_
     ]  # fmt: skip
     assert float(rows[1]["south_mean"]) == pytest.approx(0.755)
     text = (folder / "table.tex").read_text()
-    assert r"Round r: test hits (\%)" in text and r"75.50 $\pm$ 0.71 (2)" in text and " & guessing & 25.00" in text
+    assert r"Round r: test hit rate (\%)" in text and r"75.50 $\pm$ 0.71 (2)" in text and " & guessing & 25.00" in text
 
 
 def test_report_and_weekly_summary_show_a_declared_metric_of_commands(declared_round: Folders) -> None:
