@@ -24,6 +24,7 @@ from analysis.rounds import Folders, RoundEntry, RoundRecords, WithBaseline, fin
 from roundhouse.errors import RoundhouseError
 from roundhouse.figures import Figure
 from roundhouse.formatting import counted
+from roundhouse.names import similar_to
 from roundhouse.store.metrics import RunMetrics
 
 EPILOG = """\
@@ -137,7 +138,12 @@ def figure_requests(found: RoundRecords, folder: Path, formats: tuple[str, ...])
         FigureRequest(folder, name, kind, _key(kind, shown, facts), formats, shown) for name, kind, shown in made
     ]
     everything = tuple((entry, baseline[entry.path]) for entry in found.entries)
+    keys = {key for entry in found.entries for key in entry.config}
     for name, figure in found.declared.figures.items():
+        missing = [key for _, key in figure.config_keys if key not in keys]
+        of_others = bool(figure.groups) and not any(group in found.groups for group in figure.groups)
+        if of_others or (missing and not any(similar_to(key, keys) for key in missing)):
+            continue  # the study, or the round that this one extends, declares it for rounds with these keys and groups
         key = _key(f"{DECLARED} {figure!r}", everything, facts)
         requests.append(FigureRequest(folder, f"declared/{name}", DECLARED, key, formats, everything, figure))
     return requests

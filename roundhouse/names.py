@@ -19,15 +19,20 @@ def is_identifier(name: str) -> bool:
     return name.isidentifier() and name.isascii()
 
 
-def nearest(name: str, known: Iterable[str], most: int = MOST) -> str:
-    """The end of a message about an unknown name: `did you mean 'grid'?`, or up to `most` names if none is similar."""
+def similar_to(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most similar to an unknown one; None if none is similar."""
     from difflib import get_close_matches
 
     by_lower = {one.lower(): one for one in known}
     close = get_close_matches(name.lower(), by_lower, n=1)
-    if close:
-        return f"did you mean {by_lower[close[0]]!r}?"
-    named = sorted(by_lower.values())
+    return by_lower[close[0]] if close else None
+
+
+def nearest(name: str, known: Iterable[str], most: int = MOST) -> str:
+    """The end of a message about an unknown name: `did you mean 'grid'?`, or up to `most` names if none is similar."""
+    named = sorted({one.lower(): one for one in known}.values())
+    if (similar := similar_to(name, named)) is not None:
+        return f"did you mean {similar!r}?"
     if not named:
         return "there are none"
     listed = ", ".join(named[:most]) + (f", and {len(named) - most} more" if len(named) > most else "")

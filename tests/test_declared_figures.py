@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, get_args
@@ -135,6 +135,15 @@ def test_a_round_file_replaces_and_removes_figures_of_the_study() -> None:
     assert made.figures == {"b": Figure("box"), "c": Figure("box", by="kind")}
 
 
+def test_a_round_has_the_figures_of_the_round_that_it_extends(tmp_path: Path) -> None:
+    figures = "  one: {kind: against, over: size}\n  two: {kind: box}\n  three: {kind: box, groups: [sized]}\n"
+    (tmp_path / "sweep.yaml").write_text(f"{ROUND}figures:\n{figures}")
+    (tmp_path / "more.yaml").write_text("round: more\nextends: sweep\ngroups: [plain]\nfigures: {two: null}\n")
+    assert load_round("more", tmp_path).figures == {
+        "one": Figure("against", over="size"), "two": None, "three": Figure("box", groups=("sized",)),
+    }  # fmt: skip
+
+
 # -------------------------------------------------------------------------------------------------- drawing in a round
 
 
@@ -166,6 +175,22 @@ def test_before_any_run_has_measured_something_nothing_is_drawn_and_nothing_is_w
     place = swept(tmp_path, "  score: {kind: against, over: size}\n", measured=False)
     (place.experiments / "sweep").mkdir(parents=True)
     assert plot_experiments.refresh("sweep", place, jobs=1) == []
+
+
+def test_figures_for_other_rounds_are_left_out_but_a_slip_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = swept(tmp_path, "  score: {kind: against, over: size}\n")
+    found = read_round("sweep", place)
+    of_study = {"a": Figure("against", over="density"), "b": Figure("box", groups=("other",)),
+                "c": Figure("against", over="siz")}  # fmt: skip
+    declared = replace(found.declared, figures=of_study)
+    entries = tuple(replace(one, declared=declared) for one in found.entries)
+    monkeypatch.setattr(plot_experiments, "read_round", lambda *_: replace(found, entries=entries))
+    problems = plot_experiments.refresh("sweep", place, jobs=1)
+    assert problems == [
+        "figure declared/c is not drawn: over: no experiment has the config key 'siz': did you mean 'size'?"
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------------- against

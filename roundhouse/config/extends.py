@@ -74,6 +74,7 @@ class _Merge:
         base, own = self._base, self._own
         data = self._mapping(self._without(base, ["description"]), self._without(own, ["extends", "groups"]))
         data["defaults"] = self._mapping(base.get("defaults", {}), self._defaults)
+        data["figures"] = self._mapping(base.get("figures", {}), own.get("figures", {}))
         data["retry"] = self._retry(base.get("retry", {}), own.get("retry", {}))
         data["resources"] = self._requests(base.get("resources", {}), own.get("resources", {}))
         data["experiments"] = self._groups(base["experiments"], own.get("experiments", {}))

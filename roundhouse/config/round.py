@@ -70,9 +70,10 @@ def load_round(name: str, rounds_dir: Path) -> Round:
 
 
 def _check_figures(file: YamlFile, content: RoundFile, experiments: Sequence[Experiment]) -> None:
-    """Declared figures name groups and config keys that exist."""
+    """The figures of this file name groups and config keys that exist. Those of the other round may be left out."""
     known = dict.fromkeys(key for one in experiments for key in one.config)
-    for name, figure in content.figures.items():
+    own = {name: one for name, one in content.figures.items() if file.place(("figures", name))[0] == file.path}
+    for name, figure in own.items():
         for where, message in unknown_keys(figure, known) if figure else ():
             file.problem(("figures", name, where), f"figures.{name}.{where}: {message}")
         for group in figure.groups if figure else ():
