@@ -14,7 +14,7 @@ Kind = Literal["against", "box", "images", "epochs", "tradeoff", "heatmap", "int
 Axis = Literal["sample", "array", "setting"]
 COMMON = frozenset({"kind", "title", "groups"})
 # By kind: the keys that it needs, and those that it may have too.
-_KEYS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
+KEYS: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
     "against": (frozenset({"over"}), frozenset({"metric", "by"})),
     "box": (frozenset(), frozenset({"metric", "array", "by", "threshold"})),
     "images": (frozenset({"arrays"}), frozenset({"diverging", "rows", "columns", "samples", "file"})),
@@ -62,7 +62,7 @@ class Figure:
 
     def mistakes(self) -> list[tuple[str, str]]:
         """What is wrong, each with the key that it concerns."""
-        needed, others = _KEYS[self.kind]
+        needed, others = KEYS[self.kind]
         written = {one.name for one in fields(self) if getattr(self, one.name) != one.default}
         found = [(name, f"kind {self.kind} has no key {name!r}: {nearest(name, needed | others | COMMON)}")
                  for name in sorted(written - needed - others - COMMON)]  # fmt: skip

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from shipped_rounds import unpack
@@ -19,6 +19,7 @@ from roundhouse.cli import exit_codes
 from roundhouse.cli.parser import make_parser
 from roundhouse.config import directives
 from roundhouse.config.round import load_round
+from roundhouse.figures import KEYS, Kind
 from roundhouse.metrics import Declarations, Metric
 from roundhouse.model import causes, plan
 
@@ -218,11 +219,25 @@ def test_the_examples_of_declarations_can_be_used_unchanged(tmp_path: Path) -> N
     exec(code, found)
     declared = Declarations(found["METRICS"], found["ARRAYS"], found["APART"], found["COST"])
     assert (declared.main, declared.axis("val_iou")) == ("val_iou", "validation IoU (%)")
-    (text,) = fenced(page, "yaml")
-    (tmp_path / "r.yaml").write_text(f"round: r\nexperiments: {{e: {{path: e, command: 'true'}}}}\n{text}")
+    (code,) = [one for one in fenced(page, "python") if "FIGURES" in one]
+    exec(code, found)
+    texts = fenced(page, "yaml")
+    group = "{path: e, command: 'true', config: {width: 1, model: unet}}"
+    (tmp_path / "r.yaml").write_text("\n".join(["round: r", f"experiments: {{e: {group}}}", *texts]))
     loaded = load_round("r", tmp_path)
-    made = Declarations().updated(loaded.metrics, loaded.apart, loaded.figures)
+    made = Declarations(figures=found["FIGURES"]).updated(loaded.metrics, loaded.apart, loaded.figures)
     assert (made.apart, made.reference("val_iou", {})) == (("region",), 0.12)
+    assert [(name, one.title) for name, one in made.figures.items()] == [
+        ("iou_by_width", "How wide must the network be?")
+    ]
+
+
+def test_every_kind_of_figure_is_explained_with_its_keys() -> None:
+    rows = rows_under("Figures by declaration", "docs/analysis.md")
+    assert [row[0].strip("`") for row in rows] == list(get_args(Kind))
+    for kind, _, needs, may in rows:
+        named = [set(re.findall(r"`(\w+)`", one)) for one in (needs, may)]
+        assert named == [set(one) for one in KEYS[kind.strip("`")]]
 
 
 def test_every_argument_of_metric_is_explained() -> None:
