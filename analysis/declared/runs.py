@@ -58,13 +58,16 @@ class FigureRuns:
 
     @cached_property
     def shown(self) -> list[WithBaseline]:
-        """Those of the declared groups; by default, all that have the config keys that the figure names."""
-        groups, keys = self.figure.groups, [name for _, name in self.figure.config_keys]
-        return [
-            (entry, baseline)
-            for entry, baseline in self.round_runs
-            if (entry.group in groups if groups else all(key in entry.config for key in keys))
-        ]
+        """Those of the declared groups; by default, all that have the config keys that the figure names.
+
+        By default without those that are only there to be compared with.
+        """
+        if self.figure.groups:
+            return [one for one in self.round_runs if one[0].group in self.figure.groups]
+        keys = [name for _, name in self.figure.config_keys]
+        having = [one for one in self.round_runs if all(key in one[0].config for key in keys)]
+        serving = {one.path for _, baseline in having for one in baseline}
+        return [one for one in having if one[0].path not in serving] or having
 
     @cached_property
     def entries(self) -> list[RoundEntry]:
