@@ -120,7 +120,7 @@ def render(report: ReportPage) -> bytes:
         "amount": amount, "counted": counted, "duration": duration, "gain": gain, "link": quote, "utc_time": utc_time,
         "plus_minus": plus_minus, "rendered": rendered, "shorten": shorten, "word": word,
     }  # fmt: skip
-    curves = {one.subject: one for one in report.figures if one.subject}
+    curves: dict[str | None, ReportFigure] = {one.subject: one for one in report.figures if one.subject}
     text = environment.get_template("report.html.jinja").render(
         report=report,
         sections=_sections(report.figures),

@@ -37,13 +37,14 @@ class FigureViewer {
   startPointer() {
     let moved = 0;
     let start = null;
-    this.stage.addEventListener("pointerdown", (event) => { [moved, start] = [0, event]; });
-    this.stage.addEventListener("pointerup", (event) => {
-      if (!start) return;
-      const [x, y] = [event.clientX - start.clientX, event.clientY - start.clientY];
-      const swiped = event.pointerType === "touch" && Math.abs(x) > SWIPE && Math.abs(x) > 2 * Math.abs(y);
-      if (swiped && !this.detailed && visualViewport.scale === 1) this.step(x < 0 ? 1 : -1);
+    this.stage.addEventListener("touchstart", (event) => { start = event.touches.length === 1 ? event.touches[0] : null; }, { passive: true });
+    this.stage.addEventListener("touchend", (event) => {
+      if (!start || this.detailed || visualViewport.scale > 1) return;
+      const [end] = event.changedTouches;
+      const [x, y] = [end.clientX - start.clientX, end.clientY - start.clientY];
+      if (Math.abs(x) > SWIPE && Math.abs(x) > 2 * Math.abs(y)) this.step(x < 0 ? 1 : -1);
     });
+    this.image.addEventListener("pointerdown", () => { moved = 0; });
     this.image.addEventListener("pointermove", (event) => {
       if (event.pointerType !== "mouse" || event.buttons !== 1 || !this.detailed) return;
       moved += Math.abs(event.movementX) + Math.abs(event.movementY);
