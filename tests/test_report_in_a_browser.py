@@ -582,6 +582,7 @@ def test_on_a_phone_nothing_sticks_out_and_fingers_find_their_aims(browser: Brow
     browser.find("#dialog .close").click()
 
 
+NAME_LEFT = "return document.querySelector('#table tbody th').getBoundingClientRect().left"
 BOXES = """
 return [...document.querySelectorAll("#table thead th")].map((one) => {
   const box = one.getBoundingClientRect();
@@ -601,6 +602,7 @@ def test_on_a_phone_all_columns_are_reached_beside_the_names_of_the_experiments(
         browser.run("document.querySelector('.tall').scrollLeft = arguments[0]", at)
         (name, start, end), *others = browser.run(BOXES)
         assert (name, round(start)) == ("experiment", round(left + 1))
+        assert browser.run(NAME_LEFT) == start
         assert end - start < 0.5 * (right - left)
         seen |= {label for label, one, other in others if one >= end - 1 and other <= right}
     heads = browser.texts("#table thead th")
