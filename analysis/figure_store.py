@@ -24,7 +24,10 @@ INDEX = "gallery.json"
 
 @dataclass(frozen=True, slots=True)
 class StoredFigure:
-    """A figure in a store. `name`: the stem of its files; `subject`: its experiment's path if it shows only one."""
+    """A figure in a store. `name`: the stem of its files; `subject`: its experiment's path if it shows only one.
+
+    `alt`: what the figure shows, for readers who cannot see it; if it is empty, title and caption are used.
+    """
 
     name: str
     title: str
@@ -32,6 +35,7 @@ class StoredFigure:
     key: str
     formats: tuple[str, ...]
     subject: str | None = None
+    alt: str = ""
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import sys
 import uuid
@@ -20,7 +21,7 @@ if __name__ == "__main__":
 
 from analysis import round_summary
 from analysis.cli import add_folders, folders_from, run_script
-from analysis.figure_store import FigureStore, write_bytes
+from analysis.figure_store import FigureStore, StoredFigure, write_bytes
 from analysis.page import ReportFigure, ReportPage, png_size, render, utc_time
 from analysis.plot_experiments import DrawingProgress, refresh
 from analysis.rounds import Folders, RoundRecords, read_round
@@ -88,6 +89,7 @@ def _write(found: RoundRecords, folders: Folders, folder: Path, problems: list[s
         tables=tables,
         summary=_summary(results),
         problems=problems,
+        folders=(folders.experiments, folders.rounds, folders.analysis),
     )
     write_bytes(folder / PAGE, render(page))
     ours = [*copied, *tables]
@@ -121,18 +123,31 @@ def _figures(results: Path, folder: Path, copied: list[str]) -> Iterator[ReportF
     for kind in FIGURE_FOLDERS:
         figures = list(FigureStore.of(results / kind).figures.values())
         if kind == "plots":  # whose index is in the order of drawing
-            figures.sort(key=lambda one: one.title)
+            figures.sort(key=lambda one: (_section(kind, one), _numbers_as_numbers(one.title)))
         for stored in figures:
-            ending = next((one for one in ("png", "svg") if one in stored.formats), None)
+            ending = next((one for one in ("png", "svg", "pdf") if one in stored.formats), None)
             if ending is None:
-                continue  # a page cannot embed a PDF as an image
+                continue
             files = [f"{stored.name}.{one}" for one in (ending, "csv")]
             image, data = (f"figures/{kind}/{one}" for one in files)
             if not all(_copy(results / kind / one, folder, f"figures/{kind}/{one}") for one in files):
                 continue
             copied += [image, data]
-            size = png_size(folder / image)
-            yield ReportFigure(stored.title, stored.caption, image, data, stored.subject, size)
+            alt = stored.alt or f"{stored.title}. {stored.caption}"
+            section, size = _section(kind, stored), png_size(folder / image)
+            yield ReportFigure(section, stored.title, stored.caption, alt, image, data, stored.subject, size)
+
+
+def _section(kind: str, stored: StoredFigure) -> str:
+    """The heading of a figure: the words of its folder in the store; without one, whose analysis drew it."""
+    folder, _, _ = stored.name.rpartition("/")
+    words = re.sub(r"[/_-]+", " ", folder)
+    return words[:1].upper() + words[1:] or ("Analysis of the study" if kind == "figures" else "Plots")
+
+
+def _numbers_as_numbers(text: str) -> list[tuple[str, float]]:
+    """A sort key by which part 2 comes before part 10, and alpha 0.5 before alpha 0.75."""
+    return [(words, float(number or 0)) for words, number in re.findall(r"(\D*)(\d+(?:\.\d+)?)?", text)]
 
 
 def _summary(results: Path) -> str | None:

@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -28,6 +28,7 @@ from rounds_for_tests import snapshot as files_of
 from analysis import report
 from analysis.figure_store import FigureStore, StoredFigure, write_bytes
 from analysis.page import duration, embedded, gain, plus_minus
+from analysis.page.project_paths import shortener
 from analysis.page.sortable_table import table
 from analysis.round_summary import (
     ExperimentSummary,
@@ -42,7 +43,7 @@ from analysis.round_summary import (
     summaries_of,
     usage,
 )
-from analysis.rounds import Folders, RoundEntry, RoundRecords, RunMetrics, read_round
+from analysis.rounds import REPOSITORY, Folders, RoundEntry, RoundRecords, RunMetrics, read_round
 from roundhouse.errors import RoundhouseError
 from roundhouse.metrics import Declarations, Metric
 from roundhouse.model.attempt import Attempt, Claim, Opened, Progress, Record, Result
@@ -335,6 +336,59 @@ def test_numbers_that_json_lacks_are_missing() -> None:
     assert not {"NaN", "Infinity"} & set(re.findall(r"\w+", json.dumps(made["rows"], allow_nan=False)))
 
 
+def test_a_column_without_content_is_left_out() -> None:
+    diverged = known("a", State.COMPLETED, group="", best=math.nan, hours=(1.0,), final={"test_loss": math.nan})
+    made = table([diverged, known("b", group="")], DECLARED, {})
+    keys = [column["key"] for column in made["columns"]]
+    assert not {"best", "final.test_loss", "group", "pace", "memory"} & set(keys)
+    assert {"path", "state", "hours"} <= set(keys)
+    for place, key in enumerate(keys):
+        assert any(row[place] is not None for row in made["rows"]), key
+
+
+def test_peak_memory_is_that_of_the_run_or_of_its_epochs_so_far() -> None:
+    one = known("a", State.COMPLETED, hours=(1.0,))
+    used = RunMetrics(used={"peak_memory_mb": 5300.0}, epochs=[{"epoch": 1, "peak_memory_mb": 4100}])
+    running = RunMetrics(epochs=[{"epoch": 1, "peak_memory_mb": 900}, {"epoch": 2, "peak_memory_mb": 1200}])
+    odd = RunMetrics(epochs=[{"epoch": 1, "peak_memory_mb": "much"}, {"epoch": 2, "peak_memory_mb": math.nan}])
+    made = table([ExperimentSummary(one.entry, metrics) for metrics in (used, running, odd)], DECLARED, {})
+    place = [column["label"] for column in made["columns"]].index("peak memory (GB)")
+    assert [row[place] for row in made["rows"]] == [5.3, 1.2, None]
+
+
+# --------------------------------------------------------------------------------------------------------- paths
+
+PROJECT = Path("/scratch/lab/ann/project")
+short = shortener([PROJECT / "experiments", PROJECT / "rounds"])
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (f"{PROJECT}/experiments/r/a b/metrics.json is unreadable", "experiments/r/a b/metrics.json is unreadable"),
+        (f"no round file in {PROJECT}/rounds: none", "no round file in rounds: none"),
+        (f"{PROJECT}/experiments_old/r", f"{PROJECT}/experiments_old/r"),
+        (f'File "{REPOSITORY}/train.py", line 3', 'File "train.py", line 3'),
+        (f"in {REPOSITORY}", "in ."),
+        ("/home/ann/data and /Users/bob", "~/data and ~"),
+        ("/nfs/home/ann/data, '/global/homes/a/ann'", "~/data, '~'"),
+        ("digits/home/ann and ./home/x", "digits/home/ann and ./home/x"),
+        ("at /homework/1 of 3/home/4", "at /homework/1 of 3/home/4"),
+    ],
+)
+def test_paths_are_shown_relative_to_the_project_and_without_home_directories(text: str, shown: str) -> None:
+    assert short(text) == shown
+
+
+@given(
+    st.text("/.ab ~\"'\n<home"), st.sampled_from(["/home/ann", f"{PROJECT}/rounds", str(Path.home())]), st.text("/ab")
+)
+def test_no_text_around_a_path_keeps_it_long_and_once_is_enough(before: str, path: str, after: str) -> None:
+    found = short(f"{before} {path}/{after}")
+    assert path not in found
+    assert short(found) == found
+
+
 @given(st.recursive(st.text() | st.sampled_from(HOSTILE), lambda inner: st.dictionaries(st.text(), inner)))
 def test_embedded_json_cannot_leave_its_element_and_says_the_same(value: Any) -> None:
     text = embedded(value)
@@ -356,16 +410,24 @@ def png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
-def draw(place: Folders, name: str, figures: dict[str, str | None]) -> None:
-    """A gallery of figures: title, and the experiment that it is about."""
-    gallery = FigureStore.of(place.results(name) / "figures")
-    gallery.figures.clear()
-    for number, (title, subject) in enumerate(figures.items()):
-        stem = f"figure_{number}"
-        gallery.figures[stem] = StoredFigure(stem, title, f"Caption of {title}.", "key", ("png",), subject)
-        write_bytes(gallery.folder / f"{stem}.png", png(80, 60))
-        write_bytes(gallery.folder / f"{stem}.csv", b"epoch\n1\n")
-    gallery.save()
+def draw(place: Folders, name: str, figures: dict[str, str | None], size: tuple[int, int] = (80, 60)) -> None:
+    """The figures of a round's study: title, and the experiment that it is about."""
+    store(
+        place.results(name) / "figures",
+        [StoredFigure(f"figure_{number}", title, f"Caption of {title}.", "key", ("png",), subject)
+         for number, (title, subject) in enumerate(figures.items())],
+        size,
+    )  # fmt: skip
+
+
+def store(folder: Path, figures: Sequence[StoredFigure], size: tuple[int, int] = (80, 60)) -> None:
+    """A store that holds these figures and no others."""
+    made = FigureStore(folder, {one.name: one for one in figures})
+    for one in figures:
+        for ending in one.formats:
+            write_bytes(folder / f"{one.name}.{ending}", png(*size))
+        write_bytes(folder / f"{one.name}.csv", b"epoch\n1\n")
+    made.save()
 
 
 @dataclass(frozen=True)
@@ -437,6 +499,55 @@ def test_a_moved_folder_still_works(mixed: Reported, tmp_path: Path) -> None:
     assert not any(path.is_symlink() for path in mixed.folder.rglob("*"))
 
 
+def test_the_page_names_no_directory_outside_the_project(mixed: Reported, tmp_path: Path) -> None:
+    log = next(mixed.place.experiments.glob("mixed/digits/fitnets/alpha_0.25/*/0/attempts/2/out.log"))
+    log.write_text(f'File "{mixed.place.rounds}/own.py", in /home/ann/project/own.py\n')
+    mixed.place.results("mixed").joinpath("summary.md").write_text(f"From `{mixed.place.experiments}/mixed`.")
+    mixed.again()
+    assert str(tmp_path) not in mixed.page and "/home/" not in mixed.page
+    assert "rounds/own.py" in mixed.page and "~/project/own.py" in mixed.page
+    assert "From <code>experiments/mixed</code>." in mixed.page
+    assert '"directory":"experiments/mixed/digits/pure/ResNet20/0"' in mixed.page
+
+
+def figures_on(page: str) -> list[tuple[str, list[str]]]:
+    """The headings of the gallery, each with the titles of its figures."""
+    sections = page[page.index('<section id="figures"') : page.index('<section id="tables"')].split("<summary>")[1:]
+    heads = [re.findall(r"<h3><bdi>(.*?)</bdi>", one)[0] for one in sections]
+    return list(zip(heads, (re.findall(r"<figcaption><strong><bdi>(.*?)</bdi>", one) for one in sections), strict=True))
+
+
+def test_all_figures_of_the_stores_are_shown_under_a_heading_for_each_kind(mixed: Reported) -> None:
+    plots = [
+        StoredFigure("overviews/b", "b: part 10", "Caption.", "key", ("png",)),
+        StoredFigure("overviews/a", "b: part 2", "Caption.", "key", ("pdf", "svg")),
+        StoredFigure("heat_maps/c", "map", "Caption.", "key", ("pdf",), alt='A map of "lr" & width'),
+        StoredFigure("flat", "flat", "Caption.", "key", ("png",)),
+    ]
+    store(mixed.place.results("mixed") / "plots", plots)
+    mixed.again()
+    assert figures_on(mixed.page) == [
+        ("Analysis of the study", ["Accuracy"]), ("Heat maps", ["map"]), ("Overviews", ["b: part 2", "b: part 10"]),
+        ("Plots", ["flat"]),
+    ]  # fmt: skip
+    assert '<a href="figures/plots/heat_maps/c.pdf">' in mixed.page
+    assert 'src="figures/plots/overviews/a.svg"' in mixed.page
+
+
+def test_the_alternative_text_of_a_figure_is_its_own_or_title_and_caption(mixed: Reported) -> None:
+    own = StoredFigure("a", "own", "Caption.", "key", ("png",), alt='Loss falls from "3" to <1')
+    store(mixed.place.results("mixed") / "figures", [own, StoredFigure("b", "none", "Caption.", "key", ("png",))])
+    mixed.again()
+    assert re.findall(r' alt="(.+?)"', mixed.page) == ["Loss falls from &#34;3&#34; to &lt;1", "none. Caption."]
+
+
+def test_a_group_without_a_baseline_has_no_column_for_it(mixed: Reported) -> None:
+    best = mixed.page[mixed.page.index('id="best"') : mixed.page.index('id="experiments"')]
+    heads = [re.findall(r"<th scope=\"col\".*?>(.*?)</th>", one) for one in re.findall(r"<thead>.*?</thead>", best)]
+    assert heads[0] == ["setting", "test accuracy", "chance", "ranked by validation accuracy (highest first)"]
+    assert "baseline: student" in heads[-1] and "difference ± standard error" in heads[-1]
+
+
 def test_a_report_changes_no_record(mixed: Reported) -> None:
     before = files_of(mixed.place.experiments), files_of(mixed.place.rounds)
     mixed.again()
@@ -464,7 +575,8 @@ def test_bad_records_are_reported_and_do_not_end_the_report(mixed: Reported) -> 
     problems = mixed.again()
     assert any("metrics.json is unreadable" in one for one in problems)
     assert any("history.json" in one for one in problems)
-    assert all(one in mixed.page for one in problems)
+    short = shortener([mixed.place.experiments])
+    assert all(short(one) in mixed.page for one in problems)
 
 
 def test_what_is_wrong_with_figures_is_reported_once(mixed: Reported) -> None:

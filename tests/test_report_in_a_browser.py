@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -12,11 +15,13 @@ from unittest import mock
 import pytest
 import synthetic_rounds
 import yaml
+from PIL import Image
 from rounds_for_tests import wait_for
 from selenium.webdriver.common.keys import Keys
-from test_report import draw
+from test_report import draw, store
 
 from analysis import report
+from analysis.figure_store import StoredFigure
 from analysis.rounds import Folders
 from roundhouse.config.round import load_round
 from roundhouse.store import record
@@ -251,6 +256,10 @@ def test_a_click_on_a_row_shows_all_of_it_and_escape_leads_back(browser: Browser
     assert "label_smoothing" in content and "ResNet20" in content and "completed" in content and "attempt" in content
     browser.until(lambda: loaded(browser, "#dialog img"), "the learning curves are loaded")
     assert browser.find("#dialog a.data").get_attribute("href").endswith("figure_1.csv")
+    browser.find("#dialog .enlarge").click()
+    assert browser.find("#viewer-title").text == "Curves"
+    browser.press(Keys.ESCAPE)
+    assert dialog.is_displayed() and not browser.find("#viewer").is_displayed()
     browser.press(Keys.ESCAPE)
     assert not dialog.is_displayed()
     assert browser.run("return document.activeElement.textContent") == TEACHER
@@ -275,21 +284,6 @@ def test_a_row_opens_by_the_keyboard_alone_and_focus_returns(browser: Browser, p
     assert browser.run("return document.activeElement.textContent") == second
 
 
-def test_a_figure_is_loaded_and_enlarged_by_a_click(browser: Browser, page: Path) -> None:
-    browser.open(page)
-    small = browser.find(".enlarge")
-    browser.run("arguments[0].scrollIntoView()", small)
-    browser.until(lambda: loaded(browser, ".enlarge img"), "the figure is loaded")
-    assert browser.find(".enlarge img").get_attribute("alt").startswith("Accuracy against alpha")
-    assert len(browser.all(".gallery figure")) == 1  # curves of single experiments are in their rows
-    small.click()
-    browser.until(lambda: loaded(browser, "#dialog img"), "the large one is loaded")
-    assert browser.find("#dialog-title").text == "Accuracy against alpha"
-    browser.press(Keys.ESCAPE)
-    assert not browser.find("#dialog").is_displayed()
-    assert browser.run("return document.activeElement.className") == "enlarge"
-
-
 def test_the_end_of_a_failed_log_opens_by_the_keyboard(browser: Browser, page: Path) -> None:
     browser.open(page)
     browser.run("document.querySelector('.failure summary').focus()")
@@ -305,6 +299,164 @@ def test_the_first_stop_of_the_keyboard_skips_to_the_content(browser: Browser, p
     assert browser.run("return document.activeElement.getBoundingClientRect().left") >= 0
     browser.press(Keys.ENTER)
     assert browser.run("return document.activeElement.id") == "main"
+
+
+# --------------------------------------------------------------------------------------------------------------- viewer
+
+SCREENS = [(1280, 900, False), (390, 844, True), (844, 390, True)]
+SHAPES = [(80, 60), (832, 426), (1768, 400), (500, 2600)]
+
+
+def size(browser: Browser, selector: str) -> tuple[float, float]:
+    script = "const box = document.querySelector(arguments[0]).getBoundingClientRect(); return [box.width, box.height]"
+    width, height = browser.run(script, selector)
+    return width, height
+
+
+def enlarge(browser: Browser) -> None:
+    """Click on the first figure, once it is loaded."""
+    browser.run("document.querySelector('.enlarge').scrollIntoView({block: 'center'})")
+    browser.until(lambda: loaded(browser, ".enlarge img"), "the figure is loaded")
+    browser.find(".enlarge").click()
+    browser.until(lambda: loaded(browser, "#stage img"), "the large one is loaded")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("screen", SCREENS)
+def test_a_click_makes_a_figure_larger_and_a_second_one_larger_still(
+    browser: Browser, tmp_path: Path, screen: tuple[int, int, bool], shape: tuple[int, int]
+) -> None:
+    browser.screen(*screen)
+    browser.open(with_figures(tmp_path, ["Accuracy"], shape))
+    enlarge(browser)
+    small, whole, stage = size(browser, ".enlarge img"), size(browser, "#stage img"), size(browser, "#stage")
+    assert whole[0] > 1.1 * small[0]
+    assert whole[0] <= stage[0] + 1 and whole[1] <= stage[1] + 1
+    assert whole[0] == pytest.approx(stage[0], abs=1) or whole[1] == pytest.approx(stage[1], abs=1)
+    assert whole[0] / whole[1] == pytest.approx(shape[0] / shape[1], rel=0.02)
+    browser.find("#stage img").click()
+    detail = size(browser, "#stage img")
+    assert detail[0] > 1.1 * whole[0]
+    assert detail[0] >= shape[0]
+    browser.find("#stage img").click()
+    assert size(browser, "#stage img") == whole
+
+
+def with_figures(folder: Path, titles: Sequence[str], size: tuple[int, int] = (832, 426)) -> Path:
+    """The report of a round in which nothing has started, with these figures."""
+    place = place_in(folder)
+    (place.experiments / "mixed").mkdir(parents=True)
+    place.rounds.mkdir()
+    (place.rounds / "mixed.yaml").write_text(synthetic_rounds.MIXED)
+    draw(place, "mixed", dict.fromkeys(titles), size)
+    return reported("mixed", place)
+
+
+def test_the_viewer_works_by_the_keyboard_alone(browser: Browser, tmp_path: Path) -> None:
+    browser.open(with_figures(tmp_path, ["first", "second", "third"], (2600, 1900)))
+    browser.run("document.querySelector('.enlarge').focus()")
+    browser.press(Keys.ENTER)
+    browser.until(lambda: loaded(browser, "#stage img"), "the large one is loaded")
+    assert browser.texts("#viewer-title, #viewer-place") == ["first", "1 of 3"]
+    assert browser.find("#stage img").get_attribute("alt") == "first. Caption of first."
+    assert "Caption of first." in browser.texts("#viewer-caption")[0]
+    for key, title in ((Keys.ARROW_RIGHT, "second"), (Keys.ARROW_LEFT, "first"), (Keys.ARROW_LEFT, "third")):
+        browser.press(key)
+        assert browser.texts("#viewer-title") == [title]
+    browser.until(lambda: loaded(browser, "#stage img"), "the third is loaded")
+    browser.press(Keys.ENTER)
+    start = scrolled(browser)
+    browser.press(Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
+    assert scrolled(browser) == [start[0] + 80, start[1] + 80] and min(start) > 0
+    assert browser.texts("#viewer-title") == ["third"]
+    browser.press(Keys.ENTER, Keys.ARROW_LEFT)
+    assert browser.texts("#viewer-title") == ["second"]
+    browser.press(Keys.ESCAPE)
+    assert not browser.find("#viewer").is_displayed()
+    assert browser.run("return document.activeElement.getAttribute('aria-label')") == "Enlarge: second"
+
+
+def scrolled(browser: Browser) -> list[float]:
+    places: list[float] = browser.run(
+        "const { scrollLeft, scrollTop } = document.getElementById('stage'); return [scrollLeft, scrollTop]"
+    )
+    return places
+
+
+def rests(browser: Browser) -> bool:
+    before = scrolled(browser)
+    time.sleep(0.3)
+    return scrolled(browser) == before
+
+
+def middle(browser: Browser, selector: str) -> tuple[float, float]:
+    script = "const box = document.querySelector(arguments[0]).getBoundingClientRect(); return [box.left, box.top]"
+    (left, top), (width, height) = browser.run(script, selector), size(browser, selector)
+    return left + width / 2, top + height / 2
+
+
+def finger(browser: Browser, way: Sequence[tuple[float, float]]) -> None:
+    """Touch the screen at the first of these places, move to the others, and let go."""
+
+    def touch(kind: str, points: list[dict[str, float]]) -> None:
+        browser.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    for number, (x, y) in enumerate(way):
+        touch("touchMove" if number else "touchStart", [{"x": x, "y": y}])
+    touch("touchEnd", [])
+
+
+def test_the_viewer_works_by_touch(browser: Browser, tmp_path: Path) -> None:
+    browser.screen(390, 844, phone=True)
+    browser.open(with_figures(tmp_path, ["first", "second"], (1768, 900)))
+    browser.run("document.querySelector('.enlarge').scrollIntoView({block: 'center'})")
+    browser.until(lambda: loaded(browser, ".enlarge img"), "the figure is loaded")
+    finger(browser, [middle(browser, ".enlarge")])
+    browser.until(lambda: browser.find("#viewer").is_displayed(), "a tap opens the viewer")
+    browser.until(lambda: loaded(browser, "#stage img"), "the large one is loaded")
+    finger(browser, [(300, 380), (200, 382), (90, 385)])
+    browser.until(lambda: browser.texts("#viewer-title") == ["second"], "a swipe shows the next figure")
+    assert size(browser, "#stage img")[0] == pytest.approx(390, abs=1)
+    finger(browser, [middle(browser, "#stage")])
+    browser.until(lambda: size(browser, "#stage img")[0] == 1768, "a tap shows the natural size")
+    start = scrolled(browser)
+    finger(browser, [(300, 380), (280, 380), (200, 380), (120, 380)])
+    browser.until(lambda: scrolled(browser)[0] > start[0], "a finger scrolls")
+    browser.until(lambda: rests(browser), "which ends in its own time")
+    assert browser.texts("#viewer-title") == ["second"]
+    finger(browser, [middle(browser, "#stage")])
+    browser.until(lambda: size(browser, "#stage img")[0] < 400, "a tap shows the whole figure again")
+    browser.find("#viewer .previous").click()
+    assert browser.texts("#viewer-title") == ["first"]
+    browser.find("#viewer .close").click()
+    assert not browser.find("#viewer").is_displayed()
+
+
+def test_of_many_figures_only_those_near_the_screen_are_loaded(browser: Browser, tmp_path: Path) -> None:
+    titles = [f"figure {number}" for number in range(150)]
+    browser.open(with_figures(tmp_path, titles))
+    ready = "return [...document.querySelectorAll('.enlarge img')].filter((one) => one.naturalWidth).length"
+    browser.run("document.getElementById('figures').scrollIntoView()")
+    browser.until(lambda: browser.run(ready) > 3, "the first figures are loaded")
+    assert browser.run(ready) < 60
+    assert len(browser.all(".enlarge")) == 150
+    browser.run("[...document.querySelectorAll('.enlarge')].at(-1).scrollIntoView()")
+    last = "return [...document.querySelectorAll('.enlarge img')].at(-1).naturalWidth"
+    browser.until(lambda: browser.run(last) > 0, "the last figure is loaded")
+
+
+def test_a_closed_section_of_figures_is_left_out_of_the_viewer(browser: Browser, tmp_path: Path) -> None:
+    page = with_figures(tmp_path, ["own"])
+    plots = [StoredFigure(f"overviews/{one}", one, "Caption.", "key", ("png",)) for one in ("a", "b")]
+    store(place_in(tmp_path).results("mixed") / "plots", plots)
+    reported("mixed", place_in(tmp_path))
+    browser.open(page)
+    assert browser.texts("#figures .files a") == ["Analysis of the study (1)", "Overviews (2)"]
+    browser.find("#figures-1 summary").click()
+    assert not browser.find("#figures-1 .enlarge").is_displayed()
+    browser.find("#figures-2 .enlarge").click()
+    assert browser.texts("#viewer-place") == ["1 of 2"]
+    browser.press(Keys.ESCAPE)
 
 
 # ---------------------------------------------------------------------------------------------------------------- theme
@@ -339,6 +491,26 @@ def test_the_button_changes_the_theme_against_the_system_and_is_remembered(brows
     assert background(browser) == light
     browser.emulate(prefers_color_scheme="dark")
     assert background(browser) == light
+
+
+def colour(browser: Browser, selector: str) -> tuple[int, ...]:
+    """The colour in the middle of an element, as it is painted."""
+    image = Image.open(io.BytesIO(browser.find(selector).screenshot_as_png)).convert("RGB")
+    return tuple(image.getpixel((image.width // 2, image.height // 2)))
+
+
+def test_in_the_dark_a_figure_is_dimmed_in_the_page_and_exact_when_enlarged(browser: Browser, tmp_path: Path) -> None:
+    browser.open(with_figures(tmp_path, ["first"]))
+    grey = (0x99,) * 3
+    enlarge(browser)
+    assert colour(browser, "#stage img") == grey
+    browser.press(Keys.ESCAPE)
+    assert colour(browser, ".enlarge") == grey
+    browser.emulate(prefers_color_scheme="dark")
+    dimmed = colour(browser, ".enlarge")
+    assert len(set(dimmed)) == 1 and 0.8 * grey[0] < dimmed[0] < 0.9 * grey[0]
+    enlarge(browser)
+    assert colour(browser, "#stage img") == grey
 
 
 CONTRASTS = """
@@ -410,12 +582,43 @@ def test_on_a_phone_nothing_sticks_out_and_fingers_find_their_aims(browser: Brow
     browser.find("#dialog .close").click()
 
 
-def test_a_narrow_screen_keeps_what_matters_of_the_table(browser: Browser, page: Path) -> None:
-    browser.screen(375, 800, phone=True)
+NAME_LEFT = "return document.querySelector('#table tbody th').getBoundingClientRect().left"
+BOXES = """
+return [...document.querySelectorAll("#table thead th")].map((one) => {
+  const box = one.getBoundingClientRect();
+  return [one.innerText, box.left, box.right];
+});
+"""
+
+
+def test_on_a_phone_all_columns_are_reached_beside_the_names_of_the_experiments(browser: Browser, page: Path) -> None:
+    browser.screen(390, 844, phone=True)
     browser.open(page)
-    heads = [one.text for one in browser.all("#table thead th") if one.is_displayed()]
-    assert heads[:2] == ["experiment", "state"]
-    assert 3 <= len(heads) <= 5
+    left, right = browser.run(
+        "const box = document.querySelector('.tall').getBoundingClientRect(); return [box.left, box.right]"
+    )
+    seen = set()
+    for at in range(0, 4000, 60):
+        browser.run("document.querySelector('.tall').scrollLeft = arguments[0]", at)
+        (name, start, end), *others = browser.run(BOXES)
+        assert (name, round(start)) == ("experiment", round(left + 1))
+        assert browser.run(NAME_LEFT) == start
+        assert end - start < 0.5 * (right - left)
+        seen |= {label for label, one, other in others if one >= end - 1 and other <= right}
+    heads = browser.texts("#table thead th")
+    assert len(heads) > 12 and len(seen) == len(heads) - 1
+    assert any("test accuracy" in label for label in seen) and any("peak memory" in label for label in seen)
+
+
+def test_no_column_is_empty(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    for label in browser.texts("#table thead th"):
+        assert set(column(browser, label)) - {"", "–"}, label
+    browser.find("#table tbody tr button").click()
+    heads = browser.texts("#dialog .scroll th")
+    rows = [browser.texts(f"#dialog .scroll td:nth-child({place + 1})") for place in range(len(heads))]
+    assert heads and all(set(cells) - {"", "–"} for cells in rows)
+    browser.press(Keys.ESCAPE)
 
 
 # ------------------------------------------------------------------------------------------------------ hostile content

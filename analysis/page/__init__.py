@@ -18,6 +18,7 @@ import jinja2
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
+from analysis.page.project_paths import shortened, shortener
 from analysis.page.sortable_table import amount, digits, spaced, table
 from analysis.round_summary import (
     LOGS_SHOWN,
@@ -34,6 +35,7 @@ from roundhouse.metrics import Declarations, Metric
 from roundhouse.model.plan import State
 
 HERE = Path(__file__).parent
+SCRIPTS = ("report.js", "figure_viewer.js")
 PLUS_MINUS = "\u00a0±\u00a0"
 SYMBOLS = {
     State.PENDING: "·",
@@ -61,10 +63,15 @@ MEANINGS = {
 
 @dataclass(frozen=True, slots=True)
 class ReportFigure:
-    """A figure of the report: paths relative to its folder. `subject`: the experiment it shows, if it is only one."""
+    """A figure of the report: paths relative to its folder. `subject`: the experiment it shows, if it is only one.
 
+    `section`: the heading that it stands under; `alt`: the alternative text of its image.
+    """
+
+    section: str
     title: str
     caption: str
+    alt: str
     image: str
     data: str
     subject: str | None
@@ -75,7 +82,7 @@ class ReportFigure:
 class ReportPage:
     """The content of a page. `changes`: None in a first report; `tables`: paths relative to the report's folder.
 
-    `declared`: how the metrics of the round are shown.
+    `declared`: how the metrics of the round are shown; `folders`: those of the project, shown by their names.
     """
 
     name: str
@@ -94,22 +101,29 @@ class ReportPage:
     tables: Sequence[str]
     summary: str | None
     problems: Sequence[str]
+    folders: Sequence[Path]
 
 
 def render(report: ReportPage) -> bytes:
     """The page as HTML in UTF-8. Names from records are escaped, and only the page's own script can run."""
-    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    loader = jinja2.FileSystemLoader(HERE)
+    style, *scripts = ((HERE / name).read_text(encoding="utf-8") for name in ("report.css", *SCRIPTS))
+    script, shorten = "\n".join(scripts), shortener(report.folders)
     environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: shortened(value, shorten),
     )
     environment.filters |= {
         "amount": amount, "counted": counted, "duration": duration, "gain": gain, "link": quote, "utc_time": utc_time,
-        "plus_minus": plus_minus, "rendered": rendered, "word": word,
+        "plus_minus": plus_minus, "rendered": rendered, "shorten": shorten, "word": word,
     }  # fmt: skip
+    curves: dict[str | None, ReportFigure] = {one.subject: one for one in report.figures if one.subject}
     text = environment.get_template("report.html.jinja").render(
         report=report,
-        overviews=[one for one in report.figures if one.subject is None],
+        sections=_sections(report.figures),
         total=sum(report.counts.values()),
         states=[(state, number) for state, number in report.counts.items()],
         end=_estimated_end(report),
@@ -117,16 +131,21 @@ def render(report: ReportPage) -> bytes:
         meanings=MEANINGS,
         style=Markup(style),
         script=Markup(script),
-        policy=_policy(style, script),
-        data=Markup(
-            embedded(
-                table(report.summaries, report.declared, {one.subject: one for one in report.figures if one.subject})
-            )
-        ),
+        policy=Markup(_policy(style, script)),
+        data=Markup(embedded(shortened(table(report.summaries, report.declared, curves), shorten))),
         metrics={one.entry.path: one.entry.declared.of(one.metric or "") for one in report.summaries},
         logs=LOGS_SHOWN,
     )
     return text.encode("utf-8", "backslashreplace")  # a name may contain lone surrogates
+
+
+def _sections(figures: Sequence[ReportFigure]) -> dict[str, list[ReportFigure]]:
+    """The figures of more than one experiment by their section, in the order of the first of each."""
+    made: dict[str, list[ReportFigure]] = {}
+    for one in figures:
+        if one.subject is None:
+            made.setdefault(one.section, []).append(one)
+    return made
 
 
 def _policy(style: str, script: str) -> str:

@@ -1,5 +1,5 @@
 "use strict";
-// The table of experiments, the dialogs and the theme. All text reaches the page as text, never as HTML.
+// The table of experiments, its dialog and the theme. All text reaches the page as text, never as HTML.
 
 const THEME = "roundhouse-theme";
 const SOME = 100; // rows drawn at a time: a round may have ten thousand
@@ -137,8 +137,7 @@ class Table {
   }
 
   looks(column) {
-    const number = !["text", "state"].includes(column.kind);
-    return [number ? "number" : "", column.low ? "low" : ""].join(" ").trim();
+    return ["text", "state"].includes(column.kind) ? "" : "number";
   }
 
   controls() {
@@ -250,7 +249,7 @@ class Table {
     if (Object.keys(details.final).length) body.push(heading("Results"), pairs(Object.entries(details.final)));
     body.push(heading("Config"), pairs(Object.entries({ ...details.config, ...this.data.shared })));
     body.push(heading("Attempts"), details.attempts.length ? attempts(details.attempts) : "None yet.");
-    present(this.data.rows[number][0], body, opener, false);
+    present(this.data.rows[number][0], body, opener);
   }
 }
 
@@ -266,23 +265,26 @@ function pairs(listed) {
 
 function curve(figure) {
   const [width, height] = figure.size || [null, null];
-  const image = element("img", { src: link(figure.image), alt: `Learning curves. ${figure.caption}`, width, height });
+  const image = element("img", { src: link(figure.image), alt: figure.alt, width, height });
+  const large = element("a", { href: link(figure.image), class: "enlarge", "aria-label": `Enlarge: ${figure.title}` }, image);
   const data = element("a", { href: link(figure.data), class: "data" }, "Data (CSV)");
-  return [heading("Learning curves"), image, element("p", {}, `${figure.caption} `, data)];
+  const caption = element("figcaption", {}, element("strong", {}, figure.title), ` ${figure.caption} `, data);
+  return [heading("Learning curves"), element("figure", {}, large, caption)];
 }
 
 function attempts(listed) {
-  const head = ["attempt", "ended", "why", "host", "started (UTC)"].map((text) => element("th", { scope: "col" }, text));
-  const rows = listed.map((cells) => element("tr", {}, ...cells.map((text) => element("td", {}, text || MISSING))));
+  const heads = ["attempt", "ended", "why", "host", "started (UTC)"];
+  const kept = heads.map((_, place) => place).filter((place) => listed.some((cells) => cells[place]));
+  const head = kept.map((place) => element("th", { scope: "col" }, heads[place]));
+  const rows = listed.map((cells) => element("tr", {}, ...kept.map((place) => element("td", {}, cells[place] || MISSING))));
   const table = element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows));
   return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Attempts" }, table);
 }
 
-function present(title, body, opener, wide) {
+function present(title, body, opener) {
   const dialog = document.getElementById("dialog");
   document.getElementById("dialog-title").textContent = title;
   document.getElementById("dialog-body").replaceChildren(...body);
-  dialog.classList.toggle("wide", wide);
   dialog.addEventListener("close", () => opener.focus(), { once: true });
   dialog.showModal();
   dialog.scrollTop = 0;
@@ -296,22 +298,12 @@ function startDialog() {
     const inside = event.clientX >= box.left && event.clientX <= box.right && event.clientY >= box.top && event.clientY <= box.bottom;
     if (event.target === dialog && !inside) dialog.close();
   });
-  for (const picture of document.querySelectorAll(".enlarge")) {
-    picture.addEventListener("click", (event) => {
-      if (event.ctrlKey || event.metaKey || event.shiftKey) return; // opens in a new tab
-      event.preventDefault();
-      const image = picture.querySelector("img");
-      const caption = picture.parentElement.querySelector("figcaption");
-      const large = element("img", { src: image.getAttribute("src"), alt: image.alt });
-      const title = caption.querySelector("strong").textContent;
-      present(title, [large, element("p", {}, ...[...caption.childNodes].slice(1).map((node) => node.cloneNode(true)))], picture, true);
-    });
-  }
 }
 
 document.addEventListener("DOMContentLoaded", () => {
   startTheme();
   startDialog();
+  new FigureViewer().start();
   const table = new Table(JSON.parse(document.getElementById("data").textContent));
   const recalled = table.recall();
   table.show(false);

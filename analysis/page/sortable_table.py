@@ -12,6 +12,7 @@ from analysis.rounds import early_end
 from roundhouse.formatting import date_and_time
 from roundhouse.metrics import Declarations, Metric
 from roundhouse.model.attempt import EPOCH, STEP, Attempt, Claim
+from roundhouse.store.metrics import finite
 
 if TYPE_CHECKING:
     from analysis.page import ReportFigure
@@ -42,8 +43,8 @@ def table(
 ) -> dict[str, Any]:
     """Columns, rows and details, as plain data for JSON.
 
-    A column has `key`, `label`, `kind` (text, state, number, share, epochs) and `low`, whether a small screen omits
-    it. A row is a value for each column; its details are the further content of its dialog.
+    A column has `key`, `label` and `kind` (text, state, number, share, hours, epochs); one without content is left out.
+    A row is a value for each column; its details are the further content of its dialog.
     """
     finals = list(dict.fromkeys(name for one in summaries for name in one.metrics.final))
     finals = [name for name in finals if name not in declared.references]
@@ -53,7 +54,7 @@ def table(
     columns, values = _columns(summaries, declared, finals[:FINALS], varying[:CONFIGS])
     return {
         "columns": columns,
-        "rows": [[_plain(cell) for cell in row] for row in zip(*values, strict=True)],
+        "rows": [list(row) for row in zip(*values, strict=True)],
         "shared": {key: _text(value) for key, value in shared.items()},
         "details": [_details(one, set(varying), curves.get(one.entry.path)) for one in summaries],
     }
@@ -68,30 +69,31 @@ def _columns(
     columns: list[dict[str, Any]] = []
     values: list[list[Any]] = []
 
-    def add(key: str, label: str, kind: str, cells: Iterable[Any], low: bool = True) -> None:
-        listed = list(cells)
+    def add(key: str, label: str, kind: str, cells: Iterable[Any]) -> None:
+        listed = [_plain(cell) for cell in cells]
         if key in ("path", "state") or any(cell is not None for cell in listed):
-            columns.append({"key": key, "label": label, "kind": kind, "low": low})
+            columns.append({"key": key, "label": label, "kind": kind})
             values.append(listed)
 
-    add("path", "experiment", "text", (one.entry.path for one in summaries), False)
-    add("state", "state", "state", (str(one.entry.state) for one in summaries), False)
-    units = {one.unit for one in summaries if one.progress}
-    unit = units.pop() if len(units) == 1 else f"{EPOCH} or {STEP}"
+    add("path", "experiment", "text", (one.entry.path for one in summaries))
+    add("state", "state", "state", (str(one.entry.state) for one in summaries))
+    units = {one.unit for one in summaries if one.done or one.planned}
+    unit = units.pop() if len(units) == 1 else ""
     done = ([one.done, one.planned] if one.progress else None for one in summaries)
-    add("epochs", f"{unit}s", "epochs", done, False)
+    add("epochs", f"{unit}s" if unit else f"{EPOCH}s or {STEP}s", "epochs", done)
     if not best:
         add("metric", "metric", "text", (one.metric for one in summaries))
     label = f"best {declared.axis(best)}" if best else "best"
-    add("best", label, _kind(declared.of(best)), (one.best for one in summaries), False)
+    add("best", label, _kind(declared.of(best)), (one.best for one in summaries))
     for name in finals:
         cells = [one.metrics.final.get(name) for one in summaries]
-        add(f"final.{name}", declared.axis(name), _kind(declared.of(name)), cells, name != finals[0])
+        add(f"final.{name}", declared.axis(name), _kind(declared.of(name)), cells)
     add("hours", "time (h)", "hours", (one.entry.seconds / 3600 if one.entry.spans else None for one in summaries))
     if any(one.entry.experiment.resources.ngpus for one in summaries):
         hours = (one.entry.seconds / 3600 * one.entry.experiment.resources.ngpus for one in summaries)
         add("gpu_hours", "GPU-hours", "hours", (value or None for value in hours))
-    add("pace", f"time/{unit} (s)", "number", (one.pace for one in summaries))
+    add("pace", f"time/{unit or f'{EPOCH} or {STEP}'} (s)", "number", (one.pace for one in summaries))
+    add("memory", "peak memory (GB)", "number", map(_memory, summaries))
     add("attempts", "attempts", "number", (one.entry.counted_attempts for one in summaries))
     add("group", "group", "text", (one.entry.group for one in summaries))
     for key in varying:
@@ -100,6 +102,13 @@ def _columns(
         shown = cells if numbers else [None if cell is None else _text(cell) for cell in cells]
         add(f"config.{key}", key, "number" if numbers else "text", shown)
     return columns, values
+
+
+def _memory(one: ExperimentSummary) -> float | None:
+    """The most memory that the run has used, in GB; of a run without final numbers, in its epochs so far."""
+    reports = [one.metrics.used, *one.metrics.epochs]
+    known = [value for value in (finite(report.get("peak_memory_mb")) for report in reports) if value > 0]
+    return max(known) / 1000 if known else None
 
 
 def _kind(metric: Metric) -> str:
@@ -120,8 +129,8 @@ def _text(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A JSON value: infinities and NaN become None."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """A JSON value: infinities, NaN and the empty text become None."""
+    return None if value == "" or (isinstance(value, float) and not math.isfinite(value)) else value
 
 
 def _details(one: ExperimentSummary, varying: set[str], curve: ReportFigure | None) -> dict[str, Any]:
@@ -138,7 +147,10 @@ def _details(one: ExperimentSummary, varying: set[str], curve: ReportFigure | No
         "attempts": [_attempt(attempt) for attempt in one.entry.record.attempts],
     }
     if curve:
-        shown["curve"] = {"image": curve.image, "data": curve.data, "caption": curve.caption, "size": curve.size}
+        shown["curve"] = {
+            "title": curve.title, "image": curve.image, "data": curve.data, "caption": curve.caption, "alt": curve.alt,
+            "size": curve.size,
+        }  # fmt: skip
     return shown
 
 
