@@ -342,7 +342,9 @@ def draw(figure: FigureRequest) -> StoredFigure | str:
                 made = declared.draw(Path(figure.name).name, figure.declared, figure.shown)
             else:
                 made = (group_results.results if figure.kind == RESULTS else group_learning.learning)(figure.shown)
-            stored = StoredFigure(figure.name, made.title, made.caption, figure.key, figure.formats, figure.subject)
+            stored = StoredFigure(
+                figure.name, made.title, made.caption, figure.key, figure.formats, figure.subject, made.alt
+            )
             write_figure(figure.folder, stored, made.figure, made.table)
     except OSError as error:
         return f"{error.filename or figure.folder}: {error.strerror or error}"
