@@ -12,7 +12,8 @@ from roundhouse.views import eta
 from toolbox.weekly.history import Event, lost_in
 from toolbox.weekly.rounds import Activity
 
-ROUNDS_SHOWN = 4  # rounds with problems, or with a queue; the others are counted
+ROUNDS_SHOWN = 3  # rounds with problems, or with a queue; the others are counted
+DAMAGED_SHOWN = 2  # rounds whose records have problems
 WORDS_SHOWN = 90  # characters of a reason
 
 
@@ -23,11 +24,12 @@ def problems_section(rounds: Sequence[Activity], unreadable: Sequence[str]) -> I
     if len(failing) > ROUNDS_SHOWN:
         lines.append(f"- and {counted(len(failing) - ROUNDS_SHOWN, 'more round')} with failures")
     lines += [f"- {in_markdown(line)}" for line in interruptions(rounds)]
-    damaged = [one for one in rounds if one.problems]
-    if damaged:
-        number = counted(sum(len(one.problems) for one in damaged), "problem")
-        names = in_markdown(", ".join(one.found.name for one in damaged[:ROUNDS_SHOWN]))
-        lines.append(f"- {number} in the records of {names}, first: {in_markdown(damaged[0].problems[0])}")
+    damaged = sorted((one for one in rounds if one.problems), key=lambda one: one.found.file is not None)
+    for one in damaged[:DAMAGED_SHOWN]:
+        number = f"{counted(len(one.problems), 'problem')} in its records, first: " if len(one.problems) > 1 else ""
+        lines.append(f"- **{in_markdown(one.found.name)}**: {number}{in_markdown(one.problems[0])}")
+    if len(damaged) > DAMAGED_SHOWN:
+        lines.append(f"- and {counted(len(damaged) - DAMAGED_SHOWN, 'more round')} with problems in the records")
     lines += [f"- {line}" for line in unreadable]
     yield "\n".join(lines) if lines else "None."
 
@@ -73,7 +75,7 @@ def queue_section(rounds: Sequence[Activity], now: float | None) -> Iterator[str
     """What runs and waits at the end of the period, most first; with the ETA if that is `now`."""
     waiting = []
     for one in rounds:
-        states = Counter(one.states.values())
+        states = Counter() if one.archived else Counter(one.states.values())
         numbers = [f"{states[state]:,} {state}" for state in ("running", "queued", "waiting") if states[state]]
         if numbers:
             estimate = eta.estimate([eta.workload_of(each.entry.status) for each in one.known])

@@ -16,7 +16,7 @@ from roundhouse.metrics import Metric
 from toolbox.weekly.history import Event, events_of, hours_in, known_at, state_at
 from toolbox.weekly.period import Period
 
-ROUNDS_SHOWN, BESTS_SHOWN = 3, 2  # rounds with their results, and best results of each; the others are counted
+ROUNDS_SHOWN, BESTS_SHOWN = 3, 4  # rounds with their results, and best results of them together; others are counted
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,10 @@ class Activity:
         return {one.entry.path: state_at(one.entry, self.period.until) for one in self.known}
 
     @property
+    def archived(self) -> bool:
+        return self.found.directory.parent.name == f"experiment_{self.found.name}"
+
+    @property
     def any(self) -> bool:
         return any(self.events.values()) or any(self.hours.values()) or bool(self.problems)
 
@@ -58,7 +62,8 @@ def results_section(rounds: Sequence[Activity]) -> Iterator[str]:
     """What completed; then the rounds with most of it, each with the best settings next to their baselines."""
     active = [one for one in rounds if one.any]
     done = sorted((one for one in active if one.number("finished")), key=lambda one: -one.number("finished"))
-    lines = [line for one in done[:ROUNDS_SHOWN] for line in (round_line(one), *best_results(one))]
+    share = BESTS_SHOWN // max(1, min(len(done), ROUNDS_SHOWN))
+    lines = [line for one in done[:ROUNDS_SHOWN] for line in round_lines(one, share)]
     if rest := done[ROUNDS_SHOWN:]:
         lines.append(f"- {counted(len(rest), 'more round')}: {completed_in(rest)} completed")
     said = [f"{completed_in(done)} completed" if done else "No experiment completed"]
@@ -86,17 +91,20 @@ def used(rounds: Iterable[Activity]) -> dict[str, float]:
     return found
 
 
-def round_line(one: Activity) -> str:
-    """`- **charlie**: 36 experiments completed, in all 120 of 288`."""
+def round_lines(one: Activity, most: int) -> Iterator[str]:
+    """`- **charlie**: 36 experiments completed, in all 120 of 288`, and at most so many best results."""
     now = sum(state == "completed" for state in one.states.values())
-    return f"- **{in_markdown(one.found.name)}**: {completed_in([one])} completed, in all {now:,} of {len(one.known):,}"
+    lines = list(best_results(one))
+    more = f"; see its report for {counted(len(lines) - most, 'more best result')}" if len(lines) > most else ""
+    name, number = in_markdown(one.found.name), completed_in([one])
+    yield f"- **{name}**: {number} completed, in all {now:,} of {len(one.known):,}{more}"
+    yield from (f"  - {in_markdown(line)}" for line in lines[:most])
 
 
-def best_results(one: Activity) -> Iterator[str]:
-    """The best setting of a group and data set, those with a baseline and those that changed in the period first."""
+def best_results(one: Activity) -> list[str]:
+    """The best setting of each group and data set, those with a baseline and those that changed in the period first."""
     before, now = (rankings(one.found, known_at(one.known, at)) for at in (one.period.since, one.period.until))
     first = {(leader.group, leader.dataset): best_result(leader) for leader in before if leader.mode}
-    unknown = list(dict.fromkeys(leader.metric for leader in now if not leader.mode))
     ranked = [leader for leader in now if leader.mode]
     compared = {leader.baseline for leader in ranked}
     ranked = [leader for leader in ranked if leader.group not in compared] or ranked
@@ -105,13 +113,11 @@ def best_results(one: Activity) -> Iterator[str]:
         earlier = first.get((leader.group, leader.dataset), "")
         changed = best_result(leader) != earlier
         then = f"; before: {earlier}" if earlier and changed else "; as before" if earlier else ""
-        lines.append(((leader.baseline is None, not changed), f"  - {in_markdown(described(leader) + then)}"))
+        lines.append(((leader.baseline is None, not changed), described(leader) + then))
     lines.sort(key=lambda item: item[0])
-    more = f"; and {len(lines) - BESTS_SHOWN} more" if len(lines) > BESTS_SHOWN else ""
-    shown = [line for _, line in lines[:BESTS_SHOWN]]
-    yield from [*shown[:-1], *(f"{line}{more}" for line in shown[-1:])]
-    if unknown:
-        yield f"  - no best setting by {in_markdown(abbreviated(unknown, 3))}: no run declares which value is best"
+    unknown = list(dict.fromkeys(leader.metric for leader in now if not leader.mode))
+    why = f"no best setting by {abbreviated(unknown, 3)}: no run declares which value is best"
+    return [*(line for _, line in lines), *([why] if unknown else [])]
 
 
 def best_result(leader: Ranking) -> str:
