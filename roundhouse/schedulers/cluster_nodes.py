@@ -56,7 +56,7 @@ def slurm_kinds(text: str) -> Counter[NodeKind]:
 
 
 def gpus_in(gres: str) -> Counter[str]:
-    """Models and numbers in generic resources of Slurm: gpu:v100:4(S:0-1),gpu:a100:2. A model without a name is empty."""
+    """Models and numbers in generic resources of Slurm, gpu:v100:4(S:0-1),gpu:a100:2. Without a model: empty."""
     found: Counter[str] = Counter()
     for model, number in GPU.findall(gres):
         found[model] += int(number or 1)
