@@ -47,9 +47,8 @@ def named(values: Counter[str]) -> str:
     total = values.total()
     if len(known) == 1 and known[0][1] == total:
         return known[0][0]
-    missing = (
-        [f"not recorded for {total - sum(number for _, number in known):,} runs"] if NOT_RECORDED in values else []
-    )
+    absent = total - sum(number for _, number in known)
+    missing = [f"{NOT_RECORDED} for {counted(absent, 'run', ',')}"] if absent else []
     each = [f"{value} ({number:,} of {total:,} runs)" for value, number in known]
     return joined([*each, *missing]) if known else ""
 
@@ -160,7 +159,7 @@ def jobs(facts: Facts) -> list[str]:
 def _request(needs: Resources) -> str:
     parts = [counted(needs.ncpus, "core"), *([f"{needs.mem_mb / 1024:.4g} GB of memory"] if needs.mem_mb else [])]
     parts += [counted(needs.ngpus, "GPU")] if needs.ngpus else []
-    return joined([*parts, f"{duration(needs.walltime_s)} of walltime"])
+    return joined([*parts, f"{duration(needs.walltime_s).removesuffix(' 0 min')} of walltime"])
 
 
 def hardware(facts: Facts) -> list[str]:
@@ -298,4 +297,10 @@ def _of(kind: tuple[str, str], kinds: int) -> str:
 
 def _median(seconds: Iterable[float | None]) -> tuple[str, int] | None:
     known = [one for one in seconds if one is not None]
-    return (duration(statistics.median(known)), len(known)) if known else None
+    return (_time(statistics.median(known)), len(known)) if known else None
+
+
+def _time(seconds: float) -> str:
+    """`54.7 s`, `12.3 min`, `1.90 h`."""
+    unit, size = ("s", 1) if seconds < 120 else ("min", 60) if seconds < 7200 else ("h", 3600)
+    return f"{figure(seconds / size)} {unit}"
