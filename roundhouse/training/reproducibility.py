@@ -69,12 +69,12 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
     """Host, device, versions, threads and precision of a run, as plain values for the attempt's record."""
     found = {"host": socket.gethostname(), "python": platform.python_version(), **exactness(device, precision)}
     if device.type == "cuda":
-        found["tf32"] = _tf32(torch.cuda.get_device_capability(device))
+        found["tf32"] = tf32_use(torch.cuda.get_device_capability(device))
         found["cudnn_benchmark"] = torch.backends.cudnn.benchmark
     return found
 
 
-def _tf32(capability: tuple[int, int]) -> str:
+def tf32_use(capability: tuple[int, int]) -> str:
     """Which float32 operations may compute in TF32, which only GPUs of capability 8 and later have."""
     if capability < (8, 0):
         return "no such hardware"
