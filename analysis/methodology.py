@@ -63,10 +63,14 @@ def latex(facts: Facts) -> str:
 
 
 def latex_table(table: FactTable, name: str, label: str) -> str:
-    columns = table.columns.replace("p", r"p{0.6\linewidth}")
+    number = len(table.columns)
+    width = (
+        0.45 if number < 4 else 0.3 if number < 6 else 0.15
+    )  # of the text; other columns are as wide as their content
+    columns = table.columns.replace("p", rf"p{{{width}\linewidth}}")
     head, *rows = [" & ".join(map(escaped, row)) + r" \\" for row in (table.head, *table.rows)]
     body = "\n".join(rows)
-    return rf"""{{\small
+    return rf"""{{\footnotesize\setlength{{\tabcolsep}}{{3pt}}
 \begin{{longtable}}{{{columns}}}
 \caption{{{escaped(table.title)} (round {escaped(name)}).}}\label{{tab:{name}-{label}}} \\
 \toprule

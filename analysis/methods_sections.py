@@ -160,7 +160,7 @@ def requests(facts: Facts) -> FactSection:
     head = ["Data set", "Groups", "Experiments", "Cores", "MPI processes", "Memory", "GPUs", "Walltime", "Queue"]
     sentence = "The request of each job in the current round file. A walltime may have been raised while the round ran."
     return FactSection(
-        "Resource requests", [sentence], table=without_empty(FactTable("Resources of one job", "llrrrrrrl", head, rows))
+        "Resource requests", [sentence], table=without_empty(FactTable("Resources of one job", "lprrrrrrl", head, rows))
     )
 
 
