@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Write facts for a methods chapter, as jobs recorded them, to analysis/experiment_NAME/methodology.md and .tex."""
+"""Write a methods chapter, from what jobs recorded, to analysis/experiment_NAME/methodology.md and .tex.
+
+Its paragraphs can be pasted into a text. What they leave out is in the lists and tables below them.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,13 @@ if __name__ == "__main__":
 
 from analysis.cli import add_folders, folders_from, run_script
 from analysis.figure_store import write_bytes
+from analysis.methods_prose import paragraphs
 from analysis.methods_sections import FactTable, sections
 from analysis.provenance import Facts
 from analysis.rounds import read_round
 from analysis.tables import escaped
 
-EXPLAINED = "A run is one start of a job. Experiments of the same setting differ in the seed alone."
+EXPLAINED = "A run is one start of a job. Experiments of one setting differ in the seed alone."
 _SPECIAL = re.compile(r"[\\`*\[\]<|~$#]|&(?=[#\w])|(?<![^\W_])_|_(?![^\W_])")
 
 
@@ -30,8 +34,8 @@ def in_markdown(text: str) -> str:
 
 
 def markdown(facts: Facts) -> str:
-    """The facts as a page of Markdown."""
-    parts = [f"# Round {in_markdown(facts.found.name)}: facts for a methods chapter", EXPLAINED]
+    """The chapter as a page of Markdown."""
+    parts = [f"# Methods of round {in_markdown(facts.found.name)}", *map(in_markdown, paragraphs(facts)), EXPLAINED]
     for section in sections(facts):
         parts += [f"## {section.title}", " ".join(map(in_markdown, section.sentences))]
         parts.append("\n".join(f"- {in_markdown(item)}" for item in section.items))
@@ -43,10 +47,11 @@ def markdown(facts: Facts) -> str:
 
 
 def latex(facts: Facts) -> str:
-    """The facts as LaTeX paragraphs and tables, to be copied into a chapter."""
+    """The chapter as LaTeX paragraphs and tables."""
     name = facts.found.name
     parts = [
-        f"% Facts of round {name}, from its records. Needs \\usepackage{{booktabs,longtable}}.",
+        f"% Methods of round {name}, from its records. Needs \\usepackage{{booktabs,longtable}}.",
+        *map(escaped, paragraphs(facts)),
         escaped(EXPLAINED),
     ]
     for section in sections(facts):
@@ -58,10 +63,14 @@ def latex(facts: Facts) -> str:
 
 
 def latex_table(table: FactTable, name: str, label: str) -> str:
-    columns = table.columns.replace("p", r"p{0.6\linewidth}")
+    number = len(table.columns)
+    width = (
+        0.45 if number < 4 else 0.3 if number < 6 else 0.15
+    )  # of the text; other columns are as wide as their content
+    columns = table.columns.replace("p", rf"p{{{width}\linewidth}}")
     head, *rows = [" & ".join(map(escaped, row)) + r" \\" for row in (table.head, *table.rows)]
     body = "\n".join(rows)
-    return rf"""{{\small
+    return rf"""{{\footnotesize\setlength{{\tabcolsep}}{{3pt}}
 \begin{{longtable}}{{{columns}}}
 \caption{{{escaped(table.title)} (round {escaped(name)}).}}\label{{tab:{name}-{label}}} \\
 \toprule

@@ -1,4 +1,4 @@
-"""The sections of a methods chapter about a round: plain sentences, lists and tables, from what jobs recorded.
+"""The lists and tables of a methods chapter about a round, from what jobs recorded.
 
 If runs differ in a version, a device or a setting, all values are listed, each with its number of runs.
 """
@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.dataframes import moment
-from analysis.provenance import NOT_RECORDED, SETTINGS, SOFTWARE, VERSIONS, Facts, RecordedRun
-from analysis.round_summary import ExperimentSummary, counts, usage
-from roundhouse.formatting import counted, walltime
-from roundhouse.model.attempt import STEP
+from analysis.provenance import NODE, NOT_RECORDED, SETTINGS, SOFTWARE, Facts, RecordedRun, training_seconds
+from analysis.round_summary import ExperimentSummary
+from roundhouse.formatting import walltime
 from roundhouse.model.experiment import Resources
+from roundhouse.store import cluster_file
 
 NAMED = 12  # names or values listed one by one; the rest is counted
-MISSING = (
-    "The cluster: its size, queue limits, drivers, operating system. See its documentation and the site file.",
-    "Config keys that the round file omits: they had the defaults of the study.",
-)
+RECORDED = {"os": "the operating system", "driver": "the GPU driver", "tf32": "TF32",
+            "cudnn_benchmark": "the cuDNN benchmark setting"}  # fmt: skip
+OF_COMMANDS = "What commands load and set: their libraries, precision, determinism and checkpoints."
+DEFAULTS = "Values of config keys that the round file omits: they were the defaults of the study or the program."
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,9 @@ class FactSection:
 
 
 def sections(facts: Facts) -> list[FactSection]:
-    """All sections, differences between runs first; empty sections are left out."""
-    kinds = (differences, overview, hardware, requests, software, durations, restarts, configuration)
-    made = [*(kind(facts) for kind in kinds), FactSection("Not recorded", items=MISSING)]
-    made += [FactSection("Unreadable, and left out", items=facts.problems)]
+    """What must be known before the paragraphs are used, then the tables; empty sections are left out."""
+    kinds = (differences, missing, devices, requests, software, durations, configuration)
+    made = [*(kind(facts) for kind in kinds), FactSection("Unreadable, and left out", items=facts.problems)]
     return [one for one in made if one.sentences or one.items or one.table]
 
 
@@ -81,10 +80,11 @@ def in_runs(values: Counter[str]) -> str:
 
 
 def rows_of(facts: Facts, names: Mapping[str, str]) -> list[list[str]]:
-    """A row for each value of each key: its name, the value, and how many runs have it."""
+    """A row for each value of each key that a run recorded: its name, the value, and how many runs have it."""
     found = {name: facts.values(key) for key, name in names.items()}
     return [[name, value, share(number, values.total())]
-            for name, values in found.items() for value, number in values.most_common()]  # fmt: skip
+            for name, values in found.items() if set(values) - {NOT_RECORDED}
+            for value, number in values.most_common()]  # fmt: skip
 
 
 def date_of(seconds: float) -> str:
@@ -104,49 +104,44 @@ def figure(value: float) -> str:
 
 def differences(facts: Facts) -> FactSection:
     """Values that differ between runs, so that a text must not name a single one."""
-    found = {name: facts.values(key) for key, name in {"model": "Device", **SOFTWARE, **SETTINGS}.items()}
+    found = {name: facts.values(key) for key, name in {**SOFTWARE, **SETTINGS}.items()}
+    found = {"Device": Counter(run.device[0] for run in facts.runs), **found}
     found["Scheduler"] = Counter(run.scheduler for run in facts.runs)
     edited = facts.values("edited")["yes"]
     items = [f"{name}: {in_runs(values)}." for name, values in found.items() if len(values) > 1]
-    sentences = ["A text about the round must not name a single value for these."] if items else []
+    sentences = ["The paragraphs give all values of these; a text must not name a single one."] if items else []
     if edited:
         items.append(f"Runs of edited code: {share(edited, len(facts.runs))}. The commit does not identify their code.")
     return FactSection("Runs differ" if sentences else "The code was edited", sentences, items)
 
 
-def overview(facts: Facts) -> FactSection:
-    total, groups = len(facts.summaries), facts.found.groups
-    parts = f" in {len(groups)} groups: {listed(f'{name} {len(ones)}' for name, ones in groups.items())}"
-    sentences = [f"Round {facts.found.name} has {counted(total, 'experiment', ',')}{parts * (len(groups) > 1)}."]
-    states = {str(state).replace("_", " "): number for state, number in counts(facts.summaries).items()}
-    sentences.append(f"Their states: {', '.join(f'{number:,} {state}' for state, number in states.items()) or 'none'}.")
-    spans = [span for one in facts.summaries for span in one.entry.spans]
-    if not spans:
-        return FactSection("Overview", [*sentences, "No job has run."])
-    first, last = date_of(min(start for start, _ in spans)), date_of(max(end for _, end in spans))
-    when = f"on {first}" if first == last else f"from {first} to {last}"
-    end = "last heartbeat so far" if any(one.running for one in facts.summaries) else "last end"
-    sentences.append(f"Jobs ran {when} (UTC; first start to {end}).")
-    used, completed = (usage(ones, facts.found.file is not None) for ones in (facts.summaries, facts.completed))
-    partly = completed.unit == used.unit and completed.hours < used.hours
-    some = f", {figure(completed.hours)} of them in completed experiments" if partly else ""
-    sentences.append(f"{counted(len(facts.runs), 'run', ',')} took {figure(used.hours)} {used.unit}{some}.")
-    return FactSection("Overview", sentences)
+def missing(facts: Facts) -> FactSection:
+    """What a methods chapter needs and no record contains."""
+    unknown = []
+    if facts.runs:
+        on_gpu = any(run.device[1] == "GPU" for run in facts.runs)
+        keys = [key for key in RECORDED if key == "os" or on_gpu]
+        unknown = [
+            what for key, what in RECORDED.items() if key in keys and not set(facts.values(key)) - {NOT_RECORDED}
+        ]
+    if any(not run.local for run in facts.runs) and cluster_file.read(facts.found.directory) is None:
+        unknown.insert(0, "the size of the cluster")
+    text = f"{unknown[0][0].upper()}{unknown[0][1:]}{''.join(f', {one}' for one in unknown[1:])}." if unknown else ""
+    commands = [OF_COMMANDS] if any(one.entry.experiment.command for one in facts.summaries) else []
+    return FactSection("Not recorded", items=[*([text] if text else []), *commands, DEFAULTS])
 
 
-def hardware(facts: Facts) -> FactSection:
-    hosts = sorted({run.host or f"a host that is {NOT_RECORDED}" for run in facts.runs})
-    sentences = [f"Scheduler: {in_runs(Counter(run.scheduler for run in facts.runs))}.",
-            f"Jobs ran on {counted(len(hosts), 'host', ',')}: {listed(hosts)}."] if hosts else []  # fmt: skip
-    devices: dict[tuple[str, str], list[RecordedRun]] = {}
+def devices(facts: Facts) -> FactSection:
+    found: dict[tuple[str, str], list[RecordedRun]] = {}
     for run in facts.runs:
-        devices.setdefault((run.value("model"), run.value("device")), []).append(run)
+        found.setdefault(run.device, []).append(run)
     rows = []
-    for (model, kind), runs in sorted(devices.items(), key=lambda item: -len(item[1])):
-        numbers = (len(runs), len({run.summary.entry.path for run in runs}), len({run.host for run in runs} - {""}))
-        rows.append([model, {"cuda": "GPU", "cpu": "CPU"}.get(kind, kind), *(f"{number:,}" for number in numbers)])
+    for (model, kind), runs in sorted(found.items(), key=lambda item: -len(item[1])):
+        numbers = (len(runs), len({run.summary.entry.path for run in runs}))
+        hosts = listed(sorted({run.host for run in runs} - {""})) or NOT_RECORDED
+        rows.append([model, kind, *(f"{number:,}" for number in numbers), hosts])
     head = ["Device", "Kind", "Runs", "Experiments", "Hosts"]
-    return FactSection("Scheduler and hardware", sentences, table=FactTable("Devices", "llrrr", head, rows))
+    return FactSection("Devices", table=FactTable("Where runs computed", "llrrp", head, rows))
 
 
 def requests(facts: Facts) -> FactSection:
@@ -165,18 +160,15 @@ def requests(facts: Facts) -> FactSection:
     head = ["Data set", "Groups", "Experiments", "Cores", "MPI processes", "Memory", "GPUs", "Walltime", "Queue"]
     sentence = "The request of each job in the current round file. A walltime may have been raised while the round ran."
     return FactSection(
-        "Resource requests", [sentence], table=without_empty(FactTable("Resources of one job", "llrrrrrrl", head, rows))
+        "Resource requests", [sentence], table=without_empty(FactTable("Resources of one job", "lprrrrrrl", head, rows))
     )
 
 
 def software(facts: Facts) -> FactSection:
-    total, found = len(facts.runs), {SOFTWARE[key]: facts.values(key) for key in VERSIONS}
-    same = [f"{name} {value}" for name, values in found.items() for value in values if values[value] == total]
-    common = [one for one in same if not one.endswith(NOT_RECORDED)]
-    table = FactTable("Software and settings, as recorded by runs", "lpr", ["What", "Value", "Runs"],
-                  rows_of(facts, {**SOFTWARE, **SETTINGS}) if total else [])  # fmt: skip
+    rows = rows_of(facts, {**SOFTWARE, **SETTINGS, **NODE}) if facts.runs else []
+    head = ["What", "Value", "Runs"]
     return FactSection(
-        "Software and determinism", [f"All runs had {', '.join(common)}."] if common else [], table=table
+        "Software and settings", table=FactTable("Software, settings and nodes, as recorded by runs", "lpr", head, rows)
     )
 
 
@@ -202,55 +194,12 @@ def durations(facts: Facts) -> FactSection:
     return FactSection("Training time", [explanation] if rows else [], table=without_empty(table))
 
 
-def training_seconds(one: ExperimentSummary) -> float | None:
-    """Seconds of all epochs from its metrics, as a total or by epoch; None if they are not recorded."""
-    reported = [epoch.get("seconds") for epoch in one.metrics.epochs]
-    seconds = [value for value in reported if isinstance(value, (int, float))]
-    return one.metrics.used.get("seconds", sum(seconds) if seconds and len(seconds) == len(reported) else None)
-
-
 def _range(seconds: Sequence[float], size: int, of: int) -> str:
     if not seconds:
         return NOT_RECORDED
     middle, least, most = (figure(one / size) for one in (statistics.median(seconds), min(seconds), max(seconds)))
     notes = [f"{least} to {most}"] * (len(seconds) > 1) + [f"{len(seconds)} of {of}"] * (len(seconds) < of)
     return f"{middle} ({'; '.join(notes)})" if notes else middle
-
-
-def restarts(facts: Facts) -> FactSection:
-    experiments, sentences = [one.entry.experiment for one in facts.summaries], []
-    if any(one.study for one in experiments):
-        units = {one.unit for one in facts.summaries if one.entry.experiment.study}
-        when = "at intervals of steps" if units == {STEP} else "after every epoch"
-        sentences.append(f"A checkpoint is written {when}; a restarted job resumes from the newest one.")
-    if any(one.command for one in experiments):
-        sentences.append(f"Whether the commands of the round write checkpoints is {NOT_RECORDED}.")
-    again = [runs for runs in facts.by_experiment if len(runs) > 1]
-    if facts.runs:
-        began = counted(len(facts.by_experiment), "experiment", ",")
-        sentences.append(f"Of {began} that started, {len(again)} had more than one run.")
-    if again:
-        ended = Counter(str(run.attempt.cause) for runs in again for run in runs[:-1] if run.attempt.cause)
-        sentences += [f"Exit causes of the runs before the last: {tally(ended)}.", *_resumed(again)]
-    unstarted = Counter(str(one.cause) for summary in facts.summaries for one in summary.entry.record.runs if one.void)
-    if unstarted:
-        sentences.append(f"Attempts in which no job ever started: {tally(unstarted)}.")
-    return FactSection("Checkpoints and restarts", sentences)
-
-
-def _resumed(again: Sequence[Sequence[RecordedRun]]) -> list[str]:
-    """How restarted experiments resumed, and whether the resume was exact."""
-    resumed = [runs[0].summary for runs in again if any(run.resumed for run in runs)]
-    unknown = sum(None in (run.resumed for run in runs[1:]) and not any(run.resumed for run in runs) for runs in again)
-    ways = Counter({"from a checkpoint": len(resumed), NOT_RECORDED: unknown})
-    ways["from the start"] = len(again) - ways.total()
-    sentences = [f"They restarted: {tally(+ways)}."]
-    known = [one.metrics.exact for one in resumed if one.metrics.epochs and one.entry.experiment.study]
-    exact = {"exact": sum(known), "approximate": len(known) - sum(known), NOT_RECORDED: len(resumed) - len(known)}
-    if resumed:
-        parts = ", ".join(f"{name} for {number:,}" for name, number in exact.items() if number)
-        sentences.append(f"Their resumes were {parts}; exact means bit for bit equal to an uninterrupted run.")
-    return sentences
 
 
 def configuration(facts: Facts) -> FactSection:
@@ -262,7 +211,7 @@ def configuration(facts: Facts) -> FactSection:
     commands = Counter(" ".join(one.experiment.command or ()) for one in entries)
     rows += [["command", command, share(number, len(entries))] for command, number in commands.items() if command]
     table = FactTable("Configuration, common values first", "lpr", ["Key", "Values", "Experiments"], rows)
-    return FactSection("Seeds and configuration", _seeds(facts), table=table)
+    return FactSection("Configuration", table=table)
 
 
 def _by_group(having: Sequence[tuple[str, str]]) -> str:
@@ -272,26 +221,6 @@ def _by_group(having: Sequence[tuple[str, str]]) -> str:
         groups.setdefault(value, []).append(group)
     decided = len(groups) > 1 and len(dict.fromkeys(having)) == len({group for group, _ in having})
     return listed(f"{value} ({', '.join(ones)})" if decided else value for value, ones in groups.items())
-
-
-def _seeds(facts: Facts) -> list[str]:
-    seeds = sorted({plain(one.entry.config["seed"]) for one in facts.summaries if "seed" in one.entry.config},
-                   key=lambda text: (len(text), text))  # fmt: skip
-    if not seeds:
-        return [f"Seeds are {NOT_RECORDED}: no config has the key seed."]
-    planned = Counter(one.entry.setting for one in facts.summaries)
-    completed = Counter(one.entry.setting for one in facts.completed)
-    sentences = [f"{'Seeds' if len(seeds) > 1 else 'Seed'} {listed(seeds)}: {_by_setting(list(planned.values()))}."]
-    if completed != planned:
-        sentences.append(f"Completed: {_by_setting([completed[setting] for setting in planned])}.")
-    return sentences
-
-
-def _by_setting(numbers: Sequence[int]) -> str:
-    found = Counter(numbers)
-    kinds = sorted(found.items(), reverse=True)
-    text = listed(f"{counted(number, 'setting', ',')} with {counted(seeds, 'seed', ',')}" for seeds, number in kinds)
-    return f"{text}{' each' * (len(found) == 1 and len(numbers) > 1)}"
 
 
 def without_empty(table: FactTable) -> FactTable:

@@ -19,13 +19,19 @@ from roundhouse.model.plan import State
 from roundhouse.store import history
 
 NOT_RECORDED = "not recorded"
-SOFTWARE = {"python": "Python", "torch": "PyTorch", "numpy": "NumPy", "cuda": "CUDA", "cudnn": "cuDNN",
+SCHEDULERS = {"slurm": "Slurm on the cluster {}", "pbs": "PBS (server {})", "torque": "Torque (server {})",
+              "local": "no batch scheduler, on the machine {}"}  # fmt: skip
+SOFTWARE = {"os": "Operating system", "kernel": "Kernel", "driver": "NVIDIA driver", "python": "Python",
+            "torch": "PyTorch", "cuda": "CUDA", "cudnn": "cuDNN", "numpy": "NumPy",
             "commit": "Commit of the code", "edited": "Edited since the commit"}  # fmt: skip
-SETTINGS = {"precision": "Precision", "deterministic": "Deterministic kernels only", "threads": "CPU threads",
+SETTINGS = {"precision": "Precision", "deterministic": "Deterministic kernels only",
+            "cudnn_benchmark": "cuDNN benchmark", "tf32": "TF32", "threads": "CPU threads",
             "instructions": "CPU instructions"}  # fmt: skip
-ON_A_GPU, ON_A_CPU = ("cuda", "cudnn"), ("threads", "instructions")  # recorded of runs on such a device alone
-VERSIONS = [key for key in SOFTWARE if key not in ("commit", "edited")]
-ALWAYS = (SOFTWARE.keys() | SETTINGS.keys() | {"model"}) - {*ON_A_GPU, *ON_A_CPU}
+NODE = {"queue": "Queue", "node_gpus": "GPUs of the node", "processor": "Processor", "cores": "Logical cores"}
+# Recorded of runs on such a device alone; and not recorded by earlier versions.
+ON_A_GPU, ON_A_CPU = ("cuda", "cudnn", "driver", "cudnn_benchmark", "tf32"), ("threads", "instructions")
+RECENT = {"os", "kernel"}
+ALWAYS = (SOFTWARE.keys() | SETTINGS.keys() | {"model"}) - {*ON_A_GPU, *ON_A_CPU, *RECENT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +46,32 @@ class RecordedRun:
         value = self.environment.get(key)
         if isinstance(value, bool):
             return "yes" if value else "no"
+        if key == "cudnn" and isinstance(value, int):
+            major = 10_000 if value >= 90_000 else 1000  # as cuDNN encodes its versions
+            return f"{value // major}.{value % major // 100}.{value % 100}"
         return NOT_RECORDED if value is None else str(value)
 
     @property
     def scheduler(self) -> str:
-        """`slurm on SERVER`; for the local scheduler the host name only."""
+        """`Slurm on the cluster NAME`."""
         identity = self.attempt.opened.scheduler
         kind, server = str(identity.get("kind") or NOT_RECORDED), str(identity.get("server") or "").partition("/")[0]
-        named = {"local": "none (slots of one machine)"}.get(kind, kind)
-        return f"{named} on {server}" if server else named
+        return SCHEDULERS.get(kind, f"{kind} ({{}})").format(server or f"whose name is {NOT_RECORDED}")
+
+    @property
+    def local(self) -> bool:
+        return self.attempt.opened.scheduler.get("kind") == "local"
+
+    @property
+    def device(self) -> tuple[str, str]:
+        """What computed, and whether it is a CPU or GPU. Of a command only its request and its node are known."""
+        if "device" in self.environment:
+            kind = self.value("device")
+            return self.value("model"), {"cuda": "GPU", "cpu": "CPU"}.get(kind, kind)
+        if self.summary.entry.experiment.resources.ngpus > 0:
+            gpus = self.value("node_gpus")
+            return gpus if ", " in gpus else gpus.lstrip("0123456789").strip(), "GPU"
+        return self.value("processor"), "CPU"
 
     @property
     def host(self) -> str:
@@ -97,3 +120,10 @@ class Facts:
         elsewhere = {**dict.fromkeys(ON_A_GPU, "cpu"), **dict.fromkeys(ON_A_CPU, "cuda")}.get(key, "")
         found = Counter(run.value(key) for run in self.runs if run.environment.get("device") != elsewhere)
         return found if set(found) - {NOT_RECORDED} or key in ALWAYS else Counter()
+
+
+def training_seconds(one: ExperimentSummary) -> float | None:
+    """Seconds of all epochs from its metrics, as a total or by epoch; None if they are not recorded."""
+    reported = [epoch.get("seconds") for epoch in one.metrics.epochs]
+    seconds = [value for value in reported if isinstance(value, (int, float))]
+    return one.metrics.used.get("seconds", sum(seconds) if seconds and len(seconds) == len(reported) else None)

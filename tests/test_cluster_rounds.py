@@ -17,6 +17,7 @@ from rounds_for_tests import wait_for
 
 from roundhouse.model.attempt import Attempt
 from roundhouse.model.causes import Cause
+from roundhouse.store import cluster_file, history
 
 pytestmark = pytest.mark.cluster
 
@@ -372,3 +373,14 @@ def test_a_setup_line_that_fails_on_the_node_ends_the_attempt_with_that_line(rou
     assert result is not None
     assert result.why == "setup line 2 failed with exit code 1: source /no/such/environment/bin/activate"
     assert not rounds.lines("a"), "the program never started"
+
+
+def test_a_round_records_its_cluster_and_a_job_its_node_and_queue(rounds: ClusterRounds) -> None:
+    rounds.write({"all": {"path": "a", "command": "true"}})
+    rounds.pass_until(lambda: rounds.states() == {"a": "completed"}, "it has completed")
+    (environment,) = history.environments(rounds.experiments / "r" / "a").values()
+    assert environment["queue"] == "main"
+    assert environment["os"] and environment["cores"]
+    recorded = cluster_file.read(rounds.experiments / "r")
+    assert recorded is not None
+    assert recorded["total"] == 1 and {kind["cores"] for kind in recorded["kinds"]} == {8}

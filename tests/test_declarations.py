@@ -20,7 +20,7 @@ from analysis.rounds import Folders, read_round
 from roundhouse.errors import RoundhouseError
 from roundhouse.metrics import Declarations, Metric, declared_by
 from toolbox.weekly.period import Period
-from toolbox.weekly.rounds import Activity, round_section
+from toolbox.weekly.rounds import Activity, results_section
 
 STUDIES = sorted(path.parent.name for path in (REPOSITORY / "studies").glob("*/__init__.py"))
 GENERIC = [
@@ -225,7 +225,7 @@ def test_report_and_weekly_summary_show_a_declared_metric_of_commands(declared_r
     page = report.make_report("r", declared_round)[0].read_text()
     assert ">guessing</th>" in page and "25.00\u00a0%" in page
     assert "ranked by hit rate (highest first)" in page and "hit rate (%)" not in page.split('id="best"')[0]
-    week = "\n".join(round_section(Activity.of(read_round("r", declared_round), Period(0, 1e12))))
+    week = "\n".join(results_section([Activity.of(read_round("r", declared_round), Period(0, 1e12))]))
     assert "guessing 25.00 %" in week and "75.50 ± 0.71 % (n = 2)" in week
 
 

@@ -93,8 +93,8 @@ def test_without_a_declaration_nothing_is_ranked_anywhere(rounds: Rounds) -> Non
     assert "Nothing is bold: it is unknown whether higher or lower is better." in table
     assert r"\textbf" not in table
     week = ran.call("toolbox/weekly_summary.py")
-    assert "Not ranked, because no run declares which value is best: loss of runs." in week
-    assert "Best results" not in week
+    assert "no best setting by loss: no run declares which value is best" in week
+    assert "(n = " not in week
 
 
 @pytest.mark.parametrize(("progress", "metrics"), [(MIN, "{}"), ("{}", MAIN), (MIN, MAIN), ("null", MAIN)])
@@ -103,7 +103,7 @@ def test_a_run_declares_the_direction_in_one_of_its_files(rounds: Rounds, progre
     assert ran.ranked() == [("min", ["rate 4", "rate 2", "rate 1"])]
     assert ran.sign() == -1
     assert "(lowest first)" in ran.page()
-    assert "rate 4: 0.25 (n = 1)" in ran.call("toolbox/weekly_summary.py")
+    assert "loss 0.25 (n = 1) with rate 4, the best of 3 settings" in ran.call("toolbox/weekly_summary.py")
 
 
 def test_the_round_declares_the_direction_where_it_selects(rounds: Rounds) -> None:

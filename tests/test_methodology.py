@@ -21,9 +21,11 @@ from synthetic_rounds import ENVIRONMENT, SCHEDULER, write_mixed, write_round
 
 from analysis import methodology
 from analysis.methodology import in_markdown, latex, markdown
+from analysis.methods_prose import paragraphs
 from analysis.methods_sections import sections
 from analysis.provenance import Facts
 from analysis.rounds import Folders, read_round
+from analysis.tables import escaped
 from roundhouse.config.round import load_round
 from roundhouse.model.attempt import Opened
 from roundhouse.model.causes import Cause
@@ -88,6 +90,11 @@ def rows(text: str) -> list[list[str]]:
     ]
 
 
+def prose(text: str) -> str:
+    """The paragraphs before the lists and tables."""
+    return text.partition("\n## ")[0]
+
+
 def section(text: str, title: str) -> str:
     assert f"\n## {title}\n" in text, text
     return text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
@@ -141,24 +148,27 @@ def trained(seconds: float, exact: bool = True) -> dict[str, Any]:
 
 def test_a_mixed_round_is_reported_with_its_counts(made: Folders) -> None:
     reported = markdown(facts_of(made, "mixed"))
-    overview = section(reported, "Overview")
-    assert "Round mixed has 17 experiments in 3 groups: teacher 2, student 3, distilled 12." in overview
-    assert "5 completed, 3 in progress, 6 pending, 1 failed, 1 blocked, 1 cancelled." in overview
+    text = prose(reported)
+    assert "The round mixed has 17 experiments in 3 groups (teacher 2, student 3, distilled 12)." in text
+    assert "Their states: 5 completed, 3 in progress, 6 pending, 1 failed, 1 blocked, 1 cancelled." in text
     # Of two that run now, four that completed at once and one cancelled; two each of the failed and the requeued.
-    assert "11 runs took" in overview
-    assert "Scheduler: slurm on synthetic (all 11 runs)." in section(reported, "Scheduler and hardware")
+    assert "in 11 runs" in text
+    assert "The jobs were run with Slurm on the cluster synthetic." in text
+    assert "Each job requested 8 cores, 16 GB of memory, 1 GPU and 2 h of walltime." in text
     assert ["Tesla V100-SXM2-32GB", "GPU", "11", "9"] in [row[:4] for row in rows(reported)]
     assert ["digits", "teacher, student, distilled", "17", "8", "16 GB", "1", "2:00:00"] in rows(reported)
-    assert "All runs had Python 3.11.7, PyTorch 2.4.1+cu121, NumPy 1.26.4, CUDA 12.1, cuDNN 90100." in reported
+    assert "The computations were done on Tesla V100-SXM2-32GB GPUs." in text
+    software = "Python 3.11.7, PyTorch 2.4.1+cu121, CUDA 12.1, cuDNN 9.1.0 and NumPy 1.26.4"
+    assert f"The software was {software}." in text
+    assert "in automatic mixed precision (fp16). Only deterministic kernels were allowed." in text
     assert ["Deterministic kernels only", "yes", "all 11"] in rows(reported)
     assert ["Precision", "fp16", "all 11"] in rows(reported)
-    restarts = section(reported, "Checkpoints and restarts")
-    assert "Of 9 experiments that started, 2 had more than one run." in restarts
-    assert "They restarted: from a checkpoint 1, from the start 1." in restarts
-    assert "Their resumes were exact for 1;" in restarts
-    seeds = section(reported, "Seeds and configuration")
-    assert "Seeds 0, 1, 2: 1 setting with 3 seeds, 7 settings with 2 seeds." in seeds
-    assert "Completed: 1 setting with 2 seeds, 3 settings with 1 seed, 4 settings with 0 seeds." in seeds
+    assert "Of 9 experiments that started, 2 needed more than one run" in text
+    assert "Of these, 1 continued from a checkpoint and 1 began again." in text
+    assert "All resumed trainings are equal, bit for bit, to uninterrupted ones." in text
+    seeds = section(reported, "Configuration")
+    assert "Seeds 0, 1, 2 were used: 1 setting with 3 seeds and 7 settings with 2 seeds." in text
+    assert "Completed so far: 1 setting with 2 seeds, 3 settings with 1 seed and 4 settings with 0 seeds." in text
     assert ["model", "ResNet20 (teacher), ResNet8 (student, distilled)", "all 17"] in rows(seeds)
     assert ["alpha", "0.25, 0.5", "12 of 17"] in rows(seeds)
     assert "history.json is not valid JSON" in section(reported, "Unreadable, and left out")
@@ -184,9 +194,9 @@ def test_training_and_job_hours_are_those_of_the_records(tmp_path: Path) -> None
     reported = markdown(facts_of(place, "small"))
     (row,) = [row for row in rows(section(reported, "Training time")) if row[0].startswith("a_b")]
     assert row[3:] == ["4", "1.90 (0.90 to 2.90; 3 of 4)", "2.00 (1.00 to 3.00)"]
-    assert "5 runs took 16.0 GPU-hours." in reported  # 1 + 2 + 3 + 0.5 + 1.5 hours of two GPUs
-    assert "Jobs ran on 9 September 2001 (UTC; first start to last end)." in reported
-    assert "Exit causes of the runs before the last: walltime 1." in reported
+    # 1 + 2 + 3 + 0.5 + 1.5 hours of two GPUs
+    assert "The jobs ran on 9 September 2001 and used 16.0 GPU-hours in 5 runs." in reported
+    assert "(the earlier runs ended by: walltime 1)" in reported
 
 
 def test_older_records_have_seconds_epoch_by_epoch_only(tmp_path: Path) -> None:
@@ -195,6 +205,85 @@ def test_older_records_have_seconds_epoch_by_epoch_only(tmp_path: Path) -> None:
     metrics = {**trained(0), "used": {}, "epochs": [{"epoch": 1, "seconds": 30}, {"epoch": 2, "seconds": 31.5}]}
     attempt(place, one, 1, (1e9, 1e9 + 100), metrics=metrics)
     assert rows(section(markdown(facts_of(place, "small")), "Training time"))[2][-2:] == ["61.5", "100"]
+
+
+def test_times_are_never_medians_over_several_data_sets(tmp_path: Path) -> None:
+    lines = [
+        "round: small",
+        "resources: {ncpus: 1, walltime: '1:00:00'}",
+        "apart: [dataset]",
+        "experiments: {run: {path: '{dataset}/{seed}', grid: {dataset: [a, b], seed: [0, 1]}, command: 'true'}}",
+    ]
+    place = small(tmp_path, "\n".join(lines))
+    for one, seconds in zip(load_round("small", place.rounds).experiments, (60, 80, 3600, 3700), strict=True):
+        attempt(place, one, 1, (1e9, 1e9 + seconds))
+    text = prose(markdown(facts_of(place, "small")))
+    assert "over all its runs, was 70.0 s for run on a (n = 2) and 60.8 min for run on b (n = 2)." in text
+
+
+# ------------------------------------------------------------------------------------------------ clusters and settings
+
+GPU_NODE = {"os": "Rocky Linux 8.9", "kernel": "Linux 4.18", "processor": "Xeon", "cores": 40, "driver": "535.54.03",
+            "node_gpus": "4 Tesla V100-SXM2-32GB", "queue": "gpu"}  # fmt: skip
+ON_GPU = {"queue": "gpu", "nodes": 9, "cores": 40, "memory_gb": 192, "gpus": 4, "gpu": "v100"}
+ON_CPU = {"queue": "long", "nodes": 1359, "cores": 24, "memory_gb": 128, "gpus": 0, "gpu": ""}
+NODES = {"version": 1, "scheduler": "slurm", "total": 1368, "kinds": [ON_GPU, ON_CPU]}
+
+
+def test_a_cluster_its_nodes_and_its_settings_are_in_the_paragraph(tmp_path: Path) -> None:
+    place = small(tmp_path)
+    (place.experiments / "small" / "cluster.json").write_text(json.dumps(NODES))
+    environment = {**ENVIRONMENT, **GPU_NODE, "tf32": "convolutions", "cudnn_benchmark": False}
+    attempt(place, load_round("small", place.rounds).experiments[0], 1, (1e9, 1e9 + 60), environment=environment)
+    reported = markdown(facts_of(place, "small"))
+    text = prose(reported)
+    nodes = "9 nodes with 40 cores, 192 GB of memory and 4 v100 GPUs"
+    assert f"The cluster has 1,368 nodes; the partition gpu has {nodes}." in text
+    assert "The node that was used has 40 logical cores (Xeon) and 4 Tesla V100-SXM2-32GB GPUs." in text
+    assert "The operating system was Rocky Linux 8.9, with NVIDIA driver 535.54.03." in text
+    settings = (
+        "Only deterministic kernels were allowed, cuDNN benchmarking was off and TF32 was allowed in convolutions."
+    )
+    assert settings in text
+    assert ["TF32", "convolutions", "the only one"] in rows(reported)
+    assert "cluster" not in section(reported, "Not recorded") and "TF32" not in section(reported, "Not recorded")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({**NODES, "scheduler": "pbs", "kinds": [{**ON_GPU, "queue": ""}]}, "has 1,368 nodes: 9 nodes with"),
+        ({**NODES, "kinds": []}, "The cluster has 1,368 nodes. "),
+        ({**NODES, "total": 0}, None),
+        ({**NODES, "total": "many"}, None),
+        ({**NODES, "kinds": [{"queue": "gpu"}]}, None),
+        ({**NODES, "version": 99}, None),
+        ([], None),
+    ],
+)
+def test_what_a_cluster_file_lacks_is_left_out(tmp_path: Path, content: Any, said: str | None) -> None:
+    place = small(tmp_path)
+    (place.experiments / "small" / "cluster.json").write_text(json.dumps(content))
+    environment = {**ENVIRONMENT, **GPU_NODE}
+    attempt(place, load_round("small", place.rounds).experiments[0], 1, (1e9, 1e9 + 60), environment=environment)
+    text = prose(markdown(facts_of(place, "small")))
+    assert "The jobs were run with Slurm on the cluster synthetic." in text
+    assert (said in text) if said else ("The cluster has" not in text)
+
+
+def test_the_gpus_of_a_command_are_those_of_its_node(tmp_path: Path) -> None:
+    place = small(tmp_path, COMMANDS.replace("ncpus: 2", "ncpus: 2, ngpus: 1"))
+    one = load_round("small", place.rounds).experiments[0]
+    attempt(place, one, 1, (1e9, 1e9 + 60), environment={"python": "3.11.7", **GPU_NODE})
+    text = prose(markdown(facts_of(place, "small")))
+    assert "The computations were done on Tesla V100-SXM2-32GB GPUs." in text
+    assert "Each job requested 2 cores, 1 GPU and 1 h of walltime." in text
+
+
+def test_the_paragraphs_are_the_same_in_markdown_and_latex(made: Folders) -> None:
+    facts = facts_of(made, "charlie_smoke")
+    assert len(paragraphs(facts)) == 3
+    assert all(in_markdown(one) in markdown(facts) and escaped(one) in latex(facts) for one in paragraphs(facts))
 
 
 # -------------------------------------------------------------------------------------------------------- differences
@@ -215,7 +304,11 @@ def test_differences_between_runs_come_first_with_counts_and_no_sentence_names_o
     assert "- Deterministic kernels only: yes (10 of 11 runs), no (1 of 11 runs)." in differ
     assert "(10 of 11 runs), not recorded (1 of 11 runs)." in differ
     assert "- Runs of edited code: 1 of 11. The commit does not identify their code." in differ
-    assert "All runs had Python 3.11.7, NumPy 1.26.4, CUDA 12.1, cuDNN 90100." in reported
+    text = prose(reported)
+    assert "PyTorch 2.4.1+cu121 (10 of 11 runs) and 2.5.0 (1 of 11 runs)" in text
+    assert "Tesla V100-SXM2-32GB GPUs (10 of 11 runs) and A100 GPUs (1 of 11 runs)" in text
+    assert "01234567 (10 of 11 runs) and not recorded for 1 run, with uncommitted changes in 1 of 11 runs." in text
+    assert "Runs differ in deterministic" in text and "Only deterministic" not in text
     assert ["PyTorch", "2.4.1+cu121", "10 of 11"] in rows(reported)
     assert ["PyTorch", "2.5.0", "1 of 11"] in rows(reported)
     assert r"\paragraph{Runs differ.}" in latex(facts_of(copied, "mixed"))
@@ -236,10 +329,9 @@ def test_resumes_that_were_approximate_are_counted(tmp_path: Path) -> None:
         attempt(place, one, 1, (1e9, 1e9 + 60), Cause.NODE, progress={"epoch": 3, "started_epoch": 0})
         resumed = {"epoch": 5, "started_epoch": 3}
         attempt(place, one, 2, (1e9 + 90, 1e9 + 120), progress=resumed, metrics=trained(60, exact=number == 0))
-    reported = section(markdown(facts_of(place, "small")), "Checkpoints and restarts")
-    assert "Of 3 experiments that started, 3 had more than one run." in reported
-    assert "Exit causes of the runs before the last: node 3. They restarted: from a checkpoint 3." in reported
-    assert "Their resumes were exact for 1, approximate for 2;" in reported
+    reported = prose(markdown(facts_of(place, "small")))
+    assert "Of 3 experiments that started, 3 needed more than one run (the earlier runs ended by: node 3)." in reported
+    assert "Of these, 3 continued from a checkpoint. 1 of 3 resumed trainings are equal, bit for bit" in reported
 
 
 def test_attempts_in_which_no_job_started_are_no_runs(tmp_path: Path) -> None:
@@ -250,9 +342,8 @@ def test_attempts_in_which_no_job_started_are_no_runs(tmp_path: Path) -> None:
         record.open_attempt(directory, number, Opened(record.new_token(), SCHEDULER, one.config_hash(), {}))
         record.void(directory, number, cause, "no")
     attempt(place, one, 3, (1e9, 1e9 + 60), metrics=trained(50))
-    reported = section(markdown(facts_of(place, "small")), "Checkpoints and restarts")
-    assert "Of 1 experiment that started, 0 had more than one run." in reported
-    assert "Attempts in which no job ever started: refused 1, limit 1." in reported
+    reported = prose(markdown(facts_of(place, "small")))
+    assert "in 1 run." in reported and "more than one run" not in reported
 
 
 # ------------------------------------------------------------------------------------------------- whatever is recorded
@@ -280,31 +371,25 @@ def test_of_commands_only_what_they_recorded_is_reported(tmp_path: Path) -> None
         attempt(place, one, 1, (1e9, 1e9 + 60), Cause.NODE, recorded, {"epoch": 0, "started_epoch": 0})
         attempt(place, one, 2, (1e9 + 90, 1e9 + 120), Cause.COMPLETED, recorded, {"epoch": 0, "started_epoch": 0})
     reported = markdown(facts_of(place, "small"))
-    assert ["PyTorch", "not recorded", "all 4"] in rows(reported)
-    assert "All runs had Python 3.11.7." in reported
-    assert "CUDA" not in reported
-    assert ["not recorded", "not recorded", "4", "2", "2"] in rows(section(reported, "Scheduler and hardware"))
-    assert "Whether the commands of the round write checkpoints is not recorded." in reported
-    assert "They restarted: not recorded 2." in reported
-    assert "A checkpoint is written" not in reported
-    assert "Seeds are not recorded: no config has the key seed." in reported
+    text = prose(reported)
+    assert "PyTorch" not in reported and "CUDA" not in reported and "precision" not in text
+    assert "The software was Python 3.11.7." in text
+    assert ["not recorded", "CPU", "4", "2", "gpu1, gpu2"] in rows(section(reported, "Devices"))
+    assert "What commands load and set: their libraries, precision" in section(reported, "Not recorded")
+    assert "2 needed more than one run (the earlier runs ended by: node 2)." in text
+    assert "checkpoint" not in text and "Seed" not in text and "began again" not in text
+    assert "The median time of an experiment, over all its runs, was 90.0 s (n = 2)." in text
     assert rows(section(reported, "Training time"))[2] == ["run", "2", "not recorded", "90.0 (90.0 to 90.0)"]
-    assert "4 runs took 0.10 CPU-hours." in reported
+    assert "used 0.10 CPU-hours in 4 runs." in text
     assert "python train\\_\\$it.py" in reported
 
 
 def test_a_round_of_which_nothing_has_started_has_few_facts(tmp_path: Path) -> None:
     place = small(tmp_path)
     reported = markdown(facts_of(place, "small"))
-    assert "Their states: 4 pending. No job has run." in reported
+    assert "Their states: 4 pending." in prose(reported) and "No job has run." in prose(reported)
     titles = re.findall(r"^## (.*)$", reported, re.MULTILINE)
-    assert titles == [
-        "Overview",
-        "Resource requests",
-        "Checkpoints and restarts",
-        "Seeds and configuration",
-        "Not recorded",
-    ]
+    assert titles == ["Not recorded", "Resource requests", "Configuration"]
     assert latex(facts_of(place, "small")).count(r"\begin{longtable}") == 2
 
 
@@ -327,12 +412,16 @@ def test_an_archived_round_is_reported_like_any_other(copied: Folders) -> None:
 
 def test_shipped_records_have_what_they_were_trained_with(made: Folders) -> None:
     reported = markdown(facts_of(made, "charlie_smoke"))
-    assert "Round charlie_smoke has 40 experiments in 3 groups: teacher 2, student 2, distilled 36." in reported
-    assert "Jobs ran on 21 November 2026 (UTC; first start to last end). 40 runs took" in reported
-    assert "Scheduler: none (slots of one machine) on vm (all 40 runs). Jobs ran on 1 host: vm." in reported
+    text = prose(reported)
+    assert "The round charlie_smoke has 40 experiments in 3 groups (teacher 2, student 2, distilled 36)." in text
+    assert "All of them were completed." in text
+    assert "The jobs ran on 21 November 2026 and used" in text
+    assert "The jobs were run with no batch scheduler, on the machine vm." in text
+    assert "No experiment had to be restarted." in text
+    assert "Only deterministic kernels were allowed and each run on a CPU used 1 thread." in text
+    assert "the operating system" in section(reported, "Not recorded").lower() and "operating" not in text
     assert ["CPU threads", "1", "all 40"] in rows(reported)
-    assert "Of 40 experiments that started, 0 had more than one run." in reported
-    assert "Seeds 0, 1: 20 settings with 2 seeds each." in reported
+    assert "Seeds 0, 1 were used: 20 settings with 2 seeds each." in text
     assert ["epochs", "10 (teacher), 6 (student, distilled)", "all 40"] in rows(reported)
     # Six runs each: three values of alpha, two seeds.
     assert ["digits", "ResNet8", "rkd", "6"] in [row[:4] for row in rows(section(reported, "Training time"))]

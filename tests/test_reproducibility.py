@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rounds_for_tests import REPOSITORY
 from small_study import single_epoch, train
 
 from roundhouse.errors import RoundhouseError
@@ -29,6 +32,7 @@ from roundhouse.training.reproducibility import (
     hash_state,
     seed_globals,
     snapshot,
+    tf32_use,
 )
 
 CPU = torch.device("cpu")
@@ -305,3 +309,33 @@ def test_keys_that_a_sweep_adds_to_distinguish_experiments_are_not_passed_to_the
 def test_a_setting_out_of_range_is_an_error_that_names_it(config: dict[str, Any]) -> None:
     with pytest.raises(RoundhouseError, match=rf"config(\.| key '){next(iter(config))}\b"):
         split_config(config)
+
+
+@pytest.mark.parametrize(
+    ("matmul", "convolutions", "text"),
+    [(False, True, "convolutions"), (True, False, "matrix products"), (True, True, "matrix products and convolutions"),
+     (False, False, "off")],
+)  # fmt: skip
+def test_the_environment_says_where_tf32_is_allowed(matmul: bool, convolutions: bool, text: str) -> None:
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [one.allow_tf32 for one in backends]
+    try:
+        backends[0].allow_tf32, backends[1].allow_tf32 = matmul, convolutions
+        assert tf32_use((8, 0)) == text
+        assert tf32_use((7, 0)) == "no such hardware"
+    finally:
+        backends[0].allow_tf32, backends[1].allow_tf32 = before
+
+
+def test_tf32_is_known_too_where_it_was_set_by_the_newer_names() -> None:
+    code = (
+        "import torch; from roundhouse.training.reproducibility import tf32_use\n"
+        "backends = torch.backends\n"
+        "if hasattr(backends.cudnn, 'conv'):\n"
+        "    backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision = 'tf32', 'ieee'\n"
+        "else:\n"
+        "    backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32 = True, False\n"
+        "print(tf32_use((9, 0)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout == "matrix products\n"

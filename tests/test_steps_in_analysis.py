@@ -21,7 +21,7 @@ from analysis.dataframes import epochs_of, frame_of
 from analysis.figure_store import FigureStore
 from analysis.group_learning import learning
 from analysis.group_results import results
-from analysis.methods_sections import restarts
+from analysis.methods_prose import checkpoints
 from analysis.provenance import Facts
 from analysis.rounds import Folders, RoundRecords, read_round
 from roundhouse.metrics import Declarations
@@ -233,5 +233,7 @@ def test_the_methods_text_does_not_claim_epochs_for_runs_that_count_steps(tmp_pa
     gans = write(tmp_path)
     file = gans.place.rounds / "r.yaml"
     file.write_text(file.read_text().replace('command: "true"', "study: tiny"))
-    sentences = restarts(Facts.of(gans.found)).sentences
-    assert sentences[0] == "A checkpoint is written at intervals of steps; a restarted job resumes from the newest one."
+    (sentence,) = checkpoints(Facts.of(gans.found))
+    assert sentence.startswith(
+        "A checkpoint was written at intervals of steps, and an interrupted experiment continued"
+    )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -20,6 +22,7 @@ from markdown_it import MarkdownIt
 from rounds_for_tests import REPOSITORY, snapshot
 from synthetic_rounds import SCHEDULER, unsynced, write_mixed
 
+from analysis.methodology import in_markdown
 from analysis.round_summary import ExperimentSummary, summaries_of
 from analysis.rounds import Folders, RoundEntry, read_round
 from roundhouse.config.round import load_round
@@ -29,9 +32,10 @@ from roundhouse.model.causes import Cause
 from roundhouse.model.experiment import Experiment
 from roundhouse.model.plan import State
 from roundhouse.store import record
+from roundhouse.views import eta
 from toolbox import weekly_summary
-from toolbox.weekly.commits import area_of, commits_of
-from toolbox.weekly.history import events_of, hours_in, state_at
+from toolbox.weekly.commits import area_of, commits_of, work_section
+from toolbox.weekly.history import events_of, hours_in, lost_in, state_at
 from toolbox.weekly.period import Period, read_moment
 from toolbox.weekly.rounds import Activity
 from toolbox.weekly_summary import summary
@@ -97,46 +101,93 @@ def nowhere(tmp_path: Path) -> Folders:
     return Folders(tmp_path / "experiments", tmp_path / "rounds", tmp_path / "analysis")
 
 
-def test_commits_are_listed_by_area_with_totals_and_in_order(repository: Repository, nowhere: Folders) -> None:
+def test_commits_are_summarised_by_area_the_largest_first(repository: Repository, nowhere: Folders) -> None:
     repository.commit("Plot curves", {"analysis/a.py": "1\n2\n3\n", "tests/test_a.py": "1\n" * 50}, MONDAY + HOUR)
     repository.commit("Plot them again", {"analysis/a.py": "1\n2\n", "analysis/b.py": "1\n"}, MONDAY + 2 * DAY)
-    repository.commit("A new method", {"studies/distillation/m.py": "1\n"}, MONDAY + DAY)
+    repository.commit("A new method", {"studies/distillation/m.py": "1\n" * 200}, MONDAY + DAY)
     text = summary(WEEK, repository.folder, nowhere)
-    assert "Totals: 3 commits to 4 files, 55 lines added and 1 removed." in text
-    assert "**Analysis**: 2 commits to 3 files, 54 lines added and 1 removed, from 2 Mar to 4 Mar." in text
-    assert "- 2 Mar: Plot curves\n- 4 Mar: Plot them again" in text
-    assert "**Study distillation**: 1 commit to 1 file, 1 line added and 0 removed, on 3 Mar." in text
-    assert text.index("**Analysis**") < text.index("**Study distillation**")
+    assert "3 commits to 4 files, 254 lines added and 1 removed." in text
+    assert "- **studies/distillation**, 1 commit:\n  - A new method\n- **analysis**, 2 commits:\n" in text
+    assert "  - Plot curves\n  - Plot them again\n" in text
+
+
+def test_an_area_has_the_largest_subjects_and_the_number_of_the_others(repository: Repository) -> None:
+    for number in range(9):
+        repository.commit(f"Change {number}", {f"code/{number}": "1\n" * (number % 5 + 1)}, MONDAY + number)
+    text = "\n".join(work_section(commits_of(repository.folder, WEEK)))
+    assert text.count("Change") == 3
+    assert "- Change 4\n" in text and text.endswith("; and 6 more")
+
+
+def test_no_more_than_four_areas_have_lines_the_others_are_counted(repository: Repository) -> None:
+    for number in range(9):
+        repository.commit(f"Change {number}", {f"area{number}/file": "1\n" * (9 - number)}, MONDAY + number)
+    text = "\n".join(work_section(commits_of(repository.folder, WEEK)))
+    assert re.findall(r"\*\*(.*?)\*\*", text) == ["area0", "area1", "area2", "area3"]
+    assert "Also: area4 (1 commit), area5 (1 commit)" in text
 
 
 def test_the_area_of_a_commit_is_that_of_its_code_unless_it_changes_only_tests(repository: Repository) -> None:
-    repository.commit("Code", {"runner.py": "1\n", "tests/t.py": "1\n" * 90, "docs/d.md": "1\n" * 90})
+    repository.commit("Code", {"code/a.py": "1\n", "tests/t.py": "1\n" * 90, "docs/d.md": "1\n" * 90})
     repository.commit("Tests", {"tests/t.py": "2\n", "README.md": ""}, MONDAY + 1)
     repository.commit("A picture", {"docs/p.png": b"\0\1"}, MONDAY + 2)
-    assert [one.area for one in commits_of(repository.folder, WEEK)] == [
-        "Runner and schedulers", "Tests", "Documentation",
-    ]  # fmt: skip
+    assert [one.area for one in commits_of(repository.folder, WEEK)] == ["code", "tests", "docs"]
 
 
 @pytest.mark.parametrize(
     ("path", "area"),
-    [("roundhouse/model/plan.py", "Runner and schedulers"), ("roundhouse/training/loop.py", "Training"),
-     ("train.py", "Training"), ("studies/x/y.py", "Study x"), ("studies/__init__.py", "Folder studies"),
-     ("README.md", "Documentation"), ("setup.cfg", "Project files"), ("other/a/b", "Folder other")],
+    [("roundhouse/model/plan.py", "roundhouse"), ("train.py", "top level"), ("studies/x/y.py", "studies/x"),
+     ("studies/x/analysis/y.py", "studies/x"), ("studies/__init__.py", "studies"), ("other/a/b", "other")],
 )  # fmt: skip
 def test_every_path_has_an_area(path: str, area: str) -> None:
     assert area_of(path) == area
 
 
-def test_merges_and_commits_without_files_are_left_out(repository: Repository) -> None:
-    repository.commit("First", {"a": "1\n"})
-    repository.git("checkout", "--quiet", "-b", "side")
-    repository.commit("On the side", {"b": "1\n"}, MONDAY + 1)
+def merge(repository: Repository, subject: str, at: float, name: str = "side") -> None:
+    """A merge of a branch with one commit."""
+    repository.git("checkout", "--quiet", "-b", name)
+    repository.commit(f"On {name}", {f"code/{name}": "1\n"}, at)
     repository.git("checkout", "--quiet", "main")
-    repository.commit("On main", {"c": "1\n"}, MONDAY + 2)
-    repository.git("merge", "--quiet", "--no-ff", "-m", "Merge side", "side", at=MONDAY + 3)
-    repository.commit("Nothing", {}, MONDAY + 4)
-    assert [one.subject for one in commits_of(repository.folder, WEEK)] == ["First", "On the side", "On main"]
+    repository.commit(f"Beside {name}", {f"docs/{name}": "1\n"}, at + 1)
+    repository.git("merge", "--quiet", "--no-ff", "-m", subject, name, at=at + 2)
+
+
+def test_a_merge_tells_the_story_of_its_area_and_is_counted_nowhere(repository: Repository) -> None:
+    repository.commit("First", {"code/a": "1\n" * 9})
+    merge(repository, "Merge branch side: faster evaluation", MONDAY + 10)
+    text = "\n".join(work_section(commits_of(repository.folder, WEEK)))
+    assert text.startswith("3 commits to 3 files, 11 lines added")
+    assert "- **code**, 2 commits:\n  - faster evaluation\n  - First\n  - On side" in text
+
+
+@pytest.mark.parametrize("subject", ["Merge branch 'side'", "Merge branch 'a' into b", "Merge main", "Merge main: "])
+def test_a_merge_that_names_only_branches_is_left_out(repository: Repository, subject: str) -> None:
+    repository.commit("First", {"code/a": "1\n"})
+    merge(repository, subject, MONDAY + 10)
+    repository.commit("Nothing", {}, MONDAY + 20)
+    text = "\n".join(work_section(commits_of(repository.folder, WEEK)))
+    assert "Merge" not in text and "main" not in text and "Nothing" not in text
+    assert "On side" in text
+
+
+def test_a_merge_into_another_branch_is_left_out(repository: Repository) -> None:
+    repository.commit("First", {"code/a": "1\n"})
+    repository.git("checkout", "--quiet", "-b", "other")
+    repository.commit("Other", {"code/b": "1\n"}, MONDAY + 1)
+    repository.git("checkout", "--quiet", "main")
+    repository.commit("Main", {"code/c": "1\n"}, MONDAY + 2)
+    repository.git("checkout", "--quiet", "other")
+    repository.git("merge", "--quiet", "-m", "Merge main: what main has", "main", at=MONDAY + 3)
+    repository.git("checkout", "--quiet", "main")
+    repository.git("merge", "--quiet", "--no-ff", "-m", "Merge other: what other has", "other", at=MONDAY + 4)
+    merges = [one.story for one in commits_of(repository.folder, WEEK) if one.merge]
+    assert merges == ["what other has"]
+
+
+def test_a_long_subject_is_cut_at_a_word(repository: Repository) -> None:
+    repository.commit("word " * 60, {"code/a": "1\n"})
+    (found,) = commits_of(repository.folder, WEEK)
+    assert found.story.endswith("word …") and len(found.story) <= 110
 
 
 def test_adjacent_periods_share_no_commit_and_lose_none(repository: Repository) -> None:
@@ -164,7 +215,9 @@ def test_names_and_subjects_that_are_markup_for_git_or_markdown_are_shown_litera
     assert [one.subject for one in found] == HOSTILE
     assert [list(one.files) for one in found[:5]] == [[name] for name in names]
     assert found[5].files == {"a\nb\tc": (5, 0)}
-    shown = text_of(summary(WEEK, repository.folder, nowhere))
+    for number, subject in enumerate(HOSTILE):
+        repository.commit(subject, {f"area{number % 3}/{number}": "1\n"}, WEEK.until + number)
+    shown = text_of(summary(Period(WEEK.until, WEEK.until + DAY), repository.folder, nowhere))
     for subject in HOSTILE:
         assert " ".join(subject.replace("\u202e", " ").split()) in shown
 
@@ -317,12 +370,8 @@ def entry_of(place: Folders, path: str, name: str = "small") -> RoundEntry:
     return next(one for one in read_round(name, place).entries if one.path == path)
 
 
-def section(text: str, name: str) -> str:
-    return text.partition(f"### Round {name}")[2].partition("\n### ")[0]
-
-
-def rows_of(text: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+def section(text: str, title: str) -> str:
+    return text.partition(f"## {title}\n")[2].partition("\n## ")[0].strip()
 
 
 def test_a_run_across_the_border_of_a_period_counts_its_share(small: Folders) -> None:
@@ -331,8 +380,9 @@ def test_a_run_across_the_border_of_a_period_counts_its_share(small: Folders) ->
     assert sum(activity(small, Period(MONDAY - DAY, MONDAY)).hours.values()) == 2.0
     assert kinds_of(activity(small), "student/0") == ["finished"]
     assert kinds_of(activity(small, Period(MONDAY - DAY, MONDAY)), "student/0") == ["started"]
-    text = summary(WEEK, small.rounds, small)
-    assert "\n6 experiments: 1 finished; 6.00 GPU-hours." in text
+    results = section(summary(WEEK, small.rounds, small), "Results")
+    assert results.startswith("1 experiment completed; 6.00 GPU-hours used.")
+    assert "- **small**: 1 experiment completed, in all 1 of 6" in results
 
 
 @pytest.fixture(scope="module")
@@ -362,19 +412,48 @@ def test_hours_and_events_of_adjacent_periods_sum_to_those_of_the_whole(
         assert sum(event.at in part for event in events for part in parts) == len(events)
 
 
-def test_events_of_a_round_are_counted_by_group_and_listed(mixed: Folders) -> None:
-    text = section(summary(Period(1767225600.0, 1767225600.0 + 3 * DAY), mixed.rounds, mixed), "mixed")
-    # started: all but two that run now, one queued, one whose history is unreadable, and six that wait.
-    assert "\n17 experiments: 7 started, 5 finished, 2 requeued, 1 failed, 1 cancelled; 0.12 GPU-hours." in text
-    assert "Requeued after: walltime 1, error 1." in text or "Requeued after: error 1, walltime 1." in text
-    head, _, teacher, student, distilled = rows_of(text)[:5]
-    assert head[:6] == ["Group", "started", "finished", "requeued", "failed", "cancelled"]
-    assert teacher[:3] == ["teacher", "1", "1"]
-    assert student[:3] == ["student", "2", "2"]
-    assert distilled[:6] == ["distilled", "4", "2", "2", "1", "1"]
-    assert distilled[-1] == "2 of 12 completed, 1 blocked, 1 cancelled, 1 failed, 7 waiting"
-    assert "digits/fitnets/alpha_0.25/ResNet20_to_ResNet8/0: error (exit code 1)" in text
-    assert "history.json is not valid JSON" in text
+THEN = Period(1767225600.0, 1767225600.0 + 3 * DAY)  # when the round `mixed` ran
+
+
+def test_a_mixed_round_is_told_by_results_problems_and_queue(mixed: Folders) -> None:
+    text = summary(THEN, mixed.rounds, mixed)
+    assert section(text, "Results").startswith("5 experiments completed, 1 cancelled; 0.12 GPU-hours used.")
+    assert "- **mixed**: 5 experiments completed, in all 5 of 17" in text
+    problems = section(text, "Problems").splitlines()
+    path = "digits/fitnets/alpha_0.25/ResNet20_to_ResNet8/0"
+    assert problems[0] == f"- **mixed**: 1 failed (error 1), first {path} (exit code 1); 1 blocked"
+    assert problems[1] in ("- 2 restarts of interrupted runs, after: walltime 1, error 1",
+                           "- 2 restarts of interrupted runs, after: error 1, walltime 1")  # fmt: skip
+    assert re.fullmatch(r"- About 0\.0\d GPU-hours lost: .*", problems[2]), "the two runs that failed, a minute each"
+    assert problems[3].startswith("- **mixed**: 2 problems in its records, first: ")
+    assert section(text, "Next") == "- **mixed**: 9 waiting"
+
+
+def test_what_is_queued_now_has_the_eta_that_the_runner_prints(mixed: Folders) -> None:
+    now = time.time()
+    text = section(summary(Period(now - DAY, now + 1), mixed.rounds, mixed, now), "Next")
+    estimate = eta.sentence(
+        eta.estimate([eta.workload_of(one.status) for one in read_round("mixed", mixed).entries]), now
+    )
+    assert text.startswith("- **mixed**: 2 running, 1 queued, 6 waiting. ")
+    assert "GPU-hours used" in estimate and in_markdown(estimate)[:30] in text
+
+
+def test_the_whole_summary_of_a_busy_week_has_about_forty_lines(
+    repository: Repository, small: Folders, mixed: Folders
+) -> None:
+    for number in range(60):
+        repository.commit(f"Change {number}", {f"area{number % 9}/{number}": "1\n"}, THEN.since + number)
+    template = (mixed.rounds / "mixed.yaml").read_text()
+    for number in range(9):
+        shutil.copytree(mixed.experiments / "mixed", small.experiments / f"mixed{number}", symlinks=True)
+        (small.rounds / f"mixed{number}.yaml").write_text(template.replace("round: mixed", f"round: mixed{number}"))
+    lines = [line for line in summary(THEN, repository.folder, small).splitlines() if line]
+    assert len(lines) <= 44
+    assert "- 6 more rounds: 30 experiments completed" in lines
+    assert "- and 6 more rounds with failures" in lines
+    assert "- and 7 more rounds with problems in the records" in lines
+    assert lines[-1] == "- and 60 experiments of 7 more rounds", "six of mixed, and the one that has not begun"
 
 
 def test_the_states_now_agree_with_the_plan(mixed: Folders) -> None:
@@ -399,7 +478,8 @@ def test_a_past_period_is_shown_as_it_was_then(small: Folders) -> None:
     }
     assert states == {"student/0": "running", "student/1": "waiting", "logit/0": "queued", "logit/1": "waiting"}
     text = summary(WEEK, small.rounds, small)
-    assert "| student | 1 | 334 | 0 of 2 completed, 1 running, 1 waiting |" in text, "two GPUs, for a week but an hour"
+    assert "336 GPU-hours used" in text, "two GPUs, for a week but an hour, and for an hour"
+    assert section(text, "Next") == "- **small**: 1 running, 1 queued, 4 waiting"
 
 
 def test_a_failure_that_was_retried_or_archived_later_is_still_in_its_week(small: Folders) -> None:
@@ -413,7 +493,51 @@ def test_a_failure_that_was_retried_or_archived_later_is_still_in_its_week(small
     assert kinds_of(week, "logit/0") == kinds_of(week, "logit/1") == ["started", "requeued", "failed"]
     assert kinds_of(next_week, "logit/0") == ["requeued", "finished"]
     assert kinds_of(next_week, "logit/1") == ["archived"]
-    assert "logit/0: error (w\\|y)" in summary(WEEK, small.rounds, small)
+    problems = section(summary(WEEK, small.rounds, small), "Problems").splitlines()
+    assert problems[0] == "- **small**: 2 failed (error 2), first logit/0 (w\\|y)"
+    later = section(summary(Period(WEEK.until, WEEK.until + 7 * DAY), small.rounds, small), "Problems")
+    assert "failed" not in later.partition("lost")[0]
+
+
+def test_failures_that_were_retried_since_are_counted_and_older_ones_too(small: Folders) -> None:
+    attempt(small, experiment_of(small, "logit/0"), 1, MONDAY - DAY, MONDAY - DAY + 60, Cause.ERROR)
+    attempt(small, experiment_of(small, "logit/0"), 2, MONDAY - DAY + 90, MONDAY - DAY + 120, Cause.ERROR)
+    again = experiment_of(small, "rkd/1")
+    attempt(small, again, 1, MONDAY, MONDAY + 60, Cause.ERROR)
+    attempt(small, again, 2, MONDAY + 120, MONDAY + 180, Cause.ERROR)
+    attempt(small, again, 3, MONDAY + HOUR, mark=Cause.RETRY)
+    text = section(summary(WEEK, small.rounds, small), "Problems").splitlines()[0]
+    assert text == "- **small**: 1 failed (error 1), 1 of them retried since, first rkd/1 (w\\|y); " + (
+        "1 failed earlier and not retried"
+    )
+
+
+def progress(place: Folders, path: str, number: int, **values: int) -> None:
+    folder = record.attempt_directory(place.experiments / "small" / path, number)
+    (folder / "progress.json").write_text(json.dumps({"version": 1, **values}))
+
+
+@pytest.mark.parametrize(
+    ("resumed", "lost"), [(8, 0.0), (6, 2.0), (5, 3.0), (2, 6.0), (0, 6.0)], ids=["all", "most", "half", "none", "less"]
+)
+def test_lost_hours_are_what_was_computed_again(small: Folders, resumed: int, lost: float) -> None:
+    one = experiment_of(small, "logit/0")
+    attempt(small, one, 1, MONDAY, MONDAY + 3 * HOUR, Cause.NODE)  # six GPU-hours for six epochs, 3 to 8
+    progress(small, one.path, 1, epoch=8, epochs=20, started_epoch=2)
+    attempt(small, one, 2, MONDAY + 4 * HOUR)
+    progress(small, one.path, 2, epoch=9, epochs=20, started_epoch=resumed)
+    (known,) = [each for each in activity(small).known if each.entry.path == one.path]
+    assert lost_in(known, WEEK, "GPU-hours") == pytest.approx(lost)
+    assert lost_in(known, Period(WEEK.until, WEEK.until + DAY), "GPU-hours") == 0
+
+
+@pytest.mark.parametrize("cause", [Cause.COMPLETED, Cause.CANCELLED, Cause.RUNG, Cause.DIVERGED])
+def test_nothing_is_lost_by_runs_that_ended_as_intended(small: Folders, cause: Cause) -> None:
+    one = experiment_of(small, "logit/0")
+    attempt(small, one, 1, MONDAY, MONDAY + HOUR, cause)
+    progress(small, one.path, 1, epoch=8, epochs=20, started_epoch=2)
+    (known,) = [each for each in activity(small).known if each.entry.path == one.path]
+    assert lost_in(known, WEEK, "GPU-hours") == 0
 
 
 def test_a_submission_deferred_by_a_limit_is_no_requeue_and_a_cancelled_one_is_counted(small: Folders) -> None:
@@ -427,24 +551,31 @@ def test_a_submission_deferred_by_a_limit_is_no_requeue_and_a_cancelled_one_is_c
     assert kinds_of(activity(small), "logit/1") == ["started", "finished"]
 
 
-def test_best_results_that_changed_have_spread_n_baseline_and_chance(small: Folders) -> None:
+def test_best_results_have_spread_n_baseline_and_chance_and_what_was_best_before(small: Folders) -> None:
     day = 0
     for path, result in (("student/0", 0.80), ("student/1", 0.82), ("logit/0", 0.85), ("logit/1", 0.87)):
         attempt(small, experiment_of(small, path), 1, MONDAY - 5 * DAY + day, MONDAY - 4 * DAY + day, result=result)
         day += 60
     attempt(small, experiment_of(small, "rkd/0"), 1, MONDAY, MONDAY + DAY, result=0.90)
     attempt(small, experiment_of(small, "rkd/1"), 1, MONDAY, MONDAY + 9 * DAY, result=0.96)
-    text = section(summary(WEEK, small.rounds, small), "small")
-    (best,) = [row for row in rows_of(text) if row[0] == "distilled" and len(row) == 5 and "logit" in row[2]]
-    assert best[1] == "test_accuracy, chosen by val_accuracy"
-    assert best[2] == "logit: 86.00 ± 1.41 % (n = 2)"
-    assert best[3] == "rkd: 90.00 % (n = 1)"
-    assert best[4] == "baseline student 81.00 ± 1.41 % (n = 2); chance 10.00 %"
-    assert not [row for row in rows_of(text) if row[0] == "student" and len(row) == 5 and "81.00" in row[3]]
-    later = section(summary(Period(MONDAY + 2 * DAY, MONDAY + 3 * DAY), small.rounds, small), "small")
-    assert "Best results: none changed." in later
-    early = section(summary(Period(MONDAY - 5 * DAY, MONDAY - 5 * DAY + HOUR), small.rounds, small), "small")
-    assert "Best results: none yet." in early
+    lines = section(summary(WEEK, small.rounds, small), "Results").splitlines()
+    assert "± is the standard deviation over n seeds" in lines[0]
+    assert lines[2:] == [
+        "- **small**: 1 experiment completed, in all 5 of 6",
+        "  - distilled: test accuracy 90.00 % (n = 1) with rkd, the best of 2 settings by validation accuracy; "
+        "baseline student 81.00 ± 1.41 % (n = 2); chance 10.00 %; before: 86.00 ± 1.41 % (n = 2) with logit",
+    ]
+    later = summary(Period(MONDAY + 9 * DAY - 1, MONDAY + 10 * DAY), small.rounds, small)
+    assert "93.00 ± 4.24 % (n = 2) with rkd" in later and "before: 90.00 % (n = 1) with rkd" in later
+    early = summary(Period(MONDAY - 5 * DAY, MONDAY - 5 * DAY + HOUR), small.rounds, small)
+    assert "No experiment completed" in early and "best" not in early
+
+
+def test_a_best_result_that_did_not_change_is_marked(small: Folders) -> None:
+    attempt(small, experiment_of(small, "rkd/0"), 1, MONDAY - 5 * DAY, MONDAY - 4 * DAY, result=0.90)
+    attempt(small, experiment_of(small, "logit/0"), 1, MONDAY, MONDAY + DAY, result=0.80)
+    (line,) = [one for one in summary(WEEK, small.rounds, small).splitlines() if "90.00" in one]
+    assert line.endswith("baseline student unknown; chance 10.00 %; as before")
 
 
 def test_archived_rounds_and_rounds_without_activity_are_included(small: Folders) -> None:
@@ -453,11 +584,11 @@ def test_archived_rounds_and_rounds_without_activity_are_included(small: Folders
     results.mkdir(parents=True)
     shutil.move(small.experiments / "small", results / "experiments")
     shutil.move(small.rounds / "small.yaml", results / "small.yaml")
-    assert "### Round small\n\n6 experiments: 1 started, 1 finished; 2.00 GPU-hours." in summary(
-        WEEK, small.rounds, small
-    )
+    text = summary(WEEK, small.rounds, small)
+    assert "1 experiment completed; 2.00 GPU-hours used." in text
+    assert section(text, "Next") == "No experiment is running or waiting.", "nothing of an archived round will run"
     later = summary(Period(WEEK.until, WEEK.until + DAY), small.rounds, small)
-    assert "No activity in small (1 of 6 completed, 5 waiting)." in later
+    assert section(later, "Results") == "No experiment completed."
 
 
 def test_a_round_that_cannot_be_read_stops_no_other(small: Folders, mixed: Folders) -> None:
@@ -469,8 +600,8 @@ def test_a_round_that_cannot_be_read_stops_no_other(small: Folders, mixed: Folde
     shutil.copy(mixed.rounds / "mixed.yaml", small.rounds)
     text = summary(WEEK, small.rounds, small)
     assert "only experiments with a record are shown" in text
-    assert "\n1 experiment: 1 started; 1.00 job-hours." in text
-    assert "### Round mixed" in text
+    assert "1.00 job-hours used." in text
+    assert "- **mixed**: 1 failed earlier and not retried" in text
     text_of(text)
 
 
@@ -497,4 +628,4 @@ def test_it_runs_as_a_script_in_any_folder_and_locale(repository: Repository, mi
         check=True, capture_output=True, cwd="/", env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )  # fmt: skip
     assert "é 漢字" in done.stdout.decode()
-    assert "times are in UTC" in done.stdout.decode()
+    assert "(UTC)" in done.stdout.decode()

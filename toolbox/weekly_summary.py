@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Summarise a week, from git and from the records of all rounds: Markdown, for a supervisor to read.
 
-Records are only read, and no scheduler is queried. Running time after the last known heartbeat is not counted.
+Results first, then work by area, problems, and what is queued: about 40 lines. Records are only read, and no scheduler
+is queried. Running time after the last known heartbeat is not counted.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ if __name__ == "__main__":
 from analysis.cli import add_folders, folders_from, run_script
 from analysis.figure_store import write_bytes
 from analysis.methodology import in_markdown
-from analysis.methods_sections import listed
 from analysis.rounds import REPOSITORY, Folders, find_rounds, read_round
 from roundhouse.errors import RoundhouseError
 from roundhouse.names import is_name
-from toolbox.weekly import commits, rounds
+from toolbox.weekly import commits, outlook, rounds
 from toolbox.weekly.period import Period, format_time, read_moment
 
 HELP = """\
@@ -42,32 +42,28 @@ def rounds_of(place: Folders) -> list[str]:
     return sorted({*find_rounds(place), *(name for name in archived if is_name(name))})
 
 
-def summary(period: Period, repository: Path, place: Folders) -> str:
-    """The whole summary, in Markdown."""
-    work, no_work = [], "No commits in this period."
+def summary(period: Period, repository: Path, place: Folders, now: float | None = None) -> str:
+    """The whole summary, in Markdown. `now`: if the period ends now, so that an ETA says when its queue will end."""
     try:
         work = commits.commits_of(repository, period)
+        lines = list(commits.work_section(work)) if work else ["No commits in this period."]
     except RoundhouseError as error:
-        no_work = f"{in_markdown(str(error))}."
+        lines = [f"{in_markdown(str(error))}."]
     found, unreadable = [], []
     for name in rounds_of(place):
         try:
             found.append(rounds.Activity.of(read_round(name, place), period))
         except (RoundhouseError, OSError) as error:
-            unreadable.append(f"Round {in_markdown(name)} cannot be read: {in_markdown(str(error))}.")
+            unreadable.append(f"Round {in_markdown(name)} cannot be read: {in_markdown(str(error))}")
     found = [one for one in found if one.known or one.problems]
-    active, idle = [one for one in found if one.any], [one for one in found if not one.any]
-    dates = f"{format_time(period.since, '%d %b %Y')} to {format_time(period.until, '%d %b %Y')}"
-    parts = [
-        f"# Summary, {dates}",
-        f"From {format_time(period.since)} to {format_time(period.until)}; times are in UTC.",
-    ]
-    parts += [f"Totals: {commits.totals(work) if work else 'no commits'}. Experiments: {rounds.totals(active)}."]
-    parts += ["## Work", *(commits.work_section(work) if work else [no_work]), "## Experiments"]
-    parts += [part for one in active for part in rounds.round_section(one)]
-    states = [f"{in_markdown(one.found.name)} ({rounds.states_at(one.found.entries, period.until)})" for one in idle]
-    parts += [f"No activity in {listed(states)}."] if states else []
-    parts += unreadable if found or unreadable else [f"No records of a round in {in_markdown(str(place.experiments))}."]
+    dates = f"{format_time(period.since, '%d %b %Y, %H:%M')} to {format_time(period.until, '%d %b %Y, %H:%M')}"
+    results = (
+        rounds.results_section(found) if found else [f"No records of a round in {in_markdown(str(place.experiments))}."]
+    )
+    parts = [f"# Summary of {dates} (UTC)", "## Results", *results, "## Work", *lines]
+    if found or unreadable:
+        parts += ["## Problems", *outlook.problems_section(found, unreadable)]
+        parts += ["## Next", *outlook.queue_section(found, now)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -92,7 +88,7 @@ def write_summary(options: argparse.Namespace) -> int:
     period = Period(read_moment(" ".join(options.since), until), until)
     if period.since >= until:
         raise RoundhouseError(f"--since must be before --until (got {format_time(period.since)}, {format_time(until)})")
-    text = summary(period, options.repository, folders_from(options))
+    text = summary(period, options.repository, folders_from(options), None if options.until else now)
     if options.out:
         write_bytes(options.out, text.encode())
     print(options.out if options.out else text, end="\n" if options.out else "")

@@ -11,6 +11,7 @@ from roundhouse.cli.exit_codes import ExitCode
 from roundhouse.cli.output import exit_code, print_lines, print_report
 from roundhouse.cli.parser import AGAIN
 from roundhouse.engine import one_pass, run_again
+from roundhouse.engine.cluster_facts import record_cluster
 from roundhouse.machine.pool import Pool
 from roundhouse.schedulers.user import user_name
 from roundhouse.store import record
@@ -48,6 +49,7 @@ def _again(session: context.Session, options: argparse.Namespace) -> None:
 
 def _run_pass(session: context.Session, limit: int | None) -> ExitCode:
     report = one_pass.run_pass(session.context, session.round.experiments, only=session.only, limit=limit)
+    record_cluster(session.context, session.round.name, report)
     print_report(session.round, report)
     return exit_code(report)
 

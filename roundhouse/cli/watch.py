@@ -10,6 +10,7 @@ from roundhouse.cli.exit_codes import ExitCode
 from roundhouse.cli.output import exit_code, print_report
 from roundhouse.config.round import Round, load_round
 from roundhouse.engine import one_pass
+from roundhouse.engine.cluster_facts import record_cluster
 from roundhouse.errors import Busy
 
 
@@ -30,6 +31,7 @@ def watch(session: context.Session, options: argparse.Namespace) -> ExitCode:
                 began = time.monotonic()
                 report = one_pass.run_pass(session.context, current.experiments, only=only, limit=options.limit)
                 took = time.monotonic() - began
+                record_cluster(session.context, current.name, report)
         except (Busy, OSError) as error:
             raise NoPass(str(error)) from None
         code = exit_code(report)

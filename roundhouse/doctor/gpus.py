@@ -14,6 +14,7 @@ from roundhouse.doctor.account import Account, Finding, ok, warning
 from roundhouse.doctor.cluster import partitions, select
 from roundhouse.gpu_kernels import has_kernels
 from roundhouse.schedulers.base import Run
+from roundhouse.schedulers.cluster_nodes import gpus_in
 
 # Compute capabilities by model, from NVIDIA's list "CUDA GPU Compute Capability".
 CAPABILITIES = {
@@ -125,8 +126,7 @@ def check_models(build: Build, models: Sequence[str], where: str) -> Iterator[Fi
 
 def models_in(gres: str) -> list[str]:
     """The models in generic resources of Slurm: gpu:v100:4(S:0-1),gpu:a100:2 has two; gpu:4 has one without a name."""
-    found = re.findall(r"(?:^|,)(?:gres/)?gpu(?::([A-Za-z][^:,(]*|\d+[A-Za-z][^:,(]*))?(?=[:,(]|$)", gres)
-    return sorted(set(found))
+    return sorted(gpus_in(gres))
 
 
 def capability_of(model: str) -> tuple[int, int] | None:

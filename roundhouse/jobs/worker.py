@@ -19,11 +19,13 @@ from roundhouse.machine.parent_death import die_with_parent
 from roundhouse.model.attempt import Attempt, missing_inputs, result_for
 from roundhouse.model.exit_codes import JobExitCode
 from roundhouse.model.experiment import start_in
+from roundhouse.node_facts import node_facts
 from roundhouse.settings import Start
 from roundhouse.store import json_files, record
 from roundhouse.store.code_copy import code_state, command_state
 
 _TREE = Path(__file__).parents[2]  # the code that runs
+_QUEUES = ("SLURM_JOB_PARTITION", "PBS_QUEUE")  # variables in which schedulers name the queue of a job
 
 
 class Leave(Exception):
@@ -131,8 +133,10 @@ class ClaimedAttempt:
             print(f"roundhouse: status.json could not be written: {error}", file=sys.stderr)
 
     def write_environment(self, facts: Mapping[str, Any]) -> None:
-        """Record what runs: host, software versions, code. Written once."""
+        """Record what runs, and where: host, queue, operating system, software versions, code. Written once."""
         value = {"version": json_files.VERSION, "host": platform.node(), "python": platform.python_version()}
+        queue = next(filter(None, map(os.environ.get, _QUEUES)), None)
+        value |= {**({"queue": queue} if queue else {}), **node_facts()}
         code = command_state(_TREE, self.config.get("command") or (), Path.cwd())
         files.replace(self.place / record.ENVIRONMENT, files.dump({**value, **code, **facts}))
 

@@ -9,13 +9,13 @@ import platform
 import random
 import socket
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from roundhouse.errors import RoundhouseError
+from roundhouse.node_facts import cpu_model
 
 _PLAIN = (bool, int, float, str, bytes, type(None))
 
@@ -67,7 +67,30 @@ def make_deterministic() -> None:
 
 def environment(device: torch.device, precision: str) -> dict[str, Any]:
     """Host, device, versions, threads and precision of a run, as plain values for the attempt's record."""
-    return {"host": socket.gethostname(), "python": platform.python_version(), **exactness(device, precision)}
+    found = {"host": socket.gethostname(), "python": platform.python_version(), **exactness(device, precision)}
+    if device.type == "cuda":
+        found["tf32"] = tf32_use(torch.cuda.get_device_capability(device))
+        found["cudnn_benchmark"] = torch.backends.cudnn.benchmark
+    return found
+
+
+def tf32_use(capability: tuple[int, int]) -> str:
+    """Which float32 operations may compute in TF32, which only GPUs of capability 8 and later have."""
+    if capability < (8, 0):
+        return "no such hardware"
+    places = {
+        "matrix products": _allows_tf32(torch.backends.cuda.matmul, torch.backends.cuda.matmul),
+        "convolutions": _allows_tf32(torch.backends.cudnn, getattr(torch.backends.cudnn, "conv", None)),
+    }
+    return " and ".join(place for place, allowed in places.items() if allowed) or "off"
+
+
+def _allows_tf32(backend: Any, newer: Any) -> bool:
+    """PyTorch 2.9 and later refuse to read `allow_tf32` once `fp32_precision`, which replaces it, has been set."""
+    try:
+        return bool(backend.allow_tf32)
+    except RuntimeError:
+        return str(getattr(newer, "fp32_precision", "")) == "tf32"
 
 
 def exactness(device: torch.device, precision: str) -> dict[str, Any]:
@@ -87,19 +110,10 @@ def exactness(device: torch.device, precision: str) -> dict[str, Any]:
         found["cuda"] = torch.version.cuda
         found["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     else:
-        found["model"] = _cpu_model()
+        found["model"] = cpu_model()
         found["instructions"] = torch.backends.cpu.get_cpu_capability()
         found["threads"] = torch.get_num_threads()
     return found
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The commits of a period, by area of the project."""
+"""The commits of a period, by area of a repository, and the few subjects that tell what was done in each."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import os
 import re
 import subprocess
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,24 +15,24 @@ from pathlib import Path
 from analysis.methodology import in_markdown
 from roundhouse.environ import for_git
 from roundhouse.errors import RoundhouseError
-from roundhouse.formatting import counted
-from toolbox.weekly.period import Period, format_time
+from roundhouse.formatting import abbreviated, counted
+from toolbox.weekly.period import Period
 
-AREAS = {
-    "roundhouse/": "Runner and schedulers", "runner.py": "Runner and schedulers", "templates/": "Runner and schedulers",
-    "sites/": "Runner and schedulers", "roundhouse/training/": "Training", "train.py": "Training",
-    "analysis/": "Analysis", "toolbox/": "Toolbox", "rounds/": "Rounds", "benchmarks/": "Benchmarks",
-    "docs/": "Documentation", "tests/": "Tests", ".github/": "Project files",
-}  # fmt: skip
-SECONDARY = ("Tests", "Documentation", "Project files")  # the area of a commit only if it changes nothing else
+TOP = "top level"  # the area of files that are in no folder
+SECONDARY = ("tests", "docs", TOP)  # the area of a commit only if it changes nothing else
+AREAS_SHOWN, SUBJECTS_SHOWN, LONGEST = 4, 3, 110  # a longer subject is cut
+# "Merge branch 'a' into b", "Merge a and b: what they do", "Merge main": what follows the names of the branches
+MERGED = re.compile(r"Merge(?: (?:branch(?:es)?|remote-tracking branch|pull request|tag|commits?)\b)?[^:;]*[:;]\s*(.+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A commit that is no merge. `files`: by path, lines added and removed; both 0 for a file that is not text."""
+    """A commit; a merge has the files that it brought. `files`: by path, lines added and removed; both 0 if binary."""
 
     at: int
     subject: str
+    name: str = ""  # its hash
+    parents: tuple[str, ...] = ()
     files: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
@@ -40,25 +41,42 @@ class Commit:
         lines: Counter[str] = Counter()
         for path, (added, removed) in self.files.items():
             lines[area_of(path)] += added + removed + 1
-        return max(lines, key=lambda area: (area not in SECONDARY, lines[area], area))
+        return max(lines, key=lambda area: (not is_secondary(area), lines[area], area))
+
+    @property
+    def merge(self) -> bool:
+        return len(self.parents) > 1
+
+    @property
+    def size(self) -> int:
+        return sum(map(sum, self.files.values()))
+
+    @property
+    def story(self) -> str:
+        """What it says was done, in one line; empty for a merge that only names branches."""
+        found = MERGED.match(self.subject) if self.merge else None
+        text = found[1] if found else "" if self.merge else self.subject or "(no subject)"
+        return textwrap.shorten(text, LONGEST, placeholder=" …") if text.strip() else ""
 
 
 def area_of(path: str) -> str:
-    """The area of the project that a file belongs to: `Analysis`, `Study NAME`, or its top folder's name."""
-    folder, _, rest = path.partition("/")
-    if folder == "studies" and "/" in rest:
-        return f"Study {rest.partition('/')[0]}"
-    known = [place for place in AREAS if path == place or (place.endswith("/") and path.startswith(place))]
-    if known:
-        return AREAS[max(known, key=len)]
-    return f"Folder {folder}" if rest else "Documentation" if path.endswith(".md") else "Project files"
+    """The top folder of a file; `studies/NAME` for that of a study."""
+    folders = path.split("/")[:-1]
+    return "/".join(folders[: 2 if folders[:1] == ["studies"] else 1]) or TOP
+
+
+def is_secondary(area: str) -> bool:
+    return area in SECONDARY or area.startswith(".")
 
 
 def commits_of(repository: Path, period: Period) -> list[Commit]:
-    """The commits of a period on the branch that is checked out, oldest first. RoundhouseError: git failed."""
-    command = ["git", "-C", str(repository), "-c", "log.showSignature=false", "log", "-z", "--no-merges", "--no-color",
+    """The commits of a period on the branch that is checked out, oldest first; of merges those into this branch.
+
+    RoundhouseError: git failed.
+    """
+    command = ["git", "-C", str(repository), "-c", "log.showSignature=false", "log", "-z", "-c", "--no-color",
                "--numstat", "--relative", "--no-renames", "--no-ext-diff", "--no-textconv", "--encoding=UTF-8",
-               "--format=commit %H %ct%x00%s", f"--since=@{max(0, math.floor(period.since) - 1)}"]  # fmt: skip
+               "--format=commit %H %ct %P%x00%s", f"--since=@{max(0, math.floor(period.since) - 1)}"]  # fmt: skip
     try:
         done = subprocess.run(command, check=False, capture_output=True, timeout=300, env=for_git(os.environ))
     except (OSError, subprocess.SubprocessError) as error:
@@ -67,22 +85,50 @@ def commits_of(repository: Path, period: Period) -> list[Commit]:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         raise RoundhouseError(f"git log failed: {lines[0] if lines else f'exit code {done.returncode}'}")
     found = list(_parsed(done.stdout.decode(errors="replace").split("\0")))
-    return [one for one in reversed(found) if one.at in period and one.files]
+    own = _first_parents(found)
+    return [one for one in reversed(found) if one.at in period and one.files and (not one.merge or one.name in own)]
+
+
+def _first_parents(found: Sequence[Commit]) -> set[str]:
+    """The hashes of the newest commit, its first parent, and so on: what was committed to this branch itself."""
+    parents = {one.name: one.parents for one in found}
+    names, name = set(), found[0].name if found else ""
+    while name in parents:
+        names.add(name)
+        name = parents[name][0] if parents[name] else ""
+    return names
 
 
 def _parsed(tokens: Iterable[str]) -> Iterator[Commit]:
     """Commits from what `git log -z --numstat` prints: a head, its subject, then a token for each file."""
     left, commit = iter(tokens), None
     for token in left:
-        if head := re.fullmatch(r"\n?commit [0-9a-f]{40,64} (\d+)", token):
+        if head := re.fullmatch(r"\n?commit ([0-9a-f]{40,64}) (\d+) ([0-9a-f ]*)", token):
             if commit:
                 yield commit
-            commit = Commit(int(head[1]), next(left, ""))
-        elif commit and (line := re.fullmatch(r"\n?(\d+|-)\t(\d+|-)\t(.+)", token, re.DOTALL)):
+            commit = Commit(int(head[2]), next(left, ""), head[1], tuple(head[3].split()))
+        elif commit and (line := re.fullmatch(r"\n*(\d+|-)\t(\d+|-)\t(.+)", token, re.DOTALL)):
             added, removed = (0 if number == "-" else int(number) for number in (line[1], line[2]))
             commit.files[line[3]] = (added, removed)
     if commit:
         yield commit
+
+
+def work_section(commits: Sequence[Commit]) -> Iterator[str]:
+    """The totals, and a few lines for each of the areas that changed most, in Markdown."""
+    work = [one for one in commits if not one.merge]
+    areas: dict[str, list[Commit]] = {}
+    for commit in commits:
+        areas.setdefault(commit.area, []).append(commit)
+    sizes = {area: sum(one.size for one in ones if not one.merge) for area, ones in areas.items()}
+    order = sorted(areas, key=lambda area: (is_secondary(area), -sizes[area], area))
+    yield f"{totals(work)}."
+    yield "\n".join("\n".join(area_lines(area, areas[area])) for area in order[:AREAS_SHOWN])
+    others = [
+        f"{area} ({counted(sum(not one.merge for one in areas[area]), 'commit')})" for area in order[AREAS_SHOWN:]
+    ]
+    if others:
+        yield f"Also: {in_markdown(abbreviated(others, 2 * AREAS_SHOWN))}."
 
 
 def totals(commits: Sequence[Commit]) -> str:
@@ -93,15 +139,16 @@ def totals(commits: Sequence[Commit]) -> str:
     return f"{counted(len(commits), 'commit', ',')} to {counted(len(files), 'file', ',')}, {lines}"
 
 
-def work_section(commits: Sequence[Commit]) -> Iterator[str]:
-    """The commits by area in Markdown, the area with most of them first, each area's commits in order."""
-    areas: dict[str, list[Commit]] = {}
-    for commit in commits:
-        areas.setdefault(commit.area, []).append(commit)
-    for area, ones in sorted(areas.items(), key=lambda item: (item[0] in SECONDARY, -len(item[1]), item[0])):
-        days = list(dict.fromkeys(format_time(commit.at, "%d %b") for commit in ones))
-        when = f"on {days[0]}" if len(days) == 1 else f"from {days[0]} to {days[-1]}"
-        yield f"**{in_markdown(area)}**: {totals(ones)}, {when}."
-        yield "\n".join(
-            f"- {format_time(one.at, '%d %b')}: {in_markdown(one.subject) or '(no subject)'}" for one in ones
-        )
+def area_lines(area: str, commits: Sequence[Commit]) -> list[str]:
+    """The number of its commits; then what the largest merges say, else the largest commits; and how many more."""
+    stories: dict[str, Commit] = {}
+    for one in sorted(commits, key=lambda one: (not one.merge, -one.size)):
+        if one.story:
+            stories.setdefault(one.story, one)
+    shown = dict(list(stories.items())[:SUBJECTS_SHOWN])
+    number = sum(not one.merge for one in commits)
+    more = number - sum(not one.merge for one in shown.values())
+    lines = [f"  - {in_markdown(story)}" for story in shown]
+    if more and lines:
+        lines[-1] += f"; and {more:,} more"
+    return [f"- **{in_markdown(area)}**, {counted(number, 'commit', ',')}:", *lines]

@@ -1,4 +1,4 @@
-"""What happened to an experiment, from its attempts: events, its state at a moment, its hours."""
+"""What happened to an experiment, from its attempts: events, its state at a moment, its hours, and those lost."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from analysis.round_summary import ExperimentSummary
 from analysis.rounds import RoundEntry
 from roundhouse.model.answers import QueryFailed
-from roundhouse.model.attempt import Attempt
+from roundhouse.model.attempt import EPOCH, STEP, Attempt
 from roundhouse.model.causes import Cause
 from roundhouse.model.evaluate import expected_hash
 from roundhouse.model.plan import Clock, Inputs, State, decide
+from roundhouse.views import measured
 from toolbox.weekly.period import Period
 
 KINDS = ("started", "finished", "requeued", "failed", "pruned", "diverged", "cancelled", "archived")
@@ -22,6 +23,7 @@ ENDS = {
     Cause.PRUNED: "pruned",
     Cause.DIVERGED: "diverged",
 }
+NOT_LOST = {*ENDS, Cause.RUNG}  # a run that ended so has its result, was stopped by the user, or goes on as planned
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +111,37 @@ def known_at(known: Sequence[ExperimentSummary], moment: float) -> list[Experime
     return made
 
 
+def weight_of(one: ExperimentSummary, unit: str) -> int:
+    """How many hours of this unit an hour of the experiment counts."""
+    resources = one.entry.experiment.resources
+    return {"GPU-hours": resources.ngpus, "CPU-hours": resources.ncpus}.get(unit, 1)
+
+
 def hours_in(one: ExperimentSummary, period: Period, unit: str) -> float:
     """What an experiment used in a period, in the unit of its round."""
-    resources = one.entry.experiment.resources
-    weight = {"GPU-hours": resources.ngpus, "CPU-hours": resources.ncpus}.get(unit, 1)
-    return sum(period.overlap(start, end) for start, end in one.entry.spans) * weight / 3600
+    return sum(period.overlap(start, end) for start, end in one.entry.spans) * weight_of(one, unit) / 3600
+
+
+def lost_in(one: ExperimentSummary, period: Period, unit: str) -> float:
+    """The hours in a period on whose results nothing was built: of failed runs, and what was computed again."""
+    record, lost = one.entry.record, 0.0
+    following = (*record.runs[1:], None)
+    for run, later in zip(record.runs, following, strict=False):
+        spans = measured.spans(replace(record, attempts=(run,)))
+        share = _lost_share(run, later, one.entry.state) if run.closed and run.cause not in NOT_LOST else 0.0
+        lost += share * sum(period.overlap(start, end) for start, end in spans)
+    return lost * weight_of(one, unit) / 3600
+
+
+def _lost_share(run: Attempt, later: Attempt | None, state: State) -> float:
+    """Which share of an interrupted run was lost; 0 while it is not known from where the next run continued."""
+    if later is None:
+        return 1.0 if state is State.FAILED else 0.0
+    before, after = run.progress, later.progress
+    if before is None or after is None or not (before.reported and after.reported):
+        return 0.0
+    unit = EPOCH if before.step is None or after.started_step is None else STEP
+    own, resumed = before.counter(unit), after.counter(unit).started
+    if own.done <= own.started:
+        return 1.0
+    return 1.0 - min(max(resumed - own.started, 0) / (own.done - own.started), 1.0)

@@ -1,22 +1,22 @@
-"""The activity of rounds in a period, in Markdown: totals, a table by group, failures, best results that changed."""
+"""The activity of rounds in a period: what completed, and the best results next to their baselines, in Markdown."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from analysis.methodology import in_markdown
-from analysis.methods_sections import figure, listed, tally
-from analysis.round_summary import ExperimentSummary, RankedSetting, Ranking, Spread, rankings, summaries_of, usage
-from analysis.rounds import RoundEntry, RoundRecords
-from roundhouse.formatting import counted
+from analysis.methods_sections import figure
+from analysis.round_summary import ExperimentSummary, Ranking, Spread, rankings, summaries_of, usage
+from analysis.rounds import RoundRecords
+from roundhouse.formatting import abbreviated, counted
 from roundhouse.metrics import Metric
-from toolbox.weekly.history import KINDS, Event, events_of, hours_in, known_at, state_at
-from toolbox.weekly.period import Period, format_time
+from toolbox.weekly.history import Event, events_of, hours_in, known_at, state_at
+from toolbox.weekly.period import Period
 
-SHOWN = 20  # failures and problems of a round that are listed
+ROUNDS_SHOWN, BESTS_SHOWN = 3, 4  # rounds with their results, and best results of them together; others are counted
 
 
 @dataclass(frozen=True)
@@ -40,122 +40,105 @@ class Activity:
         hours = {one.entry.path: hours_in(one, period, unit) for one in known}
         return cls(found, known, problems, period, events, hours, unit)
 
-    def number(self, kind: str, paths: Iterable[str]) -> int:
-        """How many of these experiments have an event of this kind."""
-        return sum(any(event.kind == kind for event in self.events[path]) for path in paths)
+    def number(self, kind: str) -> int:
+        """How many experiments have an event of this kind in the period."""
+        return sum(any(event.kind == kind for event in several) for several in self.events.values())
+
+    @cached_property
+    def states(self) -> dict[str, str]:
+        """The state of each experiment at the end of the period, by path."""
+        return {one.entry.path: state_at(one.entry, self.period.until) for one in self.known}
+
+    @property
+    def archived(self) -> bool:
+        return self.found.directory.parent.name == f"experiment_{self.found.name}"
 
     @property
     def any(self) -> bool:
         return any(self.events.values()) or any(self.hours.values()) or bool(self.problems)
 
 
-def totals(rounds: Iterable[Activity]) -> str:
-    """`40 started, 36 finished, 2 failed; 51.2 GPU-hours`, without zeros."""
-    numbers: Counter[str] = Counter()
-    used: dict[str, float] = {}
+def results_section(rounds: Sequence[Activity]) -> Iterator[str]:
+    """What completed; then the rounds with most of it, each with the best settings next to their baselines."""
+    active = [one for one in rounds if one.any]
+    done = sorted((one for one in active if one.number("finished")), key=lambda one: -one.number("finished"))
+    share = BESTS_SHOWN // max(1, min(len(done), ROUNDS_SHOWN))
+    lines = [line for one in done[:ROUNDS_SHOWN] for line in round_lines(one, share)]
+    if rest := done[ROUNDS_SHOWN:]:
+        lines.append(f"- {counted(len(rest), 'more round')}: {completed_in(rest)} completed")
+    said = [f"{completed_in(done)} completed" if done else "No experiment completed"]
+    said += [f"{number:,} {kind}" for kind in ("pruned", "cancelled") if (number := total(active, kind))]
+    hours = " and ".join(f"{figure(amount)} {unit}" for unit, amount in used(active).items() if amount)
+    spread = " ± is the standard deviation over n seeds." if any("±" in line for line in lines) else ""
+    yield f"{', '.join(said)}{f'; {hours} used' if hours else ''}.{spread}"
+    if lines:
+        yield "\n".join(lines)
+
+
+def total(rounds: Iterable[Activity], kind: str) -> int:
+    return sum(one.number(kind) for one in rounds)
+
+
+def completed_in(rounds: Sequence[Activity]) -> str:
+    return counted(total(rounds, "finished"), "experiment", ",")
+
+
+def used(rounds: Iterable[Activity]) -> dict[str, float]:
+    """The hours of all rounds, by their unit."""
+    found: dict[str, float] = {}
     for one in rounds:
-        numbers.update({kind: one.number(kind, one.events) for kind in KINDS})
-        used[one.unit] = used.get(one.unit, 0.0) + sum(one.hours.values())
-    events = ", ".join(f"{numbers[kind]:,} {kind}" for kind in KINDS if numbers[kind])
-    hours = " and ".join(f"{figure(number)} {unit}" for unit, number in used.items() if number)
-    return "; ".join([events or "none started, finished or failed", *([hours] if hours else [])])
+        found[one.unit] = found.get(one.unit, 0.0) + sum(one.hours.values())
+    return found
 
 
-def round_section(one: Activity) -> Iterator[str]:
-    """The parts of a round's section."""
-    events = [event for several in one.events.values() for event in several]
-    causes = Counter(event.cause for event in events if event.kind == "requeued")
-    yield f"### Round {in_markdown(one.found.name)}"
-    why = f" Requeued after: {in_markdown(tally(causes))}." if causes else ""
-    yield f"{counted(len(one.known), 'experiment', ',')}: {totals([one])}.{why}"
-    yield table(*by_group(one))
-    failed = [
-        f"- {format_time(event.at)}: {in_markdown(path)}: {in_markdown(event.cause)}{in_brackets(event.why)}"
-        for path, several in one.events.items()
-        for event in several
-        if event.kind == "failed"
-    ]
-    yield from ["Failed:", at_most(failed)] if failed else []
-    yield from best_results(one)
-    problems = [f"- {in_markdown(line)}" for line in one.problems]
-    yield from ["Problems in the records:", at_most(problems)] if problems else []
+def round_lines(one: Activity, most: int) -> Iterator[str]:
+    """`- **charlie**: 36 experiments completed, in all 120 of 288`, and at most so many best results."""
+    now = sum(state == "completed" for state in one.states.values())
+    lines = list(best_results(one))
+    more = f"; see its report for {counted(len(lines) - most, 'more best result')}" if len(lines) > most else ""
+    name, number = in_markdown(one.found.name), completed_in([one])
+    yield f"- **{name}**: {number} completed, in all {now:,} of {len(one.known):,}{more}"
+    yield from (f"  - {in_markdown(line)}" for line in lines[:most])
 
 
-def in_brackets(text: str) -> str:
-    return f" ({in_markdown(text)})" if text.strip() else ""
-
-
-def at_most(lines: Sequence[str]) -> str:
-    """A list of at most SHOWN lines."""
-    more = [f"- and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
-    return "\n".join([*lines[:SHOWN], *more])
-
-
-def by_group(one: Activity) -> tuple[list[str], list[list[str]]]:
-    """Head and rows: the events of each group, and its states at the end of the period. No columns of zeros."""
-    kinds = [kind for kind in KINDS if one.number(kind, one.events)]
-    rows = []
-    for group, entries in one.found.groups.items():
-        paths = [entry.path for entry in entries]
-        numbers = [str(one.number(kind, paths) or "") for kind in kinds]
-        states = states_at(entries, one.period.until)
-        rows.append([group, *numbers, figure(sum(one.hours[path] for path in paths)), states])
-    return ["Group", *kinds, one.unit, "At the end of the period"], rows
-
-
-def states_at(entries: Sequence[RoundEntry], moment: float) -> str:
-    """`24 of 36 completed, 2 running, 10 waiting`."""
-    found = Counter(state_at(entry, moment) for entry in entries)
-    completed = found.pop("completed", 0)
-    others = [f"{found[state]:,} {state}" for state in sorted(found)]
-    return ", ".join([f"{completed:,} of {len(entries):,} completed", *others])
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; all columns but the first and the last contain numbers."""
-    rules = ["---", *["---:"] * (len(head) - 2), "---"]
-    lines = [map(in_markdown, head), rules, *(map(in_markdown, row) for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def best_results(one: Activity) -> Iterator[str]:
-    """The best setting of each group and data set, if it or its result differs from that at the beginning."""
+def best_results(one: Activity) -> list[str]:
+    """The best setting of each group and data set, those with a baseline and those that changed in the period first."""
     before, now = (rankings(one.found, known_at(one.known, at)) for at in (one.period.since, one.period.until))
-    first = {(leader.group, leader.dataset): leader for leader in before if leader.mode}
-    rows = []
-    for leader in [leader for leader in now if leader.mode]:
-        earlier = first.get((leader.group, leader.dataset))
-        best, result = leader.settings[0], leader.result
-        metric = leader.declared.of(result)
-        new = setting_result(best, metric)
-        old = setting_result(earlier.settings[0], metric) if earlier else "none yet"
-        if new != old:
-            group = " on ".join(part for part in (leader.group, leader.dataset) if part)
-            chosen = f"{result}, chosen by {leader.metric}" if leader.metric != result else result
-            rows.append([group, chosen, old, new, comparison(best, leader)])
-    if rows:
-        yield "Best results that changed (mean ± standard deviation over n seeds):"
-        head = ["Group", "Result", "Before", "At the end", "Comparison"]
-        yield table(head, rows).replace("---:", "---")
-    elif any(leader.mode for leader in now):
-        yield "Best results: none changed."
-    elif not now:
-        yield "Best results: none yet."
-    unknown = dict.fromkeys(f"{leader.metric} of {leader.group}" for leader in now if not leader.mode)
-    if unknown:
-        yield f"Not ranked, because no run declares which value is best: {in_markdown(listed(list(unknown)))}."
+    first = {(leader.group, leader.dataset): best_result(leader) for leader in before if leader.mode}
+    ranked = [leader for leader in now if leader.mode]
+    compared = {leader.baseline for leader in ranked}
+    ranked = [leader for leader in ranked if leader.group not in compared] or ranked
+    lines = []
+    for leader in ranked:
+        earlier = first.get((leader.group, leader.dataset), "")
+        changed = best_result(leader) != earlier
+        then = f"; before: {earlier}" if earlier and changed else "; as before" if earlier else ""
+        lines.append(((leader.baseline is None, not changed), described(leader) + then))
+    lines.sort(key=lambda item: item[0])
+    unknown = list(dict.fromkeys(leader.metric for leader in now if not leader.mode))
+    why = f"no best setting by {abbreviated(unknown, 3)}: no run declares which value is best"
+    return [*(line for _, line in lines), *([why] if unknown else [])]
 
 
-def setting_result(one: RankedSetting, metric: Metric) -> str:
-    return f"{one.label}: {with_spread(one.result, metric)}"
+def best_result(leader: Ranking) -> str:
+    """`81.00 ± 1.41 % (n = 2) with logit, alpha 0.5`."""
+    best, metric = leader.settings[0], leader.declared.of(leader.result)
+    setting = f" with {best.label}" if best.label != leader.group else ""
+    return f"{with_spread(best.result, metric)}{setting}"
 
 
-def comparison(one: RankedSetting, ranking: Ranking) -> str:
-    """`baseline student 81.00 ± 1.41 % (n = 2); chance 10.00 %`."""
-    metric, label = ranking.declared.of(ranking.result), ranking.declared.reference_label(ranking.result)
-    parts = [f"baseline {ranking.baseline} {with_spread(one.baseline, metric)}"] if ranking.baseline else []
-    parts += [f"{label} {value(one.reference, None, metric)}"] if one.reference is not None else []
-    return "; ".join(parts) or "the round names no baseline"
+def described(leader: Ranking) -> str:
+    """`distilled on svhn: test accuracy 93.10 ± 0.21 % (n = 3) with logit, the best of 4 settings; baseline ...`."""
+    declared, metric, best = leader.declared, leader.declared.of(leader.result), leader.settings[0]
+    by = f" by {declared.label(leader.metric)}" if leader.metric != leader.result else ""
+    parts = [f"{' on '.join(part for part in (leader.group, leader.dataset) if part)}: "
+             f"{declared.label(leader.result)} {best_result(leader)}"]  # fmt: skip
+    parts[0] += f", the best of {leader.of} settings{by}" if leader.of > 1 else ""
+    if leader.baseline:
+        parts.append(f"baseline {leader.baseline} {with_spread(best.baseline, metric)}")
+    if best.reference is not None:
+        parts.append(f"{declared.reference_label(leader.result)} {value(best.reference, None, metric)}")
+    return "; ".join(parts)
 
 
 def with_spread(spread: Spread | None, metric: Metric) -> str:
