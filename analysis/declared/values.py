@@ -39,10 +39,15 @@ def listed(names: Sequence[str], most: int) -> str:
 
 
 def scale(axis: XAxis | YAxis, logarithmic: bool, values: Sequence[float]) -> None:
-    """Make an axis of a panel linear or logarithmic; over few decades, its numbers have no powers of 10."""
+    """Make an axis of a panel linear or logarithmic."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log" if logarithmic else "linear"})
-    ratio = max(values) / min(values) if logarithmic else 0
-    if 0 < ratio < PLAIN:
+    if logarithmic:
+        plain_ticks(axis, max(values) / min(values))
+
+
+def plain_ticks(axis: XAxis | YAxis, ratio: float) -> None:
+    """Write the numbers of a logarithmic axis without powers of 10, if it ranges over few decades."""
+    if ratio < PLAIN:
         axis.set_major_locator(MaxNLocator(5) if ratio < 4 else LogLocator(subs=(1, 2, 5) if ratio < 50 else (1,)))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(NullFormatter())
@@ -51,12 +56,22 @@ def scale(axis: XAxis | YAxis, logarithmic: bool, values: Sequence[float]) -> No
 def digits_for(values: Iterable[float], sign: str = "") -> Callable[[float], str]:
     """How to write these numbers: all with the same decimals, so many that they can be told apart.
 
-    Very large, very small and widely ranging numbers have three significant digits. `sign`: `+` to write it always.
+    Never more than one digit beyond `DIGITS`; very large, small and widely ranging numbers have that many each. `sign`:
+    `+` to write it always. Zero has no minus.
     """
-    sizes = [abs(one) for one in values if one]
     given = [one for one in values if math.isfinite(one)]
-    span = max(given, default=0.0) - min(given, default=0.0) or max(sizes, default=1.0)
-    decimals = max(0, DIGITS - 1 - math.floor(math.log10(span)))
-    if decimals > 4 or max(sizes, default=0.0) >= 1e5 or (given and min(given) > 0 and max(given) / min(given) > 1e3):
-        return lambda value: f"{value:{sign}.{DIGITS}g}"
+    largest, least = max(map(abs, given), default=0.0) or 1.0, min(given, default=0.0)
+    span = max(given, default=0.0) - least or largest
+    decimals = max(0, min(DIGITS - 1 - _power(span), DIGITS - _power(largest)))
+    if decimals > 4 or largest >= 1e5 or (least > 0 and largest / least > PLAIN):
+        return lambda value: _significant(value, sign)
     return lambda value: f"{round(value, decimals) + 0.0:{sign}.{decimals}f}"
+
+
+def _power(size: float) -> int:
+    return math.floor(math.log10(size))
+
+
+def _significant(value: float, sign: str) -> str:
+    """`7680` and `2.3e+07`: no exponent where it is not needed."""
+    return f"{float(f'{value:.{DIGITS}g}') + 0.0:{sign}g}"
