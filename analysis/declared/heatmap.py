@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from roundhouse.formatting import counted
 
 WIDEST = 7.0  # inches
 HIGHEST = 8.0
+NUMBERED = 80  # cells; with more, none has its number in it
 ROW, COLUMN = 0.3, 0.5  # inches of a cell, where there is room
 
 
@@ -106,9 +107,9 @@ def _panel(axes: Axes, runs: FigureRuns, cells: Cells) -> None:
     colour_bar(axes, image, label, marks)
 
 
-def _text(cells: Cells, at: tuple[str, str], written: Any) -> str:
+def _text(cells: Cells, at: tuple[str, str], written: Callable[[float], str]) -> str:
     if at in cells.results:
-        return str(written(cells.results[at].mean))
+        return written(cells.results[at].mean) if len(cells.rows) * len(cells.columns) <= NUMBERED else ""
     return "no value" if any(one.record.runs for one in cells.entries.get(at, ())) else "no run"
 
 

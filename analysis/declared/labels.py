@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 SIZE = 6.5  # points
+NEAR = 12  # points; to a label that is farther away, a line leads
 # Offset from the point in points of print, and alignment: the places that are tried, the preferred ones first.
 _PLACES = [(dx * far, dy * far, across, upright)
            for far in (5, 10, 16, 24, 34)
@@ -38,11 +40,13 @@ def place_labels(axes: Axes, labels: Mapping[tuple[float, float], str], points: 
         best: tuple[float, int] | None = None
         made = []
         for number, (dx, dy, across, upright) in enumerate(_PLACES):
+            far = max(abs(dx), abs(dy)) > NEAR
+            leader = {"arrowstyle": "-", "linewidth": 0.4, "color": "#999999"} if far else None
             text = axes.annotate(label, point, (dx, dy), textcoords="offset points", fontsize=SIZE, ha=across,
-                                 va=upright, zorder=5)  # fmt: skip
+                                 va=upright, zorder=5, arrowprops=leader)  # fmt: skip
             text.set_in_layout(False)
             made.append(text)
-            box = text.get_window_extent(renderer)
+            box = _box(text, renderer)
             covered = sum(_overlap(box, one) for one in taken) + 2 * (box.width * box.height - _overlap(box, inside))
             if best is None or covered < best[0]:
                 best = covered, number
@@ -52,13 +56,19 @@ def place_labels(axes: Axes, labels: Mapping[tuple[float, float], str], points: 
         for number, text in enumerate(made):
             if number != best[1]:
                 text.remove()
-        taken.append(made[best[1]].get_window_extent(renderer))
+        taken.append(_box(made[best[1]], renderer))
+
+
+def _box(text: Annotation, renderer: Any) -> Bbox:
+    """Where the text stands, without the line that leads to it."""
+    text.update_positions(renderer)
+    return Text.get_window_extent(text, renderer)
 
 
 def _around(low: Any, high: Any) -> Bbox:
     """The box around a horizontal or vertical piece of a line, in pixels."""
     x, y = sorted((low[0], high[0])), sorted((low[1], high[1]))
-    return Bbox.from_extents(x[0] - 1, y[0] - 1, x[1] + 1, y[1] + 1)
+    return Bbox.from_extents(x[0] - 3, y[0] - 3, x[1] + 3, y[1] + 3)
 
 
 def _overlap(one: Bbox, other: Bbox) -> float:

@@ -16,7 +16,6 @@ from analysis.declared.values import plain_ticks
 from analysis.group_data import shortened
 from analysis.style import BASELINE, DIVERGING
 
-NUMBERED = 80  # cells; with more, no cell has a number
 SIZE = 6.5  # points of the numbers
 LETTER = 0.62 * SIZE / 72  # inches
 LINE = 0.11  # inches that a row of text needs
@@ -33,14 +32,14 @@ def draw_matrix(
     axes.grid(visible=False)
     shown = np.ma.masked_invalid(values)
     image = axes.imshow(shown, cmap=colours, norm=norm, aspect="auto", interpolation="nearest")
-    width = _inches(axes)[0] / values.shape[1]
+    width, height = _inches(axes)[0] / values.shape[1], _inches(axes)[1] / values.shape[0]
     for (row, column), value in np.ndenumerate(values):
         text = texts[row][column]
         missing = not np.isfinite(value)
         if missing and text is not None:
             axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="white", edgecolor="#bbbbbb",
                                      hatch="////", linewidth=0.4))  # fmt: skip
-        if text and values.size <= NUMBERED + missing and LETTER * len(text) < width:
+        if text and height > LINE and LETTER * len(text) < width:
             colour = BASELINE if missing else _readable_on(image.cmap(norm(value)))
             box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8} if missing else None
             axes.text(column, row, text, ha="center", va="center", fontsize=SIZE, color=colour, bbox=box)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
 
 from analysis.declared.labels import place_labels
 from analysis.declared.runs import COSTS, FigureRuns, SettingResult, mean_of, number, swept_geometrically
@@ -22,6 +23,7 @@ from roundhouse.names import nearest
 
 LOOKS = 14  # colours and markers in one legend; with more values, all points look the same
 LABELLED = 8  # points of the front that are labelled; with more, none is
+TICKS_AT_MOST = 6  # at the values of a config key; with more, matplotlib chooses
 NAMED = 6  # settings in a caption
 
 CostOf = Callable[[RoundEntry], float | None]
@@ -161,10 +163,14 @@ def _scale_axes(axes: Sequence[Axes], runs: FigureRuns, points: Sequence[Point])
     """Equal axes for all panels, logarithmic where the values were swept so or range widely."""
     over, xs, ys = runs.figure.over, [one.cost.mean for one in points], [one.result.mean for one in points]
     wide = is_logarithmic(over, runs.declared, min(xs), max(xs))
-    swept = over in runs.config_keys and over not in COSTS and swept_geometrically(xs)
+    is_key = over in runs.config_keys and over not in COSTS
+    swept = is_key and swept_geometrically(xs)
     tall = is_logarithmic(runs.metric, runs.declared, min(ys), max(ys))
     for one in axes:
         scale(one.xaxis, wide or swept, xs)
+        if is_key and len(set(xs)) <= TICKS_AT_MOST:
+            one.set_xticks(sorted(set(xs)), [f"{x:g}" for x in sorted(set(xs))])
+            one.xaxis.set_minor_locator(NullLocator())
         scale(one.yaxis, tall, ys)
     for name in ("x", "y"):
         limits = [getattr(one, f"get_{name}lim")() for one in axes]
@@ -177,7 +183,8 @@ def _scale_axes(axes: Sequence[Axes], runs: FigureRuns, points: Sequence[Point])
 
 def _row(runs: FigureRuns, data_set: str, one: Point, on_front: bool | None) -> dict[str, Any]:
     over, by = runs.figure.over, runs.figure.by
-    return {"data_set": data_set, "role": "baseline" if one.is_baseline else "result", "setting": one.result.label,
+    return {"data_set": data_set, "role": "baseline" if one.is_baseline else "result",
+            "group": one.result.entries[0].group, "setting": one.result.label,
             **({by: one.result.config.get(by)} if by else {}), over: one.cost.mean, f"{over}_sd": one.cost.sd,
             "metric": runs.metric, "unit": runs.declared.of(runs.metric).shown_unit, "mean": one.result.mean,
             "sd": one.result.sd, "n": one.result.n,
