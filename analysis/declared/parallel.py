@@ -165,9 +165,17 @@ def _panel(
         axes.plot([last + STRIP * inch, x], [start, end], color="#999999", linewidth=0.4, zorder=1)
         axes.text(x, end, plain(textwrap.shorten(name, room, placeholder=" …")), fontsize=SIZE, va="center")
     axes.set_xlim(-LEFT * inch, last + (STRIP + TICKS + _room(last)) * inch)
-    titles = [*map(runs.axis, runs.figure.keys), runs.axis()]
-    wide = max(6, int(1.4 / inch / LETTER))
-    axes.set_xticks(range(last + 1), [textwrap.fill(one, wide) for one in titles])
+    _name_axes(axes, [*map(runs.axis, runs.figure.keys), runs.axis()], 1 / inch)
+
+
+def _name_axes(axes: Axes, names: Sequence[str], distance: float) -> None:
+    """Write the names below the axes, which are `distance` inches apart; turned where they are too near."""
+    wide = int(distance / (1.25 * LETTER))
+    if max(len(word) for name in names for word in name.split()) < wide:
+        axes.set_xticks(range(len(names)), [textwrap.fill(name, wide) for name in names])
+    else:
+        axes.set_xticks(range(len(names)), [shortened(name) for name in names], rotation=30, ha="right",
+                        rotation_mode="anchor")  # fmt: skip
 
 
 def _room(axes: int) -> float:

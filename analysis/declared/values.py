@@ -22,7 +22,7 @@ def text_of(value: Any) -> str:
         return value
     size = number(value)
     if size is not None:
-        return f"{size:.12g}"
+        return f"{size + 0.0:.12g}"  # without the minus of -0.0
     return "not set" if value is None else json.dumps(value, default=str)
 
 
