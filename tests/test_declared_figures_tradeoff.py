@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from declared_figures import drawn, texts_in, write
 from family_rounds import write_family
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.text import Text
 from recorded_runs import folders_in
 
-from analysis.declared.tradeoff import pareto_front
+from analysis.declared.tradeoff import LABELLED, pareto_front
 from analysis.rounds import read_round
 from roundhouse.errors import RoundhouseError
 from roundhouse.figures import Figure
@@ -144,3 +146,41 @@ def test_each_data_set_has_its_panel_and_front(tmp_path: Path) -> None:
         rows = [row for row in made.table if row["data_set"] == name]
         front = pareto_front([(row["seconds_per_map"], row["mean"]) for row in rows], "min", "min")
         assert [place for place, row in enumerate(rows) if row["front"] == "yes"] == sorted(front)
+
+
+def test_labels_of_the_front_cover_neither_each_other_nor_points(tmp_path: Path) -> None:
+    place = folders_in(tmp_path)
+    write_family("growth", place)
+    made = drawn(place, "growth", Figure("tradeoff", over="density", by="width"))
+    (axes,) = made.figure.axes
+    renderer = made.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    boxes = [Text.get_window_extent(one, renderer) for one in axes.texts]
+    front = [row for row in made.table if row["front"] == "yes"]
+    assert 4 <= len(boxes) == len(front)
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    points = [axes.transData.transform((row["density"], row["mean"])) for row in made.table]
+    assert not any(box.contains(*point) for box in boxes for point in points)
+
+
+def test_a_front_of_many_settings_has_no_labels(tmp_path: Path) -> None:
+    place = folders_in(tmp_path)
+    write_family("growth", place)
+    made = drawn(place, "growth", Figure("tradeoff", over="connections", by="width"))
+    assert [row["front"] for row in made.table].count("yes") > LABELLED and not texts_in(made)
+
+
+def test_one_setting_with_one_seed_is_drawn(tmp_path: Path) -> None:
+    text = ROUND.replace("[1, 10, 100]", "[10]").replace("[a, b]", "[a]").replace("[0, 1, 2]", "[0]")
+    place = write(tmp_path, text.replace("    baseline: base\n", ""), measure)
+    made = drawn(place, "r", Figure("tradeoff", over="size", groups=("runs",)))
+    assert [(row["sd"], row["size_sd"], row["n"], row["front"]) for row in made.table] == [(None, None, 1, "yes")]
+    assert "one run each" in made.caption and "No baseline to compare with." in made.caption
+
+
+def test_more_settings_than_colours_look_the_same_and_the_caption_says_so(tmp_path: Path) -> None:
+    place = folders_in(tmp_path)
+    write_family("flow", place)
+    made = drawn(place, "flow", Figure("tradeoff", over="parameters", by="techniques"))
+    assert "101 values are too many for colours" in made.caption
+    assert len(made.figure.legends[0].get_texts()) == 3  # the baseline, the settings, the front
+    assert len(made.table) == 120
