@@ -56,7 +56,7 @@ def test_a_cell_is_the_mean_over_seeds_and_the_other_keys(tmp_path: Path) -> Non
             row = cell(made, str(width), str(rate))
             assert row["mean"] == pytest.approx(statistics.mean(run["score"] for run in runs if run))
             assert (row["n"], row["settings"], row["sd"]) == (4, "2", None)
-    assert "the mean over seeds and over kind, which vary too, n 4." in made.caption
+    assert "the mean over seeds and what else varies (kind), n 4." in made.caption
 
 
 def test_the_deviation_over_seeds_is_that_of_one_setting(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def _caption(runs: FigureRuns, title: str, found: Mapping[str, Cells]) -> str:
     counts = [one.n for cells in found.values() for one in cells.results.values()]
     least, most = min(counts), max(counts)
     if any(one.label != "1" for cells in found.values() for one in cells.results.values()):
-        over = f"seeds and over {', '.join(others) or 'groups'}, which vary too"
+        over = f"seeds and what else varies ({', '.join(others) or 'group'})"
     else:
         over = "seeds"
     what = f"the mean over {over}, n {least}" + (f" to {most}" if most > least else "")
