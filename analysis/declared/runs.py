@@ -14,7 +14,7 @@ from analysis.learning_curves import plain
 from analysis.rounds import RoundEntry, WithBaseline, label_of, metrics_of, varying_keys
 from roundhouse.errors import RoundhouseError
 from roundhouse.figures import Figure
-from roundhouse.metrics import Declarations, with_unit
+from roundhouse.metrics import Declarations, quantity, with_unit
 from roundhouse.names import nearest
 from roundhouse.store.metrics import RunMetrics
 
@@ -107,8 +107,10 @@ class FigureRuns:
         return final if final in finals else chosen
 
     def require_metric(self) -> None:
-        """RoundhouseError: runs have reported metrics, but none of them the one that is to be shown."""
+        """RoundhouseError: no run has a finite value of the metric that is to be shown."""
         if all(self.value(one) is None for one in self.entries):
+            if self.metric in self.known:
+                raise RoundhouseError(f"no run has a finite value of {self.metric}")
             raise RoundhouseError(f"no run has the metric {self.metric!r}: {nearest(self.metric, self.known)}")
 
     @property
@@ -132,9 +134,13 @@ class FigureRuns:
         return tuple(found for one in entries if (found := self.value(one, name)) is not None)
 
     def mode(self, name: str) -> str | None:
-        """Which value of a metric is best, min or max; of a cost, min; None if nothing declares it."""
+        """Which value of a metric is best, min or max; of a cost, min; None if nothing declares it.
+
+        It is the same for validation and test data.
+        """
         declared = self.declared.of(name).mode
-        reported = {one.mode for one in self.metrics.values() if one.metric == name and one.mode}
+        runs = [one for one in self.metrics.values() if one.metric and one.mode]
+        reported = {one.mode for one in runs if quantity(str(one.metric)) == quantity(name)}
         return declared or (next(iter(reported)) if len(reported) == 1 else "min" if name in COSTS else None)
 
     # --------------------------------------------------------------------------------------------- settings
@@ -151,11 +157,16 @@ class FigureRuns:
         """What is special about a run: the values of the keys that vary, `without` some; else its group."""
         return label_of(entry.config, self.varying - {*without}) or entry.group or "all runs"
 
-    def baseline(self, entries: Iterable[RoundEntry]) -> list[RoundEntry]:
+    def baseline(self, entries: Sequence[RoundEntry]) -> list[RoundEntry]:
         """The runs that these are compared with, without those that are among them."""
         chosen = {one.path for one in entries}
+        return [one for one in self.compared_with(entries) if one.path not in chosen]
+
+    def compared_with(self, entries: Sequence[RoundEntry]) -> list[RoundEntry]:
+        """The runs that these are compared with, those that are among them too."""
+        chosen = {one.path for one in entries}
         found = {one.path: one for entry, baseline in self.shown if entry.path in chosen for one in baseline}
-        return [one for path, one in found.items() if path not in chosen]
+        return list(found.values())
 
     def reference(self, entries: Iterable[RoundEntry], name: str | None = None) -> float | None:
         """The mean of the declared baseline of the metric, such as chance, in the unit that is shown."""
@@ -172,6 +183,12 @@ class FigureRuns:
         if name in COSTS and name not in self.declared.metrics:
             return with_unit(*COSTS[name])
         return plain(self.declared.axis(name) if name not in self.config_keys else name.replace("_", " "))
+
+    def label_of(self, name: str) -> str:
+        """What a metric, a cost or a config key is called in a sentence."""
+        if name in COSTS and name not in self.declared.metrics:
+            return COSTS[name][0]
+        return name.replace("_", " ") if name in self.config_keys else self.declared.label(name)
 
     @cached_property
     def config_keys(self) -> set[str]:
