@@ -164,7 +164,7 @@ def growth_run(config: Config) -> dict[str, Any]:
 
 def flood_run(config: Config) -> dict[str, Any]:
     number = 0 if config["arch"] == "persistence" else int(config["arch"][-1])
-    rae = float(np.median(flood_arrays(config)["rae"]))
+    rae = float(np.nanmedian(flood_arrays(config)["rae"]))
     epochs = [{"epoch": n, "loss": 1.0 / n, "val_rae": rae * (1 + 3 / n)} for n in range(1, 16 if number else 1)]
     return _measured({"test_rae": rae, "seconds_per_map": 0.002 * 2.0**number}, epochs, "val_rae", "min", 30.0)
 
