@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -35,10 +34,11 @@ def draw(runs: FigureRuns) -> DrawnFigure:
     found, left_out = data.panels()
     if not found:
         raise RoundhouseError(f"no run has a value of {', '.join(runs.figure.metrics)}")
-    figure, axes = _grid(len(found), len(data.axes))
+    places = places_of(found)
+    figure, axes = _grid(places, len(data.axes))
     for panel, own in zip(found, axes, strict=True):
         _draw_panel(own, panel, data, found)
-    _label_axes(axes, found, data)
+    _label_axes(axes, places, found, data)
     _legend(axes[0][0], found, data)
     legend_below(figure, [axes[0][0]], row=0.17)
     table = [row for panel in found for row in _table(panel, data)]
@@ -46,16 +46,25 @@ def draw(runs: FigureRuns) -> DrawnFigure:
     return DrawnFigure(figure, table, title, _caption(data, found, left_out, title), _alt(data, found))
 
 
-def _grid(count: int, kinds: int) -> tuple[Figure, list[list[Axes]]]:
+def places_of(found: Sequence[Panel]) -> list[tuple[int, int]]:
+    """Row and column of each panel; a data set begins a new row."""
+    made: list[tuple[int, int]] = []
+    for panel, before in zip(found, [None, *found[:-1]], strict=True):
+        row, column = made[-1] if made else (0, -1)
+        is_new = before is not None and before.data_set != panel.data_set
+        made.append((row + 1, 0) if is_new or column + 1 == ACROSS else (row, column + 1))
+    return made
+
+
+def _grid(places: Sequence[tuple[int, int]], kinds: int) -> tuple[Figure, list[list[Axes]]]:
     """The axes of each panel: one for each kind of metric. Two are left and right; more are above each other."""
-    columns, stacked = min(count, ACROSS), 1 if kinds <= 2 else kinds
-    width = PAGE / columns if columns > 1 else 5.0
-    height = 1.35 if stacked > 1 else 2.6 if count <= ACROSS else 1.9
-    figure, axes = panels(columns, math.ceil(count / columns) * stacked, width=width, height=height)
+    rows, columns = (1 + max(of) for of in zip(*places, strict=True))
+    stacked = 1 if kinds <= 2 else kinds
+    height = 1.35 if stacked > 1 else 2.6 if rows == 1 else 1.9
+    figure, axes = panels(columns, rows * stacked, width=PAGE / columns if columns > 1 else 5.0, height=height)
     made = []
-    for number in range(count):
-        first = number // columns * stacked * columns + number % columns
-        own = [axes[first + place * columns] for place in range(stacked)]
+    for row, column in places:
+        own = [axes[(row * stacked + number) * columns + column] for number in range(stacked)]
         made.append([own[0], own[0].twinx()] if kinds == 2 else own)
     used = {id(one) for own in made for one in own}
     for one in axes:
@@ -109,8 +118,8 @@ def _line(axes: Axes, band: Band, factor: float, number: int, look: dict[str, An
     """Mean and range. The markers of lines with many points are at different places."""
     every = max(1, len(band.positions) // MARKED) if len(band.positions) > FEW else 1
     if band.count.max() > 1:
-        axes.fill_between(band.positions, factor * band.low, factor * band.high, color=look["color"], alpha=0.2,
-                          linewidth=0)  # fmt: skip
+        axes.fill_between(band.positions, factor * band.low, factor * band.high, facecolor=look["color"], alpha=0.15,
+                          edgecolor=look["color"], linewidth=0.5)  # fmt: skip
     axes.plot(band.positions, factor * band.mean, markevery=(number % every, every), **look)
 
 
@@ -146,23 +155,26 @@ def _limit(axes: Axes, metrics: Sequence[str], bands: Sequence[Band], data: Epoc
 # --------------------------------------------------------------------------------------------- around the panels
 
 
-def _label_axes(axes: Sequence[Sequence[Axes]], found: Sequence[Panel], data: EpochsData) -> None:
-    """Titles, and labels at the outer sides of the rows of panels."""
+def _label_axes(
+    axes: Sequence[Sequence[Axes]], places: Sequence[tuple[int, int]], found: Sequence[Panel], data: EpochsData
+) -> None:
+    """Titles, and labels at the outer sides of the rows of panels, whose panels have equal axes."""
     several = any(curve.before for curve in data.curves.values())
-    columns = min(len(found), ACROSS)
-    for number, (own, panel) in enumerate(zip(axes, found, strict=True)):
-        is_first, is_last = number % columns == 0, number % columns == columns - 1 or number == len(found) - 1
-        own[0].set_title(shortened(_title(panel, single=_is_single(found))), pad=7 if panel.events else 5)
+    for own, panel, (row, column) in zip(axes, found, places, strict=True):
+        is_last = (row, column + 1) not in places
+        own[0].set_title(shortened(_title(panel, single=_is_single(found))), pad=8 if panel.events else 5)
         own[-1 if len(own) > 2 else 0].set_xlabel(f"{data.unit} of the last stage" if several else data.unit)
         for place in own[:-1] if len(own) > 2 else ():
             place.tick_params(labelbottom=False)
-        for place, metrics in zip(own, data.axes, strict=True):
-            is_right = len(own) == 2 and place is own[1]
+        for number, (place, metrics) in enumerate(zip(own, data.axes, strict=True)):
+            is_right = len(own) == 2 and number == 1
             if is_right:
                 place.spines["right"].set_visible(True)
                 place.grid(visible=False)
-            if is_last if is_right else is_first:
+            if is_last if is_right else column == 0:
                 place.set_ylabel(_axis_label(metrics, data))
+            else:
+                place.tick_params(labelleft=False, labelright=False)
 
 
 def _title(panel: Panel, *, single: bool) -> str:
@@ -220,16 +232,17 @@ def _caption(data: EpochsData, found: Sequence[Panel], left_out: int, title: str
     runs = data.runs
     counts = [int(band.count.max()) for panel in found for of in panel.lines.values() for band in of.values()]
     least, most = min(counts), max(counts)
-    shown = "one run each, so the noise between seeds is unknown" if most == 1 else (
-        f"mean and range over seeds, n {least}" + (f" to {most}" if most > least else ""))  # fmt: skip
-    sentences = [f"{title}: {shown}."]
-    members = [one for of in data.sets.values() for one in runs.parts(of).values()]
-    sentences.append(runs.pooled(members))
+    pooled = runs.pooled([one for of in data.sets.values() for one in runs.parts(of).values()])
+    shown = f"mean and range over {'runs' if pooled else 'seeds'}, n {least}" + (f" to {most}" if most > least else "")
+    if most == 1:
+        shown = "one run each, so the noise between seeds is unknown"
+    sentences = [f"{title}: {shown}.", pooled]
     sentences += _of_events(found, data)
     sentences += _missing(data, found, left_out)
     names = list(dict.fromkeys(panel.baseline_name for panel in found if panel.baseline))
-    sentences.append(f"Grey: {', '.join(names).replace(' (baseline)', '')}, the baseline, drawn in the same way." if names
-                     else "No baseline to compare with.")  # fmt: skip
+    grey = ", ".join(names).replace(" (baseline)", "")
+    none = "The baseline has no such curve." if runs.divided()[1] else "No baseline to compare with."
+    sentences.append(f"Grey: {grey}, the baseline, drawn in the same way." if names else none)
     return " ".join(one for one in sentences if one)
 
 

@@ -19,7 +19,7 @@ from roundhouse.names import nearest
 from roundhouse.store.metrics import finite
 
 LINES_AT_MOST = 4  # for each metric in one panel
-PANELS_AT_MOST, ACROSS, AXES_AT_MOST = 12, 3, 6  # panels of a figure, panels side by side, axes above each other
+ROWS_AT_MOST, ACROSS, AXES_AT_MOST = 4, 3, 6  # rows of panels, panels side by side, axes above each other
 
 Bands = Mapping[str, Band]  # by metric
 Events = Mapping[int, int]  # the number of runs in which an event happened at a position
@@ -121,8 +121,8 @@ class EpochsData:
 
     def panels(self) -> tuple[list[Panel], int]:
         """The panels, and how many lines have no place in them."""
-        most = PANELS_AT_MOST if len(self.axes) <= 2 else ACROSS * max(1, AXES_AT_MOST // len(self.axes))
-        of_each = max(1, most // max(1, len(self.sets)))
+        rows = ROWS_AT_MOST if len(self.axes) <= 2 else max(1, AXES_AT_MOST // len(self.axes))
+        of_each = ACROSS * max(1, rows // max(1, len(self.sets)))
         made, left_out = [], 0
         for data_set, entries in self.sets.items():
             lines = {label: one for label, one in self.runs.parts(entries).items() if self.bands(one)}
@@ -152,6 +152,7 @@ class EpochsData:
 
 
 def shares(labels: Sequence[str], panels: int) -> list[Sequence[str]]:
-    """The labels of each panel: few in one panel, else as few in each as the number of panels permits."""
-    each = LINES_AT_MOST if len(labels) <= LINES_AT_MOST else min(LINES_AT_MOST, math.ceil(len(labels) / panels))
-    return [labels[start : start + each] for start in range(0, len(labels), each)][:panels]
+    """The labels of each panel: all if they are few; else one each if there are panels enough; else several."""
+    few = len(labels) <= LINES_AT_MOST or len(labels) > panels
+    each = math.ceil(len(labels) / max(1, math.ceil(len(labels) / LINES_AT_MOST))) if few else 1
+    return [labels[start : start + each] for start in range(0, len(labels), max(1, each))]
