@@ -178,19 +178,21 @@ def _layout(labels: Sequence[str], data_sets: int) -> tuple[int, int]:
 
 def _panel(axes: Axes, runs: FigureRuns, boxes: Boxes, labels: Sequence[str], name: str) -> None:
     limit = _limit(runs, name)
+    second = 14 + 4.5 * max((len(str(box.n)) for box in boxes.values()), default=1)  # points, of the second column
     for row, label in enumerate(labels):
-        box = boxes.get(label)
-        if box is None:
+        if label not in boxes:
             continue
+        box = boxes[label]
         _draw_box(axes, row, box)
         _beside(axes, row, 4, str(box.n))
         if limit is not None and box.n:
-            _beside(axes, row, 26, f"{100 * box.below(limit):.3g} %")
+            _beside(axes, row, second, f"{100 * box.below(limit):.3g} %")
     _beside(axes, -0.9, 4, "n", style="italic")
     if limit is not None:
-        _beside(axes, -0.9, 26, f"< {limit:g}", style="italic")
+        _beside(axes, -0.9, second, f"< {limit:g}", style="italic")
     if not any(box.n for box in boxes.values()):
         axes.text(0.5, 0.5, "no result yet", transform=axes.transAxes, ha="center", va="center", color=BASELINE)
+    axes.set_axisbelow(True)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.set_xlabel(plain(runs.declared.axis(name)))
 

@@ -187,7 +187,7 @@ def _axis_label(metrics: Sequence[str], data: EpochsData) -> str:
         text = axis_of(metrics, declared)
     else:
         text = with_unit(", ".join(declared.label(one) for one in metrics), declared.of(metrics[0]).shown_unit)
-    return textwrap.fill(plain(text), 28)
+    return textwrap.fill(plain(text), 28 if len(data.axes) <= 2 else 16)
 
 
 def _legend(axes: Axes, found: Sequence[Panel], data: EpochsData) -> None:
@@ -258,7 +258,12 @@ def _of_events(found: Sequence[Panel], data: EpochsData) -> list[str]:
 def _missing(data: EpochsData, found: Sequence[Panel], left_out: int) -> list[str]:
     made, own = [], data.runs.divided()[0]
     if left_out:
-        made.append(f"{counted(left_out, 'further line')} without a place: the worst ones.")
+        verb = "has" if left_out == 1 else "have"
+        ranked = data.runs.mode(data.runs.metric) is not None
+        which = (
+            f"shown are the best by mean {data.runs.declared.label(data.runs.metric)}" if ranked else "the last ones"
+        )
+        made.append(f"{counted(left_out, 'further line')} {verb} no place; {which}.")
     for metric in data.runs.figure.metrics:
         without = [label for panel in found for label, bands in panel.lines.items() if metric not in bands]
         if without:

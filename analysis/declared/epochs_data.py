@@ -19,6 +19,7 @@ from roundhouse.names import nearest
 from roundhouse.store.metrics import finite
 
 LINES_AT_MOST = 4  # for each metric in one panel
+LABELS_AT_MOST = 12  # of a data set: a legend with more cannot be read
 ROWS_AT_MOST, ACROSS, AXES_AT_MOST = 4, 3, 6  # rows of panels, panels side by side, axes above each other
 
 Bands = Mapping[str, Band]  # by metric
@@ -126,7 +127,7 @@ class EpochsData:
         made, left_out = [], 0
         for data_set, entries in self.sets.items():
             lines = {label: one for label, one in self.runs.parts(entries).items() if self.bands(one)}
-            chosen = self._best(lines, LINES_AT_MOST * of_each)
+            chosen = self._best(lines, max(LABELS_AT_MOST, of_each))
             for labels in shares(chosen, of_each):
                 made.append(self._panel(data_set, {label: lines[label] for label in labels}))
             left_out += len(lines) - len(chosen)

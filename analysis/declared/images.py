@@ -252,7 +252,7 @@ def _caption(runs: FigureRuns, every: Shown, shown: Shown, examples: Examples) -
 def _whose(runs: FigureRuns, every: Shown, shown: Shown) -> str:
     count, total = (sum(one.role == "result" for one in of.settings) for of in (shown, every))
     ranked = runs.mode(runs.metric) is not None
-    by = f" by the mean {runs.declared.label(runs.metric)} of its runs" if ranked else ""
+    by = f" by mean {runs.declared.label(runs.metric)}" if ranked else ""
     if count == total:
         return counted(total, "setting") + (f", the best first{by}" if ranked and total > 1 else "")
     turns = ", of each data set in turn" if len({one.data_set for one in every.settings}) > 1 else ""
