@@ -295,7 +295,9 @@ def _caption(runs: FigureRuns, found: Mapping[str, Boxes], title: str, left_out:
         sentences.append(f"n: values of all examples of all seeds together ({counted(most, 'run')} at most).")
     else:
         sentences.append(
-            "n: runs." if max(counts, default=0) > 1 else "One run each, so the noise between seeds is unknown."
+            "n: number of runs."
+            if max(counts, default=0) > 1
+            else "One run each, so the noise between seeds is unknown."
         )
     if dropped := sum(box.dropped for box in boxes):
         sentences.append(f"{counted(dropped, 'value')} that {'is' if dropped == 1 else 'are'} not finite "
@@ -306,7 +308,7 @@ def _caption(runs: FigureRuns, found: Mapping[str, Boxes], title: str, left_out:
     parts = [ones for members in by_data_set(own).values() for ones in runs.parts(members).values()]
     sentences.append(runs.pooled(parts))
     if left_out:
-        sentences.append(f"{left_out} further boxes do not fit; the table has them.")
+        sentences.append(f"Not on the page, but in the table: {left_out} further rows.")
     grey = next((label for of in found.values() for label, box in of.items() if box.role == "baseline"), "")
     sentences.append(
         f"Grey: {grey.replace(' (baseline)', '')}, the baseline." if grey else "No baseline to compare with."

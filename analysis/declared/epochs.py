@@ -160,9 +160,11 @@ def _label_axes(
 ) -> None:
     """Titles, and labels at the outer sides of the rows of panels, whose panels have equal axes."""
     several = any(curve.before for curve in data.curves.values())
+    letters = {1: 44, 2: 40}.get(1 + max(column for _, column in places), 26)  # of a line of a title
     for own, panel, (row, column) in zip(axes, found, places, strict=True):
         is_last = (row, column + 1) not in places
-        own[0].set_title(shortened(_title(panel, single=_is_single(found))), pad=8 if panel.events else 5)
+        title = textwrap.fill(shortened(_title(panel, single=_is_single(found))), letters)
+        own[0].set_title(title, pad=8 if panel.events else 5)
         own[-1 if len(own) > 2 else 0].set_xlabel(f"{data.unit} of the last stage" if several else data.unit)
         for place in own[:-1] if len(own) > 2 else ():
             place.tick_params(labelbottom=False)

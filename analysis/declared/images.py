@@ -263,7 +263,11 @@ def _left_out(runs: FigureRuns, every: Shown, shown: Shown) -> list[str]:
     parts = [("example", len(every.samples) - len(shown.samples)), ("array", len(every.arrays) - len(shown.arrays)),
              ("setting", len(every.settings) - len(shown.settings))]  # fmt: skip
     cut = [counted(count, f"further {what}") for what, count in parts if count]
-    found = [f"{' and '.join(cut)} do not fit on the page."] if cut else []
+    found = [f"Not on the page: {' and '.join(cut)}."] if cut else []
+    own, _ = runs.divided()
+    settings = sum(len(runs.parts(of)) for of in by_data_set(own).values())
+    if without := settings - sum(one.role == "result" for one in every.settings):
+        found.append(f"{counted(without, 'setting')} without these arrays.")
     is_axis = "sample" in (runs.figure.rows, runs.figure.columns)
     absent = [one for one in runs.figure.samples if one not in every.samples] if is_axis else []
     if absent and not runs.figure.file.endswith(arrays.PICTURE):
