@@ -176,7 +176,7 @@ def _label_axes(
             if is_last if is_right else column == 0:
                 place.set_ylabel(_axis_label(metrics, data))
             else:
-                place.tick_params(labelleft=False, labelright=False)
+                place.tick_params(which="both", labelleft=False, labelright=False, left=not is_right, right=False)
 
 
 def _title(panel: Panel, *, single: bool) -> str:
