@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from typing import Any
@@ -20,6 +20,7 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.figures import Axis
 from roundhouse.formatting import abbreviated, counted
 
+_FACTS: Mapping[str, Callable[[Array], Any]] = {"min": np.min, "max": np.max, "mean": np.mean}
 SIDE = {"sample": 0.8, "array": 0.95, "setting": 1.5}  # inches left of the pictures, by what the rows are
 
 
@@ -220,9 +221,9 @@ def _table(runs: FigureRuns, part: Shown, examples: Examples) -> list[dict[str, 
         found = examples.of(one.entry, name)
         for sample in (number for number in part.samples if number in found):
             values = found[sample][np.isfinite(found[sample])]
-            low, high, mean = (values.min(), values.max(), values.mean()) if len(values) else (None, None, None)
+            facts = {key: float(of(values)) if len(values) else None for key, of in _FACTS.items()}
             made.append({"path": one.entry.path, "role": one.role, "setting": one.label, "sample": sample,
-                         "array": name, "min": low, "max": high, "mean": mean,
+                         "array": name, **facts,
                          "not_finite": found[sample].size - len(values), "metric": runs.metric,
                          "value": runs.value(one.entry), "mean_of_seeds": one.result, "seeds": one.runs})  # fmt: skip
     return made
