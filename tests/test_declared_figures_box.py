@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.patches import Rectangle
 
-from analysis.declared.box import Box, _best, _layout
+from analysis.declared.box import _layout
+from analysis.declared.box_data import Box, best
 from analysis.learning_curves import DrawnFigure
 from analysis.rounds import Folders
 from roundhouse.errors import RoundhouseError
@@ -104,7 +105,7 @@ def test_the_baseline_is_a_grey_row_and_the_declared_reference_a_line(place: Fol
     row = row_of(made, "lake", "simple (baseline)")
     assert (row["role"], row["n"]) == ("baseline", 1)
     assert "Grey: simple, the baseline." in made.caption
-    assert {"simple (baseline): median", "reference 10"} <= set(texts_of(made).split("\n"))
+    assert {"simple (baseline): median", "reference 10 %"} <= set(texts_of(made).split("\n"))
 
 
 def test_below_five_values_there_are_points_and_no_quartiles(place: Folders) -> None:
@@ -148,7 +149,7 @@ def test_a_threshold_is_given_in_the_unit_of_the_values_and_drawn_in_the_one_tha
     made = drawn(place, "boxes", "shares")
     row = row_of(made, "lake", "wide")
     assert row["threshold"] == 50 and row["share_below"] in {n / SEEDS for n in range(SEEDS + 1)}
-    assert "threshold 50" in texts_of(made)
+    assert "threshold 50 %" in texts_of(made)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_the_boxes_that_are_shown_are_the_baseline_and_the_best(
 ) -> None:
     boxes = {label: Box("result", np.array([one]), 0, 1) for label, one in medians.items()}
     boxes["the baseline"] = Box("baseline", np.array([0.0]), 0, 1)
-    shown = _best({"": boxes}, most, mode)
+    shown = best({"": boxes}, most, mode)
     assert len(shown) == min(most, len(boxes)) and shown[0] == "the baseline"
     if mode is None:
         assert shown[1:] == list(medians)[: most - 1]

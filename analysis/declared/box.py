@@ -4,157 +4,61 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.curve_data import Floats
-from analysis.declared import arrays
+from analysis.declared.box_data import Box, Boxes, best, boxes_of
 from analysis.declared.runs import FigureRuns, by_data_set
 from analysis.group_data import LONGEST, shortened
 from analysis.learning_curves import DrawnFigure, is_logarithmic, plain
-from analysis.rounds import RoundEntry
 from analysis.style import BASELINE, COLOURS, legend_below, logarithmic, panels
-from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import counted
 
 FEW = 5  # below so many values, each is drawn as a point: quartiles would mean nothing
 PAGE = (7.0, 8.6)  # inches
 ROW, AROUND = 0.17, 0.85  # inches: height of a box, and of what is above and below the boxes of a panel
 LETTER, NARROWEST = 0.055, 1.5  # inches: width of a letter of a label, and of the narrowest panel
-Values = Callable[[RoundEntry], Floats | None]  # of a run, finite or not, in the shown unit; None: it has none
-
-
-@dataclass(frozen=True)
-class Box:
-    """The values of one box, sorted. `dropped`: how many were not finite; `runs`: how many runs they are from."""
-
-    role: str
-    values: Floats
-    dropped: int
-    runs: int
-
-    @property
-    def n(self) -> int:
-        return len(self.values)
-
-    def at(self, share: float) -> float:
-        """The value below which this share of all values is."""
-        return float(np.quantile(self.values, share))
-
-    def below(self, limit: float) -> float:
-        """The share of values below a limit."""
-        return float(np.mean(self.values < limit))
-
-
-Boxes = Mapping[str, Box]
 
 
 def draw(runs: FigureRuns) -> DrawnFigure:
     """A panel for each data set with a row for each box; a long list of boxes has several panels."""
     name = runs.figure.array or runs.metric
-    values = _of_arrays(runs, name) if runs.figure.array else _of_metric(runs)
-    found = {data_set: _boxes(runs, own, values) for data_set, own in by_data_set(runs.divided()[0]).items()}
+    found = boxes_of(runs, name)
     labels = list(dict.fromkeys(label for boxes in found.values() for label in boxes))
     columns, per_panel = _layout(labels, len(found))
-    most = per_panel * (columns if len(found) == 1 else 1)
-    kept = set(_best(found, most, runs.mode(name)))
+    kept = set(best(found, per_panel * (columns if len(found) == 1 else 1), runs.mode(name)))
     shown = [label for label in labels if label in kept]
     parts = [shown[start : start + per_panel] for start in range(0, len(shown), per_panel)]
     cells = [(data_set, part) for data_set in found for part in parts]
-    columns = min(columns, len(cells))
-    rows = math.ceil(len(cells) / columns)
-    width = min(PAGE[0], LETTER * _letters(labels) * (columns if len(parts) > 1 else 1) + 2.4 * columns + 0.4)
-    figure, axes = panels(columns, rows, width=width / columns, height=ROW * len(parts[0]) + AROUND)
-    for number, (place, (data_set, part)) in enumerate(zip(axes, cells, strict=False)):
+    figure, axes = _grid(len(cells), min(columns, len(cells)), parts)
+    for number, (place, (data_set, part)) in enumerate(zip(axes, cells, strict=True)):
         _panel(place, runs, {label: found[data_set][label] for label in part if label in found[data_set]}, part, name)
-        place.set_yticks(range(len(part)), [shortened(one) for one in part]
-                         if len(parts) > 1 or number % columns == 0 else [""] * len(part))  # fmt: skip
+        is_first = len(parts) > 1 or number % columns == 0
+        place.set_yticks(range(len(part)), [shortened(one) if is_first else "" for one in part])
         place.set_title(shortened(data_set))
-    for place in axes[len(cells) :]:
-        place.remove()
-    at = _lines(runs, axes[: len(cells)], cells, found, name)
-    every = [
-        x
-        for boxes in found.values()
-        for box in boxes.values()
-        for x in box.values[:1].tolist() + box.values[-1:].tolist()
-    ]
-    _share_axis(axes[: len(cells)], [*every, *at], lambda low, high: is_logarithmic(name, runs.declared, low, high))
-    legend_below(figure, axes[: len(cells)], row=0.17)
-    table = [
-        _row(data_set, label, box, runs, name) for data_set, boxes in found.items() for label, box in boxes.items()
-    ]
+    lines = _lines(runs, axes, cells, found, name)
+    ends = [one for boxes in found.values() for box in boxes.values() for one in box.ends]
+    _share_axis(axes, [*ends, *lines], lambda low, high: is_logarithmic(name, runs.declared, low, high))
+    legend_below(figure, axes, row=0.17)
+    rows = [(data_set, label, box) for data_set, boxes in found.items() for label, box in boxes.items()]
+    table = [_row(data_set, label, box, runs, name) for data_set, label, box in rows]
     title = f"{runs.declared.label(name)} by {runs.figure.by or 'setting'}"
-    left_out = len(labels) - len(shown)
-    return DrawnFigure(figure, table, title, _caption(runs, found, title, left_out), _alt(runs, found, name))
+    caption = _caption(runs, found, title, len(labels) - len(shown))
+    return DrawnFigure(figure, table, title, caption, _alt(runs, found, name))
 
 
-# ------------------------------------------------------------------------------------------------------- values
-
-
-def _of_metric(runs: FigureRuns) -> Values:
-    runs.require_metric()
-
-    def values(entry: RoundEntry) -> Floats | None:
-        one = runs.value(entry)
-        return None if one is None else np.array([one])
-
-    return values
-
-
-def _of_arrays(runs: FigureRuns, name: str) -> Values:
-    """The values of an array of each run. RoundhouseError: no run has it."""
-    file, factor = runs.figure.file, runs.declared.of(name).factor
-    present = [one for one in chain(*runs.divided()) if arrays.file_of(one, file)]
-    lacking = {one.path: arrays.lacking(one, file, [name]) for one in present}
-    if not any(not message for message in lacking.values()):
-        raise RoundhouseError(next(iter(lacking.values()), f"no run has a file {file}"))
-
-    def values(entry: RoundEntry) -> Floats | None:
-        if lacking.get(entry.path, "no file"):
-            return None
-        array = arrays.read(entry, file, name)
-        if array.ndim != 1:
-            raise RoundhouseError(f"array: {name} of {entry.path} has the shape {array.shape}; it must have one value "
-                                  "for each example, (N,)")  # fmt: skip
-        return factor * array.astype(np.float64)
-
-    return values
-
-
-def _boxes(runs: FigureRuns, own: Sequence[RoundEntry], values: Values) -> dict[str, Box]:
-    """The boxes of one data set by label; the last one is that of the baseline."""
-    made = {label: _box("result", members, values) for label, members in runs.parts(own).items()}
-    if baseline := runs.baseline(own):
-        made[f"{baseline[0].group} (baseline)"] = _box("baseline", baseline, values)
-    return made
-
-
-def _box(role: str, members: Sequence[RoundEntry], values: Values) -> Box:
-    found = [one for member in members if (one := values(member)) is not None]
-    every = np.concatenate(found) if found else np.array([])
-    finite = np.sort(every[np.isfinite(every)])
-    return Box(role, finite, len(every) - len(finite), len(found))
-
-
-def _best(found: Mapping[str, Boxes], most: int, mode: str | None) -> list[str]:
-    """At most so many labels: the baselines, then those with the best median in any data set.
-
-    If nothing declares which value is best, those that come first.
-    """
-    medians: dict[str, list[float]] = {}
-    roles = {label: box.role for boxes in found.values() for label, box in boxes.items()}
-    for boxes in found.values():
-        for label, box in boxes.items():
-            medians.setdefault(label, []).extend([box.at(0.5)] if box.n else [])
-    sign = {"min": 1, "max": -1}.get(mode or "", 0)
-    worst = {label: min((sign * one for one in ones), default=math.inf) for label, ones in medians.items()}
-    return sorted(medians, key=lambda label: (roles[label] != "baseline", worst[label]))[:most]
+def _grid(count: int, columns: int, parts: Sequence[Sequence[str]]) -> tuple[Figure, list[Axes]]:
+    """So many panels, as wide as their labels need."""
+    letters = _letters([label for part in parts for label in part])
+    width = min(PAGE[0], LETTER * letters * (columns if len(parts) > 1 else 1) + 2.4 * columns + 0.4)
+    figure, axes = panels(columns, math.ceil(count / columns), width=width / columns,
+                          height=ROW * len(parts[0]) + AROUND)  # fmt: skip
+    for place in axes[count:]:
+        place.remove()
+    return figure, axes[:count]
 
 
 # ------------------------------------------------------------------------------------------------------ drawing
@@ -204,7 +108,7 @@ def _draw_box(axes: Axes, row: int, box: Box) -> None:
         axes.barh(row, high - low, 0.6, left=low, color=colour, alpha=0.35, edgecolor=colour, linewidth=0.8)
         for inner, outer in ((low, box.at(0.05)), (high, box.at(0.95))):
             axes.plot([inner, outer], [row, row], color=colour, linewidth=0.9)
-        axes.plot(box.values[[0, -1]], [row, row], ".", color=colour, markersize=3)
+        axes.plot(box.ends, [row, row], ".", color=colour, markersize=3)
     elif box.n:
         axes.plot(box.values, [row] * box.n, "s" if box.role == "baseline" else "o", color=colour, markersize=3.5,
                   alpha=0.7)  # fmt: skip
@@ -234,17 +138,23 @@ def _lines(
 
     Returns where they are.
     """
-    limit = _limit(runs, name)
+    limit, unit = _limit(runs, name), runs.declared.of(name).shown_unit
     made = [] if limit is None else [limit]
     for place, (data_set, _) in zip(axes, cells, strict=True):
         if limit is not None:
-            place.axvline(limit, color=COLOURS[1], linestyle="--", linewidth=1, label=f"threshold {limit:g}")
+            place.axvline(
+                limit,
+                color=COLOURS[1],
+                linestyle="--",
+                linewidth=1,
+                label=plain(f"threshold {limit:g} {unit}".rstrip()),
+            )
         for label, box in found[data_set].items():
             if box.role == "baseline" and box.n:
                 place.axvline(box.at(0.5), color=BASELINE, linewidth=0.9, zorder=0.9, label=plain(f"{label}: median"))
         reference = runs.reference([one for one in runs.entries if one.data_set == data_set], name)
         if reference is not None and reference != limit:
-            text = f"{runs.declared.reference_label(name)} {reference:.4g}"
+            text = f"{runs.declared.reference_label(name)} {reference:.4g} {unit}".rstrip()
             place.axvline(reference, color=BASELINE, linestyle=":", label=plain(text))
             made.append(reference)
     return made
