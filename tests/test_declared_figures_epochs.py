@@ -153,6 +153,7 @@ def test_of_many_settings_the_best_are_shown_and_the_rest_is_counted(place: Fold
     made = drawn(place, "curves", "many")
     best = sorted(range(20), key=lambda number: (7 * number) % 20)[-12:]
     assert [one.get_title() for one in made.figure.axes] == [f"n{number:02}" for number in sorted(best)]
+    assert len({one.get_ylim() for one in made.figure.axes}) == 1
     assert "8 further lines have no place; shown are the best by mean validation hit rate." in made.caption
     assert "one run each, so the noise between seeds is unknown" in made.caption
     assert "No baseline to compare with." in made.caption
