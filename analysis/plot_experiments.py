@@ -20,7 +20,16 @@ from analysis import suite
 from analysis.cli import add_folders, folders_from, run_script
 from analysis.figure_store import FORMATS, FigureStore, StoredFigure, file_name, key_of, write_figure
 from analysis.processes import in_processes
-from analysis.rounds import Folders, RoundEntry, RoundRecords, WithBaseline, find_rounds, measured_keys, read_round
+from analysis.rounds import (
+    Folders,
+    RoundEntry,
+    RoundRecords,
+    WithBaseline,
+    find_rounds,
+    measured_keys,
+    newest_file,
+    read_round,
+)
 from roundhouse.errors import RoundhouseError
 from roundhouse.figures import Figure
 from roundhouse.formatting import counted
@@ -144,7 +153,8 @@ def figure_requests(found: RoundRecords, folder: Path, formats: tuple[str, ...])
         of_others = bool(figure.groups) and not any(group in found.groups for group in figure.groups)
         if of_others or (missing and not any(similar_to(key, keys) for key in missing)):
             continue  # the study, or the round that this one extends, declares it for rounds with these keys and groups
-        key = _key(f"{DECLARED} {figure!r}", everything, facts)
+        own = [file for one in found.entries if (file := newest_file(one.record, figure.file))]
+        key = key_of(own, _key(f"{DECLARED} {figure!r}", everything, facts))
         requests.append(FigureRequest(folder, f"declared/{name}", DECLARED, key, formats, everything, figure))
     return requests
 
@@ -183,7 +193,8 @@ class MetricsCache:
         """Whether there is data for it."""
         metrics = [(entry, self.metrics(entry)) for entry, _ in figure.shown]
         if figure.declared and (figure.declared.kind == "images" or figure.declared.array):
-            return any(entry.outputs_file is not None or entry.record.completed for entry, _ in figure.shown)
+            return any(entry.record.completed or newest_file(entry.record, figure.declared.file)
+                       for entry, _ in figure.shown)  # fmt: skip
         if figure.declared:
             return any(one.final or one.best is not None or one.epochs for _, one in metrics)
         if figure.kind == RESULTS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import matplotlib
 import matplotlib.style
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 # Okabe and Ito (2008), "Color Universal Design", without its yellow, which is too pale for thin lines on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -89,3 +92,13 @@ def legend_below(figure: Figure, panels: Sequence[Axes], *, row: float = 0.0) ->
         columns = max(1, min(len(found), int(figure.get_figwidth() / (0.5 + 0.065 * max(map(len, found))))))
         figure.set_figheight(figure.get_figheight() + row * -(-len(found) // columns))
         figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=columns)
+
+
+def logarithmic(axis: Axis, low: float, high: float) -> None:
+    """Ticks of a logarithmic axis with values from `low` to `high`: at 1, 2 and 5 too if there are few powers of 10."""
+    decades = math.log10(high / low) if low > 0 else math.inf
+    axis.set_minor_formatter(NullFormatter())
+    if decades < 2:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades > 0.5 else tuple(range(1, 10)), numticks=8))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())

@@ -90,10 +90,7 @@ class FigureRuns:
     @property
     def data_sets(self) -> dict[str, list[RoundEntry]]:
         """The runs by data set, which are never in one panel; one without a name if nothing is kept apart."""
-        made: dict[str, list[RoundEntry]] = {}
-        for one in self.entries:
-            made.setdefault(one.data_set, []).append(one)
-        return made
+        return by_data_set(self.entries)
 
     # ---------------------------------------------------------------------------------------------- values
 
@@ -110,7 +107,7 @@ class FigureRuns:
         """RoundhouseError: no run has a finite value of the metric that is to be shown."""
         if all(self.value(one) is None for one in self.entries):
             if self.metric in self.known:
-                raise RoundhouseError(f"no run has a finite value of {self.metric}")
+                raise RoundhouseError(f"no run has a finite value of the metric {self.metric!r}")
             raise RoundhouseError(f"no run has the metric {self.metric!r}: {nearest(self.metric, self.known)}")
 
     @property
@@ -168,6 +165,39 @@ class FigureRuns:
         found = {one.path: one for entry, baseline in self.shown if entry.path in chosen for one in baseline}
         return list(found.values())
 
+    def divided(self) -> tuple[list[RoundEntry], list[RoundEntry]]:
+        """The shown runs, and what they are compared with. A run that is both is of the baseline.
+
+        A baseline's own baseline is an ordinary run here, if it is shown.
+        """
+        every = {one.path for _, baseline in self.shown for one in baseline}
+        first = {one.path for one in self.entries if one.path not in every}
+        if not first:
+            return self.entries, self.baseline(self.entries)
+        compared = {one.path: one for entry, baseline in self.shown if entry.path in first for one in baseline}
+        return [one for one in self.entries if one.path not in compared], list(compared.values())
+
+    def parts(self, entries: Iterable[RoundEntry]) -> dict[str, list[RoundEntry]]:
+        """The runs by what a box, a line or a block shows: the value of `by`; by default, the setting."""
+        by = self.figure.by
+        found: dict[tuple[str, str], list[RoundEntry]] = {}
+        for one in entries:
+            label = label_of(one.config, {by}) or one.group if by else self.label(one)
+            found.setdefault((label, "" if by else one.group), []).append(one)
+        labels = Counter(label for label, _ in found)
+        made = {label if labels[label] == 1 else f"{label} ({group})": ones for (label, group), ones in found.items()}
+        if by and all(number(ones[0].config.get(by)) is not None for ones in made.values()):
+            return dict(sorted(made.items(), key=lambda one: number(one[1][0].config.get(by)) or 0.0))
+        return made
+
+    def pooled(self, parts: Iterable[Sequence[RoundEntry]]) -> str:
+        """A sentence about the config keys, beside the seed, in which runs of one part differ; empty if there are none.
+
+        Keys that are kept apart are not named: parts are made for each data set.
+        """
+        keys = sorted({key for ones in parts for key in varying_keys(ones)} - {*self.declared.apart})
+        return f"Runs that differ in {', '.join(keys)} are taken together." if keys else ""
+
     def reference(self, entries: Iterable[RoundEntry], name: str | None = None) -> float | None:
         """The mean of the declared baseline of the metric, such as chance, in the unit that is shown."""
         name = name or self.metric
@@ -205,6 +235,13 @@ def _cost(entry: RoundEntry, metrics: RunMetrics, name: str) -> float | None:
     if name == "gpu_hours":
         return entry.gpu_hours
     return metrics.used.get(name) or (entry.seconds if name == "seconds" else None)
+
+
+def by_data_set(entries: Iterable[RoundEntry]) -> dict[str, list[RoundEntry]]:
+    made: dict[str, list[RoundEntry]] = {}
+    for one in entries:
+        made.setdefault(one.data_set, []).append(one)
+    return made
 
 
 def number(value: Any) -> float | None:
