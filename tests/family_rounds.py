@@ -76,7 +76,7 @@ experiments:
 figures:
   cliff: {kind: against, over: density, by: width}
   map: {kind: heatmap, keys: [width, density], groups: [ladder]}
-  events: {kind: epochs, metrics: [val_accuracy, connections], events: [grown], by: width, groups: [ladder]}
+  events: {kind: epochs, metrics: [val_accuracy, connections], events: [grown], groups: [ladder]}
   sizes: {kind: tradeoff, over: connections, by: width, groups: [ladder]}
   pairs: {kind: interaction, keys: [width, density], groups: [dense, ladder]}
 """

@@ -202,18 +202,18 @@ def test_against_shows_mean_deviation_and_n_of_the_final_metric_and_the_baseline
     made = draw("score", found.declared.figures["score"], with_baselines(found))
     rows = {(row["role"], row["setting"], row["size"]): row for row in made.table}
     assert {key for key in rows if key[0] == "result"} == {
-        ("result", f"kind {kind}", size) for kind in "ab" for size in (1, 10, 100)
+        ("result", kind, size) for kind in "ab" for size in (1, 10, 100)
     }
     for (role, name, size), row in rows.items():
         kind = name.removeprefix("kind ")
-        places = [f"{kind}/{int(size or 0)}/{seed}" for seed in (0, 1)] if role == "result" else ["plain/0", "plain/1"]
+        places = [f"{name}/{int(size or 0)}/{seed}" for seed in (0, 1)] if role == "result" else ["plain/0", "plain/1"]
         values = [100 * score(one) for one in places]
         assert row["mean"] == pytest.approx(fmean(values)) and row["sd"] == pytest.approx(stdev(values))
         assert (row["n"], row["metric"], row["unit"]) == (2, "test_score", "%")
     (axes,) = made.figure.axes
     assert axes.get_xscale() == "log" and axes.get_ylabel() == "test score (%)"
     assert "n 2" in made.caption and "the baseline, group plain" in made.caption
-    assert "kind a: from" in made.alt
+    assert "a: from" in made.alt
 
 
 def test_missing_runs_one_seed_and_text_values(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from analysis.declared.runs import FigureRuns, SettingResult, mean_of, number, swept_geometrically
+from analysis.declared.runs import FigureRuns, SettingResult, mean_of, number, swept_geometrically, value_label
 from analysis.group_data import shortened
 from analysis.learning_curves import DrawnFigure, is_logarithmic, plain
 from analysis.rounds import RoundEntry
@@ -58,7 +58,7 @@ def _lines(runs: FigureRuns, entries: Sequence[RoundEntry]) -> dict[str, Line]:
     found: dict[tuple[str, float], list[RoundEntry]] = {}
     for one in entries:
         x = number(one.config.get(over))
-        label = f"{by} {one.config.get(by)}" if by else runs.label(one, without={over})
+        label = value_label(by, one.config.get(by)) if by else runs.label(one, without={over})
         if x is not None:
             found.setdefault((label, x), []).append(one)
     lines: dict[str, Line] = {}

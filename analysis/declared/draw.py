@@ -26,4 +26,5 @@ def draw(name: str, figure: Figure, round_runs: Sequence[WithBaseline]) -> Drawn
         raise RoundhouseError("no experiment has all config keys that it names")
     draw_kind: Callable[[FigureRuns], DrawnFigure] = import_module(f"analysis.declared.{figure.kind}").draw
     made = draw_kind(runs)
-    return replace(made, title=figure.title or made.title or name, caption=f"{made.caption} {runs.states}")
+    title, caption = figure.title or made.title or name, f"{made.caption} {runs.states}"
+    return replace(made, title=title[:1].upper() + title[1:], caption=caption[:1].upper() + caption[1:])

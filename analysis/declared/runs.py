@@ -182,7 +182,7 @@ class FigureRuns:
         by = self.figure.by
         found: dict[tuple[str, str], list[RoundEntry]] = {}
         for one in entries:
-            label = label_of(one.config, {by}) or one.group if by else self.label(one)
+            label = (value_label(by, one.config[by]) if by in one.config else one.group) if by else self.label(one)
             found.setdefault((label, "" if by else one.group), []).append(one)
         labels = Counter(label for label, _ in found)
         made = {label if labels[label] == 1 else f"{label} ({group})": ones for (label, group), ones in found.items()}
@@ -242,6 +242,11 @@ def by_data_set(entries: Iterable[RoundEntry]) -> dict[str, list[RoundEntry]]:
     for one in entries:
         made.setdefault(one.data_set, []).append(one)
     return made
+
+
+def value_label(key: str, value: Any) -> str:
+    """A config value as it stands in a legend: `width 64`; text with a letter without its key."""
+    return value if isinstance(value, str) and any(map(str.isalpha, value)) else f"{key} {value}"
 
 
 def number(value: Any) -> float | None:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from analysis.declared.labels import place_labels
-from analysis.declared.runs import COSTS, FigureRuns, SettingResult, mean_of, number, swept_geometrically
+from analysis.declared.runs import COSTS, FigureRuns, SettingResult, mean_of, number, swept_geometrically, value_label
 from analysis.declared.values import in_order, listed, scale, text_of
 from analysis.group_data import shortened
 from analysis.learning_curves import DrawnFigure, is_logarithmic, plain
@@ -135,7 +135,7 @@ def _panel(axes: Axes, runs: FigureRuns, points: Sequence[Point], numbers: Mappi
     for name in sorted(groups, key=lambda name: numbers.get(name, -1)):
         members = groups[name]
         style = {**look(numbers.get(name, 0)), "zorder": 3} if name else {"color": BASELINE, "marker": "x", "zorder": 4}
-        label = f"{runs.figure.by} {name}" if name in numbers and runs.figure.by else name
+        label = value_label(runs.figure.by, name) if name in numbers and runs.figure.by else name
         if not name:
             label = f"{members[0].result.entries[0].group} (baseline)"
         axes.errorbar([one.cost.mean for one in members], [one.result.mean for one in members],
