@@ -42,9 +42,11 @@ def with_spread(mean: float, spread: float) -> str:
     return f"{fixed(mean, known)} ± {fixed(abs(spread), known)}"
 
 
-def with_interval(mean: float, low: float, high: float, factor: float = 1.0) -> str:
-    """A difference with its sign and interval, `+2.0 (+1.1 to +2.9)`, times a factor; an unknown one is left out."""
-    half = (high - low) / 2 * factor
-    known = decimals(half, mean * factor)
-    text, *ends = (fixed(one * factor, known, sign=True) for one in (mean, low, high))
-    return f"{text} ({ends[0]} to {ends[1]})" if math.isfinite(half) else text
+def with_interval(mean: float, low: float, high: float, spread: float | None = None) -> str:
+    """A difference with its sign and its interval, `+2.0 (+1.1 to +2.9)`; an unknown interval is left out.
+
+    The digits are those of `spread`; by default it is half of the interval.
+    """
+    known = decimals((high - low) / 2 if spread is None else spread, mean)
+    text, *ends = (fixed(one, known, sign=True) for one in (mean, low, high))
+    return f"{text} ({ends[0]} to {ends[1]})" if math.isfinite(low + high) else text

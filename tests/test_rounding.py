@@ -49,10 +49,11 @@ def test_no_zero_has_a_sign_and_a_sign_never_contradicts_the_number(value: float
 
 
 def test_an_interval_stands_behind_its_mean_and_an_unknown_one_is_left_out() -> None:
-    assert with_interval(0.02, 0.0114, 0.0286, 100) == "+2.0 (+1.1 to +2.9)"
-    assert with_interval(-0.00058, -0.0267, 0.0255, 100) == "-0.1 (-2.7 to +2.5)"
+    assert with_interval(2, 1.14, 2.86) == "+2.0 (+1.1 to +2.9)"
+    assert with_interval(2, 1.14, 2.86, spread=0.26) == "+2.00 (+1.14 to +2.86)"
+    assert with_interval(-0.058, -2.67, 2.55) == "-0.1 (-2.7 to +2.5)"
     assert with_interval(1e-17, -0.0026, 0.0026) == "+0.0000 (-0.0026 to +0.0026)"
-    assert with_interval(0.0123, math.nan, math.nan, 100) == "+1.230"
+    assert with_interval(1.23, math.nan, math.nan) == "+1.230"
 
 
 @pytest.mark.parametrize(

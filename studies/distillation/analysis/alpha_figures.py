@@ -35,9 +35,8 @@ def _offsets(data: FigureData) -> dict[str, float]:
     return {method: 0.022 * (number - (len(methods) - 1) / 2) for number, method in enumerate(methods)}
 
 
-def _alpha_axis(axes: Axes, alphas: Sequence[float], *, labelled: bool) -> None:
+def _alpha_axis(axes: Axes, alphas: Sequence[float]) -> None:
     axes.set_xticks(list(alphas), [f"{alpha:g}" for alpha in alphas])
-    axes.set_xlabel(ALPHA if labelled else "")
     margin = 0.09 if len(alphas) > 1 else 0.2
     axes.set_xlim(min(alphas) - margin, max(alphas) + margin)
 
@@ -124,7 +123,7 @@ def _grid(
     if not shown:
         return page(1)[0], table
     cells = [(dataset, measure) for dataset in datasets for measure in shown]
-    columns = len(shown) if len(datasets) > 1 else min(3, len(cells))
+    columns = len(shown) if len(datasets) > 1 else 2 if len(cells) in (2, 4) else min(3, len(cells))
     figure, panels = page(columns, -(-len(cells) // columns), height=1.85 if len(datasets) > 1 else 2.2)
     for axes in panels[len(cells) :]:
         axes.remove()
@@ -135,9 +134,8 @@ def _grid(
         _cut_bars(axes, [one for one in means if np.isfinite(one)], measure.unit)
         axes.set_ylabel(fill(measure.axis, 22 if len(datasets) > 1 else 28))
         axes.set_title(dataset if len(datasets) > 1 else "")
+        _alpha_axis(axes, data.runs.alphas)
     _equal_ranges(panels, cells, equal)
-    for axes in panels:
-        _alpha_axis(axes, data.runs.alphas, labelled=False)
     for axes in panels[-columns:]:
         axes.set_xlabel(fill(ALPHA, 78 // columns))
     shared_legend(figure, panels)
@@ -185,7 +183,7 @@ def _gains(data: FigureData, question: str, against: Callable[[MethodSetting], M
     short = "the control of the same alpha" if question == SAME_ALPHA else f"the {data.baseline_label}"
     for number, axes in enumerate(panels):
         axes.axhline(0, color=style.BASELINE, linewidth=1, label="no gain")
-        _alpha_axis(axes, runs.alphas, labelled=False)
+        _alpha_axis(axes, runs.alphas)
         if number % columns == 0:
             axes.set_ylabel(fill(f"gain in test accuracy over {short} (points)", 31))
     for axes in panels[-columns:]:
@@ -254,8 +252,8 @@ def similarity(data: FigureData, dataset: str) -> FigureAndRows:
 
 def effective_rank(data: FigureData, dataset: str) -> FigureAndRows:
     """How many directions the features use, and how compact classes are."""
-    components = ("components_90", "components_95")
-    return _grid(data, [dataset], ("participation", *components, "variance_ratio", "class_cosine"), equal=components)
+    measures = ("participation", "components_90", "components_95", "variance_ratio", "class_cosine")
+    return _grid(data, [dataset], measures)
 
 
 def calibration(data: FigureData, dataset: str) -> FigureAndRows:

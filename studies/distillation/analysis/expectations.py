@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from analysis.comparison import Comparison
 from analysis.rounding import fixed
-from roundhouse.formatting import abbreviated
+from roundhouse.formatting import abbreviated, counted
 from studies.distillation.analysis.effects import DISTILLED, SAME_ALPHA, SHRUNK
 from studies.distillation.analysis.figure_data import FigureData
 from studies.distillation.analysis.measures import MEASURES
@@ -94,7 +94,8 @@ def _weak_teacher(data: FigureData) -> Iterator[str]:
 def _no_better_than_chance(data: FigureData) -> Iterator[str]:
     lost = data.frame[data.frame["accuracy"] <= data.frame["chance"]]
     if len(lost):
-        yield f"{len(lost)} runs are not better than chance: {abbreviated(list(lost['run']), 3)}."
+        subject = f"{counted(len(lost), 'run')} {'is' if len(lost) == 1 else 'are'}"
+        yield f"{subject} not better than chance: {abbreviated(list(lost['run']), 3)}."
 
 
 CHECKS: tuple[Callable[[FigureData], Iterator[str]], ...] = (

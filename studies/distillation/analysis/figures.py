@@ -71,7 +71,7 @@ FIGURES = (
     ),
     FigureSpecification(
         "accuracy_fidelity", "Accuracy against fidelity",
-        "Each marker is a run; a larger one has a larger alpha. + plain students, x control.",
+        "Each marker is a run; a larger one has a larger alpha. Grey: students without a teacher.",
         _ANSWERS, run_figures.accuracy_fidelity,
     ),
     FigureSpecification(

@@ -84,7 +84,8 @@ def _importance(one: ComparisonFamily) -> tuple[bool, int]:
 def _each(results: Results, measure: Measure) -> str:
     """The settings of one method: `logit, alpha 0.25: +2.0 (+1.1 to +2.9); 0.5: +1.9 (+1.1 to +2.8) points`."""
     (method,) = {setting.method for setting in results}
-    parts = "; ".join(f"{setting.alpha:g}: {measure.difference(one)}" for setting, one in results.items())
+    half = min(measure.half_width(one) for one in results.values())
+    parts = "; ".join(f"{setting.alpha:g}: {measure.difference(one, half)}" for setting, one in results.items())
     return f"{method}, alpha {parts}{measure.difference_unit}"
 
 
@@ -104,7 +105,7 @@ def _by_method(results: Results, measure: Measure) -> str:
 
 def _range(values: Sequence[float], of: Sequence[Comparison], measure: Measure) -> str:
     """`+0.4 to +0.9`, with the digits of the narrowest interval."""
-    half = min((one.interval.high - one.interval.low) / 2 * measure.factor for one in of)
+    half = min(map(measure.half_width, of))
     known = decimals(half, min(values) * measure.factor)
     texts = [fixed(end * measure.factor, known, sign=True) for end in (min(values), max(values))]
     return " to ".join(dict.fromkeys(texts))

@@ -22,7 +22,8 @@ def layers(data: FigureData, dataset: str) -> FigureAndRows:
     """CKA(student, teacher) minus CKA(undistilled student, teacher), layer by alpha; one scale for all data sets."""
     runs, table = data.runs, Rows()
     columns = min(3, len(runs.methods))
-    figure, panels = page(columns, -(-len(runs.methods) // columns), height=1.9)
+    rows = -(-len(runs.methods) // columns)
+    figure, panels = page(columns, rows, height=1.9)
     for axes in panels[len(runs.methods) :]:
         axes.remove()
     panels = panels[: len(runs.methods)]
@@ -39,7 +40,8 @@ def layers(data: FigureData, dataset: str) -> FigureAndRows:
         axes.set_title(method)
         axes.set_xlabel("alpha" if number + columns >= len(panels) else "")
         axes.grid(False)
-    figure.colorbar(image, ax=panels, label=fill(f"CKA with the teacher, less that of the {data.baseline_label}", 36))
+    label = f"CKA with the teacher, less that of the {data.baseline_label}"
+    figure.colorbar(image, ax=panels, label=fill(label, 36 if rows > 1 else 20))
     return figure, table
 
 

@@ -46,9 +46,14 @@ class Measure:
         """The unit behind a difference: those of percentages are in points."""
         return " points" if self.unit == "%" else f" {self.unit}" if self.unit else ""
 
-    def difference(self, one: Comparison) -> str:
-        """A mean difference with its interval, without unit: `+2.0 (+1.1 to +2.9)`."""
-        return with_interval(one.mean, one.interval.low, one.interval.high, self.factor)
+    def difference(self, one: Comparison, spread: float | None = None) -> str:
+        """A mean difference with its interval, without unit: `+2.0 (+1.1 to +2.9)`; `spread` gives the digits."""
+        mean, low, high = (self.factor * each for each in (one.mean, one.interval.low, one.interval.high))
+        return with_interval(mean, low, high, spread)
+
+    def half_width(self, one: Comparison) -> float:
+        """Half of the interval of a difference, in the unit in which it is shown."""
+        return self.factor * (one.interval.high - one.interval.low) / 2
 
 
 MEASURES = {

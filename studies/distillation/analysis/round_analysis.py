@@ -54,7 +54,7 @@ def analyse(found: RoundRecords, controls: Sequence[str], suite: Suite) -> list[
     problems = [*accuracy_mismatches(data.frame), *(text for one in measured for text in one.problems)]
     folder = suite.folders.results(name)
     undrawn = draw(data, folder / "figures", suite.formats)
-    notes = [*runs.missing, *problems, *undrawn]
+    notes = [*problems, *undrawn, *runs.missing]
     tables = {
         "measures": data.frame,
         "settings": settings_table(data),

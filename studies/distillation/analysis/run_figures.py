@@ -26,7 +26,7 @@ from studies.distillation.analysis.measures import MEASURES
 from studies.distillation.analysis.runs import CONTROL, PLAIN, TEACHER, MethodSetting
 
 LEAST_IN_BIN = 20  # images; the accuracy of fewer has a standard error of up to 11 points
-_ROLES = {PLAIN: "+", CONTROL: "x", TEACHER: "1"}  # markers that no method has
+_ROLES = {PLAIN: "<", CONTROL: "x", TEACHER: "h"}  # markers that no method has
 
 
 def _for_each_data_set(data: FigureData, *, height: float = 2.3, share_y: bool = False) -> tuple[Figure, list[Axes]]:

@@ -17,7 +17,7 @@ from analysis.comparison import (
     pairs_needed,
 )
 from analysis.rounding import decimals, fixed, significant, with_spread
-from roundhouse.formatting import counted
+from roundhouse.formatting import abbreviated, counted
 from studies.distillation.analysis.effects import DISTILLED, MORE_ALPHA, SAME_ALPHA, SHRUNK, ComparisonFamily
 from studies.distillation.analysis.expectations import CHECKS, contradictions
 from studies.distillation.analysis.figure_data import FigureData
@@ -212,8 +212,14 @@ def _times(data: FigureData, dataset: str, column: str) -> str:
 
 
 def _missing(notes: Sequence[str]) -> Iterator[str]:
-    yield from (f"- {note}" for note in notes[:MOST_NOTES])
-    if len(notes) > MOST_NOTES:
-        yield f"- {len(notes) - MOST_NOTES} more in `figures/missing.csv`."
-    if not notes:
+    """The first notes; equal ones about several runs are one line."""
+    subjects: dict[str, list[str]] = {}
+    for note in notes:
+        subject, _, text = note.partition(": ")
+        subjects.setdefault(text, []).append(subject)
+    lines = [f"- {abbreviated(found, 1)}: {text}" if text else f"- {found[0]}" for text, found in subjects.items()]
+    yield from lines[:MOST_NOTES]
+    if len(lines) > MOST_NOTES:
+        yield f"- {len(lines) - MOST_NOTES} more in `figures/missing.csv`."
+    if not lines:
         yield "Nothing is missing: 0 experiments, 0 fields."
