@@ -26,7 +26,7 @@ Block = TypeVar("Block", bound=Hashable)
 SHOWN_BELOW = 0.05
 LEVEL = 0.95  # of all intervals
 LEAST_VALUES = 3  # for an interval: of two values it would be 18 times their standard deviation wide
-INTERVAL = f"{100 * LEVEL:g} % interval of the mean by Student's t; none for fewer than {LEAST_VALUES} values"
+INTERVAL = f"{100 * LEVEL:g} % interval of the mean (Student's t, from {LEAST_VALUES} values on)"
 POOLED = (
     "Pairs of several data sets count as independent values with one mean. Where data sets differ in the effect, the "
     "interval is wider than necessary for the mean over these data sets, and too narrow for other data sets."
@@ -62,6 +62,14 @@ class Comparison:
     interval: Interval
     p_holm: float
     shown: bool
+
+    @property
+    def singles(self) -> tuple[float, ...]:
+        """The differences themselves if they are too few for an interval; else none."""
+        if self.n == 2:
+            half = self.sd / 2**0.5
+            return self.mean - half, self.mean + half
+        return (self.mean,) if self.n == 1 else ()
 
 
 # Tests

@@ -214,7 +214,7 @@ def test_two_pairs_show_nothing_have_no_interval_and_the_summary_says_how_many_a
     assert not found["shown"].any()
     assert found[["low_95", "high_95", "pairs_needed", "detectable"]].isna().all(axis=None)
     assert "No difference is shown, in 495 comparisons." in smoke.section("Findings")
-    row = r"^\| distilled student, undistilled student \| 18 of 18 \| 2 \| .* \| at least 10 \| none \|$"
+    row = r"^\| distilled student, undistilled student \| 18 of 18 \| 2 \| .* \(pairs: .*\) \| at least 10 \| none \|$"
     assert re.search(row, smoke.section("Not shown"), re.MULTILINE)
     for name in ("accuracy_gain", "fidelity", "similarity_digits"):
         assert smoke.table(name)["low_95"].isna().all(), "single values, and no interval"
@@ -233,8 +233,10 @@ def test_an_accuracy_that_is_not_that_of_the_saved_outputs_is_reported(smoke: Ou
         )
     assert f"| {100 * apart.max():.2f} |" in smoke.section("Baselines")
     assert "| 1000; " not in synthetic.section("Baselines")
-    assert "| test images; standard error of one accuracy | 400; 1.3 | " in synthetic.section("Baselines")
-    assert "| largest deviation from the run's own test_accuracy | 0.00 | 0.00 |" in synthetic.section("Baselines")
+    assert "| test images; standard error of one accuracy (points) | 400; 1.3 | " in synthetic.section("Baselines")
+    assert "| largest deviation from the run's own test_accuracy (points) | 0.00 | 0.00 |" in synthetic.section(
+        "Baselines"
+    )
 
 
 def test_rounding_of_the_saved_logits_is_no_mismatch() -> None:

@@ -344,7 +344,12 @@ def test_too_few_values_have_no_interval(values: list[float]) -> None:
 
 
 def test_the_name_of_the_interval_states_method_level_and_least_number() -> None:
-    assert INTERVAL == "95 % interval of the mean by Student's t; none for fewer than 3 values"
+    assert INTERVAL == "95 % interval of the mean (Student's t, from 3 values on)"
+
+
+@pytest.mark.parametrize(("values", "singles"), [([0.5], [0.5]), ([3.0, -1.0], [-1.0, 3.0]), ([1.0, 2.0, 3.0], [])])
+def test_pairs_without_an_interval_are_known_singly(values: list[float], singles: list[float]) -> None:
+    assert compare(values).singles == pytest.approx(singles)
 
 
 # Power

@@ -67,7 +67,8 @@ def _baseline(data: FigureData, axes: Axes, table: Rows, dataset: str, measure: 
                      label=f"{data.baseline_label}: 95 % interval")  # fmt: skip
     else:
         for value in own:
-            axes.axhline(value, color=style.BASELINE, linewidth=0.5, alpha=0.6)
+            axes.axhline(value, color=style.BASELINE, linewidth=0.5, alpha=0.6, linestyle="--",
+                         label=f"{data.baseline_label}: single seeds")  # fmt: skip
     return [own.mean()]
 
 
@@ -228,7 +229,9 @@ def _pooled_gains(data: FigureData, axes: Axes, question: str, table: Rows) -> N
         interval = Interval(result.interval.low * 100, result.interval.high * 100)
         x, mean = (setting.alpha or 0.0) + shifts[setting.method], result.mean * 100
         _bar(axes, x, interval, look["color"])
-        axes.plot(x, mean, marker=look["marker"], color=look["color"], linestyle="", markersize=4,
+        singles = [100 * one for one in result.singles]
+        axes.plot([x] * len(singles), singles, ".", color=look["color"], markersize=2.5, alpha=0.6)
+        axes.plot(x, mean, marker=look["marker"], color=look["color"], linestyle="", markersize=5,
                   markerfacecolor=look["color"] if result.shown else "white")  # fmt: skip
         table.append({"panel": "pooled", "method": setting.method, "alpha": setting.alpha, "pairs": result.n,
                       "gain_points": mean, "low_95": interval.low, "high_95": interval.high, "p": result.p,

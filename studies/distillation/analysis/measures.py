@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis import calibration, fidelity, representation
 from analysis.comparison import Comparison
-from analysis.rounding import with_interval
+from analysis.rounding import decimals, fixed, with_interval
 from analysis.rounds import metrics_of
 from roundhouse.errors import RoundhouseError
 from roundhouse.store.metrics import RunMetrics
@@ -47,7 +47,14 @@ class Measure:
         return " points" if self.unit == "%" else f" {self.unit}" if self.unit else ""
 
     def difference(self, one: Comparison, spread: float | None = None) -> str:
-        """A mean difference with its interval, without unit: `+2.0 (+1.1 to +2.9)`; `spread` gives the digits."""
+        """A mean difference with its interval, without unit: `+2.0 (+1.1 to +2.9)`; `spread` gives the digits.
+
+        Of fewer than three pairs `+2.0 (pairs: +1.1, +2.9)`.
+        """
+        if one.singles:
+            known = decimals(self.factor * one.sd, self.factor * one.mean)
+            text, *pairs = (fixed(self.factor * each, known, sign=True) for each in (one.mean, *one.singles))
+            return f"{text} (pairs: {', '.join(pairs)})"
         mean, low, high = (self.factor * each for each in (one.mean, one.interval.low, one.interval.high))
         return with_interval(mean, low, high, spread)
 

@@ -120,7 +120,7 @@ def reliability(data: FigureData, dataset: str) -> FigureAndRows:
             table += _reliability_of(curves, counts, data.at(data.bins, setting, dataset), setting, look)
         _reliability_axes(curves, counts, method, is_first=column == 0, is_last=number + columns >= len(methods))
     for counts in grid[1::2].flat:  # how many images a bin has is compared between methods
-        counts.set_ylim(1, max(axes.get_ylim()[1] for axes in grid[1::2].flat))
+        counts.set_ylim(0.7, max(axes.get_ylim()[1] for axes in grid[1::2].flat))
     shared_legend(figure, list(grid[::2].flat))
     return figure, [{"dataset": dataset, **row} for row in table]
 
@@ -149,11 +149,11 @@ def _reliability_of(
 def _reliability_axes(curves: Axes, counts: Axes, method: str, *, is_first: bool, is_last: bool) -> None:
     for axes in (curves, counts):
         axes.set_visible(True)
-        axes.set_xlim(0, 1)
+        axes.set_xlim(-0.02, 1.02)
         axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     if len(curves.lines) == 1:
         mark_empty(curves)
-    curves.set_ylim(0, 1)
+    curves.set_ylim(-0.03, 1.03)
     curves.set_title(method)
     counts.set_yscale("log")
     counts.axhline(LEAST_IN_BIN, color=style.BASELINE, linewidth=0.8, linestyle=":")

@@ -70,7 +70,7 @@ def _design(data: FigureData) -> Iterator[str]:
     )
     yield ""
     yield (
-        f"In parentheses: {INTERVAL}, over pairs; it is not corrected for the number of comparisons. {POOLED} Test "
+        f"In parentheses: the {INTERVAL}, over pairs and not corrected for the number of comparisons. {POOLED} Test "
         f"accuracy is the primary measure; {counted(len({one.measure.column for one in data.families}) - 1, 'other')} "
         "explain it, without a correction for their number. Both runs of a pair are tested on the same images, so the "
         "noise of drawing other images is not in p and intervals; the standard error below shows its size."
@@ -151,7 +151,7 @@ def _baselines(data: FigureData) -> Iterator[str]:
     )
     yield (
         "Test accuracy in %: mean ± standard deviation (number) over seeds. Times: medians of a run, in "
-        f"{measure.unit}; all runs together took {significant(float(frame[measure.column].sum()))}."
+        f"{measure.unit}; all runs together took {significant(float(frame[measure.column].sum()))} {measure.unit}."
         f"{undistilled if data.undistilled.method == CONTROL else ''}"
     )
     yield ""
@@ -164,8 +164,10 @@ def _baselines(data: FigureData) -> Iterator[str]:
     rows |= {
         label: [_accuracy(data, setting, dataset) for dataset in runs.datasets] for label, setting in roles.items()
     }
-    rows["test images; standard error of one accuracy"] = [_images(data, dataset) for dataset in runs.datasets]
-    rows["largest deviation from the run's own test_accuracy"] = [_deviation(data, one) for one in runs.datasets]
+    rows["test images; standard error of one accuracy (points)"] = [_images(data, dataset) for dataset in runs.datasets]
+    rows["largest deviation from the run's own test_accuracy (points)"] = [
+        _deviation(data, one) for one in runs.datasets
+    ]
     rows["time: teacher; student alone; distilled"] = [_times(data, one, measure.column) for one in runs.datasets]
     for label, cells in rows.items():
         yield f"| {label} | {' | '.join(cells)} |"
