@@ -95,12 +95,12 @@ def _findings(data: FigureData) -> Iterator[str]:
 def _not_shown(data: FigureData) -> Iterator[str]:
     accuracy = {one.question: one for one in data.families if one.measure.column == PRIMARY}
     yield (
-        f"Test accuracy, differences in points. Estimates, as if the observed mean and spread were the true ones: the "
-        f"number of pairs with which the largest difference that is not shown would be shown in {100 * POWER:g} % of "
-        "repetitions, and the smallest difference that would be with the present pairs."
+        "Test accuracy, differences in points. Estimates, as if the observed mean and spread were the true ones: with "
+        f"how many pairs the largest difference that is not shown would be shown in {100 * POWER:g} % of repetitions, and "
+        "which difference the present pairs would show (median of the comparisons)."
     )
     yield ""
-    yield "| compared | not shown | pairs | largest not shown | pairs needed | smallest that would be |"
+    yield "| compared | not shown | pairs | largest not shown | pairs needed | these pairs would show |"
     yield "|---|---|---|---|---|---|"
     for question in QUESTIONS:
         if question in accuracy:
@@ -123,8 +123,8 @@ def _row(one: ComparisonFamily) -> str:
     if not open_ones:
         return " | ".join([*cells, "", "", ""])
     setting, largest = max(open_ones.items(), key=lambda item: abs(item[1].mean))
-    least = min((detectable(result, total) for result in one.results.values()), default=float("nan"))
-    smallest = f"about {significant(least * one.measure.factor, 2)}" if np.isfinite(least) else "none"
+    usual = float(np.median([detectable(result, total) for result in one.results.values()]))
+    smallest = f"about {significant(usual * one.measure.factor, 2)}" if np.isfinite(usual) else "none"
     return " | ".join([*cells, f"{setting}: {one.measure.difference(largest)}", _needed(largest, total), smallest])
 
 
