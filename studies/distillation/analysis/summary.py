@@ -96,8 +96,8 @@ def _not_shown(data: FigureData) -> Iterator[str]:
     accuracy = {one.question: one for one in data.families if one.measure.column == PRIMARY}
     yield (
         "Test accuracy, differences in points. Estimates, as if the observed mean and spread were the true ones: with "
-        f"how many pairs the largest difference that is not shown would be shown in {100 * POWER:g} % of repetitions, and "
-        "which difference the present pairs would show (median of the comparisons)."
+        f"how many pairs the largest difference that is not shown would be shown in {100 * POWER:g} % of repetitions, "
+        "and which difference the present pairs would show (median of the comparisons)."
     )
     yield ""
     yield "| compared | not shown | pairs | largest not shown | pairs needed | these pairs would show |"
