@@ -52,7 +52,7 @@ from studies.distillation.analysis.effects import (
 from studies.distillation.analysis.expectations import CHECKS, contradictions
 from studies.distillation.analysis.findings import Finding, findings
 from studies.distillation.analysis.measures import MEASURES, accuracy_mismatches, similarities
-from studies.distillation.analysis.run_figures import LEAST_IN_BIN
+from studies.distillation.analysis.run_figures import LEAST_IN_BIN, _reliability_of
 from studies.distillation.analysis.runs import (
     FIELDS,
     TEACHER,
@@ -451,6 +451,20 @@ def test_a_weak_teacher_and_a_run_at_chance_are_named_and_a_round_as_expected_is
     lost = a_round(usual)
     lost.frame["chance"] = 0.8
     assert contradictions(lost) == ["1 run is not better than chance: r/one."]
+
+
+def test_the_accuracy_of_a_nearly_empty_bin_is_not_drawn_but_its_images_are_counted() -> None:
+    counts = [LEAST_IN_BIN - 2, LEAST_IN_BIN, 500]
+    bins = pd.DataFrame({"lower": [0.0, 0.2, 0.4], "upper": [0.2, 0.4, 0.6], "count": counts,
+                         "confidence": [0.1, 0.3, 0.5], "accuracy": [0.0, 0.5, 0.7]})  # fmt: skip
+    curves, below = style.panels(2)[1]
+    rows = _reliability_of(curves, below, bins, MethodSetting("logit", 0.5), style.look(0))
+    assert np.asarray(curves.lines[0].get_xydata()).tolist() == [[0.3, 0.5], [0.5, 0.7]]
+    (stairs,) = below.patches
+    assert list(cast(Any, stairs).get_data().values) == counts
+    assert [(row["images"], row["drawn"]) for row in rows] == list(zip(counts, [False, True, True], strict=True))
+    both = pd.concat([bins, bins])  # two seeds: together there are enough images
+    assert all(row["drawn"] for row in _reliability_of(curves, below, both, MethodSetting("logit", 0.5), style.look(0)))
 
 
 def test_reliability_counts_all_images_and_drops_nearly_empty_bins(synthetic: Outcome) -> None:
