@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import random
 from collections.abc import Sequence
 from fractions import Fraction
-
-Table = Sequence[Sequence[bool]]  # by seed, then by test example
 
 
 def sign_flip_p(differences: Sequence[int]) -> Fraction:
@@ -36,18 +33,3 @@ def interquartile_mean(values: Sequence[float]) -> float:
     four_times = sorted(value for value in values for _ in range(4))
     middle = four_times[len(values) : 3 * len(values)]
     return math.fsum(middle) / len(middle)
-
-
-def resampled(a: Sequence[Table], b: Sequence[Table], draws: int, seed: int) -> list[float]:
-    """Differences of accuracy: seeds of each data set drawn, then its examples, one by one."""
-    chance = random.Random(seed)
-    found = []
-    for _ in range(draws):
-        by_data_set = []
-        for rows_a, rows_b in zip(a, b, strict=True):
-            seeds = [chance.randrange(len(rows_a)) for _ in rows_a]
-            examples = [chance.randrange(len(rows_a[0])) for _ in rows_a[0]]
-            gained = sum(rows_a[row][column] - rows_b[row][column] for row in seeds for column in examples)
-            by_data_set.append(gained / len(seeds) / len(examples))
-        found.append(sum(by_data_set) / len(by_data_set))
-    return sorted(found)

@@ -32,8 +32,8 @@ from shipped_rounds import ARCHIVE, TEST_IMAGES, unpack
 from small_study import train as run_training
 from synthetic_rounds import write_charlie
 
-from analysis import charlie, comparison, representation, style
-from analysis.comparison import Comparison, Interval
+from analysis import charlie, representation, style
+from analysis.comparison import INTERVAL, Comparison, Interval, mean_interval
 from analysis.figure_store import FORMATS, StoredFigure, write_figure
 from analysis.rounds import Folders, read_round
 from roundhouse.settings import Settings
@@ -49,7 +49,10 @@ from studies.distillation.analysis.effects import (
     as_table,
     families,
 )
-from studies.distillation.analysis.measures import MEASURES, similarities
+from studies.distillation.analysis.expectations import CHECKS, contradictions
+from studies.distillation.analysis.findings import Finding, findings
+from studies.distillation.analysis.measures import MEASURES, accuracy_mismatches, similarities
+from studies.distillation.analysis.run_figures import LEAST_IN_BIN, _reliability_of
 from studies.distillation.analysis.runs import (
     FIELDS,
     TEACHER,
@@ -59,11 +62,22 @@ from studies.distillation.analysis.runs import (
     MethodSetting,
     runs_of,
 )
-from studies.distillation.analysis.summary import _questions
 from studies.distillation.data import Split, load
 from studies.distillation.options import Options
 
-NAMES = [one.name for one in figures.FIGURES]
+DATASETS = ["cifar10", "cifar100", "svhn", "tinyimagenet"]
+
+
+def names_on(*datasets: str) -> list[str]:
+    """The names of all figures of a round with these data sets."""
+    return [
+        name
+        for one in figures.FIGURES
+        for name in ([f"{one.name}_{dataset}" for dataset in datasets] if one.for_each_data_set else [one.name])
+    ]
+
+
+NAMES = names_on("digits")
 PLANTED = {
     ("logit", 0.25): 2.0,
     ("logit", 0.5): 2.0,
@@ -97,11 +111,10 @@ class Outcome:
     def table(self, name: str) -> pd.DataFrame:
         return pd.read_csv(self.folder / "figures" / f"{name}.csv")
 
-    def section(self, title: str, measure: str = "") -> str:
-        """The text of a section of the summary, or of what it says about one measure."""
+    def section(self, title: str) -> str:
+        """The text of a section of the summary."""
         found = re.split(r"^## ", self.summary, flags=re.MULTILINE)
-        text = next(one for one in found if one.startswith(title))
-        return next(one for one in text.split("### ") if one.startswith(measure)) if measure else text
+        return next(one for one in found if one.startswith(title))
 
 
 def words(place: Path, name: str, *more: str) -> list[str]:
@@ -187,22 +200,56 @@ def test_the_shipped_records_are_small_and_have_no_weights(shipped: Path) -> Non
 
 
 def test_the_suite_draws_every_figure_of_really_trained_runs_and_misses_nothing(smoke: Outcome) -> None:
-    assert (smoke.code, smoke.err) == (0, "")
-    assert len(NAMES) == 13
+    assert (smoke.code, smoke.err.count("\n")) == (0, 1), "nothing but the number of images"
+    assert (len(NAMES), len(names_on(*DATASETS))) == (13, 31)
     assert list(smoke.gallery) == NAMES
     made = {path.name for path in (smoke.folder / "figures").iterdir()}
-    tables = {"measures.csv", "comparisons.csv", "gallery.json"}
+    tables = {"measures.csv", "settings.csv", "comparisons.csv", "missing.csv", "gallery.json"}
     assert made == {f"{name}.{ending}" for name in NAMES for ending in ("png", "csv")} | tables
     assert len(smoke.table("measures")) == 48
-    assert "Nothing is missing: 0 experiments, 0 fields." in smoke.section("Missing")
 
 
-def test_two_pairs_show_nothing_and_the_summary_says_why(smoke: Outcome) -> None:
-    assert not smoke.table("comparisons")["shown"].any()
-    assert "With 2 pairs the smallest possible p is 0.5" in smoke.summary
-    assert "in a list that long, nothing can be shown" in smoke.summary
-    assert "of 18 differences in test accuracy 0 shown" in smoke.summary
-    assert not re.search("^- [^:]*alpha.* against the ", smoke.summary, re.MULTILINE)
+def test_two_pairs_show_nothing_have_no_interval_and_the_summary_says_how_many_are_needed(smoke: Outcome) -> None:
+    found = smoke.table("comparisons")
+    assert not found["shown"].any()
+    assert found[["low_95", "high_95", "pairs_needed", "detectable"]].isna().all(axis=None)
+    assert "No difference is shown, in 495 comparisons." in smoke.section("Findings")
+    row = r"^\| distilled student, undistilled student \| 18 of 18 \| 2 \| .* \(pairs: .*\) \| at least 10 \| none \|$"
+    assert re.search(row, smoke.section("Not shown"), re.MULTILINE)
+    for name in ("accuracy_gain", "fidelity", "similarity_digits"):
+        assert smoke.table(name)["low_95"].isna().all(), "single values, and no interval"
+
+
+def test_an_accuracy_that_is_not_that_of_the_saved_outputs_is_reported(smoke: Outcome, synthetic: Outcome) -> None:
+    rows = smoke.table("measures")
+    apart = (rows["accuracy"] - rows["reported_accuracy"]).abs()
+    assert set(rows["test_images"]) == {TEST_IMAGES}, (
+        "the shipped outputs have fewer images than the runs were tested on"
+    )
+    for text in (smoke.err, smoke.section("Missing")):
+        assert (
+            f"digits: in {(apart > 1e-6).sum()} of 48 runs the accuracy of the test images in outputs.npz is not"
+            in text
+        )
+    assert f"| {100 * apart.max():.2f} |" in smoke.section("Baselines")
+    assert "| 1000; " not in synthetic.section("Baselines")
+    assert "| test images; standard error of one accuracy (points) | 400; 1.3 | " in synthetic.section("Baselines")
+    assert "| largest deviation from the run's own test_accuracy (points) | 0.00 | 0.00 |" in synthetic.section(
+        "Baselines"
+    )
+
+
+def test_rounding_of_the_saved_logits_is_no_mismatch() -> None:
+    row = {"run": "r/one", "dataset": "digits", "accuracy": 0.90, "test_images": 100.0}
+    frame = pd.DataFrame([
+        {**row, "reported_accuracy": 0.92, "tied_images": 0.02},
+        {**row, "reported_accuracy": float(np.float32(0.9)), "tied_images": 0.0},
+        {**row, "reported_accuracy": np.nan, "tied_images": 0.0},
+    ])  # fmt: skip
+    assert accuracy_mismatches(frame) == []
+    (line,) = accuracy_mismatches(frame.assign(tied_images=0.01))
+    assert "in 1 of 3 runs" in line
+    assert "Most in r/one: 90.00 % of 100 images, reported 92.00 %" in line
 
 
 @pytest.mark.parametrize("path", [LOGIT.format(0.5, 1), "digits/pure/ResNet8/0"])
@@ -260,17 +307,53 @@ def test_planted_gains_are_shown_with_their_size_and_planted_nulls_are_not(synth
     assert found.loc[NULLS, "difference"].abs().max() < 0.005
 
 
-def test_each_planted_gain_is_a_sentence_and_each_null_stands_under_not_shown(synthetic: Outcome) -> None:
-    reported = synthetic.section("Distilled students against the undistilled one", "Test accuracy")
-    for (method, alpha), gain in PLANTED.items():
-        pattern = rf"^- {method}, alpha {alpha}: ([+-][\d.]+) points against the undistilled student \(95 % interval"
-        (stated,) = re.findall(pattern, reported, re.MULTILINE)
-        assert float(stated) == pytest.approx(gain, abs=0.5)
-    assert reported.count(" against the undistilled student ") == len(PLANTED)
-    for method in NULLS:
-        assert f"- Not shown: {method} at alpha 0.25, 0.5, 0.75: " in reported
-    assert "- Not shown: fitnets at alpha 0.25: " in reported
-    assert "Not shown: logit" not in reported
+def test_each_planted_gain_is_a_finding_and_no_null_is(synthetic: Outcome) -> None:
+    claim = (
+        r"^\d+\. \*\*Test accuracy is (\w+) than that of the undistilled student\*\*, in \d of 18 comparisons: (.*)$"
+    )
+    reported = re.findall(claim, synthetic.section("Findings"), re.MULTILINE)
+    assert [direction for direction, _ in reported] == ["higher", "higher"]
+    stated = {}
+    for _, text in reported:
+        method = text.split(",")[0]
+        for alpha, gain, low, high in re.findall(r"([\d.]+): (\S+) \((\S+) to (\S+)\)", text):
+            stated[method, float(alpha)] = float(gain)
+            assert 0 < float(low) < float(gain) < float(high)
+        assert "12 pairs, p ≤ 0.0088." in text
+    assert stated == pytest.approx(PLANTED, abs=0.5)
+    assert "| distilled student, undistilled student | 13 of 18 | 12 | " in synthetic.section("Not shown")
+
+
+def test_the_summary_is_one_page(synthetic: Outcome) -> None:
+    lines = synthetic.summary.splitlines()
+    assert len(lines) <= 60
+    assert 5 <= len(re.findall(r"^\d+\. ", synthetic.summary, re.MULTILINE)) <= 10
+    assert INTERVAL in synthetic.summary
+    assert "-0.00 " not in synthetic.summary
+    numbered = re.findall(r"^\d+\. \*\*(.*?)\*\*", synthetic.summary, re.MULTILINE)
+    kinds = [claim.startswith("Test accuracy") for claim in numbered]
+    assert kinds == sorted(kinds, reverse=True), "accuracy first"
+    assert "Nothing: none of 8 checks" in synthetic.section("Against expectation")
+
+
+def test_summary_tables_and_figures_have_the_same_interval(synthetic: Outcome) -> None:
+    compared = accuracies(synthetic, DISTILLED)
+    drawn = synthetic.table("accuracy_gain").query("panel == 'pooled'").set_index(["method", "alpha"])
+    rows = synthetic.table("measures").set_index(["method", "alpha", "dataset", "seed"])["accuracy"].sort_index()
+    own = rows.loc[("logit", 0.5)] - rows.loc[("control", 0.0)]
+    interval = mean_interval(own)
+    for found, factor in ((compared, 1), (drawn, 100)):
+        ends = found.loc[("logit", 0.5), ["low_95", "high_95"]].astype(float) / factor
+        assert tuple(ends) == pytest.approx((interval.low, interval.high))
+    (stated,) = re.findall(
+        r"logit, alpha 0.25: .*?; 0.5: (\S+) \((\S+) to (\S+)\); 0.75: ", synthetic.section("Findings")
+    )
+    expected = [100 * one for one in (own.mean(), interval.low, interval.high)]
+    assert [float(one) for one in stated] == pytest.approx(expected, abs=0.05)
+    on_one = synthetic.table("accuracy_gain").query("panel == 'svhn'").set_index(["method", "alpha"])
+    three = mean_interval(own.loc["svhn"])
+    ends = on_one.loc[("logit", 0.5), ["low_95", "high_95"]].astype(float) / 100
+    assert tuple(ends) == pytest.approx((three.low, three.high))
 
 
 def test_what_comes_to_resemble_the_teacher_is_shown_by_cka_and_by_procrustes(synthetic: Outcome) -> None:
@@ -284,19 +367,111 @@ def test_what_comes_to_resemble_the_teacher_is_shown_by_cka_and_by_procrustes(sy
     assert not found.loc[(DISTILLED, "cka_pooled", ["rkd", "nst"]), "shown"].any()
 
 
-def test_what_is_tiny_by_rounding_is_reported_as_zero(synthetic: Outcome) -> None:
-    assert "e-1" not in synthetic.summary
-    assert MEASURES["accuracy"].differences(1e-17, -1e-17, -0.02) == "+0, +0, -2 points"
+def a_result(mean: float, *, shown: bool = True) -> Comparison:
+    return Comparison(mean, 0.05, 12, 0.0005, Interval(mean - 0.1, mean + 0.1), 0.009, shown)
 
 
 def test_what_nst_is_trained_on_is_not_evidence() -> None:
-    result = Comparison(0.2, 0.05, 12, 0.0005, Interval(0.1, 0.3), 0.009, True)
-    material = cast(Any, SimpleNamespace(intervals={}, baseline_label="undistilled student"))
     reported = {}
     for method, measure in (("nst", "cka_pooled"), ("logit", "cka_pooled"), ("nst", "procrustes")):
-        family = ComparisonFamily(MEASURES[measure], DISTILLED, {MethodSetting(method, 0.5): result})
-        reported[method, measure] = "\n".join(_questions([family], material))
+        results = {MethodSetting(method, 0.5): a_result(0.2)}
+        family = ComparisonFamily(MEASURES[measure], DISTILLED, results)
+        reported[method, measure] = Finding(family, results).sentence("undistilled student")
     assert [key for key, text in reported.items() if "this is a check, not evidence" in text] == [("nst", "cka_pooled")]
+
+
+def test_findings_are_of_one_direction_accuracy_first_and_the_largest_gain_first() -> None:
+    gains = {("rkd", 0.5): 0.01, ("rkd", 0.75): -0.04, ("logit", 0.5): 0.02, ("logit", 0.75): 0.03, ("nst", 0.5): None}
+    results = {
+        MethodSetting(*key): a_result(gain or 0.5, shown=gain is not None) for key, gain in gains.items()
+    }  # fmt: skip
+    kinds = [("kl", DISTILLED), ("accuracy", SHRUNK), ("accuracy", DISTILLED)]
+    found = findings([ComparisonFamily(MEASURES[measure], question, results) for measure, question in kinds])
+    described = [(one.family.measure.column, one.family.question, [str(key) for key in one.results]) for one in found]
+    both = ["rkd, alpha 0.5", "logit, alpha 0.5", "logit, alpha 0.75"]
+    assert described == [
+        ("accuracy", DISTILLED, ["rkd, alpha 0.75"]),
+        ("accuracy", DISTILLED, ["logit, alpha 0.5", "logit, alpha 0.75"]),
+        ("accuracy", DISTILLED, ["rkd, alpha 0.5"]),
+        ("accuracy", SHRUNK, ["rkd, alpha 0.75"]),
+        ("accuracy", SHRUNK, both),
+        ("kl", DISTILLED, ["rkd, alpha 0.75"]),
+        ("kl", DISTILLED, both),
+    ]
+    assert "lower" in found[0].sentence("plain student")
+    assert "logit, alpha 0.5, 0.75: +0.02 to +0.03 nats" not in found[4].sentence("plain student"), "points"
+
+
+def a_round(results: dict[tuple[str, str], dict[tuple[str, float], Comparison]], teacher: float = 0.9) -> Any:
+    """What the checks of expectations read: comparisons, and the accuracies of teacher and baseline."""
+    made = [ComparisonFamily(MEASURES[measure], question, {MethodSetting(*key): one for key, one in found.items()})
+            for (measure, question), found in results.items()]  # fmt: skip
+    frame = pd.DataFrame({"run": ["r/one"], "accuracy": [0.8], "chance": [0.1]})
+    return SimpleNamespace(
+        families=made, baseline_label="undistilled student", undistilled=MethodSetting("control", 0.0), frame=frame,
+        runs=SimpleNamespace(datasets=["digits"]),
+        values=lambda setting, *_: pd.Series([teacher if setting.method == TEACHER else 0.8]),
+    )  # fmt: skip
+
+
+ONE = ("logit", 0.5)
+
+
+@pytest.mark.parametrize(("results", "reported"), [
+    ({("accuracy", DISTILLED): {ONE: a_result(-0.02)}}, "lowers test accuracy, against the undistilled student"),
+    ({("accuracy", SAME_ALPHA): {ONE: a_result(-0.02)}}, "lowers test accuracy, against the control of the same alpha"),
+    ({("agreement", DISTILLED): {ONE: a_result(0.2)}, ("accuracy", DISTILLED): {ONE: a_result(0.01, shown=False)}},
+     "More fidelity without more accuracy"),
+    ({("agreement", DISTILLED): {ONE: a_result(-0.1, shown=False)}, ("accuracy", DISTILLED): {ONE: a_result(0.1)}},
+     "More accuracy without more agreement"),
+    ({("ece", DISTILLED): {ONE: a_result(0.02)}}, "worse calibrated"),
+    ({("accuracy", SHRUNK): {("control", 0.5): a_result(0.02)}}, "A smaller cross entropy alone raises test accuracy"),
+    ({("cka_pooled", DISTILLED): {ONE: a_result(0.2)}, ("procrustes", DISTILLED): {ONE: a_result(0.1, shown=False)}},
+     "CKA and Procrustes distance disagree"),
+])  # fmt: skip
+def test_what_contradicts_expectations_is_named(results: Any, reported: str) -> None:
+    (line,) = contradictions(a_round(results))
+    assert reported in line
+    assert "alpha 0.5: " in line
+
+
+def test_a_weak_teacher_and_a_run_at_chance_are_named_and_a_round_as_expected_is_not() -> None:
+    usual = {
+        ("accuracy", DISTILLED): {ONE: a_result(0.02)},
+        ("accuracy", SHRUNK): {("control", 0.5): a_result(-0.02)},
+        ("agreement", DISTILLED): {ONE: a_result(0.1)},
+        ("ece", DISTILLED): {ONE: a_result(-0.1)},
+        ("cka_pooled", DISTILLED): {ONE: a_result(0.1)},
+        ("procrustes", DISTILLED): {ONE: a_result(-0.1)},
+    }
+    assert contradictions(a_round(usual)) == []
+    assert len(CHECKS) == 8
+    (weak,) = contradictions(a_round(usual, teacher=0.8))
+    assert "digits: the teacher is not more accurate (80.00 %)" in weak
+    lost = a_round(usual)
+    lost.frame["chance"] = 0.8
+    assert contradictions(lost) == ["1 run is not better than chance: r/one."]
+
+
+def test_the_accuracy_of_a_nearly_empty_bin_is_not_drawn_but_its_images_are_counted() -> None:
+    counts = [LEAST_IN_BIN - 2, LEAST_IN_BIN, 500]
+    bins = pd.DataFrame({"lower": [0.0, 0.2, 0.4], "upper": [0.2, 0.4, 0.6], "count": counts,
+                         "confidence": [0.1, 0.3, 0.5], "accuracy": [0.0, 0.5, 0.7]})  # fmt: skip
+    curves, below = style.panels(2)[1]
+    rows = _reliability_of(curves, below, bins, MethodSetting("logit", 0.5), style.look(0))
+    assert np.asarray(curves.lines[0].get_xydata()).tolist() == [[0.3, 0.5], [0.5, 0.7]]
+    (stairs,) = below.patches
+    assert list(cast(Any, stairs).get_data().values) == counts
+    assert [(row["images"], row["drawn"]) for row in rows] == list(zip(counts, [False, True, True], strict=True))
+    both = pd.concat([bins, bins])  # two seeds: together there are enough images
+    assert all(row["drawn"] for row in _reliability_of(curves, below, both, MethodSetting("logit", 0.5), style.look(0)))
+
+
+def test_reliability_counts_all_images_and_drops_nearly_empty_bins(synthetic: Outcome) -> None:
+    found = synthetic.table("reliability_cifar100")
+    assert (found["drawn"] == (found["images"] >= LEAST_IN_BIN)).all()
+    assert set(found["drawn"]) == {True, False}
+    assert set(found.groupby(["method", "alpha"])["images"].sum()) == {3 * 400}
 
 
 # Pairs
@@ -371,8 +546,7 @@ def test_a_seed_that_is_missing_takes_its_own_pair_away_and_no_other() -> None:
     assert all(fewer[key].mean == whole[key].mean for key in whole if key != MethodSetting("logit", 0.5))
 
 
-def test_without_any_effect_few_families_claim_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "bootstrap_mean", lambda *_, **__: Interval(np.nan, np.nan))  # slow, not used
+def test_without_any_effect_few_families_claim_one() -> None:
     runs, random, rounds = grid(), np.random.default_rng(1), 200
     claimed: dict[str, int] = {}
     for _ in range(rounds):
@@ -414,9 +588,9 @@ def test_methods_keep_their_order_whichever_finishes_first(part: Part) -> None:
 def test_the_specification_lists_the_figures_and_what_each_needs() -> None:
     text = (REPOSITORY / "analysis" / "experiment_charlie" / "DESIGN.md").read_text()
     section = text.split("## Figures, and what each needs")[1]
-    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", section, re.MULTILINE)
-    reported = [(name, tuple(re.findall(r"`([^`]+)`", needs))) for name, needs in rows]
-    assert reported == [(one.name, one.needs) for one in figures.FIGURES]
+    rows = re.findall(r"^\| `(\w+)`(, for each data set)? \| (.*) \|$", section, re.MULTILINE)
+    reported = [(name, bool(each), tuple(re.findall(r"`([^`]+)`", needs))) for name, each, needs in rows]
+    assert reported == [(one.name, one.for_each_data_set, one.needs) for one in figures.FIGURES]
 
 
 def test_all_that_is_read_of_outputs_is_specified() -> None:
@@ -480,7 +654,7 @@ def test_one_seed_has_means_and_no_spread(part: Part) -> None:
     found = analyse(place, "charlie_smoke", "--formats=png,pdf,svg")
     assert found.code == 0
     assert re.search(r"\| teacher \| [\d.]+ ± \? \(1\) \|", found.summary)
-    assert found.table("fidelity")["half_width_95"].isna().all()
+    assert found.table("fidelity")["low_95"].isna().all()
     assert set(found.table("accuracy_gain").query("panel == 'digits'")["pairs"]) == {1}
     assert "charlie_smoke: nst, alpha 0.75: 2 not completed" in found.err
     assert "charlie_smoke: teacher: 1 not completed" in found.section("Missing")
@@ -499,13 +673,14 @@ def test_one_seed_has_means_and_no_spread(part: Part) -> None:
 def test_without_teachers_all_but_the_comparison_with_them_is_drawn(part: Part) -> None:
     found = analyse(part(lambda path: is_small(path) and "ResNet20/" not in path), "charlie_smoke")
     assert found.code == 1
-    undrawn = ["accuracy_fidelity", "fidelity", "layers", "similarity"]
+    undrawn = ["accuracy_fidelity", "fidelity", "layers_digits", "similarity_digits"]
     assert re.findall(r"figure (\w+) is not drawn", found.err) == undrawn
     assert [name for name in NAMES if name not in found.gallery] == undrawn
     line = f"charlie_smoke/{LOGIT.format(0.25, 0)}: its teacher is not completed"
+    assert line in found.err
+    assert " and 15 more: its teacher is not completed" in found.section("Missing")
     for reported in (found.err, found.section("Missing")):
-        assert line in reported
-        assert "figure layers is not drawn" in reported
+        assert "figure layers_digits is not drawn" in reported
     assert found.table("measures")["accuracy"].notna().all()
     assert found.table("measures")["agreement"].isna().all()
 
@@ -516,7 +691,9 @@ def test_without_a_control_the_smoothed_student_is_the_baseline_and_is_called_so
     texts: dict[str, list[str]] = {}
 
     def write(folder: Path, picture: StoredFigure, figure: Any, table: Any) -> None:
-        texts[picture.name] = [one.get_text().replace("\n", " ") for one in figure.findobj(Text)]
+        seen = [one for one in figure.findobj(Text) if one.get_text()]
+        assert min(one.get_fontsize() for one in seen) >= 6, f"{picture.name}: too small to be read in print"
+        texts[picture.name] = [one.get_text().replace("\n", " ") for one in seen]
         write_figure(folder, picture, figure, table)
 
     monkeypatch.setattr(round_analysis, "write_figure", write)
@@ -524,7 +701,7 @@ def test_without_a_control_the_smoothed_student_is_the_baseline_and_is_called_so
     assert (found.code, list(found.gallery)) == (1, [name for name in NAMES if name != "accuracy_beside_control"])
     assert "no records of a round 'control_smoke'" in found.err
     assert "figure accuracy_beside_control is not drawn" in found.section("Missing")
-    for name in ("accuracy_gain", "similarity", "layers", "profiles"):
+    for name in ("accuracy_gain", "similarity_digits", "layers_digits", "profiles"):
         assert any("plain student (smoothed labels)" in text for text in texts[name]), name
         assert not any("undistilled student" in text for text in texts[name]), name
     assert all("with smoothed labels" in one["caption"] for one in found.gallery.values())
@@ -584,8 +761,9 @@ def test_damage_is_reported_by_name_and_stops_nothing(
 ) -> None:
     place, done = damaged
     assert (done.returncode, "Traceback" in done.stderr, "Warning" in done.stderr) == (0, False, False)
-    summary = (place / "analysis" / "experiment_charlie_smoke" / "summary.md").read_text()
-    for text in (done.stderr, summary.split("## Missing")[1]):
+    results = place / "analysis" / "experiment_charlie_smoke"
+    assert "more in `figures/missing.csv`." in (results / "summary.md").read_text()
+    for text in (done.stderr, (results / "figures" / "missing.csv").read_text()):
         assert any(f"charlie_smoke/{path}" in line and reported in line for line in text.splitlines())
 
 
@@ -658,19 +836,21 @@ def is_white_at_the_edge(pixels: Any) -> bool:
     return all((edge == 255).all() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_figure_and_its_table_show_all_data_sets_and_methods(synthetic: Outcome, name: str) -> None:
+@pytest.mark.parametrize("name", names_on(*DATASETS))
+def test_a_figure_and_its_table_show_their_data_sets_and_all_methods(synthetic: Outcome, name: str) -> None:
     table, pixels = synthetic.table(name), pixels_of(synthetic, name)
     if name != "profiles":
         column = "panel" if "panel" in table else "dataset"
-        assert set(table[column]) - {"pooled"} == {"cifar10", "cifar100", "svhn", "tinyimagenet"}
+        own = [dataset for dataset in DATASETS if name.endswith(f"_{dataset}")]
+        assert set(table[column]) - {"pooled"} == set(own or DATASETS)
     if "method" in table:
         assert set(table["method"]) >= {"logit", "fitnets", *NULLS}
     colours = np.unique(pixels @ [1 << 16, 1 << 8, 1])
-    assert min(pixels.shape[:2]) > 300
+    assert pixels.shape[1] == 7 * 130, "as wide as a printed page, at 130 dots an inch"
+    assert 300 < pixels.shape[0] < 10 * 130
     assert len(colours) > 100
     assert is_white_at_the_edge(pixels), "something is cut off"
-    if name not in ("layers", "students", "reliability", "accuracy_fidelity"):  # maps, other colours, translucent ones
+    if not name.startswith(("layers", "students", "reliability", "accuracy_fidelity")):  # maps, translucent markers
         drawn = {one for one in style.COLOURS[:6] if int(one[1:], 16) in colours}
         assert drawn == set(style.COLOURS[:6]), "a colour for each method"
 

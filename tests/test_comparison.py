@@ -1,4 +1,4 @@
-"""Comparisons: exactness against slow versions, false claims under simulated nulls, power, coverage, bad input."""
+"""Comparisons: exactness against slow versions, false claims under simulated nulls, coverage, power, bad input."""
 
 from __future__ import annotations
 
@@ -14,14 +14,19 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from analysis.comparison import (
+    INTERVAL,
+    LEAST_VALUES,
+    Comparison,
     Interval,
     beats_all,
-    bootstrap_mean,
     compare,
+    detectable,
     family,
-    hierarchical_bootstrap,
     holm,
     interquartile_mean,
+    least_pairs,
+    mean_interval,
+    pairs_needed,
     performance_profile,
     sign_flip_test,
     smallest_p,
@@ -119,15 +124,10 @@ def test_drawn_signs_never_lead_to_a_p_value_of_0() -> None:
 
 def test_the_same_seed_leads_to_the_same_numbers() -> None:
     many = np.random.default_rng(0).normal(0.3, 1, 30)
-    right = [np.random.default_rng(1).random((3, 50)) < 0.8]
-    wrong = [~right[0]]
     for statistic in (
         lambda seed: sign_flip_test(many, seed=seed),
-        lambda seed: bootstrap_mean(many, seed=seed),
-        lambda seed: hierarchical_bootstrap(right, wrong, seed=seed),
         lambda seed: compare(many, seed=seed).p,
         lambda seed: family({"many": many}, seed=seed)["many"].p,
-        lambda seed: family({"many": many}, seed=seed)["many"].interval,
     ):
         assert statistic(3) == statistic(3)
         assert statistic(3) != statistic(4)
@@ -216,7 +216,7 @@ def test_a_comparison_says_mean_spread_number_and_p_value() -> None:
     one = compare(differences)
     assert (one.mean, one.n, one.p, one.p_holm, one.shown) == (3.0, 3, 0.25, 0.25, False)
     assert one.sd == pytest.approx(math.sqrt((4 + 1 + 9) / 2))
-    assert one.interval == bootstrap_mean(differences)
+    assert one.interval == mean_interval(differences)
 
 
 def test_the_members_of_a_family_are_corrected_for_each_other() -> None:
@@ -305,96 +305,104 @@ def test_the_highest_of_equals_seldom_holds_up() -> None:
 # Intervals
 
 
-def test_the_interval_of_three_values_is_their_range_and_holds_the_mean_in_three_of_four_cases() -> None:
-    samples = np.random.default_rng(0).normal(size=(600, 3))
-    intervals = [bootstrap_mean(one, draws=1000) for one in samples]
-    np.testing.assert_allclose([one.low for one in intervals], samples.min(axis=1), rtol=1e-12)
-    np.testing.assert_allclose([one.high for one in intervals], samples.max(axis=1), rtol=1e-12)
-    assert 0.70 <= np.mean([one.low <= 0 <= one.high for one in intervals]) <= 0.80
+def covered(samples: np.ndarray, mean: float = 0.0) -> float:
+    """Share of the samples (count, n) whose interval contains the mean of their distribution."""
+    intervals = [mean_interval(one) for one in samples]
+    return float(np.mean([one.low <= mean <= one.high for one in intervals]))
 
 
-def test_the_interval_of_twelve_values_holds_the_mean_about_as_often_as_stated() -> None:
-    samples = np.random.default_rng(1).normal(size=(1000, PAIRS))
-    intervals = [bootstrap_mean(one, draws=1000, seed=n) for n, one in enumerate(samples)]
-    assert 0.88 <= np.mean([one.low <= 0 <= one.high for one in intervals]) <= 0.97
+@pytest.mark.parametrize("n", [3, 4, 6, 12])
+def test_the_interval_contains_the_mean_as_often_as_it_says(n: int) -> None:
+    generator = np.random.default_rng(n)
+    assert 0.93 <= covered(generator.normal(3.0, 2.0, (4000, n)), 3.0) <= 0.97
+    assert 0.93 <= covered(generator.standard_t(3, (4000, n))) <= 0.98, "heavy tails"
+    assert 0.86 <= covered(generator.exponential(1.0, (4000, n)), 1.0) <= 0.93, "a strong skew: too narrow, as stated"
 
 
-def test_intervals_grow_with_their_level_around_the_mean() -> None:
-    values = np.random.default_rng(0).normal(size=PAIRS)
-    narrow, wide = (bootstrap_mean(values, level=level) for level in (0.5, 0.99))
-    assert wide.low < narrow.low < values.mean() < narrow.high < wide.high
+def test_where_data_sets_differ_in_spread_or_effect_it_covers_the_mean_over_these_data_sets() -> None:
+    generator = np.random.default_rng(0)
+    assert 0.93 <= covered(generator.normal(size=(4000, PAIRS)) * SPREADS) <= 0.99
+    effects = np.repeat([-1.0, 0.0, 0.0, 1.0], 3)
+    assert covered(generator.normal(size=(4000, PAIRS)) + effects) >= 0.97, "wider than necessary"
+    others = np.repeat(generator.normal(size=(4000, 4)), 3, axis=1)
+    assert covered(generator.normal(size=(4000, PAIRS)) + others) <= 0.85, "not an interval for other data sets"
 
 
-@pytest.mark.parametrize("values", [[], [0.5]])
-def test_fewer_than_two_values_have_no_interval(values: list[float]) -> None:
-    found = bootstrap_mean(values)
-    assert math.isnan(found.low)
-    assert math.isnan(found.high)
+@given(st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=12))
+def test_the_interval_is_that_of_scipys_test_and_symmetric_around_the_mean(values: list[float]) -> None:
+    found = mean_interval(values)
+    assert found.low + found.high == pytest.approx(2 * np.mean(values), abs=1e-6)
+    if np.ptp(values) > 1e-6:
+        theirs = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+        assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), rel=1e-6, abs=1e-6)
 
 
-def predictions(
-    generator: np.random.Generator, seeds: int, examples: int, of_seeds: float, data_sets: int = 4
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Of two settings of equal accuracy: examples are hard for all, and seeds good or bad by `of_seeds`."""
-    found: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    for _ in range(data_sets):
-        hardness = generator.normal(size=examples)
-        for setting in found:
-            luck = of_seeds * generator.normal(size=(seeds, 1))
-            setting.append(hardness + luck + 0.7 * generator.normal(size=(seeds, examples)) < 1)
-    return found
+@pytest.mark.parametrize("values", [[], [0.5], [0.5, 0.6]])
+def test_too_few_values_have_no_interval(values: list[float]) -> None:
+    assert len(values) < LEAST_VALUES
+    assert np.isnan([mean_interval(values).low, mean_interval(values).high]).all()
 
 
-@pytest.mark.parametrize(("seeds", "of_seeds"), [(3, 0.4), (3, 0.0), (1, 0.0)])
-@pytest.mark.parametrize("alike", [False, True], ids=["seeds differ", "seeds alike"])
-def test_the_hierarchical_interval_is_that_of_drawing_seeds_and_examples_one_by_one(
-    seeds: int, of_seeds: float, alike: bool
+def test_the_name_of_the_interval_states_method_level_and_least_number() -> None:
+    assert INTERVAL == "95 % interval of the mean (Student's t, from 3 values on)"
+
+
+@pytest.mark.parametrize(("values", "singles"), [([0.5], [0.5]), ([3.0, -1.0], [-1.0, 3.0]), ([1.0, 2.0, 3.0], [])])
+def test_pairs_without_an_interval_are_known_singly(values: list[float], singles: list[float]) -> None:
+    assert compare(values).singles == pytest.approx(singles)
+
+
+# Power
+
+
+def observed(mean: float, sd: float = 1.0, n: int = PAIRS) -> Comparison:
+    return Comparison(mean, sd, n, 1.0, Interval(0, 0), 1.0, False)
+
+
+@pytest.mark.parametrize(("comparisons", "pairs"), [(1, 6), (3, 7), (6, 8), (18, 10)])
+def test_the_fewest_pairs_are_those_whose_smallest_p_survives_the_correction(comparisons: int, pairs: int) -> None:
+    assert least_pairs(comparisons) == pairs
+    for n, is_shown in ((pairs - 1, False), (pairs, True)):
+        members = {number: np.ones(n) if number == 0 else np.resize([1.0, -1.0], n) for number in range(comparisons)}
+        assert family(members)[0].shown == is_shown
+
+
+@pytest.mark.parametrize(("mean", "comparisons"), [(1.0, 1), (0.6, 1), (1.5, 3), (2.0, 18), (1.0, 18)])
+def test_the_estimated_number_of_pairs_shows_the_difference_in_about_four_of_five_cases(
+    mean: float, comparisons: int
 ) -> None:
-    a, b = predictions(np.random.default_rng(6), seeds, 100, of_seeds, data_sets=2)
-    if alike:  # then examples alone make the spread, which is smaller if they are not drawn for all seeds together
-        a, b = ([np.repeat(one[:1], seeds, axis=0) for one in setting] for setting in (a, b))
-    drawn = slow.resampled([one.tolist() for one in a], [one.tolist() for one in b], 2500, seed=0)
-    for level in (0.5, 0.8, 0.95):
-        low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-        found = hierarchical_bootstrap(a, b, level=level, draws=20_000)
-        assert (found.low, found.high) == pytest.approx((low, high), abs=1 / 200 + 0.1 * np.std(drawn))
+    n, generator = int(pairs_needed(observed(mean), comparisons)), np.random.default_rng(0)
+    found = [sign_flip_test(generator.normal(mean, 1, n)) * comparisons < 0.05 for _ in range(300)]
+    assert 0.7 <= np.mean(found) <= 0.95
 
 
-def test_drawing_kinds_of_columns_is_drawing_columns() -> None:
-    right = np.zeros((1, 200), dtype=bool)
-    right[0, :30] = True
-    found = hierarchical_bootstrap([right], [np.zeros_like(right)], draws=50_000)
-    exact = stats.binom(200, 30 / 200).ppf([0.025, 0.975]) / 200
-    assert (found.low, found.high) == pytest.approx(tuple(exact), abs=1 / 200)
+@pytest.mark.parametrize("comparisons", [1, 3])
+def test_a_detectable_difference_is_shown_in_about_four_of_five_cases(comparisons: int) -> None:
+    mean, generator = detectable(observed(0.0), comparisons), np.random.default_rng(1)
+    found = [sign_flip_test(generator.normal(mean, 1, PAIRS)) * comparisons < 0.05 for _ in range(300)]
+    assert 0.7 <= np.mean(found) <= 0.9
+    assert pairs_needed(observed(1.001 * mean), comparisons) == PAIRS
 
 
-def test_drawing_seeds_is_drawing_rows() -> None:
-    good_and_bad = np.array([[True] * 50, [False] * 50])
-    none = np.zeros_like(good_and_bad)
-    assert hierarchical_bootstrap([good_and_bad], [none], level=0.4) == Interval(0.5, 0.5), "half of all draws"
-    assert hierarchical_bootstrap([good_and_bad], [none], level=0.6) == Interval(0.0, 1.0), "a quarter each"
-    assert hierarchical_bootstrap([good_and_bad], [good_and_bad]) == Interval(0.0, 0.0), "seeds are paired"
-
-
-def test_every_data_set_counts_the_same_whatever_its_size() -> None:
-    ones, none = np.ones((3, 10), dtype=bool), np.zeros((2, 1000), dtype=bool)
-    assert hierarchical_bootstrap([ones, none], [~ones, none]) == Interval(0.5, 0.5)
-    assert hierarchical_bootstrap([~ones, none], [ones, none]) == Interval(-0.5, -0.5)
-
-
-@pytest.mark.parametrize(
-    ("seeds", "of_seeds", "least", "most"), [(3, 0.3, 0.78, 0.95), (3, 0.0, 0.96, 1.0), (1, 0.0, 0.90, 0.99)]
-)
-def test_the_hierarchical_interval_holds_the_truth_about_as_often_as_stated(
-    seeds: int, of_seeds: float, least: float, most: float
+@given(st.floats(0.05, 50), st.floats(0.01, 10), st.integers(1, 200))
+@settings(deadline=None)
+def test_more_pairs_are_needed_for_less_effect_more_spread_and_more_comparisons(
+    mean: float, sd: float, comparisons: int
 ) -> None:
-    generator = np.random.default_rng(7)
-    held = []
-    for number in range(250):
-        a, b = predictions(generator, seeds, 400, of_seeds)
-        found = hierarchical_bootstrap(a, b, draws=300, seed=number)
-        held.append(found.low <= 0 <= found.high)
-    assert least <= np.mean(held) <= most
+    pairs = pairs_needed(observed(mean, sd), comparisons)
+    assert pairs >= least_pairs(comparisons)
+    assert pairs == pairs_needed(observed(-mean, sd), comparisons)
+    assert pairs >= pairs_needed(observed(2 * mean, sd), comparisons)
+    assert pairs <= pairs_needed(observed(mean, 2 * sd), comparisons)
+    assert pairs <= pairs_needed(observed(mean, sd), 2 * comparisons)
+
+
+def test_power_is_not_estimated_from_nothing() -> None:
+    assert pairs_needed(observed(0.0), 1) == pairs_needed(observed(0.0, 0.0), 1) == math.inf
+    assert pairs_needed(observed(1.0, 0.0), 18) == 10
+    assert math.isnan(pairs_needed(observed(1.0, n=2), 1))
+    assert math.isnan(detectable(observed(1.0, n=2), 1))
+    assert math.isnan(detectable(observed(1.0, n=9), 18)), "9 pairs cannot show anything among 18 comparisons"
 
 
 # Means and profiles
@@ -439,7 +447,7 @@ def test_a_run_at_the_threshold_has_reached_it_and_no_runs_have_no_profile() -> 
     [
         (sign_flip_test, "differences"),
         (compare, "differences"),
-        (bootstrap_mean, "values"),
+        (mean_interval, "values"),
         (interquartile_mean, "values"),
         (lambda values: performance_profile(values, [0.5]), "scores"),
         (lambda values: performance_profile([0.5], values), "thresholds"),
@@ -455,22 +463,3 @@ def test_a_number_that_is_none_is_refused_by_name(call: Callable[[list[float]], 
 def test_a_table_in_place_of_a_row_is_refused() -> None:
     with pytest.raises(RoundhouseError, match=r"differences: must be one row of numbers \(got shape \(4, 3\)\)"):
         sign_flip_test(np.ones((4, 3)))
-
-
-RIGHT = np.ones((3, 10), dtype=bool)
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "message"),
-    [
-        ([], [], "a has 0 data sets"),
-        ([RIGHT, RIGHT], [RIGHT], "a has 2 data sets and b 1"),
-        ([RIGHT, RIGHT], [RIGHT, RIGHT[:2]], r"data set 1: a is \(3, 10\) and b \(2, 10\)"),
-        ([RIGHT[0]], [RIGHT[0]], "data set 0"),
-        ([RIGHT[:, :0]], [RIGHT[:, :0]], "not empty"),
-        ([RIGHT.astype(float)], [RIGHT], "float64 and bool: both must be booleans"),
-    ],
-)
-def test_predictions_that_do_not_fit_are_refused(a: list[np.ndarray], b: list[np.ndarray], message: str) -> None:
-    with pytest.raises(RoundhouseError, match=message):
-        hierarchical_bootstrap(a, b)

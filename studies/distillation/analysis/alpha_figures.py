@@ -7,10 +7,10 @@ from textwrap import fill
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis import style
+from analysis.comparison import Interval, mean_interval
 from roundhouse.formatting import counted
 from studies.distillation.analysis.effects import DISTILLED, SAME_ALPHA
 from studies.distillation.analysis.figure_data import (
@@ -18,69 +18,81 @@ from studies.distillation.analysis.figure_data import (
     FigureData,
     Rows,
     gains,
-    half_width,
     mark_empty,
+    page,
     shared_legend,
 )
 from studies.distillation.analysis.measures import MEASURES, Measure
-from studies.distillation.analysis.runs import MethodSetting
+from studies.distillation.analysis.runs import CONTROL, MethodSetting
 
 ALPHA = "alpha, share of the distillation term"
+Floors = Mapping[str, tuple[str, str]]  # from a measure to the column of its floor, and the floor's label
 
 
 def _offsets(data: FigureData) -> dict[str, float]:
     """A small shift along alpha for each method, so that points do not overlap."""
     methods = data.runs.methods
-    return {method: 0.014 * (number - (len(methods) - 1) / 2) for number, method in enumerate(methods)}
+    return {method: 0.022 * (number - (len(methods) - 1) / 2) for number, method in enumerate(methods)}
 
 
 def _alpha_axis(axes: Axes, alphas: Sequence[float]) -> None:
     axes.set_xticks(list(alphas), [f"{alpha:g}" for alpha in alphas])
-    axes.set_xlabel(ALPHA if _is_lowest(axes) else "")
-    margin = 0.08 if len(alphas) > 1 else 0.2
+    margin = 0.09 if len(alphas) > 1 else 0.2
     axes.set_xlim(min(alphas) - margin, max(alphas) + margin)
 
 
-def _is_first(axes: Axes) -> bool:
-    position = axes.get_subplotspec()
-    return position is None or position.is_first_row()
+def _bar(axes: Axes, x: float, interval: Interval, colour: str) -> None:
+    """The interval of a mean; nothing if there are too few values for one."""
+    if np.isfinite(interval.low):
+        axes.vlines(x, interval.low, interval.high, color=colour, linewidth=0.8)
 
 
-def _is_lowest(axes: Axes) -> bool:
-    position = axes.get_subplotspec()
-    return position is None or position.is_last_row()
+def _looks(data: FigureData) -> list[tuple[str, dict[str, Any], float]]:
+    """For the control and each method: its name, its look, and its shift along alpha."""
+    shifts = _offsets(data)
+    looks = [(method, style.look(number), shifts[method]) for number, method in enumerate(data.runs.methods)]
+    return [*looks, (CONTROL, {"color": style.BASELINE, "linestyle": ":", "marker": "x"}, 0.0)]
+
+
+def _baseline(data: FigureData, axes: Axes, table: Rows, dataset: str, measure: Measure) -> list[float]:
+    """The undistilled student: its mean, and the interval as a band; without an interval, a thin line for each seed."""
+    own = data.values(data.undistilled, dataset, measure.column) * measure.factor
+    if not len(own):
+        return []
+    table.append(_point(dataset, measure, data.undistilled, list(own)))
+    interval = mean_interval(own)
+    axes.axhline(own.mean(), color=style.BASELINE, linewidth=1, label=f"{data.baseline_label}: mean")
+    if np.isfinite(interval.low):
+        axes.axhspan(interval.low, interval.high, color=style.BASELINE, alpha=0.15, linewidth=0,
+                     label=f"{data.baseline_label}: 95 % interval")  # fmt: skip
+    else:
+        for value in own:
+            axes.axhline(value, color=style.BASELINE, linewidth=0.5, alpha=0.6, linestyle="--",
+                         label=f"{data.baseline_label}: single seeds")  # fmt: skip
+    return [own.mean()]
 
 
 def _against_alpha(data: FigureData, axes: Axes, table: Rows, dataset: str, measure: Measure) -> list[float]:
-    """Mean over seeds and 95 % interval against alpha, a line for each method, the baseline as a band. The means."""
-    own = data.values(data.undistilled, dataset, measure.column) * measure.factor
-    means = [own.mean()] if len(own) else []
-    if len(own):
-        spread = own.std() if len(own) > 1 else 0.0
-        axes.axhspan(own.mean() - spread, own.mean() + spread, color=style.BASELINE, alpha=0.15, linewidth=0)
-        axes.axhline(own.mean(), color=style.BASELINE, linewidth=1, label=f"{data.baseline_label}, ± sd of seeds")
-        table.append(_point(dataset, measure, data.undistilled, own))
-    shifts = _offsets(data)
-    lines = [*[(method, style.look(number), shifts[method]) for number, method in enumerate(data.runs.methods)],
-             ("control", {"color": style.BASELINE, "linestyle": ":", "marker": "x"}, 0.0)]  # fmt: skip
-    for method, look, shift in lines:
+    """A dot for each seed, their mean and its interval against alpha; the baseline as a band. Returns the means."""
+    means = _baseline(data, axes, table, dataset, measure)
+    for method, look, shift in _looks(data):
         points = []
         for alpha in data.runs.alphas:
             found = data.values(MethodSetting(method, alpha), dataset, measure.column) * measure.factor
             if len(found):
-                points.append((alpha + shift, found.mean(), half_width(list(found))))
-                table.append(_point(dataset, measure, MethodSetting(method, alpha), found))
+                x = alpha + shift
+                points.append((x, found.mean()))
+                axes.plot([x] * len(found), found, ".", color=look["color"], markersize=2, alpha=0.6)
+                _bar(axes, x, mean_interval(found), look["color"])
+                table.append(_point(dataset, measure, MethodSetting(method, alpha), list(found)))
         if points:
-            x, y, error = np.array(points).T
-            axes.errorbar(x, y, np.nan_to_num(error), elinewidth=0.8, label=method, **look)
-            means += list(y)
-    _alpha_axis(axes, data.runs.alphas)
-    axes.set_title(dataset if _is_first(axes) else "")
+            axes.plot(*np.array(points).T, label=method, markersize=4, **look)
+            means += [mean for _, mean in points]
     return means
 
 
 def _cut_bars(axes: Axes, means: Sequence[float], unit: str = "") -> None:
-    """Set the y range by the means. Long error bars may be cut: with two seeds, they can be 9 deviations long."""
+    """Set the y range by the means. Long bars may be cut: of three seeds they are 2.5 deviations long."""
     if not means:
         mark_empty(axes)
         return
@@ -93,37 +105,59 @@ def _cut_bars(axes: Axes, means: Sequence[float], unit: str = "") -> None:
     axes.set_ylim(low, min(high, 101.0) if unit == "%" else high)
 
 
-def _point(dataset: str, measure: Measure, setting: MethodSetting, found: pd.Series[float]) -> dict[str, Any]:
+def _point(dataset: str, measure: Measure, setting: MethodSetting, found: Sequence[float]) -> dict[str, Any]:
+    interval = mean_interval(found)
     return {
         "dataset": dataset, "measure": measure.column, "unit": measure.unit, "method": setting.method,
-        "alpha": setting.alpha, "seeds": len(found), "mean": found.mean(), "sd": found.std(),
-        "half_width_95": half_width(list(found)),
+        "alpha": setting.alpha, "seeds": len(found), "mean": np.mean(found), "low_95": interval.low,
+        "high_95": interval.high,
     }  # fmt: skip
 
 
 def _grid(
-    data: FigureData, columns: Sequence[str], floors: Mapping[str, tuple[str, str]] | None = None
-) -> FigureAndRows:
-    """A row of panels for each measure, a panel for each data set. `floors`: a measure's floor: column and label."""
-    datasets, table = data.runs.datasets, Rows()
-    shown = [MEASURES[column] for column in columns if data.frame[column].notna().any()]
+    data: FigureData, datasets: Sequence[str], measures: Sequence[str], *, floors: Floors | None = None,
+    equal: Sequence[str] = (),
+) -> FigureAndRows:  # fmt: skip
+    """A panel for each data set and measure. The measures in `equal` have one y range on each data set."""
+    table = Rows()
+    shown = [MEASURES[column] for column in measures if data.frame[column].notna().any()]
     if not shown:
-        return style.panels(1)[0], table
-    figure, panels = style.panels(len(datasets), len(shown), width=2.9 if len(datasets) > 1 else 5.5)
-    for number, axes in enumerate(panels):
-        measure, dataset = shown[number // len(datasets)], datasets[number % len(datasets)]
+        return page(1)[0], table
+    cells = [(dataset, measure) for dataset in datasets for measure in shown]
+    columns = len(shown) if len(datasets) > 1 else 2 if len(cells) in (2, 4) else min(3, len(cells))
+    figure, panels = page(columns, -(-len(cells) // columns), height=1.85 if len(datasets) > 1 else 2.2)
+    for axes in panels[len(cells) :]:
+        axes.remove()
+    panels = panels[: len(cells)]
+    for axes, (dataset, measure) in zip(panels, cells, strict=True):
         means = _against_alpha(data, axes, table, dataset, measure)
-        if floors and measure.column in floors:
-            column, label = floors[measure.column]
-            floor = data.frame[data.frame["dataset"] == dataset][column].mean() * measure.factor
-            axes.axhline(floor, color="black", linewidth=0.8, linestyle=(0, (1, 1)), label=label)
-            table.append({"dataset": dataset, "measure": column, "unit": measure.unit, "mean": floor})
-            means.append(floor)
+        means += _floor(data, axes, table, dataset, measure, floors or {})
         _cut_bars(axes, [one for one in means if np.isfinite(one)], measure.unit)
-        if number % len(datasets) == 0:
-            axes.set_ylabel(fill(measure.axis, 30))
+        axes.set_ylabel(fill(measure.axis, 22 if len(datasets) > 1 else 28))
+        axes.set_title(dataset if len(datasets) > 1 else "")
+        _alpha_axis(axes, data.runs.alphas)
+    _equal_ranges(panels, cells, equal)
+    for axes in panels[-columns:]:
+        axes.set_xlabel(fill(ALPHA, 78 // columns))
     shared_legend(figure, panels)
     return figure, table
+
+
+def _floor(data: FigureData, axes: Axes, table: Rows, dataset: str, measure: Measure, floors: Floors) -> list[float]:
+    """A dotted line at the value that the measure would have without any effect, if it has one."""
+    if measure.column not in floors:
+        return []
+    column, label = floors[measure.column]
+    floor = data.frame[data.frame["dataset"] == dataset][column].mean() * measure.factor
+    axes.axhline(floor, color="black", linewidth=0.8, linestyle=(0, (1, 1)), label=label)
+    table.append({"dataset": dataset, "measure": column, "unit": measure.unit, "mean": floor})
+    return [floor]
+
+
+def _equal_ranges(panels: Sequence[Axes], cells: Sequence[tuple[str, Measure]], equal: Sequence[str]) -> None:
+    chosen = [axes for axes, (_, measure) in zip(panels, cells, strict=True) if measure.column in equal]
+    for axes in chosen:
+        axes.set_ylim(min(one.get_ylim()[0] for one in chosen), max(one.get_ylim()[1] for one in chosen))
 
 
 def accuracy_gain(data: FigureData) -> FigureAndRows:
@@ -133,27 +167,28 @@ def accuracy_gain(data: FigureData) -> FigureAndRows:
 
 def accuracy_beside_control(data: FigureData) -> FigureAndRows:
     """Gain over the control with the same alpha, which removes the effect of the smaller cross entropy."""
-    return _gains(data, SAME_ALPHA, lambda setting: MethodSetting("control", setting.alpha))
+    return _gains(data, SAME_ALPHA, lambda setting: MethodSetting(CONTROL, setting.alpha))
 
 
 def _gains(data: FigureData, question: str, against: Callable[[MethodSetting], MethodSetting]) -> FigureAndRows:
     runs, table = data.runs, Rows()
     columns = min(3, len(runs.datasets) + 1)
     rows = -(-(len(runs.datasets) + 1) // columns)
-    figure, panels = style.panels(columns, rows, width=3.2, share_y=len(runs.datasets) > 1)
+    figure, panels = page(columns, rows, height=2.3, share_y=True)
     for axes in panels[len(runs.datasets) + 1 :]:
         axes.remove()
     panels = panels[: len(runs.datasets) + 1]
     for axes, dataset in zip(panels, runs.datasets, strict=False):
         _gains_on(data, axes, table, dataset, against)
     _pooled_gains(data, panels[-1], question, table)
+    short = "the control of the same alpha" if question == SAME_ALPHA else f"the {data.baseline_label}"
     for number, axes in enumerate(panels):
-        axes.axhline(0, color=style.BASELINE, linewidth=1)
+        axes.axhline(0, color=style.BASELINE, linewidth=1, label="no gain")
         _alpha_axis(axes, runs.alphas)
         if number % columns == 0:
-            axes.set_ylabel(fill(f"gain in test accuracy over {_short(data, question)} (points)", 31))
+            axes.set_ylabel(fill(f"gain in test accuracy over {short} (points)", 31))
     for axes in panels[-columns:]:
-        axes.set_xlabel(ALPHA)
+        axes.set_xlabel(fill(ALPHA, 78 // columns))
     shared_legend(figure, panels)
     return figure, table
 
@@ -161,33 +196,27 @@ def _gains(data: FigureData, question: str, against: Callable[[MethodSetting], M
 def _gains_on(
     data: FigureData, axes: Axes, table: Rows, dataset: str, against: Callable[[MethodSetting], MethodSetting]
 ) -> None:
-    """One data set: a small dot for each seed, their mean and its 95 % interval."""
+    """One data set: a small dot for each pair, their mean and its interval."""
     runs, shifts, most = data.runs, _offsets(data), 0
     for number, method in enumerate(runs.methods):
-        points = []
+        points, look = [], style.look(number)
         for alpha in runs.alphas:
             setting = MethodSetting(method, alpha)
             found, x = gains(data, dataset, setting, against(setting)), alpha + shifts[method]
-            axes.plot([x] * len(found), found, ".", color=style.look(number)["color"], markersize=2.5, alpha=0.6)
             if found:
-                points.append((x, np.mean(found), half_width(found)))
+                interval = mean_interval(found)
+                axes.plot([x] * len(found), found, ".", color=look["color"], markersize=2.5, alpha=0.6)
+                _bar(axes, x, interval, look["color"])
+                points.append((x, np.mean(found)))
                 table.append({"panel": dataset, "method": method, "alpha": alpha, "pairs": len(found),
-                              "gain_points": np.mean(found), "half_width_95": half_width(found)})  # fmt: skip
+                              "gain_points": np.mean(found), "low_95": interval.low,
+                              "high_95": interval.high})  # fmt: skip
                 most = max(most, len(found))
         if points:
-            places, means, errors = np.array(points).T
-            axes.errorbar(places, means, np.nan_to_num(errors), elinewidth=0.8, label=method, **style.look(number))
-    spread = data.values(data.undistilled, dataset, "accuracy").std() * 100
-    if np.isfinite(spread):
-        label = f"{data.baseline_label}, ± sd of seeds"
-        axes.axhspan(-spread, spread, color=style.BASELINE, alpha=0.15, linewidth=0, label=label)
+            axes.plot(*np.array(points).T, label=method, markersize=4, **look)
     if not most:
         mark_empty(axes)
-    axes.set_title(f"{dataset}, {counted(most, 'seed')}")
-
-
-def _short(data: FigureData, question: str) -> str:
-    return "the control of the same alpha" if question == SAME_ALPHA else f"the {data.baseline_label}"
+    axes.set_title(f"{dataset}, {counted(most, 'pair')}")
 
 
 def _pooled_gains(data: FigureData, axes: Axes, question: str, table: Rows) -> None:
@@ -197,38 +226,41 @@ def _pooled_gains(data: FigureData, axes: Axes, question: str, table: Rows) -> N
     results = found[0].results if found else {}
     for setting, result in results.items():
         look = style.look(data.runs.methods.index(setting.method))
-        interval = data.intervals.get(setting, result.interval) if question == DISTILLED else result.interval
-        low, high = interval.low * 100, interval.high * 100
+        interval = Interval(result.interval.low * 100, result.interval.high * 100)
         x, mean = (setting.alpha or 0.0) + shifts[setting.method], result.mean * 100
-        axes.vlines(x, low, high, color=look["color"], linewidth=1)
-        axes.plot(x, mean, marker=look["marker"], color=look["color"], linestyle="",
+        _bar(axes, x, interval, look["color"])
+        singles = [100 * one for one in result.singles]
+        axes.plot([x] * len(singles), singles, ".", color=look["color"], markersize=2.5, alpha=0.6)
+        axes.plot(x, mean, marker=look["marker"], color=look["color"], linestyle="", markersize=5,
                   markerfacecolor=look["color"] if result.shown else "white")  # fmt: skip
         table.append({"panel": "pooled", "method": setting.method, "alpha": setting.alpha, "pairs": result.n,
-                      "gain_points": mean, "low_95": low, "high_95": high, "p": result.p, "p_holm": result.p_holm,
-                      "shown": result.shown})  # fmt: skip
+                      "gain_points": mean, "low_95": interval.low, "high_95": interval.high, "p": result.p,
+                      "p_holm": result.p_holm, "shown": result.shown})  # fmt: skip
     pairs = max((result.n for result in results.values()), default=0)
     if not pairs:
         mark_empty(axes)
-    axes.set_title(f"all data sets, {counted(pairs, 'pair')}; filled: shown")
+    axes.set_title(f"all, {counted(pairs, 'pair')}; filled: shown")
 
 
 def fidelity(data: FigureData) -> FigureAndRows:
     """Agreement with the teacher, and KL, against alpha."""
-    return _grid(data, ("agreement", "kl"))
+    return _grid(data, data.runs.datasets, ("agreement", "kl"))
 
 
-def similarity(data: FigureData) -> FigureAndRows:
+def similarity(data: FigureData, dataset: str) -> FigureAndRows:
     """CKA with the teacher, and measures of what CKA may miss: Procrustes distance, neighbours, principal angles."""
     chance = {"knn": ("knn_chance", "k-NN overlap of unrelated features")}
-    return _grid(data, ("cka_pooled", "procrustes", "knn", "angle"), chance)
+    return _grid(data, [dataset], ("cka_pooled", "procrustes", "knn", "angle"), floors=chance)
 
 
-def effective_rank(data: FigureData) -> FigureAndRows:
+def effective_rank(data: FigureData, dataset: str) -> FigureAndRows:
     """How many directions the features use, and how compact classes are."""
-    return _grid(data, ("participation", "components_90", "components_95", "variance_ratio", "class_cosine"))
+    measures = ("participation", "components_90", "components_95", "variance_ratio", "class_cosine")
+    return _grid(data, [dataset], measures)
 
 
-def calibration(data: FigureData) -> FigureAndRows:
+def calibration(data: FigureData, dataset: str) -> FigureAndRows:
     """Calibration errors before and after temperature scaling, with the floor of a perfectly calibrated student."""
     floor = ("ece_floor", "ECE if perfectly calibrated")
-    return _grid(data, ("ece", "ece_scaled", "adaptive_ece", "nll", "brier", "temperature"), {"ece": floor})
+    errors = ("ece", "ece_scaled", "adaptive_ece")
+    return _grid(data, [dataset], (*errors, "nll", "brier", "temperature"), floors={"ece": floor}, equal=errors)

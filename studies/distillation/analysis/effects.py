@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.comparison import Comparison, Interval, family, hierarchical_bootstrap
-from studies.distillation.analysis.measures import MEASURES, Measure, RunMeasures
+from analysis.comparison import Comparison, detectable, family, pairs_needed
+from studies.distillation.analysis.measures import MEASURES, Measure
 from studies.distillation.analysis.runs import CONTROL, PLAIN, UNDISTILLED, Block, CompletedRuns, MethodSetting
 
 COMPARED = (
@@ -100,40 +100,17 @@ def as_table(found: Sequence[ComparisonFamily]) -> pd.DataFrame:
             "pairs": result.n,
             "difference": result.mean,
             "sd": result.sd,
-            "low": result.interval.low,
-            "high": result.interval.high,
+            "low_95": result.interval.low,
+            "high_95": result.interval.high,
             "p": result.p,
             "p_holm": result.p_holm,
             "family_size": len(one.results),
             "shown": result.shown,
+            "pairs_needed": pairs_needed(result, len(one.results)),
+            "detectable": detectable(result, len(one.results)),
         }
         for one in found
         for setting, result in one.results.items()
     ]
     frame: pd.DataFrame = pd.DataFrame(rows)
     return frame
-
-
-def accuracy_intervals(runs: CompletedRuns, measured: Sequence[RunMeasures]) -> dict[MethodSetting, Interval]:
-    """95 % intervals of the mean gain in accuracy over the undistilled student, by seeds and by test examples.
-
-    Runs with another number of test images than the first run of their data set are left out.
-    """
-    right: dict[tuple[MethodSetting, Block], NDArray[np.bool_]] = {}
-    images: dict[str, int] = {}
-    for one in measured:
-        if one.right is not None and len(one.right) == images.setdefault(one.run.block.dataset, len(one.right)):
-            right[one.run.setting, one.run.block] = one.right
-    undistilled, made = baseline_of(runs), {}
-    for setting in runs.students:
-        pairs: dict[str, list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]] = {}
-        for run in runs.of(setting):
-            mine, theirs = right.get((setting, run.block)), right.get((undistilled, run.block))
-            if mine is not None and theirs is not None and setting != undistilled:
-                pairs.setdefault(run.block.dataset, []).append((mine, theirs))
-        if pairs:
-            made[setting] = hierarchical_bootstrap(
-                [np.stack([mine for mine, _ in one]) for one in pairs.values()],
-                [np.stack([theirs for _, theirs in one]) for one in pairs.values()],
-            )
-    return made

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
 from analysis import style
-from analysis.comparison import Interval
 from studies.distillation.analysis.effects import ComparisonFamily, baseline_of
 from studies.distillation.analysis.runs import CompletedRuns, MethodSetting
 
+PAGE = 7.0  # inches, the width of all figures: nothing is scaled down in print, so no text is below 6 points
 Rows = list[dict[str, Any]]
 FigureAndRows = tuple[Figure, Rows]
 
@@ -29,7 +27,6 @@ class FigureData:
     frame: pd.DataFrame  # a row of measures for each run
     similarities: pd.DataFrame  # CKA between students
     families: Sequence[ComparisonFamily]
-    intervals: Mapping[MethodSetting, Interval]  # of the pooled gain in accuracy
     epochs: pd.DataFrame  # gradient_ratio of each epoch of each run
     bins: pd.DataFrame  # of the reliability diagram of each run
 
@@ -65,22 +62,15 @@ class FigureData:
         return f" There is no control at alpha 0: the plain student replaces the undistilled one{smoothed}."
 
 
-def half_width(values: Sequence[float]) -> float:
-    """Half of the 95 % interval of a mean by Student's t; of two values half their range.
-
-    Student's t would be far too wide for two values. NaN for a single value, which has no spread.
-    """
-    if len(values) < 2:
-        return float("nan")
-    if len(values) == 2:
-        return float(np.ptp(values)) / 2
-    return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
-
-
 def gains(data: FigureData, dataset: str, one: MethodSetting, other: MethodSetting) -> list[float]:
     """Differences in accuracy, in points, at equal seeds."""
     mine, theirs = (data.values(setting, dataset, "accuracy") for setting in (one, other))
     return [float(mine[seed] - theirs[seed]) * 100 for seed in mine.index if seed in theirs.index]
+
+
+def page(columns: int, rows: int = 1, *, height: float = 2.1, share_y: bool = False) -> tuple[Figure, list[Axes]]:
+    """A figure as wide as a printed page, with panels of this height, in reading order."""
+    return style.panels(columns, rows, width=PAGE / columns, height=height, share_y=share_y)
 
 
 def mark_empty(axes: Axes) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis import calibration, fidelity, representation
+from analysis.comparison import Comparison
+from analysis.rounding import decimals, fixed, with_interval
 from analysis.rounds import metrics_of
 from roundhouse.errors import RoundhouseError
 from roundhouse.store.metrics import RunMetrics
@@ -21,6 +22,7 @@ from studies.distillation.analysis.runs import LAYERS, CompletedRun, CompletedRu
 
 NEIGHBOURS = 10  # k of the k-NN overlap
 NEIGHBOUR_EXAMPLES = 2000  # the first test images: distances of all 10,000 would take most of the time
+ROUNDING = 1e-6  # of an accuracy: records hold it in single precision
 ANGLES = 10  # dimensions of the principal subspaces
 BINS = ("lower", "upper", "count", "confidence", "accuracy")  # columns of a reliability diagram
 EPOCH = ("epoch", "gradient_ratio")  # what is kept of an epoch
@@ -39,14 +41,26 @@ class Measure:
     def axis(self) -> str:
         return f"{self.label} ({self.unit})" if self.unit else self.label
 
-    def differences(self, *values: float) -> str:
-        """Differences with their signs, for a sentence; differences of percentages are in points."""
-        unit = "points" if self.unit == "%" else self.unit
-        return ", ".join(map(self.signed, values)) + (f" {unit}" if unit else "")
+    @property
+    def difference_unit(self) -> str:
+        """The unit behind a difference: those of percentages are in points."""
+        return " points" if self.unit == "%" else f" {self.unit}" if self.unit else ""
 
-    def signed(self, value: float) -> str:
-        """A difference without its unit, rounded so that it is never 1e-16 or -0."""
-        return f"{round(value * self.factor, 9) + 0.0:+.3g}"
+    def difference(self, one: Comparison, spread: float | None = None) -> str:
+        """A mean difference with its interval, without unit: `+2.0 (+1.1 to +2.9)`; `spread` gives the digits.
+
+        Of fewer than three pairs `+2.0 (pairs: +1.1, +2.9)`.
+        """
+        if one.singles:
+            known = decimals(self.factor * one.sd, self.factor * one.mean)
+            text, *pairs = (fixed(self.factor * each, known, sign=True) for each in (one.mean, *one.singles))
+            return f"{text} (pairs: {', '.join(pairs)})"
+        mean, low, high = (self.factor * each for each in (one.mean, one.interval.low, one.interval.high))
+        return with_interval(mean, low, high, spread)
+
+    def half_width(self, one: Comparison) -> float:
+        """Half of the interval of a difference, in the unit in which it is shown."""
+        return self.factor * (one.interval.high - one.interval.low) / 2
 
 
 MEASURES = {
@@ -61,21 +75,24 @@ MEASURES = {
         Measure("nll", "negative log-likelihood", "nats"),
         Measure("brier", "Brier score"),
         Measure("temperature", "fitted temperature"),
-        Measure("cka_pooled", "CKA with the teacher, pooled features"),
-        Measure("procrustes", "Procrustes distance to the teacher, pooled features"),
-        Measure("knn", f"{NEIGHBOURS}-NN overlap with the teacher, pooled features"),
+        Measure("cka_pooled", "CKA with the teacher (pooled features)"),
+        Measure("procrustes", "Procrustes distance to the teacher (pooled features)"),
+        Measure("knn", f"{NEIGHBOURS}-NN overlap with the teacher (pooled features)"),
         Measure("angle", f"mean of {ANGLES} principal angles to the teacher", "rad"),
-        Measure("participation", "effective rank (participation ratio), pooled features"),
-        Measure("components_90", "components for 90 % of variance, pooled features"),
-        Measure("components_95", "components for 95 % of variance, pooled features"),
-        Measure("variance_ratio", "variance within / between classes, pooled features"),
-        Measure("class_cosine", "mean cosine between class means, pooled features"),
+        Measure("participation", "effective rank: participation ratio (pooled features)"),
+        Measure("components_90", "components for 90 % of variance (pooled features)"),
+        Measure("components_95", "components for 95 % of variance (pooled features)"),
+        Measure("variance_ratio", "variance within / between classes (pooled features)"),
+        Measure("class_cosine", "mean cosine between class means (pooled features)"),
         Measure("gradient_ratio", "distance's over cross entropy's gradient norm, median over epochs"),
-        Measure("gpu_hours", "GPU-hours", "h"),
-        Measure("seconds", "seconds of training", "s"),
+        Measure("gpu_hours", "GPU time", "GPU-hours"),
+        Measure("seconds", "time of training", "s"),
     )
 }
 BESIDES = (
+    "test_images",
+    "tied_images",
+    "reported_accuracy",
     "chance",
     "ece_floor",
     "nll_scaled",
@@ -86,7 +103,7 @@ BESIDES = (
 
 @dataclass(frozen=True)
 class RunMeasures:
-    """One run: its measures, the bins of its reliability diagram, which test images are correct, and its epochs.
+    """One run: its measures, the bins of its reliability diagram, and its epochs.
 
     Undefined or missing values are NaN or None, and listed in `problems`.
     """
@@ -94,7 +111,6 @@ class RunMeasures:
     run: CompletedRun
     row: Mapping[str, Any]
     bins: Sequence[Mapping[Any, float]] = ()
-    right: NDArray[np.bool_] | None = None
     epochs: Sequence[Mapping[str, float]] = ()  # those that have a gradient_ratio
     problems: Sequence[str] = ()
 
@@ -120,6 +136,7 @@ def measure(run: CompletedRun, teacher: CompletedRun | None) -> RunMeasures:
     epochs = [one for one in metrics.epochs if all(isinstance(one.get(key), (int, float)) for key in EPOCH)]
     epochs = [{key: one[key] for key in EPOCH} for one in epochs]
     row |= _cost(run, metrics, epochs)
+    row["reported_accuracy"] = metrics.final.get("test_accuracy", float("nan"))
     try:
         own = run.outputs()
     except RoundhouseError as error:
@@ -142,10 +159,9 @@ def measure(run: CompletedRun, teacher: CompletedRun | None) -> RunMeasures:
     try:
         found = calibration.reliability(own["logits"], own["labels"])
         bins = pd.DataFrame({name: getattr(found, name) for name in BINS}).to_dict("records")
-        right = fidelity.correct(own["logits"], own["labels"])
     except RoundhouseError:
         return RunMeasures(run, row, epochs=epochs, problems=problems)  # already in `problems`
-    return RunMeasures(run, row, bins, right, epochs, problems)
+    return RunMeasures(run, row, bins, epochs, problems)
 
 
 Computations = dict[str, Callable[[], float]]
@@ -171,6 +187,8 @@ def _of_one(own: Outputs) -> Computations:
 
     return {
         "accuracy": lambda: fidelity.accuracy(*answers()),
+        "test_images": lambda: float(len(own["labels"])),
+        "tied_images": lambda: _tied(own["logits"]),
         "chance": lambda: _largest_share(own["labels"]),
         "ece": lambda: calibration.ece(*answers()),
         "ece_floor": lambda: calibration.ece_floor(own["logits"]),
@@ -186,6 +204,28 @@ def _of_one(own: Outputs) -> Computations:
         "variance_ratio": lambda: means().variance_ratio,
         "class_cosine": lambda: means().cosine,
     }
+
+
+def _tied(logits: Any) -> float:
+    """The share of images with several largest logits: rounding to float16 can change the answer for these only."""
+    return float(np.mean(np.sum(logits == logits.max(axis=1, keepdims=True), axis=1) > 1))
+
+
+def accuracy_mismatches(frame: pd.DataFrame) -> list[str]:
+    """A line for each data set in which runs report another accuracy than their saved logits have."""
+    lines = []
+    for dataset, found in frame.groupby("dataset", sort=False):
+        apart = (found["accuracy"] - found["reported_accuracy"]).abs()
+        wrong = apart[apart > found["tied_images"] + ROUNDING]
+        if len(wrong):
+            most = found.iloc[int(apart.argmax())]
+            lines.append(
+                f"{dataset}: in {len(wrong)} of {len(found)} runs the accuracy of the test images in outputs.npz is "
+                f"not the test_accuracy in metrics.json. Most in {most['run']}: {100 * most['accuracy']:.2f} % of "
+                f"{most['test_images']:.0f} images, reported {100 * most['reported_accuracy']:.2f} %. Check whether "
+                "both files are of the same attempt and complete"
+            )
+    return lines
 
 
 def _largest_share(labels: Any) -> float:

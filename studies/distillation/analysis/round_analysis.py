@@ -9,15 +9,25 @@ from pathlib import Path
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from analysis.comparison import mean_interval
 from analysis.figure_store import FigureStore, StoredFigure, key_of, write_bytes, write_figure
 from analysis.rounds import RoundRecords, read_round
 from analysis.style import rules
 from analysis.suite import Suite
 from roundhouse.errors import RoundhouseError
-from studies.distillation.analysis.effects import accuracy_intervals, as_table, families
+from studies.distillation.analysis.effects import as_table, families
 from studies.distillation.analysis.figure_data import FigureData
 from studies.distillation.analysis.figures import FIGURES
-from studies.distillation.analysis.measures import BINS, EPOCH, RunMeasures, identity_of, measure_all, similarities
+from studies.distillation.analysis.measures import (
+    BINS,
+    EPOCH,
+    MEASURES,
+    RunMeasures,
+    accuracy_mismatches,
+    identity_of,
+    measure_all,
+    similarities,
+)
 from studies.distillation.analysis.runs import CompletedRuns, runs_of
 from studies.distillation.analysis.summary import summary
 
@@ -41,15 +51,23 @@ def analyse(found: RoundRecords, controls: Sequence[str], suite: Suite) -> list[
         measured = measure_all(runs, pool)
         between = similarities(runs, pool)
     data = figure_data_of(runs, measured, between)
-    problems = [text for one in measured for text in one.problems]
+    problems = [*accuracy_mismatches(data.frame), *(text for one in measured for text in one.problems)]
     folder = suite.folders.results(name)
     undrawn = draw(data, folder / "figures", suite.formats)
-    write_bytes(folder / "figures" / "measures.csv", data.frame.to_csv(index=False).encode())
-    write_bytes(folder / "figures" / "comparisons.csv", as_table(data.families).to_csv(index=False).encode())
-    write_bytes(folder / "summary.md", summary(data, problems + undrawn).encode())
+    notes = [*problems, *undrawn, *runs.missing]
+    tables = {
+        "measures": data.frame,
+        "settings": settings_table(data),
+        "comparisons": as_table(data.families),
+        "missing": pd.DataFrame({"missing": notes}),
+    }
+    for stem, table in tables.items():
+        write_bytes(folder / "figures" / f"{stem}.csv", table.to_csv(index=False).encode())
+    write_bytes(folder / "summary.md", summary(data, notes).encode())
     for text in (*([without] if without else []), *runs.missing, *problems):
         suite.note(text)
-    suite.say(f"{len(FIGURES) - len(undrawn)} figures with their tables: {folder / 'figures'}")
+    drawn = sum(len(list(one.drawings(data))) for one in FIGURES) - len(undrawn)
+    suite.say(f"{drawn} figures with their tables: {folder / 'figures'}")
     suite.say(f"Summary: {folder / 'summary.md'}")
     suite.say(f"To include them in the report: python analysis/report.py --round {name}")
     return undrawn
@@ -65,25 +83,41 @@ def figure_data_of(runs: CompletedRuns, measured: list[RunMeasures], between: pd
     epochs = pd.DataFrame(
         [{**identity_of(one.run), **row} for one in measured for row in one.epochs], columns=[*folders, *EPOCH]
     )
-    return FigureData(runs, frame, between, families(frame, runs), accuracy_intervals(runs, measured), epochs, bins)
+    return FigureData(runs, frame, between, families(frame, runs), epochs, bins)
+
+
+def settings_table(data: FigureData) -> pd.DataFrame:
+    """A row for each setting, data set and measure: seeds, mean, standard deviation, interval of the mean."""
+    rows = []
+    for keys, found in data.frame.groupby(["method", "alpha", "dataset"], sort=False, dropna=False):
+        for column in MEASURES:
+            values = found[column].dropna()
+            interval = mean_interval(values)
+            rows.append({**dict(zip(("method", "alpha", "dataset"), keys, strict=True)), "measure": column,
+                         "seeds": len(values), "mean": values.mean(), "sd": values.std(), "low_95": interval.low,
+                         "high_95": interval.high})  # fmt: skip
+    frame: pd.DataFrame = pd.DataFrame(rows)
+    return frame
 
 
 def draw(data: FigureData, folder: Path, formats: tuple[str, ...]) -> list[str]:
     """Draw all figures. Returns a line for each figure that cannot be drawn."""
     store, problems = FigureStore(folder, {}), []
-    for one in FIGURES:
-        picture = StoredFigure(one.name, one.title, f"{one.caption}{data.caveat}", key_of([]), formats)
-        try:
-            with rules():
-                figure, table = one.draw(data)
-                if not table:
-                    needs = ", ".join(one.needs)
-                    problems.append(f"figure {one.name} is not drawn: 0 runs have the data that it needs ({needs})")
-                    continue
-                write_figure(folder, picture, figure, table)
-        except (KeyError, ValueError, IndexError, TypeError) as error:
-            problems.append(f"figure {one.name} cannot be drawn from this data: {type(error).__name__}: {error}")
-            continue
-        store.figures[one.name] = picture
+    for kind in FIGURES:
+        for one in kind.drawings(data):
+            picture = StoredFigure(one.name, one.title, f"{kind.caption}{data.caveat}", key_of([]), formats)
+            try:
+                with rules():
+                    figure, table = one.draw()
+                    if not table:
+                        needs = ", ".join(kind.needs)
+                        problems.append(f"figure {one.name} is not drawn: 0 runs have the data that it needs ({needs})")
+                        continue
+                    write_figure(folder, picture, figure, table)
+            except (KeyError, ValueError, IndexError, TypeError) as error:
+                why = f"{type(error).__name__}: {error}"
+                problems.append(f"figure {one.name} cannot be drawn from this data: {why}")
+                continue
+            store.figures[one.name] = picture
     store.save()
     return problems

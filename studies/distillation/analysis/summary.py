@@ -1,173 +1,227 @@
-"""The written summary: sentences with the numbers that support them, or the statement that nothing is shown."""
+"""The written summary, one page: question, design, findings, what could not be shown, contradictions, baselines."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from analysis.comparison import SHOWN_BELOW, Interval, smallest_p
-from roundhouse.formatting import counted
+import numpy as np
+
+from analysis.comparison import (
+    INTERVAL,
+    POOLED,
+    POWER,
+    SHOWN_BELOW,
+    Comparison,
+    detectable,
+    least_pairs,
+    pairs_needed,
+)
+from analysis.rounding import decimals, fixed, significant, with_spread
+from roundhouse.formatting import abbreviated, counted
 from studies.distillation.analysis.effects import DISTILLED, MORE_ALPHA, SAME_ALPHA, SHRUNK, ComparisonFamily
+from studies.distillation.analysis.expectations import CHECKS, contradictions
 from studies.distillation.analysis.figure_data import FigureData
-from studies.distillation.analysis.measures import MEASURES, Measure
+from studies.distillation.analysis.findings import PRIMARY, QUESTIONS, findings
+from studies.distillation.analysis.measures import MEASURES
 from studies.distillation.analysis.runs import CONTROL, PLAIN, TEACHER, MethodSetting
 
-_ANSWER = {
-    DISTILLED: "against the {baseline}",
-    SAME_ALPHA: "against the control with the same alpha",
-    SHRUNK: "against the {baseline}, from the smaller cross entropy alone",
-    MORE_ALPHA: "from the smallest alpha to this one",
+MOST_FINDINGS, MOST_NOTES = 10, 8
+_COMPARED = {
+    DISTILLED: "distilled student, {baseline}",
+    SAME_ALPHA: "distilled student, control with the same alpha",
+    SHRUNK: "control with alpha, {baseline}",
+    MORE_ALPHA: "largest alpha, smallest alpha",
 }
-_TITLES = {
-    DISTILLED: "Distilled students against the undistilled one",
-    SAME_ALPHA: "The same against a control with the same alpha",
-    SHRUNK: "The effect of alpha without a teacher",
-    MORE_ALPHA: "The effect of a larger alpha",
-}
-TRAINED_ON_IT = ("sp", "nst")  # what these minimise is close to CKA
 
 
-def summary(data: FigureData, problems: Sequence[str]) -> str:
-    """summary.md of a round."""
-    runs = data.runs
-    lines = [f"# Round {runs.name}: results", "", *_basis(data), ""]
-    lines += ["## Summary", "", *_in_short(data), "", "## Baselines and chance", "", *_baselines(data), ""]
-    for question, title in _TITLES.items():
-        selected = [one for one in data.families if one.question == question]
-        lines += [
-            f"## {title}",
-            "",
-            *(_questions(selected, data) if selected else ["Not shown: there are 0 pairs."]),
-            "",
-        ]
-    lines += ["## Time", "", *_time(data), ""]
-    notes = [*runs.missing, *problems]
-    lines += ["## Missing", "", *([f"- {note}" for note in notes] or ["Nothing is missing: 0 experiments, 0 fields."])]
+def summary(data: FigureData, notes: Sequence[str]) -> str:
+    """summary.md of a round. `notes`: what is missing or cannot be read, a line each."""
+    sections = {
+        "Question and design": _design(data),
+        "Findings": _findings(data),
+        "Not shown": _not_shown(data),
+        "Against expectation": _against_expectation(data),
+        "Baselines, test images and time": _baselines(data),
+        "Missing": _missing(notes),
+    }
+    lines = [f"# Round {data.runs.name}: results"]
+    for title, section in sections.items():
+        lines += ["", f"## {title}", "", *section]
     return "\n".join(lines) + "\n"
 
 
-def _in_short(data: FigureData) -> Iterator[str]:
-    """For each question: how many differences are shown; those in accuracy by name."""
-    for question, title in _TITLES.items():
-        selected = [one for one in data.families if one.question == question]
-        accuracy = next((one for one in selected if one.measure.column == "accuracy"), None)
-        if accuracy is None:
-            continue
-        named = [f"{_named(one, accuracy)} {accuracy.measure.differences(result.mean)}"
-                 for one, result in accuracy.results.items() if result.shown]  # fmt: skip
-        others = [one for one in selected if one is not accuracy]
-        shown, of = sum(r.shown for f in others for r in f.results.values()), sum(len(f.results) for f in others)
-        yield (
-            f"- {title}: of {counted(len(accuracy.results), 'difference')} in test accuracy {len(named)} shown"
-            f"{': ' if named else ''}{'; '.join(named)}. Of {of} in other measures: {shown} shown."
-        )
-
-
-def _basis(data: FigureData) -> Iterator[str]:
+def _design(data: FigureData) -> Iterator[str]:
     runs = data.runs
+    config = next(run.entry.config for run in runs.runs if run.setting.method in runs.methods)
+    seeds = max(len(runs.of(setting, dataset)) for setting in runs.students for dataset in runs.datasets)
     yield (
-        f"{len(runs.runs)} completed runs on {len(runs.datasets)} data set(s) ({', '.join(runs.datasets)}): "
-        f"{counted(len(runs.methods), 'method')} at {counted(len(runs.alphas), 'alpha')}, with teachers and controls."
+        f"Does learning from a teacher ({config.get('teacher', 'a larger network')}) make a student "
+        f"({config['model']}) more accurate than the same student on its own, with which method and at which alpha, "
+        "and is that due to the teacher or only to the smaller cross entropy?"
     )
     yield ""
     yield (
-        "A pair shares data set and seed. p is of a two-sided sign-flip test on the pairs' differences, corrected by "
-        f"Holm within each list of one measure; a difference is shown if p < {SHOWN_BELOW:g}. Several measures are "
-        "compared, without a correction for their number. What is shown holds for these data sets only."
+        f"{len(runs.runs)} completed runs: {counted(len(runs.methods), 'method')} at alpha "
+        f"{', '.join(f'{alpha:g}' for alpha in runs.alphas)}, their teachers, and controls with (1 - alpha) times the "
+        f"cross entropy and no teacher, on {counted(len(runs.datasets), 'data set')} ({', '.join(runs.datasets)}) "
+        f"with up to {counted(seeds, 'seed')}. A pair is two runs of one data set and seed; a difference is *shown* if "
+        f"p < {SHOWN_BELOW:g} in a two-sided sign-flip test over all pairs, corrected by Holm for the comparisons of "
+        "its measure and question."
     )
-    most = max((result.n for one in data.families for result in one.results.values()), default=0)
-    family = max((len(one.results) for one in data.families), default=0)
-    if most and smallest_p(most) * family >= SHOWN_BELOW:
+    yield ""
+    yield (
+        f"In parentheses: the {INTERVAL}, over pairs and not corrected for the number of comparisons. {POOLED} Test "
+        f"accuracy is the primary measure; {counted(len({one.measure.column for one in data.families}) - 1, 'other')} "
+        "explain it, without a correction for their number. Both runs of a pair are tested on the same images, so the "
+        "noise of drawing other images is not in p and intervals; the standard error below shows its size."
+    )
+
+
+def _findings(data: FigureData) -> Iterator[str]:
+    found = findings(data.families)
+    for number, one in enumerate(found[:MOST_FINDINGS], 1):
+        yield f"{number}. {one.sentence(data.baseline_label)}"
+    total = sum(len(one.results) for one in data.families)
+    shown = sum(len(one.results) for one in found)
+    if not found:
+        yield f"No difference is shown, in {counted(total, 'comparison')}."
+        return
+    if len(found) > MOST_FINDINGS:
+        more = sum(len(one.results) for one in found[MOST_FINDINGS:])
         yield ""
-        yield (
-            f"With {most} pairs the smallest possible p is {smallest_p(most):.2g}, and {family} comparisons "
-            "correct it to "
-            f"{min(1.0, smallest_p(most) * family):.2g}: in a list that long, nothing can be shown."
-        )
+        yield f"{more} more of the {shown} shown differences are in `figures/comparisons.csv`, with all {total}."
+
+
+def _not_shown(data: FigureData) -> Iterator[str]:
+    accuracy = {one.question: one for one in data.families if one.measure.column == PRIMARY}
+    yield (
+        "Test accuracy, differences in points. Estimates, as if the observed mean and spread were the true ones: with "
+        f"how many pairs the largest difference that is not shown would be shown in {100 * POWER:g} % of repetitions, "
+        "and which difference the present pairs would show (median of the comparisons)."
+    )
+    yield ""
+    yield "| compared | not shown | pairs | largest not shown | pairs needed | these pairs would show |"
+    yield "|---|---|---|---|---|---|"
+    for question in QUESTIONS:
+        if question in accuracy:
+            compared = _COMPARED[question].format(baseline=data.baseline_label)
+            yield f"| {compared} | {_row(accuracy[question])} |"
+    others = [result for one in data.families if one.measure.column != PRIMARY for result in one.results.values()]
+    yield ""
+    yield (
+        f"Of {len(others)} comparisons in other measures {sum(not one.shown for one in others)} are not shown; "
+        "`figures/comparisons.csv` has the pairs that each would need."
+    )
+
+
+def _row(one: ComparisonFamily) -> str:
+    """The cells of a family: how many are not shown, pairs, the largest of them, pairs needed, smallest detectable."""
+    open_ones = {setting: result for setting, result in one.results.items() if not result.shown}
+    total = len(one.results)
+    pairs = sorted({result.n for result in one.results.values()})
+    cells = [f"{len(open_ones)} of {total}", " to ".join(dict.fromkeys((str(pairs[0]), str(pairs[-1]))))]
+    if not open_ones:
+        return " | ".join([*cells, "", "", ""])
+    setting, largest = max(open_ones.items(), key=lambda item: abs(item[1].mean))
+    usual = float(np.median([detectable(result, total) for result in one.results.values()]))
+    smallest = f"about {significant(usual * one.measure.factor, 2)}" if np.isfinite(usual) else "none"
+    return " | ".join([*cells, f"{setting}: {one.measure.difference(largest)}", _needed(largest, total), smallest])
+
+
+def _needed(one: Comparison, comparisons: int) -> str:
+    needed = pairs_needed(one, comparisons)
+    if np.isnan(needed):
+        return f"at least {least_pairs(comparisons)}"
+    return f"about {needed:.0f}" if np.isfinite(needed) else "over 1000"
+
+
+def _against_expectation(data: FigureData) -> Iterator[str]:
+    found = contradictions(data)
+    yield from (f"- {line}" for line in found)
+    if not found:
+        yield f"Nothing: none of {len(CHECKS)} checks found a contradiction."
 
 
 def _baselines(data: FigureData) -> Iterator[str]:
-    runs = data.runs
-    most = max(len(runs.of(setting, dataset)) for setting in runs.students for dataset in runs.datasets)
-    yield f"Test accuracy in %, mean ± standard deviation over (n) seeds, at most {most}."
-    if data.undistilled.method == CONTROL:
-        yield (
-            "The undistilled student is the control at alpha 0: the distilled students' recipe without a teacher. "
-            "Report and tables compare with the round file's baseline instead, which may be the plain student."
-        )
+    runs, frame = data.runs, data.frame
+    measure = MEASURES["gpu_hours" if frame["gpu_hours"].sum() > 0 else "seconds"]
+    undistilled = (
+        f" The {data.baseline_label} is the control at alpha 0, which has the distilled students' recipe; report and "
+        "tables compare with the round file's baseline instead."
+    )
+    yield (
+        "Test accuracy in %: mean ± standard deviation (number) over seeds. Times: medians of a run, in "
+        f"{measure.unit}; all runs together took {significant(float(frame[measure.column].sum()))} {measure.unit}."
+        f"{undistilled if data.undistilled.method == CONTROL else ''}"
+    )
     yield ""
-    rows = {"teacher": MethodSetting(TEACHER, None), data.plain_label: MethodSetting(PLAIN, None)}
-    rows |= {f"control, alpha {one.alpha:g}": one for one in runs.students if one.method == CONTROL}
     yield f"| | {' | '.join(runs.datasets)} |"
     yield f"|---|{'---|' * len(runs.datasets)}"
-    chances = data.frame.groupby("dataset")["chance"].first() * 100
-    yield f"| chance | {' | '.join(f'{chances[one]:.2f}' for one in runs.datasets)} |"
-    for label, setting in rows.items():
-        cells = []
-        for dataset in runs.datasets:
-            found = data.values(setting, dataset, "accuracy") * 100
-            spread = f"{found.std():.2f}" if len(found) > 1 else "?"
-            cells.append(f"{found.mean():.2f} ± {spread} ({len(found)})" if len(found) else "--")
+    roles = {"teacher": MethodSetting(TEACHER, None), data.plain_label: MethodSetting(PLAIN, None)}
+    if data.undistilled.method == CONTROL:
+        roles[data.baseline_label] = data.undistilled
+    rows = {"chance": [_chance(data, dataset) for dataset in runs.datasets]}
+    rows |= {
+        label: [_accuracy(data, setting, dataset) for dataset in runs.datasets] for label, setting in roles.items()
+    }
+    rows["test images; standard error of one accuracy (points)"] = [_images(data, dataset) for dataset in runs.datasets]
+    rows["largest deviation from the run's own test_accuracy (points)"] = [
+        _deviation(data, one) for one in runs.datasets
+    ]
+    rows["time: teacher; student alone; distilled"] = [_times(data, one, measure.column) for one in runs.datasets]
+    for label, cells in rows.items():
         yield f"| {label} | {' | '.join(cells)} |"
 
 
-def _questions(selected: Sequence[ComparisonFamily], data: FigureData) -> Iterator[str]:
-    for one in selected:
-        answer = _ANSWER[one.question].format(baseline=data.baseline_label)
-        yield f"### {one.measure.label[0].upper()}{one.measure.label[1:]}"
-        yield ""
-        shown = {setting: result for setting, result in one.results.items() if result.shown}
-        for setting, result in shown.items():
-            interval = data.intervals.get(setting) if one.question == DISTILLED else None
-            if one.measure.column != "accuracy" or interval is None:
-                interval = result.interval
-            yield (
-                f"- {_named(setting, one)}: {one.measure.differences(result.mean)} {answer} "
-                f"(95 % interval {_interval(interval, one.measure)}, {result.n} pairs, p = {result.p_holm:.2g} "
-                f"of {len(one.results)} comparisons).{_caution(setting, one)}"
-            )
-        rest = [setting for setting in one.results if setting not in shown]
-        for method in dict.fromkeys(setting.method for setting in rest):
-            yield f"- Not shown: {_not_shown(one, [setting for setting in rest if setting.method == method])}"
-        yield ""
+def _chance(data: FigureData, dataset: str) -> str:
+    known = data.frame[data.frame["dataset"] == dataset]["chance"].dropna()
+    return fixed(100 * known.iloc[0], 2) if len(known) else "--"
 
 
-def _not_shown(one: ComparisonFamily, settings: Sequence[MethodSetting]) -> str:
-    """The measured differences of one method that are not shown, and their smallest p."""
-    found = [one.results[setting] for setting in settings]
-    differences = one.measure.differences(*(result.mean for result in found))
-    intervals = ", ".join(_interval(result.interval, one.measure) for result in found)
-    alphas = ", ".join(f"{setting.alpha:g}" for setting in settings)
-    pairs = ", ".join(dict.fromkeys(str(result.n) for result in found))
-    least = min(result.p_holm for result in found)
-    return (
-        f"{settings[0].method} at alpha {alphas}: {differences} (95 % intervals {intervals}; {pairs} pairs, "
-        f"least p = {least:.2g})."
-    )
+def _accuracy(data: FigureData, setting: MethodSetting, dataset: str) -> str:
+    found = data.values(setting, dataset, "accuracy") * 100
+    return f"{with_spread(found.mean(), found.std())} ({len(found)})" if len(found) else "--"
 
 
-def _named(setting: MethodSetting, one: ComparisonFamily) -> str:
-    return f"{setting.method} to alpha {setting.alpha:g}" if one.question == MORE_ALPHA else str(setting)
+def _images(data: FigureData, dataset: str) -> str:
+    """How many test images, and the binomial standard error of the baseline's accuracy on them."""
+    counts = data.frame[data.frame["dataset"] == dataset]["test_images"].dropna().astype(int)
+    accuracy = data.values(data.undistilled, dataset, "accuracy")
+    if counts.empty:
+        return "--"
+    numbers = " to ".join(dict.fromkeys((str(counts.min()), str(counts.max()))))
+    if not len(accuracy):
+        return numbers
+    error = 100 * float(np.sqrt(accuracy.mean() * (1 - accuracy.mean()) / counts.max()))
+    return f"{numbers}; {fixed(error, decimals(error))}"
 
 
-def _interval(interval: Interval, measure: Measure) -> str:
-    return f"{measure.signed(interval.low)} to {measure.signed(interval.high)}"
+def _deviation(data: FigureData, dataset: str) -> str:
+    found = data.frame[data.frame["dataset"] == dataset]
+    apart = (found["accuracy"] - found["reported_accuracy"]).abs().dropna() * 100
+    return fixed(apart.max(), 2) if len(apart) else "--"
 
 
-def _caution(setting: MethodSetting, one: ComparisonFamily) -> str:
-    if setting.method in TRAINED_ON_IT and one.measure.column.startswith("cka"):
-        return " Its training objective is close to CKA: this is a check, not evidence."
-    return ""
+def _times(data: FigureData, dataset: str, column: str) -> str:
+    """Median times of a run: teacher; students alone; distilled ones, from the fastest method to the slowest."""
+    found = data.frame[data.frame["dataset"] == dataset]
+    texts = []
+    for methods in ([TEACHER], [PLAIN, CONTROL], data.runs.methods):
+        medians = found[found["method"].isin(methods)].groupby("method")[column].median().dropna()
+        ends = dict.fromkeys(map(significant, (medians.min(), medians.max()))) if len(medians) else ["--"]
+        texts.append(" to ".join(ends))
+    return "; ".join(texts)
 
 
-def _time(data: FigureData) -> Iterator[str]:
-    hours = float(data.frame["gpu_hours"].sum())
-    measure = MEASURES["gpu_hours" if hours > 0 else "seconds"]
-    if hours > 0:
-        yield f"All runs together took {hours:.1f} GPU-hours."
-    else:
-        yield f"No GPU was requested; all runs together trained for {data.frame['seconds'].sum():.0f} seconds."
-    yield ""
-    for method, found in data.frame.groupby("method", sort=False)[measure.column]:
-        known = found.dropna()
-        times = f"median {known.median():.3g} {measure.unit} a run, " if len(known) else ""
-        yield f"- {method}: {times}{len(known)} runs."
+def _missing(notes: Sequence[str]) -> Iterator[str]:
+    """The first notes; equal ones about several runs are one line."""
+    subjects: dict[str, list[str]] = {}
+    for note in notes:
+        subject, _, text = note.partition(": ")
+        subjects.setdefault(text, []).append(subject)
+    lines = [f"- {abbreviated(found, 1)}: {text}" if text else f"- {found[0]}" for text, found in subjects.items()]
+    yield from lines[:MOST_NOTES]
+    if len(lines) > MOST_NOTES:
+        yield f"- {len(lines) - MOST_NOTES} more in `figures/missing.csv`."
+    if not lines:
+        yield "Nothing is missing: 0 experiments, 0 fields."
