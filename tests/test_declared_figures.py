@@ -205,7 +205,6 @@ def test_against_shows_mean_deviation_and_n_of_the_final_metric_and_the_baseline
         ("result", kind, size) for kind in "ab" for size in (1, 10, 100)
     }
     for (role, name, size), row in rows.items():
-        kind = name.removeprefix("kind ")
         places = [f"{name}/{int(size or 0)}/{seed}" for seed in (0, 1)] if role == "result" else ["plain/0", "plain/1"]
         values = [100 * score(one) for one in places]
         assert row["mean"] == pytest.approx(fmean(values)) and row["sd"] == pytest.approx(stdev(values))
