@@ -639,6 +639,8 @@ def test_cron_prints_nothing_and_logs_the_same(checkout: Checkout, cluster: Clus
         ("print('runner.py: round r was archived: so', file=sys.stderr); sys.exit(2)",
          "ok: archived on the cluster: remove it from ROUNDS", OK),
         ("os.kill(os.getpid(), 9)", "failed: exit code 137", TROUBLE),
+        ("sys.exit(255)", "failed: exit code 255", TROUBLE),
+        ("print('module: command not found'); sys.exit(1)", "failed: exit code 1: module: command not found", TROUBLE),
     ],
 )  # fmt: skip
 def test_each_exit_of_the_runner_there_is_reported(
@@ -759,21 +761,72 @@ def test_what_a_login_shell_prints_does_not_change_how_a_pass_is_reported(checko
 
 @pytest.mark.ssh
 @pytest.mark.parametrize(
-    ("profile", "message"),
+    ("file", "program", "message"),
     [
-        ("exit 0", "its login shell ended before, with exit code 0"),
-        ("echo All done.; exit 3", "its login shell ended before, with exit code 3"),
-        ("exec /no/such/shell", "cannot run the command: exit code 127, a program was not found there"),
+        (".bash_profile", "exit 0", "its shell ended before, with exit code 0. Look for exit or exec in the file "
+         "~/.bash_profile there"),
+        (".bash_login", "exec true", "with exit code 0. Look for exit or exec in the file ~/.bash_login there"),
+        (".profile", "echo All done.; exit 3", "with exit code 3. Look for exit or exec in the file ~/.profile there"),
+        (".bashrc", "exit 0", "with exit code 0. Look for exit or exec in the file ~/.bashrc there"),
+        (".bash_profile", "exec /no/such/shell", "exit code 127, a program was not found there. Look for exec"),
+        (".bash_profile", "exit 255", "its shell ended before, with exit code 255. Look for exit or exec in the file "
+         "~/.bash_profile there"),
+        (".bash_profile", "kill -9 $$", "its shell ended before, with exit code 255"),
+        (".bash_profile", "ulimit -t 1; while :; do :; done", "its shell ended before, with exit code"),
     ],
-)
-def test_a_login_shell_that_does_not_call_the_runner_is_no_success(
-    checkout: Checkout, cluster: Cluster, profile: str, message: str
+)  # fmt: skip
+def test_a_startup_file_that_ends_the_shell_is_named_and_no_success(
+    checkout: Checkout, cluster: Cluster, file: str, program: str, message: str
 ) -> None:
-    (cluster.folder / "home/.bash_profile").write_text(f"{profile}\n")
+    (cluster.folder / "home/.bash_profile").unlink()
+    (cluster.folder / "home" / file).write_text(f"{program}\n")
+    set_up(checkout, cluster, ROUNDS="r s")
     assert checkout.call("now").returncode == TROUBLE
-    assert checkout.steps()["queue r"].startswith("failed: cluster ") and message in checkout.steps()["queue r"]
-    assert checkout.steps()["end"].startswith("1 failed")
+    if file == ".bashrc":  # the pull fails too, and names it
+        assert message in checkout.steps()["pull"]
+        return
+    for name in ("r", "s"):
+        step = checkout.steps()[f"queue {name}"]
+        assert step.startswith("failed: cluster ") and message in step
     assert cluster.calls() == []
+
+
+@pytest.mark.ssh
+@pytest.mark.parametrize("code", [0, 3, 4, 5])
+def test_what_follows_the_runner_there_changes_neither_its_code_nor_its_words(
+    checkout: Checkout, cluster: Cluster, code: int
+) -> None:
+    profile = cluster.folder / "home/.bash_profile"
+    noise = "trap 'echo Goodbye; echo Goodbye >&2; exit 255' EXIT; set -eu; cd() { builtin cd \"$@\" && echo cd; }"
+    profile.write_text(f"{profile.read_text()}{noise}\n")
+    (cluster.folder / "home/.bash_logout").write_text("echo Bye; exit 1\n")
+    cluster.does(f"print('3 of 4'); print('squeue: down', file=sys.stderr); sys.exit({code})")
+    checkout.call("now")
+    outcome = checkout.steps()["queue r"]
+    assert outcome.endswith("nothing is lost: squeue: down" if code == 5 else ". 3 of 4"), outcome
+    assert outcome.startswith({0: "ok: completed", 3: "ok: work", 4: "needs attention", 5: "failed"}[code])
+
+
+@pytest.mark.ssh
+def test_a_runner_whose_shells_are_killed_there_is_no_success(checkout: Checkout, cluster: Cluster) -> None:
+    set_up(checkout, cluster, ROUNDS="r s")
+    below_sshd = "itertools.takewhile(lambda one: not one.name().startswith('sshd'), psutil.Process().parents())"
+    cluster.does(f"import itertools, psutil; print('3 of 4', flush=True)\nfor one in list({below_sshd}): one.kill()")
+    assert checkout.call("now").returncode == TROUBLE
+    for name in ("r", "s"):
+        assert checkout.steps()[f"queue {name}"].startswith("failed: cluster did not report how the command ended")
+    assert cluster.calls() == [f"runner.py --scheduler cluster --round {name}" for name in ("r", "s")]
+
+
+@pytest.mark.ssh
+def test_a_runner_that_has_ended_counts_though_something_keeps_the_connection(
+    checkout: Checkout, cluster: Cluster
+) -> None:
+    checkout.change(QUEUE_LIMIT=2, GRACE=1)
+    profile = cluster.folder / "home/.bash_profile"
+    profile.write_text(f"{profile.read_text()}sleep 60 &\n")
+    assert checkout.call("now").returncode == OK
+    assert checkout.steps()["queue r"] == "ok: completed. Round done."
 
 
 @pytest.mark.ssh
@@ -859,7 +912,8 @@ def test_a_host_that_hangs_is_given_up_and_no_process_is_left(checkout: Checkout
     checkout.change(QUEUE_LIMIT=1, GRACE=1)
     (cluster.folder / "home/.bash_profile").write_text("trap '' TERM HUP\nwhile :; do sleep 1; done\n")
     assert checkout.call("now").returncode == TROUBLE
-    assert checkout.steps()["queue r"] == "failed: stopped at its time limit of 1 s"
+    outcome = checkout.steps()["queue r"]
+    assert "within its time limit: look for a command that waits in the file ~/.bash_profile there" in outcome
     assert checkout.lock_is_free()
     wait_for(lambda: not [one for one in checkout.left() if one.name() in ("ssh", "timeout", "rsync")], "ssh is gone")
 

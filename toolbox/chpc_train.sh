@@ -167,6 +167,13 @@ last_line() {
     LC_ALL=C tr -d '\000-\011\013-\037\177' <"$1" | grep '[^ ]' | tail -n 1 | sed 's/^[a-z_]*\.\(sh\|py\): //' || true
 }
 
+# last_message: the last line of the errors of the step; without any, of its output.
+last_message() {
+    local text
+    text=$(last_line "$scratch/errors")
+    printf '%s\n' "${text:-$(last_line "$scratch/output")}"
+}
+
 # joined FILE: its lines as one.
 joined() {
     LC_ALL=C tr -d '\000-\010\013-\037\177' <"$1" | sed '$!s/$/;/' | tr '\n' ' ' | sed 's/ $//'
@@ -209,7 +216,7 @@ failed() {
     local text=${2:-}
     bad=$((bad + 1))
     if [ -z "$text" ]; then
-        text=$(last_line "$scratch/errors")
+        text=$(last_message)
         case $code in
             124) [ "$allowed" -le 0 ] || text="stopped at its time limit of $allowed s" ;;
             2 | "$NOT_RUN") ;;
@@ -266,37 +273,46 @@ draw_all() {
 # PATH. Without a scheduler, runner.py would train on the login node. The time limit applies there too, because the end
 # of the local ssh does not end the program.
 # shellcheck disable=SC2016  # the remote shell expands it
-ON_CLUSTER=$PRINT_BEGIN'; say() { printf "%s\n" "$1" >&2; exit '$NOT_RUN'; }; '\
+ON_CLUSTER='say() { printf "%s\n" "$1" >&2; exit '$NOT_RUN'; }; '\
 'cd -- "$1" || say "REMOTE cannot be entered on the cluster: $1"; '\
 'command -v "$2" >/dev/null || say "PYTHON does not exist on the cluster: $2 in $1"; '\
 'command -v sbatch >/dev/null || command -v qsub >/dev/null || '\
 'say "no sbatch and no qsub in a login shell there: not called, because it would train on the login node"; '\
-'timeout --kill-after="$4" "$3" "$2" runner.py --scheduler cluster --round "$5"; exit $?' # so a signal becomes a code
+'timeout --kill-after="$4" "$3" "$2" runner.py --scheduler cluster --round "$5"'
+
+# not_queued ROUND: reports that ssh ended with `code`, and the cluster did not report how runner.py ended.
+not_queued() {
+    local text
+    if [ "$code" -eq 124 ] && { [ -n "$started" ] || [ "$allowed" -le 0 ]; }; then
+        failed "queue $1"
+        return
+    fi
+    if text=$("explain_$([ -n "$started" ] && echo end || echo start)" "$code" "$scratch/output" "$scratch/errors"); then
+        unreachable=yes
+    fi
+    failed "queue $1" "$text"
+}
 
 # queue ROUND
 queue() {
-    local ssh folder=$REMOTE limit=$QUEUE_LIMIT
+    local ssh started ended folder=$REMOTE limit=$QUEUE_LIMIT
     [[ $folder = /* ]] || folder=./$folder
     ((deadline - SECONDS > limit)) || limit=$((deadline - SECONDS))
     ssh_words
-    run $((QUEUE_LIMIT + GRACE)) env SSH_ASKPASS_REQUIRE=never "${ssh[@]}" -- "$HOST" \
-        "$(remote_quoted bash -l -c "$ON_CLUSTER" bash "$folder" "$PYTHON" "$limit" "$GRACE" "$1")"
-    [ "$code" -ne 124 ] || allowed=$limit
-    if ! split_output "$scratch/output" && [ "$code" -ne 124 ]; then
-        [ "$code" -ne 255 ] || unreachable=yes
-        failed "queue $1" "$(explain_start "$code" "$scratch/output" "$scratch/errors")"
+    run $((QUEUE_LIMIT + GRACE)) env SSH_ASKPASS_REQUIRE=never "${ssh[@]}" -- "$HOST" "$(remote_quoted sh -c \
+        "$(in_login_shell "$(marked "$ON_CLUSTER")")" sh "$folder" "$PYTHON" "$limit" "$GRACE" "$1")"
+    read_answer "$scratch/output" "$scratch/errors"
+    if [ -z "$ended" ]; then
+        not_queued "$1"
         return
     fi
+    allowed=$limit
     case $code in
         0) ok "queue $1" "completed. $(last_line "$scratch/output")" ;;
         3) ok "queue $1" "work remains. $(last_line "$scratch/output")" ;;
         4) attention "queue $1" "experiments failed, are blocked or were cancelled. $(last_line "$scratch/output")" ;;
-        5) failed "queue $1" "scheduler or disk failed there, nothing is lost: $(last_line "$scratch/errors")" ;;
-        255)
-            unreachable=yes
-            failed "queue $1" "$(explain_ssh "$scratch/errors")"
-            ;;
-        126 | 127) failed "queue $1" "PYTHON cannot be started on the cluster: exit code $code: $(last_line "$scratch/errors")" ;;
+        5) failed "queue $1" "scheduler or disk failed there, nothing is lost: $(last_message)" ;;
+        126 | 127) failed "queue $1" "PYTHON cannot be started on the cluster: exit code $code: $(last_message)" ;;
         *)
             if grep -q "^runner.py: round $1 was archived" "$scratch/errors"; then
                 ok "queue $1" "archived on the cluster: remove it from ROUNDS"
