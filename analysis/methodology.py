@@ -104,8 +104,8 @@ def run(options: argparse.Namespace) -> int:
     folders = folders_from(options)
     facts = Facts.of(read_round(options.round, folders))
     written = write_methodology(facts, folders.results(options.round), FORMATS[options.format])
-    for problem in facts.problems:
-        print(f"methodology.py: {problem}", file=sys.stderr)
+    for line in (*facts.found.notes, *facts.problems):
+        print(f"methodology.py: {line}", file=sys.stderr)
     print(*written, sep="\n")
     return 0
 

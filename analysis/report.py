@@ -88,6 +88,7 @@ def _write(found: RoundRecords, folders: Folders, folder: Path, problems: list[s
         tables=tables,
         summary=_summary(results),
         problems=problems,
+        notes=found.notes,
     )
     write_bytes(folder / PAGE, render(page))
     ours = [*copied, *tables]

@@ -1,7 +1,8 @@
 """A round as the analysis reads it: its experiments, their status, their metrics, and their baselines.
 
 Only records are read; nothing is written, and no scheduler is queried. So the analysis works offline, on a copy, and
-while jobs write. A record that cannot be read becomes a line in `problems`; the rest is read.
+while jobs write. A record that cannot be read becomes a line in `problems`; the rest is read. A line in `notes` is no
+fault of the records: nothing has to be done about it.
 """
 
 from __future__ import annotations
@@ -171,6 +172,7 @@ class RoundRecords:
     entries: tuple[RoundEntry, ...]
     baselines: Mapping[str, str]
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def groups(self) -> dict[str, list[RoundEntry]]:
@@ -252,6 +254,7 @@ def read_round(name: str, folders: Folders | None = None) -> RoundRecords:
     folders = folders or Folders()
     directory = folders.records(name)
     problems: list[str] = []
+    notes: list[str] = []
     archived = folders.results(name) / f"{name}.yaml"
     folder = folders.rounds if directory.parent == folders.experiments else archived.parent
     file: Path | None = folder / f"{name}.yaml"
@@ -263,7 +266,7 @@ def read_round(name: str, folders: Folders | None = None) -> RoundRecords:
         loaded = load_round(name, folder)
         changes, apart = loaded.metrics, loaded.apart
         experiments, baselines = loaded.experiments, loaded.baselines
-        problems += _records_without_experiment(directory, {one.path for one in experiments})
+        notes += _records_without_experiment(directory, {one.path for one in experiments})
     except RoundhouseError as error:
         problems.append(f"no valid round file, so only experiments with a record are shown, without baselines: {error}")
         file = None
@@ -283,7 +286,7 @@ def read_round(name: str, folders: Folders | None = None) -> RoundRecords:
         )
         for one in statuses.values()
     )
-    return RoundRecords(name, directory, file, entries, baselines, tuple(problems))
+    return RoundRecords(name, directory, file, entries, baselines, tuple(problems), tuple(notes))
 
 
 def _declared_by(study: str | None, problems: list[str]) -> Declarations:

@@ -94,6 +94,7 @@ class ReportPage:
     tables: Sequence[str]
     summary: str | None
     problems: Sequence[str]
+    notes: Sequence[str] = ()
 
 
 def render(report: ReportPage) -> bytes:
