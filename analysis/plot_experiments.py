@@ -15,6 +15,9 @@ from typing import TextIO
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from roundhouse import missing_package
+
+    missing_package.report_in_one_line()
 
 from analysis import suite
 from analysis.cli import add_folders, folders_from, run_script
@@ -23,6 +26,7 @@ from analysis.processes import in_processes
 from analysis.rounds import Folders, RoundEntry, RoundRecords, WithBaseline, find_rounds, measured_keys, read_round
 from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import counted
+from roundhouse.missing_package import require
 from roundhouse.store.metrics import RunMetrics
 
 EPILOG = """\
@@ -215,6 +219,7 @@ def _draw_all(
     """Remove obsolete figures, draw the outdated ones, and save the index even if this is interrupted."""
     changed = _remove_obsolete(store, known)
     if todo:
+        require("matplotlib")  # otherwise each process would report it
         store.folder.mkdir(parents=True, exist_ok=True)
     progress.total, saved = len(todo), time.monotonic()
     drawing = in_processes(todo, jobs, draw)

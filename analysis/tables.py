@@ -8,8 +8,8 @@ compared within themselves.
 
 all_results.json: {version, round, notes, problems, experiments: [{path, group, study, state, cause, reason, command,
 config, after, baseline, attempts, final, used, best, hours, ..., files}]}; values that are no numbers are null, files
-relative to the records. failed_jobs.json: {version, round, jobs: [{path, group, state, cause, reason, requeued, attempts,
-log}]}, of all experiments that failed, are blocked, were cancelled, or ran more than once.
+are relative to the records. failed_jobs.json: {version, round, jobs: [{path, group, state, cause, reason, requeued,
+attempts, log}]}, of all experiments that failed, are blocked, were cancelled, or ran more than once.
 
 performance_matrix.csv: `group`, `setting`, `role` (baseline; or what the declared baseline is called, such as
 chance), the config keys that vary, `metric`; then for each data set DATASET_mean, DATASET_sd (n - 1; empty for one
@@ -32,6 +32,9 @@ from typing import Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from roundhouse import missing_package
+
+    missing_package.report_in_one_line()
 
 from analysis.cli import add_folders, folders_from, run_script
 from analysis.dataframes import HEAD, facts_of, moment

@@ -21,6 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from roundhouse import missing_package
+
+    missing_package.report_in_one_line()
 
 from roundhouse.errors import RoundhouseError
 from roundhouse.names import is_name
