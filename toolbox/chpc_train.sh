@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Keeps the cluster busy and brings the results home: one crontab entry that pulls, plots and queues.
+# Keeps the cluster busy and brings the results home: one crontab entry that pulls, queues and plots.
 set -euo pipefail
 
 # shellcheck source=toolbox/util.sh

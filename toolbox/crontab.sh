@@ -179,7 +179,7 @@ print_timer() {
 
 # ~/.config/systemd/user/roundhouse.service
 [Unit]
-Description=Roundhouse: pull, plot and queue
+Description=Roundhouse: pull, queue and plot
 
 [Service]
 Type=oneshot
@@ -187,7 +187,7 @@ ExecStart=${line# }
 
 # ~/.config/systemd/user/roundhouse.timer
 [Unit]
-Description=Roundhouse: pull, plot and queue
+Description=Roundhouse: pull, queue and plot
 
 [Timer]
 OnCalendar=$times
