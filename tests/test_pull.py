@@ -550,10 +550,19 @@ def test_what_a_login_shell_prints_does_not_hide_the_answer_about_a_round(far: F
 
 def test_text_and_an_exit_code_after_the_answer_do_no_harm(far: Far) -> None:
     far.there("out.log")
-    after = "case $SSH_ORIGINAL_COMMAND in *--server*) ;; *) echo 'begun r Bye'; echo Bye >&2; exit 255 ;; esac"
-    far.server.login_shell(f'bash -c "$SSH_ORIGINAL_COMMAND"; {after}')
+    far.server.startup_file("trap 'echo begun r Bye; echo Bye >&2' EXIT\n")
+    code = "case $SSH_ORIGINAL_COMMAND in *--server*) ;; *) exit 255 ;; esac"
+    far.server.login_shell(f'bash -c "$SSH_ORIGINAL_COMMAND"; {code}')
     done = far.pull()
     assert (done.returncode, done.stdout, done.stderr) == (PULLED, "r: new or changed files: 1\n", "")
+
+
+def test_an_exit_code_of_255_is_not_taken_for_a_lost_connection(far: Far) -> None:
+    far.there("out.log")
+    far.server.startup_file("trap 'echo Bye >&2; exit 255' EXIT\n")
+    done = far.pull()
+    assert done.returncode == PART
+    assert "rsync failed with exit code 255: Bye" in one_line(done.stderr)
 
 
 def test_text_that_a_login_shell_prints_as_an_error_does_no_harm(far: Far) -> None:

@@ -255,9 +255,9 @@ explain_rsync() {
         why+=" $(startup_file) there so that only interactive shells print"
     else
         case $2 in
-            10 | 12 | 30 | 35 | 255) why=$(explain_ssh "$scratch/errors") code=5 ;;
-            *) why="rsync failed with exit code $2: $(first_error)" ;;
+            10 | 12 | 30 | 35 | 255) why=$(explain_ssh "$scratch/errors") && code=5 ;;
         esac
+        [ $code -eq 5 ] || why="rsync failed with exit code $2: $(first_error)"
     fi
     error "$1: no file was changed yet: $why"
     return $code

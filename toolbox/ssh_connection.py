@@ -325,7 +325,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _unreachable(target: SshHost, text: str) -> Unavailable:
-    return Unavailable(call_util("HOST=$1; explain_ssh /dev/stdin", target.name, given=text).strip())
+    return Unavailable(call_util("HOST=$1; explain_ssh /dev/stdin || true", target.name, given=text).strip())
 
 
 def _reason(error: BaseException) -> str:

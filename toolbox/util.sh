@@ -285,12 +285,14 @@ _plain() {
     tail -q -c 20000 -- "$@" | tr -d '\r' | LC_ALL=C tr -c '[:print:]\n' '?'
 }
 
-# explain_ssh FILE: one line that says why ssh failed and what to do, from its stderr in FILE.
+# explain_ssh FILE: one line that says why ssh failed and what to do, from its stderr in FILE. Returns 1 if no message of
+# ssh is in it.
 explain_ssh() {
-    local text found why
+    local text found why code=0
     text=$(_plain "$1")
-    _reason_of_ssh || true
+    _reason_of_ssh || code=1
     printf '%s %s (%s)\n' "$HOST" "$why" "$found"
+    return $code
 }
 
 # Sets `why` and `found`, the line that says so, from what ssh printed, in `text`. Returns 1 if it is no message of ssh.
