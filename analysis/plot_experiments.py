@@ -26,7 +26,6 @@ from analysis.processes import in_processes
 from analysis.rounds import Folders, RoundEntry, RoundRecords, WithBaseline, find_rounds, measured_keys, read_round
 from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import counted
-from roundhouse.missing_package import require
 from roundhouse.store.metrics import RunMetrics
 
 EPILOG = """\
@@ -219,7 +218,6 @@ def _draw_all(
     """Remove obsolete figures, draw the outdated ones, and save the index even if this is interrupted."""
     changed = _remove_obsolete(store, known)
     if todo:
-        require("matplotlib")  # otherwise each process would report it
         store.folder.mkdir(parents=True, exist_ok=True)
     progress.total, saved = len(todo), time.monotonic()
     drawing = in_processes(todo, jobs, draw)

@@ -5,7 +5,6 @@ Scripts call `report_in_one_line` before they import anything that needs a packa
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -32,12 +31,6 @@ def report_in_one_line(program: str | None = None) -> None:
         sys.exit(EXIT_CODE)
 
     sys.excepthook = hook
-
-
-def require(module: str) -> None:
-    """ModuleNotFoundError if this module does not exist. It is not imported."""
-    if importlib.util.find_spec(module) is None:
-        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
 
 def message(error: BaseException) -> str | None:
