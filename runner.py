@@ -6,6 +6,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+if __name__ == "__main__":
+    from roundhouse import missing_package
+
+    missing_package.report_in_one_line()
+
 from roundhouse.cli import main as cli
 
 REPOSITORY = Path(__file__).resolve().parent

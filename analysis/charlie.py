@@ -12,6 +12,9 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from roundhouse import missing_package
+
+    missing_package.report_in_one_line()
 
 from analysis.cli import run_script
 from analysis.suite import add_options, run_round

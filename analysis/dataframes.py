@@ -25,7 +25,8 @@ def load_round(name: str, folders: Folders | None = None) -> pd.DataFrame:
     (epoch or step, what the run counts), `epochs_done`, `epochs_planned`, `steps_done`, `steps_planned`, `metric_name`,
     `best`; `started`, `ended` (UTC), `hours`, `gpu_hours`, `seconds_per_epoch`, `seconds_per_step`, `peak_memory_mb`;
     `host`, `device`, `commit`, `exact`, `ended_early` (why training ended early), `directory`. Unknown values are NaN
-    or None. `frame.attrs["problems"]` lists what could not be read. RoundhouseError: no records of such a round.
+    or None. `frame.attrs["problems"]` lists what could not be read, `frame.attrs["notes"]` what else was left out.
+    RoundhouseError: no records of such a round.
     """
     return frame_of(read_round(name, folders))
 
@@ -54,7 +55,7 @@ def frame_of(found: RoundRecords) -> pd.DataFrame:
     rows = zip(heads, named, finals, facts, strict=True)
     columns = dict.fromkeys(key for part in (heads, named, finals, facts) for one in part for key in one)
     frame: pd.DataFrame = pd.DataFrame([{**a, **b, **c, **d} for a, b, c, d in rows], columns=list(columns))
-    frame.attrs["problems"] = problems
+    frame.attrs |= {"problems": problems, "notes": list(found.notes)}
     return frame
 
 
@@ -65,7 +66,7 @@ def epochs_of(found: RoundRecords) -> pd.DataFrame:
     for entry in found.entries:
         rows += [{"path": entry.path, **epoch} for epoch in metrics_of(entry, problems).epochs]
     frame: pd.DataFrame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=NO_EPOCHS)
-    frame.attrs["problems"] = problems
+    frame.attrs |= {"problems": problems, "notes": list(found.notes)}
     return frame
 
 

@@ -14,6 +14,9 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from roundhouse import missing_package
+
+    missing_package.report_in_one_line()
 
 from analysis.cli import add_folders, folders_from, run_script
 from analysis.figure_store import write_bytes
@@ -113,8 +116,8 @@ def run(options: argparse.Namespace) -> int:
     folders = folders_from(options)
     facts = Facts.of(read_round(options.round, folders))
     written = write_methodology(facts, folders.results(options.round), FORMATS[options.format])
-    for problem in facts.problems:
-        print(f"methodology.py: {problem}", file=sys.stderr)
+    for line in (*facts.found.notes, *facts.problems):
+        print(f"methodology.py: {line}", file=sys.stderr)
     print(*written, sep="\n")
     return 0
 

@@ -15,6 +15,9 @@ from typing import TextIO
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from roundhouse import missing_package
+
+    missing_package.report_in_one_line()
 
 from analysis import suite
 from analysis.cli import add_folders, folders_from, run_script
@@ -42,7 +45,7 @@ gallery.json. A format that was drawn once is kept up to date. Figures of experi
 are removed. Once all experiments of a round have ended, the analysis that its study offers is run too (see suite.py).
 
 exit codes:
-  0  all figures are up to date
+  0  all figures are up to date. Records of experiments that are no longer in the round file are left out, with a note
   1  some records could not be read or some figures not be drawn: standard error names them; the others are drawn
   2  usage error: an option is wrong, or there is no such round
   130  interrupted: the figures drawn so far are kept
@@ -221,6 +224,8 @@ def refresh(
         found = read_round(name, folders)
     except OSError as error:
         return progress.problem(f"{error.filename} cannot be read: {error.strerror}")
+    for note in found.notes:
+        progress.note(note)
     for problem in found.problems:
         progress.problem(problem)
     store, cache = FigureStore.of(folders.results(name) / "plots"), MetricsCache(progress)
@@ -307,11 +312,15 @@ class DrawingProgress:
         if self._stream and self.done and self._stream.isatty():
             print("\r\033[K", end="", file=self._stream, flush=True)
 
+    def note(self, text: str) -> None:
+        """Report what is no problem."""
+        self.clear()
+        self._line(f"{self.name}: {text}")
+
     def problem(self, text: str) -> list[str]:
         """Report a problem. Returns all problems so far."""
         self.problems.append(text)
-        self.clear()
-        self._line(f"{self.name}: {text}")
+        self.note(text)
         return self.problems
 
     def _line(self, text: str) -> None:

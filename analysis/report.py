@@ -18,6 +18,9 @@ from typing import Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from roundhouse import missing_package
+
+    missing_package.report_in_one_line()
 
 from analysis import round_summary
 from analysis.cli import add_folders, folders_from, run_script
@@ -90,6 +93,7 @@ def _write(found: RoundRecords, folders: Folders, folder: Path, problems: list[s
         summary=_summary(results),
         problems=problems,
         folders=(folders.experiments, folders.rounds, folders.analysis),
+        notes=found.notes,
     )
     write_bytes(folder / PAGE, render(page))
     ours = [*copied, *tables]

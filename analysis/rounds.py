@@ -1,7 +1,8 @@
 """A round as the analysis reads it: its experiments, their status, their metrics, and their baselines.
 
 Only records are read; nothing is written, and no scheduler is queried. So the analysis works offline, on a copy, and
-while jobs write. A record that cannot be read becomes a line in `problems`; the rest is read.
+while jobs write. A record that cannot be read becomes a line in `problems`; the rest is read. A line in `notes` is no
+fault of the records: nothing has to be done about it.
 """
 
 from __future__ import annotations
@@ -172,6 +173,7 @@ class RoundRecords:
     entries: tuple[RoundEntry, ...]
     baselines: Mapping[str, str]
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def groups(self) -> dict[str, list[RoundEntry]]:
@@ -254,6 +256,7 @@ def read_round(name: str, folders: Folders | None = None) -> RoundRecords:
     folders = folders or Folders()
     directory = folders.records(name)
     problems: list[str] = []
+    notes: list[str] = []
     archived = folders.results(name) / f"{name}.yaml"
     folder = folders.rounds if directory.parent == folders.experiments else archived.parent
     file: Path | None = folder / f"{name}.yaml"
@@ -266,7 +269,7 @@ def read_round(name: str, folders: Folders | None = None) -> RoundRecords:
         loaded = load_round(name, folder)
         changes, apart, figures = loaded.metrics, loaded.apart, loaded.figures
         experiments, baselines = loaded.experiments, loaded.baselines
-        problems += _records_without_experiment(directory, {one.path for one in experiments})
+        notes += _records_without_experiment(directory, {one.path for one in experiments})
     except RoundhouseError as error:
         problems.append(f"no valid round file, so only experiments with a record are shown, without baselines: {error}")
         file = None
@@ -286,7 +289,7 @@ def read_round(name: str, folders: Folders | None = None) -> RoundRecords:
         )
         for one in statuses.values()
     )
-    return RoundRecords(name, directory, file, entries, baselines, tuple(problems))
+    return RoundRecords(name, directory, file, entries, baselines, tuple(problems), tuple(notes))
 
 
 def _declared_by(study: str | None, problems: list[str]) -> Declarations:

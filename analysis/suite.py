@@ -19,6 +19,9 @@ from typing import Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from roundhouse import missing_package
+
+    missing_package.report_in_one_line()
 
 from analysis.cli import add_folders, folders_from, run_script
 from analysis.figure_store import FORMATS, key_of, write_bytes

@@ -6,10 +6,10 @@ seeds. A row is bold only if it is significantly better than every rival (see co
 group that have the same baseline, and that baseline. Groups that only serve others, teachers and baselines, are not
 compared within themselves.
 
-all_results.json: {version, round, problems, experiments: [{path, group, study, state, cause, reason, command, config,
-after, baseline, attempts, final, used, best, hours, ..., files}]}; values that are no numbers are null, files relative
-to the records. failed_jobs.json: {version, round, jobs: [{path, group, state, cause, reason, requeued, attempts,
-log}]}, of all experiments that failed, are blocked, were cancelled, or ran more than once.
+all_results.json: {version, round, notes, problems, experiments: [{path, group, study, state, cause, reason, command,
+config, after, baseline, attempts, final, used, best, hours, ..., files}]}; values that are no numbers are null, files
+are relative to the records. failed_jobs.json: {version, round, jobs: [{path, group, state, cause, reason, requeued,
+attempts, log}]}, of all experiments that failed, are blocked, were cancelled, or ran more than once.
 
 performance_matrix.csv: `group`, `setting`, `role` (baseline; or what the declared baseline is called, such as
 chance), the config keys that vary, `metric`; then for each data set DATASET_mean, DATASET_sd (n - 1; empty for one
@@ -32,6 +32,9 @@ from typing import Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from roundhouse import missing_package
+
+    missing_package.report_in_one_line()
 
 from analysis.cli import add_folders, folders_from, run_script
 from analysis.dataframes import HEAD, facts_of, moment
@@ -209,7 +212,8 @@ def all_results(results: RoundResults) -> dict[str, Any]:
         }
         made.append({**head, **facts, **body})
     problems = [one.replace(f"{root}{os.sep}", "") for one in results.problems]
-    return {"version": VERSION, "round": results.found.name, "problems": problems, "experiments": made}
+    head = {"version": VERSION, "round": results.found.name, "notes": results.found.notes}
+    return {**head, "problems": problems, "experiments": made}
 
 
 def failed_jobs(results: RoundResults) -> dict[str, Any]:
@@ -298,8 +302,8 @@ def run(options: argparse.Namespace) -> int:
     folders = folders_from(options)
     results = RoundResults.of(read_round(options.round, folders))
     written = write_results(results, folders.results(options.round) / "tables")
-    for problem in results.problems:
-        print(f"tables.py: {problem}", file=sys.stderr)
+    for line in (*results.found.notes, *results.problems):
+        print(f"tables.py: {line}", file=sys.stderr)
     print(*written, sep="\n")
     return 0
 

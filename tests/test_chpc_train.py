@@ -27,7 +27,7 @@ from rounds_for_tests import MARK, REPOSITORY, Marked, wait_for
 from ssh_server import SshServer, require_ssh
 
 OK, TROUBLE, USAGE, OFF, BUSY, INTERRUPTED = 0, 1, 2, 3, 3, 130  # exit codes of chpc_train.sh
-SCRIPTS = ("chpc_train.sh", "crontab.sh", "rsync.sh", "util.sh")
+SCRIPTS = ("chpc_train.sh", "crontab.sh", "rsync.sh", "steps.sh", "util.sh")
 ODD = 'my check\'out $(touch pwned) 100% "#1" & co'
 LINE = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ) (.*)"
 
@@ -262,7 +262,17 @@ def test_an_interval_that_cron_cannot_keep_is_refused(shared: Checkout, command:
 
 
 @pytest.mark.parametrize(
-    "words", [(), ("start",), ("on", "--often"), ("on", "--every"), ("off", "now"), ("now", "--every", "5"), ("ON",)]
+    "words",
+    [
+        (),
+        ("start",),
+        ("on", "--often"),
+        ("on", "--every"),
+        ("off", "now"),
+        ("off", "--stale", "r"),
+        ("now", "--every", "5"),
+        ("ON",),
+    ],
 )
 def test_wrong_usage_is_reported(shared: Checkout, words: tuple[str, ...]) -> None:
     done = shared.call(*words)
@@ -407,6 +417,36 @@ def test_checkouts_that_are_switched_on_and_off_at_once_lose_no_entry(
         assert text.startswith(others)
         entries = b"".join(sorted(one.shell("entry 30") for one in checkouts)) if command == "on" else b""
         assert b"".join(sorted(text.removeprefix(others).splitlines(keepends=True))) == entries
+
+
+@pytest.mark.cron
+def test_entries_whose_script_is_gone_are_named_and_removed_when_asked(
+    tmp_path: Path, checkout: Checkout, crontab: Crontab, daemon: None
+) -> None:
+    fill_in(checkout)
+    gone = [Checkout(folder=tmp_path / name / ODD) for name in ("first", "second")]
+    other = Checkout(folder=tmp_path / "other's 100%")
+    stale = [one.shell("entry 30") for one in gone]
+    for one in gone:
+        shutil.rmtree(one.folder)
+    commented, strange = b"# " + stale[0], stale[0].replace(b"30 * * * *", b"30 9 * * *").replace(b"first", b"third")
+    lines = [b"# mine\n", stale[0], commented, strange, other.shell("entry 10"), stale[1], b"0 0 1 1 * true \xff"]
+    write_crontab(b"".join(lines) + b"\n")
+    assert checkout.call("on").returncode == OK
+    before = crontab()
+    assert before is not None
+    done = checkout.call("status")
+    assert done.returncode == OK
+    assert [line.strip() for line in done.stdout.splitlines() if "toolbox/chpc_train.sh" in line] == [
+        str(one.script) for one in gone
+    ]
+    assert "chpc_train.sh off --stale removes them" in done.stdout
+    assert checkout.call("off", "--stale").stdout == "".join(f"removed: {one.script}\n" for one in gone)
+    kept = b"".join([lines[0], *lines[2:5], lines[6], b"\n", checkout.shell("entry 30")])
+    assert crontab() == kept
+    assert checkout.call("off", "--stale").stdout == "no stale entries\n"
+    assert crontab() == kept and "stale" not in checkout.call("status").stdout
+    assert not list(tmp_path.glob("**/pwned"))
 
 
 @pytest.mark.cron
@@ -607,7 +647,7 @@ def test_a_run_pulls_plots_and_queues(checkout: Checkout, cluster: Cluster) -> N
     assert (checkout.folder / "experiments/r/it's $(touch pwned) #1/status.json").exists()
     assert checkout.calls() == ["plot_experiments.py --round r", "report.py --round r"]
     assert cluster.calls() == ["runner.py --scheduler cluster --round r", "runner.py --scheduler cluster --round later"]
-    assert list(checkout.steps()) == ["begin", "pull", "plots", "report r", "queue r", "queue later", "end"]
+    assert list(checkout.steps()) == ["begin", "pull", "queue r", "queue later", "plots", "report r", "end"]
     assert checkout.steps()["queue r"] == "ok: completed. Round done."
     assert done.stdout == checkout.log.read_text()
     assert len(done.stdout.splitlines()) == 7
@@ -615,13 +655,54 @@ def test_a_run_pulls_plots_and_queues(checkout: Checkout, cluster: Cluster) -> N
 
 
 @pytest.mark.ssh
-def test_cron_prints_nothing_and_logs_the_same(checkout: Checkout, cluster: Cluster) -> None:
-    done = checkout.call("cron")
-    assert (done.returncode, done.stdout, done.stderr) == (OK, "", "")
-    assert checkout.steps()["end"] == "ok"
-    cluster.does("sys.exit(5)")
-    done = checkout.call("cron")
-    assert (done.returncode, done.stdout, done.stderr) == (TROUBLE, "", "")
+def test_cron_prints_a_line_only_if_the_outcome_differs(checkout: Checkout, cluster: Cluster) -> None:
+    def printed(code: int, command: str = "cron") -> str:
+        done = checkout.call(command)
+        assert (done.returncode, done.stderr) == (code, "")
+        return done.stdout
+
+    (checkout.folder / "analysis/report.does").write_text("sys.exit('report.py: the disk is full')")
+    cluster.does("print('1 of 4'); sys.exit(3)")
+    first = printed(TROUBLE)
+    assert first == (
+        f"{checkout.folder}: 1 failed or need attention: queue r: work remains: 1 of 4; "
+        f"report r: failed: exit code 1: the disk is full. See {checkout.log}\n"
+    )
+    cluster.does("print('2 of 4'); sys.exit(3)")
+    (checkout.folder / "analysis/report.does").write_text("sys.exit('report.py: another disk is full')")
+    assert printed(TROUBLE) == ""
+    (checkout.folder / "analysis/report.does").unlink()
+    assert printed(OK).startswith(f"{checkout.folder}: ok: queue r: work remains: 2 of 4. See ")
+    assert printed(OK) == ""
+    cluster.server.stop()
+    assert "1 failed or need attention: pull: failed: cluster cannot be reached" in printed(TROUBLE)
+    assert printed(TROUBLE) == ""
+    cluster.server.start()
+    cluster.does("print('4 of 4')")
+    assert checkout.logged()[-1].startswith("end: 1 failed")
+    assert "ok: queue r: completed: 4 of 4" in printed(OK)
+    cluster.does("sys.exit(4)")
+    assert printed(TROUBLE, "now") != ""
+    assert printed(TROUBLE) == "", "it was on the terminal"
+    assert checkout.log.read_text().count("begin") == 9
+
+
+def test_cron_prints_wrong_settings_once(checkout: Checkout) -> None:
+    assert "settings: failed: " in checkout.call("cron").stdout
+    assert checkout.call("cron").stdout == ""
+
+
+@pytest.mark.ssh
+def test_work_is_queued_though_the_plots_take_all_the_time(checkout: Checkout, cluster: Cluster) -> None:
+    set_up(checkout, cluster, ROUNDS="r s")
+    checkout.change(DRAW_LIMIT=1, GRACE=1)
+    (checkout.folder / "analysis/plot_experiments.does").write_text(
+        f"(here / 'queued').write_text(Path({str(cluster.folder / 'calls')!r}).read_text()); {SLEEPS}"
+    )
+    assert checkout.call("now").returncode == TROUBLE
+    assert checkout.steps()["plots"] == "failed: stopped at its time limit of 1 s"
+    queued = (checkout.folder / "analysis/queued").read_text().splitlines()
+    assert queued == cluster.calls() == [f"runner.py --scheduler cluster --round {name}" for name in ("r", "s")]
 
 
 @pytest.mark.ssh
@@ -639,6 +720,8 @@ def test_cron_prints_nothing_and_logs_the_same(checkout: Checkout, cluster: Clus
         ("print('runner.py: round r was archived: so', file=sys.stderr); sys.exit(2)",
          "ok: archived on the cluster: remove it from ROUNDS", OK),
         ("os.kill(os.getpid(), 9)", "failed: exit code 137", TROUBLE),
+        ("sys.exit(255)", "failed: exit code 255", TROUBLE),
+        ("print('module: command not found'); sys.exit(1)", "failed: exit code 1: module: command not found", TROUBLE),
     ],
 )  # fmt: skip
 def test_each_exit_of_the_runner_there_is_reported(
@@ -759,21 +842,72 @@ def test_what_a_login_shell_prints_does_not_change_how_a_pass_is_reported(checko
 
 @pytest.mark.ssh
 @pytest.mark.parametrize(
-    ("profile", "message"),
+    ("file", "program", "message"),
     [
-        ("exit 0", "its login shell ended before, with exit code 0"),
-        ("echo All done.; exit 3", "its login shell ended before, with exit code 3"),
-        ("exec /no/such/shell", "cannot run the command: exit code 127, a program was not found there"),
+        (".bash_profile", "exit 0", "its shell ended before, with exit code 0. Look for exit or exec in the file "
+         "~/.bash_profile there"),
+        (".bash_login", "exec true", "with exit code 0. Look for exit or exec in the file ~/.bash_login there"),
+        (".profile", "echo All done.; exit 3", "with exit code 3. Look for exit or exec in the file ~/.profile there"),
+        (".bashrc", "exit 0", "with exit code 0. Look for exit or exec in the file ~/.bashrc there"),
+        (".bash_profile", "exec /no/such/shell", "exit code 127, a program was not found there. Look for exit or exec"),
+        (".bash_profile", "exit 255", "its shell ended before, with exit code 255. Look for exit or exec in the file "
+         "~/.bash_profile there"),
+        (".bash_profile", "kill -9 $$", "its shell ended before, with exit code 255"),
+        (".bash_profile", "ulimit -t 1; while :; do :; done", "its shell ended before, with exit code"),
     ],
-)
-def test_a_login_shell_that_does_not_call_the_runner_is_no_success(
-    checkout: Checkout, cluster: Cluster, profile: str, message: str
+)  # fmt: skip
+def test_a_startup_file_that_ends_the_shell_is_named_and_no_success(
+    checkout: Checkout, cluster: Cluster, file: str, program: str, message: str
 ) -> None:
-    (cluster.folder / "home/.bash_profile").write_text(f"{profile}\n")
+    (cluster.folder / "home/.bash_profile").unlink()
+    (cluster.folder / "home" / file).write_text(f"{program}\n")
+    set_up(checkout, cluster, ROUNDS="r s")
     assert checkout.call("now").returncode == TROUBLE
-    assert checkout.steps()["queue r"].startswith("failed: cluster ") and message in checkout.steps()["queue r"]
-    assert checkout.steps()["end"].startswith("1 failed")
+    if file == ".bashrc":  # the pull fails too, and names it
+        assert message in checkout.steps()["pull"]
+        return
+    for name in ("r", "s"):
+        step = checkout.steps()[f"queue {name}"]
+        assert step.startswith("failed: cluster ") and message in step
     assert cluster.calls() == []
+
+
+@pytest.mark.ssh
+@pytest.mark.parametrize("code", [0, 3, 4, 5])
+def test_what_follows_the_runner_there_changes_neither_its_code_nor_its_words(
+    checkout: Checkout, cluster: Cluster, code: int
+) -> None:
+    profile = cluster.folder / "home/.bash_profile"
+    noise = "trap 'echo Goodbye; echo Goodbye >&2; exit 255' EXIT; set -eu; cd() { builtin cd \"$@\" && echo cd; }"
+    profile.write_text(f"{profile.read_text()}{noise}\n")
+    (cluster.folder / "home/.bash_logout").write_text("echo Bye; exit 1\n")
+    cluster.does(f"print('3 of 4'); print('squeue: down', file=sys.stderr); sys.exit({code})")
+    checkout.call("now")
+    outcome = checkout.steps()["queue r"]
+    assert outcome.endswith("nothing is lost: squeue: down" if code == 5 else ". 3 of 4"), outcome
+    assert outcome.startswith({0: "ok: completed", 3: "ok: work", 4: "needs attention", 5: "failed"}[code])
+
+
+@pytest.mark.ssh
+def test_a_runner_whose_shells_are_killed_there_is_no_success(checkout: Checkout, cluster: Cluster) -> None:
+    set_up(checkout, cluster, ROUNDS="r s")
+    below_sshd = "itertools.takewhile(lambda one: not one.name().startswith('sshd'), psutil.Process().parents())"
+    cluster.does(f"import itertools, psutil; print('3 of 4', flush=True)\nfor one in list({below_sshd}): one.kill()")
+    assert checkout.call("now").returncode == TROUBLE
+    for name in ("r", "s"):
+        assert checkout.steps()[f"queue {name}"].startswith("failed: cluster did not report how the command ended")
+    assert cluster.calls() == [f"runner.py --scheduler cluster --round {name}" for name in ("r", "s")]
+
+
+@pytest.mark.ssh
+def test_a_runner_that_has_ended_counts_though_something_keeps_the_connection(
+    checkout: Checkout, cluster: Cluster
+) -> None:
+    checkout.change(QUEUE_LIMIT=2, GRACE=1)
+    profile = cluster.folder / "home/.bash_profile"
+    profile.write_text(f"{profile.read_text()}sleep 60 &\n")
+    assert checkout.call("now").returncode == OK
+    assert checkout.steps()["queue r"] == "ok: completed. Round done."
 
 
 @pytest.mark.ssh
@@ -859,7 +993,8 @@ def test_a_host_that_hangs_is_given_up_and_no_process_is_left(checkout: Checkout
     checkout.change(QUEUE_LIMIT=1, GRACE=1)
     (cluster.folder / "home/.bash_profile").write_text("trap '' TERM HUP\nwhile :; do sleep 1; done\n")
     assert checkout.call("now").returncode == TROUBLE
-    assert checkout.steps()["queue r"] == "failed: stopped at its time limit of 1 s"
+    outcome = checkout.steps()["queue r"]
+    assert "within its time limit: look for a command that waits in the file ~/.bash_profile there" in outcome
     assert checkout.lock_is_free()
     wait_for(lambda: not [one for one in checkout.left() if one.name() in ("ssh", "timeout", "rsync")], "ssh is gone")
 

@@ -118,7 +118,7 @@ def test_a_round_is_queued_resumed_completed_and_reported_by_chpc_train_alone(
 
     wait_for(run_once, "the round is completed", 120)
     last = both.call("cron")
-    assert (last.returncode, last.stdout, last.stderr) == (0, "", "")
+    assert (last.returncode, last.stdout, last.stderr) == (0, "", ""), "its outcome is that of the last run"
 
     first = "first $(touch pwned)/it's"
     assert both.states() == {first: "completed", "second": "completed"}

@@ -523,8 +523,17 @@ def test_a_login_shell_that_prints_without_a_newline_is_reported_and_nothing_cha
     assert done.returncode == PART
     assert done.stdout == ""
     assert "the login shell on cluster prints text before a command (Welcome to the cluster)" in one_line(done.stderr)
-    assert "~/.bashrc" in done.stderr
+    assert "change the file ~/.bashrc there so that only interactive shells print" in done.stderr
     assert [path.name for path in far.at_home("").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("program", ["echo", "printf '\\n\\n\\n'", '[ -n "${1:-}" ] || seq 5000'])
+def test_an_unclean_shell_names_its_file_whatever_it_prints(far: Far, program: str) -> None:
+    far.there("out.log")
+    far.server.startup_file(f"{program}\n")
+    done = far.pull()
+    assert done.returncode == PART
+    assert "which rsync cannot read: change the file ~/.bashrc there" in one_line(done.stderr)
 
 
 def test_what_a_login_shell_prints_does_not_hide_the_answer_about_a_round(far: Far) -> None:
@@ -539,6 +548,23 @@ def test_what_a_login_shell_prints_does_not_hide_the_answer_about_a_round(far: F
     assert done.stdout.endswith("later: no records on cluster yet\n")
 
 
+def test_text_and_an_exit_code_after_the_answer_do_no_harm(far: Far) -> None:
+    far.there("out.log")
+    far.server.startup_file("trap 'echo begun r Bye; echo Bye >&2' EXIT\n")
+    code = "case $SSH_ORIGINAL_COMMAND in *--server*) ;; *) exit 255 ;; esac"
+    far.server.login_shell(f'bash -c "$SSH_ORIGINAL_COMMAND"; {code}')
+    done = far.pull()
+    assert (done.returncode, done.stdout, done.stderr) == (PULLED, "r: new or changed files: 1\n", "")
+
+
+def test_an_exit_code_of_255_is_not_taken_for_a_lost_connection(far: Far) -> None:
+    far.there("out.log")
+    far.server.startup_file("trap 'echo Bye >&2; exit 255' EXIT\n")
+    done = far.pull()
+    assert done.returncode == PART
+    assert "rsync failed with exit code 255: Bye" in one_line(done.stderr)
+
+
 def test_text_that_a_login_shell_prints_as_an_error_does_no_harm(far: Far) -> None:
     far.there("out.log")
     far.server.startup_file("printf 'Permission denied (password). Connection refused' >&2\n")
@@ -550,13 +576,15 @@ def test_text_that_a_login_shell_prints_as_an_error_does_no_harm(far: Far) -> No
 @pytest.mark.parametrize(
     ("program", "message"),
     [
-        ("exit 0", "with exit code 0. Check whether the account may run commands"),
+        ("exit 0", "with exit code 0. Look for exit or exec in the file ~/.bashrc there"),
         ("echo 'This account is currently not available.'; exit 1", "This account is currently not available."),
         ("echo begun r; exit 0", "with exit code 0"),
         ("exec /bin/nologin-of-a-test", "exit code 127, a program was not found there"),
         (f'exec "{REPOSITORY}/README.md"', "exit code 126, a program is not executable there"),
-        ("exit 3", "its login shell ended before, with exit code 3"),
-        ("exit 4", "its login shell ended before, with exit code 4"),
+        ("exit 3", "its shell ended before, with exit code 3"),
+        ("exit 4", "its shell ended before, with exit code 4"),
+        ("exit 255", "its shell ended before, with exit code 255"),
+        ("echo 'Account expired.'; exit 255", "(Account expired.)"),
     ],
 )
 def test_a_login_shell_that_does_not_run_the_command_is_reported(far: Far, program: str, message: str) -> None:
@@ -567,6 +595,15 @@ def test_a_login_shell_that_does_not_run_the_command_is_reported(far: Far, progr
     assert message in one_line(done.stderr)
     assert done.stdout == ""
     assert not far.home.exists()
+
+
+def test_a_program_that_does_not_report_its_end_is_no_success(far: Far) -> None:
+    far.there("out.log")
+    far.server.login_shell('bash -c "$SSH_ORIGINAL_COMMAND" | head -n 4; exit 0')
+    done = far.pull()
+    assert done.returncode == AWAY
+    assert "cluster did not report how the command ended" in one_line(done.stderr)
+    assert "~/.bashrc" in done.stderr and not far.home.exists()
 
 
 def test_an_incomplete_answer_is_no_success(far: Far) -> None:

@@ -579,6 +579,14 @@ def test_bad_records_are_reported_and_do_not_end_the_report(mixed: Reported) -> 
     assert all(short(one) in mixed.page for one in problems)
 
 
+def test_a_record_that_left_the_round_file_is_noted_once_and_is_no_problem(mixed: Reported) -> None:
+    before = mixed.again()
+    file = mixed.place.rounds / "mixed.yaml"
+    file.write_text(file.read_text().replace("[logit, fitnets, factor_transfer]", "[logit, fitnets]"))
+    assert [one for one in mixed.again() if one not in before] == []
+    assert mixed.page.count("the record is not in the round file (any more) and is left out") == 1
+
+
 def test_what_is_wrong_with_figures_is_reported_once(mixed: Reported) -> None:
     path = "digits/pure/ResNet8/1"
     damaged = next(one for one in mixed.again() if "metrics.json is unreadable" in one)

@@ -292,6 +292,20 @@ def test_setup_lines_of_the_site_are_run_as_in_a_job(repository: Path) -> None:
     assert found.endswith("see sites/here.yaml")
 
 
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("exit 0", "setup line 2 ended the job script: exit 0."),
+        ("exec true", "a setup line ended or replaced bash, with exit code 0."),
+        ("kill -9 $$", "a setup line ended or replaced bash, with exit code -9."),
+    ],
+)
+def test_a_setup_line_that_ends_the_shell_is_no_success(repository: Path, line: str, why: str) -> None:
+    (repository / "sites/here.yaml").write_text(f'hosts: ["*"]\nscheduler: local\nsetup: ["true", "{line}", "true"]\n')
+    (found,) = lines(run_setup(repository, "--check"), "setup")
+    assert found.startswith(f"warning on this host, {why} On a compute node, it would end each job")
+
+
 def slurm_that_prints(folder: Path, sinfo: str) -> str:
     """A PATH with a Slurm whose sinfo prints this."""
     fake_command(folder, "sbatch", "echo slurm 23.02.6")

@@ -267,7 +267,7 @@ def test_what_startup_files_print_without_a_newline_does_no_harm(server: SshServ
 
 
 def test_what_a_login_shell_prints_at_its_end_does_no_harm(server: SshServer, ask: Asked) -> None:
-    server.login_shell('bash -c "$SSH_ORIGINAL_COMMAND"; code=$?; echo "[Bye]"; exit $code')
+    server.login_shell('bash -c "$SSH_ORIGINAL_COMMAND"; echo "[Bye]"; echo Bye >&2; exit 255')
     code, out, err = ask("--json")
     assert (code, err) == (3, "")
     assert json.loads(out)["experiments"] == ROWS
@@ -276,13 +276,15 @@ def test_what_a_login_shell_prints_at_its_end_does_no_harm(server: SshServer, as
 @pytest.mark.parametrize(
     ("program", "message"),
     [
-        ("exit 0", "its login shell ended before, with exit code 0. Check whether the account may run commands"),
+        ("exit 0", "its shell ended before, with exit code 0. Look for exit or exec in the file ~/.bashrc there"),
         ("echo 'This account is currently not available.'; exit 1", "This account is currently not available."),
-        ("echo '[]'; exit 0", "its login shell ended before, with exit code 0"),
+        ("echo '[]'; exit 0", "its shell ended before, with exit code 0"),
         ("exec /no/such/shell", "cannot run the command: exit code 127, a program was not found there"),
         ("exec /etc", "cannot run the command: exit code 126, a program is not executable there"),
-        ("exit 81", "its login shell ended before, with exit code 81"),
-        ("exit 2", "its login shell ended before, with exit code 2"),
+        ("exit 81", "its shell ended before, with exit code 81"),
+        ("exit 2", "its shell ended before, with exit code 2"),
+        ("exit 255", "its shell ended before, with exit code 255"),
+        ('bash -c "$SSH_ORIGINAL_COMMAND" | head -n 4', "did not report how the command ended"),
     ],
 )
 def test_a_login_shell_that_does_not_run_the_command_is_reported(
@@ -333,7 +335,9 @@ def test_output_of_the_shell_before_the_json_is_ignored(server: SshServer, ask: 
         ("import nowhere_at_all", 5, "failed (exit 1): ModuleNotFoundError: "),
         ("print('runner.py: no such round', file=sys.stderr); sys.exit(2)", 2, "runner.py on cluster: no such round"),
         ("print('runner.py: disk: full', file=sys.stderr); sys.exit(5)", 5, "failed (exit 5): disk: full"),
-        ("os.kill(os.getpid(), 9)", 5, "runner.py on cluster was killed there"),
+        ("os.kill(os.getpid(), 9)", 5, "runner.py on cluster was killed there by signal 9"),
+        ("print('module load: no such module'); sys.exit(1)", 5, "failed (exit 1): module load: no such module"),
+        ("sys.exit(255)", 5, "runner.py on cluster failed (exit 255)"),
     ],
 )
 def test_a_runner_that_fails_there_is_one_line_with_its_last_error(

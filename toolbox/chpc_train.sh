@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Keeps the cluster busy and brings the results home: one crontab entry that pulls, plots and queues.
+# Keeps the cluster busy and brings the results home: one crontab entry that pulls, queues and plots.
 set -euo pipefail
 
 # shellcheck source=toolbox/util.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/util.sh"
 # shellcheck source=toolbox/crontab.sh
 . "$repository/toolbox/crontab.sh"
+# shellcheck source=toolbox/steps.sh
+. "$repository/toolbox/steps.sh"
 
 # Seconds that a step may take, and a whole run; and the time between SIGTERM and SIGKILL.
 PULL_LIMIT=3600
@@ -16,22 +18,21 @@ GRACE=30
 
 LOG_SIZE=1000000 # bytes; a larger log is rotated
 OLD_LOGS=3
-SHOWN=40    # lines of output of a failed step that are kept
-NOT_RUN=72  # exit code of the program on the cluster if it did not call runner.py
 
 logs=$repository/toolbox/logs
 log=$logs/chpc_train.log
 
 usage() {
     cat <<END_OF_USAGE
-usage: toolbox/chpc_train.sh on [--every MIN] | off | status | now | cron | timer [--every MIN]
+usage: toolbox/chpc_train.sh on [--every MIN] | off [--stale] | status | now | cron | timer [--every MIN]
 
   on      add one entry to your crontab, which calls "chpc_train.sh cron" every 30 minutes, or every MIN. If there is
           one already, replace it
-  off     remove this entry
-  status  show whether it is on, how the last run ended, and when the next is due
-  now     pull the records, draw plots and reports, and run runner.py for each round on the cluster
-  cron    the same, but print to the log only
+  off     remove this entry. off --stale: keep it, and remove the entries of checkouts whose chpc_train.sh is gone
+  status  show whether it is on, how the last run ended, when the next is due, and entries whose chpc_train.sh is gone
+  now     pull the records, run runner.py for each round on the cluster, then draw plots and reports
+  cron    the same, but print to the log. If the outcome differs from that of the last run, print one line, which cron
+          sends by mail
   timer   print the units of a systemd user timer, for hosts without cron
 
 Settings are in toolbox/cluster.env, the log is toolbox/logs/chpc_train.log, older logs are next to it. Time limits:
@@ -68,6 +69,13 @@ switch_on() {
 }
 
 switch_off() {
+    local gone
+    if [ -n "$stale" ]; then
+        change_crontab --stale
+        gone=$(stale_scripts <"$scratch/old")
+        if [ -n "$gone" ]; then printf 'removed: %s\n' "${gone//$'\n'/$'\n'removed: }"; else echo "no stale entries"; fi
+        return
+    fi
     change_crontab
     [ ! -d "$logs" ] || log_line "off" >>"$log"
     if cmp -s "$scratch/old" "$scratch/new"; then echo "off: there was no entry"; else echo "off"; fi
@@ -110,9 +118,10 @@ overdue() {
 }
 
 show_status() {
-    local code=0 line="" last since why every=""
+    local code=0 line="" last since why every="" gone=""
     if why=$(read_crontab "$scratch/old"); then
         line=$(own_entry <"$scratch/old")
+        gone=$(stale_scripts <"$scratch/old")
     else
         why="cron is not available: $why"
     fi
@@ -127,6 +136,8 @@ show_status() {
             echo "on: the schedule was edited, see crontab -l"
         fi
     fi
+    [ -z "$gone" ] || printf 'stale entries in the crontab, whose script is gone (chpc_train.sh off --stale removes them):\n  %s\n' \
+        "${gone//$'\n'/$'\n'  }"
     last=$(last_run)
     if [ -n "$last" ]; then printf 'last run:\n  %s\n' "${last//$'\n'/$'\n'  }"; else echo "last run: none yet"; fi
     if in_progress; then
@@ -144,178 +155,15 @@ show_status() {
 
 # ---------------------------------------------------------------------------------------------- a run
 
-# note MESSAGE: one line for the log, and for the terminal if there is one.
-note() {
-    local line
-    line=$(log_line "$*")
-    printf '%s\n' "$line" >>"$log" || error "cannot write to the log: $line"
-    [ "$mode" != now ] || printf '%s\n' "$line"
-}
-
-# show_output: the output of the step, indented, if it is more than one line.
-show_output() {
-    local text
-    text=$(cat "$scratch/output" "$scratch/errors" | tr -d '\000-\010\013-\037\177' | tail -n $SHOWN)
-    [[ $text = *$'\n'* ]] || return 0
-    text=${text//$'\n'/$'\n    '}
-    printf '    %s\n' "$text" >>"$log" || true
-    [ "$mode" != now ] || printf '    %s\n' "$text"
-}
-
-# last_line FILE: its last line that is not empty, without the name of the script in front of a message.
-last_line() {
-    LC_ALL=C tr -d '\000-\011\013-\037\177' <"$1" | grep '[^ ]' | tail -n 1 | sed 's/^[a-z_]*\.\(sh\|py\): //' || true
-}
-
-# joined FILE: its lines as one.
-joined() {
-    LC_ALL=C tr -d '\000-\010\013-\037\177' <"$1" | sed '$!s/$/;/' | tr '\n' ' ' | sed 's/ $//'
-}
-
-# run LIMIT COMMAND...: in a process group of its own, which is killed afterwards. Sets code, took and allowed.
-# What a step leaves running on purpose, such as ssh's shared connection, has left the group and does not hold the lock.
-run() {
-    local began=$SECONDS
-    allowed=$((deadline - SECONDS < $1 ? deadline - SECONDS : $1))
-    shift
-    code=124 took=0
-    : >"$scratch/output"
-    echo "not started: the run has reached its time limit of $RUN_LIMIT s" >"$scratch/errors"
-    [ "$allowed" -gt 0 ] || return 0
-    code=0
-    timeout --kill-after="$GRACE" "$allowed" "$@" >"$scratch/output" 2>"$scratch/errors" </dev/null 8>&- &
-    group=$!
-    wait "$group" 2>/dev/null || code=$?
-    kill -KILL -- "-$group" 2>/dev/null || true
-    group=""
-    took=$((SECONDS - began))
-    [ "$code" -ne 137 ] || [ "$took" -lt "$allowed" ] || code=124 # it ignored SIGTERM
-}
-
-# ok STEP TEXT
-ok() {
-    note "$1: ok, $took s${2:+: $2}"
-}
-
-# attention STEP TEXT
-attention() {
-    bad=$((bad + 1))
-    note "$1: needs attention, $took s: $2"
-    show_output
-}
-
-# failed STEP [TEXT]: without a text, the error that the step printed.
-failed() {
-    local text=${2:-}
-    bad=$((bad + 1))
-    if [ -z "$text" ]; then
-        text=$(last_line "$scratch/errors")
-        case $code in
-            124) [ "$allowed" -le 0 ] || text="stopped at its time limit of $allowed s" ;;
-            2 | "$NOT_RUN") ;;
-            *) text="exit code $code${text:+: $text}" ;;
-        esac
-    fi
-    note "$1: failed, $took s: $text"
-    [ -n "${2:-}" ] || show_output
-}
-
-pull() {
-    local round options=()
-    for round in "${rounds[@]}"; do
-        options+=(--round "$round")
-    done
-    run $PULL_LIMIT "$repository/toolbox/rsync.sh" "${options[@]}"
-    case $code in
-        0) ok pull "$(joined "$scratch/output")" ;;
-        4) attention pull "$(last_line "$scratch/errors")" ;;
-        5)
-            unreachable=yes
-            failed pull "$(last_line "$scratch/errors")"
-            ;;
-        *) failed pull ;;
-    esac
-}
-
-# draw STEP COMMAND...
-draw() {
-    run $DRAW_LIMIT "$python" "${@:2}"
-    if [ "$code" -eq 0 ]; then ok "$1" "$(joined "$scratch/output")"; else failed "$1"; fi
-}
-
-# Plots and reports of the rounds that have local records.
-draw_all() {
-    local round begun=()
-    for round in "${rounds[@]}"; do
-        [ ! -d "$repository/experiments/$round" ] || begun+=("$round")
-    done
-    took=0
-    if [ ${#begun[@]} -eq 0 ]; then
-        ok plots "no local records yet"
-    elif [ -z "$python" ]; then
-        failed plots "there is no local interpreter: run make install, or set PYTHON before chpc_train.sh on"
-    else
-        draw plots "$repository/analysis/plot_experiments.py" --round "${begun[@]}"
-        for round in "${begun[@]}"; do
-            draw "report $round" "$repository/analysis/report.py" --round "$round"
-        done
-    fi
-}
-
-# The program that runs on the cluster, in a login shell, because /etc/profile often adds the scheduler's commands to
-# PATH. Without a scheduler, runner.py would train on the login node. The time limit applies there too, because the end
-# of the local ssh does not end the program.
-# shellcheck disable=SC2016  # the remote shell expands it
-ON_CLUSTER=$PRINT_BEGIN'; say() { printf "%s\n" "$1" >&2; exit '$NOT_RUN'; }; '\
-'cd -- "$1" || say "REMOTE cannot be entered on the cluster: $1"; '\
-'command -v "$2" >/dev/null || say "PYTHON does not exist on the cluster: $2 in $1"; '\
-'command -v sbatch >/dev/null || command -v qsub >/dev/null || '\
-'say "no sbatch and no qsub in a login shell there: not called, because it would train on the login node"; '\
-'timeout --kill-after="$4" "$3" "$2" runner.py --scheduler cluster --round "$5"; exit $?' # so a signal becomes a code
-
-# queue ROUND
-queue() {
-    local ssh folder=$REMOTE limit=$QUEUE_LIMIT
-    [[ $folder = /* ]] || folder=./$folder
-    ((deadline - SECONDS > limit)) || limit=$((deadline - SECONDS))
-    ssh_words
-    run $((QUEUE_LIMIT + GRACE)) env SSH_ASKPASS_REQUIRE=never "${ssh[@]}" -- "$HOST" \
-        "$(remote_quoted bash -l -c "$ON_CLUSTER" bash "$folder" "$PYTHON" "$limit" "$GRACE" "$1")"
-    [ "$code" -ne 124 ] || allowed=$limit
-    if ! split_output "$scratch/output" && [ "$code" -ne 124 ]; then
-        [ "$code" -ne 255 ] || unreachable=yes
-        failed "queue $1" "$(explain_start "$code" "$scratch/output" "$scratch/errors")"
-        return
-    fi
-    case $code in
-        0) ok "queue $1" "completed. $(last_line "$scratch/output")" ;;
-        3) ok "queue $1" "work remains. $(last_line "$scratch/output")" ;;
-        4) attention "queue $1" "experiments failed, are blocked or were cancelled. $(last_line "$scratch/output")" ;;
-        5) failed "queue $1" "scheduler or disk failed there, nothing is lost: $(last_line "$scratch/errors")" ;;
-        255)
-            unreachable=yes
-            failed "queue $1" "$(explain_ssh "$scratch/errors")"
-            ;;
-        126 | 127) failed "queue $1" "PYTHON cannot be started on the cluster: exit code $code: $(last_line "$scratch/errors")" ;;
-        *)
-            if grep -q "^runner.py: round $1 was archived" "$scratch/errors"; then
-                ok "queue $1" "archived on the cluster: remove it from ROUNDS"
-            else
-                failed "queue $1"
-            fi
-            ;;
-    esac
-}
-
 # All steps. A failed step does not stop the others, but a host that cannot be reached is not tried again.
 work() {
     local round skipped=()
     pull
-    draw_all
     for round in "${rounds[@]}"; do
         if [ -n "$unreachable" ]; then skipped+=("$round"); else queue "$round"; fi
     done
     [ ${#skipped[@]} -eq 0 ] || note "queue ${skipped[*]}: skipped, the host cannot be reached"
+    draw_all # at the end, because it may take long
 }
 
 # Sets `rounds`, without those that are archived locally.
@@ -367,7 +215,7 @@ lock() {
 }
 
 go() {
-    mode=$1 group="" bad=0 unreachable="" deadline=$((SECONDS + RUN_LIMIT)) took=0
+    mode=$1 group="" bad=0 code=0 outcome="" printed="" unreachable="" deadline=$((SECONDS + RUN_LIMIT)) took=0
     lock
     trap interrupted INT TERM HUP
     rotate_logs
@@ -376,11 +224,13 @@ go() {
     if ! (load_settings) 2>"$scratch/errors"; then
         failed settings "$(last_line "$scratch/errors")"
         note "end: nothing was done"
+        print_change
         exit 2
     fi
     load_settings
     choose_rounds
     [ ${#rounds[@]} -eq 0 ] || work
+    print_change
     if [ $bad -eq 0 ]; then
         note "end: ok, $SECONDS s"
     else
@@ -390,6 +240,12 @@ go() {
 }
 
 # ---------------------------------------------------------------------------------------------- usage
+
+# take_stale WORD...: sets `stale` from [--stale].
+take_stale() {
+    stale=${1:-}
+    [[ $# -eq 0 || $* = --stale ]] || fail "off has one option, --stale; see chpc_train.sh --help"
+}
 
 # take_interval WORD...: sets `every` from [--every MIN].
 take_interval() {
@@ -409,7 +265,8 @@ main() {
             exit 0
             ;;
         on | timer) take_interval "$@" ;;
-        off | status | cron | now) [ $# -eq 0 ] || fail "$command takes no options; see chpc_train.sh --help" ;;
+        off) take_stale "$@" ;;
+        status | cron | now) [ $# -eq 0 ] || fail "$command takes no options; see chpc_train.sh --help" ;;
         "")
             usage >&2
             exit 2

@@ -9,10 +9,10 @@ script=$(cd -- "$repository" && pwd -P)/toolbox/chpc_train.sh
 
 # ---------------------------------------------------------------------------------------------- the entry
 
-# The comment at the end of this checkout's entry, which identifies it.
-entry_tag() {
+# tag SCRIPT: the comment at the end of the entry that calls this script, which identifies it.
+tag() {
     local hash
-    hash=$(printf %s "$script" | sha256sum)
+    hash=$(printf %s "$1" | sha256sum)
     printf '# roundhouse %s' "${hash:0:16}"
 }
 
@@ -59,7 +59,7 @@ entry() {
     for word in "${words[@]}"; do
         line+="'${word//\'/$quote}' "
     done
-    line=${line//%/\\%}$(entry_tag)
+    line=${line//%/\\%}$(tag "$script")
     ((${#line} <= ENTRY_LENGTH)) || fail "the entry would be too long for cron: shorten PATH and call this again"
     printf '%s %s\n' "$(schedule "$1")" "$line"
 }
@@ -67,7 +67,7 @@ entry() {
 # filter_crontab PROGRAM [LINE]: the crontab on stdin through awk, which knows `new`, the LINE, and whether a line is
 # this checkout's own(). An entry that was commented out is not.
 filter_crontab() {
-    NEW="${2:-}" TAG=" $(entry_tag)" LC_ALL=C awk '
+    NEW="${2:-}" TAG=" $(tag "$script")" LC_ALL=C awk '
         BEGIN { new = ENVIRON["NEW"]; tag = ENVIRON["TAG"] }
         function own() { return substr($0, length($0) - length(tag) + 1) == tag && $0 !~ /^[ \t\v\f\r]*#/ }
         '"$1"
@@ -76,6 +76,35 @@ filter_crontab() {
 # own_entry: this checkout's entry in the crontab on stdin, if there is one.
 own_entry() {
     filter_crontab 'own() && !found++'
+}
+
+# stale_script LINE: the script that an entry of any checkout calls, if it does not exist.
+stale_script() {
+    local LC_ALL=C called=${1#"${1%%[![:space:]]*}"} quote="'\"'\"'"
+    [[ $called = [!#]*"' 'cron' # roundhouse "* ]] || return 0
+    called=${called%"' 'cron' # roundhouse "*}
+    called=${called//"$quote"/$'\n'}
+    called=${called##*\'}
+    called=${called//$'\n'/\'}
+    called=${called//\\%/%}
+    # The hash shows that this is the whole path, and that the line is an entry of this tool.
+    [[ $1 != *" $(tag "$called")" || -e $called ]] || printf '%s\n' "$called"
+}
+
+# stale_scripts: the scripts of all such entries in the crontab on stdin.
+stale_scripts() {
+    local line
+    while IFS= read -r line || [ -n "$line" ]; do
+        stale_script "$line"
+    done
+}
+
+# without_stale: the crontab on stdin without such entries.
+without_stale() {
+    local LC_ALL=C line
+    while IFS= read -r line || [ -n "$line" ]; do
+        [ -n "$(stale_script "$line")" ] || printf '%s\n' "$line"
+    done
 }
 
 # edited [LINE]: the crontab on stdin with LINE in place of this checkout's entry, or else at the end; without LINE,
@@ -105,14 +134,14 @@ read_crontab() {
     return 1
 }
 
-# change_crontab [LINE]: installs what `edited` prints, if that is a change, and verifies it. $scratch/old and
-# $scratch/new are the crontab before and after. Exits with 1 where cron is not available.
+# change_crontab [LINE | --stale]: installs what `edited` prints, or `without_stale`, if that is a change, and verifies
+# it. $scratch/old and $scratch/new are the crontab before and after. Exits with 1 where cron is not available.
 change_crontab() {
     local why
     exec 7<"${HOME:-/}"
     flock --timeout 10 7 || true # for other checkouts; where there are no locks, it is verified below
     why=$(read_crontab "$scratch/old") || no_cron "$why"
-    edited "$@" <"$scratch/old" >"$scratch/new"
+    if [ "${1:-}" = --stale ]; then without_stale; else edited "$@"; fi <"$scratch/old" >"$scratch/new"
     cmp -s "$scratch/old" "$scratch/new" && return
     if [ -s "$scratch/new" ]; then set -- "$scratch/new"; else set -- -r; fi
     crontab "$@" 2>"$scratch/errors" || no_cron "crontab: $(head -n 1 "$scratch/errors")"
@@ -150,7 +179,7 @@ print_timer() {
 
 # ~/.config/systemd/user/roundhouse.service
 [Unit]
-Description=Roundhouse: pull, plot and queue
+Description=Roundhouse: pull, queue and plot
 
 [Service]
 Type=oneshot
@@ -158,7 +187,7 @@ ExecStart=${line# }
 
 # ~/.config/systemd/user/roundhouse.timer
 [Unit]
-Description=Roundhouse: pull, plot and queue
+Description=Roundhouse: pull, queue and plot
 
 [Timer]
 OnCalendar=$times

@@ -64,37 +64,39 @@ take_options() {
     done
 }
 
-# Sets `begun` to the rounds that have records on the host. Exits if the host cannot be queried.
+# Sets `begun` to the rounds that have records on the host, and `shell` to the shell that ssh calls there. Exits if the
+# host cannot be queried.
 query_host() {
-    local code=0 name program
-    # For sh on the host, and on one line, because the login shell may be a csh, which has no quotes over several lines.
-    program="$PRINT_BEGIN;"
+    local code=0 started ended name program
     # shellcheck disable=SC2016
-    program+=' cd -- "$1" || exit 3; shift; command -v rsync >/dev/null || exit 4; rsync --version >/dev/null || exit;'
+    program='echo "shell ${SHELL:-}"; cd -- "$1" || exit 3; shift; command -v rsync >/dev/null || exit 4; '
     # shellcheck disable=SC2016
-    program+=' [ -f runner.py ] || exit 5; for name do if [ -d "experiments/$name" ]; then echo "begun $name";'
+    program+='rsync --version >/dev/null || exit; [ -f runner.py ] || exit 5; '
     # shellcheck disable=SC2016
-    program+=' elif [ -e "analysis/experiment_$name/experiments" ]; then echo "archived $name";'
+    program+='for name do if [ -d "experiments/$name" ]; then echo "begun $name"; '
     # shellcheck disable=SC2016
-    program+=' elif [ -f "rounds/$name.yaml" ]; then echo "empty $name"; else echo "unknown $name"; fi; done'
-    remote sh -c "$program" sh "$folder" "${rounds[@]}" >"$scratch/begun" 2>"$scratch/errors" || code=$?
-    split_output "$scratch/begun" || {
+    program+='elif [ -e "analysis/experiment_$name/experiments" ]; then echo "archived $name"; '
+    # shellcheck disable=SC2016
+    program+='elif [ -f "rounds/$name.yaml" ]; then echo "empty $name"; else echo "unknown $name"; fi; done'
+    remote sh -c "$(marked "$program")" sh "$folder" "${rounds[@]}" >"$scratch/begun" 2>"$scratch/errors" || code=$?
+    read_answer "$scratch/begun" "$scratch/errors"
+    if [ -z "$started" ]; then
         error "$(explain_start $code "$scratch/begun" "$scratch/errors")"
         exit 5
-    }
+    elif [ -z "$ended" ]; then
+        error "$(explain_end $code "$scratch/begun" "$scratch/errors")"
+        exit 5
+    fi
     case $code in
         0) ;;
         3) fail "$HOST has no accessible directory $folder: see REMOTE in $settings_file" ;;
         5) fail "$folder on $HOST is no checkout of Roundhouse, it has no runner.py: see REMOTE in $settings_file" ;;
         4) fail "$HOST has no rsync: install it there, or load its module in the startup file of the shell there" ;;
-        255)
-            error "$(explain_ssh "$scratch/errors")"
-            exit 5
-            ;;
-        126) fail "rsync on $HOST cannot start: exit code 126, it is not executable there: $(first_error)" ;;
-        127) fail "rsync on $HOST cannot start: exit code 127, a program or library is missing there: $(first_error)" ;;
-        *) fail "rsync on $HOST cannot start: exit code $code: $(first_error)" ;;
+        126) fail "rsync on $HOST cannot start: exit code 126, it is not executable there: $(first_error "$scratch/begun")" ;;
+        127) fail "rsync on $HOST cannot start: exit code 127, a program or library is missing there: $(first_error "$scratch/begun")" ;;
+        *) fail "rsync on $HOST cannot start: exit code $code: $(first_error "$scratch/begun")" ;;
     esac
+    shell=$(_plain "$scratch/begun" | sed -n '1s/^shell //p')
     begun=()
     for name in "${rounds[@]}"; do
         case $(grep -E -x "(begun|archived|empty|unknown) $name" "$scratch/begun") in
@@ -224,25 +226,38 @@ names() {
     printf '%s' "${list%, }"
 }
 
+# first_error [OUTPUT]: the first line of the errors that says something; without any, of OUTPUT.
 first_error() {
-    grep -v -E '^ *$|rsync error|rsync warning' "$scratch/errors" | head -n 1
+    grep -h -v -E '^ *$|^shell |rsync error|rsync warning' "$scratch/errors" "$@" | head -n 1
+}
+
+# The file on the host that its shell reads before a command.
+startup_file() {
+    case ${shell##*/} in
+        bash) echo "the file ~/.bashrc" ;;
+        zsh) echo "the file ~/.zshenv" ;;
+        tcsh) echo "the file ~/.tcshrc or ~/.cshrc" ;;
+        csh) echo "the file ~/.cshrc" ;;
+        fish) echo "the file ~/.config/fish/config.fish" ;;
+        *) echo "the startup file of its shell, such as ~/.bashrc," ;;
+    esac
 }
 
 # explain_rsync ROUND CODE: prints one line and returns 1 or 5. What arrived stays in .pull/ for the next pull.
 explain_rsync() {
     local printed why code=1
-    printed=$(_plain "$scratch/begun.before" | grep '[^ ]' | tail -n 1) || printed=""
+    printed=$(_plain "$scratch/begun.before" | grep '[^ ]' | tail -n 1) || printed="an empty line, or not every time"
     if grep -q 'No space left\|Disk quota exceeded' "$scratch/errors"; then
         error "$1: the disk of $to is full, no file was changed: free some space and pull again"
         return 1
-    elif [ "$2" -eq 2 ] && [ -n "$printed" ]; then
-        why="the login shell on $HOST prints text before a command ($printed), which rsync cannot read: change its"
-        why+=" startup files, such as ~/.bashrc, so that only interactive shells print"
+    elif grep -q 'is your shell clean\|protocol version mismatch' "$scratch/errors"; then
+        why="the login shell on $HOST prints text before a command ($printed), which rsync cannot read: change"
+        why+=" $(startup_file) there so that only interactive shells print"
     else
         case $2 in
-            10 | 12 | 30 | 35 | 255) why=$(explain_ssh "$scratch/errors") code=5 ;;
-            *) why="rsync failed with exit code $2: $(first_error)" ;;
+            10 | 12 | 30 | 35 | 255) why=$(explain_ssh "$scratch/errors") && code=5 ;;
         esac
+        [ $code -eq 5 ] || why="rsync failed with exit code $2: $(first_error)"
     fi
     error "$1: no file was changed yet: $why"
     return $code

@@ -70,6 +70,10 @@ import socket
 import sys
 from pathlib import Path
 
+from roundhouse import missing_package
+
+missing_package.report_in_one_line("setup.sh")
+
 from roundhouse.errors import RoundhouseError
 from roundhouse.config.site import load_site
 
@@ -91,13 +95,22 @@ fetching_study() {
     [ -f "studies/$study/fetch.py" ] || fail "--study $study: there is no studies/$study/fetch.py"
 }
 
+# Runs the module that its first argument names; a package that is missing is one line.
+RUN_MODULE='
+import runpy, sys
+from roundhouse import missing_package
+missing_package.report_in_one_line("setup.sh")
+sys.argv.pop(0)
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+'
+
 fetch_data() {
     local options=()
     [ -n "$to" ] || to=$(data_of_site)
     [ -z "$to" ] || options+=(--to "$to")
     [ -z "$check" ] || options+=(--check)
     fetching_study
-    exec "$python" -m "studies.$study.fetch" "${names[@]}" ${options[@]+"${options[@]}"}
+    exec "$python" -c "$RUN_MODULE" "studies.$study.fetch" "${names[@]}" ${options[@]+"${options[@]}"}
 }
 
 make_environment() {

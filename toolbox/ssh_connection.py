@@ -31,7 +31,8 @@ UTIL = Path(__file__).resolve().with_name("util.sh")
 STEP_TIMEOUT = 15.0  # seconds for each step of a connection
 OPTIONS = ("hostname", "port", "user", "identityfile", "identitiesonly", "userknownhostsfile", "globalknownhostsfile",
            "hostkeyalias", "proxycommand", "proxyjump")  # fmt: skip
-LOST, KILLED = -1, -9  # exit codes of commands that had none of their own
+LOST = -1  # the exit code of a command whose own did not arrive
+KILLED = 137  # as a shell has it
 TIMED_OUT = 124  # as `timeout` has it
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())  # otherwise it prints tracebacks
@@ -324,13 +325,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _unreachable(target: SshHost, text: str) -> Unavailable:
-    return Unavailable(call_util("HOST=$1; explain_ssh /dev/stdin", target.name, given=text).strip())
-
-
-def explain_start(name: str, code: int, answer: Answer) -> str:
-    """Why a command on the host `name` did not begin, in one line."""
-    words = (name, str(code), printable(answer.stdout[-500:]))
-    return call_util('HOST=$1; explain_start "$2" <(echo "$3") /dev/stdin', *words, given=answer.stderr).strip()
+    return Unavailable(call_util("HOST=$1; explain_ssh /dev/stdin || true", target.name, given=text).strip())
 
 
 def _reason(error: BaseException) -> str:
@@ -368,3 +363,29 @@ def run(transport: paramiko.Transport, words: Sequence[str], seconds: float) -> 
         return Answer(TIMED_OUT, "", "")
     except (paramiko.SSHException, EOFError, OSError) as error:
         return Answer(LOST, "", _reason(error))
+
+
+# Prints `ended CODE`, or why the program did not begin or end.
+READ_ANSWER = """HOST=$1 code=$2; read_answer "$3" "$4"
+if [ -z "$started" ]; then explain_shell "$code" "$3" "$4"
+elif [ -z "$ended" ]; then explain_end "$code" "$3" "$4"
+else echo "ended $code"; fi || true
+"""
+
+
+def run_marked(name: str, transport: paramiko.Transport, program: str, words: Sequence[str], seconds: float) -> Answer:
+    """Run a program for sh, with `words` as $0 and its arguments, on the host `name`; without what shells print there.
+
+    Unavailable: it did not begin, or it did not report its exit code, though the connection and time were left.
+    """
+    answer = run(transport, ["sh", "-c", call_util('marked "$1"', program), *words], seconds)
+    if answer.code in (TIMED_OUT, LOST):
+        return answer
+    with tempfile.TemporaryDirectory() as folder:
+        output, errors = Path(folder, "output"), Path(folder, "errors")
+        output.write_bytes(answer.stdout.encode())
+        errors.write_bytes(answer.stderr.encode())
+        found = call_util(READ_ANSWER, name, str(answer.code), str(output), str(errors)).strip()
+        if ended := re.fullmatch(r"ended (\d+)", found):
+            return Answer(int(ended[1]), *(one.read_bytes().decode(errors="replace") for one in (output, errors)))
+    raise Unavailable(found)

@@ -21,11 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from roundhouse import missing_package
+
+    missing_package.report_in_one_line()
 
 from roundhouse.errors import RoundhouseError
 from roundhouse.names import is_name
 from toolbox import ssh_connection
-from toolbox.ssh_connection import Answer, Unavailable, call_util, connect, explain_start, printable, resolve, run
+from toolbox.ssh_connection import Answer, Unavailable, call_util, connect, printable, resolve, run_marked
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,12 +49,10 @@ Match. A key with a passphrase is used through ssh-agent only. A connection that
 GRACE = 10.0  # seconds to wait, after the time limit on the host, for the command to end there
 WIDE = 160  # columns of a table that goes into a file or a pipe
 
-BEGIN_LINE = "roundhouse: begin"  # printed first; what comes before it is printed by the login shell there
 NO_FOLDER, NO_RUNNER, NO_PYTHON = 81, 82, 83
-# One line, because the login shell may be any shell. `timeout` ends the command on the host even if the connection
-# breaks.
+SIGNALS = range(129, 193)  # exit codes that a shell gives for signals
+# `timeout` ends the command on the host even if the connection breaks.
 SCRIPT = (
-    f"printf '\\n%s\\n' '{BEGIN_LINE}'; "
     f'CDPATH= cd -- "$1" 2>/dev/null || exit {NO_FOLDER}; [ -f runner.py ] || exit {NO_RUNNER}; '
     f'command -v "$2" >/dev/null || exit {NO_PYTHON}; python=$2 limit=$3; shift 3; '
     'if command -v timeout >/dev/null; then exec timeout -k 5 "$limit" "$python" "$@"; fi; exec "$python" "$@"'
@@ -106,26 +107,25 @@ def rows_of(answer: Answer, settings: StatusSettings, seconds: float) -> tuple[l
         NO_PYTHON: f"{host} has no {python} in {folder}: run make install there, or see PYTHON in cluster.env",
     }
     lines = [printable(line) for line in answer.stderr.splitlines() if line.strip()]
-    last = lines[-1].removeprefix("runner.py: ") if lines else "no error output"
-    _, begun, stdout = f"\n{answer.stdout}".partition(f"\n{BEGIN_LINE}\n")
+    lines = lines or [printable(line) for line in answer.stdout.splitlines() if line.strip()]
+    last = lines[-1].removeprefix("runner.py: ") if lines else "no output"
     ended = {
         ssh_connection.TIMED_OUT: f"runner.py on {host} was stopped after {seconds:g} s without an answer: "
         "see --timeout",
         ssh_connection.LOST: f"the connection to {host} was lost ({last})",
-        ssh_connection.KILLED: f"runner.py on {host} was killed there ({last})",
         126: f"{host} cannot run {python}: exit code 126, it is not executable there ({last})",
         127: f"{host} cannot run {python}: exit code 127, it or its interpreter was not found there ({last})",
     }
-    if not begun and code not in (ssh_connection.TIMED_OUT, ssh_connection.LOST):
-        raise Unavailable(explain_start(host, code, answer))
     if code in missing:
         raise RoundhouseError(missing[code])
     if code == USAGE:
         raise RoundhouseError(f"runner.py on {host}: {last}")
-    rows = rows_in(stdout)
+    rows = rows_in(answer.stdout)
     if rows is not None and code in (DONE, UNAVAILABLE):
         return rows, last if code == UNAVAILABLE else ""
-    ended[DONE] = f"runner.py on {host} printed no JSON, but {printable(stdout)[-100:] or 'nothing'!r}"
+    ended[DONE] = f"runner.py on {host} printed no JSON, but {printable(answer.stdout)[-100:] or 'nothing'!r}"
+    if code in SIGNALS:
+        raise Unavailable(f"runner.py on {host} was killed there by signal {code - 128} ({last})")
     raise Unavailable(ended.get(code, f"runner.py on {host} failed (exit {code}): {last}"))
 
 
@@ -219,11 +219,11 @@ def status(options: argparse.Namespace) -> int:
         raise RoundhouseError(f"--timeout must be >= 1 (got {options.timeout})")
     settings = settings_of(options.host, options.remote)
     target = resolve(settings.ssh, settings.host)
-    words = ["sh", "-c", SCRIPT, "sh", settings.remote, settings.python, str(options.timeout), "runner.py"]
+    words = ["sh", settings.remote, settings.python, str(options.timeout), "runner.py"]
     words += ["--round", options.round, "--status", "--json", *(["--only", options.only] if options.only else [])]
     with ExitStack() as stack:
         transport = connect(target, min(ssh_connection.STEP_TIMEOUT, options.timeout), stack)
-        answer = run(transport, words, options.timeout + GRACE)
+        answer = run_marked(settings.host, transport, SCRIPT, words, options.timeout + GRACE)
     rows, error = rows_of(answer, settings, options.timeout)
     show(rows, options.round, settings.host, options.json)
     if error:

@@ -174,37 +174,110 @@ remote() {
     SSH_ASKPASS_REQUIRE=never "${ssh[@]}" -- "$HOST" "$(remote_quoted "$@")" </dev/null
 }
 
-# Programs that run on HOST print this line first. What comes before it is printed by the login shell there; without it,
-# the login shell did not start the program, whatever the exit code is.
+# A program on HOST prints the first line before all else and the second one after all else, with its exit code, on stdout
+# and on stderr. What comes before and after them is printed by the shells there. Without the first line, the program was
+# not started; without the second, its exit code is not known, whatever the exit code of ssh is.
 BEGIN_LINE="roundhouse: begin"
-PRINT_BEGIN="printf '\n%s\n' '$BEGIN_LINE'"
+END_LINE="roundhouse: end"
 
-# split_output FILE: moves what the login shell printed before the program to FILE.before. Returns 1 if the program did
-# not begin.
-split_output() {
-    LC_ALL=C sed "/^$BEGIN_LINE\$/,\$d" "$1" >"$1.before"
-    LC_ALL=C grep -a -q -x "$BEGIN_LINE" "$1" || return 1
-    LC_ALL=C sed -i "1,/^$BEGIN_LINE\$/d" "$1"
+# marked PROGRAM: the program for sh on HOST, between these lines. It stays on one line, because the login shell may be a
+# csh, which has no quotes over several lines; and `set -e` in a startup file cannot end it before the second line.
+marked() {
+    local print="printf '\\n%s\\n' '$BEGIN_LINE'" end="printf '\\n%s %d\\n' '$END_LINE' \"\$code\""
+    printf '%s' "$print; $print >&2; code=0; ($1) || code=\$?; $end; $end >&2; exit \"\$code\""
 }
 
-# explain_start CODE OUTPUT ERRORS: one line that says why a program on HOST did not begin.
+# read_answer OUTPUT ERRORS: keeps only what the marked program printed in these files; what the shells there printed on
+# stdout before it is moved to OUTPUT.before. Sets `started` and `ended` to yes or nothing, and `code`, which is the exit
+# code of ssh, to that of the program if it is known.
+read_answer() {
+    local -x LC_ALL=C
+    local file reported
+    started="" ended=""
+    : >"$1.before"
+    grep -a -q -x "$BEGIN_LINE" "$1" || return 0
+    started=yes
+    reported=$(sed -n "s/^$END_LINE \([0-9]\{1,3\}\)\$/\1/p" "$1" | tail -n 1)
+    [ -z "$reported" ] || ended=yes code=$reported
+    sed "/^$BEGIN_LINE\$/,\$d" "$1" >"$1.before"
+    for file in "$1" "$2"; do
+        ! grep -a -q -x "$BEGIN_LINE" "$file" || sed -i "1,/^$BEGIN_LINE\$/d" "$file"
+        sed -i "/^$END_LINE [0-9]*\$/,\$d" "$file"
+        sed -i '${/^$/d}' "$file" # the newline before END_LINE
+    done
+}
+
+# A program on HOST that calls a login shell prints this line first, with the startup file that the login shell reads.
+LOGIN_LINE="roundhouse: login shell reads"
+
+# in_login_shell PROGRAM: a program for sh on HOST that runs this one by a login shell, with its arguments.
+in_login_shell() {
+    printf '%s' "for file in ~/.bash_profile ~/.bash_login ~/.profile /etc/profile; do [ -r \"\$file\" ] && break; done; "
+    printf '%s' "printf '\\n%s %s\\n' '$LOGIN_LINE' \"\$file\"; "
+    printf '%s' "exec bash -l -c $(remote_quoted "$1") bash \"\$@\""
+}
+
+# explain_start CODE OUTPUT ERRORS: one line that says why a program on HOST did not begin. Returns 1 if ssh reached HOST,
+# so that CODE is that of a shell there.
 explain_start() {
     local text found why
-    if [ "$1" -eq 255 ]; then
-        explain_ssh "$3"
+    text=$(_plain "$3")
+    if [ "$1" -eq 255 ] && { _reason_of_ssh || ! _reached "$2"; }; then
+        printf '%s %s (%s)\n' "$HOST" "$why" "$found"
+    else
+        explain_shell "$@"
+        return 1
+    fi
+}
+
+# explain_shell CODE OUTPUT ERRORS: the same for a program whose shell on HOST ended with this code before it began.
+explain_shell() {
+    local text found why files advice
+    text=$(_plain "$2" "$3")
+    _startup_files
+    found=$(grep -v "^$LOGIN_LINE " <<<"$text" | grep '[^ ]' | tail -n 1) || true
+    advice="Look for exit or exec in $files"
+    case $1 in
+        124) why="did not run the command within its time limit: look for a command that waits in $files" ;;
+        126) why="cannot run the command: exit code 126, a program is not executable there. $advice" ;;
+        127) why="cannot run the command: exit code 127, a program was not found there. $advice" ;;
+        *) why="did not run the command: its shell ended before, with exit code $1. $advice" ;;
+    esac
+    printf '%s %s (%s)\n' "$HOST" "$why" "${found:-no output}"
+}
+
+# explain_end CODE OUTPUT ERRORS: one line that says why a program on HOST that began did not report its exit code, after
+# read_answer. Returns 1 if it is no failure of ssh, as far as ssh says.
+explain_end() {
+    local text found why files
+    text=$(_plain "$3")
+    if [ "$1" -eq 255 ] && [[ $text = *[![:space:]]* ]] && _reason_of_ssh; then
+        printf '%s %s (%s)\n' "$HOST" "$why" "$found"
         return
     fi
-    text=$(_plain "$2" "$3")
-    found=$(grep '[^ ]' <<<"$text" | tail -n 1) || found="no output"
-    case $1 in
-        126) why="cannot run the command: exit code 126, a program is not executable there" ;;
-        127) why="cannot run the command: exit code 127, a program was not found there" ;;
-        *)
-            why="did not run the command: its login shell ended before, with exit code $1. Check whether the account may"
-            why+=" run commands, and whether a startup file such as ~/.bashrc exits"
-            ;;
+    text=$(_plain "$2.before")
+    _startup_files
+    found=$(_plain "$2" "$3" | grep '[^ ]' | tail -n 1) || true
+    why="did not report how the command ended: it was killed there, or its output was cut off. If it happens again, look"
+    why+=" for ulimit, trap and exec in $files"
+    printf '%s %s (%s)\n' "$HOST" "$why" "${found:-no output}"
+    return 1
+}
+
+# The startup files on HOST that can end a shell before the program, from its output in `text`, in `files`.
+_startup_files() {
+    files=$(sed -n "s/^$LOGIN_LINE //p" <<<"$text" | tail -n 1)
+    case $files in
+        "") files="the file ~/.bashrc there (zsh: ~/.zshenv, csh: ~/.cshrc), and check whether the account may run commands" ;;
+        /etc/profile) files="the file /etc/profile there" ;;
+        *) files="the file ~/${files##*/} there, in the files that it reads, such as ~/.bashrc, and in /etc/profile" ;;
     esac
-    printf '%s %s (%s)\n' "$HOST" "$why" "$found"
+}
+
+# _reached OUTPUT: whether ssh reached HOST: a shell there printed something, or ssh logs in now.
+_reached() {
+    ! grep -a -q '[^[:space:]]' "$1" || return 0
+    grep -q '^Authenticated to ' <<<"$(_say VERBOSE)"
 }
 
 # The end of files, without characters that a terminal would obey: the text is from a host that may not be the right one.
@@ -212,12 +285,22 @@ _plain() {
     tail -q -c 20000 -- "$@" | tr -d '\r' | LC_ALL=C tr -c '[:print:]\n' '?'
 }
 
-# explain_ssh FILE: one line that says why ssh failed and what to do, from its stderr in FILE. Banners of hosts may be in
-# the same text, and end without a newline: so patterns match only what ssh itself prints, anywhere in a line.
+# explain_ssh FILE: one line that says why ssh failed and what to do, from its stderr in FILE. Returns 1 if no message of
+# ssh is in it.
 explain_ssh() {
-    local text found why files
+    local text found why code=0
     text=$(_plain "$1")
-    [[ $text = *[![:space:]]* ]] || text=$(_message_of_ssh)
+    _reason_of_ssh || code=1
+    printf '%s %s (%s)\n' "$HOST" "$why" "$found"
+    return $code
+}
+
+# Sets `why` and `found`, the line that says so, from what ssh printed, in `text`. Returns 1 if it is no message of ssh.
+# Banners of hosts may be in the same text, and end without a newline: so patterns match only what ssh itself prints,
+# anywhere in a line.
+_reason_of_ssh() {
+    local files
+    [[ $text = *[![:space:]]* ]] || text=$(_say INFO)
     if _find 'HOST IDENTIFICATION HAS CHANGED'; then
         _find '^Host key for .* has changed' || _find '^Offending' || true
         why="has another host key than before: ask the administrators whether they changed it, and only then remove"
@@ -247,15 +330,16 @@ explain_ssh() {
     else
         _find '[^ ]' || found="no message from ssh"
         why="cannot be reached"
+        return 1
     fi
-    printf '%s %s (%s)\n' "$HOST" "$why" "$found"
 }
 
-# What ssh says when it connects with LogLevel INFO: only then it reports that there is no common algorithm.
-_message_of_ssh() {
+# _say LEVEL: what ssh says when it connects with this LogLevel. Only with INFO it reports that there is no common
+# algorithm, only with VERBOSE that it has logged in.
+_say() {
     local ssh
     ssh_words
-    SSH_ASKPASS_REQUIRE=never "${ssh[0]}" -o LogLevel=INFO "${ssh[@]:1}" -- "$HOST" true </dev/null 2>&1 >/dev/null |
+    SSH_ASKPASS_REQUIRE=never "${ssh[0]}" -o LogLevel="$1" "${ssh[@]:1}" -- "$HOST" true </dev/null 2>&1 >/dev/null |
         _plain - || true
 }
 

@@ -102,6 +102,7 @@ class ReportPage:
     summary: str | None
     problems: Sequence[str]
     folders: Sequence[Path]
+    notes: Sequence[str] = ()
 
 
 def render(report: ReportPage) -> bytes:

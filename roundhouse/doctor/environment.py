@@ -23,6 +23,7 @@ report() {
 restore_traps() { trap report EXIT; }
 exec 3>&1 >/dev/null 2>&1
 """
+_END = "roundhouse: end"  # printed last: without it, a line has ended or replaced the shell, whatever the exit code is
 
 
 def check_python(account: Account) -> Iterator[Finding]:
@@ -64,7 +65,7 @@ def check_setup(account: Account) -> Iterator[Finding]:
     if not (site.modules or site.setup):
         return
     template = job_script.environment(account.repository / "templates").get_template("environment.sh.j2")
-    script = _DRIVER + template.render(site=site)
+    script = f"{_DRIVER}{template.render(site=site)}\necho '{_END}' >&3\n"
     try:
         done = subprocess.run(
             ["bash", "-c", script],
@@ -74,8 +75,9 @@ def check_setup(account: Account) -> Iterator[Finding]:
     except subprocess.TimeoutExpired:
         yield warning("setup", f"the modules and setup lines of site {site.name} take longer than {_SETUP_LIMIT:g} s")
         return
-    if done.returncode or done.stdout:
-        why = done.stdout.strip() or f"bash ended with exit code {done.returncode}"
+    text, ended, _ = done.stdout.partition(f"{_END}\n")
+    if done.returncode or text or not ended:
+        why = text.strip() or f"a setup line ended or replaced bash, with exit code {done.returncode}"
         yield warning(
             "setup", f"on this host, {why}. On a compute node, it would end each job: see sites/{site.name}.yaml"
         )

@@ -133,13 +133,14 @@ def runs_of(distilled: RoundRecords, control: RoundRecords | None) -> CompletedR
     Experiments that are not completed are counted in `missing`, by setting.
     """
     teachers, students = _networks(distilled)
-    missing = list(distilled.problems) + (list(control.problems) if control else [])
+    both = [distilled, *([control] if control else [])]
+    missing = [line for found in both for line in (*found.notes, *found.problems)]
     if control is None:
         missing.append(
             "control: 0 runs, so the effect of alpha alone is unknown, and gains are relative to the plain student"
         )
     runs: list[CompletedRun] = []
-    for found in (distilled, *([control] if control else [])):
+    for found in both:
         open_ones: dict[MethodSetting, list[str]] = {}
         for entry in found.entries:
             setting = _setting(entry, teachers)
