@@ -177,7 +177,8 @@ def test_a_run_without_a_main_metric_has_all_its_figures(tmp_path: Path) -> None
     store = FigureStore.of(place.results("r") / "plots")
     assert set(store.figures) == {"curves/0", "curves/1", "overviews/e_results", "overviews/e_learning"}
     assert store.figures["overviews/e_learning"].caption.startswith("energy of each setting")
-    assert "No experiment that reports a metric has completed yet" in report.make_report("r", place)[0].read_text()
+    page = report.make_report("r", place)[0].read_text()
+    assert "is not ranked: it is not known whether the lowest or the highest energy is best" in page
 
 
 # ------------------------------------------------------------------------------------------------ early end, divergence
