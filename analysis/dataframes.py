@@ -24,8 +24,9 @@ def load_round(name: str, folders: Folders | None = None) -> pd.DataFrame:
     Columns: `path`, `group`, `study`, `state`, `cause`, `reason`; the keys of the config by their names, with
     `config_` in front where a name is taken; the final metrics by their names; `attempts` (without markers), `unit`
     (epoch or step, what the run counts), `epochs_done`, `epochs_planned`, `steps_done`, `steps_planned`, `metric_name`,
-    `best`, `result_name` (the metric shown as the result of its group), `result`; `started`, `ended` (UTC), `hours`, `gpu_hours`, `seconds_per_epoch`, `seconds_per_step`, `peak_memory_mb`;
-    `host`, `device`, `commit`, `exact`, `ended_early` (why training ended early), `directory`. Unknown values are NaN
+    `best`, `result_name` (the metric shown as the result of its group), `result`; `started`, `ended` (UTC), `hours`,
+    `gpu_hours`, `seconds_per_epoch`, `seconds_per_step`, `peak_memory_mb`; `host`, `device`, `commit`, `exact`,
+    `ended_early` (why training ended early), `directory`. Unknown values are NaN
     or None. `frame.attrs["problems"]` lists what could not be read. RoundhouseError: no records of such a round.
     """
     return frame_of(read_round(name, folders))
