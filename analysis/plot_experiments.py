@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -19,6 +19,7 @@ if __name__ == "__main__":
 from analysis import suite
 from analysis.cli import add_folders, folders_from, run_script
 from analysis.figure_store import FORMATS, FigureStore, StoredFigure, file_name, key_of, write_figure
+from analysis.group_panels import FIGURES_AT_MOST, GroupPanels
 from analysis.processes import in_processes
 from analysis.rounds import Folders, RoundEntry, RoundRecords, WithBaseline, find_rounds, measured_keys, read_round
 from roundhouse.errors import RoundhouseError
@@ -105,7 +106,9 @@ Shown = tuple[WithBaseline, ...]
 
 @dataclass(frozen=True, slots=True)
 class FigureRequest:
-    """A figure to draw: its place, and the experiments in it, each with its baseline."""
+    """A figure to draw: its place, and the experiments in it, each with its baseline. `part`: which of the figures of
+    its kind, if a group has several.
+    """
 
     folder: Path
     name: str
@@ -113,6 +116,7 @@ class FigureRequest:
     key: str
     formats: tuple[str, ...]
     shown: Shown
+    part: int = 0
 
     @property
     def subject(self) -> str | None:
@@ -124,14 +128,21 @@ def figure_requests(found: RoundRecords, folder: Path, formats: tuple[str, ...])
     baseline = {one.path: tuple(found.baseline_of(one)) for one in found.entries}
     declared = {id(one.declared): key_of([], repr(one.declared)) for one in found.entries}
     facts = {one.path: f"{_facts(one)} {declared[id(one.declared)]}" for one in found.entries}
-    made: list[tuple[str, str, Shown]] = []
+    made: list[tuple[str, str, Shown, int]] = []
     for entry in found.entries:
         shown = ((entry, baseline[entry.path]),)
-        made.append((f"curves/{file_name(entry.path)}", CURVES, shown))
+        made.append((f"curves/{file_name(entry.path)}", CURVES, shown, 0))
     for group, entries in found.groups.items():
         of_group = tuple((entry, baseline[entry.path]) for entry in entries)
-        made += [(f"overviews/{file_name(group)}_{kind}", kind, of_group) for kind in (RESULTS, LEARNING)]
-    return [FigureRequest(folder, name, kind, _key(kind, shown, facts), formats, shown) for name, kind, shown in made]
+        panels = GroupPanels(of_group)
+        for kind, figures in ((RESULTS, panels.results), (LEARNING, panels.learning)):
+            for part in range(min(len(figures), FIGURES_AT_MOST)):
+                name = f"overviews/{file_name(group)}_{kind}{f'_{part + 1}' if part else ''}"
+                made.append((name, kind, of_group, part))
+    return [
+        FigureRequest(folder, name, kind, _key(kind, shown, facts), formats, shown, part)
+        for name, kind, shown, part in made
+    ]
 
 
 def _facts(entry: RoundEntry) -> str:
@@ -238,7 +249,7 @@ def _in_all_formats(figure: FigureRequest, store: FigureStore) -> FigureRequest:
     """The request with the formats in which the figure exists already, which are out of date too."""
     before = store.figures[figure.name].formats if figure.name in store.figures else ()
     formats = tuple(one for one in FORMATS if one in {*figure.formats, *before})
-    return FigureRequest(figure.folder, figure.name, figure.kind, figure.key, formats, figure.shown)
+    return replace(figure, formats=formats)
 
 
 def _remove_obsolete(store: FigureStore, known: set[str]) -> bool:
@@ -319,7 +330,8 @@ def draw(figure: FigureRequest) -> StoredFigure | str:
             if figure.kind == CURVES:
                 made = learning_curves.draw(*figure.shown[0])
             else:
-                made = (group_results.results if figure.kind == RESULTS else group_learning.learning)(figure.shown)
+                of_group = group_results.results if figure.kind == RESULTS else group_learning.learning
+                made = of_group(figure.shown, figure.part)
             stored = StoredFigure(figure.name, made.title, made.caption, figure.key, figure.formats, figure.subject)
             write_figure(figure.folder, stored, made.figure, made.table)
     except OSError as error:
