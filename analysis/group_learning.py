@@ -14,7 +14,7 @@ from analysis.group_data import GroupData, GroupFigure, shortened
 from analysis.group_panels import LINES_AT_MOST, Panel, names_of
 from analysis.learning_curves import DrawnFigure, is_logarithmic, plain
 from analysis.rounds import WithBaseline
-from analysis.style import BASELINE, FEW, PRINT_WIDTH, grid, line_look, log_axis, position_axis
+from analysis.style import BASELINE, FEW, PRINT_WIDTH, grid, line_look, logarithmic, position_axis
 from roundhouse.formatting import counted
 from roundhouse.model.attempt import STEP
 
@@ -133,7 +133,8 @@ def _limits(axes: Axes, bands: Sequence[Band], group: GroupData, metric: str) ->
     low = factor * min(float(band.low[some].min()) for band, some in zip(bands, late, strict=True) if some.any())
     high = factor * max(float(band.high[some].max()) for band, some in zip(bands, late, strict=True) if some.any())
     if is_logarithmic(metric, group.declared, low, high):
-        log_axis(axes, "y", low, high)
+        axes.set_yscale("log")
+        logarithmic(axes.yaxis, low, high)
         axes.set_ylim(low / 1.1, high * 1.1)
     elif high > low:
         axes.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))

@@ -16,7 +16,7 @@ from analysis.group_data import LONGEST, GroupData, GroupFigure, shortened
 from analysis.group_panels import ROWS_BETWEEN, Panel, names_of
 from analysis.learning_curves import DrawnFigure, is_logarithmic, plain
 from analysis.rounds import RoundEntry, WithBaseline
-from analysis.style import BASELINE, COLOURS, MARKERS, PRINT_WIDTH, STEPS, grid, log_axis
+from analysis.style import BASELINE, COLOURS, MARKERS, PRINT_WIDTH, STEPS, grid, logarithmic
 from roundhouse.formatting import number
 from roundhouse.store.metrics import RunMetrics
 
@@ -158,7 +158,8 @@ def _range(panel: Panel, metric: ShownMetric, group: GroupData) -> tuple[float, 
 
 def _axis(axes: Axes, metric: ShownMetric, group: GroupData, low: float, high: float) -> None:
     if is_logarithmic(metric.declared_as, group.declared, low, high):
-        log_axis(axes, "x", low, high)
+        axes.set_xscale("log")
+        logarithmic(axes.xaxis, low, high)
         margin = (high / low) ** 0.04 if high > low else 1.1
         axes.set_xlim(low / margin, high * margin)
     else:

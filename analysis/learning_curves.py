@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from analysis.curve_data import Band, Floats, LearningCurve
 from analysis.curve_layout import CurveLayout
 from analysis.rounds import RoundEntry, early_end, metrics_of, planned_of
-from analysis.style import BASELINE, COLOURS, FEW, line_look, log_axis, position_axis
+from analysis.style import BASELINE, COLOURS, FEW, line_look, logarithmic, position_axis
 from roundhouse.formatting import counted, number
 from roundhouse.metrics import Declarations, quantity, with_unit
 from roundhouse.model.attempt import STEP
@@ -138,7 +138,8 @@ def _lines(axes: Axes, keys: Sequence[str], curve: LearningCurve, declared: Decl
         axes.text(0.5, 0.5, "no finite value", transform=axes.transAxes, ha="center", va="center", color=BASELINE)
     elif is_logarithmic(keys[0], declared, every.min(), every.max()):
         factor = declared.of(keys[0]).factor
-        log_axis(axes, "y", factor * every.min(), factor * every.max())
+        axes.set_yscale("log")
+        logarithmic(axes.yaxis, factor * every.min(), factor * every.max())
 
 
 def _series(key: str, among: Sequence[str], declared: Declarations) -> str:

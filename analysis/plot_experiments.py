@@ -158,6 +158,15 @@ def _key(kind: str, shown: Shown, facts: dict[str, str]) -> str:
     return key_of(files, kind, *pairs, *(facts[path] for path in entries))
 
 
+def entries_in(figure: FigureRequest) -> list[RoundEntry]:
+    """The experiments that a figure shows, without baselines: those of its part."""
+    if figure.kind == CURVES:
+        return [entry for entry, _ in figure.shown]
+    panels = GroupPanels(figure.shown)
+    figures = panels.results if figure.kind == RESULTS else panels.learning
+    return [entry for panel in figures[figure.part] for entry in panel.entries]
+
+
 class MetricsCache:
     """Reads the metrics of each experiment at most once, and reports those that cannot be read."""
 
@@ -177,7 +186,7 @@ class MetricsCache:
 
     def can_draw(self, figure: FigureRequest) -> bool:
         """Whether there is data for it."""
-        metrics = [(entry, self.metrics(entry)) for entry, _ in figure.shown]
+        metrics = [(entry, self.metrics(entry)) for entry in entries_in(figure)]
         if figure.kind == RESULTS:
             return any(one.final or one.best is not None for _, one in metrics)
         return any(measured_keys(one.epochs, entry.declared) for entry, one in metrics)

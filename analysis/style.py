@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib
 import matplotlib.style
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -101,10 +102,8 @@ def line_look(number: int, points: int) -> dict[str, Any]:
     }
 
 
-def log_axis(axes: Axes, which: Literal["x", "y"], low: float, high: float) -> None:
-    """Make an axis logarithmic, with labels that can be read (0.001) at several places between these values."""
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    axes.set(**{f"{which}scale": "log"})
+def logarithmic(axis: Axis, low: float, high: float) -> None:
+    """Labels of a logarithmic axis with values from `low` to `high`, such as 0.001: at 1, 2 and 5 if there are few."""
     ratio = high / low
     if ratio < 5:
         axis.set_major_locator(MaxNLocator(4, steps=STEPS))

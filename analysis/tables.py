@@ -39,6 +39,7 @@ from analysis.figure_store import csv_of, write_bytes
 from analysis.result_metric import result_metrics
 from analysis.rounds import RoundEntry, RoundRecords, newest_file, read_round, varying_keys
 from analysis.table_rows import RoundResults, TableRow, bold_note, comparison_groups, winners
+from roundhouse.formatting import fixed, number
 from roundhouse.model.attempt import Claim
 from roundhouse.store import logs
 from roundhouse.views.status_json import as_dict
@@ -168,19 +169,26 @@ def _bold(cell: str, marked: bool) -> str:
 
 
 def _mean_and_deviation(values: Sequence[float], percent: bool) -> str:
-    """A cell: mean, standard deviation and n; no deviation for one seed, `--` without values."""
+    """A cell: mean, standard deviation and n; no deviation for one seed, `--` without values.
+
+    Both have as many decimals as show two digits of the deviation; percentages always have two decimals.
+    """
     if not values:
         return "--"
-    mean = _figure(statistics.fmean(values), percent)
+    mean = statistics.fmean(values)
     if len(values) == 1:
-        return f"{mean} ($n=1$)"
-    return rf"{mean} $\pm$ {_figure(statistics.stdev(values), percent)} ({len(values)})"
+        return f"{_figure(mean, percent)} ($n=1$)"
+    deviation = statistics.stdev(values)
+    digits = None if percent or not 1e-4 < deviation < 1e4 else max(0, 1 - math.floor(math.log10(deviation)))
+    return rf"{_figure(mean, percent, digits)} $\pm$ {_figure(deviation, percent, digits)} ({len(values)})"
 
 
-def _figure(value: float | None, percent: bool) -> str:
+def _figure(value: float | None, percent: bool, digits: int | None = None) -> str:
+    """A number: a percentage with two decimals, another with `digits`, or with four significant digits."""
     if value is None:
         return "--"
-    return (f"{100 * value:.2f}" if percent else f"{value:.4g}").replace("-", "$-$")
+    text = fixed(100 * value, 2) if percent else number(value) if digits is None else fixed(value, digits)
+    return text.replace("-", "$-$")
 
 
 # ---------------------------------------------------------------------------------------------- the JSON files
