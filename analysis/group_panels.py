@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, combinations
 
-from analysis.rounds import RoundEntry, WithBaseline, setting_labels, varying_keys
+from analysis.rounds import RoundEntry, WithBaseline, label_of, varying_keys
 from roundhouse.metrics import Declarations
 
 FACETS = 8  # panels are split by a key with at most this many values
@@ -83,7 +83,8 @@ class GroupPanels:
         found: dict[tuple[str, ...], list[WithBaseline]] = {}
         for one in self.shown:
             found.setdefault(tuple(self.values[one[0].path][key] for key in split), []).append(one)
-        names = setting_labels(self.entries, without=split)
+        named = {*self.keys} - {*split}
+        names = {entry.setting: label_of(entry.config, named) or entry.group for entry in self.entries}
         made: dict[tuple[str, ...], list[Panel]] = {}
         for values, shown in found.items():
             settings: dict[str, list[RoundEntry]] = {}

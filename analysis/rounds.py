@@ -231,9 +231,9 @@ def varying_keys(entries: Sequence[RoundEntry]) -> set[str]:
     return {key for key in keys if len({json.dumps(one.config.get(key), default=str) for one in entries}) > 1}
 
 
-def setting_labels(entries: Sequence[RoundEntry], without: Iterable[str] = ()) -> dict[str, str]:
-    """A short label for each setting: the values of the varying keys, `without` some, such as `logit, alpha 0.5`."""
-    varying = varying_keys(entries) - set(without)
+def setting_labels(entries: Sequence[RoundEntry]) -> dict[str, str]:
+    """A short label for each setting: the values of the varying keys, such as `logit, alpha 0.5`."""
+    varying = varying_keys(entries)
     return {entry.setting: label_of(entry.config, varying) or entry.group for entry in entries}
 
 

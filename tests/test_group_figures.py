@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
@@ -60,6 +60,7 @@ keys = st.fixed_dictionaries({"data": st.integers(1, 4), "a": st.integers(1, 12)
                               "seed": st.integers(1, 3)})  # fmt: skip
 
 
+@settings(deadline=None)
 @given(keys, st.randoms(use_true_random=False))
 def test_each_setting_is_once_in_a_figure_of_each_kind_and_no_panel_mixes_data_sets(
     sizes: dict[str, int], random: Any
@@ -250,6 +251,12 @@ def test_nothing_is_drawn_outside_of_the_figure_and_no_legend_covers_a_panel(fig
         legends = [*made.figure.legends, *(one.get_legend() for one in made.figure.axes)]
         boxes = [one.get_window_extent(renderer) for one in legends if one]
         for axes in made.figure.axes:
+            for other in made.figure.axes:
+                if other is not axes and (legend := axes.get_legend()):
+                    own, box = other.get_tightbbox(renderer), legend.get_window_extent(renderer)
+                    overlap = min(box.y1, own.y1) - max(box.y0, own.y0), min(box.x1, own.x1) - max(box.x0, own.x0)
+                    assert min(overlap) < 3, (made.title, "a legend reaches into the next panel")
+        for axes in made.figure.axes:
             own = axes.get_window_extent(renderer)
             assert own.height > 0.6 * made.figure.dpi, (made.title, "a legend must not take the place of a panel")
             for box in boxes:
@@ -378,6 +385,7 @@ def test_a_legend_with_too_many_entries_is_cut_and_says_so() -> None:
     assert len(texts) < 30 and texts[-1] == f"and {200 - len(texts) + 1} more, see the table"
 
 
+@settings(deadline=None)
 @given(st.floats(1e-6, 1e6), st.floats(1.2, 1e8))
 def test_a_logarithmic_axis_has_labels_whatever_its_range(low: float, ratio: float) -> None:
     with style.rules():
