@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.curve_data import Band
+from analysis.curve_data import Band, Floats
 from analysis.group_data import GroupData, GroupFigure, shortened
 from analysis.group_panels import LINES_AT_MOST, Panel, names_of
 from analysis.learning_curves import DrawnFigure, is_logarithmic, plain
@@ -19,6 +20,7 @@ from roundhouse.formatting import counted
 from roundhouse.model.attempt import STEP
 
 SETTLED = 0.25  # after this share of the epochs or steps, a panel's axis covers the full range
+CLOSE = 0.1  # of the range of a panel: curves that are closer to the baseline are hard to distinguish from it
 LEGEND_ROW = 0.13  # inches
 Bands = Mapping[str, Band]  # by setting; that of the baseline has the empty name
 
@@ -26,23 +28,26 @@ Bands = Mapping[str, Band]  # by setting; that of the baseline has the empty nam
 def learning(shown: Sequence[WithBaseline], part: int = 0) -> DrawnFigure:
     """The mean learning curve of each setting of a group, with the range between its seeds. `part`: which figure."""
     group = GroupData(shown)
-    made = GroupFigure(group, "learning curves", group.layout.learning, part)
-    every = [panel for panels in made.figures for panel in panels]
+    figures = group.layout.learning
+    every = [panel for panels in figures for panel in panels]
     metric, names = _drawn_metric(group), names_of(every)
     bands = {id(panel): _bands(panel, group, metric) for panel in every}
+    minus = _coincide(list(bands.values()))
+    drawn = {key: _minus_baseline(of) for key, of in bands.items()} if minus else bands
+    made = GroupFigure(group, f"learning curves{' minus the baseline' * minus}", figures, part)
     shared = len(names) <= LINES_AT_MOST
     columns = _columns(made.panels, shared)
     figure, places = _grid(made.panels, columns, shared)
     for number, (place, panel) in enumerate(zip(places, made.panels, strict=False)):
-        _learning_panel(place, panel, bands[id(panel)], group, metric, names if shared else list(panel.settings))
-        _limits(place, [band for other in every if other.data == panel.data for band in bands[id(other)].values()],
-                group, metric)  # fmt: skip
+        _learning_panel(place, panel, drawn[id(panel)], group, metric, names if shared else list(panel.settings))
+        same = [band for other in every if other.data == panel.data for band in drawn[id(other)].values()]
+        _limits(place, same, group, metric, minus)
         if shared:
             place.set_title(shortened(panel.title))
         else:
             _legend_above(place, panel)
         if number % columns == 0:
-            place.set_ylabel(plain(group.declared.axis(metric)))
+            place.set_ylabel(plain(_axis_label(panel, group, metric, minus)))
         if number + columns >= len(made.panels):
             several = any(one.before for one in group.curves.values())
             place.set_xlabel(f"{group.unit} of the last stage" if several else group.unit)
@@ -52,6 +57,8 @@ def learning(shown: Sequence[WithBaseline], part: int = 0) -> DrawnFigure:
     caption = f"{metric} of each setting: mean of its experiments that have reached {reached}, and their range."
     if max((band.positions[-1] for of in bands.values() for band in of.values()), default=0) > FEW:
         caption += f" Axes show the range after the first quarter of the {group.unit}s."
+    if minus:
+        caption += " The difference to the baseline's mean is drawn, since most curves would coincide; the table has the curves."
     if silent := sum(name not in bands[id(panel)] for panel in made.panels for name in panel.settings):
         caption += f" {counted(silent, 'setting')} without values yet."
     legend = places[: len(made.panels)] if shared else ()
@@ -92,6 +99,36 @@ def _bands(panel: Panel, group: GroupData, metric: str) -> dict[str, Band]:
     return {name: band for name, band in made.items() if len(band.positions)}
 
 
+def _coincide(panels: Sequence[Bands]) -> bool:
+    """Whether most curves end so close to their baseline that they cannot be distinguished from it."""
+    gaps = []
+    for bands in panels:
+        values = _settled(list(bands.values()))
+        for band in (band for name, band in bands.items() if name):
+            ends = band.minus(bands[""]).mean[-1:] if "" in bands else ()
+            gaps += [abs(float(one)) / (float(np.ptp(values)) or 1.0) for one in ends] or [math.inf]
+    return bool(gaps) and float(np.median(gaps)) < CLOSE
+
+
+def _minus_baseline(bands: Bands) -> Bands:
+    found = {name: band.minus(bands[""]) for name, band in bands.items() if "" in bands}
+    return {name: band for name, band in found.items() if len(band.positions)}
+
+
+def _axis_label(panel: Panel, group: GroupData, metric: str, minus: bool) -> str:
+    if not minus:
+        return group.declared.axis(metric)
+    name, declared = panel.baseline[0].group if panel.baseline else "baseline", group.declared.of(metric)
+    unit = "percentage points" if declared.percent else declared.shown_unit
+    return f"{group.declared.label(metric)}\nminus {name}" + (f"\n({unit})" if unit else "")
+
+
+def _settled(bands: Sequence[Band]) -> Floats:
+    """The values of these bands that an axis covers: those after the first part of a long training."""
+    last = max((float(band.positions[-1]) for band in bands), default=0.0)
+    return np.concatenate([band.after(SETTLED * last if last > FEW else 0) for band in bands] or [np.array([])])
+
+
 def _learning_panel(
     axes: Axes, panel: Panel, bands: Bands, group: GroupData, metric: str, names: Sequence[str]
 ) -> None:
@@ -121,7 +158,7 @@ def _legend_above(axes: Axes, panel: Panel) -> None:
         axes.set_title(shortened(panel.title), fontsize=8, loc="left")
 
 
-def _limits(axes: Axes, bands: Sequence[Band], group: GroupData, metric: str) -> None:
+def _limits(axes: Axes, bands: Sequence[Band], group: GroupData, metric: str, minus: bool) -> None:
     """Equal axes for all panels with the same data, whose `bands` these are, in any figure."""
     if not bands:
         return
@@ -129,10 +166,9 @@ def _limits(axes: Axes, bands: Sequence[Band], group: GroupData, metric: str) ->
     first = min(band.positions[0] for band in bands)
     margin = 0.03 * (last - first) or 0.5
     axes.set_xlim(first - margin, last + margin)
-    late = [band.positions > (SETTLED * last if last > FEW else 0) for band in bands]
-    low = factor * min(float(band.low[some].min()) for band, some in zip(bands, late, strict=True) if some.any())
-    high = factor * max(float(band.high[some].max()) for band, some in zip(bands, late, strict=True) if some.any())
-    if is_logarithmic(metric, group.declared, low, high):
+    values = _settled(bands)
+    low, high = factor * float(values.min()), factor * float(values.max())
+    if not minus and is_logarithmic(metric, group.declared, low, high):
         axes.set_yscale("log")
         logarithmic(axes.yaxis, low, high)
         axes.set_ylim(low / 1.1, high * 1.1)

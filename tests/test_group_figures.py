@@ -21,6 +21,7 @@ from recorded_runs import folders_in, record_runs
 from synthetic_rounds import unsynced
 
 from analysis import plot_experiments, style
+from analysis.curve_data import Band
 from analysis.group_learning import learning
 from analysis.group_panels import (
     FIGURES_AT_MOST,
@@ -369,6 +370,42 @@ experiments:
     assert "Grey: the baseline, group plain, its mean and standard deviation." in made.caption
     (open_dot,) = [one for one in axes.lines if one.get_markerfacecolor() == "white" and len(one.get_xdata())]
     assert list(open_dot.get_xdata()) == [100.0]
+
+
+@pytest.mark.parametrize(("ahead", "minus"), [(0.02, True), (0.4, False)])
+def test_curves_that_would_coincide_with_the_baseline_are_drawn_as_the_difference_to_it(
+    tmp_path: Path, ahead: float, minus: bool
+) -> None:
+    place = folders_in(tmp_path)
+    text = """round: r
+metrics: {val_hits: {scale: percent, mode: max, main: true}}
+experiments:
+  plain: {path: "plain/{seed}", grid: {seed: [0, 1]}, command: "true"}
+  g: {path: "{lr}/{seed}", grid: {lr: [1, 2], seed: [0, 1]}, command: "true", baseline: plain}
+"""
+    more = {"plain/0": 0.0, "plain/1": 0.01, "1/0": ahead, "1/1": ahead, "2/0": -ahead}
+    epochs = range(1, 6)
+    rows = {name: [{"epoch": one, "val_hits": one / 10 + by} for one in epochs] for name, by in more.items()}
+    record_runs(place, text, {path: {"epochs": of, "final": {}} for path, of in rows.items()})
+    made = learning(shown_of(read_round("r", place)))
+    (axes,) = made.figure.axes
+    assert ("minus plain\n(percentage points)" in axes.get_ylabel()) == minus == ("minus the baseline" in made.title)
+    (line,) = [one for one in axes.lines if one.get_label() == "lr 1"]
+    own = [10 * epoch + 100 * ahead for epoch in range(1, 6)]
+    assert list(line.get_ydata()) == pytest.approx([100 * ahead - 0.5] * 5 if minus else own)
+    first = next(row for row in made.table if row["setting"] == "lr 1")
+    assert first["val_hits_mean"] == pytest.approx(0.1 + ahead), "the table has the values themselves"
+
+
+def test_a_difference_of_bands_has_the_positions_of_both() -> None:
+    band = Band(
+        np.array([1.0, 2, 4]), np.array([1.0, 2, 3]), np.array([0.0, 1, 2]), np.array([3.0, 4, 5]), np.array([2, 2, 1])
+    )
+    other = Band(np.array([2.0, 3, 4]), np.array([10.0, 0, 20]), *[np.zeros(3)] * 2, np.array([1, 1, 1]))
+    made = band.minus(other)
+    assert [list(one) for one in (made.positions, made.mean, made.low, made.high, made.count)] == [
+        [2, 4], [-8, -17], [-9, -18], [-6, -15], [2, 1]
+    ]  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------------- style
