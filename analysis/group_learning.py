@@ -53,18 +53,23 @@ def learning(shown: Sequence[WithBaseline], part: int = 0) -> DrawnFigure:
             place.set_xlabel(f"{group.unit} of the last stage" if several else group.unit)
     for place in places[len(made.panels) :]:
         place.remove()
-    reached = "a step" if group.unit == STEP else "an epoch"
-    caption = f"{metric} of each setting: mean of its experiments that have reached {reached}, and their range."
-    if max((band.positions[-1] for of in bands.values() for band in of.values()), default=0) > FEW:
-        caption += f" Axes show the range after the first quarter of the {group.unit}s."
-    if minus:
-        caption += " The difference to the baseline's mean is drawn, since most curves would coincide; the table has the curves."
-    if silent := sum(name not in bands[id(panel)] for panel in made.panels for name in panel.settings):
-        caption += f" {counted(silent, 'setting')} without values yet."
     legend = places[: len(made.panels)] if shared else ()
-    return made.drawn(
-        figure, legend, _learning_table(made.tabled, bands, group.unit, metric), caption, "drawn in the same way"
-    )
+    table = _learning_table(made.tabled, bands, group.unit, metric)
+    return made.drawn(figure, legend, table, _caption(made, bands, metric, minus), "drawn in the same way")
+
+
+def _caption(made: GroupFigure, bands: Mapping[int, Bands], metric: str, minus: bool) -> str:
+    unit = made.group.unit
+    reached = "a step" if unit == STEP else "an epoch"
+    sentences = [f"{metric} of each setting: mean of its experiments that have reached {reached}, and their range."]
+    if max((band.positions[-1] for of in bands.values() for band in of.values()), default=0) > FEW:
+        sentences.append(f"Axes show the range after the first quarter of the {unit}s.")
+    if minus:
+        sentences.append("Most curves would coincide with the baseline: the difference to its mean is drawn.")
+        sentences.append("The table has the curves themselves.")
+    if silent := sum(name not in bands[id(panel)] for panel in made.panels for name in panel.settings):
+        sentences.append(f"{counted(silent, 'setting')} without values yet.")
+    return " ".join(sentences)
 
 
 def _columns(panels: Sequence[Panel], shared: bool) -> int:
