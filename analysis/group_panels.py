@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -108,21 +109,22 @@ class GroupPanels:
         """The panels of each figure of learning curves: split by keys that give few panels."""
         free = [key for key, values in self.keys.items() if key not in self.apart and values <= FACETS]
         splits: list[tuple[str, ...]] = [(), *((key,) for key in free), *combinations(free, 2)]
-        chosen = min(splits, key=lambda split: _price(self.panels(split)) * EACH_KEY ** len(split))
+        chosen = min(splits, key=self._price)
         panels = [part for panel in self.panels(chosen) for part in _parts(panel, LINES_AT_MOST)]
         most = WITH_LEGENDS if len(names_of(panels)) > LINES_AT_MOST else PANELS_AT_MOST
         return list(_figures(panels, [1] * len(panels), most))
+
+    def _price(self, split: Sequence[str]) -> float:
+        """The number of panels of learning curves; twice as many if some are cut, as the parts mean nothing."""
+        settings = {one.setting: self.values[one.path] for one in self.entries}.values()
+        sizes = Counter(tuple(one[key] for key in (*self.apart, *split)) for one in settings)
+        parts = [math.ceil(size / LINES_AT_MOST) for size in sizes.values()]
+        return float(sum(parts) * (2 if max(parts) > 1 else 1) * EACH_KEY ** len(split))
 
 
 def names_of(panels: Sequence[Panel]) -> list[str]:
     """The labels of all settings of these panels."""
     return list(dict.fromkeys(name for panel in panels for name in panel.settings))
-
-
-def _price(panels: Sequence[Panel]) -> int:
-    """The number of panels of learning curves; twice as many if some are cut, as the parts mean nothing."""
-    parts = [math.ceil(len(panel.settings) / LINES_AT_MOST) for panel in panels]
-    return sum(parts) * (2 if max(parts) > 1 else 1)
 
 
 def _parts(panel: Panel, most: int) -> Iterator[Panel]:
