@@ -144,16 +144,24 @@ def _legend(axes: Axes, panel: Panel, metric: ShownMetric, group: GroupData) -> 
 
 
 def _range(panel: Panel, metric: ShownMetric, group: GroupData) -> tuple[float, float]:
-    """The lowest and highest value, mean or end of a bar of all panels with the same data; NaN if there is none."""
+    """The lowest and highest value or end of a bar of all panels with the same data; NaN if there is none.
+
+    On a logarithmic axis, ends below 0 do not count: such a bar reaches the edge of the panel.
+    """
     ends: list[float] = []
+    values: list[float] = []
     for other in group.layout.panels(()):
         if other.data == panel.data:
             for entries in (*other.settings.values(), other.baseline):
                 completed = _values(_completed(entries), metric, group)
                 spread = statistics.stdev(completed) if len(completed) > 1 else 0.0
-                ends += _values(entries, metric, group)
+                values += _values(entries, metric, group)
                 ends += [statistics.mean(completed) + sign * spread for sign in (-1, 1) if completed]
-    return (min(ends), max(ends)) if ends else (math.nan, math.nan)
+    if not values:
+        return math.nan, math.nan
+    wide = is_logarithmic(metric.declared_as, group.declared, min(values), max(values))
+    ends = [*values, *(one for one in ends if one > 0 or not wide)]
+    return min(ends), max(ends)
 
 
 def _axis(axes: Axes, metric: ShownMetric, group: GroupData, low: float, high: float) -> None:

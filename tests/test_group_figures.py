@@ -372,6 +372,17 @@ experiments:
     assert list(open_dot.get_xdata()) == [100.0]
 
 
+def test_a_bar_that_reaches_below_zero_does_not_prevent_a_logarithmic_axis(tmp_path: Path) -> None:
+    text = """round: r
+metrics: {time: {unit: ms, scale: log, main: true}}
+experiments: {g: {path: "{seed}", grid: {seed: [0, 1, 2]}, command: "true"}}
+"""
+    record_runs(folders_in(tmp_path), text, {str(seed): {"time": 10.0**seed} for seed in (0, 1, 2)})
+    (axes,) = results(shown_of(read_round("r", folders_in(tmp_path)))).figure.axes
+    low, high = axes.get_xlim()
+    assert axes.get_xscale() == "log" and 0.5 < low < 1 and 100 < high < 200
+
+
 @pytest.mark.parametrize(("ahead", "minus"), [(0.02, True), (0.4, False)])
 def test_curves_that_would_coincide_with_the_baseline_are_drawn_as_the_difference_to_it(
     tmp_path: Path, ahead: float, minus: bool
