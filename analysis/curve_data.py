@@ -112,3 +112,14 @@ class Band:
         columns = [(position, np.mean(of), min(of), max(of), len(of)) for position, of in sorted(found.items())]
         positions, mean, low, high, count = np.array(columns, dtype=float).reshape(-1, 5).T
         return cls(positions, mean, low, high, count.astype(np.int64))
+
+    def minus(self, other: Band) -> Band:
+        """The difference to another band's mean, at the positions that both have."""
+        positions, own, theirs = np.intersect1d(self.positions, other.positions, return_indices=True)
+        mean = other.mean[theirs]
+        return Band(positions, self.mean[own] - mean, self.low[own] - mean, self.high[own] - mean, self.count[own])
+
+    def after(self, position: float) -> Floats:
+        """All its values after a position (k,)."""
+        late = self.positions > position
+        return np.concatenate([self.low[late], self.high[late]])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.result_metric import ResultMetric, result_metrics
 from analysis.rounds import Folders, RoundEntry, RoundRecords, early_end, metrics_of, read_round
 from roundhouse.model.attempt import EPOCH, STEP
 from roundhouse.store import history
@@ -23,10 +24,11 @@ def load_round(name: str, folders: Folders | None = None) -> pd.DataFrame:
     Columns: `path`, `group`, `study`, `state`, `cause`, `reason`; the keys of the config by their names, with
     `config_` in front where a name is taken; the final metrics by their names; `attempts` (without markers), `unit`
     (epoch or step, what the run counts), `epochs_done`, `epochs_planned`, `steps_done`, `steps_planned`, `metric_name`,
-    `best`; `started`, `ended` (UTC), `hours`, `gpu_hours`, `seconds_per_epoch`, `seconds_per_step`, `peak_memory_mb`;
-    `host`, `device`, `commit`, `exact`, `ended_early` (why training ended early), `directory`. Unknown values are NaN
-    or None. `frame.attrs["problems"]` lists what could not be read, `frame.attrs["notes"]` what else was left out.
-    RoundhouseError: no records of such a round.
+    `best`, `result_name` (the metric shown as the result of its group), `result`; `started`, `ended` (UTC), `hours`,
+    `gpu_hours`, `seconds_per_epoch`, `seconds_per_step`, `peak_memory_mb`; `host`, `device`, `commit`, `exact`,
+    `ended_early` (why training ended early), `directory`. Unknown values are NaN or None. `frame.attrs["problems"]`
+    lists what could not be read, `frame.attrs["notes"]` what else was left out. RoundhouseError: no records of such a
+    round.
     """
     return frame_of(read_round(name, folders))
 
@@ -43,9 +45,10 @@ def frame_of(found: RoundRecords) -> pd.DataFrame:
     """`load_round` for a round that is already loaded."""
     problems = list(found.problems)
     heads, configs, finals, facts = [], [], [], []
-    for entry in found.entries:
-        metrics = metrics_of(entry, problems)
-        known = facts_of(entry, metrics)
+    members = [(entry, metrics_of(entry, problems)) for entry in found.entries]
+    shown = result_metrics(members, found)
+    for entry, metrics in members:
+        known = facts_of(entry, metrics, shown[entry.group])
         heads.append({key: known.pop(key) for key in HEAD})
         facts.append(known)
         configs.append(entry.config)
@@ -70,8 +73,8 @@ def epochs_of(found: RoundRecords) -> pd.DataFrame:
     return frame
 
 
-def facts_of(entry: RoundEntry, metrics: RunMetrics) -> dict[str, Any]:
-    """The columns of one experiment without its config and its final metrics."""
+def facts_of(entry: RoundEntry, metrics: RunMetrics, shown_as: ResultMetric | None) -> dict[str, Any]:
+    """The columns of one experiment without its config and its final metrics. `shown_as`: the metric of its result."""
     shown, environments = entry.status.shown, history.environments(entry.directory)
     environment: Mapping[str, Any] = environments.get(shown.number, {}) if shown else {}
     progress = shown.progress if shown else None
@@ -95,6 +98,8 @@ def facts_of(entry: RoundEntry, metrics: RunMetrics) -> dict[str, Any]:
         "steps_planned": steps.planned if steps else None,
         "metric_name": (progress.metric_name if progress else None) or metrics.metric,
         "best": progress.best if progress else metrics.best,
+        "result_name": shown_as.result if shown_as else None,
+        "result": metrics.value(shown_as.result) if shown_as else None,
         "started": moment(spans[0][0] if spans else None),
         "ended": moment(spans[-1][1] if spans and completed else None),
         "hours": entry.seconds / 3600,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure  # not at run time: checking what is out of date must be fast
 
 FORMATS = ("png", "pdf", "svg")
-VERSION = 1  # of how figures are drawn: raise it to redraw all
+VERSION = 2  # of how figures are drawn: raise it to redraw all
 INDEX = "gallery.json"
 
 

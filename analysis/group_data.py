@@ -1,11 +1,10 @@
-"""The experiments of one group of a round, with its baseline, divided into the panels of a figure."""
+"""The experiments of one group of a round with their metrics, and what all figures of a group have in common."""
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,26 +13,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.curve_data import LearningCurve
+from analysis.group_panels import FIGURES_AT_MOST, GroupPanels, Panel
 from analysis.learning_curves import LETTERS, DrawnFigure, plain
-from analysis.rounds import RoundEntry, WithBaseline, metrics_of, setting_labels, varying_keys
+from analysis.result_metric import ResultMetric, result_metric
+from analysis.rounds import RoundEntry, WithBaseline, metrics_of
 from analysis.style import legend_below
+from roundhouse.formatting import counted
 from roundhouse.metrics import Declarations
 from roundhouse.model.attempt import EPOCH
 from roundhouse.model.plan import State
 from roundhouse.store.metrics import RunMetrics
 
-FACETS = 8  # panels are split by a key with at most this many values
-ACROSS = 4  # panels in a row
 LONGEST = 44  # characters of a setting's label
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Settings that are comparable with each other, and their common baseline."""
-
-    title: str
-    settings: Mapping[str, Sequence[RoundEntry]]  # by their labels
-    baseline: tuple[RoundEntry, ...]
 
 
 @dataclass(frozen=True)
@@ -43,21 +34,25 @@ class GroupData:
     shown: Sequence[WithBaseline]
 
     @cached_property
-    def entries(self) -> list[RoundEntry]:
-        return [entry for entry, _ in self.shown]
+    def layout(self) -> GroupPanels:
+        return GroupPanels(self.shown)
 
-    @cached_property
-    def baseline(self) -> dict[str, RoundEntry]:
-        return {one.path: one for _, baseline in self.shown for one in baseline}
+    @property
+    def entries(self) -> list[RoundEntry]:
+        return self.layout.entries
+
+    @property
+    def declared(self) -> Declarations:
+        return self.layout.declared
 
     @cached_property
     def metrics(self) -> dict[str, RunMetrics]:
-        return {one.path: metrics_of(one, []) for one in (*self.entries, *self.baseline.values())}
+        return {one.path: metrics_of(one, []) for one in (*self.entries, *self.layout.baseline.values())}
 
     @cached_property
-    def declared(self) -> Declarations:
-        """What the study of the group declares; its baseline is of the same study."""
-        return self.entries[0].declared
+    def metric(self) -> ResultMetric | None:
+        """The chosen metric and its result."""
+        return result_metric([(one, self.metrics[one.path]) for one in self.entries], self.declared)
 
     @cached_property
     def curves(self) -> dict[str, LearningCurve]:
@@ -69,68 +64,59 @@ class GroupData:
         counted = Counter(self.curves[one.path].unit for one in self.entries if self.metrics[one.path].epochs)
         return counted.most_common(1)[0][0] if counted else EPOCH
 
-    @cached_property
-    def keys(self) -> dict[str, int]:
-        """The config keys that vary, in the order of the round file, each with its number of values."""
-        varying = varying_keys(self.entries)
-        keys = [key for key in dict.fromkeys(key for one in self.entries for key in one.config) if key in varying]
-        return {key: len({value_of(one, key) for one in self.entries}) for key in keys}
 
-    @cached_property
-    def apart(self) -> list[str]:
-        """The keys whose values are never in one panel: those kept apart, and keys that vary within the baseline."""
-        chosen = {*self.declared.apart} | varying_keys(list(self.baseline.values()))
-        return [key for key in self.keys if key in chosen]
+@dataclass(frozen=True)
+class GroupFigure:
+    """One of the figures of a kind. `what` is shown: results or learning curves; `figures`: the panels of all."""
 
-    def split(self, most: int) -> list[str]:
-        """The keys to split panels by; one key more if a panel would have more than `most` settings."""
-        largest = max(len(panel.settings) for panel in self.panels(self.apart))
-        others = [key for key, values in self.keys.items() if key not in self.apart and values <= FACETS]
-        return self.apart + (others[:1] if largest > most else [])
+    group: GroupData
+    what: str
+    figures: Sequence[Sequence[Panel]]
+    part: int
 
-    def panels(self, split: Sequence[str]) -> list[Panel]:
-        """A panel for each combination of values of these keys."""
-        found: dict[tuple[str, ...], list[WithBaseline]] = {}
-        for one in self.shown:
-            found.setdefault(tuple(value_of(one[0], key) for key in split), []).append(one)
-        names = setting_labels(self.entries, without=split)
-        made = []
-        for shown in found.values():
-            settings: dict[str, list[RoundEntry]] = {}
-            for entry, _ in shown:
-                settings.setdefault(names[entry.setting], []).append(entry)
-            title = ", ".join(_label(key, shown[0][0]) for key in split)
-            made.append(Panel(title, settings, next((baseline for _, baseline in shown if baseline), ())))
-        return made
+    @property
+    def panels(self) -> Sequence[Panel]:
+        return self.figures[self.part]
 
-    def heading(self, what: str, inches: float) -> str:
-        """The title of a figure `inches` wide: the group, what is shown, and how many experiments are completed."""
-        one = self.entries[0].experiment
-        states = Counter(entry.state for entry in self.entries)
-        completed = f"{states.pop(State.COMPLETED, 0)} of {len(self.entries)} experiments completed"
+    @property
+    def count(self) -> int:
+        return min(len(self.figures), FIGURES_AT_MOST)
+
+    @property
+    def tabled(self) -> list[Panel]:
+        """The panels of its table: of the last figure also those that are not drawn."""
+        return [*self.panels, *(self.not_drawn if self.part == self.count - 1 else ())]
+
+    @property
+    def not_drawn(self) -> list[Panel]:
+        return [panel for figure in self.figures[FIGURES_AT_MOST:] for panel in figure]
+
+    def drawn(
+        self, figure: Figure, axes: Sequence[Axes], table: list[dict[str, Any]], caption: str, grey: str
+    ) -> DrawnFigure:
+        """Add legend, title and caption to a figure. `grey`: which figures of the baseline are drawn in grey."""
+        part = f" ({self.part + 1} of {self.count})" if self.count > 1 else ""
+        legend_below(figure, axes, row=0.15)
+        figure.suptitle(self._heading(f"{self.what}{part}", figure.get_figwidth()), fontsize=9)
+        names = [one.group for one in self.group.layout.baseline.values()]
+        baseline = f"Grey: the baseline, group {names[0]}, {grey}." if names else "No baseline to compare with."
+        missing = sum(len(panel.settings) for panel in self.not_drawn)
+        more = f" {counted(missing, 'further setting')} are in the table of the last figure." if missing else ""
+        title = f"{self.group.entries[0].group or 'experiments'}: {self.what}{part}"
+        return DrawnFigure(figure, table, title, f"{caption} {baseline}{more}")
+
+    def _heading(self, what: str, inches: float) -> str:
+        """The group, what is shown, and how many experiments are completed."""
+        entries = self.group.entries
+        one, states = entries[0].experiment, Counter(entry.state for entry in entries)
+        completed = f"{states.pop(State.COMPLETED, 0)} of {len(entries)} experiments completed"
         rest = "".join(f", {count} {str(state).replace('_', ' ')}" for state, count in states.items())
         lines = [f"{one.round}, {one.group or 'experiments'}: {what}", f"{completed}{rest}"]
         return plain("\n".join(textwrap.fill(line, round(LETTERS * inches)) for line in lines))
 
-    def drawn(
-        self, what: str, figure: Figure, axes: Sequence[Axes], table: list[dict[str, Any]], caption: str, grey: str
-    ) -> DrawnFigure:
-        """Add legend, title and caption to a figure. `grey`: which figures of the baseline are drawn in grey."""
-        legend_below(figure, axes)
-        figure.suptitle(self.heading(what, figure.get_figwidth()), fontsize=9)
-        names = [one.group for one in self.baseline.values()]
-        baseline = f"Grey: the baseline, group {names[0]}, {grey}." if names else "No baseline to compare with."
-        return DrawnFigure(figure, table, f"{self.entries[0].group or 'experiments'}: {what}", f"{caption} {baseline}")
 
-
-def value_of(entry: RoundEntry, key: str) -> str:
-    return json.dumps(entry.config.get(key), default=str)
-
-
-def _label(key: str, entry: RoundEntry) -> str:
-    value = entry.config.get(key)
-    return value if isinstance(value, str) else f"{key} {value}"
-
-
-def shortened(text: str) -> str:
-    return plain(text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…")
+def shortened(text: str, longest: int = LONGEST) -> str:
+    """Text of at most this many characters: its end is kept, since settings often differ there only."""
+    if len(text) > longest:
+        text = f"{text[: longest * 2 // 3 - 1]}…{text[len(text) - longest // 3 :]}"
+    return plain(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,21 +9,19 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator
 
 from analysis.curve_data import Band, Floats, LearningCurve
+from analysis.curve_layout import CurveLayout
 from analysis.rounds import RoundEntry, early_end, metrics_of, planned_of
-from analysis.style import BASELINE, COLOURS, LINES
-from roundhouse.formatting import counted
+from analysis.style import BASELINE, COLOURS, FEW, line_look, logarithmic, position_axis
+from roundhouse.formatting import counted, number
 from roundhouse.metrics import Declarations, quantity, with_unit
 from roundhouse.model.attempt import STEP
 from roundhouse.store.metrics import RunMetrics, finite
 
-WIDTH, HEIGHT = 3.4, 1.65  # inches of a panel: width with the margins at its sides, height without margins
+PANELS_AT_MOST = 12  # in one figure
 LETTERS = 14  # of a heading, per inch
-FEW = 30  # a line with at most this many points has a marker at each
 WIDE = 30.0  # ratio of the largest to the smallest value above which an axis is logarithmic
 
 
@@ -74,7 +71,8 @@ def draw(entry: RoundEntry, baseline: Sequence[RoundEntry]) -> DrawnFigure:
     The table has a row for each entry in metrics.json, with all its keys, and the baseline's values from the figure.
     """
     metrics, declared = entry.metrics(), entry.declared
-    curve, main = LearningCurve.of(metrics, declared), metrics.metric or declared.main
+    curve = LearningCurve.of(metrics, declared)
+    main = declared.main if declared.main in curve.values else metrics.metric
     references = [metrics_of(one, []) for one in baseline if one.path != entry.path]
     curves = [LearningCurve.of(one, declared) for one in references if one.epochs]
     shown = [key for key in curve.values if key == main or key.startswith(("val_", "validation_"))]
@@ -82,9 +80,10 @@ def draw(entry: RoundEntry, baseline: Sequence[RoundEntry]) -> DrawnFigure:
     bands = {key: band for key, band in bands.items() if len(band.positions)}
     finals = [one.final for one in (metrics, *references)]
     panels = _panels(curve, main, declared)
-    figure, axes = _grid(len(panels))
-    for keys, panel in zip(panels, axes, strict=True):
-        _lines(panel, keys, curve, declared)
+    layout = CurveLayout(min(len(panels), PANELS_AT_MOST))
+    figure, axes = layout.figure()
+    for keys, panel in zip(panels, axes, strict=False):
+        _lines(panel, keys, curve, declared, layout)
         for key in keys:
             if key in bands:
                 name = _averaged(baseline[0].group, bands[key])
@@ -92,64 +91,56 @@ def draw(entry: RoundEntry, baseline: Sequence[RoundEntry]) -> DrawnFigure:
         if metrics.metric in keys:
             _best(panel, metrics, curve, declared)
         _reference(panel, keys, finals, declared)
-        _finish(panel, keys, curve, _resumed(entry, curve.unit))
+        _finish(panel, keys, curve, _resumed(entry, curve.unit), layout)
+    layout.place(figure, axes)
     figure.suptitle(
         _heading(entry, metrics, curve, figure.get_figwidth()), fontsize=9, y=1 - 0.06 / figure.get_figheight()
     )
-    title = f"{entry.path}: learning curves"
-    return DrawnFigure(figure, _table(metrics, curve, bands), title, _caption(entry, metrics, curve, bands, baseline))
+    caption = _caption(entry, metrics, curve, bands, baseline)
+    if missing := [key for keys in panels[PANELS_AT_MOST:] for key in keys]:
+        caption += f" In the table only: {', '.join(missing)}."
+    return DrawnFigure(figure, _table(metrics, curve, bands), f"{entry.path}: learning curves", caption)
 
 
 def _panels(curve: LearningCurve, main: str | None, declared: Declarations) -> list[list[str]]:
-    """The keys of each panel: first the main metric, then in declared order, last keys of earlier stages only."""
+    """The keys of each panel: first the main metric, then in declared order, last keys of earlier stages only.
+
+    A panel has as many lines as there are colours.
+    """
     found: dict[str, list[str]] = {}
     for key in curve.values:
         found.setdefault(panel_of(key, declared), []).append(key)
     kept = [one for one in found.values() if any(curve.last_stage(key) for key in one)]
     others = [one for one in found.values() if one not in kept]
-    order = {name: number for number, name in enumerate(declared.metrics)}
-    return [*sorted(kept, key=lambda keys: (main not in keys, min(order.get(key, len(order)) for key in keys))),
-            *others]  # fmt: skip
+    order = {name: index for index, name in enumerate(declared.metrics)}
+    kept.sort(key=lambda keys: (main not in keys, min(order.get(key, len(order)) for key in keys)))
+    most = len(COLOURS)
+    return [keys[first : first + most] for keys in (*kept, *others) for first in range(0, len(keys), most)]
 
 
-def _grid(count: int) -> tuple[Figure, list[Axes]]:
-    """Panels at fixed places, with space for a legend above each: an automatic layout takes twice as long."""
-    columns = count if count < 4 else 2 if count == 4 else 3
-    rows = math.ceil(count / columns)
-    left, right, below, above, heading = 0.68, 0.13, 0.45, 0.4, 0.5  # inches
-    width, height = columns * WIDTH, rows * (below + HEIGHT + above) + heading
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    made = []
-    for row, column in (divmod(number, columns) for number in range(count)):
-        x, y = column * WIDTH + left, (rows - 1 - row) * (below + HEIGHT + above) + below
-        size = ((WIDTH - left - right) / width, HEIGHT / height)
-        made.append(figure.add_axes((x / width, y / height, *size)))
-    return figure, made
-
-
-def _lines(axes: Axes, keys: Sequence[str], curve: LearningCurve, declared: Declarations) -> None:
+def _lines(axes: Axes, keys: Sequence[str], curve: LearningCurve, declared: Declarations, layout: CurveLayout) -> None:
     """The lines of one panel; that of training is the last."""
-    for number, key in enumerate(sorted(keys, key=lambda key: key == quantity(key) or key.startswith("train_"))):
+    for index, key in enumerate(sorted(keys, key=lambda key: key == quantity(key) or key.startswith("train_"))):
         positions, values = curve.points(key)
-        factor, colour = declared.of(key).factor, COLOURS[number % len(COLOURS)]
-        axes.plot(
-            positions, factor * values, label=plain(_series(key, keys, declared)),
-            color=colour, linestyle=LINES[number % len(LINES)], marker="o" if _sparse(values) else "", markersize=2.5,
-        )  # fmt: skip
+        factor, look = declared.of(key).factor, {**line_look(index, len(values)), "markersize": 2.5}
+        if _sparse(values):
+            look["markevery"] = None
+        axes.plot(positions, factor * values, label=plain(_series(key, keys, declared)), **look)
         cut = curve.partial & curve.recorded[key]
         if cut.any():
-            axes.plot(curve.positions[cut], factor * curve.values[key][cut], "o", color=colour, markersize=5,
-                      markerfacecolor="white")  # fmt: skip
-    text = textwrap.shorten(axis_of(keys, declared), 56, placeholder=" …")
-    axes.set_ylabel(textwrap.fill(text, 30))
+            axes.plot(curve.positions[cut], factor * curve.values[key][cut], "o", color=look["color"],
+                      markersize=5, markerfacecolor="white")  # fmt: skip
+    line = round(18 * layout.height)  # letters
+    text = textwrap.shorten(axis_of(keys, declared), 2 * line, placeholder=" …")
+    axes.set_ylabel(textwrap.fill(text, line))
     every = np.concatenate([curve.values[key] for key in keys])
     every = every[np.isfinite(every)]
     if not len(every):
         axes.text(0.5, 0.5, "no finite value", transform=axes.transAxes, ha="center", va="center", color=BASELINE)
     elif is_logarithmic(keys[0], declared, every.min(), every.max()):
+        factor = declared.of(keys[0]).factor
         axes.set_yscale("log")
-        axes.yaxis.set_minor_locator(NullLocator())
+        logarithmic(axes.yaxis, factor * every.min(), factor * every.max())
 
 
 def _series(key: str, among: Sequence[str], declared: Declarations) -> str:
@@ -192,7 +183,7 @@ def _best(axes: Axes, metrics: RunMetrics, curve: LearningCurve, declared: Decla
     where = np.flatnonzero((curve.positions == at) & np.isfinite(values))[:1]
     if len(where):
         best, position = metric.factor * values[where[0]], curve.positions[where[0]]
-        text = f"best {best:.4g}{' %' * metric.percent} ({curve.unit} {position:.0f})"
+        text = f"best {_amount(best, metric.shown_unit)} ({curve.unit} {position:.0f})"
         axes.plot([position], [best], "*", color="black", markersize=8, label=text, zorder=5)
 
 
@@ -202,8 +193,12 @@ def _reference(axes: Axes, keys: Sequence[str], finals: Sequence[Mapping[str, fl
     key, value = next(((key, value) for key, value in known if value is not None), ("", None))
     if value is not None:
         metric = declared.of(key)
-        text = f"{declared.reference_label(key)} {metric.factor * value:.3g}{' %' * metric.percent}"
+        text = f"{declared.reference_label(key)} {_amount(metric.factor * value, metric.shown_unit)}"
         axes.axhline(metric.factor * value, color=BASELINE, linestyle=":", label=plain(text))
+
+
+def _amount(value: float, unit: str) -> str:
+    return f"{number(value)} {unit}".rstrip()
 
 
 def _resumed(entry: RoundEntry, unit: str) -> list[int]:
@@ -211,7 +206,7 @@ def _resumed(entry: RoundEntry, unit: str) -> list[int]:
     return sorted({one.progress.counter(unit).started for one in entry.record.runs if one.progress} - {0})
 
 
-def _finish(axes: Axes, keys: Sequence[str], curve: LearningCurve, resumed: Sequence[int]) -> None:
+def _finish(axes: Axes, keys: Sequence[str], curve: LearningCurve, resumed: Sequence[int], layout: CurveLayout) -> None:
     """Mark where stages and attempts begin, and add the axis of epochs or steps and the legend above the data."""
     present = curve.positions[np.any([np.isfinite(curve.values[key]) for key in keys], axis=0)]
     earlier = len(present) > 0 and present.max() <= curve.before  # measured before the last stage only
@@ -224,17 +219,17 @@ def _finish(axes: Axes, keys: Sequence[str], curve: LearningCurve, resumed: Sequ
             axes.axvspan(start + curve.half, end + curve.half, color="#f0e9d8", linewidth=0, zorder=0)
             axes.text((start + end) / 2 + curve.half, 0.5, plain(name), transform=axes.get_xaxis_transform(),
                       rotation=90, ha="center", va="center", fontsize=7, color=BASELINE)  # fmt: skip
-    for number, at in enumerate(one + curve.half for one in resumed if first <= one + curve.half <= last):
+    for index, at in enumerate(one + curve.half for one in resumed if first <= one + curve.half <= last):
         axes.axvline(at, color=COLOURS[3], linewidth=0.8, linestyle=(0, (4, 2)),
-                     label="resumed" if number == 0 else None)  # fmt: skip
+                     label="resumed" if index == 0 else None)  # fmt: skip
     margin = max(0.5, 0.02 * (last - first))
     axes.set_xlim(first - margin, last + margin)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    position_axis(axes)
     axes.set_xlabel(curve.unit)
     handles, _ = axes.get_legend_handles_labels()
     if len(handles) > 1:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=2, borderaxespad=0, borderpad=0.2,
-                    columnspacing=1.2, handlelength=1.8)  # fmt: skip
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=layout.legend_columns, borderaxespad=0,
+                    borderpad=0.2, columnspacing=1.2, handlelength=1.8)  # fmt: skip
 
 
 def _heading(entry: RoundEntry, metrics: RunMetrics, curve: LearningCurve, inches: float) -> str:

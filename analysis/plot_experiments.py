@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
@@ -22,6 +22,7 @@ if __name__ == "__main__":
 from analysis import suite
 from analysis.cli import add_folders, folders_from, run_script
 from analysis.figure_store import FORMATS, FigureStore, StoredFigure, file_name, key_of, write_figure
+from analysis.group_panels import FIGURES_AT_MOST, GroupPanels
 from analysis.processes import in_processes
 from analysis.rounds import (
     Folders,
@@ -119,7 +120,10 @@ Shown = tuple[WithBaseline, ...]
 
 @dataclass(frozen=True, slots=True)
 class FigureRequest:
-    """A figure to draw: its place, and the experiments in it, each with its baseline. `declared`: if it is declared."""
+    """A figure to draw: its place, and the experiments in it, each with its baseline.
+
+    `part`: which of the figures of its kind, if a group has several; `declared`: if it is declared.
+    """
 
     folder: Path
     name: str
@@ -127,6 +131,7 @@ class FigureRequest:
     key: str
     formats: tuple[str, ...]
     shown: Shown
+    part: int = 0
     declared: Figure | None = None
 
     @property
@@ -139,27 +144,41 @@ def figure_requests(found: RoundRecords, folder: Path, formats: tuple[str, ...])
     baseline = {one.path: tuple(found.baseline_of(one)) for one in found.entries}
     declared = {id(one.declared): key_of([], repr(one.declared)) for one in found.entries}
     facts = {one.path: f"{_facts(one)} {declared[id(one.declared)]}" for one in found.entries}
-    made: list[tuple[str, str, Shown]] = []
+    made: list[tuple[str, str, Shown, int]] = []
     for entry in found.entries:
         shown = ((entry, baseline[entry.path]),)
-        made.append((f"curves/{file_name(entry.path)}", CURVES, shown))
+        made.append((f"curves/{file_name(entry.path)}", CURVES, shown, 0))
     for group, entries in found.groups.items():
         of_group = tuple((entry, baseline[entry.path]) for entry in entries)
-        made += [(f"overviews/{file_name(group)}_{kind}", kind, of_group) for kind in (RESULTS, LEARNING)]
+        panels = GroupPanels(of_group)
+        for kind, figures in ((RESULTS, panels.results), (LEARNING, panels.learning)):
+            for part in range(min(len(figures), FIGURES_AT_MOST)):
+                name = f"overviews/{file_name(group)}_{kind}{f'_{part + 1}' if part else ''}"
+                made.append((name, kind, of_group, part))
     requests = [
-        FigureRequest(folder, name, kind, _key(kind, shown, facts), formats, shown) for name, kind, shown in made
+        FigureRequest(folder, name, kind, _key(kind, shown, facts), formats, shown, part)
+        for name, kind, shown, part in made
     ]
     everything = tuple((entry, baseline[entry.path]) for entry in found.entries)
+    for name, figure in _declared_figures(found):
+        own = [file for one in found.entries if (file := newest_file(one.record, figure.file))]
+        key = key_of(own, _key(f"{DECLARED} {figure!r}", everything, facts))
+        requests.append(FigureRequest(folder, f"declared/{name}", DECLARED, key, formats, everything, declared=figure))
+    return requests
+
+
+def _declared_figures(found: RoundRecords) -> Iterator[tuple[str, Figure]]:
+    """The declared figures of a round, by name.
+
+    The study, or the round that this one extends, may declare some for rounds with other config keys and groups. A key
+    that is similar to an existing one is a slip, which is reported when the figure is drawn.
+    """
     keys = {key for entry in found.entries for key in entry.config}
     for name, figure in found.declared.figures.items():
         missing = [key for _, key in figure.config_keys if key not in keys]
         of_others = bool(figure.groups) and not any(group in found.groups for group in figure.groups)
-        if of_others or (missing and not any(similar_to(key, keys) for key in missing)):
-            continue  # the study, or the round that this one extends, declares it for rounds with these keys and groups
-        own = [file for one in found.entries if (file := newest_file(one.record, figure.file))]
-        key = key_of(own, _key(f"{DECLARED} {figure!r}", everything, facts))
-        requests.append(FigureRequest(folder, f"declared/{name}", DECLARED, key, formats, everything, figure))
-    return requests
+        if not of_others and (not missing or any(similar_to(key, keys) for key in missing)):
+            yield name, figure
 
 
 def _facts(entry: RoundEntry) -> str:
@@ -173,6 +192,15 @@ def _key(kind: str, shown: Shown, facts: dict[str, str]) -> str:
     pairs = [f"{entry.path}: {[one.path for one in baseline]}" for entry, baseline in shown]
     files = [file for one in entries.values() for file in (one.metrics_file, one.outputs_file) if file]
     return key_of(files, kind, *pairs, *(facts[path] for path in entries))
+
+
+def entries_in(figure: FigureRequest) -> list[RoundEntry]:
+    """The experiments that a figure shows, without baselines: those of its part."""
+    if figure.kind in (CURVES, DECLARED):
+        return [entry for entry, _ in figure.shown]
+    panels = GroupPanels(figure.shown)
+    figures = panels.results if figure.kind == RESULTS else panels.learning
+    return [entry for panel in figures[figure.part] for entry in panel.entries]
 
 
 class MetricsCache:
@@ -194,10 +222,10 @@ class MetricsCache:
 
     def can_draw(self, figure: FigureRequest) -> bool:
         """Whether there is data for it."""
-        metrics = [(entry, self.metrics(entry)) for entry, _ in figure.shown]
         if figure.declared and (figure.declared.kind == "images" or figure.declared.array):
             return any(entry.record.completed or newest_file(entry.record, figure.declared.file)
                        for entry, _ in figure.shown)  # fmt: skip
+        metrics = [(entry, self.metrics(entry)) for entry in entries_in(figure)]
         if figure.declared:
             return any(one.final or one.best is not None or one.epochs for _, one in metrics)
         if figure.kind == RESULTS:
@@ -361,7 +389,8 @@ def draw(figure: FigureRequest) -> StoredFigure | str:
             elif figure.declared:
                 made = declared.draw(Path(figure.name).name, figure.declared, figure.shown)
             else:
-                made = (group_results.results if figure.kind == RESULTS else group_learning.learning)(figure.shown)
+                of_group = group_results.results if figure.kind == RESULTS else group_learning.learning
+                made = of_group(figure.shown, figure.part)
             stored = StoredFigure(
                 figure.name, made.title, made.caption, figure.key, figure.formats, figure.subject, made.alt
             )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from analysis.result_metric import result_metric
 from analysis.rounds import RoundEntry, RoundRecords, metrics_of, setting_labels
 from roundhouse.metrics import Declarations
 from roundhouse.model.attempt import EPOCH, STEP, Progress
@@ -245,7 +246,7 @@ class Ranking:
 def rankings(found: RoundRecords, summaries: Sequence[ExperimentSummary]) -> list[Ranking]:
     """The best settings of each group and data set among completed experiments that report a metric.
 
-    They are ranked by that metric, not by test data, because selecting by test data would bias the result.
+    They are ranked by the chosen metric, not by its result on test data, because that would bias the result.
     """
     several = len({one.entry.data_set for one in summaries}) > 1
     kinds: dict[tuple[str, str | None], list[ExperimentSummary]] = {}
@@ -266,13 +267,11 @@ def _ranking(
 ) -> Ranking | None:
     names, declared = setting_labels([one.entry for one in candidates]), candidates[0].entry.declared
     completed = [one for one in candidates if one.entry.state is State.COMPLETED]
-    metric = _ranked_by(completed, declared)
-    members = [one for one in completed if metric and _values([one], metric)]
-    if not metric or not members:
+    shown = result_metric([(one.entry, one.metrics) for one in completed], declared, found)
+    members = [one for one in completed if shown and _values([one], shown.chosen)]
+    if not shown or not members:
         return None
-    mode = found.mode_of(metric, [one.metrics for one in members])
-    tested = declared.final_of(metric)
-    result = tested if any(tested in one.metrics.final for one in members) else metric
+    metric, result, mode = shown.chosen, shown.result, shown.mode
     settings: dict[str, list[ExperimentSummary]] = {}
     for one in members:
         settings.setdefault(one.entry.setting, []).append(one)
@@ -283,13 +282,6 @@ def _ranking(
         _ranked_setting(found, by_path, names[key], settings[key], metric, result) for key in ranked[:SETTINGS_SHOWN]
     ]
     return Ranking(group, dataset, metric, mode, result, baseline, best, len(settings), declared)
-
-
-def _ranked_by(completed: Sequence[ExperimentSummary], declared: Declarations) -> str | None:
-    """The declared main metric, if a run reports it; else the metric of the first run that reports one."""
-    if declared.main and any(_values([one], declared.main) for one in completed):
-        return declared.main
-    return next((one.metric for one in completed if one.metric and one.best is not None), None)
 
 
 def _rank(mean: float, mode: str) -> float:
@@ -316,7 +308,7 @@ def _ranked_setting(
 
 
 def _values(ones: Iterable[ExperimentSummary], name: str) -> list[float]:
-    values = [one.best if name == one.metric else one.metrics.final.get(name) for one in ones]
+    values = [one.metrics.value(name) for one in ones]
     return [value for value in values if value is not None]
 
 

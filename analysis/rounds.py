@@ -195,23 +195,9 @@ class RoundRecords:
         return made
 
     @cached_property
-    def _modes(self) -> set[tuple[str, str]]:
-        """Metrics with the mode that a study, the round file or a progress.json declares for them."""
-        declared: list[tuple[str, str | None]] = [(name, one.mode) for name, one in self.declared.metrics.items()]
-        rules = [rule for one in self.entries for rule in (one.experiment.selection, one.experiment.halving) if rule]
-        reports = [run.progress for one in self.entries for run in one.record.runs if run.progress]
-        modes = declared + [(one.metric, one.mode) for one in rules]
-        modes += [(one.metric_name, one.mode) for one in reports if one.metric_name]
-        return {(metric, mode) for metric, mode in modes if metric and mode}
-
-    def mode_of(self, metric: str, runs: Iterable[RunMetrics]) -> str | None:
-        """Which value of a metric is best, min or max, as the round or one of the `runs` declares it.
-
-        None: nothing declares it, or declarations differ. It is the same for validation and test data.
-        """
-        declared = self._modes | {(one.metric, one.mode) for one in runs if one.metric and one.mode}
-        modes = {mode for name, mode in declared if quantity(name) == quantity(metric)}
-        return modes.pop() if len(modes) == 1 else None
+    def modes(self) -> set[tuple[str, str]]:
+        """Metrics with the mode that is declared for them anywhere in the round."""
+        return modes_in(self.entries, self.declared)
 
     def baseline_of(self, entry: RoundEntry) -> list[RoundEntry]:
         """The experiments of its baseline group that have the same value of every key that varies in that group.
@@ -223,15 +209,35 @@ class RoundRecords:
         return [one for one in candidates if all(one.config.get(key) == entry.config[key] for key in keys)]
 
 
+def modes_in(entries: Iterable[RoundEntry], declared: Declarations) -> set[tuple[str, str]]:
+    """Metrics with the mode that a study, the round file or a progress.json declares for them."""
+    modes: list[tuple[str | None, str | None]] = [(name, one.mode) for name, one in declared.metrics.items()]
+    for entry in entries:
+        rules = (entry.experiment.selection, entry.experiment.halving)
+        modes += [(rule.metric, rule.mode) for rule in rules if rule]
+        modes += [(run.progress.metric_name, run.progress.mode) for run in entry.record.runs if run.progress]
+    return {(metric, mode) for metric, mode in modes if metric and mode}
+
+
+def mode_among(modes: set[tuple[str, str]], metric: str, runs: Iterable[RunMetrics]) -> str | None:
+    """The mode of a metric in `modes` or in one of the runs; it is the same for validation and test data.
+
+    None: nothing declares it, or declarations differ.
+    """
+    known = modes | {(one.metric, one.mode) for one in runs if one.metric and one.mode}
+    found = {mode for name, mode in known if quantity(name) == quantity(metric)}
+    return found.pop() if len(found) == 1 else None
+
+
 def varying_keys(entries: Sequence[RoundEntry]) -> set[str]:
     """The config keys in which the experiments differ, without the seed."""
     keys = {key for entry in entries for key in entry.config} - {SEED}
     return {key for key in keys if len({json.dumps(one.config.get(key), default=str) for one in entries}) > 1}
 
 
-def setting_labels(entries: Sequence[RoundEntry], without: Iterable[str] = ()) -> dict[str, str]:
-    """A short label for each setting: the values of the varying keys, `without` some, such as `logit, alpha 0.5`."""
-    varying = varying_keys(entries) - set(without)
+def setting_labels(entries: Sequence[RoundEntry]) -> dict[str, str]:
+    """A short label for each setting: the values of the varying keys, such as `logit, alpha 0.5`."""
+    varying = varying_keys(entries)
     return {entry.setting: label_of(entry.config, varying) or entry.group for entry in entries}
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from analysis.comparison import SHOWN_BELOW, beats_all, smallest_p
+from analysis.result_metric import ResultMetric, result_metric
 from analysis.rounds import RoundEntry, RoundRecords, label_of, metrics_of, varying_keys
 from roundhouse.formatting import counted
 from roundhouse.store.metrics import RunMetrics
@@ -18,14 +18,6 @@ from roundhouse.store.metrics import RunMetrics
 LARGEST = 1e100  # larger values would make means inexact and squares overflow
 BlockKey = tuple[str, str]  # data set and seed
 Values = Mapping[BlockKey, float]
-
-
-@dataclass(frozen=True)
-class TableMetric:
-    """The metric of the table. `sign`: 1 if higher is better, -1 if lower is better, 0 if unknown."""
-
-    name: str
-    sign: int
 
 
 @dataclass(frozen=True)
@@ -68,17 +60,10 @@ class RoundResults:
         return [(entry, metrics) for entry, metrics in pairs if entry.record.completed]
 
     @cached_property
-    def metric(self) -> TableMetric:
-        """The final metric of the main metric, as declared, else as runs report it; else their first number."""
-        runs, declared = [metrics for _, metrics in self.completed], self.found.declared
-        finals = list(dict.fromkeys(name for one in runs for name in one.final))
-        selected = Counter(one.metric for one in runs if one.metric and one.best is not None)
-        main = declared.main if not runs or declared.main in {*finals, *selected} else None
-        name = str(main or (selected.most_common(1)[0][0] if selected else finals[0] if finals else "result"))
-        final = declared.final_of(name)
-        name = final if final in finals or (not runs and main) else name
-        mode = self.found.mode_of(name, runs)
-        return TableMetric(name, 1 if mode == "max" else -1 if mode == "min" else 0)
+    def metric(self) -> ResultMetric:
+        """The metric of the table; without any, it is called `result`."""
+        members, declared = self.completed, self.found.declared
+        return result_metric(members, declared, self.found) or ResultMetric("result", "result", None)
 
     @cached_property
     def data_sets(self) -> list[str]:
@@ -89,27 +74,25 @@ class RoundResults:
         """The rows, in the order of the round file."""
         values: dict[str, dict[BlockKey, float]] = {}
         for entry, metrics in self.completed:
-            value = metrics.final.get(self.metric.name)
-            if value is None and self.metric.name == metrics.metric:
-                value = metrics.best
+            value = metrics.value(self.metric.result)
             block = (entry.data_set, json.dumps(entry.config.get("seed"), default=str))
             if value is not None and abs(value) < LARGEST:
                 values.setdefault(key_of(entry), {})[block] = float(value)
             elif value is not None:
-                self.problems.append(f"{entry.path}: {self.metric.name} is {value}: left out of all means")
+                self.problems.append(f"{entry.path}: {self.metric.result} is {value}: left out of all means")
         return [row_of(self.found, members, values) for members in settings_of(self.found)]
 
     @cached_property
     def reference_label(self) -> str:
         """What the declared baseline of the metric is called, such as chance; empty if there is none."""
-        return self.found.declared.reference_label(self.metric.name) or ""
+        return self.found.declared.reference_label(self.metric.result) or ""
 
     @cached_property
     def references(self) -> dict[str, float]:
         """By data set, the declared baseline of the metric, such as the accuracy of a guess."""
         by_data_set: dict[str, list[float]] = {}
         for entry, metrics in self.completed:
-            value = entry.declared.reference(self.metric.name, metrics.final)
+            value = entry.declared.reference(self.metric.result, metrics.final)
             if value is not None and abs(value) < LARGEST:
                 by_data_set.setdefault(entry.data_set, []).append(value)
         return {data_set: statistics.fmean(values) for data_set, values in by_data_set.items()}

@@ -39,8 +39,10 @@ if __name__ == "__main__":
 from analysis.cli import add_folders, folders_from, run_script
 from analysis.dataframes import HEAD, facts_of, moment
 from analysis.figure_store import csv_of, write_bytes
+from analysis.result_metric import result_metrics
 from analysis.rounds import RoundEntry, RoundRecords, newest_file, read_round, varying_keys
 from analysis.table_rows import RoundResults, TableRow, bold_note, comparison_groups, winners
+from roundhouse.formatting import fixed, number
 from roundhouse.model.attempt import Claim
 from roundhouse.store import logs
 from roundhouse.views.status_json import as_dict
@@ -63,18 +65,18 @@ def matrix(results: RoundResults) -> list[dict[str, Any]]:
     for row, spread in zip(results.rows, spreads, strict=True):
         head = {"group": row.group, "setting": row.name, "role": "baseline" if row.group in serving else ""}
         config = {name: _cell(row.config.get(key)) for key, name in columns.items()}
-        rows.append({**head, **config, "metric": metric.name, **spread})
+        rows.append({**head, **config, "metric": metric.result, **spread})
     if results.references:
-        shown = {f"{data_set or metric.name}_mean": value for data_set, value in results.references.items()}
+        shown = {f"{data_set or metric.result}_mean": value for data_set, value in results.references.items()}
         label = results.reference_label
-        rows.append({"group": "", "setting": label, "role": label, "metric": metric.name, **shown})
+        rows.append({"group": "", "setting": label, "role": label, "metric": metric.result, **shown})
     return rows
 
 
 def _spread(row: TableRow, results: RoundResults) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for data_set in results.data_sets:
-        name, values = data_set or results.metric.name, row.on(data_set)
+        name, values = data_set or results.metric.result, row.on(data_set)
         made[f"{name}_mean"] = statistics.fmean(values) if values else None
         made[f"{name}_sd"] = statistics.stdev(values) if len(values) > 1 else None
         made[f"{name}_n"] = len(values)
@@ -111,13 +113,13 @@ def escaped(text: str) -> str:
 def latex(results: RoundResults) -> str:
     """The table for LaTeX, with booktabs."""
     metric = results.metric
-    declared = results.found.declared.of(metric.name)
+    declared = results.found.declared.of(metric.result)
     unit = escaped(f" ({declared.shown_unit})") if declared.shown_unit else ""
-    heads = [escaped(one or metric.name) + unit for one in results.data_sets]
+    heads = [escaped(one or metric.result) + unit for one in results.data_sets]
     heads += [f"Mean{unit}"] * (len(heads) > 1)
     body, marked = _body(results, declared.percent)
     name, completed = results.found.name, f"{len(results.completed)} of {len(results.found.entries)}"
-    what = escaped(results.found.declared.label(metric.name))
+    what = escaped(results.found.declared.label(metric.result))
     caption = rf"Round {escaped(name)}: {what}{unit}, mean $\pm$ standard deviation over seeds ($n$)."
     note = escaped(f"{bold_note(results, marked)} {completed} experiments are completed.")
     return rf"""% Needs \usepackage{{booktabs}}.
@@ -170,19 +172,26 @@ def _bold(cell: str, marked: bool) -> str:
 
 
 def _mean_and_deviation(values: Sequence[float], percent: bool) -> str:
-    """A cell: mean, standard deviation and n; no deviation for one seed, `--` without values."""
+    """A cell: mean, standard deviation and n; no deviation for one seed, `--` without values.
+
+    Both have as many decimals as show two digits of the deviation; percentages always have two decimals.
+    """
     if not values:
         return "--"
-    mean = _figure(statistics.fmean(values), percent)
+    mean = statistics.fmean(values)
     if len(values) == 1:
-        return f"{mean} ($n=1$)"
-    return rf"{mean} $\pm$ {_figure(statistics.stdev(values), percent)} ({len(values)})"
+        return f"{_figure(mean, percent)} ($n=1$)"
+    deviation = statistics.stdev(values)
+    digits = None if percent or not 1e-4 < deviation < 1e4 else max(0, 1 - math.floor(math.log10(deviation)))
+    return rf"{_figure(mean, percent, digits)} $\pm$ {_figure(deviation, percent, digits)} ({len(values)})"
 
 
-def _figure(value: float | None, percent: bool) -> str:
+def _figure(value: float | None, percent: bool, digits: int | None = None) -> str:
+    """A number: a percentage with two decimals, another with `digits`, or with four significant digits."""
     if value is None:
         return "--"
-    return (f"{100 * value:.2f}" if percent else f"{value:.4g}").replace("-", "$-$")
+    text = fixed(100 * value, 2) if percent else number(value) if digits is None else fixed(value, digits)
+    return text.replace("-", "$-$")
 
 
 # ---------------------------------------------------------------------------------------------- the JSON files
@@ -191,9 +200,10 @@ def _figure(value: float | None, percent: bool) -> str:
 def all_results(results: RoundResults) -> dict[str, Any]:
     """The content of all_results.json."""
     root = results.found.directory
-    made = []
-    for entry, metrics in zip(results.found.entries, results.metrics, strict=True):
-        one, facts = entry.experiment, facts_of(entry, metrics)
+    members = list(zip(results.found.entries, results.metrics, strict=True))
+    shown, made = result_metrics(members, results.found), []
+    for entry, metrics in members:
+        one, facts = entry.experiment, facts_of(entry, metrics, shown[entry.group])
         head = {key: facts.pop(key) for key in HEAD}
         del facts["directory"]  # depends on where the records are stored
         paths = {"metrics": entry.metrics_file, "outputs": entry.outputs_file}

@@ -9,7 +9,12 @@ from collections.abc import Iterable, Sequence
 
 def number(value: float | None) -> str:
     """A metric in a table: four significant digits."""
-    return "" if value is None else f"{value:.4g}"
+    return "" if value is None else f"{value + 0.0:.4g}"  # 0.0 is added so that -0.0 is shown as 0
+
+
+def fixed(value: float, digits: int) -> str:
+    """A number with this many decimals; one that is rounded to zero has no sign."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def counted(number: int, what: str, form: str = "") -> str:

@@ -102,7 +102,7 @@ def test_the_columns_are_those_that_its_documentation_promises(mixed: Folders) -
     final = {"test_accuracy", "test_loss", "chance_accuracy", "last_test_accuracy"}
     facts = {"attempts", "epochs_done", "epochs_planned", "metric_name", "best", "started", "ended", "hours"}
     facts |= {"gpu_hours", "seconds_per_epoch", "peak_memory_mb", "host", "device", "commit", "exact", "directory"}
-    facts |= {"unit", "steps_done", "steps_planned", "seconds_per_step", "ended_early"}
+    facts |= {"result_name", "result", "unit", "steps_done", "steps_planned", "seconds_per_step", "ended_early"}
     assert list(frame.columns[:6]) == head
     assert set(frame.columns) == {*head, *config, *final, *facts}
     reported = " ".join(str(load_round.__doc__).split())

@@ -197,6 +197,25 @@ def test_latex_has_percent_and_marks_single_seeds_and_missing_cells(tmp_path: Pa
     assert "20 of 36 experiments are completed" in note(folder)
 
 
+def test_mean_and_deviation_have_equal_decimals_and_a_zero_has_no_sign(tmp_path: Path) -> None:
+    text = """
+        round: small
+        metrics: {gain: {scale: SCALE}}
+        experiments: {all: {path: "{x}/{seed}", grid: {x: [1, 2], seed: [0, 1]}, command: "true"}}
+    """
+
+    def cell(scale: str) -> list[str]:
+        place = make(
+            tmp_path / scale,
+            lambda one: {"gain": [[-2e-5, -1e-5], [27.3, 28.1]][one.config["x"] - 1][one.config["seed"]]},
+            textwrap.dedent(text).replace("SCALE", scale),
+        )
+        return [cells[2] for cells in cells_of(write(place))[1:]]
+
+    assert cell("percent")[0] == r"0.00 $\pm$ 0.00 (2)"
+    assert cell("db") == [r"$-$1.5e$-$05 $\pm$ 7.071e$-$06 (2)", r"27.70 $\pm$ 0.57 (2)"]
+
+
 def test_a_round_without_data_sets_has_one_column_named_after_its_metric(tmp_path: Path) -> None:
     text = "round: small\nexperiments: {all: {path: 'x_{x}/{seed}', grid: {x: [1, 2], seed: [0, 1]}, command: 'true'}}"
     folder = write(make(tmp_path, lambda one: {"speed": 10.0 * one.config["x"] + one.config["seed"]}, text))

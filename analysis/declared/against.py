@@ -14,7 +14,7 @@ from analysis.declared.runs import FigureRuns, SettingResult, mean_of, number, s
 from analysis.group_data import shortened
 from analysis.learning_curves import DrawnFigure, is_logarithmic, plain
 from analysis.rounds import RoundEntry
-from analysis.style import BASELINE, legend_below, look, panels
+from analysis.style import BASELINE, legend_below, logarithmic, look, panels
 from roundhouse.errors import RoundhouseError
 
 LINES_AT_MOST = 7  # in one panel
@@ -127,6 +127,7 @@ def _share_axes(axes: Sequence[Axes], runs: FigureRuns, xs: Sequence[float]) -> 
         if is_logarithmic(runs.metric, runs.declared, min(values), max(values)):
             one.set_yscale("log")
             one.set_ylim(min(values) / 1.3, max(values) * 1.3)
+            logarithmic(one.yaxis, min(values), max(values))
         else:
             one.set_ylim(low, high)
 

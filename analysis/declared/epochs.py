@@ -14,8 +14,8 @@ from analysis.curve_data import Band
 from analysis.declared.epochs_data import ACROSS, EpochsData, Panel
 from analysis.declared.runs import FigureRuns
 from analysis.group_data import shortened
-from analysis.learning_curves import FEW, DrawnFigure, axis_of, is_logarithmic, panel_of, plain
-from analysis.style import BASELINE, COLOURS, LINES, MARKERS, legend_below, logarithmic, panels
+from analysis.learning_curves import DrawnFigure, axis_of, is_logarithmic, panel_of, plain
+from analysis.style import BASELINE, COLOURS, FEW, LINES, MARKERS, legend_below, logarithmic, panels
 from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import abbreviated, counted
 from roundhouse.metrics import with_unit

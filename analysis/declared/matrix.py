@@ -12,9 +12,8 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from analysis.curve_data import Floats
-from analysis.declared.values import plain_ticks
 from analysis.group_data import shortened
-from analysis.style import BASELINE, DIVERGING
+from analysis.style import BASELINE, DIVERGING, logarithmic
 
 SIZE = 6.5  # points of the numbers
 LETTER = 0.62 * SIZE / 72  # inches
@@ -92,7 +91,7 @@ def colour_bar(axes: Axes, image: AxesImage, label: str, marks: Sequence[tuple[f
     norm = image.norm
     assert isinstance(norm, Normalize)
     if isinstance(norm, LogNorm):
-        plain_ticks(bar.ax.yaxis, given.max() / given.min())
+        logarithmic(bar.ax.yaxis, given.min(), given.max())
     low, high = norm(np.array([given.min(), given.max()]))
     if low < high:
         margin = 0.03 * (high - low)

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from matplotlib.axis import XAxis, YAxis
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.declared.runs import number
+from analysis.style import logarithmic
 
-PLAIN = 1000.0  # ratio of the largest to the smallest number, below which a logarithmic axis has plain numbers
+PLAIN = 1000.0  # ratio of the largest to the smallest number above which numbers have significant digits, not decimals
 DIGITS = 3  # of the difference between the largest and the smallest number
 
 
@@ -38,19 +38,11 @@ def listed(names: Sequence[str], most: int) -> str:
     return "; ".join(names[:most]) + (f"; and {len(names) - most} more" if len(names) > most else "")
 
 
-def scale(axis: XAxis | YAxis, logarithmic: bool, values: Sequence[float]) -> None:
+def scale(axis: XAxis | YAxis, is_log: bool, values: Sequence[float]) -> None:
     """Make an axis of a panel linear or logarithmic."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log" if logarithmic else "linear"})
-    if logarithmic:
-        plain_ticks(axis, max(values) / min(values))
-
-
-def plain_ticks(axis: XAxis | YAxis, ratio: float) -> None:
-    """Write the numbers of a logarithmic axis without powers of 10, if it ranges over few decades."""
-    if ratio < PLAIN:
-        axis.set_major_locator(MaxNLocator(5) if ratio < 4 else LogLocator(subs=(1, 2, 5) if ratio < 50 else (1,)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
+    axis.axes.set(**{f"{axis.axis_name}scale": "log" if is_log else "linear"})
+    if is_log:
+        logarithmic(axis, min(values), max(values))
 
 
 def digits_for(values: Iterable[float], sign: str = "") -> Callable[[float], str]:

@@ -37,6 +37,17 @@ class RunMetrics:
     ended: str = ""
     diverged: Mapping[str, Any] = field(default_factory=dict)
 
+    def value(self, metric: str) -> float | None:
+        """The final metric of this name; else the best value, if that is the metric; else what was recorded of it:
+        the value at the epoch or step of the best weights, or the last one.
+        """
+        if metric in self.final:
+            return self.final[metric]
+        if metric == self.metric and self.best is not None:
+            return self.best
+        best = {EPOCH: self.best_epoch, STEP: self.best_step}
+        return _recorded(self.epochs, {unit: at for unit, at in best.items() if at is not None}, metric)
+
 
 def read_metrics(path: Path) -> RunMetrics:
     """A metrics.json written by a study or by a command. RoundhouseError: it is not a JSON object of metrics.
@@ -102,9 +113,13 @@ def result_of(directory: Path, attempt: Attempt, metric: str) -> float | None:
         if isinstance(part, Mapping) and metric in part:
             return finite(part[metric])
     best = content.get("best")
-    best = best if isinstance(best, Mapping) else {}
+    return _recorded(_epochs(content), best if isinstance(best, Mapping) else {}, metric)
+
+
+def _recorded(epochs: Sequence[Mapping[str, Any]], best: Mapping[str, Any], metric: str) -> float | None:
+    """The value at the epoch or step of the best weights; if there is none, the last one recorded."""
     unit = EPOCH if EPOCH in best else STEP
-    entries = [one for one in _epochs(content) if metric in one]
+    entries = [one for one in epochs if metric in one]
     chosen = [one for one in entries if unit in best and one.get(unit) == best[unit]] or entries
     return finite(chosen[-1][metric]) if chosen else None
 
