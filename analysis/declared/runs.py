@@ -11,10 +11,11 @@ from functools import cached_property
 from typing import Any
 
 from analysis.learning_curves import plain
-from analysis.rounds import RoundEntry, WithBaseline, label_of, metrics_of, varying_keys
+from analysis.result_metric import chosen_and_result
+from analysis.rounds import RoundEntry, WithBaseline, label_of, metrics_of, mode_among, modes_in, varying_keys
 from roundhouse.errors import RoundhouseError
 from roundhouse.figures import Figure
-from roundhouse.metrics import Declarations, quantity, with_unit
+from roundhouse.metrics import Declarations, with_unit
 from roundhouse.names import nearest
 from roundhouse.store.metrics import RunMetrics
 
@@ -96,12 +97,12 @@ class FigureRuns:
 
     @cached_property
     def metric(self) -> str:
-        """The metric whose values are shown: of the declared one, or the main one, the final metric if a run has it."""
-        finals = {name for one in self.entries for name in self.metrics[one.path].final}
-        reported = Counter(found for one in self.entries if (found := self.metrics[one.path].metric))
-        chosen = self.figure.metric or self.declared.main or next((name for name, _ in reported.most_common(1)), "")
-        final = self.declared.final_of(chosen)
-        return final if final in finals else chosen
+        """The metric whose values are shown: of the declared one the final metric, if a run has it; else the result."""
+        runs = [self.metrics[one.path] for one in self.entries]
+        if not self.figure.metric:
+            return (chosen_and_result(runs, self.declared) or ("", ""))[1]
+        final = self.declared.final_of(self.figure.metric)
+        return final if any(final in one.final for one in runs) else self.figure.metric
 
     def require_metric(self) -> None:
         """RoundhouseError: no run has a finite value of the metric that is to be shown."""
@@ -120,9 +121,7 @@ class FigureRuns:
         """A metric or a cost of a run, by default the metric that is shown, in the shown unit; None: not finite."""
         name = name or self.metric
         metrics = self.metrics[entry.path]
-        found = metrics.final.get(name)
-        if found is None and name == metrics.metric:
-            found = metrics.best
+        found = metrics.value(name)
         if found is None and name in COSTS:
             found = _cost(entry, metrics, name)
         return None if found is None or not math.isfinite(found) else self.declared.of(name).factor * found
@@ -131,14 +130,9 @@ class FigureRuns:
         return tuple(found for one in entries if (found := self.value(one, name)) is not None)
 
     def mode(self, name: str) -> str | None:
-        """Which value of a metric is best, min or max; of a cost, min; None if nothing declares it.
-
-        It is the same for validation and test data.
-        """
-        declared = self.declared.of(name).mode
-        runs = [one for one in self.metrics.values() if one.metric and one.mode]
-        reported = {one.mode for one in runs if quantity(str(one.metric)) == quantity(name)}
-        return declared or (next(iter(reported)) if len(reported) == 1 else "min" if name in COSTS else None)
+        """Which value of a metric is best, min or max; of a cost, min; None if nothing declares it."""
+        modes = modes_in(self.entries, self.declared)
+        return mode_among(modes, name, self.metrics.values()) or ("min" if name in COSTS else None)
 
     # --------------------------------------------------------------------------------------------- settings
 
