@@ -16,7 +16,7 @@ from recorded_runs import folders_in, record_runs
 
 from analysis import plot_experiments
 from analysis.declared.draw import draw
-from analysis.declared.runs import swept_geometrically
+from analysis.declared.runs import FigureRuns, swept_geometrically
 from analysis.figure_store import FigureStore
 from analysis.rounds import Folders, RoundRecords, WithBaseline, read_round
 from roundhouse.config.round import load_round
@@ -213,6 +213,16 @@ def test_against_shows_mean_deviation_and_n_of_the_final_metric_and_the_baseline
     assert axes.get_xscale() == "log" and axes.get_ylabel() == "test score (%)"
     assert "n 2" in made.caption and "the baseline, group plain" in made.caption
     assert "a: from" in made.alt
+
+
+def test_a_final_metric_of_another_name_has_the_direction_of_its_metric(tmp_path: Path) -> None:
+    place = folders_in(tmp_path)
+    write_family("genegan", place)
+    found = read_round("genegan", place)
+    runs = FigureRuns(found.declared.figures["arms"], with_baselines(found))
+    assert (runs.metric, runs.mode(runs.metric), runs.mode("seconds"), runs.mode("loss_d")) == (
+        "fid_5k", "min", "min", None,
+    )  # fmt: skip
 
 
 def test_missing_runs_one_seed_and_text_values(tmp_path: Path) -> None:

@@ -131,8 +131,8 @@ class FigureRuns:
 
     def mode(self, name: str) -> str | None:
         """Which value of a metric is best, min or max; of a cost, min; None if nothing declares it."""
-        modes = modes_in(self.entries, self.declared)
-        return mode_among(modes, name, self.metrics.values()) or ("min" if name in COSTS else None)
+        known = mode_among(modes_in(self.entries, self.declared), name, self.metrics.values())
+        return self.declared.of(name).mode or known or ("min" if name in COSTS else None)
 
     # --------------------------------------------------------------------------------------------- settings
 
