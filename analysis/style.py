@@ -26,6 +26,7 @@ WIDTH = 3.4  # inches of one panel
 HEIGHT = 2.6
 PRINT_WIDTH = 7.0  # inches of a page: a wider figure would be scaled down, and its text with it
 STEPS = [1, 2, 5, 10]  # between the labels of an axis
+PLAIN_FROM, PLAIN_TO = 1e-4, 1e5  # numbers that are written without powers of 10 on logarithmic axes
 FEW = 30  # a line with at most this many points has a marker at each
 ROW_OF_LEGEND = 0.16  # inches
 HEADING = 0.4  # inches above the panels
@@ -104,13 +105,17 @@ def line_look(number: int, points: int) -> dict[str, Any]:
 
 
 def logarithmic(axis: Axis, low: float, high: float) -> None:
-    """Labels of a logarithmic axis with values from `low` to `high`, such as 0.001: at 1, 2 and 5 if there are few."""
+    """Labels of a logarithmic axis with values from `low` to `high`, such as 0.001: at 1, 2 and 5 if there are few.
+
+    Far from 1, labels are powers of 10.
+    """
     ratio = high / low if low > 0 else math.inf
     if ratio < 5:
         axis.set_major_locator(MaxNLocator(4, steps=STEPS))
     else:
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if ratio < 100 else (1.0,), numticks=7))
-    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    if PLAIN_FROM <= low and high < PLAIN_TO:
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_locator(NullLocator())
 
 

@@ -27,4 +27,6 @@ def draw(name: str, figure: Figure, round_runs: Sequence[WithBaseline]) -> Drawn
     draw_kind: Callable[[FigureRuns], DrawnFigure] = import_module(f"analysis.declared.{figure.kind}").draw
     made = draw_kind(runs)
     title, caption = figure.title or made.title or name, f"{made.caption} {runs.states}"
+    if caption.startswith((f"{title}.", f"{title}:", f"{title},", f"{title};")):
+        caption = caption[len(title) + 1 :].strip()  # the report shows both
     return replace(made, title=title[:1].upper() + title[1:], caption=caption[:1].upper() + caption[1:])
