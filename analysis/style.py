@@ -114,7 +114,7 @@ def logarithmic(axis: Axis, low: float, high: float) -> None:
         axis.set_major_locator(MaxNLocator(4, steps=STEPS))
     else:
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if ratio < 100 else (1.0,), numticks=7))
-    if PLAIN_FROM <= low and high < PLAIN_TO:
+    if low >= PLAIN_FROM and high < PLAIN_TO:
         axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_locator(NullLocator())
 
