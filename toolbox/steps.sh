@@ -156,7 +156,7 @@ draw_all() {
 # of the local ssh does not end the program.
 # shellcheck disable=SC2016  # the remote shell expands it
 ON_CLUSTER='say() { printf "%s\n" "$1" >&2; exit '$NOT_RUN'; }; '\
-'cd -- "$1" || say "REMOTE cannot be entered on the cluster: $1"; '\
+'CDPATH="" cd -- "$1" || say "REMOTE cannot be entered on the cluster: $1"; '\
 'command -v "$2" >/dev/null || say "PYTHON does not exist on the cluster: $2 in $1"; '\
 'command -v sbatch >/dev/null || command -v qsub >/dev/null || '\
 'say "no sbatch and no qsub in a login shell there: not called, because it would train on the login node"; '\
