@@ -238,7 +238,8 @@ def checkpoints(facts: Facts) -> list[str]:
     units = {one.unit for one in studies}
     when = "at intervals of steps" if units == {STEP} else "after every epoch"
     return [
-        f"A checkpoint was written {when}, and an interrupted experiment continued from the newest one in a new job."
+        f"A checkpoint was written {when} and when a job was stopped. An interrupted experiment continues from the "
+        "newest one, in a new job."
     ]
 
 
