@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from analysis.methods_sections import date_of, figure, listed, plain, share, tally
+from analysis.methods_sections import LEAST_SHOWN, date_of, figure, listed, plain, share, tally
 from analysis.provenance import NOT_RECORDED, Facts, RecordedRun, training_seconds
 from analysis.round_summary import ExperimentSummary, counts, usage
 from roundhouse.formatting import counted, duration
@@ -99,9 +99,9 @@ def period(facts: Facts) -> list[str]:
     first, last = date_of(min(start for start, _ in spans)), date_of(max(end for _, end in spans))
     when = f"on {first}" if first == last else f"between {first} and {last}"
     used, completed = (usage(ones, facts.found.file is not None) for ones in (facts.summaries, facts.completed))
-    partly = completed.unit == used.unit and completed.hours < used.hours
+    partly = completed.unit == used.unit and figure(completed.hours) != figure(used.hours)
     some = f", {figure(completed.hours)} of them in completed experiments" if partly else ""
-    hours = figure(used.hours) if used.hours >= 0.005 else "less than 0.01"
+    hours = figure(used.hours) if used.hours >= LEAST_SHOWN else "less than 0.01"
     return [f"The jobs ran {when} and used {hours} {used.unit} in {counted(len(facts.runs), 'run', ',')}"
             f"{some}."]  # fmt: skip
 
@@ -238,7 +238,8 @@ def checkpoints(facts: Facts) -> list[str]:
     units = {one.unit for one in studies}
     when = "at intervals of steps" if units == {STEP} else "after every epoch"
     return [
-        f"A checkpoint was written {when}, and an interrupted experiment continued from the newest one in a new job."
+        f"A checkpoint was written {when} and when a job was stopped. An interrupted experiment continues from the "
+        "newest one, in a new job."
     ]
 
 

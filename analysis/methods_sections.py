@@ -15,10 +15,12 @@ from typing import Any
 from analysis.dataframes import moment
 from analysis.provenance import NODE, NOT_RECORDED, SETTINGS, SOFTWARE, Facts, RecordedRun, training_seconds
 from analysis.round_summary import ExperimentSummary
+from analysis.rounds import RoundEntry
 from roundhouse.formatting import walltime
 from roundhouse.model.experiment import Resources
 from roundhouse.store import cluster_file
 
+LEAST_SHOWN = 0.005  # hours; less would be 0.00
 NAMED = 12  # names or values listed one by one; the rest is counted
 RECORDED = {"os": "the operating system", "driver": "the GPU driver", "tf32": "TF32",
             "cudnn_benchmark": "the cuDNN benchmark setting"}  # fmt: skip
@@ -64,8 +66,8 @@ def listed(values: Iterable[str]) -> str:
 
 
 def tally(found: Counter[str]) -> str:
-    """`walltime 12, node 3`, the most frequent first."""
-    return listed(f"{name} {number}" for name, number in found.most_common())
+    """`12 walltime, 3 node`, the most frequent first."""
+    return listed(f"{number:,} {name}" for name, number in found.most_common())
 
 
 def share(number: int, total: int) -> str:
@@ -208,10 +210,34 @@ def configuration(facts: Facts) -> FactSection:
         having = [(one.group, plain(one.config[key])) for one in entries if key in one.config]
         rows.append([key, _by_group(having), share(len(having), len(entries))])
     rows.sort(key=lambda row: (not row[2].startswith("all"), ", " in row[1]))
-    commands = Counter(" ".join(one.experiment.command or ()) for one in entries)
-    rows += [["command", command, share(number, len(entries))] for command, number in commands.items() if command]
+    for group, ones in facts.found.groups.items():
+        commands = Counter(commands_of([one for one in ones if one.experiment.command])).most_common()
+        rows += [[f"command of {group}", text, share(number, len(entries))] for text, number in commands[:NAMED]]
+        if others := [number for _, number in commands[NAMED:]]:
+            rows.append([f"command of {group}", f"{len(others):,} more", share(sum(others), len(entries))])
     table = FactTable("Configuration, common values first", "lpr", ["Key", "Values", "Experiments"], rows)
     return FactSection("Configuration", table=table)
+
+
+def commands_of(entries: Sequence[RoundEntry]) -> list[str]:
+    """The command of each entry. Where the words of several differ only by a config key, its name is in their place."""
+    commands = [one.experiment.command or () for one in entries]
+    if len({len(words) for words in commands}) != 1:
+        return list(map(" ".join, commands))
+    places = [_with_key(words, entries) for words in zip(*commands, strict=True)]
+    return list(map(" ".join, zip(*places, strict=True)))
+
+
+def _with_key(words: Sequence[str], entries: Sequence[RoundEntry]) -> Sequence[str]:
+    """The words at one place of several commands: `--lr={lr}` for all, if the value of this key is what differs."""
+    for key in entries[0].config if len(set(words)) > 1 else ():
+        values = [plain(one.config.get(key, "")) for one in entries]
+        named = [
+            word.replace(value, f"{{{key}}}") if value else word for word, value in zip(words, values, strict=True)
+        ]
+        if len(set(named)) == 1:
+            return named
+    return words
 
 
 def _by_group(having: Sequence[tuple[str, str]]) -> str:

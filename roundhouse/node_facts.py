@@ -35,7 +35,7 @@ def node_facts(root: Path = ROOT) -> dict[str, str | int]:
 def cpu_model(root: Path = ROOT) -> str:
     """The model of the processor; its architecture where the kernel does not name it."""
     names = re.search(r"^model name\s*:\s*(.+)$", _read(root / "proc/cpuinfo"), re.MULTILINE)
-    return names[1].strip() if names else platform.processor() or platform.machine()
+    return names[1].strip() if names else platform.machine()
 
 
 def _os_name(root: Path) -> str:

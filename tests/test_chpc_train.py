@@ -91,7 +91,7 @@ class Checkout(Marked):
         """One call, until it ends."""
         return subprocess.run(
             [self.script, *words], check=False, env=self.environment, cwd=self.folder.parent,
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=60,
         )  # fmt: skip
 
     def start(self, *words: str) -> subprocess.Popen[str]:
@@ -748,6 +748,20 @@ def test_a_failed_step_does_not_stop_the_others_and_its_output_is_kept(checkout:
     assert checkout.steps()["queue r"].startswith("ok")
     assert checkout.steps()["end"] == "2 failed or need attention"
     assert "\n    r: 1 drawn\n    r: e is passed over\n" in checkout.log.read_text() == done.stdout
+
+
+def test_of_a_progress_bar_the_end_counts_and_of_a_long_message_the_beginning(checkout: Checkout) -> None:
+    fill_in(checkout)
+    (checkout.folder / "experiments/r").mkdir()
+    analysis = checkout.folder / "analysis"
+    bar = "''.join(f'\\r{number} %' for number in range(101)).encode() + b' r\\xe9sum\\xe9'"
+    (analysis / "plot_experiments.does").write_text(f"sys.stderr.buffer.write({bar}); sys.exit(1)")
+    (analysis / "report.does").write_text("sys.exit('long ' * 1000)")
+    checkout.call("now")
+    lines = checkout.log.read_bytes().splitlines()
+    assert [line.partition(b" s: ")[2] for line in lines if b" plots: " in line] == [b"exit code 1: 100 % r\xe9sum\xe9"]
+    (report,) = (line for line in lines if b" report r: " in line)
+    assert b"exit code 1: long long" in report and len(report) < 600
 
 
 @pytest.mark.ssh

@@ -196,7 +196,7 @@ def test_training_and_job_hours_are_those_of_the_records(tmp_path: Path) -> None
     assert row[3:] == ["4", "1.90 (0.90 to 2.90; 3 of 4)", "2.00 (1.00 to 3.00)"]
     # 1 + 2 + 3 + 0.5 + 1.5 hours of two GPUs
     assert "The jobs ran on 9 September 2001 and used 16.0 GPU-hours in 5 runs." in reported
-    assert "(the earlier runs ended by: walltime 1)" in reported
+    assert "(the earlier runs ended by: 1 walltime)" in reported
 
 
 def test_older_records_have_seconds_epoch_by_epoch_only(tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ def test_resumes_that_were_approximate_are_counted(tmp_path: Path) -> None:
         resumed = {"epoch": 5, "started_epoch": 3}
         attempt(place, one, 2, (1e9 + 90, 1e9 + 120), progress=resumed, metrics=trained(60, exact=number == 0))
     reported = prose(markdown(facts_of(place, "small")))
-    assert "Of 3 experiments that started, 3 needed more than one run (the earlier runs ended by: node 3)." in reported
+    assert "Of 3 experiments that started, 3 needed more than one run (the earlier runs ended by: 3 node)." in reported
     assert "Of these, 3 continued from a checkpoint. 1 of 3 resumed trainings are equal, bit for bit" in reported
 
 
@@ -376,12 +376,29 @@ def test_of_commands_only_what_they_recorded_is_reported(tmp_path: Path) -> None
     assert "The software was Python 3.11.7." in text
     assert ["not recorded", "CPU", "4", "2", "gpu1, gpu2"] in rows(section(reported, "Devices"))
     assert "What commands load and set: their libraries, precision" in section(reported, "Not recorded")
-    assert "2 needed more than one run (the earlier runs ended by: node 2)." in text
+    assert "2 needed more than one run (the earlier runs ended by: 2 node)." in text
     assert "checkpoint" not in text and "Seed" not in text and "began again" not in text
     assert "The median time of an experiment, over all its runs, was 90.0 s (n = 2)." in text
     assert rows(section(reported, "Training time"))[2] == ["run", "2", "not recorded", "90.0 (90.0 to 90.0)"]
     assert "used 0.10 CPU-hours in 4 runs." in text
-    assert "python train\\_\\$it.py" in reported
+    assert ["command of run", "python train\\_\\$it.py {size}", "all 3"] in rows(section(reported, "Configuration"))
+
+
+def test_commands_that_no_single_key_explains_are_listed_up_to_a_number(tmp_path: Path) -> None:
+    lines = COMMANDS.replace("run/{size}", "run/{size}/{part}").replace("[1, 2, 3]", "[1, 2, 3], part: [1, 2, 3, 4, 5]")
+    place = small(tmp_path, lines.replace('"{size}"]', '"{size}x{part}"]'))
+    reported = rows(section(markdown(facts_of(place, "small")), "Configuration"))
+    named = [row[1:] for row in reported if row[0] == "command of run"]
+    assert named[0] == ["python train\\_\\$it.py 1x1", "1 of 15"]
+    assert len(named) == 13 and named[-1] == ["3 more", "3 of 15"]
+
+
+def test_hours_that_would_be_shown_as_zero_are_not_divided(tmp_path: Path) -> None:
+    place = small(tmp_path, COMMANDS)
+    done, broken, _ = load_round("small", place.rounds).experiments
+    attempt(place, done, 1, (1e9, 1e9 + 1))
+    attempt(place, broken, 1, (1e9, 1e9 + 2), Cause.ERROR)
+    assert "used less than 0.01 CPU-hours in 2 runs." in prose(markdown(facts_of(place, "small")))
 
 
 def test_a_round_of_which_nothing_has_started_has_few_facts(tmp_path: Path) -> None:

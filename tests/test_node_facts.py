@@ -161,11 +161,23 @@ def test_a_scheduler_that_does_not_answer_is_asked_again_and_nothing_fails(tmp_p
     assert cluster_file.read(tmp_path / "r") is not None
 
 
-def test_a_file_that_cannot_be_written_does_not_fail_the_pass(tmp_path: Path) -> None:
-    (tmp_path / "r" / "cluster.json.d").mkdir(parents=True)
-    (tmp_path / "r" / "cluster.json").symlink_to("missing/cluster.json")
+@pytest.mark.parametrize("step", ["is_written", "write"])
+def test_a_directory_that_cannot_be_used_does_not_fail_the_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("Permission denied")
+
+    monkeypatch.setattr(cluster_file, step, refuse)
     passed(tmp_path, Asked())
-    assert (tmp_path / "r").is_dir()
+    assert cluster_file.read(tmp_path / "r") is None
+
+
+def test_a_listing_without_an_answer_is_the_only_command() -> None:
+    for kind in ("slurm", "pbs"):
+        run = Asked(code=1)
+        assert cluster_nodes(kind, run) is None
+        assert run.number == 1, "each may take the whole time limit of a command"
 
 
 def test_a_real_slurm_lists_its_nodes_once_although_they_are_in_two_partitions() -> None:

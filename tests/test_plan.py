@@ -213,6 +213,15 @@ def test_what_is_gone_from_a_slot_is_decided_by_the_agent_though_the_allocation_
     assert decided([fresh], outside).verb is Verb.NOTHING
     assert decided([fresh], inside).verb is Verb.UNMARK_GONE
     assert decided([old], outside).verb is Verb.UNMARK_GONE, "no agent has closed it"
+    cancelled = decided([replace(fresh, cancel=True)], outside)
+    assert (cancelled.verb, cancelled.reason) == (Verb.NOTHING, "being cancelled"), "its job runs others"
+    again = replace(outside, state=JobState.QUEUED)
+    assert decided([fresh], again).verb is Verb.UNMARK_GONE, "no agent runs before the job has started again"
+    task = replace(fresh, opened=replace(opened, index=0))
+    assert decided([task], outside).verb is Verb.UNMARK_GONE, "a task of an array has no agent"
+    for age, verb in ((179, Verb.NOTHING), (181, Verb.CLOSE)):
+        lost = replace(fresh, gone_at=NOW - age)
+        assert decided([lost], Unknown()).verb is verb, "the allocation has ended, and its agent with it"
 
 
 def test_a_job_of_an_attempt_to_be_cancelled_is_deleted() -> None:

@@ -358,6 +358,26 @@ def test_a_command_that_hangs_is_stopped_on_both_sides(server: SshServer, ask: A
     wait_for(lambda: not psutil.pid_exists(hanging), "it runs no more", 20)
 
 
+def test_a_startup_file_that_hangs_is_named(server: SshServer, ask: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh_status, "GRACE", 0.0)
+    server.startup_file("echo Welcome; sleep 5\n")
+    code, line = ask.line("--timeout", "1")
+    assert code == 5
+    assert "did not run the command within its time limit: look for a command that waits in the file ~/.bashrc" in line
+    assert "(Welcome)" in line
+
+
+def test_a_runner_that_has_ended_counts_though_something_keeps_the_connection(
+    server: SshServer, ask: Asked, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh_status, "GRACE", 2.0)
+    keep = "import subprocess; subprocess.Popen(['sleep', '20'])"
+    answer(there, f"{keep}; print('runner.py: no such round', file=sys.stderr); sys.exit(2)")
+    code, line = ask.line("--timeout", "2")
+    assert code == 2
+    assert "runner.py on cluster: no such round" in line
+
+
 def test_a_connection_that_breaks_meanwhile_is_reported(server: SshServer, ask: Asked, there: Path) -> None:
     up_to_sshd = "next(one for one in psutil.Process().parents() if one.name().startswith('sshd'))"
     answer(there, f"import psutil; {up_to_sshd}.kill(); time.sleep(5)")

@@ -235,6 +235,4 @@ def test_the_methods_text_does_not_claim_epochs_for_runs_that_count_steps(tmp_pa
     file = gans.place.rounds / "r.yaml"
     file.write_text(file.read_text().replace('command: "true"', "study: tiny"))
     (sentence,) = checkpoints(Facts.of(gans.found))
-    assert sentence.startswith(
-        "A checkpoint was written at intervals of steps, and an interrupted experiment continued"
-    )
+    assert sentence.startswith("A checkpoint was written at intervals of steps and when a job was stopped.")

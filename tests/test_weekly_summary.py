@@ -160,6 +160,22 @@ def test_a_merge_tells_the_story_of_its_area_and_is_counted_nowhere(repository: 
     assert "- **code**, 2 commits:\n  - faster evaluation\n  - First\n  - On side" in text
 
 
+def test_commits_that_a_shown_merge_brought_are_not_among_the_others(repository: Repository) -> None:
+    repository.commit("First", {"code/a": "1\n"})
+    repository.git("checkout", "--quiet", "-b", "deep")
+    for number in range(9):
+        repository.commit(f"Deep {number}", {"code/deep": "1\n" * (number + 1)}, MONDAY + number)
+    repository.git("checkout", "--quiet", "main")
+    repository.commit("Second", {"code/b": "1\n" * 4}, MONDAY + 10)
+    merge(repository, "Merge side: what side has", MONDAY + 20)
+    repository.git("checkout", "--quiet", "deep")
+    repository.git("merge", "--quiet", "-m", "Merge main: what main has", "main", at=MONDAY + 30)
+    repository.git("checkout", "--quiet", "main")
+    repository.git("merge", "--quiet", "--no-ff", "-m", "Merge deep: what deep has", "deep", at=MONDAY + 40)
+    text = "\n".join(work_section(commits_of(repository.folder, WEEK)))
+    assert "- **code**, 12 commits:\n  - what deep has\n  - what side has\n  - Second; and 1 more" in text
+
+
 @pytest.mark.parametrize("subject", ["Merge branch 'side'", "Merge branch 'a' into b", "Merge main", "Merge main: "])
 def test_a_merge_that_names_only_branches_is_left_out(repository: Repository, subject: str) -> None:
     repository.commit("First", {"code/a": "1\n"})
@@ -421,9 +437,9 @@ def test_a_mixed_round_is_told_by_results_problems_and_queue(mixed: Folders) -> 
     assert "- **mixed**: 5 experiments completed, in all 5 of 17" in text
     problems = section(text, "Problems").splitlines()
     path = "digits/fitnets/alpha_0.25/ResNet20_to_ResNet8/0"
-    assert problems[0] == f"- **mixed**: 1 failed (error 1), first {path} (exit code 1); 1 blocked"
-    assert problems[1] in ("- 2 restarts of interrupted runs, after: walltime 1, error 1",
-                           "- 2 restarts of interrupted runs, after: error 1, walltime 1")  # fmt: skip
+    assert problems[0] == f"- **mixed**: 1 failed (1 error), first {path} (exit code 1); 1 blocked"
+    assert problems[1] in ("- 2 restarts, after: 1 walltime, 1 error",
+                           "- 2 restarts, after: 1 error, 1 walltime")  # fmt: skip
     assert re.fullmatch(r"- About 0\.0\d GPU-hours lost: .*", problems[2]), "the two runs that failed, a minute each"
     assert problems[3].startswith("- **mixed**: 2 problems in its records, first: ")
     assert section(text, "Next") == "- **mixed**: 9 waiting"
@@ -494,7 +510,7 @@ def test_a_failure_that_was_retried_or_archived_later_is_still_in_its_week(small
     assert kinds_of(next_week, "logit/0") == ["requeued", "finished"]
     assert kinds_of(next_week, "logit/1") == ["archived"]
     problems = section(summary(WEEK, small.rounds, small), "Problems").splitlines()
-    assert problems[0] == "- **small**: 2 failed (error 2), first logit/0 (w\\|y)"
+    assert problems[0] == "- **small**: 2 failed (2 error), first logit/0 (w\\|y)"
     later = section(summary(Period(WEEK.until, WEEK.until + 7 * DAY), small.rounds, small), "Problems")
     assert "failed" not in later.partition("lost")[0]
 
@@ -507,7 +523,7 @@ def test_failures_that_were_retried_since_are_counted_and_older_ones_too(small: 
     attempt(small, again, 2, MONDAY + 120, MONDAY + 180, Cause.ERROR)
     attempt(small, again, 3, MONDAY + HOUR, mark=Cause.RETRY)
     text = section(summary(WEEK, small.rounds, small), "Problems").splitlines()[0]
-    assert text == "- **small**: 1 failed (error 1), 1 of them retried since, first rkd/1 (w\\|y); " + (
+    assert text == "- **small**: 1 failed (1 error), 1 of them retried since, first rkd/1 (w\\|y); " + (
         "1 failed earlier and not retried"
     )
 

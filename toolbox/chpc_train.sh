@@ -112,7 +112,7 @@ in_progress() {
 # overdue MIN: whether nothing has happened for longer than two intervals and a minute; prints since when.
 overdue() {
     local since
-    since=$([ ! -f "$log" ] || grep -E '^[0-9TZ:-]+ (on|begin|end):' "$log" | tail -n 1)
+    since=$([ ! -f "$log" ] || grep -a -E '^[0-9TZ:-]+ (on|begin|end):' "$log" | tail -n 1)
     since=${since%% *}
     [ -n "$since" ] && (($(date +%s) - $(date -d "$since" +%s) > 2 * $1 * 60 + 60)) && echo "$since"
 }

@@ -69,7 +69,7 @@ take_options() {
 query_host() {
     local code=0 started ended name program
     # shellcheck disable=SC2016
-    program='echo "shell ${SHELL:-}"; cd -- "$1" || exit 3; shift; command -v rsync >/dev/null || exit 4; '
+    program='echo "shell ${SHELL:-}"; CDPATH="" cd -- "$1" || exit 3; shift; command -v rsync >/dev/null || exit 4; '
     # shellcheck disable=SC2016
     program+='rsync --version >/dev/null || exit; [ -f runner.py ] || exit 5; '
     # shellcheck disable=SC2016
@@ -270,7 +270,7 @@ load_settings
 [ -n "$checkpoints" ] || checkpoints=$CHECKPOINTS
 folder=$REMOTE
 [[ $folder != -* ]] || folder=./$folder
-need ssh rsync flock
+need ssh rsync flock timeout
 scratch=$(mktemp -d)
 trap 'rm -rf -- "$scratch"' EXIT
 

@@ -344,23 +344,28 @@ class Answer:
 def run(transport: paramiko.Transport, words: Sequence[str], seconds: float) -> Answer:
     """Run one command, exactly these words whatever they contain, for at most `seconds`."""
     deadline = time.monotonic() + seconds
+    output, errors, channel = bytearray(), bytearray(), None
+
+    def answer(code: int) -> Answer:
+        return Answer(code, output.decode(errors="replace"), errors.decode(errors="replace"))
+
     try:
         channel = transport.open_session(timeout=STEP_TIMEOUT)
         channel.exec_command(shlex.join(words))
         channel.shutdown_write()
-        output = []
-        for receive in (channel.recv, channel.recv_stderr):  # meanwhile, the window holds 2 MiB of stderr
-            parts = []
+        # While the first is read, the window holds 2 MiB of stderr.
+        for receive, received in ((channel.recv, output), (channel.recv_stderr, errors)):
             channel.settimeout(max(0.1, deadline - time.monotonic()))
             while part := receive(1 << 16):
-                parts.append(part)
+                received += part
                 channel.settimeout(max(0.1, deadline - time.monotonic()))
-            output.append(b"".join(parts).decode(errors="replace"))
         channel.status_event.wait(max(0.1, deadline - time.monotonic()))
         none = KILLED if transport.is_active() else LOST
-        return Answer(none if channel.exit_status < 0 else channel.exit_status, *output)
+        return answer(none if channel.exit_status < 0 else channel.exit_status)
     except TimeoutError:
-        return Answer(TIMED_OUT, "", "")
+        while channel and channel.recv_stderr_ready() and (part := channel.recv_stderr(1 << 16)):
+            errors += part
+        return answer(TIMED_OUT)
     except (paramiko.SSHException, EOFError, OSError) as error:
         return Answer(LOST, "", _reason(error))
 
@@ -368,7 +373,7 @@ def run(transport: paramiko.Transport, words: Sequence[str], seconds: float) -> 
 # Prints `ended CODE`, or why the program did not begin or end.
 READ_ANSWER = """HOST=$1 code=$2; read_answer "$3" "$4"
 if [ -z "$started" ]; then explain_shell "$code" "$3" "$4"
-elif [ -z "$ended" ]; then explain_end "$code" "$3" "$4"
+elif [ -z "$ended" ] && [ "$code" -ne 124 ]; then explain_end "$code" "$3" "$4"
 else echo "ended $code"; fi || true
 """
 
@@ -377,9 +382,10 @@ def run_marked(name: str, transport: paramiko.Transport, program: str, words: Se
     """Run a program for sh, with `words` as $0 and its arguments, on the host `name`; without what shells print there.
 
     Unavailable: it did not begin, or it did not report its exit code, though the connection and time were left.
+    A program that has reported its exit code has ended, though something may keep the connection open.
     """
     answer = run(transport, ["sh", "-c", call_util('marked "$1"', program), *words], seconds)
-    if answer.code in (TIMED_OUT, LOST):
+    if answer.code == LOST:
         return answer
     with tempfile.TemporaryDirectory() as folder:
         output, errors = Path(folder, "output"), Path(folder, "errors")

@@ -2,8 +2,10 @@
 # The steps of a run of chpc_train.sh: pull, queue, draw; and how each ended, for the log and for cron. To be sourced after
 # util.sh.
 
-SHOWN=40   # lines of output of a failed step that are kept
-NOT_RUN=72 # exit code of the program on the cluster if it did not call runner.py
+SHOWN=40    # lines of output of a failed step that are kept
+SIZE=20000  # bytes that they have at most
+LONGEST=500 # bytes of a message
+NOT_RUN=72  # exit code of the program on the cluster if it did not call runner.py
 
 # ---------------------------------------------------------------------------------------------- messages
 
@@ -18,16 +20,19 @@ note() {
 # show_output: the output of the step, indented, if it is more than one line.
 show_output() {
     local text
-    text=$(cat "$scratch/output" "$scratch/errors" | tr -d '\000-\010\013-\037\177' | tail -n $SHOWN)
+    text=$(cat "$scratch/output" "$scratch/errors" | tr -d '\000-\010\013-\037\177' | tail -n $SHOWN | tail -c $SIZE)
     [[ $text = *$'\n'* ]] || return 0
     text=${text//$'\n'/$'\n    '}
     printf '    %s\n' "$text" >>"$log" || true
     [ "$mode" != now ] || printf '    %s\n' "$text"
 }
 
-# last_line FILE: its last line that is not empty, without the name of the script in front of a message.
+# last_line FILE: its last line that is not empty, without the name of the script in front of a message. A progress bar
+# overwrites its line: what is there in the end counts.
 last_line() {
-    LC_ALL=C tr -d '\000-\011\013-\037\177' <"$1" | grep '[^ ]' | tail -n 1 | sed 's/^[a-z_]*\.\(sh\|py\): //' || true
+    local -x LC_ALL=C
+    tr '\r' '\n' <"$1" | tr -d '\000-\011\013-\037\177' | grep -a '[^ ]' | tail -n 1 |
+        sed 's/^[a-z_]*\.\(sh\|py\): //' | cut -b "-$LONGEST" || true
 }
 
 # last_message: the last line of the errors of the step; without any, of its output.
@@ -156,7 +161,7 @@ draw_all() {
 # of the local ssh does not end the program.
 # shellcheck disable=SC2016  # the remote shell expands it
 ON_CLUSTER='say() { printf "%s\n" "$1" >&2; exit '$NOT_RUN'; }; '\
-'cd -- "$1" || say "REMOTE cannot be entered on the cluster: $1"; '\
+'CDPATH="" cd -- "$1" || say "REMOTE cannot be entered on the cluster: $1"; '\
 'command -v "$2" >/dev/null || say "PYTHON does not exist on the cluster: $2 in $1"; '\
 'command -v sbatch >/dev/null || command -v qsub >/dev/null || '\
 'say "no sbatch and no qsub in a login shell there: not called, because it would train on the login node"; '\

@@ -335,12 +335,12 @@ _reason_of_ssh() {
 }
 
 # _say LEVEL: what ssh says when it connects with this LogLevel. Only with INFO it reports that there is no common
-# algorithm, only with VERBOSE that it has logged in.
+# algorithm, only with VERBOSE that it has logged in. There is a time limit, because a startup file there may hang.
 _say() {
     local ssh
     ssh_words
-    SSH_ASKPASS_REQUIRE=never "${ssh[0]}" -o LogLevel="$1" "${ssh[@]:1}" -- "$HOST" true </dev/null 2>&1 >/dev/null |
-        _plain - || true
+    ssh=(timeout --foreground --kill-after=5 60 "${ssh[0]}" -o LogLevel="$1" "${ssh[@]:1}")
+    SSH_ASKPASS_REQUIRE=never "${ssh[@]}" -- "$HOST" true </dev/null 2>&1 >/dev/null | _plain - || true
 }
 
 _UNREACHABLE='ssh: connect to host |banner exchange: Connection .* timed out|Connection timed out during banner exchange'

@@ -49,8 +49,8 @@ def _again(session: context.Session, options: argparse.Namespace) -> None:
 
 def _run_pass(session: context.Session, limit: int | None) -> ExitCode:
     report = one_pass.run_pass(session.context, session.round.experiments, only=session.only, limit=limit)
-    record_cluster(session.context, session.round.name, report)
     print_report(session.round, report)
+    record_cluster(session.context, session.round.name, report)
     return exit_code(report)
 
 

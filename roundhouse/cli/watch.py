@@ -31,9 +31,9 @@ def watch(session: context.Session, options: argparse.Namespace) -> ExitCode:
                 began = time.monotonic()
                 report = one_pass.run_pass(session.context, current.experiments, only=only, limit=options.limit)
                 took = time.monotonic() - began
-                record_cluster(session.context, current.name, report)
         except (Busy, OSError) as error:
             raise NoPass(str(error)) from None
+        record_cluster(session.context, current.name, report)
         code = exit_code(report)
         over, failed = code in (ExitCode.DONE, ExitCode.FAILED), code == ExitCode.SYSTEM_ERROR
         return Passed(current, report, took, code, over=over, failed=failed)

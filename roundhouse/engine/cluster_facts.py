@@ -11,11 +11,10 @@ from roundhouse.store import cluster_file
 
 
 def record_cluster(context: PassContext, round_name: str, report: PassReport) -> None:
-    """After the first pass that submitted jobs of the round: what its scheduler lists. Never fails a pass."""
+    """After a pass that submitted jobs or found them changed: what its scheduler lists, once. Never fails a pass."""
     directory, kind = context.experiments / round_name, context.scheduler.kind
-    if kind == "local" or report.blind or not report.done or cluster_file.is_written(directory):
+    if kind == "local" or report.blind or not report.done:
         return
-    found = cluster_nodes(kind, context.run)
-    if found is not None:
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        if not cluster_file.is_written(directory) and (found := cluster_nodes(kind, context.run)) is not None:
             cluster_file.write(directory, {"scheduler": kind, **found})

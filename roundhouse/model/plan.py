@@ -204,7 +204,8 @@ def _marked_by_agent(attempt: Attempt, job: Job, clock: Clock) -> bool:
     never see it grow older than its grace, and the slot would stay lost.
     """
     seen_from_outside = attempt.opened.packed and job.name == attempt.opened.job_name
-    return seen_from_outside and clock.now - (attempt.gone_at or 0.0) <= AGENT_CLOSES_WITHIN
+    runs = job.state is JobState.RUNNING  # otherwise no agent does
+    return seen_from_outside and runs and clock.now - (attempt.gone_at or 0.0) <= AGENT_CLOSES_WITHIN
 
 
 def _unseen(attempt: Attempt, answer: Answer, clock: Clock) -> Action:

@@ -31,16 +31,23 @@ def cluster_nodes(kind: str, run: Run) -> dict[str, Any] | None:
     A node of several partitions is in several kinds.
     """
     if kind == "slurm":
-        total, found = run(["sinfo", "-h", "-o", "%D"]), run(["sinfo", "-h", "-e", "-o", "%R|%D|%c|%m|%G"])
-        kinds = slurm_kinds(found.stdout) if found.code == 0 else Counter()
-        number = sum(map(int, re.findall(r"^\d+$", total.stdout, re.MULTILINE))) if total.code == 0 else 0
+        listed = run(["sinfo", "-h", "-e", "-o", "%R|%D|%c|%m|%G"])
+        kinds = slurm_kinds(listed.stdout)
     else:
         listed = run(["pbsnodes", "-a"])
-        kinds = pbs_kinds(listed.stdout) if listed.code == 0 else Counter()
-        number = kinds.total()
-    if not kinds:
+        kinds = pbs_kinds(listed.stdout)
+    if listed.code != 0 or not kinds:
         return None
-    return {"total": number, "kinds": [{**asdict(one), "nodes": nodes} for one, nodes in kinds.items()]}
+    total = _slurm_total(run) if kind == "slurm" else kinds.total()
+    if not total:
+        return None
+    return {"total": total, "kinds": [{**asdict(one), "nodes": nodes} for one, nodes in kinds.items()]}
+
+
+def _slurm_total(run: Run) -> int:
+    """The number of nodes, each counted once; 0 if it is not known."""
+    counted = run(["sinfo", "-h", "-o", "%D"])
+    return sum(map(int, re.findall(r"^\d+$", counted.stdout, re.MULTILINE))) if counted.code == 0 else 0
 
 
 def slurm_kinds(text: str) -> Counter[NodeKind]:
@@ -48,7 +55,7 @@ def slurm_kinds(text: str) -> Counter[NodeKind]:
     found: Counter[NodeKind] = Counter()
     for line in text.splitlines():
         row = line.split("|")
-        if len(row) == 5 and all(cell.isdigit() for cell in row[1:4]):
+        if len(row) == 5 and all(cell.isdecimal() for cell in row[1:4]):
             gpus = gpus_in(row[4])
             model = " and ".join(filter(None, gpus))
             found[NodeKind(row[0], int(row[2]), round(int(row[3]) / 1024), sum(gpus.values()), model)] += int(row[1])
@@ -77,7 +84,7 @@ def pbs_kinds(text: str) -> Counter[NodeKind]:
 
 
 def _number(attributes: Mapping[str, str], *names: str) -> int:
-    return next((int(text) for name in names if (text := attributes.get(name, "")).isdigit()), 0)
+    return next((int(text) for name in names if (text := attributes.get(name, "")).isdecimal()), 0)
 
 
 def _gigabytes(size: str) -> int:

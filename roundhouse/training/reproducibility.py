@@ -66,7 +66,9 @@ def make_deterministic() -> None:
 
 
 def environment(device: torch.device, precision: str) -> dict[str, Any]:
-    """Host, device, versions, threads and precision of a run, as plain values for the attempt's record."""
+    """Host, device, versions, threads, precision and other settings with which a study starts, as plain values for the
+    attempt's record.
+    """
     found = {"host": socket.gethostname(), "python": platform.python_version(), **exactness(device, precision)}
     if device.type == "cuda":
         found["tf32"] = tf32_use(torch.cuda.get_device_capability(device))

@@ -93,7 +93,8 @@ def _facts(attempt: Attempt, experiment: Experiment) -> Iterator[str]:
             yield f"the job itself recorded {attempt.result.cause} ({attempt.result.why})"
         return
     if attempt.gone_at is not None:
-        yield "not found by the last query of the scheduler"
+        slot = ", or no longer in its slot of the allocation" if attempt.opened.packed else ""
+        yield f"not found by the last query of the scheduler{slot}"
     yield "open"
     if attempt.opened.answer and attempt.job_id is None:
         yield f"the scheduler's answer to its submission: {attempt.opened.answer}"

@@ -9,7 +9,7 @@ import subprocess
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from analysis.methodology import in_markdown
@@ -27,13 +27,17 @@ MERGED = re.compile(r"Merge(?: (?:branch(?:es)?|remote-tracking branch|pull requ
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A commit; a merge has the files that it brought. `files`: by path, lines added and removed; both 0 if binary."""
+    """A commit; a merge has the files that it brought. `files`: by path, lines added and removed; both 0 if binary.
+
+    `brought`: the hashes of the commits that a merge added to the branch that is checked out.
+    """
 
     at: int
     subject: str
     name: str = ""  # its hash
     parents: tuple[str, ...] = ()
     files: dict[str, tuple[int, int]] = field(default_factory=dict)
+    brought: frozenset[str] = frozenset()
 
     @property
     def area(self) -> str:
@@ -85,18 +89,33 @@ def commits_of(repository: Path, period: Period) -> list[Commit]:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         raise RoundhouseError(f"git log failed: {lines[0] if lines else f'exit code {done.returncode}'}")
     found = list(_parsed(done.stdout.decode(errors="replace").split("\0")))
-    own = _first_parents(found)
-    return [one for one in reversed(found) if one.at in period and one.files and (not one.merge or one.name in own)]
+    brought = _brought(found)
+    return [
+        replace(one, brought=frozenset(brought.get(one.name, ())))
+        for one in reversed(found)
+        if one.at in period and one.files and (not one.merge or one.name in brought)
+    ]
 
 
-def _first_parents(found: Sequence[Commit]) -> set[str]:
-    """The hashes of the newest commit, its first parent, and so on: what was committed to this branch itself."""
+def _brought(found: Sequence[Commit]) -> dict[str, list[str]]:
+    """For the newest commit, its first parent, and so on, which were committed to this branch itself: the hashes of the
+    commits that each of them added to it by a merge.
+    """
     parents = {one.name: one.parents for one in found}
-    names, name = set(), found[0].name if found else ""
+    line, name = [], found[0].name if found else ""
     while name in parents:
-        names.add(name)
+        line.append(name)
         name = parents[name][0] if parents[name] else ""
-    return names
+    brought, known = {}, set(line)
+    for name in reversed(line):
+        new, rest = [], list(parents[name][1:])
+        while rest:
+            if (one := rest.pop()) in parents and one not in known:
+                known.add(one)
+                new.append(one)
+                rest += parents[one]
+        brought[name] = new
+    return brought
 
 
 def _parsed(tokens: Iterable[str]) -> Iterator[Commit]:
@@ -140,14 +159,17 @@ def totals(commits: Sequence[Commit]) -> str:
 
 
 def area_lines(area: str, commits: Sequence[Commit]) -> list[str]:
-    """The number of its commits; then what the largest merges say, else the largest commits; and how many more."""
+    """The number of its commits; then what the largest merges say, else the largest commits; and how many more commits
+    there are, without those that these merges brought.
+    """
     stories: dict[str, Commit] = {}
     for one in sorted(commits, key=lambda one: (not one.merge, -one.size)):
         if one.story:
             stories.setdefault(one.story, one)
     shown = dict(list(stories.items())[:SUBJECTS_SHOWN])
     number = sum(not one.merge for one in commits)
-    more = number - sum(not one.merge for one in shown.values())
+    told = {name for one in shown.values() for name in (one.name, *one.brought)}
+    more = sum(not one.merge and one.name not in told for one in commits)
     lines = [f"  - {in_markdown(story)}" for story in shown]
     if more and lines:
         lines[-1] += f"; and {more:,} more"

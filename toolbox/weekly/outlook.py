@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from analysis.methodology import in_markdown
-from analysis.methods_sections import figure, tally
+from analysis.methods_sections import LEAST_SHOWN, figure, tally
 from roundhouse.formatting import counted
 from roundhouse.views import eta
 from toolbox.weekly.history import Event, lost_in
@@ -35,7 +35,7 @@ def problems_section(rounds: Sequence[Activity], unreadable: Sequence[str]) -> I
 
 
 def failures(one: Activity) -> str:
-    """`4 failed (memory 3, error 1), 1 of them retried since, first PATH (WHY); 12 blocked; 1 diverged`."""
+    """`4 failed (3 memory, 1 error), 1 of them retried since, first PATH (WHY); 12 blocked; 1 diverged`."""
     failed = {path: last for path, several in one.events.items() if (last := _last(several, "failed"))}
     states = Counter(one.states.values())
     retried = sum(one.states[path] != "failed" for path in failed)
@@ -65,8 +65,8 @@ def interruptions(rounds: Sequence[Activity]) -> Iterator[str]:
     for one in rounds:
         lost[one.unit] = lost.get(one.unit, 0.0) + sum(lost_in(each, one.period, one.unit) for each in one.known)
     if causes:
-        yield f"{counted(causes.total(), 'restart', ',')} of interrupted runs, after: {tally(causes)}"
-    hours = " and ".join(f"{figure(amount)} {unit}" for unit, amount in lost.items() if amount >= 0.005)
+        yield f"{counted(causes.total(), 'restart', ',')}, after: {tally(causes)}"
+    hours = " and ".join(f"{figure(amount)} {unit}" for unit, amount in lost.items() if amount >= LEAST_SHOWN)
     if hours:
         yield f"About {hours} lost: used by runs that failed, or computed again after a restart"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from analysis.methodology import in_markdown
-from analysis.methods_sections import figure
+from analysis.methods_sections import LEAST_SHOWN, figure
 from analysis.round_summary import ExperimentSummary, Ranking, Spread, rankings, summaries_of, usage
 from analysis.rounds import RoundRecords
 from roundhouse.formatting import abbreviated, counted
@@ -68,7 +68,7 @@ def results_section(rounds: Sequence[Activity]) -> Iterator[str]:
         lines.append(f"- {counted(len(rest), 'more round')}: {completed_in(rest)} completed")
     said = [f"{completed_in(done)} completed" if done else "No experiment completed"]
     said += [f"{number:,} {kind}" for kind in ("pruned", "cancelled") if (number := total(active, kind))]
-    hours = " and ".join(f"{figure(amount)} {unit}" for unit, amount in used(active).items() if amount)
+    hours = " and ".join(f"{figure(amount)} {unit}" for unit, amount in used(active).items() if amount >= LEAST_SHOWN)
     spread = " ± is the standard deviation over n seeds." if any("±" in line for line in lines) else ""
     yield f"{', '.join(said)}{f'; {hours} used' if hours else ''}.{spread}"
     if lines:
