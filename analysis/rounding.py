@@ -36,10 +36,10 @@ def significant(value: float, digits: int = 3) -> str:
     return fixed(value, places(value, digits))
 
 
-def with_spread(mean: float, spread: float) -> str:
-    """A mean and its spread, `19.94 ± 0.03`; a NaN is unknown: `19.94 ± ?`."""
+def with_spread(mean: float, spread: float, *, sign: bool = False) -> str:
+    """A mean, with a plus sign on request, and its spread, `19.94 ± 0.03`; a NaN is unknown: `19.94 ± ?`."""
     known = decimals(spread, mean)
-    return f"{fixed(mean, known)} ± {fixed(abs(spread), known)}"
+    return f"{fixed(mean, known, sign=sign)} ± {fixed(abs(spread), known)}"
 
 
 def with_interval(mean: float, low: float, high: float, spread: float | None = None) -> str:

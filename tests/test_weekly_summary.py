@@ -579,7 +579,7 @@ def test_best_results_have_spread_n_baseline_and_chance_and_what_was_best_before
     assert lines[2:] == [
         "- **small**: 1 experiment completed, in all 5 of 6",
         "  - distilled: test accuracy 90.00 % (n = 1) with rkd, the best of 2 settings by validation accuracy; "
-        "baseline student 81.00 ± 1.41 % (n = 2); chance 10.00 %; before: 86.00 ± 1.41 % (n = 2) with logit",
+        "baseline student 81.0 ± 1.4 % (n = 2); chance 10.00 %; before: 86.0 ± 1.4 % (n = 2) with logit",
     ]
     later = summary(Period(MONDAY + 9 * DAY - 1, MONDAY + 10 * DAY), small.rounds, small)
     assert "93.00 ± 4.24 % (n = 2) with rkd" in later and "before: 90.00 % (n = 1) with rkd" in later

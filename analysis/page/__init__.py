@@ -30,13 +30,13 @@ from analysis.round_summary import (
     Spread,
     Usage,
 )
+from analysis.rounding import with_spread
 from roundhouse.formatting import counted, date_and_time, duration
 from roundhouse.metrics import Declarations, Metric
 from roundhouse.model.plan import State
 
 HERE = Path(__file__).parent
 SCRIPTS = ("report.js", "figure_viewer.js")
-PLUS_MINUS = "\u00a0±\u00a0"
 SYMBOLS = {
     State.PENDING: "·",
     State.SUBMITTING: "↑",
@@ -212,15 +212,15 @@ def plus_minus(found: Spread | None, metric: Metric) -> str:
         return "unknown"
     if found.deviation is None:
         return f"{amount(metric, found.mean)} (one seed, deviation unknown)"
-    numbers = (f"{metric.factor * one:{digits(metric)}}" for one in (found.mean, found.deviation))
-    return f"{spaced(PLUS_MINUS.join(numbers), metric.shown_unit)} (n\u00a0=\u00a0{found.n})"
+    numbers = with_spread(metric.factor * found.mean, metric.factor * found.deviation).replace(" ", "\u00a0")
+    return f"{spaced(numbers, metric.shown_unit)} (n\u00a0=\u00a0{found.n})"
 
 
 def gain(result: Spread, baseline: Spread, metric: Metric) -> str:
     """The difference to the baseline, with its standard error if both have more than one seed."""
     unit = " percentage points" if metric.percent else f" {metric.shown_unit}" * bool(metric.shown_unit)
-    text = f"{metric.factor * (result.mean - baseline.mean):+{digits(metric)}}"
+    difference = metric.factor * (result.mean - baseline.mean)
     if result.deviation is None or baseline.deviation is None:
-        return f"{text}{unit}, deviation unknown"
-    error = math.sqrt(result.deviation**2 / result.n + baseline.deviation**2 / baseline.n)
-    return f"{text}{PLUS_MINUS}{metric.factor * error:{digits(metric)}}{unit}"
+        return f"{difference + 0.0:+{digits(metric)}}{unit}, deviation unknown"
+    error = metric.factor * math.sqrt(result.deviation**2 / result.n + baseline.deviation**2 / baseline.n)
+    return f"{with_spread(difference, error, sign=True)}{unit}".replace(" ± ", "\u00a0±\u00a0")

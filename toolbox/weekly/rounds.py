@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from analysis import rounding
 from analysis.methodology import in_markdown
 from analysis.methods_sections import LEAST_SHOWN, figure
 from analysis.round_summary import ExperimentSummary, Ranking, Spread, rankings, summaries_of, usage
@@ -148,6 +149,8 @@ def with_spread(spread: Spread | None, metric: Metric) -> str:
 
 def value(mean: float, deviation: float | None, metric: Metric) -> str:
     """The value of a metric, with its unit."""
-    digits, precision = (".2f", ".2f") if metric.percent else (".4g", ".2g")
-    spread = "" if deviation is None else f" ± {metric.factor * deviation:{precision}}"
-    return f"{metric.factor * mean:{digits}}{spread} {metric.shown_unit}".rstrip()
+    if deviation is None:
+        text = f"{metric.factor * mean:{'.2f' if metric.percent else '.4g'}}"
+    else:
+        text = rounding.with_spread(metric.factor * mean, metric.factor * deviation)
+    return f"{text} {metric.shown_unit}".rstrip()
