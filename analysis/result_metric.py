@@ -27,7 +27,12 @@ class ResultMetric:
     @property
     def sign(self) -> int:
         """1 if higher is better, -1 if lower is better, 0 if unknown."""
-        return {"max": 1, "min": -1}.get(self.mode or "", 0)
+        return sign_of(self.mode)
+
+
+def sign_of(mode: str | None) -> int:
+    """1 if higher is better, -1 if lower is better, 0 if unknown."""
+    return {"max": 1, "min": -1}.get(mode or "", 0)
 
 
 def result_metric(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -14,14 +14,15 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from analysis.declared.matrix import colour_bar, diverging_for, draw_matrix, name_cells, norm_around
-from analysis.declared.runs import FigureRuns, SettingResult
-from analysis.declared.values import digits_for, in_order, listed, text_of
+from analysis.declared.runs import FigureRuns, pooled_deviation
+from analysis.declared.values import in_order, text_of
 from analysis.group_data import shortened
 from analysis.learning_curves import DrawnFigure, plain
+from analysis.rounding import alike
 from analysis.rounds import RoundEntry
 from analysis.style import panels
 from roundhouse.errors import RoundhouseError
-from roundhouse.formatting import counted
+from roundhouse.formatting import abbreviated, counted
 from roundhouse.metrics import with_unit
 
 MOST = 24  # factors whose names can be read in print
@@ -132,8 +133,8 @@ def draw(runs: FigureRuns) -> DrawnFigure:
 
 def _part(runs: FigureRuns, entries: Sequence[RoundEntry]) -> Part | None:
     """The effects in a data set; None without a result of the base."""
-    compared = runs.compared_with(entries)
-    every = list({one.path: one for one in (*entries, *compared)}.values())
+    compared = runs.baseline(entries)
+    every = [*entries, *compared]
     sets = _techniques(runs, every, compared) if runs.figure.separator else _values(runs, every, compared)
     results: dict[Factors, list[float]] = {}
     for one in every:
@@ -187,13 +188,6 @@ def _names(runs: FigureRuns, every: Sequence[RoundEntry], sets: Mapping[str, Fac
             if (name := f"{key}={text}") in found]  # fmt: skip
 
 
-def pooled_deviation(settings: Iterable[SettingResult]) -> float | None:
-    """The standard deviation over seeds, pooled over settings; None if each has one value."""
-    pairs = [(one.n - 1, one.sd**2) for one in settings if one.sd is not None]
-    freedom = sum(weight for weight, _ in pairs)
-    return math.sqrt(sum(weight * square for weight, square in pairs) / freedom) if freedom else None
-
-
 # ---------------------------------------------------------------------------------------------- drawing
 
 
@@ -201,7 +195,7 @@ def _panel(axes: Axes, runs: FigureRuns, part: Part) -> None:
     names, cells = part.effects.factors, part.effects.cells
     values = np.full((len(names), len(names)), np.nan)
     texts: list[list[str | None]] = [[None] * len(names) for _ in names]
-    written = digits_for([one.value for _, one in cells.values() if one], "+")
+    written = alike([one.value for _, one in cells.values() if one], sign=True)
     for (row, column), (_, one) in cells.items():
         if one:
             values[row, column] = one.value
@@ -269,7 +263,7 @@ def _noise(part: Part) -> str:
         return "Noise between seeds: unknown, each setting has one run, so no number is shown to differ from 0."
     whose = "of all settings over seeds, pooled" if part.pooled else "of the base over seeds"
     return (f"Noise: standard deviation {whose}, {part.effects.noise:.2g}; in brackets: within twice the standard "
-            "error that follows from it.")  # fmt: skip
+            "error that follows from it (not corrected for the number of cells).")  # fmt: skip
 
 
 def _confounded(runs: FigureRuns, found: Mapping[str, Part]) -> list[str]:
@@ -284,7 +278,8 @@ def _confounded(runs: FigureRuns, found: Mapping[str, Part]) -> list[str]:
         values, others = in_order(one.config.get(key) for one in base), in_order(one.config.get(key) for one in rest)
         if set(others) - set(values) and rest:
             sentences.append(
-                f"Effects include that of {key}: {listed(others, 4)} against {listed(values, 4)} in the base."
+                f"Effects include that of {key}: {abbreviated(others, 4, '; ')} "
+                f"against {abbreviated(values, 4, '; ')} in the base."
             )
         elif len(others) > 1:
             sentences.append(f"Means are over {key}, which varies too.")
@@ -302,5 +297,5 @@ def _alt(runs: FigureRuns, found: Mapping[str, Part]) -> str:
             largest = sorted(known, key=lambda one: -abs(one[0]))
             lines = [f"{name} {value:+.3g}" for value, name in largest]
             if lines:
-                sentences.append(f"{f'{data_set}, ' if data_set else ''}{kind}: {listed(lines, 4)}")
+                sentences.append(f"{f'{data_set}, ' if data_set else ''}{kind}: {abbreviated(lines, 4, '; ')}")
     return f"Differences in {runs.axis()} from the base. {'. '.join(sentences)}."
