@@ -222,20 +222,6 @@ def _critical(n: int, comparisons: int) -> float:
 # Summaries of many runs
 
 
-def interquartile_mean(values: ArrayLike) -> float:
-    """Mean of the middle half of `values` (n,), as in Agarwal et al. 2021; NaN for none.
-
-    Each value is 1/n of the distribution, and a value across a quartile counts with its part inside: of three,
-    weights 1/4, 1, 1/4. Trimming whole values would remove none of the three.
-    """
-    ordered = np.sort(_finite(values, "values"))
-    n = len(ordered)
-    if not n:
-        return float("nan")
-    edges = np.clip(np.arange(n + 1), n / 4, 3 * n / 4)
-    return float(np.diff(edges) @ ordered / (n / 2))
-
-
 def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> Floats:
     """Share of `scores` (runs,) that are at least each of `thresholds` (m,), as (m,); NaN without runs.
 

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.declared.arrays import Array
 from analysis.learning_curves import plain
+from analysis.saved_arrays import Array
 from analysis.style import DIVERGING, SEQUENTIAL
 
 PAGE = (7.0, 9.0)  # inches

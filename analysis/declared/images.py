@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from analysis.declared import arrays, image_grid
-from analysis.declared.arrays import Array
 from analysis.declared.image_grid import GridRow, Wanted
 from analysis.declared.runs import FigureRuns, baseline_label
 from analysis.learning_curves import DrawnFigure
 from analysis.rounds import RoundEntry
+from analysis.saved_arrays import Array
 from roundhouse.errors import RoundhouseError
 from roundhouse.figures import Axis
 from roundhouse.formatting import abbreviated, counted
