@@ -172,8 +172,13 @@ def mean_interval(values: ArrayLike) -> Interval:
     given = _finite(values, "values")
     if len(given) < LEAST_VALUES:
         return Interval(float("nan"), float("nan"))
-    half = float(stdtrit(len(given) - 1, (1 + LEVEL) / 2) * given.std(ddof=1) / np.sqrt(len(given)))
+    half = half_width(float(given.std(ddof=1) / np.sqrt(len(given))), len(given) - 1)
     return Interval(float(given.mean()) - half, float(given.mean()) + half)
+
+
+def half_width(error: float, freedom: int) -> float:
+    """Half of the interval of a value with this standard error, estimated with so many degrees of freedom."""
+    return float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
 
 
 # Power. Estimates: differences are taken as normal, and as tested by Student's t at Holm's first step.

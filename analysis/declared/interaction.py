@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from analysis.comparison import LEVEL, half_width
 from analysis.declared.matrix import colour_bar, diverging_for, draw_matrix, name_cells, norm_around
-from analysis.declared.runs import FigureRuns, pooled_deviation
+from analysis.declared.runs import FigureRuns, Noise, pooled_noise
 from analysis.declared.values import in_order, text_of
 from analysis.group_data import shortened
 from analysis.learning_curves import DrawnFigure, plain
@@ -34,25 +35,25 @@ Factors = frozenset[str]
 
 @dataclass(frozen=True)
 class Term:
-    """A number of the matrix with its standard error, which is None if the noise is unknown."""
+    """A number of the matrix with half of its interval, which is None if the noise is unknown."""
 
     value: float
-    error: float | None
+    half: float | None
     n: int
 
     @property
     def is_noise(self) -> bool:
-        """Whether it is within twice its standard error."""
-        return self.error is not None and abs(self.value) <= 2 * self.error
+        """Whether its interval contains 0."""
+        return self.half is not None and abs(self.value) <= self.half
 
 
 @dataclass(frozen=True)
 class Effects:
-    """The results of the sets of factors; the empty set is the base. `noise`: standard deviation over seeds."""
+    """The results of the sets of factors; the empty set is the base."""
 
     factors: Sequence[str]
     results: Mapping[Factors, Sequence[float]]
-    noise: float | None
+    noise: Noise | None
 
     def term(self, weights: Mapping[Factors, int]) -> Term | None:
         """The sum of means times weights; None without a result of one of the sets."""
@@ -60,10 +61,11 @@ class Effects:
         if not all(found.values()):
             return None
         value = sum(weight * statistics.fmean(found[one]) for one, weight in weights.items())
-        error = None
+        half = None
         if self.noise is not None:
-            error = self.noise * math.sqrt(sum(weight**2 / len(found[one]) for one, weight in weights.items()))
-        return Term(value, error, min(map(len, found.values())))
+            share = math.sqrt(sum(weight**2 / len(found[one]) for one, weight in weights.items()))
+            half = half_width(self.noise.deviation * share, self.noise.freedom)
+        return Term(value, half, min(map(len, found.values())))
 
     def effect(self, *factors: str) -> Term | None:
         """The mean with these factors minus that of the base."""
@@ -94,7 +96,6 @@ class Part:
     base: Sequence[RoundEntry]
     exclusive: Collection[Factors]  # pairs that no run can have: two values of one key
     larger: int  # runs with three factors or more
-    pooled: bool  # whether the noise is that of all settings
 
     def lacks(self, row: int, column: int) -> bool:
         """Whether a run that this cell needs does not exist, although it could."""
@@ -144,13 +145,12 @@ def _part(runs: FigureRuns, entries: Sequence[RoundEntry]) -> Part | None:
     if not base:
         return None
     names = _names(runs, every, sets)
-    of_base = pooled_deviation(runs.settings(base))
-    noise = pooled_deviation(runs.settings(every)) if of_base is None else of_base
+    noise = pooled_noise(runs.settings(every))
     keys = {name: name.partition("=")[0] for name in names}
     same = [] if runs.figure.separator else [
         frozenset(pair) for pair in combinations(names, 2) if keys[pair[0]] == keys[pair[1]]]  # fmt: skip
     larger = sum(len(sets[one.path]) > 2 for one in every)
-    return Part(Effects(names, results, noise), base, same, larger, of_base is None)
+    return Part(Effects(names, results, noise), base, same, larger)
 
 
 def _techniques(runs: FigureRuns, every: Sequence[RoundEntry], compared: Sequence[RoundEntry]) -> dict[str, Factors]:
@@ -226,13 +226,13 @@ def _rows(runs: FigureRuns, data_set: str, part: Part) -> list[dict[str, Any]]:
     base = part.effects.results[frozenset()]
     rows: list[dict[str, Any]] = [{"data_set": data_set, "what": "base", "metric": runs.metric, "unit": unit,
                                    "value": statistics.fmean(base), "n": len(base),
-                                   "noise": part.effects.noise}]  # fmt: skip
+                                   "noise": part.effects.noise and part.effects.noise.deviation}]  # fmt: skip
     for (row, column), (what, one) in part.effects.cells.items():
         rows.append({"data_set": data_set, "what": what, "first": names[min(row, column)],
                      "second": names[max(row, column)] if row != column else None, "metric": runs.metric, "unit": unit,
                      "value": one.value if one else None, "n": one.n if one else 0,
-                     "standard_error": one.error if one else None,
-                     "within_noise": None if not one or one.error is None else "yes" if one.is_noise else "no",
+                     "half_of_interval": one.half if one else None,
+                     "within_noise": None if not one or one.half is None else "yes" if one.is_noise else "no",
                      })  # fmt: skip
     return rows
 
@@ -261,9 +261,10 @@ def _base(part: Part) -> str:
 def _noise(part: Part) -> str:
     if part.effects.noise is None:
         return "Noise between seeds: unknown, each setting has one run, so no number is shown to differ from 0."
-    whose = "of all settings over seeds, pooled" if part.pooled else "of the base over seeds"
-    return (f"Noise: standard deviation {whose}, {part.effects.noise:.2g}; in brackets: within twice the standard "
-            "error that follows from it (not corrected for the number of cells).")  # fmt: skip
+    return (f"Noise: standard deviation over seeds, pooled over settings, {part.effects.noise.deviation:.2g}; in "
+            f"brackets: its {100 * LEVEL:g} % interval contains 0 (Student's t, noise with "
+            f"{counted(part.effects.noise.freedom, 'degree')} of freedom; not corrected for the number of cells)."
+            )  # fmt: skip
 
 
 def _confounded(runs: FigureRuns, found: Mapping[str, Part]) -> list[str]:

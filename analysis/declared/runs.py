@@ -212,10 +212,10 @@ class FigureRuns:
 
     def noise(self, entries: Sequence[RoundEntry]) -> str:
         """A sentence about the noise between seeds of these runs; empty if it is unknown."""
-        deviation = pooled_deviation(self.settings(entries))
-        if deviation is None:
+        noise = pooled_noise(self.settings(entries))
+        if noise is None:
             return ""
-        value = f"{significant(deviation, 2)} {self.declared.of(self.metric).shown_unit}".rstrip()
+        value = f"{significant(noise.deviation, 2)} {self.declared.of(self.metric).shown_unit}".rstrip()
         return f"Noise: the standard deviation over seeds, pooled over settings, is {value}."
 
     def reference(self, entries: Iterable[RoundEntry], name: str | None = None) -> float | None:
@@ -283,11 +283,21 @@ def baseline_label(entries: Sequence[RoundEntry]) -> str:
     return f"{entries[0].group} (baseline)" if entries else ""
 
 
-def pooled_deviation(settings: Iterable[SettingResult]) -> float | None:
-    """The standard deviation over seeds, pooled over settings; None if each has one value."""
+@dataclass(frozen=True)
+class Noise:
+    """The standard deviation over seeds, pooled over settings, and its degrees of freedom."""
+
+    deviation: float
+    freedom: int
+
+
+def pooled_noise(settings: Iterable[SettingResult]) -> Noise | None:
+    """The noise between the seeds of these settings; None if each has one value."""
     pairs = [(one.n - 1, one.sd**2) for one in settings if one.sd is not None]
     freedom = sum(weight for weight, _ in pairs)
-    return math.sqrt(sum(weight * square for weight, square in pairs) / freedom) if freedom else None
+    if not freedom:
+        return None
+    return Noise(math.sqrt(sum(weight * square for weight, square in pairs) / freedom), freedom)
 
 
 def swept_geometrically(values: Iterable[float]) -> bool:
