@@ -238,6 +238,7 @@ def _caption(data: EpochsData, found: Sequence[Panel], left_out: int, title: str
     sentences = [f"{title}: {shown}.", pooled]
     sentences += _of_events(found, data)
     sentences += _missing(data, found, left_out)
+    sentences += [runs.reference_sentence(one) for one in runs.figure.metrics]
     names = list(dict.fromkeys(panel.baseline_name for panel in found if panel.baseline))
     grey = ", ".join(names).replace(" (baseline)", "")
     none = "The baseline has no such curve." if runs.baseline(runs.own) else "No baseline to compare with."

@@ -244,6 +244,7 @@ def _caption(runs: FigureRuns, every: Shown, shown: Shown, examples: Examples) -
         sentences.append(f"{', '.join(diverging)}: white is 0.")
     if any(not np.isfinite(one).all() for _, one in pictures):
         sentences.append("Hatched: no finite value.")
+    sentences += [reference] if (reference := runs.reference_sentence()) else []
     sentences += _left_out(runs, every, shown)
     if all(one.role != "baseline" for one in shown.settings):
         sentences.append("No baseline with these arrays is shown.")

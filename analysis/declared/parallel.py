@@ -245,6 +245,7 @@ def _caption(runs: FigureRuns, title: str, found: Found) -> str:
     else:
         sentences.append(f"No best setting: nothing declares whether the lowest or the highest {runs.metric} is best.")
     sentences += [noise] if (noise := runs.noise(runs.own)) else []
+    sentences += [reference] if (reference := runs.reference_sentence()) else []
     if others := sorted(runs.varying - {*runs.figure.keys}):
         sentences.append(f"Also varying, without an axis: {', '.join(others)}.")
     if not base:

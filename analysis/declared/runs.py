@@ -227,6 +227,17 @@ class FigureRuns:
 
     # ---------------------------------------------------------------------------------------------- words
 
+    def reference_sentence(self, name: str | None = None) -> str:
+        """The declared baseline of the metric, such as chance, for a caption; empty if there is none."""
+        name = name or self.metric
+        found = [self.reference(ones, name) for ones in self.data_sets.values()]
+        known = sorted({one for one in found if one is not None})
+        if not known:
+            return ""
+        label, unit = str(self.declared.reference_label(name)), self.declared.of(name).shown_unit
+        value = " to ".join(map(significant, dict.fromkeys((known[0], known[-1]))))
+        return f"{label[:1].upper()}{label[1:]} ({self.declared.label(name)}): {value} {unit}".rstrip() + "."
+
     def axis(self, name: str | None = None) -> str:
         """The axis label of a metric, a cost or a config key, with its unit."""
         name = name or self.metric
