@@ -123,6 +123,7 @@ def _share_axes(axes: Sequence[Axes], runs: FigureRuns, xs: Sequence[float], mea
     for one in axes:
         if swept_geometrically(xs):
             one.set_xscale("log")
+            logarithmic(one.xaxis, ticks[0], ticks[-1])
         if len(ticks) <= TICKS_AT_MOST:
             one.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             one.xaxis.set_minor_locator(NullLocator())
