@@ -14,11 +14,11 @@ from analysis.declared.box_data import Box, Boxes, best, boxes_of
 from analysis.declared.runs import FigureRuns
 from analysis.group_data import LONGEST, shortened
 from analysis.learning_curves import DrawnFigure, is_logarithmic, plain
-from analysis.style import BASELINE, COLOURS, legend_below, logarithmic, panels
+from analysis.style import BASELINE, COLOURS, PRINT_WIDTH, legend_below, logarithmic, panels
 from roundhouse.formatting import abbreviated, counted
 
 FEW = 5  # below so many values, each is drawn as a point: quartiles would mean nothing
-PAGE = (7.0, 8.6)  # inches
+PAGE = (PRINT_WIDTH, 8.6)  # inches
 ROW, AROUND = 0.17, 0.85  # inches: height of a box, and of what is above and below the boxes of a panel
 LETTER, NARROWEST = 0.055, 1.5  # inches: width of a letter of a label, and of the narrowest panel
 

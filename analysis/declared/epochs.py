@@ -15,7 +15,7 @@ from analysis.declared.epochs_data import ACROSS, EpochsData, Panel
 from analysis.declared.runs import FigureRuns, mean_of
 from analysis.group_data import shortened
 from analysis.learning_curves import DrawnFigure, axis_of, is_logarithmic, panel_of, plain
-from analysis.style import BASELINE, COLOURS, FEW, LINES, MARKERS, legend_below, logarithmic, panels
+from analysis.style import BASELINE, COLOURS, FEW, LINES, MARKERS, PRINT_WIDTH, legend_below, logarithmic, panels
 from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import abbreviated, counted
 from roundhouse.metrics import with_unit
@@ -23,7 +23,6 @@ from roundhouse.metrics import with_unit
 EVENTS_AT_MOST = 30  # marks in one panel
 EVENT_MARKS = ("v", "d", "x", "P", "s", "*")
 STYLES: tuple[Any, ...] = (*LINES, (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))  # one for each of the metrics
-PAGE = 7.0  # inches
 MARKED = 6  # markers of a line with many points
 
 
@@ -61,7 +60,7 @@ def _grid(places: Sequence[tuple[int, int]], kinds: int) -> tuple[Figure, list[l
     rows, columns = (1 + max(of) for of in zip(*places, strict=True))
     stacked = 1 if kinds <= 2 else kinds
     height = 1.35 if stacked > 1 else 2.6 if rows == 1 else 1.9
-    figure, axes = panels(columns, rows * stacked, width=PAGE / columns if columns > 1 else 5.0, height=height)
+    figure, axes = panels(columns, rows * stacked, width=PRINT_WIDTH / columns if columns > 1 else 5.0, height=height)
     made = []
     for row, column in places:
         own = [axes[(row * stacked + number) * columns + column] for number in range(stacked)]

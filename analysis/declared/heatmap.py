@@ -19,11 +19,10 @@ from analysis.group_data import shortened
 from analysis.learning_curves import DrawnFigure, is_logarithmic, plain
 from analysis.rounding import alike
 from analysis.rounds import RoundEntry
-from analysis.style import SEQUENTIAL, panels
+from analysis.style import PRINT_WIDTH, SEQUENTIAL, panels
 from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import counted
 
-WIDEST = 7.0  # inches
 HIGHEST = 8.0
 NUMBERED = 80  # cells; with more, none has its number in it
 ROW, COLUMN = 0.3, 0.5  # inches of a cell, where there is room
@@ -53,8 +52,8 @@ def draw(runs: FigureRuns) -> DrawnFigure:
     found = {name: cells for name, cells in found.items() if cells.results}
     if not found:
         raise RoundhouseError(f"keys: no run with {' and '.join(runs.figure.keys)} has a value of {runs.metric}")
-    width = min(WIDEST, max(2.2 + COLUMN * max(len(one.columns) for one in found.values()), WIDEST / 2))
-    columns = min(len(found), int(WIDEST / width))
+    width = min(PRINT_WIDTH, max(2.2 + COLUMN * max(len(one.columns) for one in found.values()), PRINT_WIDTH / 2))
+    columns = min(len(found), int(PRINT_WIDTH / width))
     height = min(HIGHEST, max(1.1 + ROW * max(len(one.rows) for one in found.values()), 1.8))
     figure, axes = panels(columns, math.ceil(len(found) / columns), width=width, height=height)
     for place, (data_set, cells) in zip(axes, found.items(), strict=False):

@@ -21,13 +21,12 @@ from analysis.group_data import shortened
 from analysis.learning_curves import DrawnFigure, plain
 from analysis.rounding import alike
 from analysis.rounds import RoundEntry
-from analysis.style import panels
+from analysis.style import PRINT_WIDTH, panels
 from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import abbreviated, counted
 from roundhouse.metrics import with_unit
 
 MOST = 24  # factors whose names can be read in print
-WIDTH = 7.0  # inches
 EMPTY = frozenset({"", "0", "none", "not set"})  # texts of a set without techniques
 
 Factors = frozenset[str]
@@ -118,7 +117,7 @@ def draw(runs: FigureRuns) -> DrawnFigure:
         raise RoundhouseError(f"keys: {most} factors are too many for a matrix (at most {MOST}): choose groups or keys "
                               "with fewer values")  # fmt: skip
     height = min(6.2, max(1.5 + 0.36 * most, 2.4))
-    figure, axes = panels(1, len(found), width=min(WIDTH, max(3.0 + 0.5 * most, 4.8)), height=height)
+    figure, axes = panels(1, len(found), width=min(PRINT_WIDTH, max(3.0 + 0.5 * most, 4.8)), height=height)
     table: list[dict[str, Any]] = []
     for place, (data_set, part) in zip(axes, found.items(), strict=True):
         _panel(place, runs, part)

@@ -19,11 +19,11 @@ from analysis.declared.runs import FigureRuns, SettingResult, as_number, baselin
 from analysis.declared.values import in_order, text_of
 from analysis.group_data import shortened
 from analysis.learning_curves import WIDE, DrawnFigure, is_logarithmic, plain
-from analysis.style import MARKERS, SEQUENTIAL, panels
+from analysis.style import MARKERS, PRINT_WIDTH, SEQUENTIAL, panels
 from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import abbreviated
 
-WIDTH, HEIGHT = 7.0, 3.1  # inches
+HEIGHT = 3.1  # inches
 LEFT, STRIP, TICKS = 0.7, 0.09, 0.4  # inches: before the first axis, of the colours, of the numbers beside them
 BEST = 5  # settings that are labelled
 SIZE = 6.5  # points
@@ -53,7 +53,7 @@ def draw(runs: FigureRuns) -> DrawnFigure:
             found[name] = [*lines, *base], [False] * len(lines) + [True] * len(base)
     if not found:
         raise RoundhouseError(f"keys: no run that is not of a baseline has a value of {runs.metric}")
-    figure, axes = panels(1, len(found), width=WIDTH, height=HEIGHT)
+    figure, axes = panels(1, len(found), width=PRINT_WIDTH, height=HEIGHT)
     table: list[dict[str, Any]] = []
     for place, (data_set, (lines, are_baseline)) in zip(axes, found.items(), strict=True):
         ranks = _ranks(lines, are_baseline, runs.mode(runs.metric))
@@ -151,7 +151,7 @@ def _panel(
         elif place in best:
             style |= {"linewidth": 1.7, "marker": MARKERS[ranks[place] - 1], "markersize": 4}
         axes.plot(range(last + 1), y, clip_on=False, zorder=2 + (place in best) + 2 * (place in base), **style)
-    inch = last / (WIDTH - LEFT - STRIP - TICKS - _room(last))  # in units of the x axis
+    inch = last / (PRINT_WIDTH - LEFT - STRIP - TICKS - _room(last))  # in units of the x axis
     _axes_lines(axes, keys, inch)
     _colour_strip(axes, norm, colours, last, inch)
     room = int(_room(last) / LETTER)
