@@ -43,7 +43,7 @@ def result_metric(
     Completed experiments decide; the others only if none is completed. `found`: the round, of which another group may
     declare the mode.
     """
-    runs = [metrics for entry, metrics in members if entry.record.completed] or [metrics for _, metrics in members]
+    runs = [metrics for entry, metrics in members if entry.completed] or [metrics for _, metrics in members]
     names = chosen_and_result(runs, declared)
     if names is None:
         return None

@@ -110,6 +110,11 @@ class RoundEntry:
         return self.status.action.state
 
     @property
+    def completed(self) -> bool:
+        """Whether it has a result of its config: one of another config, from before a change, does not count."""
+        return self.state is State.COMPLETED
+
+    @property
     def reason(self) -> str:
         return self.status.action.reason
 

@@ -19,6 +19,7 @@ from analysis.declared.draw import draw
 from analysis.declared.runs import FigureRuns, swept_geometrically
 from analysis.figure_store import FigureStore
 from analysis.rounds import Folders, RoundRecords, WithBaseline, read_round
+from analysis.table_rows import RoundResults
 from roundhouse.config.round import load_round
 from roundhouse.errors import RoundhouseError
 from roundhouse.figures import Figure, Kind
@@ -253,6 +254,17 @@ def test_a_baseline_among_the_shown_groups_is_in_no_line_of_results(tmp_path: Pa
     made = draw("score", found.declared.figures["score"], with_baselines(found))
     assert {row["n"] for row in made.table if row["role"] == "result"} == {2}
     assert [row["n"] for row in made.table if row["role"] == "baseline"] == [2]
+
+
+def test_a_result_of_another_config_than_that_of_the_round_file_is_not_shown_as_one_of_it(tmp_path: Path) -> None:
+    place = swept(tmp_path, "  score: {kind: against, over: size, by: kind}\n")
+    file = place.rounds / "sweep.yaml"
+    file.write_text(file.read_text().replace("config: {size: 1}", "config: {size: 2}"))
+    found = read_round("sweep", place)
+    made = draw("score", found.declared.figures["score"], with_baselines(found))
+    assert {row["role"] for row in made.table} == {"result"}
+    results = RoundResults.of(found)
+    assert {row.group: len(row.values) for row in results.rows} == {"plain": 0, "sized": 2}
 
 
 def test_runs_that_a_line_takes_together_are_not_called_seeds(tmp_path: Path) -> None:

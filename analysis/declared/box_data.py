@@ -67,7 +67,7 @@ def _of_arrays(runs: FigureRuns, name: str) -> Values:
     """The values of an array of each run. RoundhouseError: no run has it."""
     file, factor = runs.figure.file, runs.declared.of(name).factor
     present = [one for one in (*runs.own, *runs.baseline(runs.own))
-               if one.record.completed and arrays.file_of(one, file)]  # fmt: skip
+               if one.completed and arrays.file_of(one, file)]  # fmt: skip
     lacking = {one.path: arrays.lacking(one, file, [name]) for one in present}
     if not any(not message for message in lacking.values()):
         raise RoundhouseError(next(iter(lacking.values()), f"no completed run has a file {file}"))

@@ -148,7 +148,7 @@ class FigureRuns:
 
         None: it is not finite, or the run is not completed, so that its value is not comparable with those of others.
         """
-        if entry.record.completed is None:
+        if not entry.completed:
             return None
         name = name or self.metric
         metrics = self.metrics[entry.path]
@@ -258,7 +258,7 @@ class FigureRuns:
     @property
     def states(self) -> str:
         """How many of the runs are completed."""
-        done = sum(one.record.completed is not None for one in self.entries)
+        done = sum(one.completed for one in self.entries)
         return f"{done} of {len(self.entries)} runs are completed."
 
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from analysis.rounds import RoundEntry, RoundRecords
 from analysis.saved_arrays import arrays_in
 from roundhouse.errors import RoundhouseError
-from roundhouse.model.plan import State
 
 LAYERS = ("stage1", "stage2", "pooled", "logits")  # from the image to the answer; pooled is stage3's mean
 FIELDS = (*LAYERS, "labels", "validation_logits", "validation_labels")
@@ -140,7 +139,7 @@ def runs_of(distilled: RoundRecords, control: RoundRecords | None) -> CompletedR
             setting = _setting(entry, teachers)
             if found is not distilled and not (setting.method == CONTROL and entry.config.get("model") in students):
                 missing.append(f"{found.name}/{entry.path}: not a control of the round's students: left out")
-            elif entry.state is State.COMPLETED:
+            elif entry.completed:
                 block = Block(entry.data_set or "digits", int(entry.config.get("seed", 0)))
                 runs.append(CompletedRun(found.name, entry, setting, block))
             else:
