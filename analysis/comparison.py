@@ -172,8 +172,13 @@ def mean_interval(values: ArrayLike) -> Interval:
     given = _finite(values, "values")
     if len(given) < LEAST_VALUES:
         return Interval(float("nan"), float("nan"))
-    half = float(stdtrit(len(given) - 1, (1 + LEVEL) / 2) * given.std(ddof=1) / np.sqrt(len(given)))
+    half = half_width(float(given.std(ddof=1) / np.sqrt(len(given))), len(given) - 1)
     return Interval(float(given.mean()) - half, float(given.mean()) + half)
+
+
+def half_width(error: float, freedom: int) -> float:
+    """Half of the interval of a value with this standard error, estimated with so many degrees of freedom."""
+    return float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
 
 
 # Power. Estimates: differences are taken as normal, and as tested by Student's t at Holm's first step.
@@ -220,20 +225,6 @@ def _critical(n: int, comparisons: int) -> float:
 
 
 # Summaries of many runs
-
-
-def interquartile_mean(values: ArrayLike) -> float:
-    """Mean of the middle half of `values` (n,), as in Agarwal et al. 2021; NaN for none.
-
-    Each value is 1/n of the distribution, and a value across a quartile counts with its part inside: of three,
-    weights 1/4, 1, 1/4. Trimming whole values would remove none of the three.
-    """
-    ordered = np.sort(_finite(values, "values"))
-    n = len(ordered)
-    if not n:
-        return float("nan")
-    edges = np.clip(np.arange(n + 1), n / 4, 3 * n / 4)
-    return float(np.diff(edges) @ ordered / (n / 2))
 
 
 def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> Floats:

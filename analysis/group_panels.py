@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, combinations
 
-from analysis.rounds import RoundEntry, WithBaseline, label_of, varying_keys
+from analysis.rounds import RoundEntry, WithBaseline, label_of, value_label, varying_keys
 from roundhouse.metrics import Declarations
 
 FACETS = 8  # panels are split by a key with at most this many values
@@ -91,7 +91,7 @@ class GroupPanels:
             settings: dict[str, list[RoundEntry]] = {}
             for entry, _ in shown:
                 settings.setdefault(names[entry.setting], []).append(entry)
-            title = ", ".join(_label(key, shown[0][0]) for key in split)
+            title = ", ".join(value_label(key, shown[0][0].config.get(key)) for key in split)
             data, baseline = values[: len(self.apart)], next((baseline for _, baseline in shown if baseline), ())
             made.setdefault(data, []).append(Panel(title, data, settings, baseline))
         return list(chain.from_iterable(made.values()))
@@ -156,8 +156,3 @@ def _figures(panels: Sequence[Panel], sizes: Sequence[int], most: int) -> Iterat
         figure.append(panel)
         used += size
     yield figure
-
-
-def _label(key: str, entry: RoundEntry) -> str:
-    value = entry.config.get(key)
-    return value if isinstance(value, str) else f"{key} {value}"

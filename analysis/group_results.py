@@ -100,14 +100,14 @@ def _values(entries: Iterable[RoundEntry], metric: ShownMetric, group: GroupData
 
 
 def _completed(entries: Iterable[RoundEntry]) -> list[RoundEntry]:
-    return [one for one in entries if one.record.completed]
+    return [one for one in entries if one.completed]
 
 
 def _results_panel(axes: Axes, panel: Panel, metric: ShownMetric, group: GroupData) -> list[str]:
     """Draw a panel. Returns the lines of its axis label."""
     for row, (_, entries) in enumerate(panel.settings.items()):
         values = _values(_completed(entries), metric, group)
-        others = _values([one for one in entries if not one.record.completed], metric, group)
+        others = _values([one for one in entries if not one.completed], metric, group)
         look = _look(entries[0], group)
         several = len(values) > 1
         dots = {"linestyle": "", "markersize": 3, "alpha": 0.7, **look}
@@ -136,7 +136,7 @@ def _mean_and_deviation(axes: Axes, values: Sequence[float], row: float, colour:
 def _legend(axes: Axes, panel: Panel, metric: ShownMetric, group: GroupData) -> None:
     """Entries of the legend for what is drawn in black there, whatever the colour of a setting."""
     axes.plot([], [], "o", color="black", markersize=3, alpha=0.7, label="an experiment")
-    if any(_values([one], metric, group) for one in panel.entries if not one.record.completed):
+    if any(_values([one], metric, group) for one in panel.entries if not one.completed):
         axes.plot([], [], "o", color="black", markersize=3, alpha=0.7, markerfacecolor="white", label="not completed")
     if any(len(_values(_completed(entries), metric, group)) > 1 for entries in panel.settings.values()):
         axes.errorbar([], [], xerr=[], fmt="|", color="black", capsize=2, markersize=6, elinewidth=1,

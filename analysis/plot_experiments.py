@@ -223,11 +223,13 @@ class MetricsCache:
     def can_draw(self, figure: FigureRequest) -> bool:
         """Whether there is data for it."""
         if figure.declared and (figure.declared.kind == "images" or figure.declared.array):
-            return any(entry.record.completed or newest_file(entry.record, figure.declared.file)
+            of_running = figure.declared.kind == "images"
+            return any(entry.completed or (of_running and newest_file(entry.record, figure.declared.file))
                        for entry, _ in figure.shown)  # fmt: skip
         metrics = [(entry, self.metrics(entry)) for entry in entries_in(figure)]
-        if figure.declared:
-            return any(one.final or one.best is not None or one.epochs for _, one in metrics)
+        if figure.declared and figure.declared.kind != "epochs":
+            completed = [one for entry, one in metrics if entry.completed]
+            return any(one.final or one.best is not None or one.epochs for one in completed)
         if figure.kind == RESULTS:
             return any(one.final or one.best is not None for _, one in metrics)
         return any(measured_keys(one.epochs, entry.declared) for entry, one in metrics)

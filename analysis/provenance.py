@@ -15,7 +15,6 @@ from typing import Any
 from analysis.round_summary import ExperimentSummary, summaries_of
 from analysis.rounds import RoundRecords
 from roundhouse.model.attempt import Attempt
-from roundhouse.model.plan import State
 from roundhouse.store import history
 
 NOT_RECORDED = "not recorded"
@@ -113,7 +112,7 @@ class Facts:
 
     @cached_property
     def completed(self) -> list[ExperimentSummary]:
-        return [one for one in self.summaries if one.entry.state is State.COMPLETED]
+        return [one for one in self.summaries if one.entry.completed]
 
     def values(self, key: str) -> Counter[str]:
         """How many runs recorded each value; runs on a device without such a value are not counted."""

@@ -27,7 +27,12 @@ class ResultMetric:
     @property
     def sign(self) -> int:
         """1 if higher is better, -1 if lower is better, 0 if unknown."""
-        return {"max": 1, "min": -1}.get(self.mode or "", 0)
+        return sign_of(self.mode)
+
+
+def sign_of(mode: str | None) -> int:
+    """1 if higher is better, -1 if lower is better, 0 if unknown."""
+    return {"max": 1, "min": -1}.get(mode or "", 0)
 
 
 def result_metric(
@@ -38,7 +43,7 @@ def result_metric(
     Completed experiments decide; the others only if none is completed. `found`: the round, of which another group may
     declare the mode.
     """
-    runs = [metrics for entry, metrics in members if entry.record.completed] or [metrics for _, metrics in members]
+    runs = [metrics for entry, metrics in members if entry.completed] or [metrics for _, metrics in members]
     names = chosen_and_result(runs, declared)
     if names is None:
         return None

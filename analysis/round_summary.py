@@ -266,7 +266,7 @@ def _ranking(
     candidates: Sequence[ExperimentSummary],
 ) -> Ranking | None:
     names, declared = setting_labels([one.entry for one in candidates]), candidates[0].entry.declared
-    completed = [one for one in candidates if one.entry.state is State.COMPLETED]
+    completed = [one for one in candidates if one.entry.completed]
     shown = result_metric([(one.entry, one.metrics) for one in completed], declared, found)
     members = [one for one in completed if shown and _values([one], shown.chosen)]
     if not shown or not members:
@@ -300,7 +300,7 @@ def _ranked_setting(
     chosen = spread(_values(ones, metric))
     assert chosen  # each of them has the metric
     references = [by_path[entry.path] for entry in found.baseline_of(ones[0].entry)]
-    completed = [one for one in references if one.entry.state is State.COMPLETED]
+    completed = [one for one in references if one.entry.completed]
     known = (one.entry.declared.reference(result, one.metrics.final) for one in ones)
     references_of_runs = spread([value for value in known if value is not None])
     reference = references_of_runs.mean if references_of_runs else None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 
 UNKNOWN = "?"
+WIDE = 1000.0  # ratio of the largest to the smallest of several numbers above which each has its own decimals
+DIGITS = 3  # of the difference between the largest and the smallest of several numbers
 
 
 def decimals(spread: float, value: float = 0.0) -> int:
@@ -50,3 +53,17 @@ def with_interval(mean: float, low: float, high: float, spread: float | None = N
     known = decimals((high - low) / 2 if spread is None else spread, mean)
     text, *ends = (fixed(one, known, sign=True) for one in (mean, low, high))
     return f"{text} ({ends[0]} to {ends[1]})" if math.isfinite(low + high) else text
+
+
+def alike(values: Iterable[float], *, sign: bool = False) -> Callable[[float], str]:
+    """How to write numbers beside each other: all with the same decimals, so many that they can be told apart.
+
+    Never more than one digit beyond `DIGITS`; very large, small and widely ranging numbers have that many each.
+    """
+    given = [one for one in values if math.isfinite(one)]
+    largest, least = max(map(abs, given), default=0.0) or 1.0, min(given, default=0.0)
+    span = max(given, default=0.0) - least or largest
+    known = min(places(span, DIGITS), places(largest, DIGITS + 1))
+    if known > 4 or largest >= 1e5 or (least > 0 and largest / least > WIDE):
+        return lambda value: f"{float(f'{value:.{DIGITS}g}') + 0.0:{'+' if sign else ''}g}"
+    return lambda value: fixed(value, known, sign=sign)

@@ -110,6 +110,11 @@ class RoundEntry:
         return self.status.action.state
 
     @property
+    def completed(self) -> bool:
+        """Whether it has a result of its config: one of another config, from before a change, does not count."""
+        return self.state is State.COMPLETED
+
+    @property
     def reason(self) -> str:
         return self.status.action.reason
 
@@ -242,9 +247,13 @@ def setting_labels(entries: Sequence[RoundEntry]) -> dict[str, str]:
 
 
 def label_of(config: Mapping[str, Any], keys: Container[str]) -> str:
-    """The values of these keys: `logit, alpha 0.5`. Text stands without its key."""
-    shown = {key: value for key, value in config.items() if key in keys}
-    return ", ".join(value if isinstance(value, str) else f"{key} {value}" for key, value in shown.items())
+    """The values of these keys: `logit, alpha 0.5`."""
+    return ", ".join(value_label(key, value) for key, value in config.items() if key in keys)
+
+
+def value_label(key: str, value: Any) -> str:
+    """A config value in a label: `alpha 0.5`, `techniques 1+2`. Text with a letter stands without its key."""
+    return value if isinstance(value, str) and any(map(str.isalpha, value)) else f"{key} {value}"
 
 
 def find_rounds(folders: Folders) -> list[str]:

@@ -57,7 +57,7 @@ class RoundResults:
     @cached_property
     def completed(self) -> list[tuple[RoundEntry, RunMetrics]]:
         pairs = zip(self.found.entries, self.metrics, strict=True)
-        return [(entry, metrics) for entry, metrics in pairs if entry.record.completed]
+        return [(entry, metrics) for entry, metrics in pairs if entry.completed]
 
     @cached_property
     def metric(self) -> ResultMetric:

@@ -40,9 +40,10 @@ from analysis.cli import add_folders, folders_from, run_script
 from analysis.dataframes import HEAD, facts_of, moment
 from analysis.figure_store import csv_of, write_bytes
 from analysis.result_metric import result_metrics
+from analysis.rounding import fixed, places
 from analysis.rounds import RoundEntry, RoundRecords, newest_file, read_round, varying_keys
 from analysis.table_rows import RoundResults, TableRow, bold_note, comparison_groups, winners
-from roundhouse.formatting import fixed, number
+from roundhouse.formatting import number
 from roundhouse.model.attempt import Claim
 from roundhouse.store import logs
 from roundhouse.views.status_json import as_dict
@@ -182,7 +183,7 @@ def _mean_and_deviation(values: Sequence[float], percent: bool) -> str:
     if len(values) == 1:
         return f"{_figure(mean, percent)} ($n=1$)"
     deviation = statistics.stdev(values)
-    digits = None if percent or not 1e-4 < deviation < 1e4 else max(0, 1 - math.floor(math.log10(deviation)))
+    digits = None if percent or not 1e-4 < deviation < 1e4 else places(deviation, 2)
     return rf"{_figure(mean, percent, digits)} $\pm$ {_figure(deviation, percent, digits)} ({len(values)})"
 
 

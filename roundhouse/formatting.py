@@ -12,19 +12,14 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value + 0.0:.4g}"  # 0.0 is added so that -0.0 is shown as 0
 
 
-def fixed(value: float, digits: int) -> str:
-    """A number with this many decimals; one that is rounded to zero has no sign."""
-    return f"{round(value, digits) + 0.0:.{digits}f}"
-
-
 def counted(number: int, what: str, form: str = "") -> str:
     """`1 run`, `1240 runs`; with the format `,` for the number, `1,240 runs`."""
     return f"{number:{form}} {what}{'s' * (number != 1)}"
 
 
-def abbreviated(texts: Sequence[str], most: int) -> str:
+def abbreviated(texts: Sequence[str], most: int, separator: str = ", ") -> str:
     """The first `most` texts, and how many more there are: `a, b and 3 more`."""
-    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
+    return separator.join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
 def date_and_time(seconds: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -26,10 +25,3 @@ def rejected_by_holm(p_values: Sequence[float], level: float) -> set[int]:
             break
         rejected.add(index)
     return rejected
-
-
-def interquartile_mean(values: Sequence[float]) -> float:
-    """With each value four times, quartiles fall between values."""
-    four_times = sorted(value for value in values for _ in range(4))
-    middle = four_times[len(values) : 3 * len(values)]
-    return math.fsum(middle) / len(middle)

@@ -747,12 +747,12 @@ def damaged(shipped: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 @pytest.mark.parametrize(("path", "reported"), [
     (LOGIT.format(0.25, 0), "temperature, ece_scaled, nll_scaled: outputs.npz has no array validation_logits"),
-    (LOGIT.format(0.25, 1), "outputs.npz cannot be read: it is not a valid file"),
+    (LOGIT.format(0.25, 1), "outputs.npz cannot be read: it is not a valid .npz file"),
     (LOGIT.format(0.5, 0), "cka_pooled, procrustes, angle: features x: the same for every sample: the network has"),
     (LOGIT.format(0.5, 1), "metrics.json is unreadable"),
     (LOGIT.format(0.75, 0), "logits: 1000 of 1000 values are NaN or infinite"),
     (LOGIT.format(0.75, 1), "labels: must be 100 whole numbers, one per sample"),
-    ("digits/pure/ResNet20/1", "outputs.npz cannot be read: it is not a valid file"),
+    ("digits/pure/ResNet20/1", "outputs.npz cannot be read: it is not a valid .npz file"),
     (LOGIT.format(0.5, 1), "no fidelity and similarity: its teacher charlie_smoke"),
     ("digits/pure/ResNet8/0", "has no outputs.npz"),
 ])  # fmt: skip

@@ -23,7 +23,6 @@ from analysis.comparison import (
     detectable,
     family,
     holm,
-    interquartile_mean,
     least_pairs,
     mean_interval,
     pairs_needed,
@@ -405,23 +404,7 @@ def test_power_is_not_estimated_from_nothing() -> None:
     assert math.isnan(detectable(observed(1.0, n=9), 18)), "9 pairs cannot show anything among 18 comparisons"
 
 
-# Means and profiles
-
-
-@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=30))
-def test_the_interquartile_mean_is_that_of_the_middle_half(values: list[float]) -> None:
-    assert interquartile_mean(values) == pytest.approx(slow.interquartile_mean(values), abs=1e-9)
-    assert interquartile_mean(values[::-1]) == interquartile_mean(values)
-
-
-def test_where_quartiles_fall_between_values_it_is_the_trimmed_mean() -> None:
-    values = np.random.default_rng(0).normal(size=PAIRS)
-    assert interquartile_mean(values) == pytest.approx(stats.trim_mean(values, 0.25))
-
-
-def test_one_disaster_among_four_does_not_reach_the_interquartile_mean() -> None:
-    assert interquartile_mean([0.0, 0.90, 0.92, 0.94]) == pytest.approx(0.91)
-    assert math.isnan(interquartile_mean([]))
+# Profiles
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.lists(st.floats(0, 1), max_size=20))
@@ -448,7 +431,6 @@ def test_a_run_at_the_threshold_has_reached_it_and_no_runs_have_no_profile() -> 
         (sign_flip_test, "differences"),
         (compare, "differences"),
         (mean_interval, "values"),
-        (interquartile_mean, "values"),
         (lambda values: performance_profile(values, [0.5]), "scores"),
         (lambda values: performance_profile([0.5], values), "thresholds"),
         (lambda values: family({"fine": [1.0], "sp 0.5": values}), "differences of sp 0.5"),

@@ -19,10 +19,12 @@ from analysis.declared.draw import draw
 from analysis.declared.runs import FigureRuns, swept_geometrically
 from analysis.figure_store import FigureStore
 from analysis.rounds import Folders, RoundRecords, WithBaseline, read_round
+from analysis.table_rows import RoundResults
 from roundhouse.config.round import load_round
 from roundhouse.errors import RoundhouseError
 from roundhouse.figures import Figure, Kind
 from roundhouse.metrics import Declarations
+from roundhouse.model.causes import Cause
 
 ROUND = """
 round: sweep
@@ -223,6 +225,59 @@ def test_a_final_metric_of_another_name_has_the_direction_of_its_metric(tmp_path
     assert (runs.metric, runs.mode(runs.metric), runs.mode("seconds"), runs.mode("loss_d")) == (
         "fid_5k", "min", "min", None,
     )  # fmt: skip
+
+
+def test_a_run_that_is_not_completed_is_in_no_mean_and_chooses_no_metric(tmp_path: Path) -> None:
+    figures = "  score: {kind: against, over: size, by: kind}\n"
+    place, text = swept(tmp_path, figures, measured=False), f"{ROUND}figures:\n{figures}"
+    *others, last = paths(place)
+    results = {one: {**MEASURED, "final": {"test_score": score(one)}} for one in others}
+    record_runs(place, text, {last: {**MEASURED, "final": {"other": 0.0}}}, cause=Cause.WALLTIME)
+    assert not plot_experiments.refresh("sweep", place, jobs=1), "nothing is completed yet, which is no fault"
+    record_runs(place, text, results)
+    found = read_round("sweep", place)
+    made = draw("score", found.declared.figures["score"], with_baselines(found))
+    counts = {(row["setting"], row["size"]): row["n"] for row in made.table if row["role"] == "result"}
+    assert counts == {(kind, size): 2 - ((kind, size) == ("b", 100)) for kind in "ab" for size in (1, 10, 100)}
+    assert "11 of 12 runs are completed." in made.caption
+
+
+def test_a_baseline_among_the_shown_groups_is_in_no_line_of_results(tmp_path: Path) -> None:
+    keys = "kind: against, over: size, by: shape, groups: [plain, sized]"
+    text = ROUND.replace("config: {size: 1}", "config: {size: 1, shape: a}").replace("kind", "shape")
+    place = folders_in(tmp_path)
+    place.rounds.mkdir(parents=True)
+    (place.rounds / "sweep.yaml").write_text(text)
+    results = {one: {**MEASURED, "final": {"test_score": score(one)}} for one in paths(place)}
+    record_runs(place, f"{text}figures:\n  score: {{{keys}}}\n", results)
+    found = read_round("sweep", place)
+    made = draw("score", found.declared.figures["score"], with_baselines(found))
+    assert {row["n"] for row in made.table if row["role"] == "result"} == {2}
+    assert [row["n"] for row in made.table if row["role"] == "baseline"] == [2]
+
+
+def test_a_result_of_another_config_than_that_of_the_round_file_is_not_shown_as_one_of_it(tmp_path: Path) -> None:
+    place = swept(tmp_path, "  score: {kind: against, over: size, by: kind}\n")
+    file = place.rounds / "sweep.yaml"
+    file.write_text(file.read_text().replace("config: {size: 1}", "config: {size: 2}"))
+    found = read_round("sweep", place)
+    made = draw("score", found.declared.figures["score"], with_baselines(found))
+    assert {row["role"] for row in made.table} == {"result"}
+    results = RoundResults.of(found)
+    assert {row.group: len(row.values) for row in results.rows} == {"plain": 0, "sized": 2}
+
+
+def test_runs_that_a_line_takes_together_are_not_called_seeds(tmp_path: Path) -> None:
+    text = ROUND.replace("kind: [a, b]", "kind: [a, b], rate: [1, 2]").replace("{kind}/", "{kind}/{rate}/")
+    place = folders_in(tmp_path)
+    place.rounds.mkdir(parents=True)
+    (place.rounds / "sweep.yaml").write_text(text)
+    results = {one: {**MEASURED, "final": {"test_score": score(one)}} for one in paths(place)}
+    record_runs(place, f"{text}figures:\n  score: {{kind: against, over: size, by: kind}}\n", results)
+    found = read_round("sweep", place)
+    made = draw("score", found.declared.figures["score"], with_baselines(found))
+    assert "over runs, n 4. Runs that differ in rate are taken together." in made.caption
+    assert "seeds" not in made.caption
 
 
 def test_missing_runs_one_seed_and_text_values(tmp_path: Path) -> None:

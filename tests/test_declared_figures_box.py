@@ -16,6 +16,7 @@ from matplotlib.patches import Rectangle
 from analysis.declared.box import _layout
 from analysis.declared.box_data import Box, best
 from analysis.learning_curves import DrawnFigure
+from analysis.result_metric import sign_of
 from analysis.rounds import Folders
 from roundhouse.errors import RoundhouseError
 
@@ -201,7 +202,7 @@ def test_the_boxes_that_are_shown_are_the_baseline_and_the_best(
 ) -> None:
     boxes = {label: Box("result", np.array([one]), 0, 1) for label, one in medians.items()}
     boxes["the baseline"] = Box("baseline", np.array([0.0]), 0, 1)
-    shown = best({"": boxes}, most, mode)
+    shown = best({"": boxes}, most, sign_of(mode))
     assert len(shown) == min(most, len(boxes)) and shown[0] == "the baseline"
     if mode is None:
         assert shown[1:] == list(medians)[: most - 1]

@@ -17,8 +17,9 @@ from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
 from recorded_runs import folders_in
 
-from analysis.declared.values import digits_for, in_order, text_of
+from analysis.declared.values import in_order, text_of
 from analysis.learning_curves import DrawnFigure
+from analysis.rounding import alike
 from analysis.style import DIVERGING, SEQUENTIAL
 from roundhouse.figures import Figure
 
@@ -156,7 +157,7 @@ def test_values_are_ordered_by_size_and_texts_as_they_come(values: list[Any]) ->
 
 @given(st.lists(st.floats(-1e7, 1e7), min_size=1))
 def test_numbers_are_near_what_is_written_and_zero_has_no_minus(values: list[float]) -> None:
-    written = digits_for(values)
+    written = alike(values)
     span = max(values) - min(values) or max(map(abs, values))
     for value in values:
         text = written(value)

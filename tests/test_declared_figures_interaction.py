@@ -74,7 +74,7 @@ def test_effects_that_add_up_have_no_interaction(effects: list[float], base: flo
         results[frozenset({first, second})] = [base + one + other]
     made = Effects(names, results, None)
     for (row, column), (what, term) in made.cells.items():
-        assert term is not None and term.error is None and not term.is_noise
+        assert term is not None and term.half is None and not term.is_noise
         expected = {"interaction": 0.0, "effect of one": effects[row]}.get(what, effects[row] + effects[column])
         assert term.value == pytest.approx(expected, abs=1e-9)
 
@@ -103,16 +103,17 @@ def test_effects_and_interactions_of_techniques_equal_those_planted(tmp_path: Pa
     assert [one.get_text() for one in made.figure.axes[0].get_xticklabels()] == ["2", "10", "x"]
 
 
-def test_what_is_within_twice_the_standard_error_of_the_difference_stands_in_brackets(tmp_path: Path) -> None:
+def test_a_difference_whose_interval_contains_0_stands_in_brackets(tmp_path: Path) -> None:
     made = drawn(write(tmp_path, TECHNIQUES, score), "r", OF_TECHNIQUES)
-    noise = statistics.stdev([0.0, 1.0, 2.0, 3.0])
+    noise = math.sqrt((3 * statistics.variance([0.0, 1.0, 2.0, 3.0]) + 6 * 0.5) / 9)  # 6 settings have 2 seeds
     one, both = cell(made, "effect of one", "x"), cell(made, "interaction", "2", "x")
-    assert one["standard_error"] == pytest.approx(noise * math.sqrt(1 / 2 + 1 / 4))
-    assert both["standard_error"] == pytest.approx(noise * math.sqrt(3 / 2 + 1 / 4))
+    quantile = 2.262157  # of Student's t with 9 degrees of freedom, from a printed table
+    assert one["half_of_interval"] == pytest.approx(quantile * noise * math.sqrt(1 / 2 + 1 / 4))
+    assert both["half_of_interval"] == pytest.approx(quantile * noise * math.sqrt(3 / 2 + 1 / 4))
     assert (one["within_noise"], both["within_noise"]) == ("no", "yes")
     texts = texts_in(made)
     assert "-4.0" in texts and "[+1.0]" in texts
-    assert "standard deviation of the base over seeds, 1.3" in made.caption
+    assert "pooled over settings, 0.94" in made.caption
 
 
 def test_a_pair_without_a_run_is_hatched(tmp_path: Path) -> None:
@@ -122,11 +123,11 @@ def test_a_pair_without_a_run_is_hatched(tmp_path: Path) -> None:
     assert "Hatched" in made.caption
 
 
-def test_the_noise_of_other_settings_is_used_if_the_base_has_one_seed(tmp_path: Path) -> None:
+def test_the_noise_is_that_of_other_settings_if_the_base_has_one_seed(tmp_path: Path) -> None:
     place = write(tmp_path, TECHNIQUES.replace("[0, 1, 2, 3]", "[0]"), score)
     made = drawn(place, "r", OF_TECHNIQUES)
     assert made.table[0]["noise"] == pytest.approx(math.sqrt(0.5))
-    assert "of all settings over seeds, pooled" in made.caption
+    assert "noise with 6 degrees of freedom" in made.caption
 
 
 def test_with_one_seed_the_noise_is_said_to_be_unknown(tmp_path: Path) -> None:

@@ -222,6 +222,8 @@ def test_the_examples_of_declarations_can_be_used_unchanged(tmp_path: Path) -> N
     (code,) = [one for one in fenced(page, "python") if "FIGURES" in one]
     exec(code, found)
     texts = fenced(page, "yaml")
+    (kinds,) = [one for one in texts if "kind: tradeoff" in one]
+    texts.remove(kinds)
     group = "{path: e, command: 'true', config: {width: 1, model: unet}}"
     (tmp_path / "r.yaml").write_text("\n".join(["round: r", f"experiments: {{e: {group}}}", *texts]))
     loaded = load_round("r", tmp_path)
@@ -230,6 +232,11 @@ def test_the_examples_of_declarations_can_be_used_unchanged(tmp_path: Path) -> N
     assert [(name, one.title) for name, one in made.figures.items()] == [
         ("iou_by_width", "How wide must the network be?")
     ]
+    groups = [f"  {one}: {{path: {one}, command: 'true', config: {{techniques: '1', arch: a}}}}"
+              for one in ("base", "versions")]  # fmt: skip
+    (tmp_path / "k.yaml").write_text("\n".join(["round: k", "experiments:", *groups, kinds]))
+    drawn = [one for one in load_round("k", tmp_path).figures.values() if one]
+    assert [one.kind for one in drawn] == ["images", "epochs", "interaction", "box", "tradeoff"]
 
 
 def test_every_kind_of_figure_is_explained_with_its_keys() -> None:

@@ -6,16 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from analysis.declared.runs import FigureRuns, SettingResult, mean_of, number, swept_geometrically, value_label
+from analysis.declared.runs import FigureRuns, SettingResult, as_number, baseline_label, mean_of, swept_geometrically
 from analysis.group_data import shortened
 from analysis.learning_curves import DrawnFigure, is_logarithmic, plain
 from analysis.rounds import RoundEntry
 from analysis.style import BASELINE, legend_below, logarithmic, look, panels
 from roundhouse.errors import RoundhouseError
+from roundhouse.formatting import abbreviated
 
 LINES_AT_MOST = 7  # in one panel
 ACROSS = 3
@@ -43,28 +43,31 @@ def draw(runs: FigureRuns) -> DrawnFigure:
         place.set_title(shortened(data_set))
     for place in axes[len(found) :]:
         place.remove()
-    _share_axes(axes[: len(found)], runs, [x for _, _, part in found for line in part.values() for x, _ in line])
+    _share_axes(axes[: len(found)], runs, [x for _, _, part in found for line in part.values() for x, _ in line],
+                [row["mean"] for row in table])  # fmt: skip
     axes[0].set_ylabel(runs.axis())
     legend_below(figure, axes[: len(found)], row=0.17)
     counts = [one.n for _, _, part in found for line in part.values() for _, one in line]
     label = runs.declared.label(runs.metric)
-    caption = f"{label} against {over}: {mean_of(counts)}."
-    return DrawnFigure(figure, table, f"{label} against {over}", f"{caption} {_compared(runs)}", _alt(runs, found))
+    title = f"{label} against {runs.label_of(over)}"
+    pooled = runs.pooled([one.entries for _, _, part in found for line in part.values() for _, one in line])
+    what = mean_of(counts, f"mean and standard deviation over {'runs' if pooled else 'seeds'}")
+    caption = " ".join(one for one in (f"{title}: {what}.", pooled, _compared(runs)) if one)
+    return DrawnFigure(figure, table, title, caption, _alt(runs, found))
 
 
 def _lines(runs: FigureRuns, entries: Sequence[RoundEntry]) -> dict[str, Line]:
     """The lines of a data set, by label; runs whose `over` is no number are left out."""
-    over, by = runs.figure.over, runs.figure.by
-    found: dict[tuple[str, float], list[RoundEntry]] = {}
-    for one in entries:
-        x = number(one.config.get(over))
-        label = value_label(by, one.config.get(by)) if by else runs.label(one, without={over})
-        if x is not None:
-            found.setdefault((label, x), []).append(one)
+    over = runs.figure.over
     lines: dict[str, Line] = {}
-    for (label, x), members in sorted(found.items(), key=lambda one: one[0][1]):
-        if values := runs.values(members):
-            lines.setdefault(label, []).append((x, SettingResult(label, tuple(members), values)))
+    for label, members in runs.parts(entries, without={over}).items():
+        found: dict[float, list[RoundEntry]] = {}
+        for one in members:
+            if (x := as_number(one.config.get(over))) is not None:
+                found.setdefault(x, []).append(one)
+        results = [(x, SettingResult(label, tuple(ones), runs.values(ones))) for x, ones in sorted(found.items())]
+        if line := [(x, one) for x, one in results if one.values]:
+            lines[label] = line
     return lines
 
 
@@ -91,7 +94,7 @@ def _panel(
     if len({x for x, _ in along}) > 1:
         axes.errorbar([x for x, _ in along], [one.mean for _, one in along], [one.sd or 0.0 for _, one in along],
                       color=BASELINE, linestyle="--", capsize=2, elinewidth=0.8,
-                      label=plain(f"{baseline[0].group} (baseline)"))  # fmt: skip
+                      label=plain(baseline_label(baseline)))  # fmt: skip
         rows += [_row(entries[0].data_set, "baseline", one.label, x, one, runs) for x, one in along]
     elif values := runs.values(baseline):
         one = SettingResult(baseline[0].group, tuple(baseline), values)
@@ -112,28 +115,28 @@ def _row(data_set: str, role: str, name: str, x: float | None, one: SettingResul
             "unit": runs.declared.of(runs.metric).shown_unit, "mean": one.mean, "sd": one.sd, "n": one.n}  # fmt: skip
 
 
-def _share_axes(axes: Sequence[Axes], runs: FigureRuns, xs: Sequence[float]) -> None:
-    """Equal axes for all panels: logarithmic where the values were swept so."""
+def _share_axes(axes: Sequence[Axes], runs: FigureRuns, xs: Sequence[float], means: Sequence[float]) -> None:
+    """Equal axes for all panels: logarithmic where the values were swept so, and where the means range widely."""
     low, high = min(one.get_ylim()[0] for one in axes), max(one.get_ylim()[1] for one in axes)
-    values = [float(value) for one in axes for line in one.lines for value in np.asarray(line.get_ydata(), dtype=float)]
-    values = [value for value in values if math.isfinite(value)]
+    wide = is_logarithmic(runs.metric, runs.declared, min(means), max(means))
     ticks = sorted(set(xs))
     for one in axes:
         if swept_geometrically(xs):
             one.set_xscale("log")
+            logarithmic(one.xaxis, ticks[0], ticks[-1])
         if len(ticks) <= TICKS_AT_MOST:
             one.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             one.xaxis.set_minor_locator(NullLocator())
-        if is_logarithmic(runs.metric, runs.declared, min(values), max(values)):
+        if wide:  # bars that reach far down, or below 0, end at the edge of the panel
             one.set_yscale("log")
-            one.set_ylim(min(values) / 1.3, max(values) * 1.3)
-            logarithmic(one.yaxis, min(values), max(values))
+            one.set_ylim(max(low, min(means) / 3), high * 1.1)
+            logarithmic(one.yaxis, min(means), max(means))
         else:
             one.set_ylim(low, high)
 
 
 def _compared(runs: FigureRuns) -> str:
-    names = list(dict.fromkeys(one.group for one in runs.baseline(runs.entries)))
+    names = list(dict.fromkeys(one.group for one in runs.baseline(runs.own)))
     return f"Grey: the baseline, group {names[0]}, drawn in the same way." if names else "No baseline to compare with."
 
 
@@ -145,4 +148,4 @@ def _alt(runs: FigureRuns, found: Sequence[tuple[str, Sequence[RoundEntry], dict
             (first, low), (last, high) = line[0], line[-1]
             where = f"{data_set}, " if data_set else ""
             sentences.append(f"{where}{name}: from {low.mean:.4g} at {first:g} to {high.mean:.4g} at {last:g}")
-    return f"{runs.axis()} against {runs.figure.over}. {'; '.join(sentences[:12])}."
+    return f"{runs.axis()} against {runs.figure.over}. {abbreviated(sentences, 12, '; ')}."

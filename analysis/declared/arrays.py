@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.image import imread
-from numpy.typing import NDArray
 
 from analysis.rounds import RoundEntry, newest_file
+from analysis.saved_arrays import DAMAGED, Array, arrays_in, unreadable
 from roundhouse.errors import RoundhouseError
 from roundhouse.names import nearest
 
-Array = NDArray[Any]
 PICTURE = ".png"
 RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))  # of colours, as programs store them
-_DAMAGED = (OSError, ValueError, EOFError, KeyError, SyntaxError, zipfile.BadZipFile, zlib.error)
 
 
 def file_of(entry: RoundEntry, name: str) -> Path | None:
@@ -46,16 +41,16 @@ def read(entry: RoundEntry, name: str, array: str) -> Array:
     """
     if message := lacking(entry, name, [array]):
         raise RoundhouseError(message)
-    path = _existing(entry, name)
-    try:
-        if name.endswith(PICTURE):
+    path, what = _existing(entry, name), f"{name} of {entry.path}"
+    if name.endswith(PICTURE):
+        try:
             return _colours_of(imread(path))[np.newaxis]
-        with np.load(path, allow_pickle=False) as saved:
-            found: Array = saved[array]
-    except _DAMAGED as error:
-        raise _damaged(entry, name, error) from None
+        except DAMAGED as error:
+            raise unreadable(path, what, error) from None
+    with arrays_in(path, what) as saved:
+        found = saved[array]
     if found.dtype.kind not in "biuf":
-        raise RoundhouseError(f"{name} of {entry.path}: the array {array!r} holds no numbers (got {found.dtype})")
+        raise RoundhouseError(f"{what}: the array {array!r} holds no numbers (got {found.dtype})")
     return found
 
 
@@ -67,16 +62,8 @@ def _existing(entry: RoundEntry, name: str) -> Path:
 
 
 def _names(entry: RoundEntry, name: str) -> list[str]:
-    try:
-        with np.load(_existing(entry, name), allow_pickle=False) as saved:
-            return list(saved.files)
-    except (*_DAMAGED, AttributeError, TypeError) as error:  # the last two: it is the file of a single array
-        raise _damaged(entry, name, error) from None
-
-
-def _damaged(entry: RoundEntry, name: str, error: Exception) -> RoundhouseError:
-    why = getattr(error, "strerror", None) or f"it is not a valid {Path(name).suffix or 'npz'} file"
-    return RoundhouseError(f"{name} of {entry.path} cannot be read: {why}")
+    with arrays_in(_existing(entry, name), f"{name} of {entry.path}") as saved:
+        return list(saved)
 
 
 def _colours_of(picture: Array) -> Array:

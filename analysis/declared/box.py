@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.declared.box_data import Box, Boxes, best, boxes_of
-from analysis.declared.runs import FigureRuns, by_data_set
+from analysis.declared.runs import FigureRuns
 from analysis.group_data import LONGEST, shortened
 from analysis.learning_curves import DrawnFigure, is_logarithmic, plain
-from analysis.style import BASELINE, COLOURS, legend_below, logarithmic, panels
-from roundhouse.formatting import counted
+from analysis.style import BASELINE, COLOURS, PRINT_WIDTH, legend_below, logarithmic, panels
+from roundhouse.formatting import abbreviated, counted
 
 FEW = 5  # below so many values, each is drawn as a point: quartiles would mean nothing
-PAGE = (7.0, 8.6)  # inches
+PAGE = (PRINT_WIDTH, 8.6)  # inches
 ROW, AROUND = 0.17, 0.85  # inches: height of a box, and of what is above and below the boxes of a panel
 LETTER, NARROWEST = 0.055, 1.5  # inches: width of a letter of a label, and of the narrowest panel
 
@@ -29,7 +29,7 @@ def draw(runs: FigureRuns) -> DrawnFigure:
     found = boxes_of(runs, name)
     labels = list(dict.fromkeys(label for boxes in found.values() for label in boxes))
     columns, per_panel = _layout(labels, len(found))
-    kept = set(best(found, per_panel * (columns if len(found) == 1 else 1), runs.mode(name)))
+    kept = set(best(found, per_panel * (columns if len(found) == 1 else 1), runs.sign(name)))
     shown = [label for label in labels if label in kept]
     parts = [shown[start : start + per_panel] for start in range(0, len(shown), per_panel)]
     cells = [(data_set, part) for data_set in found for part in parts]
@@ -212,10 +212,9 @@ def _caption(runs: FigureRuns, found: Mapping[str, Boxes], title: str, left_out:
     if dropped := sum(box.dropped for box in boxes):
         sentences.append(f"{counted(dropped, 'value')} that {'is' if dropped == 1 else 'are'} not finite "
                          f"{'is' if dropped == 1 else 'are'} left out.")  # fmt: skip
-    own, _ = runs.divided()
-    if missing := len(own) - sum(box.runs for box in boxes if box.role != "baseline"):
-        sentences.append(f"{missing} of {counted(len(own), 'run')} without a value.")
-    parts = [ones for members in by_data_set(own).values() for ones in runs.parts(members).values()]
+    if missing := len(runs.own) - sum(box.runs for box in boxes if box.role != "baseline"):
+        sentences.append(f"{missing} of {counted(len(runs.own), 'run')} without a value.")
+    parts = [ones for members in runs.data_sets.values() for ones in runs.parts(members).values()]
     sentences.append(runs.pooled(parts))
     if left_out:
         sentences.append(f"Not on the page, but in the table: {left_out} further rows.")
@@ -234,5 +233,4 @@ def _alt(runs: FigureRuns, found: Mapping[str, Boxes], name: str) -> str:
             where = f"{data_set}, {label}" if data_set else label
             spread = f", quartiles {box.at(0.25):.4g} to {box.at(0.75):.4g}" if box.n >= FEW else ""
             sentences.append(f"{where}: median {box.at(0.5):.4g}{spread}, n {box.n}" if box.n else f"{where}: no value")
-    more = f"; and {len(sentences) - 12} more" if len(sentences) > 12 else ""
-    return f"{runs.declared.axis(name)} by {runs.figure.by or 'setting'}. {'; '.join(sentences[:12])}{more}."
+    return f"{runs.declared.axis(name)} by {runs.figure.by or 'setting'}. {abbreviated(sentences, 12, '; ')}."

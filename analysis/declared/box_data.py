@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 
 from analysis.curve_data import Floats
 from analysis.declared import arrays
-from analysis.declared.runs import FigureRuns, by_data_set
+from analysis.declared.runs import FigureRuns, baseline_label
 from analysis.rounds import RoundEntry
 from roundhouse.errors import RoundhouseError
 
@@ -51,7 +50,7 @@ Boxes = Mapping[str, Box]
 def boxes_of(runs: FigureRuns, name: str) -> dict[str, Boxes]:
     """The boxes of each data set, by label. RoundhouseError: no run has what they show."""
     values = _of_arrays(runs, name) if runs.figure.array else _of_metric(runs)
-    return {data_set: _boxes(runs, own, values) for data_set, own in by_data_set(runs.divided()[0]).items()}
+    return {data_set: _boxes(runs, own, values) for data_set, own in runs.data_sets.items()}
 
 
 def _of_metric(runs: FigureRuns) -> Values:
@@ -67,10 +66,11 @@ def _of_metric(runs: FigureRuns) -> Values:
 def _of_arrays(runs: FigureRuns, name: str) -> Values:
     """The values of an array of each run. RoundhouseError: no run has it."""
     file, factor = runs.figure.file, runs.declared.of(name).factor
-    present = [one for one in chain(*runs.divided()) if arrays.file_of(one, file)]
+    present = [one for one in (*runs.own, *runs.baseline(runs.own))
+               if one.completed and arrays.file_of(one, file)]  # fmt: skip
     lacking = {one.path: arrays.lacking(one, file, [name]) for one in present}
     if not any(not message for message in lacking.values()):
-        raise RoundhouseError(next(iter(lacking.values()), f"no run has a file {file}"))
+        raise RoundhouseError(next(iter(lacking.values()), f"no completed run has a file {file}"))
 
     def values(entry: RoundEntry) -> Floats | None:
         if lacking.get(entry.path, "no file"):
@@ -88,7 +88,7 @@ def _boxes(runs: FigureRuns, own: Sequence[RoundEntry], values: Values) -> dict[
     """The boxes of one data set by label; the last one is that of the baseline."""
     made = {label: _box("result", members, values) for label, members in runs.parts(own).items()}
     if baseline := runs.baseline(own):
-        made[f"{baseline[0].group} (baseline)"] = _box("baseline", baseline, values)
+        made[baseline_label(baseline)] = _box("baseline", baseline, values)
     return made
 
 
@@ -99,16 +99,15 @@ def _box(role: str, members: Sequence[RoundEntry], values: Values) -> Box:
     return Box(role, finite, len(every) - len(finite), len(found))
 
 
-def best(found: Mapping[str, Boxes], most: int, mode: str | None) -> list[str]:
+def best(found: Mapping[str, Boxes], most: int, sign: int) -> list[str]:
     """At most so many labels: the baselines, then those with the best median in any data set.
 
-    If nothing declares which value is best, those that come first.
+    `sign`: 1 if higher is better, -1 if lower is better; 0: it is unknown, and those that come first are chosen.
     """
     medians: dict[str, list[float]] = {}
     roles = {label: box.role for boxes in found.values() for label, box in boxes.items()}
     for boxes in found.values():
         for label, box in boxes.items():
             medians.setdefault(label, []).extend([box.at(0.5)] if box.n else [])
-    sign = {"min": 1, "max": -1}.get(mode or "", 0)
-    worst = {label: min((sign * one for one in ones), default=math.inf) for label, ones in medians.items()}
+    worst = {label: min((-sign * one for one in ones), default=math.inf) for label, ones in medians.items()}
     return sorted(medians, key=lambda label: (roles[label] != "baseline", worst[label]))[:most]

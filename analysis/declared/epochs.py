@@ -12,10 +12,10 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.curve_data import Band
 from analysis.declared.epochs_data import ACROSS, EpochsData, Panel
-from analysis.declared.runs import FigureRuns
+from analysis.declared.runs import FigureRuns, mean_of
 from analysis.group_data import shortened
 from analysis.learning_curves import DrawnFigure, axis_of, is_logarithmic, panel_of, plain
-from analysis.style import BASELINE, COLOURS, FEW, LINES, MARKERS, legend_below, logarithmic, panels
+from analysis.style import BASELINE, COLOURS, FEW, LINES, MARKERS, PRINT_WIDTH, legend_below, logarithmic, panels
 from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import abbreviated, counted
 from roundhouse.metrics import with_unit
@@ -23,7 +23,6 @@ from roundhouse.metrics import with_unit
 EVENTS_AT_MOST = 30  # marks in one panel
 EVENT_MARKS = ("v", "d", "x", "P", "s", "*")
 STYLES: tuple[Any, ...] = (*LINES, (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))  # one for each of the metrics
-PAGE = 7.0  # inches
 MARKED = 6  # markers of a line with many points
 
 
@@ -61,7 +60,7 @@ def _grid(places: Sequence[tuple[int, int]], kinds: int) -> tuple[Figure, list[l
     rows, columns = (1 + max(of) for of in zip(*places, strict=True))
     stacked = 1 if kinds <= 2 else kinds
     height = 1.35 if stacked > 1 else 2.6 if rows == 1 else 1.9
-    figure, axes = panels(columns, rows * stacked, width=PAGE / columns if columns > 1 else 5.0, height=height)
+    figure, axes = panels(columns, rows * stacked, width=PRINT_WIDTH / columns if columns > 1 else 5.0, height=height)
     made = []
     for row, column in places:
         own = [axes[(row * stacked + number) * columns + column] for number in range(stacked)]
@@ -233,17 +232,15 @@ def _table(panel: Panel, data: EpochsData) -> Iterator[dict[str, Any]]:
 def _caption(data: EpochsData, found: Sequence[Panel], left_out: int, title: str) -> str:
     runs = data.runs
     counts = [int(band.count.max()) for panel in found for of in panel.lines.values() for band in of.values()]
-    least, most = min(counts), max(counts)
     pooled = runs.pooled([one for of in data.sets.values() for one in runs.parts(of).values()])
-    shown = f"mean and range over {'runs' if pooled else 'seeds'}, n {least}" + (f" to {most}" if most > least else "")
-    if most == 1:
-        shown = "one run each, so the noise between seeds is unknown"
+    shown = mean_of(counts, f"mean and range over {'runs' if pooled else 'seeds'}")
     sentences = [f"{title}: {shown}.", pooled]
     sentences += _of_events(found, data)
     sentences += _missing(data, found, left_out)
+    sentences += [runs.reference_sentence(one) for one in runs.figure.metrics]
     names = list(dict.fromkeys(panel.baseline_name for panel in found if panel.baseline))
     grey = ", ".join(names).replace(" (baseline)", "")
-    none = "The baseline has no such curve." if runs.divided()[1] else "No baseline to compare with."
+    none = "The baseline has no such curve." if runs.baseline(runs.own) else "No baseline to compare with."
     sentences.append(f"Grey: {grey}, the baseline, drawn in the same way." if names else none)
     return " ".join(one for one in sentences if one)
 
@@ -258,7 +255,7 @@ def _of_events(found: Sequence[Panel], data: EpochsData) -> list[str]:
 
 
 def _missing(data: EpochsData, found: Sequence[Panel], left_out: int) -> list[str]:
-    made, own = [], data.runs.divided()[0]
+    made, own = [], data.runs.own
     if left_out:
         verb = "has" if left_out == 1 else "have"
         ranked = data.runs.mode(data.runs.metric) is not None
@@ -285,5 +282,4 @@ def _alt(data: EpochsData, found: Sequence[Panel]) -> str:
                 where = ", ".join(one for one in (panel.data_set, label, data.runs.declared.label(metric)) if one)
                 ends = [f"{factor * float(band.mean[at]):.4g} at {band.positions[at]:g}" for at in (0, -1)]
                 sentences.append(f"{where}: from {ends[0]} to {ends[1]}")
-    more = f"; and {len(sentences) - 12} more" if len(sentences) > 12 else ""
-    return f"By {data.unit}. {'; '.join(sentences[:12])}{more}."
+    return f"By {data.unit}. {abbreviated(sentences, 12, '; ')}."

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from analysis.curve_data import Band, LearningCurve
-from analysis.declared.runs import FigureRuns, by_data_set
+from analysis.declared.runs import FigureRuns, baseline_label, by_data_set
 from analysis.learning_curves import WIDE
 from analysis.rounds import RoundEntry
 from roundhouse.errors import RoundhouseError
@@ -55,14 +55,13 @@ class EpochsData:
     @cached_property
     def unit(self) -> str:
         """What most of the runs count, epoch or step."""
-        units = Counter(self.curves[one.path].unit for one in self.runs.divided()[0] if one.path in self.curves)
+        units = Counter(self.curves[one.path].unit for one in self.runs.own if one.path in self.curves)
         return units.most_common(1)[0][0] if units else EPOCH
 
     @cached_property
     def measured(self) -> list[RoundEntry]:
         """The shown runs that have measured something and count this unit; others are not mixed with them."""
-        own, _ = self.runs.divided()
-        return [one for one in own if one.path in self.curves and self.curves[one.path].unit == self.unit]
+        return [one for one in self.runs.own if one.path in self.curves and self.curves[one.path].unit == self.unit]
 
     def require(self) -> None:
         """RoundhouseError: no run has measured one of the metrics, or recorded one of the events."""
@@ -138,18 +137,17 @@ class EpochsData:
 
         If nothing declares which value is best, without the last ones.
         """
-        sign = {"min": 1, "max": -1}.get(self.runs.mode(self.runs.metric) or "", 0)
+        sign = self.runs.sign(self.runs.metric)
         values = {label: self.runs.values(entries) for label, entries in lines.items()}
-        means = {label: sign * statistics.fmean(of) if of else math.inf for label, of in values.items()}
+        means = {label: -sign * statistics.fmean(of) if of else math.inf for label, of in values.items()}
         chosen = set(sorted(lines, key=lambda label: means[label])[:most])
         return [label for label in lines if label in chosen]
 
     def _panel(self, data_set: str, lines: Mapping[str, Sequence[RoundEntry]]) -> Panel:
         members = [one for of in lines.values() for one in of]
         baseline = self.runs.baseline(members)
-        name = f"{baseline[0].group} (baseline)" if baseline else ""
         bands = {label: self.bands(of) for label, of in lines.items()}
-        return Panel(data_set, bands, self.bands(baseline), name, self.events(members))
+        return Panel(data_set, bands, self.bands(baseline), baseline_label(baseline), self.events(members))
 
 
 def shares(labels: Sequence[str], panels: int) -> list[Sequence[str]]:

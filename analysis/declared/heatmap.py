@@ -13,16 +13,16 @@ from matplotlib.axes import Axes
 
 from analysis.curve_data import Floats
 from analysis.declared.matrix import colour_bar, diverging_for, draw_matrix, name_cells, norm_around, norm_between
-from analysis.declared.runs import FigureRuns, SettingResult, number
-from analysis.declared.values import digits_for, in_order, text_of
+from analysis.declared.runs import FigureRuns, SettingResult, as_number
+from analysis.declared.values import in_order, text_of
 from analysis.group_data import shortened
 from analysis.learning_curves import DrawnFigure, is_logarithmic, plain
+from analysis.rounding import alike
 from analysis.rounds import RoundEntry
-from analysis.style import SEQUENTIAL, panels
+from analysis.style import PRINT_WIDTH, SEQUENTIAL, panels
 from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import counted
 
-WIDEST = 7.0  # inches
 HIGHEST = 8.0
 NUMBERED = 80  # cells; with more, none has its number in it
 ROW, COLUMN = 0.3, 0.5  # inches of a cell, where there is room
@@ -52,8 +52,8 @@ def draw(runs: FigureRuns) -> DrawnFigure:
     found = {name: cells for name, cells in found.items() if cells.results}
     if not found:
         raise RoundhouseError(f"keys: no run with {' and '.join(runs.figure.keys)} has a value of {runs.metric}")
-    width = min(WIDEST, max(2.2 + COLUMN * max(len(one.columns) for one in found.values()), WIDEST / 2))
-    columns = min(len(found), int(WIDEST / width))
+    width = min(PRINT_WIDTH, max(2.2 + COLUMN * max(len(one.columns) for one in found.values()), PRINT_WIDTH / 2))
+    columns = min(len(found), int(PRINT_WIDTH / width))
     height = min(HIGHEST, max(1.1 + ROW * max(len(one.rows) for one in found.values()), 1.8))
     figure, axes = panels(columns, math.ceil(len(found) / columns), width=width, height=height)
     for place, (data_set, cells) in zip(axes, found.items(), strict=False):
@@ -74,11 +74,11 @@ def _cells(runs: FigureRuns, entries: Sequence[RoundEntry]) -> Cells:
     for one in given:
         members.setdefault((text_of(one.config[down]), text_of(one.config[across])), []).append(one)
     rows, columns = in_order(one.config[down] for one in given), in_order(one.config[across] for one in given)
-    if all(number(one.config[down]) is not None for one in given):
+    if all(as_number(one.config[down]) is not None for one in given):
         rows = rows[::-1]  # numbers increase upwards
     results = {at: SettingResult(str(len({one.setting for one in ones})), tuple(ones), values)
                for at, ones in members.items() if (values := runs.values(ones))}  # fmt: skip
-    compared = runs.compared_with(entries)
+    compared = runs.baseline(entries)
     values = runs.values(compared)
     baseline = SettingResult(compared[0].group, tuple(compared), values) if values else None
     return Cells(rows, columns, members, results, baseline, runs.reference(entries))
@@ -89,7 +89,7 @@ def _panel(axes: Axes, runs: FigureRuns, cells: Cells) -> None:
     given = [*values[np.isfinite(values)], *([cells.baseline.mean] if cells.baseline else [])]
     low, high = min(given), max(given)
     logarithmic = is_logarithmic(runs.metric, runs.declared, low, high)
-    written = digits_for(given)
+    written = alike(given)
     texts = [[_text(cells, (row, column), written) for column in cells.columns] for row in cells.rows]
     label = runs.axis()
     if cells.baseline:
@@ -147,6 +147,7 @@ def _caption(runs: FigureRuns, title: str, found: Mapping[str, Cells]) -> str:
         sentences.append(f"{counted(left, 'run')} without these keys or without a value not shown.")
     if any(not math.isfinite(value) for cells in found.values() for value in cells.values.flat):
         sentences.append("Hatched: no run, or no value.")
+    sentences += [noise] if (noise := runs.noise(runs.own)) else []
     sentences += _compared(runs, found)
     return " ".join(sentences)
 

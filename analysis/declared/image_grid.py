@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from analysis.declared.arrays import Array
 from analysis.learning_curves import plain
-from analysis.style import DIVERGING, SEQUENTIAL
+from analysis.saved_arrays import Array
+from analysis.style import DIVERGING, PRINT_WIDTH, SEQUENTIAL
 
-PAGE = (7.0, 9.0)  # inches
+PAGE = (PRINT_WIDTH, 9.0)  # inches
 WIDTHS = (1.6, 1.4, 1.2, 1.0, 0.85, 0.7, 0.6)  # inches: of a picture, the widest that fits is taken
 TALLEST = 2.4  # inches: of a picture
 GAP, BAR = 0.07, 0.52  # inches: between pictures; a colour bar with its numbers

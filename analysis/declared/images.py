@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
 from analysis.declared import arrays, image_grid
-from analysis.declared.arrays import Array
 from analysis.declared.image_grid import GridRow, Wanted
-from analysis.declared.runs import FigureRuns, by_data_set
+from analysis.declared.runs import FigureRuns, baseline_label
 from analysis.learning_curves import DrawnFigure
 from analysis.rounds import RoundEntry
+from analysis.saved_arrays import Array
 from roundhouse.errors import RoundhouseError
 from roundhouse.figures import Axis
 from roundhouse.formatting import abbreviated, counted
@@ -104,21 +104,20 @@ def _candidates(runs: FigureRuns) -> list[Candidate]:
 
     Of each data set in turn: the best setting, the baseline, the second best.
     """
-    present = [one for one in chain(*runs.divided()) if arrays.file_of(one, runs.figure.file)]
+    present = [one for one in (*runs.own, *runs.baseline(runs.own)) if arrays.file_of(one, runs.figure.file)]
     lacking = {one.path: arrays.lacking(one, runs.figure.file, runs.figure.arrays) for one in present}
     usable = {path for path, message in lacking.items() if not message}
     if not usable:
         message = next(iter(lacking.values()), "")
         raise RoundhouseError(f"arrays: {message}" if message else f"file: no run has a file {runs.figure.file}")
     found = []
-    for data_set, own in by_data_set(runs.divided()[0]).items():
+    for data_set, own in runs.data_sets.items():
         made = [
             _candidate(runs, data_set, label, "result", members, usable) for label, members in runs.parts(own).items()
         ]
         ranked = _ranked(runs, [one for one in made if one])
         baseline = runs.baseline(own)
-        name = f"{baseline[0].group} (baseline)" if baseline else ""
-        compared = _candidate(runs, data_set, name, "baseline", baseline, usable)
+        compared = _candidate(runs, data_set, baseline_label(baseline), "baseline", baseline, usable)
         found.append([*ranked[:1], *([compared] if compared else []), *ranked[1:]])
     return [one for turn in zip_longest(*found) for one in turn if one]
 
@@ -137,8 +136,8 @@ def _candidate(
 
 def _ranked(runs: FigureRuns, found: Sequence[Candidate]) -> list[Candidate]:
     """The best mean first; in the order of the round file if nothing declares which value is best."""
-    sign = {"min": 1, "max": -1}.get(runs.mode(runs.metric) or "", 0)
-    return sorted(found, key=lambda one: math.inf if one.result is None else sign * one.result)
+    sign = runs.sign(runs.metric)
+    return sorted(found, key=lambda one: math.inf if one.result is None else -sign * one.result)
 
 
 def _everything(runs: FigureRuns, candidates: Sequence[Candidate], examples: Examples) -> Shown:
@@ -225,7 +224,8 @@ def _table(runs: FigureRuns, part: Shown, examples: Examples) -> list[dict[str, 
             made.append({"path": one.entry.path, "role": one.role, "setting": one.label, "sample": sample,
                          "array": name, **facts,
                          "not_finite": found[sample].size - len(values), "metric": runs.metric,
-                         "value": runs.value(one.entry), "mean_of_seeds": one.result, "seeds": one.runs})  # fmt: skip
+                         "unit": runs.declared.of(runs.metric).shown_unit, "value": runs.value(one.entry),
+                         "mean_of_seeds": one.result, "seeds": one.runs})  # fmt: skip
     return made
 
 
@@ -244,6 +244,7 @@ def _caption(runs: FigureRuns, every: Shown, shown: Shown, examples: Examples) -
         sentences.append(f"{', '.join(diverging)}: white is 0.")
     if any(not np.isfinite(one).all() for _, one in pictures):
         sentences.append("Hatched: no finite value.")
+    sentences += [reference] if (reference := runs.reference_sentence()) else []
     sentences += _left_out(runs, every, shown)
     if all(one.role != "baseline" for one in shown.settings):
         sentences.append("No baseline with these arrays is shown.")
@@ -265,8 +266,7 @@ def _left_out(runs: FigureRuns, every: Shown, shown: Shown) -> list[str]:
              ("setting", len(every.settings) - len(shown.settings))]  # fmt: skip
     cut = [counted(count, f"further {what}") for what, count in parts if count]
     found = [f"Not on the page: {' and '.join(cut)}."] if cut else []
-    own, _ = runs.divided()
-    settings = sum(len(runs.parts(of)) for of in by_data_set(own).values())
+    settings = sum(len(runs.parts(of)) for of in runs.data_sets.values())
     if without := settings - sum(one.role == "result" for one in every.settings):
         found.append(f"{counted(without, 'setting')} without these arrays.")
     is_axis = "sample" in (runs.figure.rows, runs.figure.columns)
@@ -281,7 +281,6 @@ def _alt(runs: FigureRuns, shown: Shown, table: Sequence[Mapping[str, Any]]) -> 
     ranges = [f"{_words(row['array'])} of example {row['sample']}, {row['setting']}: "
               + ("no finite value" if row["min"] is None else f"{row['min']:.4g} to {row['max']:.4g}")
               for row in table]  # fmt: skip
-    more = f"; and {len(ranges) - 12} more" if len(ranges) > 12 else ""
     return (
-        f"Pictures in rows by {runs.figure.rows} and columns by {runs.figure.columns}. {'; '.join(ranges[:12])}{more}."
+        f"Pictures in rows by {runs.figure.rows} and columns by {runs.figure.columns}. {abbreviated(ranges, 12, '; ')}."
     )

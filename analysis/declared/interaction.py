@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -13,19 +13,20 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from analysis.comparison import LEVEL, half_width
 from analysis.declared.matrix import colour_bar, diverging_for, draw_matrix, name_cells, norm_around
-from analysis.declared.runs import FigureRuns, SettingResult
-from analysis.declared.values import digits_for, in_order, listed, text_of
+from analysis.declared.runs import FigureRuns, Noise, pooled_noise
+from analysis.declared.values import in_order, text_of
 from analysis.group_data import shortened
 from analysis.learning_curves import DrawnFigure, plain
+from analysis.rounding import alike
 from analysis.rounds import RoundEntry
-from analysis.style import panels
+from analysis.style import PRINT_WIDTH, panels
 from roundhouse.errors import RoundhouseError
-from roundhouse.formatting import counted
+from roundhouse.formatting import abbreviated, counted
 from roundhouse.metrics import with_unit
 
 MOST = 24  # factors whose names can be read in print
-WIDTH = 7.0  # inches
 EMPTY = frozenset({"", "0", "none", "not set"})  # texts of a set without techniques
 
 Factors = frozenset[str]
@@ -33,25 +34,25 @@ Factors = frozenset[str]
 
 @dataclass(frozen=True)
 class Term:
-    """A number of the matrix with its standard error, which is None if the noise is unknown."""
+    """A number of the matrix with half of its interval, which is None if the noise is unknown."""
 
     value: float
-    error: float | None
+    half: float | None
     n: int
 
     @property
     def is_noise(self) -> bool:
-        """Whether it is within twice its standard error."""
-        return self.error is not None and abs(self.value) <= 2 * self.error
+        """Whether its interval contains 0."""
+        return self.half is not None and abs(self.value) <= self.half
 
 
 @dataclass(frozen=True)
 class Effects:
-    """The results of the sets of factors; the empty set is the base. `noise`: standard deviation over seeds."""
+    """The results of the sets of factors; the empty set is the base."""
 
     factors: Sequence[str]
     results: Mapping[Factors, Sequence[float]]
-    noise: float | None
+    noise: Noise | None
 
     def term(self, weights: Mapping[Factors, int]) -> Term | None:
         """The sum of means times weights; None without a result of one of the sets."""
@@ -59,10 +60,11 @@ class Effects:
         if not all(found.values()):
             return None
         value = sum(weight * statistics.fmean(found[one]) for one, weight in weights.items())
-        error = None
+        half = None
         if self.noise is not None:
-            error = self.noise * math.sqrt(sum(weight**2 / len(found[one]) for one, weight in weights.items()))
-        return Term(value, error, min(map(len, found.values())))
+            share = math.sqrt(sum(weight**2 / len(found[one]) for one, weight in weights.items()))
+            half = half_width(self.noise.deviation * share, self.noise.freedom)
+        return Term(value, half, min(map(len, found.values())))
 
     def effect(self, *factors: str) -> Term | None:
         """The mean with these factors minus that of the base."""
@@ -93,7 +95,6 @@ class Part:
     base: Sequence[RoundEntry]
     exclusive: Collection[Factors]  # pairs that no run can have: two values of one key
     larger: int  # runs with three factors or more
-    pooled: bool  # whether the noise is that of all settings
 
     def lacks(self, row: int, column: int) -> bool:
         """Whether a run that this cell needs does not exist, although it could."""
@@ -116,7 +117,7 @@ def draw(runs: FigureRuns) -> DrawnFigure:
         raise RoundhouseError(f"keys: {most} factors are too many for a matrix (at most {MOST}): choose groups or keys "
                               "with fewer values")  # fmt: skip
     height = min(6.2, max(1.5 + 0.36 * most, 2.4))
-    figure, axes = panels(1, len(found), width=min(WIDTH, max(3.0 + 0.5 * most, 4.8)), height=height)
+    figure, axes = panels(1, len(found), width=min(PRINT_WIDTH, max(3.0 + 0.5 * most, 4.8)), height=height)
     table: list[dict[str, Any]] = []
     for place, (data_set, part) in zip(axes, found.items(), strict=True):
         _panel(place, runs, part)
@@ -132,8 +133,8 @@ def draw(runs: FigureRuns) -> DrawnFigure:
 
 def _part(runs: FigureRuns, entries: Sequence[RoundEntry]) -> Part | None:
     """The effects in a data set; None without a result of the base."""
-    compared = runs.compared_with(entries)
-    every = list({one.path: one for one in (*entries, *compared)}.values())
+    compared = runs.baseline(entries)
+    every = [*entries, *compared]
     sets = _techniques(runs, every, compared) if runs.figure.separator else _values(runs, every, compared)
     results: dict[Factors, list[float]] = {}
     for one in every:
@@ -143,13 +144,12 @@ def _part(runs: FigureRuns, entries: Sequence[RoundEntry]) -> Part | None:
     if not base:
         return None
     names = _names(runs, every, sets)
-    of_base = pooled_deviation(runs.settings(base))
-    noise = pooled_deviation(runs.settings(every)) if of_base is None else of_base
+    noise = pooled_noise(runs.settings(every))
     keys = {name: name.partition("=")[0] for name in names}
     same = [] if runs.figure.separator else [
         frozenset(pair) for pair in combinations(names, 2) if keys[pair[0]] == keys[pair[1]]]  # fmt: skip
     larger = sum(len(sets[one.path]) > 2 for one in every)
-    return Part(Effects(names, results, noise), base, same, larger, of_base is None)
+    return Part(Effects(names, results, noise), base, same, larger)
 
 
 def _techniques(runs: FigureRuns, every: Sequence[RoundEntry], compared: Sequence[RoundEntry]) -> dict[str, Factors]:
@@ -187,13 +187,6 @@ def _names(runs: FigureRuns, every: Sequence[RoundEntry], sets: Mapping[str, Fac
             if (name := f"{key}={text}") in found]  # fmt: skip
 
 
-def pooled_deviation(settings: Iterable[SettingResult]) -> float | None:
-    """The standard deviation over seeds, pooled over settings; None if each has one value."""
-    pairs = [(one.n - 1, one.sd**2) for one in settings if one.sd is not None]
-    freedom = sum(weight for weight, _ in pairs)
-    return math.sqrt(sum(weight * square for weight, square in pairs) / freedom) if freedom else None
-
-
 # ---------------------------------------------------------------------------------------------- drawing
 
 
@@ -201,7 +194,7 @@ def _panel(axes: Axes, runs: FigureRuns, part: Part) -> None:
     names, cells = part.effects.factors, part.effects.cells
     values = np.full((len(names), len(names)), np.nan)
     texts: list[list[str | None]] = [[None] * len(names) for _ in names]
-    written = digits_for([one.value for _, one in cells.values() if one], "+")
+    written = alike([one.value for _, one in cells.values() if one], sign=True)
     for (row, column), (_, one) in cells.items():
         if one:
             values[row, column] = one.value
@@ -232,13 +225,13 @@ def _rows(runs: FigureRuns, data_set: str, part: Part) -> list[dict[str, Any]]:
     base = part.effects.results[frozenset()]
     rows: list[dict[str, Any]] = [{"data_set": data_set, "what": "base", "metric": runs.metric, "unit": unit,
                                    "value": statistics.fmean(base), "n": len(base),
-                                   "noise": part.effects.noise}]  # fmt: skip
+                                   "noise": part.effects.noise and part.effects.noise.deviation}]  # fmt: skip
     for (row, column), (what, one) in part.effects.cells.items():
         rows.append({"data_set": data_set, "what": what, "first": names[min(row, column)],
                      "second": names[max(row, column)] if row != column else None, "metric": runs.metric, "unit": unit,
                      "value": one.value if one else None, "n": one.n if one else 0,
-                     "standard_error": one.error if one else None,
-                     "within_noise": None if not one or one.error is None else "yes" if one.is_noise else "no",
+                     "half_of_interval": one.half if one else None,
+                     "within_noise": None if not one or one.half is None else "yes" if one.is_noise else "no",
                      })  # fmt: skip
     return rows
 
@@ -267,9 +260,10 @@ def _base(part: Part) -> str:
 def _noise(part: Part) -> str:
     if part.effects.noise is None:
         return "Noise between seeds: unknown, each setting has one run, so no number is shown to differ from 0."
-    whose = "of all settings over seeds, pooled" if part.pooled else "of the base over seeds"
-    return (f"Noise: standard deviation {whose}, {part.effects.noise:.2g}; in brackets: within twice the standard "
-            "error that follows from it.")  # fmt: skip
+    return (f"Noise: standard deviation over seeds, pooled over settings, {part.effects.noise.deviation:.2g}; in "
+            f"brackets: its {100 * LEVEL:g} % interval contains 0 (Student's t, noise with "
+            f"{counted(part.effects.noise.freedom, 'degree')} of freedom; not corrected for the number of cells)."
+            )  # fmt: skip
 
 
 def _confounded(runs: FigureRuns, found: Mapping[str, Part]) -> list[str]:
@@ -284,7 +278,8 @@ def _confounded(runs: FigureRuns, found: Mapping[str, Part]) -> list[str]:
         values, others = in_order(one.config.get(key) for one in base), in_order(one.config.get(key) for one in rest)
         if set(others) - set(values) and rest:
             sentences.append(
-                f"Effects include that of {key}: {listed(others, 4)} against {listed(values, 4)} in the base."
+                f"Effects include that of {key}: {abbreviated(others, 4, '; ')} "
+                f"against {abbreviated(values, 4, '; ')} in the base."
             )
         elif len(others) > 1:
             sentences.append(f"Means are over {key}, which varies too.")
@@ -302,5 +297,5 @@ def _alt(runs: FigureRuns, found: Mapping[str, Part]) -> str:
             largest = sorted(known, key=lambda one: -abs(one[0]))
             lines = [f"{name} {value:+.3g}" for value, name in largest]
             if lines:
-                sentences.append(f"{f'{data_set}, ' if data_set else ''}{kind}: {listed(lines, 4)}")
+                sentences.append(f"{f'{data_set}, ' if data_set else ''}{kind}: {abbreviated(lines, 4, '; ')}")
     return f"Differences in {runs.axis()} from the base. {'. '.join(sentences)}."

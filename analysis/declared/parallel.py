@@ -15,14 +15,15 @@ from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from analysis.declared.matrix import norm_between
-from analysis.declared.runs import FigureRuns, SettingResult, mean_of, number, swept_geometrically
-from analysis.declared.values import in_order, listed, text_of
+from analysis.declared.runs import FigureRuns, SettingResult, as_number, baseline_label, mean_of, swept_geometrically
+from analysis.declared.values import in_order, text_of
 from analysis.group_data import shortened
 from analysis.learning_curves import WIDE, DrawnFigure, is_logarithmic, plain
-from analysis.style import MARKERS, SEQUENTIAL, panels
+from analysis.style import MARKERS, PRINT_WIDTH, SEQUENTIAL, panels
 from roundhouse.errors import RoundhouseError
+from roundhouse.formatting import abbreviated
 
-WIDTH, HEIGHT = 7.0, 3.1  # inches
+HEIGHT = 3.1  # inches
 LEFT, STRIP, TICKS = 0.7, 0.09, 0.4  # inches: before the first axis, of the colours, of the numbers beside them
 BEST = 5  # settings that are labelled
 SIZE = 6.5  # points
@@ -47,13 +48,12 @@ def draw(runs: FigureRuns) -> DrawnFigure:
     runs.require_metric()
     found = {}
     for name, entries in runs.data_sets.items():
-        compared = {one.path for one in runs.compared_with(entries)}
-        lines = runs.settings([*entries, *runs.baseline(entries)])
-        if any(one.entries[0].path not in compared for one in lines):
-            found[name] = lines, [one.entries[0].path in compared for one in lines]
+        lines, base = runs.settings(entries), runs.settings(runs.baseline(entries))
+        if lines:
+            found[name] = [*lines, *base], [False] * len(lines) + [True] * len(base)
     if not found:
         raise RoundhouseError(f"keys: no run that is not of a baseline has a value of {runs.metric}")
-    figure, axes = panels(1, len(found), width=WIDTH, height=HEIGHT)
+    figure, axes = panels(1, len(found), width=PRINT_WIDTH, height=HEIGHT)
     table: list[dict[str, Any]] = []
     for place, (data_set, (lines, are_baseline)) in zip(axes, found.items(), strict=True):
         ranks = _ranks(lines, are_baseline, runs.mode(runs.metric))
@@ -80,7 +80,7 @@ def _ranks(lines: Sequence[SettingResult], are_baseline: Sequence[bool], mode: s
 def _key_axis(key: str, lines: Sequence[SettingResult], wanted: Sequence[int]) -> KeyAxis:
     """The axis of a key. `wanted`: lines whose text is written where there is no room for all."""
     values = {place: one.config[key] for place, one in enumerate(lines) if key in one.config}
-    sizes = {place: size for place, value in values.items() if (size := number(value)) is not None}
+    sizes = {place: size for place, value in values.items() if (size := as_number(value)) is not None}
     if values and len(sizes) == len(values):
         return _numeric_axis(sizes)
     texts = in_order(values.values())
@@ -151,14 +151,14 @@ def _panel(
         elif place in best:
             style |= {"linewidth": 1.7, "marker": MARKERS[ranks[place] - 1], "markersize": 4}
         axes.plot(range(last + 1), y, clip_on=False, zorder=2 + (place in best) + 2 * (place in base), **style)
-    inch = last / (WIDTH - LEFT - STRIP - TICKS - _room(last))  # in units of the x axis
+    inch = last / (PRINT_WIDTH - LEFT - STRIP - TICKS - _room(last))  # in units of the x axis
     _axes_lines(axes, keys, inch)
     _colour_strip(axes, norm, colours, last, inch)
     room = int(_room(last) / LETTER)
     names = {
         place: f"{ranks[place]}: {lines[place].label}" for place in reversed(best)
     }  # of equal ones, the best above
-    names |= {place: f"{lines[place].entries[0].group} (baseline)" for place in base[:1]}
+    names |= {place: baseline_label(lines[place].entries) for place in base[:1]}
     starts = [float(norm(means[place])) for place in names]
     for name, start, end in zip(names.values(), starts, spread_out(starts, LINE), strict=True):
         x = last + (STRIP + TICKS) * inch
@@ -235,7 +235,7 @@ Found = Mapping[str, tuple[Sequence[SettingResult], Sequence[bool]]]
 def _caption(runs: FigureRuns, title: str, found: Found) -> str:
     pairs = [pair for lines, are_baseline in found.values() for pair in zip(lines, are_baseline, strict=True)]
     count, base = sum(not is_baseline for _, is_baseline in pairs), [one for one, is_baseline in pairs if is_baseline]
-    what = mean_of([one.n for one, _ in pairs]).replace("mean and standard deviation", "mean")
+    what = mean_of([one.n for one, _ in pairs], "mean over seeds")
     sentences = [f"{title}, a line for each setting ({count}): {what}."]
     mode = runs.mode(runs.metric)
     if mode:
@@ -244,11 +244,13 @@ def _caption(runs: FigureRuns, title: str, found: Found) -> str:
         sentences.append(f"Thick, with markers: {what}; the darker, the better.")
     else:
         sentences.append(f"No best setting: nothing declares whether the lowest or the highest {runs.metric} is best.")
+    sentences += [noise] if (noise := runs.noise(runs.own)) else []
+    sentences += [reference] if (reference := runs.reference_sentence()) else []
     if others := sorted(runs.varying - {*runs.figure.keys}):
         sentences.append(f"Also varying, without an axis: {', '.join(others)}.")
     if not base:
         return " ".join([*sentences, "No baseline to compare with."])
-    means = listed([f"{one.mean:.4g}" for one in base], 3)
+    means = abbreviated([f"{one.mean:.4g}" for one in base], 3)
     return " ".join([*sentences, f"Dashed: the baseline, group {base[0].entries[0].group} ({means})."])
 
 
@@ -260,7 +262,7 @@ def _alt(runs: FigureRuns, found: Found) -> str:
         order = sorted(ranks, key=lambda place: ranks[place])[:BEST] or _ends(lines)
         what = "best" if ranks else "lowest and highest"
         names = [f"{lines[place].label} {lines[place].mean:.4g}" for place in order]
-        sentences.append(f"{f'{data_set}, ' if data_set else ''}{what}: {listed(names, BEST)}")
+        sentences.append(f"{f'{data_set}, ' if data_set else ''}{what}: {abbreviated(names, BEST, '; ')}")
     return f"Parallel coordinates of {', '.join(runs.figure.keys)} and {runs.axis()}. {'. '.join(sentences)}."
 
 

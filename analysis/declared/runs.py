@@ -11,13 +11,23 @@ from functools import cached_property
 from typing import Any
 
 from analysis.learning_curves import plain
-from analysis.result_metric import chosen_and_result
-from analysis.rounds import RoundEntry, WithBaseline, label_of, metrics_of, mode_among, modes_in, varying_keys
+from analysis.result_metric import result_metric, sign_of
+from analysis.rounding import significant
+from analysis.rounds import (
+    RoundEntry,
+    WithBaseline,
+    label_of,
+    metrics_of,
+    mode_among,
+    modes_in,
+    value_label,
+    varying_keys,
+)
 from roundhouse.errors import RoundhouseError
 from roundhouse.figures import Figure
 from roundhouse.metrics import Declarations, with_unit
 from roundhouse.names import nearest
-from roundhouse.store.metrics import RunMetrics
+from roundhouse.store.metrics import RunMetrics, finite
 
 COSTS = {"gpu_hours": ("GPU-hours of a run", ""), "seconds": ("time of a run", "s"),
          "peak_memory_mb": ("peak GPU memory", "MB")}  # fmt: skip
@@ -88,27 +98,43 @@ class FigureRuns:
         """The config keys that vary, without the seed and those that are kept apart."""
         return varying_keys(self.entries) - {*self.declared.apart}
 
+    @cached_property
+    def own(self) -> list[RoundEntry]:
+        """The shown runs without those that others of them are compared with.
+
+        A baseline's own baseline is an ordinary run here, if it is shown.
+        """
+        every = {one.path for _, baseline in self.shown for one in baseline}
+        compared = {one.path for entry, baseline in self.shown if entry.path not in every for one in baseline}
+        return [one for one in self.entries if one.path not in compared]
+
     @property
     def data_sets(self) -> dict[str, list[RoundEntry]]:
-        """The runs by data set, which are never in one panel; one without a name if nothing is kept apart."""
-        return by_data_set(self.entries)
+        """These by data set, which are never in one panel; one without a name if nothing is kept apart."""
+        return by_data_set(self.own)
+
+    def baseline(self, entries: Sequence[RoundEntry]) -> list[RoundEntry]:
+        """The runs that these are compared with, without those that are among them."""
+        chosen = {one.path for one in entries}
+        found = {one.path: one for entry, baseline in self.shown if entry.path in chosen for one in baseline}
+        return [one for one in found.values() if one.path not in chosen]
 
     # ---------------------------------------------------------------------------------------------- values
 
     @cached_property
     def metric(self) -> str:
         """The metric whose values are shown: of the declared one the final metric, if a run has it; else the result."""
-        runs = [self.metrics[one.path] for one in self.entries]
         if not self.figure.metric:
-            return (chosen_and_result(runs, self.declared) or ("", ""))[1]
+            shown = result_metric([(one, self.metrics[one.path]) for one in self.entries], self.declared)
+            return shown.result if shown else ""
         final = self.declared.final_of(self.figure.metric)
-        return final if any(final in one.final for one in runs) else self.figure.metric
+        return final if any(final in self.metrics[one.path].final for one in self.entries) else self.figure.metric
 
     def require_metric(self) -> None:
-        """RoundhouseError: no run has a finite value of the metric that is to be shown."""
+        """RoundhouseError: no completed run has a finite value of the metric that is to be shown."""
         if all(self.value(one) is None for one in self.entries):
             if self.metric in self.known:
-                raise RoundhouseError(f"no run has a finite value of the metric {self.metric!r}")
+                raise RoundhouseError(f"no completed run has a finite value of the metric {self.metric!r}")
             raise RoundhouseError(f"no run has the metric {self.metric!r}: {nearest(self.metric, self.known)}")
 
     @property
@@ -118,7 +144,12 @@ class FigureRuns:
         return list(dict.fromkeys(found))
 
     def value(self, entry: RoundEntry, name: str | None = None) -> float | None:
-        """A metric or a cost of a run, by default the metric that is shown, in the shown unit; None: not finite."""
+        """A metric or a cost of a completed run, by default the metric that is shown, in the shown unit.
+
+        None: it is not finite, or the run is not completed, so that its value is not comparable with those of others.
+        """
+        if not entry.completed:
+            return None
         name = name or self.metric
         metrics = self.metrics[entry.path]
         found = metrics.value(name)
@@ -134,6 +165,10 @@ class FigureRuns:
         known = mode_among(modes_in(self.entries, self.declared), name, self.metrics.values())
         return self.declared.of(name).mode or known or ("min" if name in COSTS else None)
 
+    def sign(self, name: str) -> int:
+        """1 if higher is better, -1 if lower is better, 0 if nothing declares it."""
+        return sign_of(self.mode(name))
+
     # --------------------------------------------------------------------------------------------- settings
 
     def settings(self, entries: Sequence[RoundEntry], without: Iterable[str] = ()) -> list[SettingResult]:
@@ -148,40 +183,23 @@ class FigureRuns:
         """What is special about a run: the values of the keys that vary, `without` some; else its group."""
         return label_of(entry.config, self.varying - {*without}) or entry.group or "all runs"
 
-    def baseline(self, entries: Sequence[RoundEntry]) -> list[RoundEntry]:
-        """The runs that these are compared with, without those that are among them."""
-        chosen = {one.path for one in entries}
-        return [one for one in self.compared_with(entries) if one.path not in chosen]
+    def parts(self, entries: Iterable[RoundEntry], without: Iterable[str] = ()) -> dict[str, list[RoundEntry]]:
+        """The runs by what a box, a line or a block shows: the value of `by`; by default, the setting.
 
-    def compared_with(self, entries: Sequence[RoundEntry]) -> list[RoundEntry]:
-        """The runs that these are compared with, those that are among them too."""
-        chosen = {one.path for one in entries}
-        found = {one.path: one for entry, baseline in self.shown if entry.path in chosen for one in baseline}
-        return list(found.values())
-
-    def divided(self) -> tuple[list[RoundEntry], list[RoundEntry]]:
-        """The shown runs, and what they are compared with. A run that is both is of the baseline.
-
-        A baseline's own baseline is an ordinary run here, if it is shown.
+        `without`: keys in which runs of one part may differ.
         """
-        every = {one.path for _, baseline in self.shown for one in baseline}
-        first = {one.path for one in self.entries if one.path not in every}
-        if not first:
-            return self.entries, self.baseline(self.entries)
-        compared = {one.path: one for entry, baseline in self.shown if entry.path in first for one in baseline}
-        return [one for one in self.entries if one.path not in compared], list(compared.values())
-
-    def parts(self, entries: Iterable[RoundEntry]) -> dict[str, list[RoundEntry]]:
-        """The runs by what a box, a line or a block shows: the value of `by`; by default, the setting."""
         by = self.figure.by
         found: dict[tuple[str, str], list[RoundEntry]] = {}
         for one in entries:
-            label = (value_label(by, one.config[by]) if by in one.config else one.group) if by else self.label(one)
+            if by:
+                label = value_label(by, one.config[by]) if by in one.config else one.group
+            else:
+                label = self.label(one, without)
             found.setdefault((label, "" if by else one.group), []).append(one)
         labels = Counter(label for label, _ in found)
         made = {label if labels[label] == 1 else f"{label} ({group})": ones for (label, group), ones in found.items()}
-        if by and all(number(ones[0].config.get(by)) is not None for ones in made.values()):
-            return dict(sorted(made.items(), key=lambda one: number(one[1][0].config.get(by)) or 0.0))
+        if by and all(as_number(ones[0].config.get(by)) is not None for ones in made.values()):
+            return dict(sorted(made.items(), key=lambda one: as_number(one[1][0].config.get(by)) or 0.0))
         return made
 
     def pooled(self, parts: Iterable[Sequence[RoundEntry]]) -> str:
@@ -192,6 +210,14 @@ class FigureRuns:
         keys = sorted({key for ones in parts for key in varying_keys(ones)} - {*self.declared.apart})
         return f"Runs that differ in {', '.join(keys)} are taken together." if keys else ""
 
+    def noise(self, entries: Sequence[RoundEntry]) -> str:
+        """A sentence about the noise between seeds of these runs; empty if it is unknown."""
+        noise = pooled_noise(self.settings(entries))
+        if noise is None:
+            return ""
+        value = f"{significant(noise.deviation, 2)} {self.declared.of(self.metric).shown_unit}".rstrip()
+        return f"Noise: the standard deviation over seeds, pooled over settings, is {value}."
+
     def reference(self, entries: Iterable[RoundEntry], name: str | None = None) -> float | None:
         """The mean of the declared baseline of the metric, such as chance, in the unit that is shown."""
         name = name or self.metric
@@ -200,6 +226,17 @@ class FigureRuns:
         return self.declared.of(name).factor * statistics.fmean(values) if values else None
 
     # ---------------------------------------------------------------------------------------------- words
+
+    def reference_sentence(self, name: str | None = None) -> str:
+        """The declared baseline of the metric, such as chance, for a caption; empty if there is none."""
+        name = name or self.metric
+        found = [self.reference(ones, name) for ones in self.data_sets.values()]
+        known = sorted({one for one in found if one is not None})
+        if not known:
+            return ""
+        label, unit = str(self.declared.reference_label(name)), self.declared.of(name).shown_unit
+        value = " to ".join(map(significant, dict.fromkeys((known[0], known[-1]))))
+        return f"{label[:1].upper()}{label[1:]} ({self.declared.label(name)}): {value} {unit}".rstrip() + "."
 
     def axis(self, name: str | None = None) -> str:
         """The axis label of a metric, a cost or a config key, with its unit."""
@@ -221,7 +258,7 @@ class FigureRuns:
     @property
     def states(self) -> str:
         """How many of the runs are completed."""
-        done = sum(one.record.completed is not None for one in self.entries)
+        done = sum(one.completed for one in self.entries)
         return f"{done} of {len(self.entries)} runs are completed."
 
 
@@ -238,24 +275,40 @@ def by_data_set(entries: Iterable[RoundEntry]) -> dict[str, list[RoundEntry]]:
     return made
 
 
-def value_label(key: str, value: Any) -> str:
-    """A config value as it stands in a legend: `width 64`; text with a letter without its key."""
-    return value if isinstance(value, str) and any(map(str.isalpha, value)) else f"{key} {value}"
-
-
-def number(value: Any) -> float | None:
+def as_number(value: Any) -> float | None:
     """A config value as a finite number; None for anything else, true and false included."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return None
-    return float(value)
+    found = finite(value)
+    return None if math.isnan(found) else found
 
 
-def mean_of(counts: Collection[int]) -> str:
+def mean_of(counts: Collection[int], what: str = "mean and standard deviation over seeds") -> str:
     """What points with these numbers of runs show, for a caption."""
     least, most = min(counts), max(counts)
     if most == 1:
         return "one run each, so the noise between seeds is unknown"
-    return f"mean and standard deviation over seeds, n {least}" + (f" to {most}" if most > least else "")
+    return f"{what}, n {least}" + (f" to {most}" if most > least else "")
+
+
+def baseline_label(entries: Sequence[RoundEntry]) -> str:
+    """What these runs of a baseline are called in a legend; empty without runs."""
+    return f"{entries[0].group} (baseline)" if entries else ""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The standard deviation over seeds, pooled over settings, and its degrees of freedom."""
+
+    deviation: float
+    freedom: int
+
+
+def pooled_noise(settings: Iterable[SettingResult]) -> Noise | None:
+    """The noise between the seeds of these settings; None if each has one value."""
+    pairs = [(one.n - 1, one.sd**2) for one in settings if one.sd is not None]
+    freedom = sum(weight for weight, _ in pairs)
+    if not freedom:
+        return None
+    return Noise(math.sqrt(sum(weight * square for weight, square in pairs) / freedom), freedom)
 
 
 def swept_geometrically(values: Iterable[float]) -> bool:

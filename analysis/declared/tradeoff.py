@@ -11,14 +11,22 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from analysis.declared.labels import place_labels
-from analysis.declared.runs import COSTS, FigureRuns, SettingResult, mean_of, number, swept_geometrically, value_label
-from analysis.declared.values import in_order, listed, scale, text_of
+from analysis.declared.runs import (
+    COSTS,
+    FigureRuns,
+    SettingResult,
+    as_number,
+    baseline_label,
+    mean_of,
+    swept_geometrically,
+)
+from analysis.declared.values import in_order, scale, text_of
 from analysis.group_data import shortened
 from analysis.learning_curves import DrawnFigure, is_logarithmic, plain
-from analysis.rounds import RoundEntry
+from analysis.rounds import RoundEntry, value_label
 from analysis.style import BASELINE, legend_below, look, panels
 from roundhouse.errors import RoundhouseError
-from roundhouse.formatting import counted
+from roundhouse.formatting import abbreviated, counted
 from roundhouse.names import nearest
 
 LOOKS = 14  # colours and markers in one legend; with more values, all points look the same
@@ -85,7 +93,7 @@ def _costs(runs: FigureRuns) -> CostOf:
     """What the x axis shows of a run: a cost, a config key, or a metric, in this order."""
     over = runs.figure.over
     if over not in COSTS and over in runs.config_keys:
-        return lambda entry: number(entry.config.get(over))
+        return lambda entry: as_number(entry.config.get(over))
     if over not in COSTS and over not in runs.known:
         known = [*COSTS, *runs.known, *sorted(runs.config_keys)]
         raise RoundhouseError(f"over: {over!r} is no cost, final metric or config key: {nearest(over, known)}")
@@ -96,8 +104,8 @@ def _points(
     runs: FigureRuns, entries: Sequence[RoundEntry], cost_of: Callable[[RoundEntry], float | None]
 ) -> list[Point]:
     """The settings of a data set and of its baseline, of runs that have both values."""
-    paths = {one.path for one in runs.compared_with(entries)}
-    every = [*entries, *runs.baseline(entries)]
+    baseline = runs.baseline(entries)
+    every, paths = [*entries, *baseline], {one.path for one in baseline}
     costs = {one.path: cost for one in every if runs.value(one) is not None and (cost := cost_of(one)) is not None}
     others = runs.varying - {runs.figure.by, runs.figure.over}
     made = []
@@ -137,7 +145,7 @@ def _panel(axes: Axes, runs: FigureRuns, points: Sequence[Point], numbers: Mappi
         style = {**look(numbers.get(name, 0)), "zorder": 3} if name else {"color": BASELINE, "marker": "x", "zorder": 4}
         label = value_label(runs.figure.by, name) if name in numbers and runs.figure.by else name
         if not name:
-            label = f"{members[0].result.entries[0].group} (baseline)"
+            label = baseline_label(members[0].result.entries)
         axes.errorbar([one.cost.mean for one in members], [one.result.mean for one in members],
                       [one.result.sd or 0.0 for one in members], [one.cost.sd or 0.0 for one in members],
                       label=shortened(label), elinewidth=0.7, **{**style, "linestyle": "none"})  # fmt: skip
@@ -221,7 +229,9 @@ def _on_front(found: Mapping[str, Sequence[Point]], fronts: Mapping[str, Sequenc
     for data_set, points in found.items():
         names = [points[index].result.label for index in fronts[data_set]]
         where = f"{data_set}: " if data_set else ""
-        sentences.append(f"{where}{counted(len(names), 'setting')} of {len(points)}: {listed(names, NAMED)}.")
+        sentences.append(
+            f"{where}{counted(len(names), 'setting')} of {len(points)}: {abbreviated(names, NAMED, '; ')}."
+        )
     return sentences
 
 
@@ -232,5 +242,5 @@ def _alt(runs: FigureRuns, found: Mapping[str, Sequence[Point]], fronts: Mapping
         chosen = [points[index] for index in fronts[data_set]] or sorted(points, key=lambda one: one.at)
         what = "front" if fronts[data_set] else "points"
         lines = [f"{one.result.label} {one.at[1]:.4g} at {one.at[0]:.4g}" for one in chosen]
-        sentences.append(f"{f'{data_set}, ' if data_set else ''}{what}: {listed(lines, 12)}")
+        sentences.append(f"{f'{data_set}, ' if data_set else ''}{what}: {abbreviated(lines, 12, '; ')}")
     return f"{runs.axis()} against {runs.axis(runs.figure.over)}. {'; '.join(sentences)}."

@@ -14,7 +14,6 @@ from analysis import style
 from studies.distillation.analysis.effects import ComparisonFamily, baseline_of
 from studies.distillation.analysis.runs import CompletedRuns, MethodSetting
 
-PAGE = 7.0  # inches, the width of all figures: nothing is scaled down in print, so no text is below 6 points
 Rows = list[dict[str, Any]]
 FigureAndRows = tuple[Figure, Rows]
 
@@ -70,7 +69,7 @@ def gains(data: FigureData, dataset: str, one: MethodSetting, other: MethodSetti
 
 def page(columns: int, rows: int = 1, *, height: float = 2.1, share_y: bool = False) -> tuple[Figure, list[Axes]]:
     """A figure as wide as a printed page, with panels of this height, in reading order."""
-    return style.panels(columns, rows, width=PAGE / columns, height=height, share_y=share_y)
+    return style.panels(columns, rows, width=style.PRINT_WIDTH / columns, height=height, share_y=share_y)
 
 
 def mark_empty(axes: Axes) -> None:

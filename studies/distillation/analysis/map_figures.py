@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from analysis import style
 from analysis.comparison import mean_interval
 from analysis.rounding import fixed
-from studies.distillation.analysis.figure_data import PAGE, FigureAndRows, FigureData, Rows, mark_empty, page
+from studies.distillation.analysis.figure_data import FigureAndRows, FigureData, Rows, mark_empty, page
 from studies.distillation.analysis.runs import LAYERS, MethodSetting
 
 Grid = NDArray[np.float64]
@@ -78,7 +78,7 @@ def _write_cells(axes: Axes, grid: Grid, uncertain: Any, limit: float) -> None:
 def students(data: FigureData, dataset: str) -> FigureAndRows:
     """CKA between students at equal seeds; on the diagonal between seeds of one setting, which is the noise floor."""
     table, names = Rows(), [str(one) for one in data.runs.students]
-    figure, (axes,) = page(1, height=min(PAGE - 1, max(3.6, 0.2 * len(names) + 1.2)))
+    figure, (axes,) = page(1, height=min(style.PRINT_WIDTH - 1, max(3.6, 0.2 * len(names) + 1.2)))
     grid = np.full((len(names), len(names)), np.nan)
     chosen = data.similarities[data.similarities["dataset"] == dataset]
     for (first, second), found in chosen.groupby(["first", "second"])["cka"]:

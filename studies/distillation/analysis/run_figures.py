@@ -13,7 +13,6 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from analysis import style
 from analysis.comparison import performance_profile
 from studies.distillation.analysis.figure_data import (
-    PAGE,
     FigureAndRows,
     FigureData,
     Rows,
@@ -106,7 +105,7 @@ def reliability(data: FigureData, dataset: str) -> FigureAndRows:
     alphas = list(dict.fromkeys(setting.alpha for setting in runs.students))
     columns = min(4, len(methods))
     rows = -(-len(methods) // columns)
-    figure = style.panels(1, width=PAGE, height=2.5 * rows)[0]
+    figure = style.panels(1, width=style.PRINT_WIDTH, height=2.5 * rows)[0]
     figure.clear()
     grid = figure.subplots(2 * rows, columns, squeeze=False, sharex=True, height_ratios=[3, 1] * rows)
     for axes in grid.flat:

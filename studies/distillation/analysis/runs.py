@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from analysis.rounds import RoundEntry, RoundRecords
+from analysis.saved_arrays import arrays_in
 from roundhouse.errors import RoundhouseError
-from roundhouse.model.plan import State
 
 LAYERS = ("stage1", "stage2", "pooled", "logits")  # from the image to the answer; pooled is stage3's mean
 FIELDS = (*LAYERS, "labels", "validation_logits", "validation_labels")
@@ -65,12 +62,8 @@ class CompletedRun:
         file = self.entry.outputs_file
         if file is None:
             raise RoundhouseError(f"{self.name} has no outputs.npz")
-        try:
-            with np.load(file, allow_pickle=False) as saved:
-                found = Outputs({name: saved[name] for name in FIELDS if name in saved.files})
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            why = getattr(error, "strerror", None) or "it is not a valid file"
-            raise RoundhouseError(f"{self.name}: outputs.npz cannot be read: {why}") from None
+        with arrays_in(file, f"{self.name}: outputs.npz") as saved:
+            found = Outputs({name: saved[name] for name in FIELDS if name in saved})
         for name, array in found.items():
             if array.ndim != (1 if name.endswith("labels") else 2) or array.dtype.kind not in "fiu":
                 raise RoundhouseError(f"{self.name}: outputs.npz: {name} is {array.dtype} of shape {array.shape}")
@@ -146,7 +139,7 @@ def runs_of(distilled: RoundRecords, control: RoundRecords | None) -> CompletedR
             setting = _setting(entry, teachers)
             if found is not distilled and not (setting.method == CONTROL and entry.config.get("model") in students):
                 missing.append(f"{found.name}/{entry.path}: not a control of the round's students: left out")
-            elif entry.state is State.COMPLETED:
+            elif entry.completed:
                 block = Block(entry.data_set or "digits", int(entry.config.get("seed", 0)))
                 runs.append(CompletedRun(found.name, entry, setting, block))
             else:
