@@ -13,7 +13,7 @@ import pytest
 from recorded_runs import folders_in, record_runs
 from rounds_for_tests import REPOSITORY, Rounds
 
-from analysis import plot_experiments, report, tables
+from analysis import figure_requests, plot_experiments, report, tables
 from analysis.figure_store import FigureStore
 from analysis.round_summary import rankings, summaries_of
 from analysis.rounds import Folders, read_round
@@ -226,7 +226,7 @@ def test_report_and_weekly_summary_show_a_declared_metric_of_commands(declared_r
     assert ">guessing</th>" in page and "25.00\u00a0%" in page
     assert "ranked by hit rate (highest first)" in page and "hit rate (%)" not in page.split('id="best"')[0]
     week = "\n".join(results_section([Activity.of(read_round("r", declared_round), Period(0, 1e12))]))
-    assert "guessing 25.00 %" in week and "75.50 ± 0.71 % (n = 2)" in week
+    assert "guessing 25.00 %" in week and "75.5 ± 0.7 % (n = 2)" in week
 
 
 def test_figures_of_commands_have_a_panel_for_each_value_that_is_kept_apart(declared_round: Folders) -> None:
@@ -243,7 +243,7 @@ def test_changed_declarations_make_figures_out_of_date(declared_round: Folders) 
     store = FigureStore.of(declared_round.results("r") / "plots")
     file = declared_round.rounds / "r.yaml"
     file.write_text(file.read_text().replace("label: hit rate", "label: hits"))
-    figures = plot_experiments.figure_requests(read_round("r", declared_round), store.folder, ("png",))
+    figures = figure_requests.figure_requests(read_round("r", declared_round), store.folder, ("png",))
     assert not any(store.is_current(one.name, one.key, ("png",)) for one in figures)
 
 

@@ -16,7 +16,8 @@ from recorded_runs import folders_in, record_runs
 
 from analysis import plot_experiments
 from analysis.declared.draw import draw
-from analysis.declared.runs import FigureRuns, swept_geometrically
+from analysis.declared.runs import FigureRuns
+from analysis.declared.values import swept_geometrically
 from analysis.figure_store import FigureStore
 from analysis.rounds import Folders, RoundRecords, WithBaseline, read_round
 from analysis.table_rows import RoundResults
@@ -285,7 +286,7 @@ def test_missing_runs_one_seed_and_text_values(tmp_path: Path) -> None:
     write_family("growth", place, missing=lambda path: "/0.1/" in path or not path.endswith("/0"))
     found = read_round("growth", place)
     made = draw("cliff", found.declared.figures["cliff"], with_baselines(found))
-    assert "one run each, so the noise between seeds is unknown" in made.caption
+    assert "One run each, so the noise between seeds is unknown" in made.caption
     assert not any(row.get("density") == 0.1 for row in made.table)
     swept_round = read_round("sweep", swept(tmp_path / "text", "  score: {kind: against, over: kind}\n"))
     with pytest.raises(RoundhouseError, match="the values of kind are not numbers"):

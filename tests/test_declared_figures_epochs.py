@@ -94,7 +94,7 @@ def test_the_table_has_mean_and_range_over_seeds_in_the_shown_unit(place: Folder
         )
         assert (row["epoch"], row["n"], row["unit"]) == (number + 1, 6, "%")
     assert len(found) == EPOCHS
-    assert "mean and range over runs, n 6" in made.caption and "differ in rate are taken together" in made.caption
+    assert "Mean and range over runs, n 6" in made.caption and "differ in rate are taken together" in made.caption
 
 
 def test_the_baseline_is_grey_and_in_the_table(place: Folders) -> None:
@@ -152,7 +152,7 @@ def test_of_many_settings_the_best_are_shown_and_the_rest_is_counted(place: Fold
     assert [one.get_title() for one in made.figure.axes] == [f"n{number:02}" for number in sorted(best)]
     assert len({one.get_ylim() for one in made.figure.axes}) == 1
     assert "8 further lines have no place; shown are the best by mean validation hit rate." in made.caption
-    assert "one run each, so the noise between seeds is unknown" in made.caption
+    assert "One run each, so the noise between seeds is unknown" in made.caption
     assert "No baseline to compare with." in made.caption
 
 

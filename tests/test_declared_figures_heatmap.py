@@ -63,7 +63,7 @@ def test_a_cell_is_the_mean_over_seeds_and_the_other_keys(tmp_path: Path) -> Non
 def test_the_deviation_over_seeds_is_that_of_one_setting(tmp_path: Path) -> None:
     made = drawn(write(tmp_path, ROUND.replace("kind: [a, b]", "kind: [a]"), measure), "r", MAP)
     assert cell(made, "10", "0.01")["sd"] == pytest.approx(statistics.stdev([3.0, 3.1]))
-    assert "each cell is the mean over seeds, n 2." in made.caption
+    assert "Each cell is the mean over seeds, n 2." in made.caption
 
 
 def test_a_missing_cell_is_hatched_and_named(tmp_path: Path) -> None:

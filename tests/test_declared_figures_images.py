@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from matplotlib.image import AxesImage
 from PIL import Image
 
-from analysis import plot_experiments
+from analysis import figure_requests, plot_experiments
 from analysis.declared.arrays import examples, range_of_colours
 from analysis.declared.image_grid import PAGE, Wanted, scale_of, wrapped
 from analysis.learning_curves import DrawnFigure
@@ -195,9 +195,9 @@ def test_a_figure_is_drawn_again_when_a_kept_file_changes(tmp_path: Path) -> Non
     place = write_round(tmp_path, text, results, arrays, "kept/maps.npz")
     folder = place.results("pictures") / "plots"
 
-    def request() -> plot_experiments.FigureRequest:
+    def request() -> figure_requests.FigureRequest:
         found = plot_experiments.read_round("pictures", place)
-        return next(one for one in plot_experiments.figure_requests(found, folder, ("png",)) if one.declared)
+        return next(one for one in figure_requests.figure_requests(found, folder, ("png",)) if one.declared)
 
     before = request()
     assert plot_experiments.MetricsCache(plot_experiments.DrawingProgress("pictures")).can_draw(before)

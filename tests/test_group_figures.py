@@ -20,7 +20,7 @@ from matplotlib.text import Text
 from recorded_runs import folders_in, record_runs
 from synthetic_rounds import unsynced
 
-from analysis import plot_experiments, style
+from analysis import figure_requests, plot_experiments, style
 from analysis.curve_data import Band
 from analysis.group_learning import learning
 from analysis.group_panels import (
@@ -315,7 +315,7 @@ def test_parts_are_figures_of_their_own_with_their_part_of_the_table(tmp_path: P
     some = {path: content for path, content in left.items() if path.startswith("euler/32/")}
     with unsynced():
         record_runs(place, text, some)
-    requests = {one.name: one for one in plot_experiments.figure_requests(read_round("r", place), tmp_path, ("png",))}
+    requests = {one.name: one for one in figure_requests.figure_requests(read_round("r", place), tmp_path, ("png",))}
     names = [name for name in requests if name.startswith("overviews/")]
     assert names == ["overviews/g_results", "overviews/g_results_2", "overviews/g_results_3", "overviews/g_learning",
                      "overviews/g_learning_2", "overviews/g_learning_3"]  # fmt: skip
@@ -332,8 +332,8 @@ def test_settings_beyond_the_last_figure_are_in_its_table_and_the_caption_counts
     with unsynced():
         record_runs(place, text, {str(n): {"speed": n} for n in (0, count - 1)})
     found = read_round("r", place)
-    requests = plot_experiments.figure_requests(found, tmp_path, ("png",))
-    assert sum(one.kind == plot_experiments.RESULTS for one in requests) == FIGURES_AT_MOST
+    requests = figure_requests.figure_requests(found, tmp_path, ("png",))
+    assert sum(one.kind == figure_requests.RESULTS for one in requests) == FIGURES_AT_MOST
     shown = shown_of(found)
     panels = GroupPanels(shown).results
     left_out = sum(len(panel.settings) for figure in panels[FIGURES_AT_MOST:] for panel in figure)

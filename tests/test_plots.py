@@ -20,7 +20,7 @@ from rounds_for_tests import REPOSITORY, snapshot
 from synthetic_rounds import unsynced, write_experiment, write_mixed
 
 from analysis import plot_experiments as plots
-from analysis.figure_store import FigureStore, StoredFigure
+from analysis.figure_store import FigureStore, StoredFigure, file_name
 from analysis.rounds import Folders
 from roundhouse.config.round import load_round
 from roundhouse.model.attempt import Opened
@@ -118,7 +118,7 @@ def changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
 
 
 def curve(path: str) -> str:
-    return f"curves/{plots.file_name(path)}"
+    return f"curves/{file_name(path)}"
 
 
 # ---------------------------------------------------------------------------------------------- what is drawn

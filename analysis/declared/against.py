@@ -9,7 +9,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from analysis.declared.runs import FigureRuns, SettingResult, as_number, baseline_label, mean_of, swept_geometrically
+from analysis.declared.runs import FigureRuns, baseline_label
+from analysis.declared.settings import SettingResult, mean_of
+from analysis.declared.values import as_number, swept_geometrically
 from analysis.group_data import shortened
 from analysis.learning_curves import DrawnFigure, is_logarithmic, plain
 from analysis.rounds import RoundEntry

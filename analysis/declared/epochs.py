@@ -12,7 +12,8 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.curve_data import Band
 from analysis.declared.epochs_data import ACROSS, EpochsData, Panel
-from analysis.declared.runs import FigureRuns, mean_of
+from analysis.declared.runs import FigureRuns
+from analysis.declared.settings import mean_of
 from analysis.group_data import shortened
 from analysis.learning_curves import DrawnFigure, axis_of, is_logarithmic, panel_of, plain
 from analysis.style import BASELINE, COLOURS, FEW, LINES, MARKERS, PRINT_WIDTH, legend_below, logarithmic, panels

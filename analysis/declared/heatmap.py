@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 
 from analysis.curve_data import Floats
 from analysis.declared.matrix import colour_bar, diverging_for, draw_matrix, name_cells, norm_around, norm_between
-from analysis.declared.runs import FigureRuns, SettingResult, as_number
-from analysis.declared.values import in_order, text_of
+from analysis.declared.runs import FigureRuns
+from analysis.declared.settings import SettingResult
+from analysis.declared.values import as_number, in_order, text_of
 from analysis.group_data import shortened
 from analysis.learning_curves import DrawnFigure, is_logarithmic, plain
 from analysis.rounding import alike

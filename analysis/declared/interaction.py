@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 
 from analysis.comparison import LEVEL, half_width
 from analysis.declared.matrix import colour_bar, diverging_for, draw_matrix, name_cells, norm_around
-from analysis.declared.runs import FigureRuns, Noise, pooled_noise
+from analysis.declared.runs import FigureRuns
+from analysis.declared.settings import Noise, pooled_noise
 from analysis.declared.values import in_order, text_of
 from analysis.group_data import shortened
 from analysis.learning_curves import DrawnFigure, plain

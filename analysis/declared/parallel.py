@@ -15,8 +15,9 @@ from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from analysis.declared.matrix import norm_between
-from analysis.declared.runs import FigureRuns, SettingResult, as_number, baseline_label, mean_of, swept_geometrically
-from analysis.declared.values import in_order, text_of
+from analysis.declared.runs import FigureRuns, baseline_label
+from analysis.declared.settings import SettingResult, mean_of
+from analysis.declared.values import as_number, in_order, swept_geometrically, text_of
 from analysis.group_data import shortened
 from analysis.learning_curves import WIDE, DrawnFigure, is_logarithmic, plain
 from analysis.style import MARKERS, PRINT_WIDTH, SEQUENTIAL, panels

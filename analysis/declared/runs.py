@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
+from analysis.declared.settings import SettingResult, pooled_noise
+from analysis.declared.values import as_number
 from analysis.learning_curves import plain
 from analysis.result_metric import result_metric, sign_of
 from analysis.rounding import significant
@@ -27,37 +28,11 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.figures import Figure
 from roundhouse.metrics import Declarations, with_unit
 from roundhouse.names import nearest
-from roundhouse.store.metrics import RunMetrics, finite
+from roundhouse.store.metrics import RunMetrics
 
 COSTS = {"gpu_hours": ("GPU-hours of a run", ""), "seconds": ("time of a run", "s"),
          "peak_memory_mb": ("peak GPU memory", "MB")}  # fmt: skip
 """What every run costs, with label and unit; a run may report further ones as final metrics."""
-
-
-@dataclass(frozen=True)
-class SettingResult:
-    """Runs that differ in their seed alone, and their finite results in the unit that is shown."""
-
-    label: str
-    entries: tuple[RoundEntry, ...]
-    values: tuple[float, ...]
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        return self.entries[0].config
-
-    @property
-    def n(self) -> int:
-        return len(self.values)
-
-    @property
-    def mean(self) -> float:
-        return statistics.fmean(self.values)
-
-    @property
-    def sd(self) -> float | None:
-        """Standard deviation over seeds (n - 1); None for one seed."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -275,56 +250,6 @@ def by_data_set(entries: Iterable[RoundEntry]) -> dict[str, list[RoundEntry]]:
     return made
 
 
-def as_number(value: Any) -> float | None:
-    """A config value as a finite number; None for anything else, true and false included."""
-    found = finite(value)
-    return None if math.isnan(found) else found
-
-
-def mean_of(counts: Collection[int], what: str = "mean and standard deviation over seeds") -> str:
-    """What points with these numbers of runs show, for a caption."""
-    least, most = min(counts), max(counts)
-    if most == 1:
-        return "one run each, so the noise between seeds is unknown"
-    return f"{what}, n {least}" + (f" to {most}" if most > least else "")
-
-
 def baseline_label(entries: Sequence[RoundEntry]) -> str:
     """What these runs of a baseline are called in a legend; empty without runs."""
     return f"{entries[0].group} (baseline)" if entries else ""
-
-
-@dataclass(frozen=True)
-class Noise:
-    """The standard deviation over seeds, pooled over settings, and its degrees of freedom."""
-
-    deviation: float
-    freedom: int
-
-
-def pooled_noise(settings: Iterable[SettingResult]) -> Noise | None:
-    """The noise between the seeds of these settings; None if each has one value."""
-    pairs = [(one.n - 1, one.sd**2) for one in settings if one.sd is not None]
-    freedom = sum(weight for weight, _ in pairs)
-    if not freedom:
-        return None
-    return Noise(math.sqrt(sum(weight * square for weight, square in pairs) / freedom), freedom)
-
-
-def swept_geometrically(values: Iterable[float]) -> bool:
-    """Whether a logarithmic axis suits these values: all positive, and their ratios more even than their differences.
-
-    Three values at least; of two, a factor of 10 at least.
-    """
-    given = sorted(set(values))
-    if len(given) < 2 or given[0] <= 0:
-        return False
-    if len(given) == 2:
-        return given[1] / given[0] >= 10
-    pairs = list(zip(given, given[1:], strict=False))
-    ratios, differences = [math.log(high / low) for low, high in pairs], [high - low for low, high in pairs]
-    return _unevenness(ratios) < _unevenness(differences)
-
-
-def _unevenness(steps: Sequence[float]) -> float:
-    return statistics.pstdev(steps) / statistics.fmean(steps)

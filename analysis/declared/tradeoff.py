@@ -11,16 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from analysis.declared.labels import place_labels
-from analysis.declared.runs import (
-    COSTS,
-    FigureRuns,
-    SettingResult,
-    as_number,
-    baseline_label,
-    mean_of,
-    swept_geometrically,
-)
-from analysis.declared.values import in_order, scale, text_of
+from analysis.declared.runs import COSTS, FigureRuns, baseline_label
+from analysis.declared.settings import SettingResult, mean_of
+from analysis.declared.values import as_number, in_order, scale, swept_geometrically, text_of
 from analysis.group_data import shortened
 from analysis.learning_curves import DrawnFigure, is_logarithmic, plain
 from analysis.rounds import RoundEntry, value_label
