@@ -56,7 +56,7 @@ def with_interval(mean: float, low: float, high: float, spread: float | None = N
 
 
 def alike(values: Iterable[float], *, sign: bool = False) -> Callable[[float], str]:
-    """How to write numbers beside each other: all with the same decimals, so many that they can be told apart.
+    """How to write numbers beside each other: all with the same decimals, so many that they differ.
 
     Never more than one digit beyond `DIGITS`; very large, small and widely ranging numbers have that many each.
     """

@@ -1,6 +1,6 @@
 """What a job records of its node: operating system, processor, GPUs, driver. Files are read, and nothing is started.
 
-What a node does not say is left out: a job must not fail for it, and nobody may take a guess for a fact.
+What a node does not report is left out: a job must not fail for it, and a guess must not look like a fact.
 """
 
 from __future__ import annotations

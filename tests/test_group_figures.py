@@ -1,4 +1,4 @@
-"""Overviews of groups: their division into panels and figures, and what a reader must be able to tell apart."""
+"""Overviews of groups: their division into panels and figures, and what a reader must be able to distinguish."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commits of a period, by area of a repository, and the few subjects that tell what was done in each."""
+"""The commits of a period, by area of a repository, and the few subjects that show what was done in each."""
 
 from __future__ import annotations
 
@@ -168,8 +168,8 @@ def area_lines(area: str, commits: Sequence[Commit]) -> list[str]:
             stories.setdefault(one.story, one)
     shown = dict(list(stories.items())[:SUBJECTS_SHOWN])
     number = sum(not one.merge for one in commits)
-    told = {name for one in shown.values() for name in (one.name, *one.brought)}
-    more = sum(not one.merge and one.name not in told for one in commits)
+    named = {name for one in shown.values() for name in (one.name, *one.brought)}
+    more = sum(not one.merge and one.name not in named for one in commits)
     lines = [f"  - {in_markdown(story)}" for story in shown]
     if more and lines:
         lines[-1] += f"; and {more:,} more"
