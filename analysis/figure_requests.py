@@ -89,7 +89,7 @@ def _facts(entry: RoundEntry) -> str:
 def _key(kind: str, shown: Shown, facts: dict[str, str]) -> str:
     entries = {one.path: one for entry, baseline in shown for one in (entry, *baseline)}
     pairs = [f"{entry.path}: {[one.path for one in baseline]}" for entry, baseline in shown]
-    files = [file for one in entries.values() for file in (one.metrics_file, one.outputs_file) if file]
+    files = [one.metrics_file for one in entries.values() if one.metrics_file]
     return key_of(files, kind, *pairs, *(facts[path] for path in entries))
 
 
