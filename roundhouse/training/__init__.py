@@ -5,6 +5,7 @@ from roundhouse.options import choose, read_options
 from roundhouse.training.checkpoint import read as read_weights
 from roundhouse.training.loops import Epoch, Feed, Step
 from roundhouse.training.memory import equal_parts, fewest_parts, free_memory, readable
+from roundhouse.training.reproducibility import derive_seed
 from roundhouse.training.run import Run
 from roundhouse.training.tracking import Value
 
@@ -16,6 +17,7 @@ __all__ = [
     "StudyError",
     "Value",
     "choose",
+    "derive_seed",
     "equal_parts",
     "fewest_parts",
     "free_memory",
