@@ -6,8 +6,8 @@ number k has k / 2 cycles a unit. The Nyquist frequency of 32 points is 31 / 4 =
 
 `U(a, b)` is drawn anew for each field and each component; phi is U(0, 2 pi); r and theta are polar coordinates about
 the centre of the grid; k.x means kx X + ky Y. A formula f with |f| <= b becomes (f / b + 1) / 2. Each b is exact: no
-parameters of the family go beyond it, and it is the supremum, so no smaller one is right for the whole family. All fields
-of a formula have the same b, so a field keeps its amplitude.
+parameters of the family go beyond it, and it is the supremum, so no smaller one is right for the whole family. All
+fields of a formula have the same b, so a field keeps its amplitude.
 
 simple            sin(k.x + phi), k ~ U(1, 3).
                   b = 1, attained: over the grid's plane, the phase passes through a whole turn.
