@@ -1,0 +1,62 @@
+"""What a phase trains on: tasks with their noise, drawn anew in each step, or pairs that were coupled before."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from roundhouse.training import Step
+from studies.flow_matching.design import Design
+from studies.flow_matching.fields import coordinates, draw_pixels
+from studies.flow_matching.options import Options
+from studies.flow_matching.tasks import Task, task_of
+
+
+class Source(Protocol):
+    @property
+    def count(self) -> int:
+        """The examples of an epoch."""
+
+    def batch(self, chosen: Tensor, step: Step) -> tuple[Task, Tensor]:
+        """The tasks of examples (B,), and the noise at their asked points (B, Q)."""
+
+
+class FieldSource:
+    """Fields whose observations, asked points and noise are drawn anew in each step."""
+
+    def __init__(self, fields: Tensor, options: Options, design: Design) -> None:
+        """`fields` (N, size, size), on the device of the run."""
+        self.fields, self.options, self.design = fields.flatten(1), options, design
+        self.coordinates = coordinates(options.size).to(fields.device)
+
+    @property
+    def count(self) -> int:
+        return len(self.fields)
+
+    def batch(self, chosen: Tensor, step: Step) -> tuple[Task, Tensor]:
+        return self.draw(chosen, step.generator("masks"), step.generator("noise"))
+
+    def draw(self, chosen: Tensor, masks: torch.Generator, noise: torch.Generator) -> tuple[Task, Tensor]:
+        device, count = self.fields.device, len(chosen)
+        seen = draw_pixels(count, self.options.size**2, self.options.observations, masks)
+        asked, side = self.design.queries(count, masks)
+        x0 = torch.randn(asked.shape, generator=noise)
+        task = task_of(self.fields[chosen.to(device)], self.coordinates, seen.to(device), asked.to(device), side)
+        return task, x0.to(device)
+
+
+class PairSource:
+    """Fixed tasks with the noise that belongs to each."""
+
+    def __init__(self, task: Task, x0: Tensor) -> None:
+        self.task, self.x0 = task, x0
+
+    @property
+    def count(self) -> int:
+        return len(self.x0)
+
+    def batch(self, chosen: Tensor, step: Step) -> tuple[Task, Tensor]:
+        chosen = chosen.to(self.x0.device)
+        return self.task.rows(chosen), self.x0[chosen]

@@ -1,0 +1,79 @@
+"""The trained parts of one phase: optimiser, further losses, and the weights with which the model is evaluated."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+
+from roundhouse.training import Step
+from studies.flow_matching.averages import MovingAverage
+from studies.flow_matching.design import Design, Term
+from studies.flow_matching.flow import FlowModel
+from studies.flow_matching.network import Network
+from studies.flow_matching.options import Options
+from studies.flow_matching.regression import RegressionModel
+from studies.flow_matching.sources import Source
+
+Model = FlowModel | RegressionModel
+
+
+class Trainer:
+    """Trains the network of `model` on `source`."""
+
+    def __init__(self, model: Model, design: Design, source: Source, options: Options, epochs: int) -> None:
+        self.model, self.design, self.source = model, design, source
+        self.batch_size, self.lr = options.batch_size, options.lr
+        self.steps = epochs * self.steps_per_epoch
+        self.optimiser = torch.optim.Adam(model.network.parameters(), lr=options.lr, fused=True)
+        self.terms: list[Term] = [term(model) for term in design.terms] if isinstance(model, FlowModel) else []
+        self.average = None if design.decay is None else MovingAverage(model.network, design.decay)
+        self.seconds: list[float] = []
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.source.count // self.batch_size)
+
+    @property
+    def weights(self) -> Network:
+        """The network with which the model is evaluated."""
+        return self.model.network if self.average is None else self.average.network
+
+    def parts(self, phase: str) -> dict[str, object]:
+        """What a checkpoint needs, by names that belong to the phase."""
+        found: dict[str, object] = {"optimiser": self.optimiser}
+        if self.average is not None:
+            found["average"] = self.average
+        for term in self.terms:
+            found |= term.tracked()
+        return {f"{phase}_{name}": part for name, part in found.items()}
+
+    def step(self, step: Step, chosen: Tensor, number: int) -> None:
+        """One step on examples (B,); `number` counts the steps of the phase from 0."""
+        began = time.perf_counter()
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.lr * self.design.rate(number, self.steps)
+        task, x0 = self.source.batch(chosen, step)
+        losses = self.model.loss(task, x0, step.generator("times"), self.terms)
+        weights = {term.name: term.weight for term in self.terms}
+        loss = sum(
+            (weights.get(name, 1.0) * value for name, value in losses.items()), torch.zeros((), device=x0.device)
+        )
+        step.optimise(loss, self.optimiser, clip_norm=self.design.clip_norm)
+        if self.average is not None:
+            self.average.update(self.model.network)
+        for term in self.terms:
+            term.after_step()
+        step.average(loss=losses["flow"], **{f"{name}_loss": losses[name] for name in weights})
+        self.seconds.append(time.perf_counter() - began)
+
+    def mean_seconds(self) -> float:
+        """Of the steps since the last call."""
+        mean = sum(self.seconds) / max(1, len(self.seconds))
+        self.seconds.clear()
+        return mean
+
+    def epoch_order(self, draw: torch.Generator) -> tuple[Tensor, ...]:
+        """The examples of each step of an epoch (B,); the last has what is left."""
+        return torch.split(torch.randperm(self.source.count, generator=draw), self.batch_size)
