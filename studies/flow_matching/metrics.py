@@ -32,7 +32,7 @@ METRICS = {
     "thin_plate_psnr": Metric("PSNR of a thin-plate RBF", scale="db"),
     "rbf_psnr": Metric("Gaussian RBF", scale="db"),
     "rbf_oracle_psnr": Metric("Gaussian RBF, width chosen on the test fields", scale="db"),
-    "step_seconds": Metric("training step", "s", mode="min", curve=False),
+    "steps": Metric("training steps", mode="min", curve=False),
     "sample_seconds": Metric("sampling a field", "s", mode="min", curve=False),
     "parameters": Metric("parameters", mode="min", curve=False),
 }

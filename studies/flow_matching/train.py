@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -29,14 +28,15 @@ def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data
     train_fields = dataset(options.complexity, "train", options.fields, options.size).to(run.device)
     fields = FieldSource(train_fields, options, design)
     validation = HeldOut.load(options, "validation", options.validation_fields, run.device)
-    step_seconds: list[float] = []  # mean of each epoch
-    run.track(network=network, step_seconds=step_seconds)
+    run.track(network=network)
     run.planned(sum(phase.epochs for phase in design.phases))
 
+    steps = 0
     for phase in design.phases:
         last = phase is design.phases[-1]
         trainer = Trainer(model, design, phase.source(run, flow, fields), options, phase.epochs)
         run.track(**trainer.parts(phase.name))
+        steps += trainer.steps
         evaluated = model.with_network(trainer.weights)
         if last:
             run.best("val_psnr", mode="max", weights={"network": trainer.weights})
@@ -48,7 +48,6 @@ def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data
             if (epoch.index + 1) % options.validate_every == 0 or epoch.index + 1 == phase.epochs:
                 psnr = validation_psnr(evaluated, validation, run, options)
                 run.record(**{"val_psnr" if last else "flow_val_psnr": psnr})
-            step_seconds.append(trainer.mean_seconds())
         if not last:
             run.once(f"after_{phase.name}", partial(adopt, network, trainer.weights))
             run.release(*trainer.parts(phase.name))
@@ -63,7 +62,7 @@ def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data
     run.load_best()
     arrays, found = test_results(evaluated, test, validation, run, options)
     parameters = sum(one.numel() for one in network.parameters())
-    run.finish(arrays, {**metrics, **found, "step_seconds": statistics.median(step_seconds), "parameters": parameters})
+    run.finish(arrays, {**metrics, **found, "steps": steps, "parameters": parameters})
 
 
 def adopt(network: Network, weights: Network) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 from torch import Tensor
 
@@ -29,7 +27,6 @@ class Trainer:
         self.optimiser = torch.optim.Adam(model.network.parameters(), lr=options.lr, fused=True)
         self.terms: list[Term] = [term(model) for term in design.terms] if isinstance(model, FlowModel) else []
         self.average = None if design.decay is None else MovingAverage(model.network, design.decay)
-        self.seconds: list[float] = []
 
     @property
     def steps_per_epoch(self) -> int:
@@ -51,7 +48,6 @@ class Trainer:
 
     def step(self, step: Step, chosen: Tensor, number: int) -> None:
         """One step on examples (B,); `number` counts the steps of the phase from 0."""
-        began = time.perf_counter()
         for group in self.optimiser.param_groups:
             group["lr"] = self.lr * self.design.rate(number, self.steps)
         task, x0 = self.source.batch(chosen, step)
@@ -66,13 +62,6 @@ class Trainer:
         for term in self.terms:
             term.after_step()
         step.average(loss=losses["flow"], **{f"{name}_loss": losses[name] for name in weights})
-        self.seconds.append(time.perf_counter() - began)
-
-    def mean_seconds(self) -> float:
-        """Of the steps since the last call."""
-        mean = sum(self.seconds) / max(1, len(self.seconds))
-        self.seconds.clear()
-        return mean
 
     def epoch_order(self, draw: torch.Generator) -> tuple[Tensor, ...]:
         """The examples of each step of an epoch (B,); the last has what is left."""
