@@ -4,7 +4,8 @@ Each line of standard input is a request: [KIND, KILLS, DIRECTORY, DEVICE, STEP]
 standard output; an empty line if the request failed, with the reason on standard error. Slow imports are done once,
 before the forks.
 
-KIND is stages (a small study of two loops), pure, a method of the distillation study, or fitnets_in_two_stages.
+KIND is stages (a small study of two loops), pure, a method of the distillation study, fitnets_in_two_stages, or "flow"
+with a set of techniques of the flow matching study, such as flow 1+3+7.
 """
 
 from __future__ import annotations
@@ -33,9 +34,15 @@ from roundhouse.training.session import Session
 from studies.distillation import train as distillation
 from studies.distillation.data import Split, load
 from studies.distillation.options import Options
+from studies.flow_matching import train as flow_matching
+from studies.flow_matching.options import Options as FlowOptions
 
 SETTINGS = Settings(seed=1, device="cpu", patience=50)
 STEP = "auto"  # of the current request, as is the device
+TINY_FLOW: dict[str, Any] = {
+    "size": 8, "observations": 8, "queries": 16, "fields": 40, "validation_fields": 3, "test_fields": 3, "epochs": 4,
+    "batch_size": 8, "validate_every": 2, "d_model": 8, "heads": 2, "num_layers": 2, "sample_steps": 2, "samples": 2,
+}  # fmt: skip
 OPERATIONS = ("open", "fsync", "replace")
 DIGITS = load("digits", None)
 FEW_DIGITS = replace(DIGITS, train=Split(DIGITS.train.images[:512], DIGITS.train.labels[:512]))
@@ -44,6 +51,9 @@ FEW_DIGITS = replace(DIGITS, train=Split(DIGITS.train.images[:512], DIGITS.train
 def make_study(kind: str, teacher: Path) -> Callable[[Run], None]:
     if kind == "stages":
         return SmallStudy((10, 20))
+    if kind.startswith("flow"):
+        tiny = FlowOptions(techniques=kind.removeprefix("flow").strip(), **TINY_FLOW)
+        return lambda run: flow_matching.train(run, tiny, {}, None)
     distillation.load = lambda name, folder, validation: FEW_DIGITS  # type: ignore[assignment]
     method = {"fitnets_in_two_stages": "fitnets"}.get(kind, kind)
     config = {"model": "ResNet8", "method": method, "epochs": 4, "paraphraser_epochs": 3, "step": STEP}
@@ -134,6 +144,8 @@ def result(directory: Path) -> dict[str, Any]:
         del record["seconds"], record["peak_memory_mb"]
     outcome = json.loads((directory / "outcome.json").read_text())
     del outcome["operations"], outcome["artifacts"]["checkpoint.pth"]
+    for final in (outcome["metrics"], metrics["final"]):
+        final.pop("sample_seconds", None)
     return {"outcome": outcome, "metrics": metrics}
 
 
@@ -160,7 +172,7 @@ def run_through_kills(
 
 def main(kind: str, wanted: int, root: Path) -> None:
     torch.set_num_threads(1)
-    if kind not in ("stages", "pure"):
+    if kind not in ("stages", "pure") and not kind.startswith("flow"):
         attempt(kind, root, root / "teacher", [])
     began = time.monotonic()
     attempt(kind, root, root / "straight", [])

@@ -44,14 +44,15 @@ def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data
             network.train()
             for step, chosen in epoch.batches(trainer.epoch_order(epoch.generator("order"))):
                 trainer.step(step, chosen, epoch.index * trainer.steps_per_epoch + step.index)
-            network.eval()
             if (epoch.index + 1) % options.validate_every == 0 or epoch.index + 1 == phase.epochs:
+                network.eval()
                 psnr = validation_psnr(evaluated, validation, run, options)
                 run.record(**{"val_psnr" if last else "flow_val_psnr": psnr})
         if not last:
             run.once(f"after_{phase.name}", partial(adopt, network, trainer.weights))
             run.release(*trainer.parts(phase.name))
 
+    network.eval()
     if run.skipped:
         raise StudyError(
             f"training ended before its stage {run.skipped[0]!r}: raise 'max_epochs' or 'time_limit', or leave out "
