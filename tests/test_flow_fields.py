@@ -118,6 +118,14 @@ def test_radial_fields_depend_on_the_distance_from_the_centre_only() -> None:
         assert torch.allclose(drawn, turned, atol=1e-6)
 
 
+def test_wave_numbers_of_amplitude_modulation_end_at_7() -> None:
+    """With km at a crest, the derivative along X is up to (1 + m) kc / 4 on the scale 0 to 1, and nowhere larger."""
+    drawn = fields.draw_fields("modulated", 4000, 65, generator()).double()
+    by_amplitude = drawn[(drawn.amax((1, 2)) < 0.97) & (drawn.amin((1, 2)) > 0.03)]
+    slopes = by_amplitude.diff(dim=2).abs() / (2 * math.pi / 64)
+    assert 3 < slopes.max() <= 3.5
+
+
 def test_half_of_the_modulated_fields_are_modulated_in_phase() -> None:
     """These reach both bounds; those that are modulated in amplitude reach (1 + m) / 2 of them, m < 1."""
     drawn = fields.draw_fields("modulated", 2000, 64, generator())
