@@ -24,7 +24,7 @@ from roundhouse.metrics import Declarations, Metric
 from roundhouse.model import causes, plan
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+PAGES = sorted(page for place in (".", "docs", "studies/*") for page in REPOSITORY.glob(f"{place}/*.md"))
 NAMES = [str(page.relative_to(REPOSITORY)) for page in PAGES]
 EXAMPLE = REPOSITORY / "docs/your_own_script.md"
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
