@@ -19,6 +19,9 @@ class Source(Protocol):
     def count(self) -> int:
         """The examples of an epoch."""
 
+    def order(self, draw: torch.Generator) -> Tensor:
+        """The examples of an epoch, in random order (count,)."""
+
     def batch(self, chosen: Tensor, step: Step) -> tuple[Task, Tensor]:
         """The tasks of examples (B,), and the noise at their asked points (B, Q)."""
 
@@ -35,6 +38,9 @@ class FieldSource:
     def count(self) -> int:
         return len(self.fields)
 
+    def order(self, draw: torch.Generator) -> Tensor:
+        return torch.randperm(len(self.fields), generator=draw)
+
     def batch(self, chosen: Tensor, step: Step) -> tuple[Task, Tensor]:
         return self.draw(chosen, step.generator("masks"), step.generator("noise"))
 
@@ -48,14 +54,13 @@ class FieldSource:
 
 
 class PairSource:
-    """Fixed tasks with the noise that belongs to each."""
+    """Fixed tasks with the noise that belongs to each. An epoch has `count` of them."""
 
-    def __init__(self, task: Task, x0: Tensor) -> None:
-        self.task, self.x0 = task, x0
+    def __init__(self, task: Task, x0: Tensor, count: int) -> None:
+        self.task, self.x0, self.count = task, x0, count
 
-    @property
-    def count(self) -> int:
-        return len(self.x0)
+    def order(self, draw: torch.Generator) -> Tensor:
+        return torch.randperm(len(self.x0), generator=draw)[: self.count]
 
     def batch(self, chosen: Tensor, step: Step) -> tuple[Task, Tensor]:
         chosen = chosen.to(self.x0.device)

@@ -65,4 +65,4 @@ class Trainer:
 
     def epoch_order(self, draw: torch.Generator) -> tuple[Tensor, ...]:
         """The examples of each step of an epoch (B,); the last has what is left."""
-        return torch.split(torch.randperm(self.source.count, generator=draw), self.batch_size)
+        return torch.split(self.source.order(draw), self.batch_size)

@@ -6,7 +6,8 @@ From its velocity v and noise x0, with the observations y of a training field,
     x1' = x0 + int_0^1 v(z_t, t | y) dt,
 
 and the second phase minimises E ||v(z_t, t | y) - dz/dt||^2 with z_t between x0 and x1' (B, Q). Its trajectories cross
-less, so that they are straighter and few steps suffice. It starts from the weights of the first phase.
+less, so that they are straighter and few steps suffice. It starts from the weights of the first phase. An epoch has as
+many pairs as there are fields, drawn from all of them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def apply(design: Design, options: Options) -> Design:
     def couple(run: Run, model: FlowModel, fields: FieldSource) -> PairSource:
         saved = run.once("pairs", lambda: coupled(run, model, fields, options))
         tensors = {name: value.to(run.device) for name, value in saved["task"].items()}
-        return PairSource(Task(**tensors, side=saved["side"]), saved["x0"].to(run.device))
+        return PairSource(Task(**tensors, side=saved["side"]), saved["x0"].to(run.device), fields.count)
 
     return replace(design, phases=(*design.phases, Phase("reflow", options.second_phase_epochs, couple)))
 
