@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from roundhouse.training import Run
 from studies.flow_matching.design import Design, Phase
@@ -41,7 +42,13 @@ def coupled(run: Run, model: FlowModel, fields: FieldSource, options: Options) -
     model.network.eval()
     order = torch.arange(fields.count).repeat_interleave(options.reflow_pairs)
     task, x0 = fields.draw(order, run.generator("pairs"), run.generator("noise of pairs"))
-    chunks = [slice(first, first + _AT_ONCE) for first in range(0, len(x0), _AT_ONCE)]
-    ends = [model.sample(task.rows(chunk), x0[chunk], options.sample_steps, options.sampler) for chunk in chunks]
-    tensors = {"seen_at": task.seen_at, "seen": task.seen, "asked_at": task.asked_at, "truth": torch.cat(ends)}
+    ends = ends_of(model, task, x0, options)
+    tensors = {"seen_at": task.seen_at, "seen": task.seen, "asked_at": task.asked_at, "truth": ends}
     return {"task": tensors, "side": task.side, "x0": x0}
+
+
+def ends_of(model: FlowModel, task: Task, x0: Tensor, options: Options) -> Tensor:
+    """x1' of the noise `x0`, both (N, Q)."""
+    chunks = [slice(first, first + _AT_ONCE) for first in range(0, len(x0), _AT_ONCE)]
+    steps, sampler = options.sample_steps, options.sampler
+    return torch.cat([model.sample(task.rows(chunk), x0[chunk], steps, sampler) for chunk in chunks])
