@@ -6,6 +6,7 @@ The list of versions is built here once more, from the document's rules, and com
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cluster_helpers import pbs_rounds
+from fake_pbs import FakePBS
 from rounds_for_tests import REPOSITORY
 
 from roundhouse.config.round import Round, load_round
@@ -243,6 +246,15 @@ def test_every_config_passes_the_studys_check(name: str) -> None:
 def test_a_dry_run_lists_the_whole_round(name: str) -> None:
     listed = paths_in(dry_run(name))
     assert listed == [one.path for one in loaded(name).experiments]
+
+
+def test_on_a_cluster_one_allocation_with_eight_slots_runs_it(fake_pbs: FakePBS, tmp_path: Path) -> None:
+    with pbs_rounds(fake_pbs, tmp_path) as rounds:
+        shutil.copy(REPOSITORY / "rounds/improvements.yaml", rounds.rounds)
+        done = rounds.call("--dry-run", name="improvements")
+    assert done.returncode == 0, done.stderr
+    assert "1 allocation of 8 slots would be submitted" in done.stdout
+    assert "16 cores, 4 GPUs, 64 GB, 24:00:00 for 8 slots" in done.stdout
 
 
 def test_a_pattern_selects_exactly_one_version() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from roundhouse.errors import RoundhouseError as StudyError
-from roundhouse.names import nearest
 from roundhouse.options import choose
 
 COMPLEXITIES = ("simple", "multi_frequency", "radial", "interference", "modulated", "composite")
@@ -35,11 +34,7 @@ def parse_techniques(text: str) -> tuple[int, ...]:
     words = [word.strip() for word in re.split(r"[+,]", text)] if text.strip() else []
     known = {str(number) for number in TECHNIQUES}
     for word in words:
-        if word not in known:
-            raise StudyError(
-                f"config key 'techniques' is {text!r}: {word!r} is not a technique: {nearest(word, known)}; "
-                'write numbers from 1 to 10, such as "1+2+7"'
-            )
+        choose(f"technique in config key 'techniques', which is {text!r}:", word, known)
     if len(set(words)) < len(words):
         raise StudyError(f"config key 'techniques' is {text!r}: a number occurs twice; write each once")
     return tuple(sorted(int(word) for word in words))
