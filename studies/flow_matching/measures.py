@@ -36,11 +36,7 @@ def relative_l2(prediction: Tensor, truth: Tensor) -> Tensor:
 def correlation(prediction: Tensor, truth: Tensor) -> Tensor:
     """Pearson's correlation of prediction and truth over the pixels of each field (N,); 0 if either is constant."""
     one, other = (rows - rows.mean(1, keepdim=True) for rows in (_rows(prediction), _rows(truth)))
-    floor = _FLOOR * one.shape[1] ** 0.5
-    norms = _norm(one), _norm(other)
-    varies = (norms[0] > floor) & (norms[1] > floor)
-    products = (one * other).sum(1) / (norms[0] * norms[1]).clamp(min=floor**2)
-    return torch.where(varies, products, torch.zeros_like(products))
+    return (one * other).sum(1) / (_at_least_the_floor(one) * _at_least_the_floor(other))
 
 
 def spectral_error(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -70,12 +66,13 @@ def _rows(fields: Tensor) -> Tensor:
     return fields.double().flatten(1)
 
 
-def _norm(rows: Tensor) -> Tensor:
-    return rows.square().sum(1).sqrt()
-
-
 def _relative(difference: Tensor, reference: Tensor) -> Tensor:
-    return _norm(difference) / _norm(reference).clamp(min=_FLOOR * reference.shape[1] ** 0.5)
+    return difference.square().sum(1).sqrt() / _at_least_the_floor(reference)
+
+
+def _at_least_the_floor(rows: Tensor) -> Tensor:
+    """The norm of each row, for use as a denominator."""
+    return rows.square().sum(1).sqrt().clamp(min=_FLOOR * rows.shape[1] ** 0.5)
 
 
 def _amplitudes(fields: Tensor) -> Tensor:
