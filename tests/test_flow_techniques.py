@@ -90,7 +90,7 @@ def train_steps(model: FlowModel, options: Options, steps: int) -> FlowModel:
     trainer = Trainer(model, design, PairSource(task, x0, len(x0)), options, steps)
     torch.manual_seed(3)
     for number in range(steps):
-        trainer.step(OutsideStep(number), torch.arange(len(x0)), number)  # type: ignore[arg-type]
+        trainer.step(OutsideStep(number), torch.arange(len(x0)), number)
     model.network.eval()
     return model.with_network(trainer.weights)
 
@@ -139,7 +139,7 @@ class Learned(nn.Module):
         self.layers = nn.Sequential(nn.Linear(3, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 2))
 
     def forward(self, task: Task, z: Tensor, t: Tensor, estimate: Tensor | None) -> Tensor:
-        return self.layers(torch.cat([z, t[:, None]], dim=1))  # type: ignore[no-any-return]
+        return self.layers(torch.cat([z, t[:, None]], dim=1))
 
 
 def plane(count: int) -> Task:
@@ -149,7 +149,7 @@ def plane(count: int) -> Task:
 
 def test_reflow_straightens_a_flow_in_the_plane_and_keeps_its_known_coupling() -> None:
     design, options = base_design(options_of()), options_of(sample_steps=30)
-    first = FlowModel(Mixture(), design, torch.no_grad)  # type: ignore[arg-type]
+    first = FlowModel(Mixture(), design, torch.no_grad)
     x0 = torch.randn(2000, 2, generator=seeded(0))
     ends = reflow.ends_of(first, plane(2000), x0, options)
     side = ends[:, 0].sign()
@@ -158,7 +158,7 @@ def test_reflow_straightens_a_flow_in_the_plane_and_keeps_its_known_coupling() -
     assert torch.allclose(ends[side > 0].std(0), torch.full((2,), Mixture.deviation), atol=0.05)
 
     torch.manual_seed(1)
-    second = FlowModel(Learned(), design, torch.enable_grad)  # type: ignore[arg-type]
+    second = FlowModel(Learned(), design, torch.enable_grad)
     task = dataclasses.replace(plane(2000), truth=ends)
     optimiser = torch.optim.Adam(second.network.parameters(), lr=3e-3)
     for step in range(400):
@@ -217,7 +217,7 @@ def test_the_consistency_loss_is_0_for_velocities_of_one_pair_and_not_for_others
         def forward(self, task: Task, z: Tensor, t: Tensor, estimate: Tensor | None) -> Tensor:
             return path.velocity(x0, task.truth, t)
 
-    term.target = model.with_network(OfThePair())  # type: ignore[arg-type]
+    term.target = model.with_network(OfThePair())
     z, velocity = path.point(x0, task.truth, t), path.velocity(x0, task.truth, t)
     exact = Moment(task, x0, t, z, velocity, velocity, None)
     assert float(term.loss(exact)) < 1e-6  # the two velocities differ by what the path turns in 1e-3
@@ -324,13 +324,13 @@ class Recorder(nn.Module):
 def test_sampling_feeds_the_previous_estimate(text: str, sampler: str) -> None:
     options = options_of(text)
     design, network = design_of(options), Recorder()
-    model = FlowModel(network, design, torch.no_grad)  # type: ignore[arg-type]
+    model = FlowModel(network, design, torch.no_grad)
     task, x0 = batch_of(options, design)
     model.sample(task, x0, 3, sampler)
     assert len(network.given) == (3 if sampler == "euler" else 6)
-    assert torch.equal(network.given[0], torch.zeros_like(x0))  # type: ignore[arg-type]
+    assert torch.equal(network.given[0], torch.zeros_like(x0))
     for (z, velocity, t), shown in zip(network.asked, network.given[1:], strict=False):
-        assert torch.equal(shown, design.path.data(z, velocity, t))  # type: ignore[arg-type]
+        assert torch.equal(shown, design.path.data(z, velocity, t))
 
 
 def test_training_shows_the_estimate_of_a_first_pass_in_half_of_the_steps() -> None:
@@ -340,7 +340,7 @@ def test_training_shows_the_estimate_of_a_first_pass_in_half_of_the_steps() -> N
     seen = 0
     for seed in range(200):
         network = Recorder()
-        FlowModel(network, design, torch.enable_grad).loss(task, x0, seeded(seed))  # type: ignore[arg-type]
+        FlowModel(network, design, torch.enable_grad).loss(task, x0, seeded(seed))
         last = network.given[-1]
         assert last is not None and not last.requires_grad
         if len(network.given) == 2:
@@ -359,15 +359,15 @@ def test_training_shows_the_estimate_of_a_first_pass_in_half_of_the_steps() -> N
 def test_the_moving_average_with_warm_up_follows_its_closed_form(values: list[float], decay: float) -> None:
     network = nn.Linear(1, 1, bias=False).double()
     network.weight.data.fill_(0.5)
-    average = MovingAverage(network, decay)  # type: ignore[arg-type]
+    average = MovingAverage(network, decay)
     for value in values:
         network.weight.data.fill_(value)
-        average.update(network)  # type: ignore[arg-type]
+        average.update(network)
     rates = [min(decay, (1 + k) / (10 + k)) for k in range(len(values))]
     closed = 0.5 * math.prod(rates)
     steps = enumerate(zip(rates, values, strict=True))
     closed += sum((1 - rate) * value * math.prod(rates[k + 1 :]) for k, (rate, value) in steps)
-    assert float(average.network.weight) == pytest.approx(closed, abs=1e-9)  # type: ignore[operator, arg-type]
+    assert float(average.network.weight) == pytest.approx(closed, abs=1e-9)
 
 
 def test_the_moving_average_is_what_is_evaluated_and_training_is_not_changed() -> None:
@@ -429,7 +429,7 @@ def test_sampling_follows_the_cosine_path_to_the_data() -> None:
                 noise = (z - c.alpha * goal) / c.sigma
                 return c.d_alpha * goal + c.d_sigma * noise
 
-        model = FlowModel(Exact(), dataclasses.replace(design, path=path), torch.no_grad)  # type: ignore[arg-type]
+        model = FlowModel(Exact(), dataclasses.replace(design, path=path), torch.no_grad)
         assert torch.allclose(model.sample(task, x0, 100, "heun"), goal, atol=0.05)
 
 

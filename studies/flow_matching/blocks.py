@@ -33,7 +33,7 @@ class Attention(nn.Module):
             mixed = F.scaled_dot_product_attention(query, key, value)
         else:
             with torch.autocast(x.device.type, enabled=False):
-                mixed = self._near(query.float(), key.float(), value.float(), at.float(), self.sharpness)
+                mixed = self._near(query.float(), key.float(), value.float(), at, self.sharpness)
         return self.outward(mixed.transpose(1, 2).reshape(count, tokens, width).to(x.dtype))  # type: ignore[no-any-return]
 
     def _near(self, query: Tensor, key: Tensor, value: Tensor, at: Tensor, sharpness: Tensor) -> Tensor:

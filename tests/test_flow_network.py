@@ -1,0 +1,132 @@
+"""The network of the flow matching study: its attention, its tokens, and reconstruction of held-out fields."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from flow_models import batch_of, model_of, options_of, seeded
+from torch import Tensor, nn
+
+from studies.flow_matching.blocks import Attention
+from studies.flow_matching.design import base_design
+from studies.flow_matching.flow import FlowModel
+from studies.flow_matching.held_out import HeldOut, reconstruct
+from studies.flow_matching.regression import RegressionModel
+from studies.flow_matching.tasks import Task
+
+
+def written_out(attention: Attention, x: Tensor, at: Tensor) -> Tensor:
+    """The attention by its equation, with a matrix of distances."""
+    count, tokens, width = x.shape
+    parts = attention.inward(x).view(count, tokens, 3, attention.heads, attention.size).permute(2, 0, 3, 1, 4)
+    query, key, value = parts
+    scores = query @ key.mT / math.sqrt(attention.size)
+    if attention.sharpness is not None:
+        distances = (at[:, :, None] - at[:, None]).square().sum(-1)
+        scores = scores - attention.sharpness.exp().view(1, -1, 1, 1) * distances[:, None]
+    return attention.outward((scores.softmax(-1) @ value).transpose(1, 2).reshape(count, tokens, width))
+
+
+@pytest.mark.parametrize("distance", [True, False])
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_attention_follows_its_equation(distance: bool, heads: int) -> None:
+    torch.manual_seed(0)
+    attention = Attention(16, heads, distance)
+    x, at = torch.randn(3, 20, 16, requires_grad=True), 2 * torch.rand(3, 20, 2) - 1
+    found, expected = attention(x, at), written_out(attention, x, at)
+    assert torch.allclose(found, expected, atol=1e-5)
+    gradients = [torch.autograd.grad(y.square().sum(), [x, *attention.parameters()]) for y in (found, expected)]
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, atol=1e-3, rtol=1e-3)
+
+
+def test_heads_start_with_scales_from_2_to_128_and_learn_them() -> None:
+    sharpness = Attention(32, 4, True).sharpness
+    assert sharpness is not None and sharpness.requires_grad
+    assert sharpness.exp().tolist() == pytest.approx([2, 8, 32, 128])
+    assert Attention(32, 4, False).sharpness is None
+
+
+def test_under_bf16_the_distance_term_is_as_exact_as_in_float32() -> None:
+    """Tokens that are equal but for their places: only the distance term tells them apart."""
+    torch.manual_seed(0)
+    attention = Attention(16, 4, True)
+    x, at = torch.zeros(1, 200, 16), 2 * torch.rand(1, 200, 2) - 1
+    x[0, :, 0] = at[0, :, 0]
+    with torch.no_grad():
+        exact = written_out(attention, x, at)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = attention(x, at)
+    assert float((half.float() - exact).abs().max()) < 0.02 * float(exact.abs().max())
+
+
+def test_the_velocity_depends_on_time_observations_and_the_other_queries() -> None:
+    options = options_of()
+    model = model_of(options)
+    task, x0 = batch_of(options, model.design)
+    t = torch.full((len(task),), 0.3)
+    base = model.velocity(task, x0, t, None)
+    assert not torch.allclose(base, model.velocity(task, x0, t + 0.4, None))
+    other = Task(task.seen_at, task.seen + 0.1, task.asked_at, task.truth)
+    assert not torch.allclose(base, model.velocity(other, x0, t, None))
+    moved = x0.clone()
+    moved[:, 0] += 1
+    assert not torch.allclose(base[:, 1:], model.velocity(task, moved, t, None)[:, 1:], atol=1e-7)
+
+
+def test_the_order_of_points_does_not_matter() -> None:
+    options = options_of()
+    model = model_of(options)
+    task, x0 = batch_of(options, model.design)
+    t = torch.rand(len(task), generator=seeded(3))
+    order, mixed = torch.randperm(x0.shape[1]), torch.randperm(task.seen.shape[1])
+    turned = Task(task.seen_at[:, mixed], task.seen[:, mixed], task.asked_at[:, order], task.truth[:, order])
+    assert torch.allclose(
+        model.velocity(task, x0, t, None)[:, order], model.velocity(turned, x0[:, order], t, None), atol=1e-5
+    )
+
+
+def test_a_reconstruction_in_parts_of_fields_is_that_of_all_and_blocks_of_points_are_not() -> None:
+    options = options_of(validation_fields=7)
+    model = model_of(options)
+    model.network.eval()
+    held_out = HeldOut.load(options, "validation", 7, torch.device("cpu"))
+    x0 = held_out.noise(1, seeded(1))[0]
+    whole = reconstruct(model, held_out.task, x0, 3, "heun")
+    alone = [model.sample(held_out.task.rows(slice(i, i + 1)), x0[i : i + 1], 3, "heun") for i in range(7)]
+    assert torch.allclose(whole, torch.cat(alone), atol=1e-5)
+    blocks = reconstruct(model, held_out.task, x0, 3, "heun", block=10)
+    assert blocks.shape == whole.shape and not torch.allclose(blocks, whole, atol=1e-5)
+
+
+def test_a_regression_ignores_the_noise_and_a_flow_does_not() -> None:
+    options = options_of()
+    flow = model_of(options)
+    flow.network.eval()
+    task, x0 = batch_of(options, base_design(options))
+    regression = RegressionModel(flow.network, flow.autocast)
+    same, other = (regression.sample(task, noise, 2, "heun") for noise in (x0, -x0))
+    assert torch.equal(same, other)
+    assert not torch.allclose(flow.sample(task, x0, 2, "heun"), flow.sample(task, -x0, 2, "heun"))
+    (loss,) = regression.loss(task, x0, seeded(0)).values()
+    assert float(loss) == pytest.approx(float((same - task.truth).square().mean()))
+
+
+class Smooth(nn.Module):
+    def forward(self, task: Task, z: Tensor, t: Tensor, estimate: Tensor | None) -> Tensor:
+        return z.sin() * (1 + t[:, None].square())
+
+
+@pytest.mark.parametrize(("sampler", "order"), [("euler", 1), ("heun", 2)])
+def test_the_samplers_have_their_orders(sampler: str, order: int) -> None:
+    """Half the step has half the error (Euler) or a quarter of it (Heun)."""
+    options = options_of()
+    design = base_design(options)
+    model = FlowModel(Smooth(), design, torch.no_grad)
+    task, x0 = batch_of(options, design)
+    x0 = x0.double()
+    exact = model.sample(task, x0, 2000, "heun")
+    errors = [float((model.sample(task, x0, steps, sampler) - exact).norm()) for steps in (20, 40)]
+    assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.15)
