@@ -62,6 +62,7 @@ test-oldest: .venv-oldest/.installed
 benchmarks: $(STAMP)
 	$(VENV)/bin/python benchmarks/runner.py
 	$(VENV)/bin/python benchmarks/train_step.py
+	$(VENV)/bin/python benchmarks/flow_step.py --small
 	$(VENV)/bin/python benchmarks/start_up.py
 	$(VENV)/bin/python benchmarks/next_in_slot.py
 
