@@ -32,7 +32,7 @@ from studies.flow_matching.options import COMPLEXITIES, TECHNIQUES, Options
 ROUNDS = ("improvements", "improvements_smoke", "improvements_cpu")
 PAGE = REPOSITORY / "studies/flow_matching/README.md"
 ALL = tuple(range(1, 11))
-FOLLOW_UPS = {"longer", "generalisation_best", "generalisation_document", "generalisation_base"}
+FOLLOW_UPS = {"longer", "longer_base", "generalisation_best", "generalisation_document", "generalisation_base"}
 
 
 def documented() -> Iterator[tuple[int, ...]]:
@@ -168,8 +168,9 @@ def test_the_documents_own_base_is_shown_without_the_distance_term() -> None:
 @pytest.mark.parametrize("name", ROUNDS)
 def test_every_group_of_flows_has_its_baseline(name: str) -> None:
     baselines, present = loaded(name).baselines, {one.group for one in loaded(name).experiments}
-    expected = dict.fromkeys(present - {"base", "regression", "generalisation_base"}, "base")
+    expected = dict.fromkeys(present - {"base", "regression", "generalisation_base", "longer_base"}, "base")
     expected |= dict.fromkeys(present & {"generalisation_best", "generalisation_document"}, "generalisation_base")
+    expected |= dict.fromkeys(present & {"longer"}, "longer_base")
     assert {group: baseline for group, baseline in baselines.items() if baseline} == expected
 
 
@@ -197,10 +198,10 @@ def test_generalisation_runs_on_all_six_families() -> None:
         assert {complexity for complexity, _ in pairs} == set(COMPLEXITIES)
         assert len(set(pairs)) == len(pairs) == 6 * len({seed for _, seed in pairs})
         assert {one.config["epochs"] for one in group(name)} == {200}
-    assert {one.config["epochs"] for one in group("longer")} == {500}
+    assert {one.config["epochs"] for name in ("longer", "longer_base") for one in group(name)} == {500}
     assert set(technique_sets(group("generalisation_document")).values()) == {(1, 2, 3, 4, 5)}
     assert set(technique_sets(group("generalisation_base")).values()) == {()}
-    seeds = [{one.config["seed"] for one in group(name)} for name in FOLLOW_UPS - {"longer"}]
+    seeds = [{one.config["seed"] for one in group(name)} for name in FOLLOW_UPS - {"longer", "longer_base"}]
     assert seeds[0] == seeds[1] == seeds[2], "the comparison is between equal seeds"
 
 
