@@ -62,6 +62,15 @@ def test_under_bf16_the_distance_term_is_as_exact_as_in_float32() -> None:
     assert float((half.float() - exact).abs().max()) < 0.02 * float(exact.abs().max())
 
 
+def test_under_bf16_the_fourier_features_are_those_of_float32() -> None:
+    network = model_of(options_of("2", size=32)).network
+    at = 2 * torch.rand(3, 50, 2) - 1
+    exact = 2 * math.pi * (at.double() @ network.frequencies.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = network.features(at)
+    assert torch.allclose(found.double(), torch.cat([exact.cos(), exact.sin()], dim=-1), atol=1e-4)
+
+
 def test_the_velocity_depends_on_time_observations_and_the_other_queries() -> None:
     options = options_of()
     model = model_of(options)

@@ -58,8 +58,12 @@ class Network(nn.Module):
         return self.output(last)[..., 0].float()  # type: ignore[no-any-return]
 
     def features(self, at: Tensor) -> Tensor:
-        """Fourier features of points (B, N, 2) -> (B, N, 2F): cosines and sines of 2 pi B^T x (Tancik et al. 2020)."""
-        phases = 2 * math.pi * (at @ self.frequencies)
+        """Fourier features of points (B, N, 2) -> (B, N, 2F): cosines and sines of 2 pi B^T x (Tancik et al. 2020).
+
+        A matrix product would be in bf16 under autocast, where phases of several turns are wrong by tenths of a radian.
+        """
+        across, down = self.frequencies
+        phases = 2 * math.pi * (at[..., :1] * across + at[..., 1:] * down)
         return torch.cat([phases.cos(), phases.sin()], dim=-1)
 
 
