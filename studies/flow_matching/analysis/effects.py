@@ -4,9 +4,9 @@ Model: the PSNR of a run is b0 + sum of b_j over its techniques + sum of b_jk ov
 The *interaction* of j and k is b_jk. The *main effect* of j is what adding it changes, averaged over the versions that
 have it: b_j + the mean over them of the sum of b_jk. The *single gain* of j is its version alone minus the base.
 
-Most versions have one seed, so there is nothing to resample a seed from. The variance of a run is estimated twice:
-between seeds within settings, and from what the model leaves unexplained of the settings' means (lack of fit, by
-interactions of three and more techniques or by noise). The larger one is used, with its degrees of freedom.
+Most versions have one seed, so a bootstrap over seeds has nothing to draw from. Instead, the variance of a run is
+estimated between seeds within settings, and from the residual of the model, which also has the lack of fit of the
+settings' means, by noise or by interactions of three and more techniques. The larger one is used.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.comparison import SHOWN_BELOW, Interval, half_width, holm, student_p
+from analysis.comparison import LEAST_VALUES, SHOWN_BELOW, Interval, half_width, holm, mean_interval, student_p
 from analysis.declared.settings import Noise, SettingResult, pooled_noise
 from studies.flow_matching.analysis.results import PSNR, Setting
 
 Floats = NDArray[np.float64]
 Techniques = tuple[int, ...]
 MAIN, PAIR, SINGLE = "main effect", "interaction", "single gain"
-SEEDS, MISFIT = "between seeds", "lack of fit"
+SEEDS, MISFIT, BOTH = "between seeds", "lack of fit", "between seeds and lack of fit"
 SMALL = 1e-9  # relative: numbers below are 0 up to rounding
 
 
@@ -41,7 +41,8 @@ class RunNoise(Noise):
 
 @dataclass(frozen=True)
 class Effect:
-    """A number with its 95 % interval, NaN where the noise is unknown. `n`: settings that it rests on most.
+    """A number with its 95 % interval, NaN where the noise is unknown. `n`: the settings that have the
+    techniques; of a single gain, its runs.
 
     `p_holm`: corrected for all effects of the analysis; `shown`: it is below 0.05.
     """
@@ -119,11 +120,25 @@ def difference(
     one: Setting, other: Setting, noise: Noise | None, metric: str = PSNR, comparisons: int = 1
 ) -> tuple[float, Interval]:
     """The mean of a setting minus that of another, with its interval; NaN if one has no result."""
-    counts = len(one.values(metric)), len(other.values(metric))
-    if not all(counts):
+    return difference_of(one.values(metric), other.values(metric), noise, comparisons)
+
+
+def difference_of(
+    values: Sequence[float], others: Sequence[float], noise: Noise | None, comparisons: int = 1
+) -> tuple[float, Interval]:
+    """The mean of some values minus that of others, with its interval; NaN if there are none."""
+    if not values or not others:
         return math.nan, UNKNOWN
-    value = one.mean(metric) - other.mean(metric)
-    return value, around(value, 1 / counts[0] + 1 / counts[1], noise, comparisons)
+    value = statistics.fmean(values) - statistics.fmean(others)
+    return value, around(value, 1 / len(values) + 1 / len(others), noise, comparisons)
+
+
+def own_interval(setting: Setting, noise: Noise | None, metric: str = PSNR) -> Interval:
+    """The interval of a setting's mean: by its own seeds from three on, else by the noise of a run."""
+    values = setting.values(metric)
+    if len(values) >= LEAST_VALUES:
+        return mean_interval(values)
+    return around(setting.mean(metric), 1 / len(values), noise) if values else UNKNOWN
 
 
 def seed_noise(
@@ -154,7 +169,7 @@ def effects_of(settings: Sequence[Setting]) -> Effects:
     for one in measured:
         if base and len(one.techniques) == 1:
             share = 1 / len(one.values()) + 1 / len(base.values())
-            found.append(_effect(SINGLE, one.techniques, one.mean() - base.mean(), share, 1, noise))
+            found.append(_effect(SINGLE, one.techniques, one.mean() - base.mean(), share, len(one.values()), noise))
     corrected = holm([one.p for one in found])
     effects = tuple(replace(one, p_holm=p) for one, p in zip(found, corrected, strict=True))
     return Effects(effects, tuple(missing), noise, seeds, misfit, tuple(matched_pairs(measured)))
@@ -173,15 +188,19 @@ def matched_pairs(measured: Sequence[Setting]) -> list[MatchedPair]:
 
 
 def _larger(seeds: Noise | None, misfit: Noise | None) -> RunNoise | None:
-    """The larger estimate of the noise of a run.
+    """The larger estimate of the noise of a run: both together, or that between seeds alone.
 
-    So a test is never less strict than that by the estimate with more degrees of freedom, which is a valid one.
+    Both together are the usual residual of least squares, whose test is exact if no more than pairs interact; a larger
+    deviation with the same degrees of freedom is only stricter.
     """
-    known = [(one, source) for one, source in ((seeds, SEEDS), (misfit, MISFIT)) if one]
-    if not known:
-        return None
-    noise, source = max(known, key=lambda pair: pair[0].deviation)
-    return RunNoise(noise.deviation, noise.freedom, source)
+    if seeds is None or misfit is None:
+        one, source = (seeds, SEEDS) if seeds else (misfit, MISFIT)
+        return RunNoise(one.deviation, one.freedom, source) if one else None
+    freedom = seeds.freedom + misfit.freedom
+    together = math.sqrt((seeds.freedom * seeds.deviation**2 + misfit.freedom * misfit.deviation**2) / freedom)
+    if seeds.deviation > together:
+        return RunNoise(seeds.deviation, freedom, SEEDS)
+    return RunNoise(together, freedom, BOTH)
 
 
 def _effect(kind: str, techniques: Techniques, value: float, share: float, n: int, noise: Noise | None) -> Effect:
@@ -209,7 +228,11 @@ class Model:
             return None
         pairs = [pair for pair in combinations(numbers, 2) if any({*pair} <= {*one.techniques} for one in measured)]
         columns: tuple[Techniques, ...] = ((), *((number,) for number in numbers), *pairs)
-        design = np.array([[float({*term} <= {*one.techniques}) for term in columns] for one in measured])
+        one_hot = np.array([[float(number in one.techniques) for number in numbers] for one in measured])
+        place = {number: one_hot[:, column] for column, number in enumerate(numbers)}
+        design = np.stack(
+            [np.prod([place[one] for one in term], axis=0) * np.ones(len(measured)) for term in columns], 1
+        )
         means = np.array([one.mean() for one in measured])
         return cls(columns, design, means, np.array([float(len(one.values())) for one in measured]))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from analysis.rounds import RoundEntry, RoundRecords, metrics_of
 from roundhouse.errors import RoundhouseError
-from roundhouse.model.experiment import SEED
+from roundhouse.model.experiment import SEED, Pack
 from roundhouse.model.plan import State
 from studies.flow_matching.analysis.projections import combination
 
@@ -77,6 +77,10 @@ class Setting:
         """`v13 (1+2)`."""
         return f"{self.label} ({combination(self.techniques)})"
 
+    @property
+    def paths(self) -> list[str]:
+        return [*(one.path for one in self.runs), *(one.path for one in self.unfinished)]
+
     def option(self, key: str) -> Any:
         """A value of the config, or the default of the keys that decide which settings are comparable."""
         return self.config.get(key, DEFAULTS.get(key))
@@ -107,8 +111,9 @@ class FlowResults:
 
     name: str
     settings: tuple[Setting, ...]
-    slots: int
     gpus: int
+    slots: int  # runs at the same time
+    per_gpu: int
     problems: tuple[str, ...] = ()
     undecided: Mapping[str, int] = field(default_factory=dict)  # by group: runs whose setting is not selected yet
 
@@ -187,9 +192,9 @@ def results_of(found: RoundRecords) -> FlowResults:
             by_setting.setdefault(f"{entry.group} {entry.setting}", []).append(entry)
     settings = tuple(_setting(ones, problems) for ones in by_setting.values())
     requests = [one.experiment.resources for one in entries]
-    slots = max((one.pack.slots if one.pack else 1 for one in requests), default=1)
+    pack = next((one.pack for one in requests if one.pack), Pack(1))
     gpus = max(one.ngpus for one in requests)
-    return FlowResults(found.name, settings, slots, gpus, tuple(problems), undecided)
+    return FlowResults(found.name, settings, gpus, pack.slots, pack.per_gpu, tuple(problems), undecided)
 
 
 def _setting(entries: Sequence[RoundEntry], problems: list[str]) -> Setting:
