@@ -238,7 +238,8 @@ def _resources(results: FlowResults, costs: RoundCosts) -> Iterator[Claim]:
         text = f"{significant(costs.hours)} hours from the first start to the last end"
         text += f", {significant(costs.run_hours)} hours of runs"
     complete = len(results.versions) >= projections.VERSIONS and not any(one.unfinished for one in results.versions)
-    reasons = [f"{results.gpus} GPUs requested"] if results.gpus != projections.GPUS else []
+    reasons = [] if costs.run_hours > 0 else ["no times are recorded"]
+    reasons += [f"{results.gpus} GPUs requested"] if results.gpus != projections.GPUS else []
     reasons += [] if complete else ["versions are missing"]
     reasons += ["another size"] if other else []
     if reasons:

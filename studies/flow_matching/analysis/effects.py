@@ -134,11 +134,11 @@ def difference_of(
 
 
 def own_interval(setting: Setting, noise: Noise | None, metric: str = PSNR) -> Interval:
-    """The interval of a setting's mean: by its own seeds from three on, else by the noise of a run."""
+    """The interval of a setting's mean: by its own seeds from three on, else by `noise`, which is that of PSNR."""
     values = setting.values(metric)
     if len(values) >= LEAST_VALUES:
         return mean_interval(values)
-    return around(setting.mean(metric), 1 / len(values), noise) if values else UNKNOWN
+    return around(setting.mean(metric), 1 / len(values), noise) if values and metric == PSNR else UNKNOWN
 
 
 def seed_noise(
@@ -149,11 +149,14 @@ def seed_noise(
     return pooled_noise(SettingResult("", (), values) for values in results if values)
 
 
-def effects_of(settings: Sequence[Setting]) -> Effects:
-    """All effects in the settings that have a result: the base and versions of one family of fields."""
+def effects_of(settings: Sequence[Setting], replicated: Sequence[Setting] = ()) -> Effects:
+    """All effects in the settings that have a result: the base and versions of one family of fields.
+
+    `replicated`: the settings whose seeds tell the noise; by default the same ones.
+    """
     measured = [one for one in settings if one.is_measured]
     model = Model.of(measured)
-    seeds, misfit = seed_noise(measured), model.misfit if model else None
+    seeds, misfit = seed_noise(replicated or measured), model.misfit if model else None
     noise = _larger(seeds, misfit)
     base = next((one for one in measured if not one.techniques), None)
     found: list[Effect] = []

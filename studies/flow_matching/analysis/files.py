@@ -26,8 +26,8 @@ from studies.flow_matching.analysis.results import LAST_PSNR, MEAN_PSNR, FlowRes
 CONFOUNDED = (
     "A correlation compares the versions that have a technique with those that lack it, and these differ in their "
     "other techniques too: the row `companions` has how many others a technique has beside it on average. So a "
-    "correlation mixes the effect of a technique with the effects of its companions; technique_ranking.json has the main "
-    "effects, which separate them."
+    "correlation mixes the effect of a technique with the effects of its companions; technique_ranking.json has the "
+    "main effects, which separate them."
 )
 MATRIX = (
     "Version", "Techniques", "Best_PSNR", "Final_PSNR", "Training_Time", "Complexity",  # the document's

@@ -141,6 +141,17 @@ class FlowResults:
         return [one for one in (*([self.base] if self.base else []), *self.versions) if one.is_measured]
 
     @cached_property
+    def replicated(self) -> list[Setting]:
+        """The settings whose seeds tell the noise of a run: flows of the base's family, with other controls too.
+
+        Follow-ups are left out, whose training is longer, and the base without the distance term, which hardly learns.
+        """
+        like = self.first
+        return [one for one in self.settings
+                if like and one.is_flow and not one.group.startswith((LONGER, GENERALISATION))
+                and all(one.option(key) == like.option(key) for key in ("complexity", "size", "locality"))]  # fmt: skip
+
+    @cached_property
     def singles(self) -> dict[int, Setting]:
         """By technique, the version that has it alone."""
         return {one.techniques[0]: one for one in reversed(self.versions) if len(one.techniques) == 1}

@@ -101,7 +101,8 @@ def effects_table(effects: Effects) -> Rows:
     """A row for each main effect, interaction and single gain, in dB; those that are not estimable have no number."""
     rows = [{"kind": one.kind, "techniques": combination(one.techniques), "value": one.value,
              "low_95": _known(one.interval.low), "high_95": _known(one.interval.high), "n": one.n, "p": _known(one.p),
-             "p_holm": _known(one.p_holm), "shown": "yes" if one.shown else "no"} for one in effects.effects]  # fmt: skip
+             "p_holm": _known(one.p_holm), "shown": "yes" if one.shown else "no"}
+            for one in effects.effects]  # fmt: skip
     return rows + [{"kind": kind, "techniques": combination(techniques), "shown": "not estimable"}
                    for kind, techniques in effects.not_estimable]  # fmt: skip
 
