@@ -79,8 +79,8 @@ def _design(data: SummaryData) -> Iterator[str]:
         yield (
             f"The standard deviation of a run is {significant(effects.noise.deviation, 2)} dB ({effects.noise.source}; "
             f"{counted(effects.noise.freedom, 'degree')} of freedom). In parentheses: 95 % intervals by this noise; "
-            "of a setting's own PSNR, by its seeds if it has three or more. An effect is *shown* if p < 0.05 by Student's "
-            f"t after Holm's correction over all {len(effects.effects)} effects."
+            "of a setting's own PSNR, by its seeds if it has three or more. An effect is *shown* if p < 0.05 by "
+            f"Student's t after Holm's correction over all {len(effects.effects)} effects."
         )
     else:
         yield "The noise between runs is unknown, since each setting has one: no effect can be shown."
