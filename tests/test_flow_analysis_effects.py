@@ -55,8 +55,10 @@ def test_the_made_up_versions_are_those_of_the_document() -> None:
     sets = versions()
     assert list(sets) == list(range(3, 104))
     assert len(set(sets.values())) == 101
-    known = {3: (1,), 13: (1, 2), 57: (9, 10), 58: (1, 2, 3), 68: (1, 2, 6), 76: (1, 2, 7), 83: (2, 3, 6),
-             90: (2, 3, 7), 93: (1, 2, 3, 4), 98: (1, 2, 3, 4, 5), 99: (1, 2, 3, 4, 5, 7), 100: TEN[:9], 103: TEN}  # fmt: skip
+    known = {
+        3: (1,), 13: (1, 2), 57: (9, 10), 58: (1, 2, 3), 68: (1, 2, 6), 76: (1, 2, 7), 83: (2, 3, 6), 90: (2, 3, 7),
+        93: (1, 2, 3, 4), 98: (1, 2, 3, 4, 5), 99: (1, 2, 3, 4, 5, 7), 100: TEN[:9], 103: TEN,
+    }  # fmt: skip
     assert {version: sets[version] for version in known} == known
 
 
