@@ -131,6 +131,9 @@ def interaction_matrix(data: FigureData) -> DrawnFigure | None:
     figure, (axes,) = style.panels(1, width=style.PRINT_WIDTH, height=min(5.6, 1.6 + 0.36 * len(numbers)))
     written = alike([one for one in values.flat if math.isfinite(one)], sign=True)
     texts: list[list[str | None]] = [["no run"] * len(numbers) for _ in numbers]
+    for _, techniques in effects.not_estimable:
+        row, column = place[techniques[-1]], place[techniques[0]]
+        texts[row][column] = "?"
     for at, is_shown in shown.items():
         text = written(float(values[at]))
         texts[at[0]][at[1]] = text if is_shown else f"[{text}]"
@@ -164,7 +167,7 @@ def _matrix_caption(data: FigureData) -> str:
             f"{counted(count, 'effect')}, for pairs by the {100 * LEVEL:g} % interval alone."
         )
     if missing := len(data.effects.not_estimable):
-        sentences.append(f"{counted(missing, 'effect')} cannot be estimated from the versions that have a result.")
+        sentences.append(f"?: the versions that have a result do not determine it ({counted(missing, 'effect')}).")
     return " ".join(sentences)
 
 
