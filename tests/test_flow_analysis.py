@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -145,7 +146,8 @@ def test_the_plan_has_slots_and_waves(full: tuple[Folders, Path]) -> None:
     assert (plan["gpus"], plan["slots"], plan["per_gpu"], plan["runs"]) == (4, 8, 2, 101)
     assert plan["waves"][0] == [f"v{version}/0" for version in range(3, 11)]
     assert [len(wave) for wave in plan["waves"]] == [8] * 12 + [5]
-    assert plan["hours"] == pytest.approx(13 * 80 / 3600, rel=0.2)
+    times = [one["training_time"] for one in read(full[1], "all_results.json").values()]
+    assert plan["hours"] == pytest.approx(13 * statistics.median(times) / 3600)
     listed = read(full[1], "combinations.json")
     assert [one["version"] for one in listed] == list(versions())
     assert listed[0]["technique_names"] == ["Rectified flow"]
@@ -214,7 +216,8 @@ def test_what_is_reached_is_met(tmp_path: Path) -> None:
     assert found["the best combination gains more than 8 dB"] == MET
     assert found["technique 1 (Rectified flow) alone gains 5 to 8 dB"] == MET
     assert found["technique 3 (Consistency loss): a training step takes at most 1.1 times that of the base"] == MET
-    assert found["technique 1 (Rectified flow): the training takes at most 1.2 times that of the base"] == NOT_MET
+    (reflow,) = (verdict for claim, verdict in found.items() if claim.startswith("technique 1 (Rectified flow): the"))
+    assert reflow == NOT_MET
     assert found["{1, 2, 3, 4, 5} gains 10 to 15 dB"] == NOT_MET
 
 
@@ -264,9 +267,10 @@ def test_overheads_are_ratios_to_the_base(full: tuple[Folders, Path]) -> None:
     steps = costs.overheads["step_seconds"]
     assert steps[6].factor == pytest.approx(1.3, rel=0.1)
     assert steps[6].interval.low < 1.3 < steps[6].interval.high
-    assert costs.overheads["seconds"][1].factor == pytest.approx(1.5, rel=0.1)
+    assert costs.overheads["train_seconds"][1].factor == pytest.approx(1.5, rel=0.1)
     assert costs.parallel == 8
-    assert costs.run_hours == pytest.approx(101 * 95 / 3600, rel=0.2)
+    times = [one["training_time"] for one in read(full[1], "all_results.json").values()]
+    assert costs.run_hours == pytest.approx(sum(times) / 3600)
 
 
 # ------------------------------------------------------------------------------------------------- figures and summary

@@ -44,7 +44,7 @@ def exact(truth: Truth, only: list[int] | None = None) -> dict[tuple[str, tuple[
 
 
 def with_psnr(techniques: tuple[int, ...], *values: float) -> Setting:
-    runs = tuple(Run(str(n), n, {"test_psnr": one}, 1.0, (), ()) for n, one in enumerate(values))
+    runs = tuple(Run(str(n), n, {"test_psnr": one}, 1.0, 1.0, (), ()) for n, one in enumerate(values))
     return Setting("versions" if techniques else "base", 2, techniques, {}, runs, ())
 
 

@@ -12,10 +12,10 @@ from scipy.stats import spearmanr
 from analysis.comparison import Interval
 from analysis.rounding import fixed, significant, with_interval
 from studies.flow_matching.analysis import projections
-from studies.flow_matching.analysis.costs import TRAINING, RoundCosts
+from studies.flow_matching.analysis.costs import RoundCosts
 from studies.flow_matching.analysis.effects import UNKNOWN, Effects, difference, own_interval
 from studies.flow_matching.analysis.projections import PROJECTIONS, combination
-from studies.flow_matching.analysis.results import DOCUMENT_BASE, GENERALISATION, STEP, FlowResults, Setting
+from studies.flow_matching.analysis.results import DOCUMENT_BASE, GENERALISATION, STEP, TRAINING, FlowResults, Setting
 
 MET, NOT_MET, NOT_SHOWN = "met", "not met", "not shown"
 ABOUT = 1.0  # dB on both sides of a number that the document writes with ~
@@ -277,7 +277,7 @@ def _overheads(costs: RoundCosts) -> Iterator[Claim]:
     """Technique 1 adds a second phase of training, so its overhead is in the whole training."""
     for one in PROJECTIONS:
         metric = TRAINING if one.number == 1 else STEP
-        what = "the training" if one.number == 1 else "a training step"
+        what = "the training (without drawing its pairs)" if one.number == 1 else "a training step"
         claim = f"technique {one.number} ({one.name}): {what} takes at most {one.overhead:g} times that of the base"
         found = costs.overheads[metric].get(one.number)
         if found is None:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from analysis.comparison import Interval
 from analysis.rounds import RoundRecords
 from studies.flow_matching.analysis.effects import UNKNOWN, difference_of, seed_noise
-from studies.flow_matching.analysis.results import SAMPLE, STEP, FlowResults, Setting
+from studies.flow_matching.analysis.results import SAMPLE, STEP, TRAINING, FlowResults, Setting
 
-TRAINING = "seconds"
-COSTS = {STEP: "time of a training step", SAMPLE: "time of sampling a field", TRAINING: "time of the training"}
+COSTS = {STEP: "time of a training step", SAMPLE: "time of sampling a field", TRAINING: "time of all training steps"}
 HOUR, GIGABYTE = 3600.0, 1e9
 
 

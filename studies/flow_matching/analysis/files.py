@@ -18,10 +18,10 @@ from analysis.rounding import significant
 from analysis.rounds import RoundEntry, RoundRecords
 from analysis.tables import as_json, attempts_of
 from roundhouse.model.plan import State
-from studies.flow_matching.analysis.costs import HOUR, TRAINING, usual_seconds
+from studies.flow_matching.analysis.costs import HOUR, usual_seconds
 from studies.flow_matching.analysis.effects import MAIN, SINGLE, UNKNOWN, Effect, Effects, difference, own_interval
 from studies.flow_matching.analysis.projections import NAMES, NUMBERS, combination
-from studies.flow_matching.analysis.results import LAST_PSNR, MEAN_PSNR, FlowResults, Setting
+from studies.flow_matching.analysis.results import LAST_PSNR, MEAN_PSNR, SECONDS, FlowResults, Setting
 
 CONFOUNDED = (
     "A correlation compares the versions that have a technique with those that lack it, and these differ in their "
@@ -53,7 +53,8 @@ def document_files(results: FlowResults, effects: Effects, found: RoundRecords) 
 def all_results(results: FlowResults, effects: Effects) -> dict[str, Any]:
     """By version: PSNR of the best and of the last weights, both on test fields, and the base that it is compared with.
 
-    `interval`: of best_psnr; means are over `n` seeds. `training_time` in seconds.
+    `interval`: of best_psnr; means are over `n` seeds. `training_time`: of all epochs
+    with their validation, in seconds.
     """
     base, noise = results.base, effects.noise
     baseline = None
@@ -69,7 +70,7 @@ def all_results(results: FlowResults, effects: Effects) -> dict[str, Any]:
             "techniques": list(one.techniques),
             "best_psnr": one.mean(),
             "final_psnr": one.mean(LAST_PSNR),
-            "training_time": one.mean(TRAINING),
+            "training_time": one.mean(SECONDS),
             "complexity": one.complexity,
             "n": len(one.values()),
             "interval": _ends(own_interval(one, noise)),
@@ -93,7 +94,7 @@ def performance_matrix(results: FlowResults, effects: Effects) -> Rows:
         gain, interval = difference(one, results.base, effects.noise) if results.base else (math.nan, UNKNOWN)
         cells = (
             one.label, combination(one.techniques), f"{one.mean():.2f}", f"{one.mean(LAST_PSNR):.2f}",
-            significant(one.mean(TRAINING) / 60), one.complexity, "min", len(one.values()), _cell(gain),
+            significant(one.mean(SECONDS) / 60), one.complexity, "min", len(one.values()), _cell(gain),
             _cell(interval.low), _cell(interval.high),
         )  # fmt: skip
         rows.append(dict(zip(MATRIX, cells, strict=True)))

@@ -17,7 +17,7 @@ from roundhouse.model.plan import State
 from studies.flow_matching.analysis.projections import combination
 
 PSNR, LAST_PSNR, MEAN_PSNR = "test_psnr", "last_test_psnr", "test_mean_psnr"
-STEP, SAMPLE = "step_seconds", "sample_seconds"
+SECONDS, TRAINING, STEP, SAMPLE = "seconds", "train_seconds", "step_seconds", "sample_seconds"  # times of a run
 REFERENCES = ("mean_psnr", "nearest_psnr", "thin_plate_psnr", "rbf_psnr", "rbf_oracle_psnr")
 BASE, REGRESSION, LONGER, DOCUMENT_BASE, LOGIT_NORMAL = "base", "regression", "longer", "document_base", "logit_normal"
 GENERALISATION, CONTROL = "generalisation_", "control_"  # prefixes of groups
@@ -29,14 +29,26 @@ DEFAULTS = {"method": "flow", "locality": "distance", "query_pattern": "random",
 
 @dataclass(frozen=True)
 class Run:
-    """A completed run. `seconds`: of its training, without evaluation; `spans`: when its attempts ran."""
+    """A completed run. `spans`: when its attempts ran.
+
+    `seconds`: of its epochs with their validation; `train_seconds`: of its training steps alone. Neither has the time
+    in which technique 1 draws its pairs.
+    """
 
     path: str
     seed: int
     final: Mapping[str, float]
     seconds: float
+    train_seconds: float
     epochs: Sequence[Mapping[str, Any]]
     spans: Sequence[tuple[float, float]]
+
+    def value(self, metric: str) -> float:
+        """A final metric, or one of the times; NaN if the run does not have it."""
+        if metric == STEP:
+            return self.train_seconds / self.final.get("steps", math.nan)
+        times = {SECONDS: self.seconds, TRAINING: self.train_seconds}
+        return times.get(metric, self.final.get(metric, math.nan))
 
 
 @dataclass(frozen=True)
@@ -86,9 +98,8 @@ class Setting:
         return self.config.get(key, DEFAULTS.get(key))
 
     def values(self, metric: str = PSNR) -> tuple[float, ...]:
-        """A final metric of the completed runs, without those that lack it; `seconds` is the time of training."""
-        given = (one.seconds if metric == "seconds" else one.final.get(metric, math.nan) for one in self.runs)
-        return tuple(value for value in given if math.isfinite(value))
+        """A final metric or a time of the completed runs, without those that lack it."""
+        return tuple(value for one in self.runs if math.isfinite(value := one.value(metric)))
 
     def mean(self, metric: str = PSNR) -> float:
         """The mean over seeds; NaN without a run that has it."""
@@ -227,8 +238,9 @@ def _run(entry: RoundEntry, problems: list[str]) -> Run:
     if PSNR not in metrics.final:
         problems.append(f"{entry.path}: completed, but without {PSNR}: left out of all comparisons")
     seed = entry.config.get(SEED, 0)
-    return Run(entry.path, seed if isinstance(seed, int) else 0, metrics.final,
-               metrics.used.get("seconds") or entry.seconds, metrics.epochs, entry.spans)  # fmt: skip
+    seconds = metrics.used.get(SECONDS) or entry.seconds
+    return Run(entry.path, seed if isinstance(seed, int) else 0, metrics.final, seconds,
+               metrics.used.get(TRAINING) or seconds, metrics.epochs, entry.spans)  # fmt: skip
 
 
 def _unfinished(entry: RoundEntry) -> Unfinished:

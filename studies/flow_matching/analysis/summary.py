@@ -145,8 +145,9 @@ def _projected(data: SummaryData) -> Iterator[str]:
         yield f"| {' | '.join(map(str, cells))} |"
     yield ""
     yield (
-        "Gains in dB, with an asterisk if shown; overheads: time of a training step, of sampling a field and of the "
-        "whole training, as a factor of the base's (`results/projected_and_measured.csv` has their intervals)."
+        "Gains in dB, with an asterisk if shown; overheads: time of a training step, of sampling a field and of all "
+        "training steps (for technique 1 without drawing its pairs), as a factor of the base's "
+        "(`results/projected_and_measured.csv` has their intervals)."
     )
 
 

@@ -18,17 +18,18 @@ from studies.flow_matching.analysis.results import (
     MEAN_PSNR,
     REFERENCES,
     SAMPLE,
+    SECONDS,
     STEP,
+    TRAINING,
     FlowResults,
     Setting,
 )
 
 Rows = list[dict[str, Any]]
-TRAINING = "seconds"
 MEASURES = (
     "test_psnr", LAST_PSNR, MEAN_PSNR, "chunked_psnr", "euler1_psnr", "euler2_psnr", "euler4_psnr", "straightness",
     "test_mse", "test_mae", "test_relative_l2", "test_correlation", "test_spectral_error", *REFERENCES, STEP, SAMPLE,
-    TRAINING, "parameters",
+    TRAINING, SECONDS, "parameters",
 )  # fmt: skip
 
 
