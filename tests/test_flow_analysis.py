@@ -223,7 +223,7 @@ def test_what_is_reached_is_met(tmp_path: Path) -> None:
 
 def test_runs_that_are_missing_leave_answers_open(tmp_path: Path) -> None:
     found = settled(
-        PLANTED, round_text("r"), folders_in(tmp_path), lambda path: not path.startswith(("v2/", "v3/", "v4/"))
+        PLANTED, round_text("r"), folders_in(tmp_path), lambda path: not path.startswith(("v2/", "v3/", "v4/", "v13/"))
     )
     assert found["at least 90 of 100 versions complete"] == NOT_SHOWN
     assert found["at least 3 techniques alone gain more than 2 dB"] == NOT_SHOWN

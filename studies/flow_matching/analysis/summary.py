@@ -19,7 +19,7 @@ from studies.flow_matching.analysis.tables import projected_and_measured, top_co
 
 MOST_MISSING = 10
 PROJECTED = ("technique", "gain projected", "alone", "main effect", "overhead projected", "step", "sample", "training",
-             "rank projected", "alone", "by main effect")  # fmt: skip
+             "rank projected", "rank alone", "rank by main effect")  # fmt: skip
 REFERENCE_NAMES = dict(zip(REFERENCES, (
     "mean of the observations", "nearest observation", "thin-plate RBF",
     "Gaussian RBF, width chosen on validation fields", "Gaussian RBF, width chosen on the test fields",
