@@ -302,6 +302,14 @@ def test_a_confounded_technique_is_compared_with_its_control_too(full: tuple[Fol
     assert ("8 (logit-normal)", "8 (cosine path)") in found
 
 
+def test_the_checklist_is_ticked_where_all_runs_are_completed(full: tuple[Folders, Path]) -> None:
+    lines = (full[1] / "results" / "checklist.md").read_text().splitlines()[2:]
+    assert [line[:5] for line in lines] == ["- [x]"] * 3 + ["- [ ]", "- [x]", "- [ ]"]
+    assert "100 completed, 0 failed" in lines[0]
+    assert "0 of 10 runs completed" in lines[3]
+    assert "36 of 36 runs completed" in lines[4]
+
+
 # ------------------------------------------------------------------------------------- rounds that lack something
 
 

@@ -6,6 +6,7 @@ from analysis.figure_store import csv_of, write_bytes
 from analysis.rounds import RoundRecords
 from analysis.suite import Suite
 from roundhouse.formatting import counted
+from studies.flow_matching.analysis.checklist import checklist
 from studies.flow_matching.analysis.claims import claims_of
 from studies.flow_matching.analysis.costs import costs_of
 from studies.flow_matching.analysis.effects import effects_of
@@ -29,6 +30,7 @@ def analyse(found: RoundRecords, suite: Suite) -> list[str]:
     folder = suite.folders.results(found.name)
     files = document_files(results, effects, found)
     files |= {name: csv_of(rows) for name, rows in tables(results, effects, costs, claims).items()}
+    files["checklist.md"] = checklist(results, effects, claims).encode()
     for name, content in files.items():
         write_bytes(folder / "results" / name, content)
     without, problems = draw(FigureData(results, effects), folder / "figures", suite.formats)
