@@ -38,10 +38,10 @@ CPU = [*range(3, 13), 43, 44, 46, 48, 50, 53]
 HEADER = "Version,Techniques,Best_PSNR,Final_PSNR,Training_Time,Complexity"
 
 
-def analysed(place: Folders, name: str) -> tuple[Path, list[str]]:
-    """The folder of results of a round, and what the analysis noted."""
+def analysed(place: Folders, name: str, *formats: str) -> tuple[Path, list[str]]:
+    """The folder of results of a round, and what the analysis noted. Without formats, figures have their data only."""
     notes: list[str] = []
-    problems = analyse(read_round(name, place), Suite(place, err=notes.append))
+    problems = analyse(read_round(name, place), Suite(place, formats, err=notes.append))
     assert not problems
     return place.results(name), notes
 
@@ -51,7 +51,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Folders, Path]:
     """A complete round, but for the runs that are selected."""
     place = folders_in(tmp_path_factory.mktemp("flow"))
     write_round(place, round_text())
-    return place, analysed(place, "flow")[0]
+    return place, analysed(place, "flow", "png")[0]
 
 
 def half(path: str) -> bool:
@@ -358,6 +358,14 @@ def test_versions_that_diverged_or_failed_are_listed_with_the_reason(tmp_path: P
     assert "v3" not in read(folder, "all_results.json")
     (claim,) = (row for row in rows(folder, "claims.csv") if "versions complete" in row["claim"])
     assert claim["measured"].startswith("14 completed, 1 failed or diverged, 1 open")
+
+
+def test_seeds_of_controls_tell_the_noise_too(full: tuple[Folders, Path]) -> None:
+    found = results_of(read_round("flow", full[0]))
+    groups = {"base", "versions", "control_steps", "control_patch", "control_schedule", "logit_normal"}
+    assert {one.group for one in found.replicated} == groups
+    noise = effects_of(found.measured, found.replicated).seed_noise
+    assert noise is not None and noise.freedom == 4 + 3 * 2
 
 
 def test_another_config_than_the_bases_is_no_version(tmp_path: Path) -> None:

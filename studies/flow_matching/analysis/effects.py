@@ -7,6 +7,10 @@ have it: b_j + the mean over them of the sum of b_jk. The *single gain* of j is 
 Most versions have one seed, so a bootstrap over seeds has nothing to draw from. Instead, the variance of a run is
 estimated between seeds within settings, and from the residual of the model, which also has the lack of fit of the
 settings' means, by noise or by interactions of three and more techniques. The larger one is used.
+
+Tests and intervals take the noise as normal. Simulated without any effect, an effect is claimed in 5 % of rounds or
+fewer, also if all runs of a seed have a shift in common. With heavy tails (Student's t with 3 degrees of freedom) it is
+15 % with one seed for each version, where an outlier looks like an effect, and 4 % with three.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from studies.flow_matching.analysis.results import (
     FlowResults,
     Setting,
 )
-from studies.flow_matching.analysis.tables import controls, top_combinations
+from studies.flow_matching.analysis.tables import COSINE_PATH, controls, top_combinations
 
 MOST = 6  # effects of one kind in a sentence
 
@@ -48,6 +48,7 @@ def findings(results: FlowResults, effects: Effects) -> list[str]:
         _pairs(effects),
         _best(results, effects),
         _confounded(results, effects),
+        _schedules(results, effects),
         _distances(results, effects),
         _few_steps(results),
         _blocks(results),
@@ -149,6 +150,12 @@ def _confounded(results: FlowResults, effects: Effects) -> Iterator[str]:
             if control := rows.get((f"none ({group})", "base")):
                 texts.append(f"the control {_of(control)} dB against the base")
             yield f"**Technique {technique}** is confounded, since {CONFOUNDED[technique]}: {', '.join(texts)}."
+
+
+def _schedules(results: FlowResults, effects: Effects) -> Iterator[str]:
+    for row in controls(results, effects):
+        if row["against"] == COSINE_PATH:
+            yield f"**Technique 8 in its other form**, logit-normal minus cosine path: {_of(row)} dB."
 
 
 def _of(row: dict[str, object]) -> str:

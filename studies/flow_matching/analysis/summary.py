@@ -219,7 +219,8 @@ def _not_shown(data: SummaryData) -> Iterator[str]:
     yield (
         "Effects of a technique that come from what it changes besides (training time, query pattern, schedule) are "
         "separated only where its control has run. Interactions of three and more techniques are not estimated; they "
-        "count as noise. All fields are synthetic."
+        "count as noise. Noise is taken as normal: with one run of a version an outlier looks like an effect, so what "
+        "is shown should be repeated with other seeds. All fields are synthetic."
     )
 
 

@@ -25,6 +25,7 @@ from studies.flow_matching.analysis.results import (
     Setting,
 )
 
+COSINE_PATH, LOGIT = "8 (cosine path)", "8 (logit-normal)"  # the two forms of technique 8
 Rows = list[dict[str, Any]]
 MEASURES = (
     "test_psnr", LAST_PSNR, MEAN_PSNR, "chunked_psnr", "euler1_psnr", "euler2_psnr", "euler4_psnr", "straightness",
@@ -125,9 +126,9 @@ def controls(results: FlowResults, effects: Effects) -> Rows:
         rows += _compared(control, single, group, technique, effects)
         rows += _compared(results.base, control, "base", f"none ({group})", effects)
     other = results.control(LOGIT_NORMAL)
-    rows += _compared(results.base, results.singles.get(8), "base", "8 (cosine path)", effects)
-    rows += _compared(results.base, other, "base", "8 (logit-normal)", effects)
-    rows += _compared(results.singles.get(8), other, "8 (cosine path)", "8 (logit-normal)", effects)
+    rows += _compared(results.base, results.singles.get(8), "base", COSINE_PATH, effects)
+    rows += _compared(results.base, other, "base", LOGIT, effects)
+    rows += _compared(results.singles.get(8), other, COSINE_PATH, LOGIT, effects)
     return rows
 
 
