@@ -360,7 +360,7 @@ def test_versions_that_diverged_or_failed_are_listed_with_the_reason(tmp_path: P
     assert claim["measured"].startswith("14 completed, 1 failed or diverged, 1 open")
 
 
-def test_seeds_of_controls_tell_the_noise_too(full: tuple[Folders, Path]) -> None:
+def test_seeds_of_controls_count_for_the_noise_too(full: tuple[Folders, Path]) -> None:
     found = results_of(read_round("flow", full[0]))
     groups = {"base", "versions", "control_steps", "control_patch", "control_schedule", "logit_normal"}
     assert {one.group for one in found.replicated} == groups

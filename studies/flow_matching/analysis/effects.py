@@ -156,7 +156,7 @@ def seed_noise(
 def effects_of(settings: Sequence[Setting], replicated: Sequence[Setting] = ()) -> Effects:
     """All effects in the settings that have a result: the base and versions of one family of fields.
 
-    `replicated`: the settings whose seeds tell the noise; by default the same ones.
+    `replicated`: the settings from whose seeds the noise is estimated; by default the same ones.
     """
     measured = [one for one in settings if one.is_measured]
     model = Model.of(measured)
