@@ -153,7 +153,7 @@ class FlowResults:
 
     @cached_property
     def replicated(self) -> list[Setting]:
-        """The settings from whose seeds the noise of a run is estimated: flows of the base's family, with other controls too.
+        """The settings from whose seeds the noise of a run is estimated: flows of the base's family, with controls.
 
         Follow-ups are left out, whose training is longer, and the base without the distance term, which hardly learns.
         """
