@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import nctdtr, nctdtrinc, stdtrit
+from scipy.special import nctdtr, nctdtrinc, stdtr, stdtrit
 
 from roundhouse.errors import RoundhouseError
 
@@ -117,6 +117,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(one) for one in adjusted]
 
 
+def student_p(value: float, error: float, freedom: int) -> float:
+    """Two-sided p-value of a normal value with this standard error, estimated with so many degrees of freedom.
+
+    For effects that are estimated from many settings together, which have no pairs whose signs could be flipped.
+    """
+    if error == 0:
+        return 1.0 if value == 0 else 0.0
+    return float(2 * stdtr(freedom, -abs(value) / error))
+
+
 # Comparisons
 
 
@@ -176,9 +186,12 @@ def mean_interval(values: ArrayLike) -> Interval:
     return Interval(float(given.mean()) - half, float(given.mean()) + half)
 
 
-def half_width(error: float, freedom: int) -> float:
-    """Half of the interval of a value with this standard error, estimated with so many degrees of freedom."""
-    return float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
+def half_width(error: float, freedom: int, comparisons: int = 1) -> float:
+    """Half of the interval of a value with this standard error, estimated with so many degrees of freedom.
+
+    With several `comparisons`, the intervals of all contain their values together in 95 % of cases (Bonferroni).
+    """
+    return float(stdtrit(freedom, 1 - (1 - LEVEL) / 2 / comparisons)) * error
 
 
 # Power. Estimates: differences are taken as normal, and as tested by Student's t at Holm's first step.

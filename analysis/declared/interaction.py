@@ -14,7 +14,14 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from analysis.comparison import LEVEL, half_width
-from analysis.declared.matrix import colour_bar, diverging_for, draw_matrix, name_cells, norm_around
+from analysis.declared.matrix import (
+    colour_bar,
+    diverging_for,
+    draw_matrix,
+    frame_diagonal,
+    name_cells,
+    norm_around,
+)
 from analysis.declared.runs import FigureRuns
 from analysis.declared.settings import Noise, pooled_noise
 from analysis.declared.values import in_order, text_of
@@ -208,10 +215,7 @@ def _panel(axes: Axes, runs: FigureRuns, part: Part) -> None:
     if runs.figure.separator:
         axes.set_xlabel(runs.axis(runs.figure.keys[0]))
         axes.set_ylabel(runs.axis(runs.figure.keys[0]))
-    for place in range(len(names) - 1):  # steps along the diagonal, between the three parts
-        for x, y in (([place + 0.5] * 2, [place - 0.5, place + 0.5]), ([place + 0.5, place + 1.5], [place + 0.5] * 2)):
-            axes.plot(x, y, color="black", linewidth=0.8)
-            axes.plot(y, x, color="black", linewidth=0.8)
+    frame_diagonal(axes, len(names))
     unit = runs.declared.of(runs.metric).shown_unit
     label = with_unit(f"difference in {runs.declared.label(runs.metric)}", unit)
     colour_bar(axes, image, plain(label), [(0.0, "-")])

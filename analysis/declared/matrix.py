@@ -58,6 +58,14 @@ def name_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
     axes.tick_params(axis="y", labelsize=7)
 
 
+def frame_diagonal(axes: Axes, size: int) -> None:
+    """Draw steps along the diagonal of a square matrix, which divide it from the parts above and below it."""
+    for place in range(size - 1):
+        for x, y in (([place + 0.5] * 2, [place - 0.5, place + 0.5]), ([place + 0.5, place + 1.5], [place + 0.5] * 2)):
+            axes.plot(x, y, color="black", linewidth=0.8)
+            axes.plot(y, x, color="black", linewidth=0.8)
+
+
 def norm_around(centre: float, values: Floats, logarithmic: bool = False) -> Normalize:
     """A scale with equal distances on both sides of the centre; if logarithmic, equal ratios."""
     finite = values[np.isfinite(values)]

@@ -1,0 +1,43 @@
+"""The figures of the analysis: their names, and how all are drawn into a store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from analysis.figure_store import FigureStore, StoredFigure, key_of, write_figure
+from analysis.learning_curves import DrawnFigure
+from analysis.style import rules
+from studies.flow_matching.analysis import run_figures, version_figures
+from studies.flow_matching.analysis.figure_data import FigureData
+
+FIGURES: Mapping[str, Callable[[FigureData], DrawnFigure | None]] = {
+    "version_psnr": version_figures.version_psnr,
+    "gains": version_figures.gains,
+    "effects": version_figures.interaction_matrix,
+    "learning": run_figures.learning,
+    "few_steps": run_figures.few_steps,
+    "without_distances": run_figures.without_distances,
+    "families": run_figures.families,
+    "longer": run_figures.longer,
+}
+
+
+def draw(data: FigureData, folder: Path, formats: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Draw all figures that the round has data for. Returns the names of the others, and a line for each failure."""
+    store, without, problems = FigureStore(folder, {}), [], []
+    for name, make in FIGURES.items():
+        try:
+            with rules():
+                made = make(data)
+                if made is None:
+                    without.append(name)
+                    continue
+                stored = StoredFigure(name, made.title, made.caption, key_of([]), formats, alt=made.alt)
+                write_figure(folder, stored, made.figure, made.table)
+        except (KeyError, ValueError, IndexError, TypeError) as error:
+            problems.append(f"figure {name} cannot be drawn from this data: {type(error).__name__}: {error}")
+            continue
+        store.figures[name] = stored
+    store.save()
+    return without, problems
