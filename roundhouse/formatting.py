@@ -22,6 +22,11 @@ def abbreviated(texts: Sequence[str], most: int, separator: str = ", ") -> str:
     return separator.join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
+def byte_size(count: int) -> str:
+    """Space on a disk: `52.1 GB`, `800 MB`; powers of 1000."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
 def date_and_time(seconds: float) -> str:
     """A time in UTC, to the minute: `2026-01-31 09:05`."""
     return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))

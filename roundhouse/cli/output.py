@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from roundhouse.cli.exit_codes import ExitCode
 from roundhouse.cli.parser import PROGRAM
 from roundhouse.config.round import Round
 from roundhouse.engine.report import PassReport
+from roundhouse.errors import RoundhouseError
+from roundhouse.metrics import Declarations, declared_by
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus, goes_on
 from roundhouse.views import eta, removed, tables
@@ -41,11 +44,11 @@ def exit_code(report: PassReport) -> ExitCode:
     return ExitCode.WORK_REMAINS if any(map(goes_on, report.statuses)) else ExitCode.FAILED
 
 
-def print_report(loaded: Round, report: PassReport) -> None:
+def print_report(loaded: Round, report: PassReport, repository: Path) -> None:
     """The tables, notes and errors of a pass, the ETA, and a summary. A large round that is done has no tables."""
     statuses = report.statuses
     if len(statuses) <= tables.MANY or exit_code(report) != ExitCode.DONE:
-        _print_tables(statuses)
+        _print_tables(loaded, statuses, repository)
         print_lines(tables.choices(statuses) + report.notes)
         print_errors(tables.refusals(statuses) + report.trouble)
     print_lines(removed.lines(report.removed))
@@ -53,7 +56,7 @@ def print_report(loaded: Round, report: PassReport) -> None:
     print(tables.summary(loaded.name, statuses, len(loaded.experiments)), flush=True)
 
 
-def _print_tables(statuses: Sequence[ExperimentStatus]) -> None:
+def _print_tables(loaded: Round, statuses: Sequence[ExperimentStatus], repository: Path) -> None:
     from roundhouse.views import results
     from roundhouse.views.console import EscapingConsole
 
@@ -65,4 +68,18 @@ def _print_tables(statuses: Sequence[ExperimentStatus]) -> None:
     if (table := tables.table(statuses)).row_count:
         console.print(table)
     if not large and (settings := results.settings_of(statuses)):
-        console.print("", results.table(settings), sep="\n")
+        metrics = results.ordered(settings, _declared(loaded, repository))
+        shown = results.fitting(settings, metrics, console.width)
+        console.print("", results.table(settings, shown), sep="\n")
+        print_lines(results.not_shown(len(metrics) - len(shown), loaded.name))
+
+
+def _declared(loaded: Round, repository: Path) -> list[Declarations]:
+    """What each study of a round declares, with the changes of the round file; nothing, if that cannot be read."""
+    studies = dict.fromkeys(experiment.study for experiment in loaded.experiments)
+    try:
+        own = [declared_by(study, repository) for study in studies]
+    except RoundhouseError as error:
+        warn(f"metrics are shown without declarations: {error}")
+        return []
+    return [one.updated(loaded.metrics, loaded.apart, loaded.figures) for one in own]

@@ -49,7 +49,7 @@ def _again(session: context.Session, options: argparse.Namespace) -> None:
 
 def _run_pass(session: context.Session, limit: int | None) -> ExitCode:
     report = one_pass.run_pass(session.context, session.round.experiments, only=session.only, limit=limit)
-    print_report(session.round, report)
+    print_report(session.round, report, session.context.repository)
     record_cluster(session.context, session.round.name, report)
     return exit_code(report)
 
@@ -63,5 +63,5 @@ def _run_local(session: context.Session, pool: Pool, limit: int | None) -> ExitC
 
     gc.enable()  # training may last for days
     report, interrupted = run_local(session.context, pool, experiments, session.only, limit)
-    print_report(session.round, report)
+    print_report(session.round, report, session.context.repository)
     return ExitCode.INTERRUPTED if interrupted else exit_code(report)

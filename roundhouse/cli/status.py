@@ -26,7 +26,7 @@ def run(options: argparse.Namespace, repository: Path) -> ExitCode:
         print(json.dumps(rows, indent=1))
         print_errors(report.trouble)
     else:
-        print_report(target.round, report)
+        print_report(target.round, report, repository)
     return ExitCode.SYSTEM_ERROR if report.trouble else ExitCode.DONE
 
 

@@ -38,10 +38,13 @@ def watch(session: context.Session, options: argparse.Namespace) -> ExitCode:
         over, failed = code in (ExitCode.DONE, ExitCode.FAILED), code == ExitCode.SYSTEM_ERROR
         return Passed(current, report, took, code, over=over, failed=failed)
 
+    def show(passed: Passed) -> None:
+        print_report(passed.round, passed.report, session.context.repository)
+
     latest = Latest(session.round, read)
     every = None if options.watch is True else options.watch
     try:
-        return ExitCode(Watch(next_pass, lambda passed: print_report(passed.round, passed.report), every).run())
+        return ExitCode(Watch(next_pass, show, every).run())
     except KeyboardInterrupt:
         say("The watch has ended; the jobs continue. The same command resumes it.")
         return ExitCode.INTERRUPTED

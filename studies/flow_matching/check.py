@@ -1,4 +1,4 @@
-"""The check before submission: every key and value of the config is valid. The data are computed, not downloaded."""
+"""Before submission: every key and value of the config is valid, and `disk`. The data are computed, not downloaded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from roundhouse.options import read_options
+from studies.flow_matching.disk import disk
 from studies.flow_matching.options import Options
+
+__all__ = ["check", "disk"]
 
 
 def check(config: Mapping[str, Any], data: Path | None) -> None:
