@@ -11,7 +11,14 @@ from torch import Tensor
 from roundhouse.training import Run
 from studies.flow_matching.baselines import baselines
 from studies.flow_matching.flow import FlowModel
-from studies.flow_matching.held_out import HeldOut, Sampler, reconstruct
+from studies.flow_matching.held_out import (
+    HeldOut,
+    Sampler,
+    reconstruct,
+    reconstruct_in_blocks,
+    scattered_blocks,
+    square_blocks,
+)
 from studies.flow_matching.measures import all_measures, psnr
 from studies.flow_matching.options import Options
 
@@ -40,7 +47,7 @@ def test_results(
     metrics = {name: float(value) for name, value in all_measures(single, test.fields).items()}
     metrics |= {"test_mean_psnr": float(psnr(mean, test.fields).mean()), "sample_seconds": seconds, **untrained.metrics}
     if isinstance(model, FlowModel):
-        metrics |= _of_flow(model, test, x0[0], options)
+        metrics |= _of_flow(model, test, x0[0], options, run.generator("blocks"))
     arrays = {
         "observed": _observed(test),
         "truth": test.fields,
@@ -59,16 +66,25 @@ def last_psnr(model: Sampler, test: HeldOut, run: Run, options: Options) -> dict
     return {"last_test_psnr": float(psnr(_fields(model, test, x0, options), test.fields).mean())}
 
 
-def _of_flow(model: FlowModel, test: HeldOut, x0: Tensor, options: Options) -> dict[str, float]:
-    """What only a flow has: few steps, straightness, and sampling of as many points at once as in training."""
+def _of_flow(model: FlowModel, test: HeldOut, x0: Tensor, options: Options, draw: torch.Generator) -> dict[str, float]:
+    """What only a flow has: few steps, straightness, and sampling of points as they are asked for in training."""
     found = {}
     for steps in FEW_STEPS:
         quick = reconstruct(model, test.task, x0, steps, "euler").view_as(test.fields)
         found[f"euler{steps}_psnr"] = float(psnr(quick, test.fields).mean())
     rows = test.task.rows(slice(0, SHOWN))
     found["straightness"] = model.straightness(rows, x0[:SHOWN], options.sample_steps)
-    blocks = reconstruct(model, test.task, x0, options.sample_steps, options.sampler, options.queries)
-    return {**found, "chunked_psnr": float(psnr(blocks.view_as(test.fields), test.fields).mean())}
+    blocks = _blocks_as_in_training(model, options, draw)
+    whole = reconstruct_in_blocks(model, test.task, x0, options.sample_steps, options.sampler, blocks)
+    return {**found, "chunked_psnr": float(psnr(whole.view_as(test.fields), test.fields).mean())}
+
+
+def _blocks_as_in_training(model: FlowModel, options: Options, draw: torch.Generator) -> list[Tensor]:
+    """As many points, as far from each other: only then are the distances between tokens those of the training."""
+    asked, side = model.design.queries(1, draw)
+    if side is None:
+        return scattered_blocks(options.size**2, asked.shape[1], draw)
+    return square_blocks(options.size, side)
 
 
 def _fields(model: Sampler, held_out: HeldOut, x0: Tensor, options: Options) -> Tensor:

@@ -17,7 +17,7 @@ METRICS = {
     "test_psnr": _psnr("test PSNR, single samples"),
     "test_mean_psnr": _psnr("test PSNR, mean of the samples"),
     "last_test_psnr": _psnr("test PSNR, weights of the last epoch"),
-    "chunked_psnr": _psnr("test PSNR, sampled in blocks"),
+    "chunked_psnr": _psnr("test PSNR, sampled in blocks as in training"),
     "euler1_psnr": _psnr("test PSNR, 1 Euler step"),
     "euler2_psnr": _psnr("test PSNR, 2 Euler steps"),
     "euler4_psnr": _psnr("test PSNR, 4 Euler steps"),
