@@ -179,3 +179,22 @@ def test_the_samplers_have_their_orders(sampler: str, order: int) -> None:
     exact = model.sample(task, x0, 2000, "heun")
     errors = [float((model.sample(task, x0, steps, sampler) - exact).norm()) for steps in (20, 40)]
     assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.15)
+
+
+class OfOneField(nn.Module):
+    """What training leads to if the observations determine the field: at t = 1, x0 is unknown, and 0 on average."""
+
+    def forward(self, task: Task, z: Tensor, t: Tensor, estimate: Tensor | None) -> Tensor:
+        left = (1 - t)[:, None]
+        noise = torch.where(left > 0, (z - (1 - left) * task.truth) / left.clamp(min=1e-6), 0.0)
+        return task.truth - noise
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun"])
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_no_noise_remains_in_a_sample_of_a_field_that_is_known(sampler: str, steps: int) -> None:
+    options = options_of()
+    design = base_design(options)
+    task, x0 = batch_of(options, design)
+    sample = FlowModel(OfOneField(), design, torch.no_grad).sample(task, x0, steps, sampler)
+    assert torch.allclose(sample, task.truth, atol=1e-4)

@@ -327,7 +327,7 @@ def test_sampling_feeds_the_previous_estimate(text: str, sampler: str) -> None:
     model = FlowModel(network, design, torch.no_grad)
     task, x0 = batch_of(options, design)
     model.sample(task, x0, 3, sampler)
-    assert len(network.given) == (3 if sampler == "euler" else 6)
+    assert len(network.given) == (3 if sampler == "euler" else 5)
     assert torch.equal(network.given[0], torch.zeros_like(x0))
     for (z, velocity, t), shown in zip(network.asked, network.given[1:], strict=False):
         assert torch.equal(shown, design.path.data(z, velocity, t))
