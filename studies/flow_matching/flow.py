@@ -44,7 +44,7 @@ class FlowModel:
     def loss(self, task: Task, x0: Tensor, draw: torch.Generator, terms: Sequence[Term] = ()) -> dict[str, Tensor]:
         """Scalars by name: `flow` is E ||v - dz/dt||^2, the others are those of `terms`, unweighted."""
         device = x0.device
-        t = self.design.times(len(task), draw).to(device)
+        t = self.design.times(len(task), draw).to(device, non_blocking=True)
         z, target = self.path.point(x0, task.truth, t), self.path.velocity(x0, task.truth, t)
         estimate = self.design.estimate.in_training(
             lambda channel: self.path.data(z, self.velocity(task, z, t, channel), t), z, draw
