@@ -7,12 +7,23 @@ import math
 import pytest
 import torch
 from flow_models import batch_of, model_of, options_of, seeded
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from studies.flow_matching import held_out as held_out_module
 from studies.flow_matching.blocks import Attention
 from studies.flow_matching.design import base_design
+from studies.flow_matching.evaluation import _blocks_as_in_training, spread
+from studies.flow_matching.fields import coordinates
 from studies.flow_matching.flow import FlowModel
-from studies.flow_matching.held_out import HeldOut, reconstruct
+from studies.flow_matching.held_out import (
+    HeldOut,
+    reconstruct,
+    reconstruct_in_blocks,
+    scattered_blocks,
+    square_blocks,
+)
 from studies.flow_matching.regression import RegressionModel
 from studies.flow_matching.tasks import Task
 
@@ -97,7 +108,9 @@ def test_the_order_of_points_does_not_matter() -> None:
     )
 
 
-def test_a_reconstruction_in_parts_of_fields_is_that_of_all_and_blocks_of_points_are_not() -> None:
+def test_a_reconstruction_in_parts_of_fields_is_that_of_all_and_blocks_of_points_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     options = options_of(validation_fields=7)
     model = model_of(options)
     model.network.eval()
@@ -106,8 +119,44 @@ def test_a_reconstruction_in_parts_of_fields_is_that_of_all_and_blocks_of_points
     whole = reconstruct(model, held_out.task, x0, 3, "heun")
     alone = [model.sample(held_out.task.rows(slice(i, i + 1)), x0[i : i + 1], 3, "heun") for i in range(7)]
     assert torch.allclose(whole, torch.cat(alone), atol=1e-5)
-    blocks = reconstruct(model, held_out.task, x0, 3, "heun", block=10)
-    assert blocks.shape == whole.shape and not torch.allclose(blocks, whole, atol=1e-5)
+    monkeypatch.setattr(held_out_module, "_TOKENS_AT_ONCE", 200)  # 2 fields of 64 + 10 tokens
+    assert torch.allclose(reconstruct(model, held_out.task, x0, 3, "heun"), whole, atol=1e-5)
+    one_block = reconstruct_in_blocks(model, held_out.task, x0, 3, "heun", [torch.randperm(64)])
+    assert torch.allclose(one_block, whole, atol=1e-5)
+    blocks = scattered_blocks(64, 10, seeded(2))
+    in_blocks = reconstruct_in_blocks(model, held_out.task, x0, 3, "heun", blocks)
+    assert in_blocks.shape == whole.shape and not torch.allclose(in_blocks, whole, atol=1e-5)
+    last = held_out.task.points(blocks[-1])
+    assert torch.allclose(in_blocks[:, blocks[-1]], model.sample(last, x0[:, blocks[-1]], 3, "heun"), atol=1e-5)
+
+
+@given(size=st.integers(1, 9), share=st.floats(0, 1), seed=st.integers(0, 99))
+def test_blocks_cover_the_field_and_have_as_many_points_as_a_training_step(size: int, share: float, seed: int) -> None:
+    count, side = max(1, round(share * size**2)), max(1, round(share * size))
+    for blocks, wanted in (
+        (scattered_blocks(size**2, count, seeded(seed)), count),
+        (square_blocks(size, side), side**2),
+    ):
+        assert {len(set(block.tolist())) for block in blocks} == {wanted}
+        assert set(torch.cat(blocks).tolist()) == set(range(size**2))
+    for block in square_blocks(size, side):
+        (top, left), rows = divmod(int(block[0]), size), block.view(side, side)
+        assert torch.equal(rows, (top + torch.arange(side))[:, None] * size + left + torch.arange(side))
+
+
+@pytest.mark.parametrize("pattern", ["random", "patch"])
+def test_blocks_are_placed_as_the_asked_points_of_a_training_step(pattern: str) -> None:
+    """Points in a strip of the field would be as dense as in the whole field, and hide what the shift costs."""
+    options = options_of(size=16, queries=25, query_pattern=pattern)
+    model = model_of(options)
+    blocks = _blocks_as_in_training(model, options, seeded(0))
+    asked, _ = model.design.queries(100, seeded(1))
+    at = coordinates(16)
+
+    def distance(points: Tensor) -> float:
+        return float(torch.stack([torch.pdist(at[one]).mean() for one in points]).mean())
+
+    assert distance(torch.stack(blocks)) == pytest.approx(distance(asked), rel=0.05)
 
 
 def test_a_regression_ignores_the_noise_and_a_flow_does_not() -> None:
@@ -139,3 +188,32 @@ def test_the_samplers_have_their_orders(sampler: str, order: int) -> None:
     exact = model.sample(task, x0, 2000, "heun")
     errors = [float((model.sample(task, x0, steps, sampler) - exact).norm()) for steps in (20, 40)]
     assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.15)
+
+
+class OfOneField(nn.Module):
+    """What training leads to if the observations determine the field: at t = 1, x0 is unknown, and 0 on average."""
+
+    def forward(self, task: Task, z: Tensor, t: Tensor, estimate: Tensor | None) -> Tensor:
+        left = (1 - t)[:, None]
+        noise = torch.where(left > 0, (z - (1 - left) * task.truth) / left.clamp(min=1e-6), 0.0)
+        return task.truth - noise
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun"])
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_no_noise_remains_in_a_sample_of_a_field_that_is_known(sampler: str, steps: int) -> None:
+    options = options_of()
+    design = base_design(options)
+    task, x0 = batch_of(options, design)
+    sample = FlowModel(OfOneField(), design, torch.no_grad).sample(task, x0, steps, sampler)
+    assert torch.allclose(sample, task.truth, atol=1e-4)
+
+
+@pytest.mark.parametrize(("width", "expected"), [(1.0, 1.0), (0.5, 0.25)])
+def test_the_spread_of_a_perfect_sampler_is_1_and_that_of_a_timid_one_less(width: float, expected: float) -> None:
+    """Truth and samples are draws around a known mean; a timid sampler deviates from it by half as much."""
+    held_out = HeldOut.load(options_of(), "test", 40, torch.device("cpu"))
+    around = held_out.fields + 0.1 * torch.randn(held_out.fields.shape, generator=seeded(0))
+    samples = around + 0.1 * width * torch.randn(16, *around.shape, generator=seeded(1))
+    exact = expected * (1 + 1 / 16) / (1 + expected / 16)
+    assert spread(samples, held_out) == pytest.approx(exact, rel=0.1)

@@ -11,7 +11,14 @@ from torch import Tensor
 from roundhouse.training import Run
 from studies.flow_matching.baselines import baselines
 from studies.flow_matching.flow import FlowModel
-from studies.flow_matching.held_out import HeldOut, Sampler, reconstruct
+from studies.flow_matching.held_out import (
+    HeldOut,
+    Sampler,
+    reconstruct,
+    reconstruct_in_blocks,
+    scattered_blocks,
+    square_blocks,
+)
 from studies.flow_matching.measures import all_measures, psnr
 from studies.flow_matching.options import Options
 
@@ -52,7 +59,8 @@ def test_results(
     metrics = {name: float(torch.stack([one[name] for one in measured]).mean()) for name in measured[0]}
     metrics |= {"test_mean_psnr": mean_psnr(mean[None], test), "sample_seconds": seconds, **untrained.metrics}
     if isinstance(model, FlowModel):
-        metrics |= _of_flow(model, test, x0[:FEW_SAMPLES], options)
+        metrics |= _of_flow(model, test, x0[:FEW_SAMPLES], options, run.generator("blocks"))
+        metrics["sample_spread"] = spread(samples, test)
     shown = {
         "observed": _observed(test),
         "truth": test.fields,
@@ -67,10 +75,9 @@ def test_results(
     return arrays, metrics
 
 
-def sampled(model: Sampler, held_out: HeldOut, x0: Tensor, options: Options, block: int | None = None) -> Tensor:
-    """Samples (K, N, size, size) from noise (K, N, pixels). `block`: so many points of a field are sampled at once."""
-    steps, sampler = options.sample_steps, options.sampler
-    found = [reconstruct(model, held_out.task, one, steps, sampler, block) for one in x0]
+def sampled(model: Sampler, held_out: HeldOut, x0: Tensor, options: Options) -> Tensor:
+    """Samples (K, N, size, size) from noise (K, N, pixels)."""
+    found = [reconstruct(model, held_out.task, one, options.sample_steps, options.sampler) for one in x0]
     return torch.stack(found).view(len(x0), *held_out.fields.shape)
 
 
@@ -79,15 +86,36 @@ def mean_psnr(samples: Tensor, held_out: HeldOut) -> float:
     return float(torch.stack([psnr(one, held_out.fields) for one in samples]).mean())
 
 
-def _of_flow(model: FlowModel, test: HeldOut, x0: Tensor, options: Options) -> dict[str, float]:
-    """What only a flow has: few steps, straightness, and sampling of as many points at once as in training."""
+def spread(samples: Tensor, held_out: HeldOut) -> float:
+    """The variance of samples (K, N, size, size), divided by the squared error of their mean; 1 for a perfect sampler.
+
+    If the truth is one more draw from the same distribution, with variance s^2, the mean of K samples has the expected
+    squared error s^2 (1 + 1/K). Below 1, the samples are more alike than their errors justify, which flatters the PSNR
+    of single samples. 0 for one sample.
+    """
+    error = (samples.mean(0) - held_out.fields).square().mean() / (1 + 1 / len(samples))
+    return float(samples.var(0, correction=min(1, len(samples) - 1)).mean() / error)
+
+
+def _of_flow(model: FlowModel, test: HeldOut, x0: Tensor, options: Options, draw: torch.Generator) -> dict[str, float]:
+    """What only a flow has: few steps, straightness, and sampling of points as they are asked for in training."""
     found = {}
     for steps in FEW_STEPS:
         quick = replace(options, sample_steps=steps, sampler="euler")
         found[f"euler{steps}_psnr"] = mean_psnr(sampled(model, test, x0, quick), test)
     rows = test.task.rows(slice(0, SHOWN))
     found["straightness"] = model.straightness(rows, x0[0, :SHOWN], options.sample_steps)
-    return {**found, "chunked_psnr": mean_psnr(sampled(model, test, x0, options, options.queries), test)}
+    blocks, steps = _blocks_as_in_training(model, options, draw), options.sample_steps
+    parts = [reconstruct_in_blocks(model, test.task, one, steps, options.sampler, blocks) for one in x0]
+    return {**found, "chunked_psnr": mean_psnr(torch.stack(parts).view(-1, *test.fields.shape), test)}
+
+
+def _blocks_as_in_training(model: FlowModel, options: Options, draw: torch.Generator) -> list[Tensor]:
+    """As many points, as far from each other: only then are the distances between tokens those of the training."""
+    asked, side = model.design.queries(1, draw)
+    if side is None:
+        return scattered_blocks(options.size**2, asked.shape[1], draw)
+    return square_blocks(options.size, side)
 
 
 def _observed(held_out: HeldOut) -> Tensor:

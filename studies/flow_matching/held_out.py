@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,21 +44,40 @@ class HeldOut:
         return torch.randn(samples, *self.task.truth.shape, generator=draw).to(self.fields.device)
 
 
-def reconstruct(model: Sampler, task: Task, x0: Tensor, steps: int, sampler: str, block: int | None = None) -> Tensor:
-    """Samples at all asked points (N, Q), from noise `x0`. `block`: sample this many points of a field at once."""
-    points = task.truth.shape[1]
-    width = points if block is None else block
-    found = []
-    for rows in _parts(len(task), max(1, _TOKENS_AT_ONCE // (width + task.seen.shape[1]))):
-        parts = [
-            model.sample(
-                task.rows(rows).points(columns) if block else task.rows(rows), x0[rows, columns], steps, sampler
-            )
-            for columns in _parts(points, width)
-        ]
-        found.append(torch.cat(parts, dim=1))
-    return torch.cat(found)
+def reconstruct(model: Sampler, task: Task, x0: Tensor, steps: int, sampler: str) -> Tensor:
+    """Samples at all asked points (N, Q), from noise `x0` (N, Q)."""
+    at_once = max(1, _TOKENS_AT_ONCE // (task.truth.shape[1] + task.seen.shape[1]))
+    parts = [slice(first, first + at_once) for first in range(0, len(task), at_once)]
+    return torch.cat([model.sample(task.rows(rows), x0[rows], steps, sampler) for rows in parts])
 
 
-def _parts(total: int, size: int) -> Iterator[slice]:
-    return (slice(first, min(first + size, total)) for first in range(0, total, size))
+def reconstruct_in_blocks(
+    model: Sampler, task: Task, x0: Tensor, steps: int, sampler: str, blocks: Sequence[Tensor]
+) -> Tensor:
+    """The same, but the points of a block are sampled without the others; each block has indices of asked points (K,).
+
+    A point in several blocks has its value from the last one.
+    """
+    whole = torch.empty_like(x0)
+    for block in blocks:
+        points = block.to(x0.device)
+        whole[:, points] = reconstruct(model, task.points(points), x0[:, points], steps, sampler)
+    return whole
+
+
+def scattered_blocks(pixels: int, count: int, draw: torch.Generator) -> list[Tensor]:
+    """Random pixels, `count` in each block, which together are all pixels; the last two blocks may overlap."""
+    order = torch.randperm(pixels, generator=draw)
+    return [order[first : first + count] for first in _starts(pixels, count)]
+
+
+def square_blocks(size: int, side: int) -> list[Tensor]:
+    """Squares of `side` x `side` pixels, row by row, which together cover the field; those at its end may overlap."""
+    pixels = torch.arange(size * size).view(size, size)
+    starts = _starts(size, side)
+    return [pixels[row : row + side, column : column + side].flatten() for row in starts for column in starts]
+
+
+def _starts(total: int, length: int) -> list[int]:
+    """Where parts of this length begin that cover the total."""
+    return [*range(0, total - length, length), total - length]

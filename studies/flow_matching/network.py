@@ -50,7 +50,7 @@ class Network(nn.Module):
         channels = [z] if estimate is None else [z, estimate]
         seen = self.seen(torch.cat([self.features(task.seen_at), task.seen[..., None]], dim=-1))
         asked = self.asked(torch.cat([self.features(task.asked_at), torch.stack(channels, dim=-1)], dim=-1))
-        tokens = torch.cat([seen, asked + condition[:, None]], dim=1)
+        tokens = torch.cat([seen, asked + condition[:, None]], dim=1).float()  # what blocks add to stays in float32
         at = torch.cat([task.seen_at, task.asked_at], dim=1)
         for block in self.blocks:
             tokens = block(tokens, at, condition)

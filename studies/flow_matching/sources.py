@@ -45,12 +45,11 @@ class FieldSource:
         return self.draw(chosen, step.generator("masks"), step.generator("noise"))
 
     def draw(self, chosen: Tensor, masks: torch.Generator, noise: torch.Generator) -> tuple[Task, Tensor]:
-        device, count = self.fields.device, len(chosen)
-        seen = draw_pixels(count, self.options.size**2, self.options.observations, masks)
-        asked, side = self.design.queries(count, masks)
+        seen = draw_pixels(len(chosen), self.options.size**2, self.options.observations, masks)
+        asked, side = self.design.queries(len(chosen), masks)
         x0 = torch.randn(asked.shape, generator=noise)
-        task = task_of(self.fields[chosen.to(device)], self.coordinates, seen.to(device), asked.to(device), side)
-        return task, x0.to(device)
+        chosen, seen, asked, x0 = (one.to(self.fields.device, non_blocking=True) for one in (chosen, seen, asked, x0))
+        return task_of(self.fields[chosen], self.coordinates, seen, asked, side), x0
 
 
 class PairSource:
@@ -63,5 +62,5 @@ class PairSource:
         return torch.randperm(len(self.x0), generator=draw)[: self.count]
 
     def batch(self, chosen: Tensor, step: Step) -> tuple[Task, Tensor]:
-        chosen = chosen.to(self.x0.device)
+        chosen = chosen.to(self.x0.device, non_blocking=True)
         return self.task.rows(chosen), self.x0[chosen]

@@ -31,8 +31,8 @@ class Task:
             truth=self.truth[chosen],
         )
 
-    def points(self, chosen: slice) -> Task:
-        """Some of the asked points, which are then scattered."""
+    def points(self, chosen: Tensor) -> Task:
+        """The asked points with these indices (K,), as scattered ones."""
         return replace(self, asked_at=self.asked_at[:, chosen], truth=self.truth[:, chosen], side=None)
 
     def to(self, device: torch.device) -> Task:

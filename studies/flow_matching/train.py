@@ -36,7 +36,6 @@ def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data
         last = phase is design.phases[-1]
         trainer = Trainer(model, design, phase.source(run, flow, fields), options, phase.epochs)
         run.track(**trainer.parts(phase.name))
-        steps += trainer.steps
         evaluated = model.with_network(trainer.weights)
         if last:
             run.best("val_psnr", mode="max", weights={"network": trainer.weights})
@@ -44,11 +43,12 @@ def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data
             network.train()
             for step, chosen in epoch.batches(trainer.epoch_order(epoch.generator("order"))):
                 trainer.step(step, chosen, epoch.index * trainer.steps_per_epoch + step.index)
-            if (epoch.index + 1) % options.validate_every == 0 or epoch.index + 1 == phase.epochs:
+            if (epoch.index + 1) % options.validate_every == 0 or epoch.index + 1 == phase.epochs or epoch.cut:
                 network.eval()
                 psnr = validation_psnr(evaluated, validation, run, options)
                 run.record(**{"val_psnr" if last else "flow_val_psnr": psnr})
         if not last:
+            steps += trainer.steps
             run.once(f"after_{phase.name}", partial(adopt, network, trainer.weights))
             run.release(*trainer.parts(phase.name))
 
@@ -63,7 +63,7 @@ def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data
     run.load_best()
     arrays, found = test_results(evaluated, test, validation, run, options)
     parameters = sum(one.numel() for one in network.parameters())
-    run.finish(arrays, {**metrics, **found, "steps": steps, "parameters": parameters})
+    run.finish(arrays, {**metrics, **found, "steps": steps + trainer.done, "parameters": parameters})
 
 
 def adopt(network: Network, weights: Network) -> None:

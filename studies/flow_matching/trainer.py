@@ -33,6 +33,11 @@ class Trainer:
         return -(-self.source.count // self.batch_size)
 
     @property
+    def done(self) -> int:
+        """The steps so far: fewer than `steps` if the training has ended early."""
+        return int(max((state["step"] for state in self.optimiser.state.values()), default=0))
+
+    @property
     def weights(self) -> Network:
         """The network with which the model is evaluated."""
         return self.model.network if self.average is None else self.average.network

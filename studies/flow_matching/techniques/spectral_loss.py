@@ -3,10 +3,10 @@
 In place of the features of Johnson et al., Perceptual Losses for Real-Time Style Transfer, 2016 (arXiv:1603.08155), the
 features are logarithms of the amplitude spectrum of a square patch: with x1_hat the estimate of the data at time t,
 
-    L = mean_b t_b ||log(|FFT x1_hat| + eps) - log(|FFT x1| + eps)||^2 / pixels,
+    L = mean_b t_b mean_k (log A_k(x1_hat) - log A_k(x1))^2,   A_k = sqrt(|FFT_k|^2 + eps^2),
 
-weighted by t, because the estimate is vague near the noise. The spectrum of scattered points has no meaning, so this
-technique asks for patches (B, side * side), row by row.
+over the frequencies k of a real FFT, weighted by t, because the estimate is vague near the noise. The spectrum of
+scattered points has no meaning, so this technique asks for patches (B, side * side), row by row.
 """
 
 from __future__ import annotations
@@ -56,6 +56,6 @@ def spectral_loss(estimate: Tensor, truth: Tensor, t: Tensor, side: int | None) 
 
 
 def _log_spectrum(patch: Tensor) -> Tensor:
-    """(B, side, side) -> log(sqrt(|F|^2 + eps^2)): smooth where the amplitude is 0."""
+    """(B, side, side) -> log A: smooth where the amplitude is 0."""
     spectrum = torch.view_as_real(torch.fft.rfft2(patch))
     return (spectrum.square().sum(-1) + EPSILON**2).log() / 2
