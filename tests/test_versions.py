@@ -84,7 +84,7 @@ def test_no_bound_is_below_a_version_that_is_known_to_be_needed(package: str, ve
 
 
 def test_installed_packages_are_within_the_bounds() -> None:
-    """Also in the environments of `make test-oldest` and `make test-newest`, without the tools of `lint`."""
+    """Also in the environments of `make test-oldest` and `make test-newest`, without the extras `lint`, `fidelity`."""
     missing = []
     for requirement in map(Requirement, wanted()):
         try:
@@ -95,8 +95,9 @@ def test_installed_packages_are_within_the_bounds() -> None:
             assert installed in requirement.specifier, f"{requirement} is not satisfied by {installed}"
     setup = configparser.ConfigParser()
     setup.read(REPOSITORY / "setup.cfg")
-    lint = {Requirement(line).name for line in setup["options.extras_require"]["lint"].split()}
-    assert set(missing) <= lint
+    extras = setup["options.extras_require"]
+    optional = {Requirement(line).name for name in ("lint", "fidelity") for line in extras[name].split()}
+    assert set(missing) <= optional
 
 
 def test_every_place_names_the_same_oldest_python() -> None:

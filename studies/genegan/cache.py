@@ -1,0 +1,75 @@
+"""Values that are slow to compute, kept in files that are named by the hash of what they follow from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from torch import Tensor
+
+from roundhouse.training import StudyError
+from roundhouse.training.checkpoint import CorruptFile, unpack, warn, write
+
+Value: TypeAlias = dict[str, Tensor]
+Key: TypeAlias = Mapping[str, str | int | float | list[int] | None]
+
+_KEY, _VALUE = "key", "value"
+
+
+def folder_of(data: Path | None) -> Path:
+    """Where the study keeps what all its runs share: in the data directory, by default that of the repository."""
+    return (Path(__file__).resolve().parents[2] / "data" if data is None else data) / "genegan"
+
+
+def digest(images: Tensor) -> str:
+    """SHA-256 of images and their shape: a name for a set of images, for a key."""
+    hashed = hashlib.sha256(repr((list(images.shape), str(images.dtype))).encode())
+    hashed.update(images.detach().cpu().contiguous().numpy().data)
+    return hashed.hexdigest()
+
+
+def path_of(folder: Path, kind: str, key: Key) -> Path:
+    return folder / f"{kind}-{hashlib.sha256(_text(key).encode()).hexdigest()[:24]}.pth"
+
+
+def cached(folder: Path | None, kind: str, key: Key, make: Callable[[], Value]) -> Value:
+    """The value of `make`, which follows from `key` alone; from its file in `folder` if there is one.
+
+    A damaged file is made again, with a note. The file is replaced atomically, so runs may do this at the same time. A
+    folder that cannot be written costs time only. Without a folder, nothing is kept.
+    """
+    if folder is None:
+        return make()
+    path = path_of(folder, kind, key)
+    found = _read(path, key)
+    if found is not None:
+        return found
+    value = make()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write(path, {_KEY: _text(key), _VALUE: value})
+    except (OSError, StudyError) as error:
+        warn(f"{kind}: the result is not kept and will be computed again: {error}")
+    return value
+
+
+def _read(path: Path, key: Key) -> Value | None:
+    """The value in a file; None if there is none, or if it cannot be used."""
+    try:
+        content = unpack(path.read_bytes())
+        if content.get(_KEY) != _text(key):
+            raise CorruptFile("it belongs to another key")
+    except FileNotFoundError:
+        return None
+    except (OSError, CorruptFile) as error:
+        warn(f"{path} is not used and is made again: {error}")
+        return None
+    value: Value = content[_VALUE]
+    return value
+
+
+def _text(key: Key) -> str:
+    return json.dumps(dict(key), sort_keys=True)
