@@ -181,7 +181,12 @@ def test_names_of_another_authors_weights() -> None:
         "dec.colours.bias": torch.full((3,), 0.25),
         "quantizer": torch.zeros(2),
     }
-    mapping = {"enc.0.weight": "splitter.stages.0.convolution.weight", "dec.": "joiner.", "enc.": "no.such.part."}
+    mapping = {
+        "enc.0.weight": "splitter.stages.0.convolution.weight",
+        "enc.": "no.such.part.",
+        "dec.": "nor.this.one.",
+        "dec.colours.": "joiner.colours.",
+    }
     report = load_mapped(generator, weights, mapping)
     assert report.loaded == ("joiner.colours.bias", "splitter.stages.0.convolution.weight")
     assert report.unused == ("enc.first.weight", "quantizer")
