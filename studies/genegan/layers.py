@@ -171,9 +171,13 @@ def _both_ways(make: Callable[[int, int], Tensor], x: Tensor, side: int) -> Tens
     if height == width == side:
         return x
     with torch.autocast(x.device.type, enabled=False):  # half precision would show in images
-        x = x if x.dtype == torch.float64 else x.float()
+        x = at_least_float32(x)
         rows, columns = (_on_device(make, old, side, x.device, x.dtype) for old in (height, width))
         return rows @ x @ columns.mT
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
 
 
 @lru_cache(maxsize=64)

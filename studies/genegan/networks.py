@@ -13,6 +13,7 @@ from studies.genegan.layers import (
     BlockConvolution,
     Norm,
     Stage,
+    at_least_float32,
     check_size,
     initialise,
     mean_pool,
@@ -52,6 +53,10 @@ class Geometry:
         """Side of the splitter's map for images of this size."""
         return int(size >> self.halvings(size))
 
+    def larger(self, sizes: Sequence[int]) -> tuple[int, ...]:
+        """Those of the sizes that are halved three times."""
+        return tuple(size for size in sizes if self.halvings(size) == 3)
+
     @property
     def block(self) -> int:
         return 4 if self.base == LARGEST_BASE else 2
@@ -64,18 +69,18 @@ class Splitter(nn.Module):
     more of kernel 4 and stride 2. Norms from the second on.
     """
 
-    def __init__(self, width: int, sizes: Sequence[int], geometry: Geometry, norm: Norm) -> None:
+    def __init__(self, width: int, sizes: Sequence[int], geometry: Geometry, norm: str) -> None:
         super().__init__()
         self.geometry = geometry
+        of_all, of_larger = norm_of(norm, sizes), norm_of(norm, larger := geometry.larger(sizes))
         self.stages = nn.ModuleList(
             [
                 Stage((3, width), 4, None, SLOPE),
-                Stage((width, 2 * width), 4, norm, SLOPE),
-                Stage((2 * width, 4 * width), 3, norm, SLOPE),
+                Stage((width, 2 * width), 4, of_all, SLOPE),
+                Stage((2 * width, 4 * width), 3, of_all, SLOPE),
             ]
         )
-        third = any(geometry.halvings(size) == 3 for size in sizes)
-        self.third = Stage((4 * width, 4 * width), 4, norm, SLOPE) if third else None
+        self.third = Stage((4 * width, 4 * width), 4, of_larger, SLOPE) if larger else None
 
     def forward(self, images: Tensor, size: int) -> Tensor:
         x = 2 * images - 1
@@ -93,17 +98,17 @@ class Joiner(nn.Module):
     convolution of kernel 3 to the colours.
     """
 
-    def __init__(self, width: int, sizes: Sequence[int], geometry: Geometry, norm: Norm) -> None:
+    def __init__(self, width: int, sizes: Sequence[int], geometry: Geometry, norm: str) -> None:
         super().__init__()
         self.geometry = geometry
+        of_all, of_larger = norm_of(norm, sizes), norm_of(norm, larger := geometry.larger(sizes))
         self.stages = nn.ModuleList(
             [
-                Stage((4 * width, 4 * width), 4, norm, 0.0, up=True),
-                Stage((4 * width, 2 * width), 4, norm, 0.0, up=True),
+                Stage((4 * width, 4 * width), 4, of_all, 0.0, up=True),
+                Stage((4 * width, 2 * width), 4, of_all, 0.0, up=True),
             ]
         )
-        third = any(geometry.halvings(size) == 3 for size in sizes)
-        self.third = Stage((2 * width, 2 * width), 4, norm, 0.0, up=True) if third else None
+        self.third = Stage((2 * width, 2 * width), 4, of_larger, 0.0, up=True) if larger else None
         self.colours = nn.Conv2d(2 * width, 3, 3, padding=1)
 
     def forward(self, x: Tensor, size: int) -> Tensor:
@@ -127,9 +132,8 @@ class Generator(nn.Module):
         self.output_sizes = tuple(options.sizes)
         self.width = width = options.width
         self.geometry = geometry = Geometry.of(options.sizes)
-        norm = norm_of(options.norm, self.sizes)
-        self.splitter = Splitter(width, self.sizes, geometry, norm)
-        self.joiner = Joiner(width, self.sizes, geometry, norm)
+        self.splitter = Splitter(width, self.sizes, geometry, options.norm)
+        self.joiner = Joiner(width, self.sizes, geometry, options.norm)
         sides = sorted({geometry.side(size) for size in self.sizes})
 
         def blocks(channels: int) -> BlockConvolution:
@@ -174,11 +178,11 @@ class Generator(nn.Module):
     def _colours(self, background: Tensor, object_part: Tensor | None, size: int) -> Tensor:
         if object_part is None:
             object_part = torch.zeros_like(background[:, : self.width])
-        return self.joiner(torch.cat([background, object_part], dim=1), size).float()  # type: ignore[no-any-return]
+        return at_least_float32(self.joiner(torch.cat([background, object_part], dim=1), size))
 
     def _at(self, colours: Tensor, size: int) -> Tensor:
         if str(size) in self.heads:
-            colours = self.heads[str(size)](resize(colours, size)).float()
+            colours = at_least_float32(self.heads[str(size)](resize(colours, size)))
         return to_range(colours)
 
 
@@ -222,7 +226,7 @@ class Critic(nn.Module):
         x = 2 * images - 1
         for stage in self.stages:
             x = stage(x, size)
-        return self.score(mean_pool(x, POOLED).flatten(1))[:, 0].float()  # type: ignore[no-any-return]
+        return at_least_float32(self.score(mean_pool(x, POOLED).flatten(1))[:, 0])
 
 
 class Critics(nn.Module):
