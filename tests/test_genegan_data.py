@@ -157,6 +157,16 @@ def test_another_seed_gives_other_batches_and_the_global_generator_is_left_alone
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_all_batches_of_a_step_and_of_its_neighbours_are_different() -> None:
+    images = load(Options(**SMALL), None, "train", CPU)
+    found = [
+        batch.with_attribute[32] for batch in islice(make_feed(Options(**SMALL), images, plan, 0).batches(0), 6)
+        if 32 in batch.with_attribute
+    ]  # fmt: skip
+    assert len(found) == 5
+    assert not any(torch.equal(one, other) for index, one in enumerate(found) for other in found[:index])
+
+
 @pytest.fixture
 def by_workers() -> Iterator[tuple[Iterator[Batch], Feed, set[psutil.Process]]]:
     before = set(psutil.Process().children())

@@ -58,8 +58,12 @@ class Images:
     def pixels(self, indices: Tensor, with_attribute: bool, size: int, flip: Tensor | None = None) -> Tensor:
         """Images as bytes (B, 3, size, size), where they are held; those that `flip` (B,) names are mirrored."""
         held, rows = self._all(size), self._rows[with_attribute]
-        found = held[rows[indices.to(rows.device)].to(held.device)]
-        return found if flip is None else torch.where(flip.to(held.device)[:, None, None, None], found.flip(3), found)
+        # index_select copies whole images; torch.where and indexing with brackets are ten times slower on a CPU
+        found = held.index_select(0, rows.index_select(0, indices.to(rows.device)).to(held.device))
+        if flip is None:
+            return found
+        either = torch.arange(len(found), device=held.device) + len(found) * flip.to(held.device)
+        return torch.cat([found, found.flip(3)]).index_select(0, either)
 
     def batch(self, indices: Tensor, with_attribute: bool, size: int, flip: Tensor | None = None) -> Tensor:
         """The same in [0, 1], float32, on the device of the run."""
