@@ -386,13 +386,13 @@ def test_a_worker_that_is_killed_is_reported_where_the_next_batch_is_requested()
 
 LATE = """
 import os
-from roundhouse.training import feeds
-begin_work = feeds._begin_work
+from roundhouse.training import workers
+begin_work = workers._begin_work
 def late(trainer, worker):
     while os.getppid() == trainer:
         time.sleep(0.01)
     begin_work(trainer, worker)
-feeds._begin_work = late
+workers._begin_work = late
 next(WorkerFeed(letters(), 4, CPU, 2).batches(single_epoch(), 0))
 """
 

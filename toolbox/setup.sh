@@ -15,8 +15,9 @@ modules and setup lines are run), scheduler, queue, GPUs, experiments/ (files, l
 rounds. Each check prints a line: ok, missing (nothing runs without it) or warning, with what to do. It does not load
 PyTorch, submits no job, and needs no network.
 
-  --data NAME...  fetch and verify data sets: cifar10, cifar100, svhn, tinyimagenet, digits
-  --study STUDY   the study whose data sets they are; needed if several studies have a module studies/STUDY/fetch.py
+  --data NAME...  fetch and verify data sets: cifar10, cifar100, svhn, tinyimagenet, digits; or celeba, whose files you
+                  fetch yourself (it says from where): they are verified, and the images decoded
+  --study STUDY   the study whose data sets they are; default: the one whose studies/STUDY/fetch.py has these NAMES
   --to DIR        the data directory; default: that of the site, otherwise data/ of the repository
   --site NAME     sites/NAME.yaml; default: the site whose hosts match this host
   --check         only check: nothing is installed or fetched. Locks are tested in a directory in experiments/, which is
@@ -85,15 +86,34 @@ except RoundhouseError as error:
 END
 }
 
-# The study that fetches the data: the one that is named, or the only one that can.
+# The study that fetches the data: the one that is named, or the one whose fetch.py has all the names.
 fetching_study() {
-    local modules=(studies/*/fetch.py)
     if [ -z "$study" ]; then
-        [ ${#modules[@]} -eq 1 ] || fail "--data needs --study: several studies have data sets (${modules[*]})"
-        study=${modules[0]#studies/} study=${study%/fetch.py}
+        study=$("$python" -c "$FIND_STUDY" "${names[@]}") || exit 2
     fi
     [ -f "studies/$study/fetch.py" ] || fail "--study $study: there is no studies/$study/fetch.py"
 }
+
+FIND_STUDY='
+import importlib, sys
+from pathlib import Path
+from roundhouse import missing_package
+missing_package.report_in_one_line("setup.sh")
+from roundhouse.errors import RoundhouseError
+from roundhouse.options import choose
+owners = {}
+for path in sorted(Path("studies").glob("*/fetch.py")):
+    for name in getattr(importlib.import_module(f"studies.{path.parent.name}.fetch"), "NAMES", ()):
+        owners.setdefault(name, path.parent.name)
+try:
+    found = {owners[choose("dataset", name, owners)] for name in sys.argv[1:]}
+except RoundhouseError as error:
+    sys.exit(f"--data: {error}")
+if len(found) > 1:
+    listed = ", ".join(f"{name}: {owners[name]}" for name in sys.argv[1:])
+    sys.exit(f"--data: these belong to several studies ({listed}); call this once for each study")
+print(*found)
+'
 
 # Runs the module that its first argument names; a package that is missing is one line.
 RUN_MODULE='

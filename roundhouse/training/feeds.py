@@ -6,12 +6,7 @@ is carried from epoch to epoch, and a resume inside an epoch loads nothing of wh
 
 from __future__ import annotations
 
-import ctypes
-import os
-import signal
-import sys
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,11 +19,9 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.options import FEEDS, choose
 from roundhouse.training.loops import Epoch
 from roundhouse.training.memory import free_memory
-from roundhouse.training.workers import end_workers, start_workers
+from roundhouse.training.workers import deaths_reported, end_workers, loader_of_batches, start_workers
 
 _CHUNK = 16 << 20  # bytes of samples that are prepared at once
-_PR_SET_PDEATHSIG = 1
-_WORKER_DEATH = ("DataLoader worker", "Pin memory thread")  # in PyTorch's messages about a process that died
 
 
 class Source(Protocol):
@@ -66,15 +59,23 @@ class EpochFeed(Protocol):
 
 
 def make_feed(kind: str, source: Source, batch_size: int, workers: int, device: torch.device) -> EpochFeed:
-    """The feed `kind`; `auto`: on the device if twice the data fits into half of its free memory.
+    """The feed `kind`; for `auto` see `on_device`.
 
     RoundhouseError: no such feed, or fewer samples than one batch.
     """
-    if choose("feed", kind, FEEDS) == "auto":
-        kind = "device" if 2 * source.nbytes < free_memory(device) / 2 else "workers"
-    if kind == "device":
+    if on_device(kind, source.nbytes, device):
         return DeviceFeed(source, batch_size, device)
     return WorkerFeed(source, batch_size, device, workers)
+
+
+def on_device(kind: str, nbytes: int, device: torch.device) -> bool:
+    """Whether a feed `kind` holds its data on the device; `auto`: if twice the data fits into half of its free memory.
+
+    RoundhouseError: no such feed.
+    """
+    if choose("feed", kind, FEEDS) == "auto":
+        return 2 * nbytes < free_memory(device) / 2
+    return kind == "device"
 
 
 class DeviceFeed:
@@ -113,34 +114,17 @@ class WorkerFeed:
         self._device = device
         self._draws: list[npt.NDArray[np.int64]] = []  # of the epoch's batches; NumPy arrays pickle as plain bytes
         self._batches: Any = None
-        self._loader = torch.utils.data.DataLoader(
-            _Batches(self._source),
-            batch_size=None,  # an item is a batch
-            sampler=self._draws,
-            num_workers=workers,
-            persistent_workers=True,
-            pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # without one it draws from the global generator
-            worker_init_fn=partial(_begin_work, os.getpid()),
-            multiprocessing_context="fork",  # so that workers share the data
-        )
+        self._loader = loader_of_batches(_Batches(self._source), self._draws, workers, device)
 
     def batches(self, epoch: Epoch, first: int) -> Iterator[tuple[Tensor, ...]]:
         if first >= self.steps:
             return
         draws = self._source.draw(epoch)[:, first * self._batch_size : self.steps * self._batch_size]
         self._draws[:] = [part.numpy() for part in torch.split(draws, self._batch_size, dim=1)]
-        try:
+        with deaths_reported():
             self._start()
             for tensors in self._batches:
                 yield tuple(one.to(self._device, non_blocking=True) for one in tensors)
-        except (RuntimeError, ConnectionError, EOFError) as error:
-            if isinstance(error, RuntimeError) and not any(part in str(error) for part in _WORKER_DEATH):
-                raise
-            raise RoundhouseError(
-                f"a worker process that prepares batches died ({error}); memory or /dev/shm may be full: "
-                "use fewer `workers`, or `feed: device`, which needs none"
-            ) from error
 
     def close(self) -> None:
         if self._batches is not None:
@@ -159,15 +143,6 @@ class _Batches(torch.utils.data.Dataset[tuple[Tensor, ...]]):
 
     def __getitem__(self, draws: npt.NDArray[np.int64]) -> tuple[Tensor, ...]:
         return self._source.batch(torch.from_numpy(draws))
-
-
-def _begin_work(trainer: int, worker: int) -> None:
-    """Initialise a worker process: it ends when the trainer ends, and only then."""
-    # PyTorch's own check of the parent starts later, and would accept any process that is the parent then.
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != trainer:
-        os._exit(1)
 
 
 def _steps(source: Source, batch_size: int) -> int:

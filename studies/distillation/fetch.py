@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import os
 import shutil
 import socket
 import sys
 import tarfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from roundhouse.errors import RoundhouseError as StudyError
 from roundhouse.options import choose
-from studies.distillation.sources import SOURCES, File, damaged, data_directory, file_digest, flaw
+from studies.data_files import data_directory, file_digest, replacing
+from studies.distillation.sources import SOURCES, File, damaged, flaw
 
+NAMES = tuple(SOURCES)
 _TIMEOUT = 30.0  # seconds without an answer
 
 
@@ -83,7 +83,7 @@ def _download(name: str, file: File, folder: Path) -> None:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT)
     try:
-        with _replacing(path) as part:
+        with replacing(path) as part:
             download_url(file.url, folder, part.name, file.md5)
     except (OSError, http.client.HTTPException, RuntimeError) as error:
         raise StudyError(f"{name}: {file.url} {_reason(error)}. {_by_hand(name, folder)}") from error
@@ -115,7 +115,7 @@ def _unpack(name: str, archive: Path, folder: Path) -> None:
             member = tar.extractfile(file.path)
             assert member is not None
             (folder / file.path).parent.mkdir(exist_ok=True)
-            with member, _replacing(folder / file.path) as part, part.open("wb") as target:
+            with member, replacing(folder / file.path) as part, part.open("wb") as target:
                 shutil.copyfileobj(member, target)
 
 
@@ -128,21 +128,10 @@ def _decode(archive: Path, folder: Path) -> None:
     print("tinyimagenet: decoding the images, which takes a minute or two", flush=True)
     train, test = decode_tinyimagenet(archive)
     path = folder / "tinyimagenet.npz"
-    with _replacing(path) as part, _replacing(Path(f"{path}.sha256")) as digest:
+    with replacing(path) as part, replacing(Path(f"{path}.sha256")) as digest:
         with part.open("wb") as file:
             np.savez(file, train_images=train[0], train_labels=train[1], test_images=test[0], test_labels=test[1])
         digest.write_text(f"{file_digest(part, 'sha256')}  {path.name}\n")
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary path, which replaces `path` if the block succeeds."""
-    part = Path(f"{path}.part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from roundhouse.training import StudyError
+from studies.data_files import data_directory
 from studies.distillation import sources
 
 Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
@@ -32,7 +33,7 @@ def read_cifar100(data: Path | None) -> tuple[Arrays, Arrays]:
 def read_svhn(data: Path | None) -> tuple[Arrays, Arrays]:
     """Training and test images, 32x32 in 3 channels; the digit 0, which the files call 10, has label 0."""
     with _as_study_error("svhn", data):
-        folder = sources.data_directory(data)
+        folder = data_directory(data)
         train, test = (_torchvision().SVHN(folder, split) for split in ("train", "test"))
         return _arrays(train.data, train.labels), _arrays(test.data, test.labels)
 
@@ -42,7 +43,7 @@ def read_tinyimagenet(data: Path | None) -> tuple[Arrays, Arrays]:
     with _as_study_error("tinyimagenet", data):
         if damage := sources.damaged("tinyimagenet", data):
             raise StudyError(damage)
-        with np.load(sources.data_directory(data) / "tinyimagenet.npz") as file:
+        with np.load(data_directory(data) / "tinyimagenet.npz") as file:
             train = _arrays(file["train_images"], file["train_labels"])
             return train, _arrays(file["test_images"], file["test_labels"])
 
@@ -86,7 +87,7 @@ def _decode(file: zipfile.ZipFile, paths: Sequence[str], labels: Sequence[int]) 
 
 def _read_cifar(name: str, kind: str, data: Path | None) -> tuple[Arrays, Arrays]:
     with _as_study_error(name, data):
-        folder = sources.data_directory(data)
+        folder = data_directory(data)
         train, test = (getattr(_torchvision(), kind)(folder, train) for train in (True, False))
         images = [found.data.transpose(0, 3, 1, 2) for found in (train, test)]
         return _arrays(images[0], train.targets), _arrays(images[1], test.targets)
@@ -114,6 +115,6 @@ def _as_study_error(name: str, data: Path | None) -> Iterator[None]:
     except ImportError as error:
         raise StudyError(f"dataset {name!r} is read with a package that cannot be imported: {error}") from error
     except Exception as error:  # pickle, scipy and zipfile raise errors of any kind
-        folder = sources.data_directory(data)
+        folder = data_directory(data)
         what = f"dataset {name!r} in {folder} cannot be read ({type(error).__name__}: {error})"
         raise StudyError(sources.damaged(name, data) or what) from error

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from roundhouse.options import choose
+from studies.data_files import data_directory, file_digest
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,6 @@ SOURCES = {
 """By name. Paths are those of torchvision, so a folder filled by it can be used."""
 
 
-def data_directory(data: Path | None) -> Path:
-    """The folder of data sets: `data`, or by default that of the repository."""
-    return Path(__file__).resolve().parents[2] / "data" if data is None else data
-
-
 def missing(name: str, data: Path | None) -> str:
     """The problem that a quick check finds with the data set in folder `data`, and what to do; empty if there is none.
 
@@ -127,15 +122,6 @@ def flaw(file: File, folder: Path, thorough: bool) -> str:
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     return ""
-
-
-def file_digest(path: Path, algorithm: str) -> str:
-    """In hexadecimal."""
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _report(name: str, data: Path | None, thorough: bool) -> str:
