@@ -57,7 +57,10 @@ def test_of_covariances_that_commute_it_is_that_of_the_roots_of_their_eigenvalue
 def test_a_distribution_has_no_distance_to_itself_even_if_its_covariance_is_singular(rank: int, scale: float) -> None:
     rows = (normal(50, rank) @ normal(rank, 8, 1) * scale).double()
     mean, covariance = rows.mean(0), rows.T.cov()
-    assert frechet(mean, covariance, mean, covariance) == pytest.approx(0, abs=1e-10 * float(covariance.trace()))
+    spread = float(covariance.trace())
+    assert frechet(mean, covariance, mean, covariance) == pytest.approx(0, abs=1e-10 * spread)
+    moved = mean + (spread / 8) ** 0.5  # also where rounding makes the distance too small, which is never below 0
+    assert frechet(mean, covariance, moved, covariance) == pytest.approx(spread, rel=1e-10)
 
 
 @settings(max_examples=20, deadline=None)

@@ -59,15 +59,16 @@ class Perfect:
         background[:, :, 12:14, 4:12] = images[:, :, :1, :1]
         return background, torch.where(part > 0.9, part, 0)
 
-    def join(self, background: Tensor, part: Tensor | None) -> Tensor:
-        return background if part is None else torch.where(part > 0, part, background)
+    def join(self, background: Tensor, object_part: Tensor | None, size: int) -> Tensor:
+        assert background.shape[-1] == size
+        return background if object_part is None else torch.where(object_part > 0, object_part, background)
 
 
 class Blurred(Perfect):
     """Changes all pixels by 0.01, so its PSNR is 40 dB everywhere."""
 
-    def join(self, background: Tensor, part: Tensor | None) -> Tensor:
-        return super().join(background, part) + 0.01
+    def join(self, background: Tensor, object_part: Tensor | None, size: int) -> Tensor:
+        return super().join(background, object_part, size) + 0.01
 
 
 def test_a_perfect_model_has_the_best_values_and_the_dummies_those_of_what_they_do() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from roundhouse.training import StudyError
 from roundhouse.training.checkpoint import CorruptFile, unpack, warn, write
+from studies.data_files import data_directory
 
 Value: TypeAlias = dict[str, Tensor]
 Key: TypeAlias = Mapping[str, str | int | float | list[int] | None]
@@ -21,7 +22,7 @@ _KEY, _VALUE = "key", "value"
 
 def folder_of(data: Path | None) -> Path:
     """Where the study keeps what all its runs share: in the data directory, by default that of the repository."""
-    return (Path(__file__).resolve().parents[2] / "data" if data is None else data) / "genegan"
+    return data_directory(data) / "genegan"
 
 
 def digest(images: Tensor) -> str:

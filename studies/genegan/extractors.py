@@ -18,6 +18,7 @@ from torch import Tensor
 
 from roundhouse.options import choose
 from roundhouse.training import StudyError, derive_seed
+from studies.data_files import file_digest
 from studies.genegan import faces
 from studies.genegan.cache import Value, cached, digest, folder_of
 from studies.genegan.small_network import SmallNetwork, built, fit, in_parts
@@ -87,7 +88,7 @@ def _inception(device: torch.device, data: Path | None) -> Extractor:
         problems.append("the package torch-fidelity is not installed: pip install '.[fidelity]'")
     if not path.is_file():
         problems.append(f"its weights are missing: on a host with internet access, download {URL} to {path}")
-    elif (found := hashlib.sha256(path.read_bytes()).hexdigest()) != SHA256:
+    elif (found := file_digest(path, "sha256")) != SHA256:
         problems.append(f"{path} is damaged: its SHA-256 is {found}, not {SHA256}; download {URL} again")
     if problems:
         raise StudyError(f"extractor 'inception': {'; '.join(problems)}. Without it, use extractor 'small'")

@@ -22,6 +22,7 @@ from roundhouse.errors import described
 from roundhouse.training import StudyError
 from roundhouse.training.checkpoint import read_whole
 from roundhouse.training.keep import SNAPSHOTS
+from studies.genegan.loading import whole_number
 
 _EXPLODED = 1000.0  # times the running median of the absolute values
 
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0: done; 1: a file cannot be deleted; 2: the directory has no checkpoints, or an option is wrong."""
     parser = argparse.ArgumentParser(prog="python -m studies.genegan.prune", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("directory", type=Path, help=f"an experiment, an attempt, or a folder {SNAPSHOTS}")
-    parser.add_argument("--keep", type=_at_least_1, default=2, help="how many of the newest to keep; default: 2")
+    parser.add_argument("--keep", type=whole_number, default=2, help="how many of the newest to keep; default: 2")
     parser.add_argument("--dry-run", action="store_true", help="only print what would be deleted")
     options = parser.parse_args(arguments)
     files = files_in(options.directory)
@@ -125,12 +126,6 @@ def _finite(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(map(_finite, value.values()))
     return all(map(_finite, value)) if isinstance(value, (list, tuple)) else True
-
-
-def _at_least_1(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
 
 
 if __name__ == "__main__":

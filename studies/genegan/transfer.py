@@ -32,7 +32,7 @@ class Generator(Protocol):
 
     def split(self, images: Tensor) -> tuple[Tensor, Tensor]: ...
 
-    def join(self, background: Tensor, part: Tensor | None) -> Tensor: ...
+    def join(self, background: Tensor, object_part: Tensor | None, size: int) -> Tensor: ...
 
 
 class Faces(Protocol):
@@ -64,8 +64,8 @@ def swap(generator: Generator, with_attribute: Tensor, without: Tensor, batch_si
     parts = []
     for a, b in zip(*(torch.split(one, batch_size) for one in (with_attribute, without)), strict=True):
         (background, part), (other, _) = generator.split(a), generator.split(b)
-        pairs = ((other, part), (background, None), (background, part), (other, None))
-        parts.append([generator.join(*pair) for pair in pairs])
+        joined = [(other, part), (background, None), (background, part), (other, None)]
+        parts.append([generator.join(back, front, a.shape[-1]) for back, front in joined])
     return Swapped(*(torch.cat(one) for one in zip(*parts, strict=True)))
 
 

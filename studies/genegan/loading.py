@@ -1,0 +1,69 @@
+"""A trained generator from a file: the best weights of a run, or a kept checkpoint, with the config of its run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from roundhouse.options import read_options
+from roundhouse.training import StudyError, read_weights
+from studies.genegan.networks import Generator
+from studies.genegan.options import Options
+
+GENERATOR, CONFIG = "generator", "config"
+"""The parts of a checkpoint, and the entries of best.pth, that this module needs. CONFIG is the text of `config_of`."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    generator: Generator
+    options: Options
+    step: int | None  # None: best.pth does not say
+    device: torch.device
+
+
+def config_of(options: Options) -> str:
+    """The config of a run as text, to be tracked and kept with the weights."""
+    return json.dumps(asdict(options))
+
+
+def load_generator(path: Path, device: torch.device) -> Loaded:
+    """StudyError: the file is missing or damaged, or has no generator of this study."""
+    content = read_weights(path)
+    parts: Mapping[str, Any] = content.get("parts", content)
+    if not (isinstance(parts.get(CONFIG), str) and isinstance(parts.get(GENERATOR), Mapping)):
+        raise StudyError(f"{path} has no generator: give best.pth or a file of snapshots/ of a genegan run")
+    known = {one.name for one in fields(Options)}
+    options = read_options(Options, {key: one for key, one in json.loads(parts[CONFIG]).items() if key in known})
+    generator = Generator(options)
+    try:
+        generator.load_state_dict(dict(parts[GENERATOR]))
+    except RuntimeError as error:
+        raise StudyError(f"{path}: its weights do not fit the networks of this version: {error}") from error
+    generator.to(device).eval().requires_grad_(False)
+    return Loaded(generator, options, content.get("step"), device)
+
+
+def device_of(name: str) -> torch.device:
+    """The device of this name; `auto`: the first GPU if there is one. StudyError: there is no such device."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise StudyError(f"--device {name}: {str(error).splitlines()[0]}; use cpu, cuda or cuda:N") from error
+    return device
+
+
+def whole_number(text: str) -> int:
+    """An argument of the command line that must be a whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
