@@ -21,6 +21,7 @@ from torch import Tensor
 from roundhouse.errors import described
 from roundhouse.training import StudyError, keep
 from studies.genegan.loading import device_of, load_generator
+from studies.genegan.pictures import grid
 from studies.genegan.transfer import Generator
 
 
@@ -51,12 +52,6 @@ def rows_of(generator: Generator, inputs: Tensor) -> Tensor:
     given = [generator.join(background, one.expand_as(part), size) for one in part[:, None]]
     without = generator.join(background, None, size)
     return torch.stack([inputs, generator.join(background, part, size), without, *given], dim=1)
-
-
-def grid(rows: Tensor) -> Tensor:
-    """One image (3, height, width) of rows of images (R, C, 3, S, S)."""
-    count, columns, channels, size, _ = rows.shape
-    return rows.permute(2, 0, 3, 1, 4).reshape(channels, count * size, columns * size).clamp(0, 1)
 
 
 def read_image(path: Path, size: int) -> Tensor:
