@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from roundhouse.training import Run, Step, StudyError, derive_seed, read_weights
+from roundhouse.training import Run, Step, StudyError, Value, derive_seed, read_weights
 from studies.genegan.check import is_file_name
 from studies.genegan.evaluation import Evaluation, Setting
 from studies.genegan.images import Batch, Images, Plan, input_sizes, load, make_feed
@@ -34,7 +34,7 @@ def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data
     if options.init is not None:
         run.once("init", lambda: start_from(generator, options, inputs))
     players = Players(generator, critics, options, run.autocast)
-    run.track(**{GENERATOR: generator, CONFIG: [config_of(options)]}, critics=critics)
+    run.track(**{GENERATOR: generator, CONFIG: Value(config_of(options))}, critics=critics)
     run.track(generator_optimiser=players.generator_optimiser, critic_optimiser=players.critic_optimiser)
     run.best("distance", mode="min", weights={GENERATOR: generator, CONFIG: config_of(options)})
     validation = evaluation_of(options, data, "validation", run)
