@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from small_study import comparable, train, with_settings
@@ -26,7 +24,9 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def run(directory: Path, data: Path, earlier: tuple[Path, ...] = (), stop_at: int | None = None, **config: Any) -> Outcome:
+def run(
+    directory: Path, data: Path, earlier: tuple[Path, ...] = (), stop_at: int | None = None, **config: Any
+) -> Outcome:
     options = Options(**{**TINY, **config})
     outcome = train(
         directory, lambda run: train_genegan(run, options, {}, data), with_settings(seed=1), earlier, stop_at=stop_at
