@@ -204,7 +204,7 @@ def main() -> None:
     print(f"training, tokens/s: plain {plain:.0f}, study {study:.0f}, ratio {study / plain:.2f}")
     plain, study = (found[name] / options.test_fields for name in ("plain sampling", "sampling"))
     print(
-        f"sampling, s for a field of {options.size**2} pixels ({2 * options.sample_steps} evaluations): "
+        f"sampling, s for a field of {options.size**2} pixels ({2 * options.sample_steps - 1} evaluations): "
         f"plain {plain:.3f}, study {study:.3f}, ratio {plain / study:.2f}"
     )
 
