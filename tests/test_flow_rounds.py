@@ -99,7 +99,7 @@ def test_the_round_file_has_the_documents_hundred_versions() -> None:
 
 
 def test_the_versions_stand_in_the_round_file_as_text() -> None:
-    """Nobody needs to run code to see what version 42 is; numbers are written as the paths show them."""
+    """What version 42 is can be read in the file, without running code; numbers are written as the paths show them."""
     content = yaml.safe_load((REPOSITORY / "rounds/improvements.yaml").read_text())
     written = content["experiments"]["versions"]["zip"]
     assert written["version"] == list(range(3, 103))
