@@ -15,8 +15,8 @@ Member = tuple[RoundEntry, RunMetrics]
 
 @dataclass(frozen=True)
 class ResultMetric:
-    """`chosen`: the metric by which weights and settings are chosen, such as val_psnr; `result`: the final metric that
-    belongs to it and is shown, such as test_psnr; the same if no run reports one. `mode`: which value is best, min or
+    """`chosen`: the metric by which weights and settings are chosen, such as val_iou; `result`: the final metric that
+    belongs to it and is shown, such as test_iou; the same if no run reports one. `mode`: which value is best, min or
     max; None: unknown.
     """
 

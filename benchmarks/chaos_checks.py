@@ -31,9 +31,8 @@ def verify(
     `records`: by ROUND/PATH. `expected`: PATH -> hash of the results. `in_slurm`: names of all jobs that Slurm knows.
     """
     lines = read_lines(folder.journal / LINES)
-    reruns = {path: [one.number for one in rec.attempts if one.cause is Cause.RERUN] for path, rec in records.items()}
     yield from one_writer(lines)
-    yield from resumed(lines, reruns)
+    yield from resumed(lines, {path: begins_again(rec.attempts) for path, rec in records.items()})
     yield from tokens_unique(records)
     own = by_path(lines)
     for path, rec in records.items():
@@ -79,17 +78,36 @@ def one_writer(lines: Iterable[Line]) -> Iterator[str]:
                 yield f"{path}: process {second} wrote in attempt {after} after process {first} in attempt {before}"
 
 
-def resumed(lines: Iterable[Line], reruns: Mapping[str, Sequence[int]]) -> Iterator[str]:
+def begins_again(attempts: Sequence[Attempt]) -> list[int]:
+    """The numbers of the markers after which an experiment begins with nothing.
+
+    These are a rerun, and a retry after which it has other inputs, because what it depends on was run again.
+    """
+    found, ran = [], None
+    marker: Attempt | None = None
+    for attempt in attempts:
+        if attempt.opened.mark is not None:
+            marker = attempt
+            if attempt.cause is Cause.RERUN:
+                found.append(attempt.number)
+            continue
+        if marker is not None and marker.cause is Cause.RETRY and ran not in (None, attempt.opened.inputs):
+            found.append(marker.number)
+        ran, marker = attempt.opened.inputs, None
+    return found
+
+
+def resumed(lines: Iterable[Line], fresh: Mapping[str, Sequence[int]]) -> Iterator[str]:
     """Each attempt began with the last epoch that an earlier one had saved, and found all its files.
 
-    `reruns`: the numbers of the rerun markers of each experiment; after them it begins with nothing.
+    `fresh`: the markers of each experiment after which it begins with nothing; see `begins_again`.
     """
     for path, own in by_path(lines).items():
         yield from (f"{path}: {line['file']} is missing or damaged" for line in own if line["event"] == "damaged")
         saved, newest = 0, 0
         for attempt, group in groupby(own, key=lambda line: line["attempt"]):
             epochs = [line["epoch"] for line in group if line.get("epoch") is not None]
-            if any(newest < marker < attempt for marker in reruns.get(path, ())):
+            if any(newest < marker < attempt for marker in fresh.get(path, ())):
                 saved = 0
             if epochs and epochs[0] < saved:
                 yield f"{path}: attempt {attempt} began at epoch {epochs[0]}, but epoch {saved} had been saved"

@@ -14,6 +14,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,19 +121,11 @@ def measure(options: Options, device: torch.device, rounds: int, steps: int) -> 
     held_out = HeldOut.load(options, "test", options.test_fields, device)
     x0 = held_out.noise(1, torch.Generator().manual_seed(0))[0]
 
-    def train(number: int) -> None:
-        trainer.step(OneStep(number), torch.randint(source.count, (options.batch_size,)), number)  # type: ignore[arg-type]
-
-    def sample(one: FlowModel) -> None:
-        one.network.eval()
-        reconstruct(one, held_out.task, x0, options.sample_steps, options.sampler)
-        one.network.train()
-
     work = {
         "plain step": lambda number: plain.step(),
-        "step": train,
-        "plain sampling": lambda number: sample(other),
-        "sampling": lambda number: sample(model),
+        "step": partial(train, trainer),
+        "plain sampling": partial(sample, other, held_out, x0, options),
+        "sampling": partial(sample, model, held_out, x0, options),
     }
     found: dict[str, list[float]] = {name: [] for name in work}
     for one in work.values():
@@ -142,6 +136,43 @@ def measure(options: Options, device: torch.device, rounds: int, steps: int) -> 
     return found
 
 
+def measure_techniques(
+    options: Options, device: torch.device, rounds: int, steps: int
+) -> dict[str, tuple[float, float]]:
+    """Seconds of a training step and of sampling the test fields, medians of the rounds, by technique ("": the base).
+
+    Technique 1 is left out: its second phase has the steps of the base.
+    """
+    held_out = HeldOut.load(options, "test", options.test_fields, device)
+    x0 = held_out.noise(1, torch.Generator().manual_seed(0))[0]
+    fields = dataset(options.complexity, "train", options.fields, options.size).to(device)
+    work: dict[str, tuple[Callable[[int], Any], Callable[[int], Any]]] = {}
+    for number in (None, *range(2, 11)):
+        chosen = replace(options, techniques="" if number is None else str(number))
+        design = design_of(chosen)
+        model = FlowModel(Network(chosen, design).to(device), design, contextlib.nullcontext)
+        trainer = Trainer(model, design, FieldSource(fields, chosen, design), chosen, chosen.epochs)
+        work[chosen.techniques] = (partial(train, trainer), partial(sample, model, held_out, x0, chosen))
+    found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in work}
+    for turn in range(rounds + 1):  # the first is not counted
+        for name, (step, draw) in work.items():
+            times = seconds(step, steps, device), seconds(draw, 1, device)
+            for values, one in zip(found[name], times, strict=True):
+                values.extend([one] if turn else [])
+    return {name: (statistics.median(step), statistics.median(draw)) for name, (step, draw) in found.items()}
+
+
+def train(trainer: Trainer, number: int) -> None:
+    chosen = torch.randint(trainer.source.count, (trainer.batch_size,))
+    trainer.step(OneStep(number), chosen, number)  # type: ignore[arg-type]
+
+
+def sample(model: FlowModel, held_out: HeldOut, x0: Tensor, options: Options, number: int) -> None:
+    model.network.eval()
+    reconstruct(model, held_out.task, x0, options.sample_steps, options.sampler)
+    model.network.train()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5, help="the two versions take turns so many times")
@@ -150,6 +181,7 @@ def main() -> None:
     parser.add_argument(
         "--small", action="store_true", help="the size of the round improvements_cpu, not the full size"
     )
+    parser.add_argument("--techniques", action="store_true", help="each technique beside the base, instead")
     chosen = parser.parse_args()
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
@@ -158,15 +190,21 @@ def main() -> None:
         "size": 20, "queries": 49, "batch_size": 16, "d_model": 64, "heads": 4, "num_layers": 3, "sample_steps": 4,
     }  # fmt: skip
     options = Options(test_fields=4, **(small if chosen.small else {}))
+    print(f"{device.type}, {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    if chosen.techniques:
+        each = measure_techniques(options, device, chosen.rounds, chosen.steps)
+        step, draw = each[""]
+        for name, times in each.items():
+            print(f"{name or 'base':>4}: step {times[0] / step:.2f}, sampling {times[1] / draw:.2f}")
+        return
     rounds = measure(options, device, chosen.rounds, chosen.steps)
     found = {name: statistics.median(values) for name, values in rounds.items()}
-    print(f"{device.type}, {platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     tokens = options.batch_size * (options.observations + options.queries)
     plain, study = (tokens / found[name] for name in ("plain step", "step"))
     print(f"training, tokens/s: plain {plain:.0f}, study {study:.0f}, ratio {study / plain:.2f}")
     plain, study = (found[name] / options.test_fields for name in ("plain sampling", "sampling"))
     print(
-        f"sampling, s for a field of {options.size**2} pixels ({2 * options.sample_steps} evaluations): "
+        f"sampling, s for a field of {options.size**2} pixels ({2 * options.sample_steps - 1} evaluations): "
         f"plain {plain:.3f}, study {study:.3f}, ratio {plain / study:.2f}"
     )
 

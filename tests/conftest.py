@@ -23,6 +23,7 @@ LONG = (
     "test_cluster_rounds.py",
     "test_arrays.py",
     "test_exact_resume.py",
+    "test_flow_exact_resume.py",
     "test_code_copy_rounds.py",
     "test_state_machine.py",
     "test_pull.py",

@@ -175,8 +175,8 @@ def metrics_of(config: Mapping[str, Any], truth: Truth = PLANTED) -> dict[str, A
         "chunked_psnr": psnr - 0.1,
         "test_psnr": psnr, "last_test_psnr": psnr - 0.05, "test_mean_psnr": psnr + gap, "mean_psnr": MEAN[family],
         "nearest_psnr": MEAN[family] + 0.8, "thin_plate_psnr": MEAN[family] + 2.4, "rbf_psnr": RBF[family],
-        "rbf_oracle_psnr": RBF[family] + 0.2, "test_mse": 10 ** (-psnr / 10), "parameters": 1e6,
-        "steps": steps,
+        "rbf_oracle_psnr": RBF[family] + 0.2, "test_mse": 10 ** (-psnr / 10), "network_parameters": 1e6,
+        "train_steps": steps,
         "sample_seconds": 0.2 * (1 + 0.02 * random.standard_normal()),
     }  # fmt: skip
     if is_flow:

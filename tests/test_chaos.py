@@ -6,6 +6,7 @@ import argparse
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,21 @@ def test_submissions_that_are_repeated_or_unknown_are_found() -> None:
         "job a was submitted 2 times",
         "job d was submitted, but no record contains it",
     ]
+
+
+def test_an_experiment_begins_again_after_a_rerun_and_with_other_inputs_only_after_a_retry() -> None:
+    def with_inputs(*given: tuple[str, str]) -> list[int]:
+        made = attempts(*(cause for cause, _ in given))
+        changed = [
+            replace(one, opened=replace(one.opened, inputs={"single": [{"path": "single/0", "token": token}]}))
+            for one, (_, token) in zip(made, given, strict=True)
+        ]
+        return checks.begins_again(changed)
+
+    assert with_inputs(("unknown", "a"), ("retry", "-"), ("completed", "a")) == []
+    assert with_inputs(("unknown", "a"), ("retry", "-"), ("retry", "-"), ("completed", "b")) == [3]
+    assert with_inputs(("unknown", "a"), ("unknown", "b"), ("completed", "b")) == []
+    assert with_inputs(("completed", "a"), ("rerun", "-"), ("completed", "a")) == [2]
 
 
 def attempts(*causes: str) -> tuple[Attempt, ...]:

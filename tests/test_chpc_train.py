@@ -906,7 +906,8 @@ def test_what_follows_the_runner_there_changes_neither_its_code_nor_its_words(
 def test_a_runner_whose_shells_are_killed_there_is_no_success(checkout: Checkout, cluster: Cluster) -> None:
     set_up(checkout, cluster, ROUNDS="r s")
     below_sshd = "itertools.takewhile(lambda one: not one.name().startswith('sshd'), psutil.Process().parents())"
-    cluster.does(f"import itertools, psutil; print('3 of 4', flush=True)\nfor one in list({below_sshd}): one.kill()")
+    outermost_first = f"reversed(list({below_sshd}))"  # so that none lives on to report the death of the one it started
+    cluster.does(f"import itertools, psutil; print('3 of 4', flush=True)\nfor one in {outermost_first}: one.kill()")
     assert checkout.call("now").returncode == TROUBLE
     for name in ("r", "s"):
         assert checkout.steps()[f"queue {name}"].startswith("failed: cluster did not report how the command ended")

@@ -61,7 +61,7 @@ def test_heads_start_with_scales_from_2_to_128_and_learn_them() -> None:
 
 
 def test_under_bf16_the_distance_term_is_as_exact_as_in_float32() -> None:
-    """Tokens that are equal but for their places: only the distance term tells them apart."""
+    """Tokens that are equal but for their places: only the distance term distinguishes them."""
     torch.manual_seed(0)
     attention = Attention(16, 4, True)
     x, at = torch.zeros(1, 200, 16), 2 * torch.rand(1, 200, 2) - 1

@@ -74,8 +74,10 @@ def technique_sets(experiments: list[Experiment]) -> dict[int, tuple[int, ...]]:
     return {one.config["version"]: options_of(one).technique_numbers for one in experiments}
 
 
-def dry_run(name: str, *options: str) -> str:
-    command = [sys.executable, "runner.py", "--round", name, "--dry-run", "--scheduler", "local", *options]
+def dry_run(name: str, records: Path, *options: str) -> str:
+    """`records`: a directory without any, because those of the checkout may belong to a round that has run."""
+    command = [sys.executable, "runner.py", "--round", name, "--dry-run", "--scheduler", "local"]
+    command += ["--experiments", str(records / "experiments"), *options]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "cannot start" not in done.stdout + done.stderr
@@ -97,7 +99,7 @@ def test_the_round_file_has_the_documents_hundred_versions() -> None:
 
 
 def test_the_versions_stand_in_the_round_file_as_text() -> None:
-    """Nobody needs to run code to see what version 42 is; numbers are written as the paths show them."""
+    """What version 42 is can be read in the file, without running code; numbers are written as the paths show them."""
     content = yaml.safe_load((REPOSITORY / "rounds/improvements.yaml").read_text())
     written = content["experiments"]["versions"]["zip"]
     assert written["version"] == list(range(3, 103))
@@ -244,8 +246,8 @@ def test_every_config_passes_the_studys_check(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ROUNDS)
-def test_a_dry_run_lists_the_whole_round(name: str) -> None:
-    listed = paths_in(dry_run(name))
+def test_a_dry_run_lists_the_whole_round(name: str, tmp_path: Path) -> None:
+    listed = paths_in(dry_run(name, tmp_path))
     assert listed == [one.path for one in loaded(name).experiments]
 
 
@@ -258,8 +260,8 @@ def test_on_a_cluster_one_allocation_with_eight_slots_runs_it(fake_pbs: FakePBS,
     assert "16 cores, 4 GPUs, 64 GB, 24:00:00 for 8 slots" in done.stdout
 
 
-def test_a_pattern_selects_exactly_one_version() -> None:
-    listed = paths_in(dry_run("improvements", "--only", "*v42*"))
+def test_a_pattern_selects_exactly_one_version(tmp_path: Path) -> None:
+    listed = paths_in(dry_run("improvements", tmp_path, "--only", "*v42*"))
     assert listed == ["v42/0"]
     assert [one.path for one in loaded("improvements").experiments if fnmatchcase(one.path, "*v42*")] == listed
 
@@ -275,7 +277,7 @@ def expanded(name: str, folder: Path) -> list[Experiment]:
     for existing in (REPOSITORY / "rounds").glob("improvements*.yaml"):
         (folder / existing.name).write_text(existing.read_text())
     (folder / f"{name}.yaml").write_text(page_rounds()[name])
-    printed = dry_run(name, "--rounds", str(folder), "--experiments", str(folder / "experiments"))
+    printed = dry_run(name, folder, "--rounds", str(folder))
     experiments = load_round(name, folder).experiments
     assert paths_in(printed) == [one.path for one in experiments]
     return list(experiments)

@@ -42,7 +42,7 @@ def test_the_results_are_those_that_the_study_declares(tmp_path: Path, method: s
     assert outcome.reason == "completed"
     absent = RECORDED | (ONLY_OF_FLOWS if method == "regression" else set())
     assert set(outcome.metrics) == set(METRICS) - absent
-    assert outcome.metrics["steps"] == 2
+    assert outcome.metrics["train_steps"] == 2
     with np.load(tmp_path / "run/outputs.npz") as arrays:
         assert set(arrays) == set(ARRAYS)
         assert np.isnan(arrays["observed"]).sum() == 2 * (36 - 6)
@@ -80,7 +80,7 @@ def test_reflow_begins_with_the_evaluated_weights_of_the_first_phase(
     assert adopted == [techniques == "1+7"], "only an average differs from the trained weights"
     assert epochs(tmp_path / "run", "flow_val_psnr") == [2, 3]
     assert epochs(tmp_path / "run", "val_psnr") == [5], "choices are made in the second phase"
-    assert outcome.metrics["steps"] == 5
+    assert outcome.metrics["train_steps"] == 5
 
 
 def test_technique_1_is_the_base_before_its_second_phase(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_run_that_a_limit_ends_inside_an_epoch_is_validated_there(tmp_path: Pa
     outcome = run(tmp_path / "run", {"max_steps": 3}, epochs=4, fields=16, validate_every=4)
     assert outcome.finished and outcome.reason == "max steps"
     assert epochs(tmp_path / "run", "val_psnr") == [2], "the second epoch was cut after one of its two steps"
-    assert outcome.metrics["steps"] == 3
+    assert outcome.metrics["train_steps"] == 3
 
 
 def test_a_limit_before_reflow_is_an_error_that_says_what_to_change(tmp_path: Path) -> None:

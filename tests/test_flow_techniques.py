@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from roundhouse.errors import RoundhouseError
 from studies.flow_matching import techniques
 from studies.flow_matching.averages import MovingAverage
-from studies.flow_matching.design import Phase, Term, base_design, warmup_cosine
+from studies.flow_matching.design import Phase, base_design, warmup_cosine
 from studies.flow_matching.flow import FlowModel, Moment
 from studies.flow_matching.options import TECHNIQUES, Options
 from studies.flow_matching.paths import LinearPath
@@ -502,7 +502,3 @@ def test_stochastic_depth_leaves_out_whole_rows_keeps_the_mean_and_is_off_in_eva
 def test_the_probability_rises_from_0_in_the_first_block() -> None:
     blocks = model_of(options_of("10", num_layers=5, drop_path=0.4)).network.blocks
     assert [block.drop.probability for block in blocks] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
-
-
-def test_a_term_without_state_has_nothing_to_track() -> None:
-    assert Term().tracked() == {}

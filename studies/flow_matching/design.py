@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -41,20 +42,21 @@ class Estimate:
         return None
 
 
-class Term:
+class Term(ABC):
     """A loss beside the flow loss, and what it keeps from step to step."""
 
     name: str
     weight: float
 
+    @abstractmethod
     def loss(self, moment: Moment) -> Tensor:
         """A scalar."""
-        raise NotImplementedError
 
     def tracked(self) -> dict[str, nn.Module]:
+        """What checkpoints must hold, by name."""
         return {}
 
-    def after_step(self) -> None:
+    def after_step(self) -> None:  # noqa: B027  # optional: most losses keep nothing
         """Called after each step of the optimiser."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_LEAST_MSE = 1e-12  # float32 fields cannot be told apart much below it; PSNR ends at 120 dB instead of infinity
+_LEAST_MSE = 1e-12  # float32 fields do not differ reliably much below it; PSNR ends at 120 dB instead of infinity
 _FLOOR = 1e-6  # root mean square of a field that counts as 0
 
 

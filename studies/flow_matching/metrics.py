@@ -35,9 +35,9 @@ METRICS = {
     "thin_plate_psnr": Metric("PSNR of a thin-plate RBF", scale="db"),
     "rbf_psnr": Metric("Gaussian RBF", scale="db"),
     "rbf_oracle_psnr": Metric("Gaussian RBF, width chosen on the test fields", scale="db"),
-    "steps": Metric("training steps", mode="min", curve=False),
+    "train_steps": Metric("training steps", mode="min", curve=False),
     "sample_seconds": Metric("sampling a field", "s", mode="min", curve=False),
-    "parameters": Metric("parameters", mode="min", curve=False),
+    "network_parameters": Metric("parameters", mode="min", curve=False),
 }
 ARRAYS = {
     "observed": "observed values of the first test fields, not a number elsewhere (N, size, size)",

@@ -63,7 +63,7 @@ def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data
     run.load_best()
     arrays, found = test_results(evaluated, test, validation, run, options)
     parameters = sum(one.numel() for one in network.parameters())
-    run.finish(arrays, {**metrics, **found, "steps": steps + trainer.done, "parameters": parameters})
+    run.finish(arrays, {**metrics, **found, "train_steps": steps + trainer.done, "network_parameters": parameters})
 
 
 def adopt(network: Network, weights: Network) -> None:

@@ -57,16 +57,15 @@ class Trainer:
             group["lr"] = self.lr * self.design.rate(number, self.steps)
         task, x0 = self.source.batch(chosen, step)
         losses = self.model.loss(task, x0, step.generator("times"), self.terms)
-        weights = {term.name: term.weight for term in self.terms}
-        loss = sum(
-            (weights.get(name, 1.0) * value for name, value in losses.items()), torch.zeros((), device=x0.device)
-        )
+        loss = losses["flow"]
+        for term in self.terms:
+            loss = loss + term.weight * losses[term.name]
         step.optimise(loss, self.optimiser, clip_norm=self.design.clip_norm)
         if self.average is not None:
             self.average.update(self.model.network)
         for term in self.terms:
             term.after_step()
-        step.average(loss=losses["flow"], **{f"{name}_loss": losses[name] for name in weights})
+        step.average(loss=losses["flow"], **{f"{term.name}_loss": losses[term.name] for term in self.terms})
 
     def epoch_order(self, draw: torch.Generator) -> tuple[Tensor, ...]:
         """The examples of each step of an epoch (B,); the last has what is left."""

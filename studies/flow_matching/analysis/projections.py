@@ -1,4 +1,4 @@
-"""What the document of this study projects: gains, overheads, targets. Guesses that nobody measured, to be answered."""
+"""What the document of this study projects: gains, overheads, targets. They had not been measured."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Run:
     def value(self, metric: str) -> float:
         """A final metric, or one of the times; NaN if the run does not have it."""
         if metric == STEP:
-            return self.train_seconds / self.final.get("steps", math.nan)
+            return self.train_seconds / self.final.get("train_steps", math.nan)
         times = {SECONDS: self.seconds, TRAINING: self.train_seconds}
         return times.get(metric, self.final.get(metric, math.nan))
 

@@ -30,7 +30,7 @@ Rows = list[dict[str, Any]]
 MEASURES = (
     "test_psnr", LAST_PSNR, MEAN_PSNR, "chunked_psnr", "euler1_psnr", "euler2_psnr", "euler4_psnr", "straightness",
     "test_mse", "test_mae", "test_relative_l2", "test_correlation", "test_spectral_error", *REFERENCES, STEP, SAMPLE,
-    TRAINING, SECONDS, "parameters",
+    TRAINING, SECONDS, "network_parameters",
 )  # fmt: skip
 
 
