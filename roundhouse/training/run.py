@@ -254,19 +254,33 @@ class Run(Streams):
 
     # ------------------------------------------------------------------------------------------- results
 
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The entries that are recorded so far, oldest first: a copy."""
+        return [dict(row) for row in self._session.state.history]
+
     def record(self, **metrics: float) -> None:
         """Record metrics: with the epoch; in a loop by steps as an entry of its own, with the averages since the last.
 
-        A metric need not be recorded each time. RoundhouseError: a name is used twice. A value that is not finite is
-        treated as a loss that is not finite.
+        A metric need not be recorded each time. After a loop by steps, the entry is of its last step: for what is
+        measured when a limit has ended the loop. It is recorded once, also if the code there runs again after a resume.
+        RoundhouseError: a name is used twice. A value that is not finite is treated as a loss that is not finite.
         """
         session = self._session
         session.complete_break()
-        if not session.loop:
+        if not session.loop and session.state.unit != STEP:
             raise RoundhouseError("run.record() outside a loop: give metrics of the whole run to run.finish()")
+        if not session.loop and self.recorded(*metrics):
+            return
         session.note(metrics)
         if session.state.unit == STEP:
             session.close_row()
+
+    def recorded(self, *names: str) -> bool:
+        """Whether all these metrics are recorded for the present step; after a loop by steps, for its last one."""
+        session = self._session
+        rows = [row for row in session.state.history if row.get(STEP) == session.present_step]
+        return all(any(name in row for row in rows) for name in names)
 
     def keep(self, name: str, data: Any) -> None:
         """Keep an artefact as `kept/NAME`; see `training.keep.encoded` for what fits which ending."""
@@ -307,6 +321,13 @@ class Run(Streams):
             for old in sorted(one for one in state.kept if one.startswith(prefix))[:-last]:
                 del state.kept[old]
                 session.outdated.append(old)
+
+    def drop_checkpoint(self, tag: str) -> None:
+        """Delete the checkpoint kept with this tag, if there is one, once no checkpoint of the run names it."""
+        session, file = self._session, f"{keep.SNAPSHOTS}/{keep.check_name(tag)}.pth"
+        if not session.replaying and session.state.kept.pop(file, None) is not None:
+            session.outdated.append(file)
+            session.changed()
 
     def stop(self, why: str) -> None:
         """End the training after this step: its loop, and all later ones, have no further steps."""

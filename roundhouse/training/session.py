@@ -268,7 +268,7 @@ class Session:
             metrics[name] = (total / row.counts[name]).item()
             self.checks.metric(Place(state.step, self.where(), f"metric {name}"), metrics[name])
         metrics |= row.metrics
-        position: dict[str, Any] = {"stage": self.loop}
+        position: dict[str, Any] = {"stage": self.loop or next(reversed(state.loops))}
         if state.unit == EPOCH:
             position["epoch"] = state.epoch + 1
         position["step"] = self.present_step

@@ -22,7 +22,6 @@ from studies.genegan.distances import Statistics, distance, floor, interval, kid
 from studies.genegan.extractors import Extractor, extractor
 from studies.genegan.images import Images
 from studies.genegan.networks import Generator
-from studies.genegan.pictures import grid
 from studies.genegan.transfer import measures, swap
 
 _PAIRS = 1000  # faces on which the transfer is measured, at most
@@ -107,14 +106,14 @@ class Evaluation:
         return {**found, "judge_accuracy": judge.accuracy}
 
     @torch.no_grad()
-    def picture(self, generator: Generator, count: int) -> Tensor:
-        """One image (3, height, width): for some inputs Au and B0 a row of Au, B0, Au', B0', Bu and A0."""
+    def samples(self, generator: Generator, count: int) -> Tensor:
+        """For the first inputs Au and B0: Au, B0, Au', B0', Bu and A0, uint8 (count, 6, 3, S, S)."""
         rows = torch.arange(count)
         a, b = (self._images.batch(rows, side, self.setting.size) for side in (True, False))
         with _evaluating(generator):
             made = swap(generator, a, b, count)
-        columns = (a, b, made.with_again, made.without_again, made.added, made.removed)
-        return grid(torch.stack(columns, dim=1))
+        shown = torch.stack((a, b, made.with_again, made.without_again, made.added, made.removed), dim=1)
+        return shown.clamp(0, 1).mul(255).round().byte().cpu()
 
     def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of Au and B0 in [0, 1], on the device."""
