@@ -4,8 +4,9 @@ Each line of standard input is a request: [KIND, KILLS, DIRECTORY, DEVICE, STEP]
 standard output; an empty line if the request failed, with the reason on standard error. Slow imports are done once,
 before the forks.
 
-KIND is stages (a small study of two loops), pure, a method of the distillation study, fitnets_in_two_stages, or "flow"
-with a set of techniques of the flow matching study, such as flow 1+3+7.
+KIND is stages (a small study of two loops), pure, a method of the distillation study, fitnets_in_two_stages, "flow"
+with a set of techniques of the flow matching study, such as flow 1+3+7; or "genegan" with an arm
+of `genegan_tiny.ARMS`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 import sklearn.datasets  # noqa: F401
 import torch
 import torch._dynamo  # noqa: F401
+from genegan_tiny import ARMS, TINY, hardly_trained
 from small_study import SmallStudy
 
 from roundhouse.settings import Settings
@@ -36,6 +38,8 @@ from studies.distillation.data import Split, load
 from studies.distillation.options import Options
 from studies.flow_matching import train as flow_matching
 from studies.flow_matching.options import Options as FlowOptions
+from studies.genegan import train as genegan
+from studies.genegan.options import Options as GeneganOptions
 
 SETTINGS = Settings(seed=1, device="cpu", patience=50)
 STEP = "auto"  # of the current request, as is the device
@@ -54,6 +58,10 @@ def make_study(kind: str, teacher: Path) -> Callable[[Run], None]:
     if kind.startswith("flow"):
         tiny = FlowOptions(techniques=kind.removeprefix("flow").strip(), **TINY_FLOW)
         return lambda run: flow_matching.train(run, tiny, {}, None)
+    if kind.startswith("genegan"):
+        hardly_trained()
+        arm = GeneganOptions(**{**TINY, **ARMS[kind.removeprefix("genegan ")]})
+        return lambda run: genegan.train(run, arm, {}, teacher.parent)
     distillation.load = lambda name, folder, validation: FEW_DIGITS  # type: ignore[assignment]
     method = {"fitnets_in_two_stages": "fitnets"}.get(kind, kind)
     config = {"model": "ResNet8", "method": method, "epochs": 4, "paraphraser_epochs": 3, "step": STEP}
@@ -144,6 +152,7 @@ def result(directory: Path) -> dict[str, Any]:
         del record["seconds"], record["peak_memory_mb"]
     outcome = json.loads((directory / "outcome.json").read_text())
     del outcome["operations"], outcome["artifacts"]["checkpoint.pth"]
+    outcome["artifacts"] = {k: v for k, v in outcome["artifacts"].items() if not k.startswith("snapshots/")}
     for final in (outcome["metrics"], metrics["final"]):
         final.pop("sample_seconds", None)
     return {"outcome": outcome, "metrics": metrics}

@@ -287,7 +287,7 @@ def test_a_config_whose_data_are_missing_is_refused(data: Path, tmp_path: Path) 
     remove_images(data)
     check(config, data)
     with pytest.raises(StudyError, match="has neither img_align_celeba.zip nor img_align_celeba/"):
-        check({**config, "evaluation_size": 128}, data)
+        check({**config, "sizes": [64, 128]}, data)
     with pytest.raises(StudyError, match="did you mean 'Eyeglasses'"):
         check({**config, "attribute": "Eyeglases"}, data)
 

@@ -1,37 +1,35 @@
-"""Whole runs of the GeneGAN study, tiny: results, kept files, exact resume in the middle, both objectives."""
+"""Whole runs of the GeneGAN study, tiny: results, kept files, boxes of time, and exact resume of all arms."""
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from genegan_tiny import ARMS, EXTRACTOR, JUDGE, TINY
 from small_study import comparable, train, with_settings
+from test_exact_resume import kill_and_resume, trainer
 
+from roundhouse.training import StudyError, checkpoint
 from roundhouse.training.execute import Outcome
+from studies.genegan import classifier, extractors, players
+from studies.genegan.loading import LATEST, load_generator
 from studies.genegan.options import Options
 from studies.genegan.train import train as train_genegan
 
-TINY: dict[str, Any] = {
-    "sizes": (32, 48), "width": 4, "images": 24, "batch_size": 4, "iterations": 6, "save_every": 3, "log_every": 2,
-    "evaluation_images": 40, "feed": "device", "extractor": "small", "boost_every": 4, "boost_steps": 2,
-}  # fmt: skip
+__all__ = ["trainer"]  # a fixture
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
+def small_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
-
-
-def run(
-    directory: Path, data: Path, earlier: tuple[Path, ...] = (), stop_at: int | None = None, **config: Any
-) -> Outcome:
-    options = Options(**{**TINY, **config})
-    outcome = train(
-        directory, lambda run: train_genegan(run, options, {}, data), with_settings(seed=1), earlier, stop_at=stop_at
-    )
-    return comparable(outcome)
+    monkeypatch.setattr(extractors, "_SMALL", EXTRACTOR)
+    monkeypatch.setattr(classifier, "_RECIPE", JUDGE)
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +37,117 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
 
 
-ARMS: list[dict[str, Any]] = [
-    {}, {"objective": "r1"}, {"resolution_mode": "random"}, {"outputs": "multiscale"}, {"block_conv": "both"},
-]  # fmt: skip
+def run(
+    directory: Path,
+    data: Path,
+    earlier: tuple[Path, ...] = (),
+    stop_at: int | None = None,
+    inputs: dict[str, list[Path]] | None = None,
+    settings: dict[str, Any] | None = None,
+    **config: Any,
+) -> Outcome:
+    options = Options(**{**TINY, **config})
+    study = lambda run: train_genegan(run, options, inputs or {}, data)  # noqa: E731
+    outcome = train(directory, study, with_settings(seed=1, **(settings or {})), earlier, stop_at=stop_at)
+    # whole checkpoints hold times
+    artifacts = {name: one for name, one in outcome.artifacts.items() if not name.startswith("snapshots/")}
+    return comparable(replace(outcome, artifacts=artifacts))
 
 
-@pytest.mark.parametrize("arm", ARMS, ids=lambda arm: "-".join(map(str, arm.values())) or "wgan")
-def test_a_run_that_is_stopped_and_resumed_equals_one_never_stopped(
-    tmp_path: Path, data: Path, arm: dict[str, Any]
-) -> None:
-    straight = run(tmp_path / "straight", data, **arm)
+def names(folder: Path) -> list[str]:
+    return sorted(one.name for one in folder.iterdir())
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_run_that_is_stopped_and_resumed_equals_one_never_stopped(tmp_path: Path, data: Path, arm: str) -> None:
+    straight = run(tmp_path / "straight", data, **ARMS[arm])
     assert straight.finished
-    stopped = run(tmp_path / "1", data, stop_at=4, **arm)
-    assert not stopped.finished and stopped.exact
-    assert run(tmp_path / "2", data, (tmp_path / "1",), **arm) == straight
-    assert {"test_add_fd", "test_remove_fd", "test_add_rate", "test_add_inside"} <= set(straight.metrics)
+    earlier: list[Path] = []
+    for stop_at in (1, 4):
+        here = tmp_path / str(stop_at)
+        stopped = run(here, data, tuple(earlier), stop_at, **ARMS[arm])
+        assert not stopped.finished and stopped.exact
+        earlier.append(here)
+    assert run(tmp_path / "last", data, tuple(earlier), **ARMS[arm]) == straight
+
+
+@pytest.mark.parametrize("arm", ["wgan", "random"])
+def test_a_run_that_is_killed_at_random_moments_equals_one_never_killed(trainer: Any, arm: str, tmp_path: Path) -> None:
+    kill_and_resume(trainer, f"genegan {arm}", 3, tmp_path)
+
+
+def test_results_stand_beside_dummies_and_floor(tmp_path: Path, data: Path) -> None:
+    metrics = run(tmp_path / "run", data, evaluation_images=40).metrics
+    for way in ("add", "remove"):
+        of_distance = {f"test_{way}_{name}" for name in ("fd", "kd", "fd_low", "fd_high", "fd_floor", "fd_identity")}
+        of_transfer = {
+            f"test_{way}_{name}" for name in ("rate", "inside", "inside_identity", "inside_paste", "outside")
+        }
+        assert of_distance | of_transfer <= set(metrics)
+    assert {"test_distance", "test_reconstruction_outside", "test_judge_accuracy"} <= set(metrics)
+    with np.load(tmp_path / "run/outputs.npz") as arrays:
+        assert arrays["samples"].shape == (8, 6, 3, 32, 32) and arrays["samples"].dtype == np.uint8
+
+
+def test_the_newest_checkpoints_and_all_samples_are_kept_and_a_file_names_the_newest(
+    tmp_path: Path, data: Path
+) -> None:
+    run(tmp_path, data, iterations=7, save_every=2, keep=2)
+    assert names(tmp_path / "snapshots") == ["iter_000006.pth", "iter_000007.pth"]
+    assert names(tmp_path / "kept/samples") == [f"iter_00000{n}.png" for n in (2, 4, 6, 7)]
+    assert (tmp_path / "kept" / LATEST).read_text() == "iter_000007.pth\n"
+    assert load_generator(tmp_path, torch.device("cpu")).step == 7
+    with pytest.raises(StudyError, match="has no kept checkpoint"):
+        load_generator(data, torch.device("cpu"))
+
+
+def test_the_last_checkpoint_whose_losses_are_sound_is_kept_beside_the_newest(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, real = count(1), players.generator_loss
+
+    def exploding(*arguments: Any) -> dict[str, torch.Tensor]:
+        found = real(*arguments)
+        return {**found, "loss": found["loss"] * (1e6 if next(steps) > 3 else 1)}
+
+    monkeypatch.setattr(players, "generator_loss", exploding)
+    run(tmp_path, data, iterations=8, save_every=1, log_every=1, keep=2)
+    assert names(tmp_path / "snapshots") == ["iter_000003.pth", "iter_000007.pth", "iter_000008.pth"]
+
+
+def test_a_box_ends_within_an_iteration_and_its_last_iteration_is_evaluated_and_kept(
+    tmp_path: Path, data: Path
+) -> None:
+    began = time.monotonic()
+    boxed = run(tmp_path / "box", data, iterations=10**6, save_every=10**5, settings={"time_limit": 1.0})
+    assert boxed.finished and time.monotonic() - began < 60
+    (kept,) = names(tmp_path / "box/snapshots")
+    content = checkpoint.read_whole(tmp_path / "box/snapshots" / kept)
+    rows = [row for row in content["history"] if "distance" in row]
+    assert len(rows) == 1 and rows[0]["step"] == content["step"] == int(kept[5:11])
+    assert content["seconds"] >= 1.0
+    last = content["step"] - 1
+    again = run(tmp_path / "steps", data, iterations=last + 1, save_every=10**5)
+    assert again.metrics == boxed.metrics  # the box only chose the iteration
+
+
+def test_a_generator_starts_from_the_vqvae_of_a_group(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path / "vqvae", data, method="vqvae")
+    capsys.readouterr()
+    plain = run(tmp_path / "plain", data)
+    started = run(tmp_path / "init", data, inputs={"vqvae": [tmp_path / "vqvae"]}, init="vqvae")
+    assert "weights of" in capsys.readouterr().out
+    assert started.metrics != plain.metrics
+    file = run(tmp_path / "file", data, init=str(tmp_path / "vqvae/best.pth"))
+    assert file.metrics == started.metrics
+    stopped = run(tmp_path / "1", data, stop_at=2, inputs={"vqvae": [tmp_path / "vqvae"]}, init="vqvae")
+    assert not stopped.finished
+    resumed = run(tmp_path / "2", data, (tmp_path / "1",), inputs={"vqvae": [tmp_path / "vqvae"]}, init="vqvae")
+    assert resumed == started
+
+
+def test_a_group_that_is_no_input_is_reported(tmp_path: Path, data: Path) -> None:
+    with pytest.raises(StudyError, match="gives 0 experiments of this group: it must give one"):
+        run(tmp_path / "run", data, init="vqvae")

@@ -18,8 +18,7 @@ def check(config: Mapping[str, Any], data: Path | None) -> None:
     options = read_options(Options, config)
     if options.dataset == "celeba":
         choose("attribute", options.attribute, celeba.ATTRIBUTES)
-        sizes = {*options.sizes, options.evaluation_size or options.sizes[-1]}
-        if lack := celeba.missing(data, sorted(sizes)):
+        if lack := celeba.missing(data, options.sizes):
             raise StudyError(lack)
     if options.init is not None and is_file_name(options.init) and not Path(options.init).is_file():
         raise StudyError(f"config key 'init': there is no file {Path(options.init).absolute()}")

@@ -7,14 +7,13 @@ from typing import Any
 
 from roundhouse.training import Run
 from studies.genegan.evaluation import Evaluation
+from studies.genegan.loading import LATEST
 from studies.genegan.networks import Generator
 from studies.genegan.options import Options
 from studies.genegan.pictures import grid
 from studies.genegan.prune import Checkpoint, sound, to_delete
 
 MAIN = "distance"
-LATEST = "latest"
-"""Kept file with the name of the newest kept checkpoint."""
 SHOWN = 8
 """Faces in a picture of samples."""
 _OF_TRANSFER = ("rate", "inside", "outside")

@@ -75,7 +75,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m studies.genegan.evaluate", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="best.pth or a kept checkpoint")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="best.pth, a kept checkpoint, or an experiment, whose newest is taken",
+    )
     parser.add_argument("--attribute", help="default: that of the run")
     parser.add_argument("--data", type=Path, metavar="DIR", help="the data directory; default: that of the repository")
     parser.add_argument("--size", type=whole_number, help="side of the images; default: that of the run's evaluation")

@@ -13,11 +13,16 @@ import torch
 
 from roundhouse.options import read_options
 from roundhouse.training import StudyError, read_weights
+from roundhouse.training.keep import KEPT, SNAPSHOTS
 from studies.genegan.networks import Generator
 from studies.genegan.options import Options
 
 GENERATOR, CONFIG = "generator", "config"
 """The parts of a checkpoint, and the entries of best.pth, that this module needs. CONFIG is the text of `config_of`."""
+
+
+LATEST = "latest"
+"""Kept file with the name of the newest kept checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,11 @@ def config_of(options: Options) -> str:
 
 
 def load_generator(path: Path, device: torch.device) -> Loaded:
-    """StudyError: the file is missing or damaged, or has no generator of this study."""
+    """`path`: a file, or the directory of an experiment or of one of its attempts, whose newest checkpoint is loaded.
+
+    StudyError: the file is missing or damaged, or has no generator of this study.
+    """
+    path = newest_checkpoint(path) if path.is_dir() else path
     content = read_weights(path)
     parts: Mapping[str, Any] = content.get("parts", content)
     if not (isinstance(parts.get(CONFIG), str) and isinstance(parts.get(GENERATOR), Mapping)):
@@ -48,6 +57,16 @@ def load_generator(path: Path, device: torch.device) -> Loaded:
         raise StudyError(f"{path}: its weights do not fit the networks of this version: {error}") from error
     generator.to(device).eval().requires_grad_(False)
     return Loaded(generator, options, content.get("step"), device)
+
+
+def newest_checkpoint(directory: Path) -> Path:
+    """The newest kept checkpoint of an experiment or an attempt. StudyError: it has none."""
+    attempts = (one for one in directory.glob("attempts/*") if one.name.isdigit())
+    for place in (*sorted(attempts, key=lambda one: -int(one.name)), directory):
+        pointer = place / KEPT / LATEST
+        if pointer.is_file():
+            return place / SNAPSHOTS / pointer.read_text().strip()
+    raise StudyError(f"{directory} has no kept checkpoint ({KEPT}/{LATEST}): give an experiment, an attempt, or a file")
 
 
 def device_of(name: str) -> torch.device:

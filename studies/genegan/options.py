@@ -38,7 +38,7 @@ class Options:
     parallelogram: float = 2.55  # weight, for values in [0, 1]: 0.01 for values in [0, 255]
     l2: float = 2.5e-5  # weight of the mean squared weights of the generator, once for all sizes
     clip: float = 0.01  # wgan: largest absolute weight of the critics
-    r1: float = 1.0  # r1: weight of the gradient penalty
+    r1: float = 0.01  # r1: weight of the gradient penalty, for values in [0, 1] and the sum over all pixels
     # Training
     iterations: int = 300_000
     batch_size: int = 64
@@ -53,7 +53,7 @@ class Options:
     save_every: int = 20_000  # checkpoint, samples and evaluation
     keep: int = 2
     evaluation_images: int = 5_000
-    evaluation_size: int | None = None  # None: the largest of `sizes`
+    evaluation_size: int | None = None  # one of the sizes that enter the networks; None: the largest
     extractor: str = "auto"  # features of the distances: inception (package torch-fidelity); small: trained from a seed
 
     def __post_init__(self) -> None:
@@ -69,6 +69,12 @@ class Options:
                 value = getattr(self, name)
                 if value is not None and not fits(value):
                     raise StudyError(f"config key {name!r} is {value}; it must {wanted}")
+        entering = self.sizes if self.outputs == "each" else self.sizes[-1:]
+        if self.evaluation_size not in (None, *entering):
+            raise StudyError(
+                f"config key 'evaluation_size' is {self.evaluation_size}; the networks get images of "
+                f"{', '.join(map(str, entering))} pixels only"
+            )
         if self.dataset == "faces" and self.attribute != "Smiling":
             raise StudyError(f"config key 'attribute' is {self.attribute!r}; procedural faces have Smiling only")
         if self.init_map is not None and self.init is None:

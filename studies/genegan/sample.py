@@ -69,7 +69,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m studies.genegan.sample", description="Exchange the attribute among pictures of your own."
     )
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="best.pth or a kept checkpoint")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="best.pth, a kept checkpoint, or an experiment, whose newest is taken",
+    )
     parser.add_argument("--image", type=Path, required=True, nargs="+", metavar="FILE", help="one or more pictures")
     parser.add_argument("--out", type=Path, default=Path("sample.png"), metavar="FILE.png", help="default: sample.png")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N; auto: the first GPU if there is one")

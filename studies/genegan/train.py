@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from roundhouse.training import Run, StudyError, Value, read_weights
@@ -59,7 +59,11 @@ def test_best(run: Run, generator: Generator, options: Options, data: Path | Non
     """Measure the best weights on test images, beside the dummies and the floor."""
     run.load_best()
     test = evaluation_of(options, data, "test", run)
-    parts = (lambda: test.distances(generator, intervals=True), test.dummies, lambda: test.transfer(generator))
+    parts: list[Callable[[], dict[str, float]]] = [
+        lambda: test.distances(generator, intervals=True),
+        test.dummies,
+        lambda: test.transfer(generator),
+    ]
     found: dict[str, float] = {}
     for part in run.pausable(parts):
         found |= part()
