@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -17,7 +18,7 @@ from PIL import Image
 from rounds_for_tests import REPOSITORY
 
 from roundhouse.training import StudyError
-from studies.genegan import celeba, celeba_images, fetch
+from studies.genegan import celeba, celeba_images, extractors, fetch
 from studies.genegan.check import check
 from studies.genegan.images import load, make_feed
 from studies.genegan.options import Options
@@ -272,6 +273,43 @@ def test_data_sets_of_several_studies_are_not_fetched_by_one_call() -> None:
     done = script("celeba", "digits")
     assert done.returncode == 2
     assert "several studies (celeba: genegan, digits: distillation)" in done.stderr
+
+
+# The weights of the standard network
+
+
+def test_weights_are_downloaded_once_and_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "published"
+    weights.write_bytes(b"weights")
+    monkeypatch.setattr(extractors, "URL", weights.as_uri())
+    monkeypatch.setattr(extractors, "SHA256", hashlib.sha256(b"weights").hexdigest())
+    command = ["inception", "--to", str(tmp_path / "data")]
+    assert fetch.main([*command, "--check"]) == 1
+    assert "are missing: run on a login node: toolbox/setup.sh --data inception" in capsys.readouterr().err
+    assert fetch.main(command) == 0
+    weights.unlink()
+    assert fetch.main(command) == 0, "the file that is there is used"
+    path = extractors.weights_path(tmp_path / "data")
+    assert f"inception: good, in {path}" in capsys.readouterr().out
+    path.write_bytes(b"other")
+    assert fetch.main(command) == 1
+    assert f"{path} is damaged: its SHA-256 is" in capsys.readouterr().err
+    path.unlink()
+    assert fetch.main(command) == 1
+    assert "the download failed" in capsys.readouterr().err and not path.exists()
+
+
+def test_weights_with_another_digest_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "published"
+    weights.write_bytes(b"other")
+    monkeypatch.setattr(extractors, "URL", weights.as_uri())
+    assert fetch.main(["inception", "--to", str(tmp_path)]) == 1
+    assert "copy it to" in capsys.readouterr().err
+    assert not extractors.weights_path(tmp_path).exists()
 
 
 # The check before a submission

@@ -15,8 +15,9 @@ modules and setup lines are run), scheduler, queue, GPUs, experiments/ (files, l
 rounds. Each check prints a line: ok, missing (nothing runs without it) or warning, with what to do. It does not load
 PyTorch, submits no job, and needs no network.
 
-  --data NAME...  fetch and verify data sets: cifar10, cifar100, svhn, tinyimagenet, digits; or celeba, whose files you
-                  fetch yourself (it says from where): they are verified, and the images decoded
+  --data NAME...  fetch and verify data sets: cifar10, cifar100, svhn, tinyimagenet, digits; celeba, whose files you
+                  fetch yourself (it says from where): they are verified, and the images decoded; or inception, the
+                  weights of the network for FID
   --study STUDY   the study whose data sets they are; default: the one whose studies/STUDY/fetch.py has these NAMES
   --to DIR        the data directory; default: that of the site, otherwise data/ of the repository
   --site NAME     sites/NAME.yaml; default: the site whose hosts match this host

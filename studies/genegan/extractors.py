@@ -80,15 +80,22 @@ def _installed() -> bool:
     return importlib.util.find_spec("torch_fidelity") is not None
 
 
+def damage_of(path: Path) -> str:
+    """What is wrong with the file of the weights, and what to do; empty if it is good."""
+    if not path.is_file():
+        return f"its weights, {path}, are missing: run on a login node: toolbox/setup.sh --data inception"
+    if (found := file_digest(path, "sha256")) != SHA256:
+        return f"{path} is damaged: its SHA-256 is {found}, not {SHA256}; remove it, and download {URL} again"
+    return ""
+
+
 def _inception(device: torch.device, data: Path | None) -> Extractor:
     path = weights_path(data)
     problems = []
     if not _installed():
         problems.append("the package torch-fidelity is not installed: pip install '.[fidelity]'")
-    if not path.is_file():
-        problems.append(f"its weights are missing: on a host with internet access, download {URL} to {path}")
-    elif (found := file_digest(path, "sha256")) != SHA256:
-        problems.append(f"{path} is damaged: its SHA-256 is {found}, not {SHA256}; download {URL} again")
+    if problem := damage_of(path):
+        problems.append(problem)
     if problems:
         raise StudyError(f"extractor 'inception': {'; '.join(problems)}. Without it, use extractor 'small'")
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3

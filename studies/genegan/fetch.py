@@ -1,10 +1,14 @@
-"""Verify and prepare the user's own files of a data set; `toolbox/setup.sh --data NAME` calls it."""
+"""Prepares what runs need besides the code: the user's own CelebA, and the weights of the standard Inception network.
+
+`toolbox/setup.sh --data celeba`, or `--data inception`, calls it on a login node.
+"""
 
 from __future__ import annotations
 
 import argparse
+import http.client
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from roundhouse.errors import RoundhouseError as StudyError
@@ -12,7 +16,7 @@ from roundhouse.options import choose
 from studies.genegan import celeba
 from studies.genegan.options import Options
 
-NAMES = ("celeba",)
+NAMES = ("celeba", "inception")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,19 +32,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StudyError as error:
         print(f"--data: {error}", file=sys.stderr)
         return 2
+    prepare = {"celeba": _celeba, "inception": _inception}
+    good = [_reported(name, prepare[name], options.to, options.check) for name in dict.fromkeys(options.names)]
+    return 0 if all(good) else 1
+
+
+def _reported(name: str, prepare: Callable[[Path | None, bool], Path], data: Path | None, check: bool) -> bool:
+    """Prepare one, and print where it is, or what is wrong."""
     try:
-        _celeba(options.to, options.check)
+        print(f"{name}: good, in {prepare(data, check)}", flush=True)
     except StudyError as error:
         print(error, file=sys.stderr, flush=True)
-        return 1
+        return False
     except OSError as error:
-        print(f"celeba: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr, flush=True)
-        return 1
-    print(f"celeba: good, in {celeba.folder_of(options.to)}")
-    return 0
+        print(f"{name}: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr, flush=True)
+        return False
+    return True
 
 
-def _celeba(data: Path | None, check: bool) -> None:
+def _celeba(data: Path | None, check: bool) -> Path:
     """Verify lists, archive, names and samples of the images; decode them, unless `check` forbids it."""
     from studies.genegan import celeba_images
 
@@ -59,6 +69,29 @@ def _celeba(data: Path | None, check: bool) -> None:
                 f"a login node: {celeba.command(data)}"
             )
         celeba_images.check_samples(data, size)
+    return celeba.folder_of(data)
+
+
+def _inception(data: Path | None, check: bool) -> Path:
+    """Download the weights if they are missing, unless `check` forbids it, and verify them."""
+    import torch
+
+    from studies.genegan.extractors import SHA256, URL, damage_of, weights_path
+
+    path = weights_path(data)
+    if not path.is_file() and not check:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        print(f"inception: downloading {URL}", flush=True)
+        try:
+            torch.hub.download_url_to_file(URL, str(path), hash_prefix=SHA256, progress=False)
+        except (OSError, http.client.HTTPException, RuntimeError) as error:
+            raise StudyError(
+                f"inception: the download failed: {error}. Download {URL} (SHA-256 {SHA256}) on another host, copy it to "
+                f"{path}, and run this again"
+            ) from None
+    if problem := damage_of(path):
+        raise StudyError(f"inception: {problem}")
+    return path
 
 
 if __name__ == "__main__":
