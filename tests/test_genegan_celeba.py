@@ -308,7 +308,7 @@ def test_weights_with_another_digest_are_not_kept(
     weights.write_bytes(b"other")
     monkeypatch.setattr(extractors, "URL", weights.as_uri())
     assert fetch.main(["inception", "--to", str(tmp_path)]) == 1
-    assert "copy it to" in capsys.readouterr().err
+    assert "copy it" in capsys.readouterr().err
     assert not extractors.weights_path(tmp_path).exists()
 
 

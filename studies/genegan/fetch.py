@@ -86,8 +86,8 @@ def _inception(data: Path | None, check: bool) -> Path:
             torch.hub.download_url_to_file(URL, str(path), hash_prefix=SHA256, progress=False)
         except (OSError, http.client.HTTPException, RuntimeError) as error:
             raise StudyError(
-                f"inception: the download failed: {error}. Download {URL} (SHA-256 {SHA256}) on another host, copy it to "
-                f"{path}, and run this again"
+                f"inception: the download failed: {error}. Download {URL} (SHA-256 {SHA256}) on another host, copy it "
+                f"to {path}, and run this again"
             ) from None
     if problem := damage_of(path):
         raise StudyError(f"inception: {problem}")
