@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -18,6 +19,7 @@ from test_exact_resume import kill_and_resume, trainer
 from roundhouse.training import StudyError, checkpoint
 from roundhouse.training.execute import Outcome
 from studies.genegan import classifier, extractors, players
+from studies.genegan.evaluation import Evaluation
 from studies.genegan.loading import LATEST, load_generator
 from studies.genegan.options import Options
 from studies.genegan.train import train as train_genegan
@@ -44,11 +46,12 @@ def run(
     stop_at: int | None = None,
     inputs: dict[str, list[Path]] | None = None,
     settings: dict[str, Any] | None = None,
+    stop: Callable[[], str | None] = lambda: None,
     **config: Any,
 ) -> Outcome:
     options = Options(**{**TINY, **config})
     study = lambda run: train_genegan(run, options, inputs or {}, data)  # noqa: E731
-    outcome = train(directory, study, with_settings(seed=1, **(settings or {})), earlier, stop_at=stop_at)
+    outcome = train(directory, study, with_settings(seed=1, **(settings or {})), earlier, stop=stop, stop_at=stop_at)
     # whole checkpoints hold times
     artifacts = {name: one for name, one in outcome.artifacts.items() if not name.startswith("snapshots/")}
     return comparable(replace(outcome, artifacts=artifacts))
@@ -151,3 +154,22 @@ def test_a_generator_starts_from_the_vqvae_of_a_group(
 def test_a_group_that_is_no_input_is_reported(tmp_path: Path, data: Path) -> None:
     with pytest.raises(StudyError, match="gives 0 experiments of this group: it must give one"):
         run(tmp_path / "run", data, init="vqvae")
+
+
+def test_a_stop_that_is_requested_while_sampling_loses_nothing(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = run(tmp_path / "straight", data)
+    real, asked = Evaluation.samples, []
+
+    def samples(self: Evaluation, *arguments: Any) -> torch.Tensor:
+        asked.append("SIGUSR2")
+        return real(self, *arguments)
+
+    with monkeypatch.context() as during:
+        during.setattr(Evaluation, "samples", samples)
+        stopped = run(tmp_path / "1", data, stop=lambda: asked[-1] if asked else None)
+    assert not stopped.finished and stopped.exact and len(asked) == 1
+    assert names(tmp_path / "1/snapshots") == ["iter_000003.pth"]
+    assert names(tmp_path / "1/kept/samples") == ["iter_000003.png"]
+    assert run(tmp_path / "2", data, (tmp_path / "1",)) == straight
