@@ -226,12 +226,19 @@ def _against(arm: Arm, arms: Sequence[Arm], found: RoundRecords) -> list[Arm]:
 def _run(entry: RoundEntry, problems: list[str]) -> Run:
     metrics = metrics_of(entry, problems)
     seed = entry.config.get(SEED, 0)
-    rows = [one for one in metrics.epochs if isinstance(one.get("step"), int)]
+    rows = [_with_lost(one) for one in metrics.epochs if isinstance(one.get("step"), int)]
     final = metrics.final if entry.completed else {}
     if entry.completed and entry.config.get("method", "genegan") == "genegan" and f"test_{DISTANCE}" not in final:
         problems.append(f"{entry.path}: completed, but without test_{DISTANCE}: left out of all comparisons of it")
     return Run(entry, seed if isinstance(seed, int) else 0, entry.state, _why(entry, metrics), rows, final,
                finite(metrics.used.get("train_seconds")), _evaluated(entry, problems), metrics.best_step)  # fmt: skip
+
+
+def _with_lost(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With `add_lost` and `remove_lost`: PSNR that the output lacks to the reconstruction, outside the region."""
+    lost = {f"{direction}_lost": finite(row.get("reconstruction_outside")) - finite(row.get(f"{direction}_outside"))
+            for direction in DIRECTIONS}  # fmt: skip
+    return {**row, **{name: value for name, value in lost.items() if math.isfinite(value)}}
 
 
 def _why(entry: RoundEntry, metrics: RunMetrics) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from analysis.figure_store import csv_of, write_bytes
 from analysis.rounds import RoundRecords
+from analysis.study_figures import draw_figures
 from analysis.suite import Suite
 from roundhouse.formatting import counted
 from studies.genegan.analysis.answers import answers_of
 from studies.genegan.analysis.comparisons import comparisons_of
+from studies.genegan.analysis.figures import figures_of
 from studies.genegan.analysis.queue_file import queue
 from studies.genegan.analysis.results import results_of
 from studies.genegan.analysis.tables import arms_table, runs_table
@@ -29,8 +31,10 @@ def analyse(found: RoundRecords, suite: Suite) -> list[str]:
     }
     for name, content in files.items():
         write_bytes(folder / "results" / name, content)
+    without, problems = draw_figures(figures_of(results), folder / "figures", suite.formats)
     done = sum(len(one.completed) for one in results.arms)
     total = sum(len(one.runs) for one in results.arms)
     suite.say(f"{found.name}: {done} of {counted(total, 'run')} completed, {counted(len(answers), 'answer')}")
     suite.say(f"Files: {folder / 'results'}")
-    return []
+    suite.say(f"Figures with their tables: {folder / 'figures'}")
+    return problems
