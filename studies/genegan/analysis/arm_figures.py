@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from analysis import style
 from analysis.comparison import INTERVAL, mean_interval
 from analysis.learning_curves import DrawnFigure
+from studies.genegan.analysis.references import is_near, labelled
 from studies.genegan.analysis.results import DIRECTIONS, Arm, GeneganResults
 
 Rows = list[dict[str, Any]]
@@ -27,17 +28,19 @@ def arms(results: GeneganResults) -> DrawnFigure | None:
         values = [value for arm in shown for value in arm.values(name)]
         for place, arm in enumerate(shown):
             rows.append(_draw(axes, place, arm, name, arm is results.base))
-        for label, metric, dash in (("identity: the unchanged input", f"{name}_identity", "--"),
-                                    ("floor: two halves of the real images", f"{name}_floor", ":")):  # fmt: skip
+        measured = list(values)
+        for label, metric, dash in ((f"identity, {text}", f"{name}_identity", "--"),
+                                    (f"floor, {text}", f"{name}_floor", ":")):  # fmt: skip
             value = results.reference(metric)
-            if math.isfinite(value) and value > 0:
-                axes.axvline(value, color="black", linewidth=0.8, linestyle=dash, label=label)
+            if math.isfinite(value):
+                near = is_near(value, measured)
+                axes.axvline(value if near else math.nan, color="black", linewidth=0.8, linestyle=dash,
+                             label=labelled(label, value, near))  # fmt: skip
                 rows.append({"arm": label, "metric": metric, "mean": value})
-                values.append(value)
-        if results.base in shown:
-            axes.axvline(
-                results.base.mean(name), color=style.BASELINE, linewidth=0.8, label=f"mean of {results.base.label}"
-            )
+                values += [value] * near
+        base = results.base
+        if base and base in shown:
+            axes.axvline(base.mean(name), color=style.BASELINE, linewidth=0.8, label=f"mean of {base.label}")
         if min(values) > 0:
             axes.set_xscale("log")
             axes.set_xlim(min(values) / 1.1, max(values) * 1.1)
@@ -49,7 +52,8 @@ def arms(results: GeneganResults) -> DrawnFigure | None:
     style.legend_below(figure, panels, row=0.17)
     caption = (
         f"{', or '.join(map(str, results.evaluated))}, best weights by validation distance, on test images; lower is "
-        f"better. Small dots: seeds; markers: their mean; bars: {INTERVAL}."
+        f"better. Small dots: seeds; markers: their mean; bars: {INTERVAL}. Identity: the unchanged input; floor: two "
+        "halves of the real images."
     )
     return DrawnFigure(figure, rows, f"{results.distance_name} of all arms", caption)
 

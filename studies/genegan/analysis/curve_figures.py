@@ -13,18 +13,23 @@ from analysis import style
 from analysis.learning_curves import DrawnFigure
 from studies.genegan.analysis.answers import LEAST_RATE, MOST_LOST
 from studies.genegan.analysis.curves import ITERATIONS, SECONDS, Point, curve_of
+from studies.genegan.analysis.references import is_near, labelled
 from studies.genegan.analysis.results import DIRECTIONS, LOSSES, Arm, GeneganResults
 
 Rows = list[dict[str, Any]]
 MOST_TOGETHER = 5  # arms in one panel; with more, each experiment has a panel of its own, with its baseline
 COLUMNS = 4
 SEEDS = "Lines: mean over seeds; bands: range over seeds, on the iterations that all of them have reached."
+DUMMIES = "Identity: the unchanged input; floor: two halves of the real images; both on test images."
 TIMES = ((7200.0, 3600.0, "hours"), (300.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
 
 
 @dataclass(frozen=True)
 class CurveRow:
-    """A metric with its axis label, and the lines to compare it with: label, final metric (or number), dash."""
+    """A metric with its axis label, and the lines to compare it with: label, final metric (or number), dash.
+
+    Values are multiplied with `factor` before they are shown.
+    """
 
     metric: str
     label: str
@@ -86,11 +91,12 @@ def curves(results: GeneganResults, kinds: Sequence[CurveRow], over: str, *, log
             scaled = {label: [_scaled(one, kind.factor, divisor if over == SECONDS else 1.0) for one in points]
                       for (metric, label), points in known.items() if metric == kind.metric}  # fmt: skip
             _draw_panel(axes, panel, kind, scaled, drawing)
-            _references(axes, results, kind, drawing)
             _axis(axes, over, unit)
+        _references(block[: len(panels)], results, kind, drawing)
         for axes in block[len(panels) :]:
             axes.set_visible(False)
-        _ranges(block[: len(panels)], drawing.values.get(kind.metric, []), log=log, share=share)
+        if share:
+            _ranges(block[: len(panels)], drawing.values.get(kind.metric, []), log=log)
         for axes in block[: len(panels) : columns]:
             axes.set_ylabel(kind.label)
     style.legend_below(figure, [one for one in places if one.get_visible()], row=0.17)
@@ -106,7 +112,7 @@ def _draw_panel(
 ) -> None:
     looks = [(arm, style.line_look(number, len(known[arm.label]))) for number, arm in enumerate(panel.arms)]
     if panel.baseline:
-        grey = {"color": style.BASELINE, "linestyle": (0, (4, 1.5)), "linewidth": 1.1}
+        grey = {"color": style.BASELINE, "linestyle": (0, (3, 1.5)), "linewidth": 1.1, "zorder": 3}
         looks.insert(0, (panel.baseline, grey))
     handles = []
     for arm, look in looks:
@@ -128,15 +134,19 @@ def _draw_panel(
                     labelspacing=0.2)  # fmt: skip
 
 
-def _references(axes: Axes, results: GeneganResults, kind: CurveRow, drawing: Drawing) -> None:
+def _references(block: Sequence[Axes], results: GeneganResults, kind: CurveRow, drawing: Drawing) -> None:
+    """Lines across the panels of a metric. One far from the curves is in the legend only: it would flatten them."""
+    curved = list(drawing.values.get(kind.metric, []))
     for label, name, dash in kind.lines:
         value = (results.reference(name) if isinstance(name, str) else name) * kind.factor
-        if math.isfinite(value) and value > 0:
-            axes.axhline(value, color="black", linewidth=0.8, linestyle=dash, label=label)
-            drawing.values.setdefault(kind.metric, []).append(value)
-            row = {"arm": label, "metric": kind.metric, "mean": value}
-            if row not in drawing.rows:
-                drawing.rows.append(row)
+        if not math.isfinite(value) or not curved:
+            continue
+        near = is_near(value, curved)
+        for axes in block:
+            place = value if near else math.nan
+            axes.axhline(place, color="black", linewidth=0.8, linestyle=dash, label=labelled(label, value, near))
+        drawing.values[kind.metric] += [value] * near
+        drawing.rows.append({"arm": label, "metric": kind.metric, "mean": value})
 
 
 def _axis(axes: Axes, over: str, unit: str) -> None:
@@ -144,9 +154,9 @@ def _axis(axes: Axes, over: str, unit: str) -> None:
     axes.set_xlabel("iteration" if over == ITERATIONS else f"training ({unit})")
 
 
-def _ranges(block: Sequence[Axes], values: Sequence[float], *, log: bool, share: bool) -> None:
-    """The y axes of the panels of one metric: equal, if they are shared."""
-    if not values or not share:
+def _ranges(block: Sequence[Axes], values: Sequence[float], *, log: bool) -> None:
+    """Equal y axes for the panels of one metric."""
+    if not values:
         return
     low, high = min(values), max(values)
     for axes in block:
@@ -165,15 +175,15 @@ def _ranges(block: Sequence[Axes], values: Sequence[float], *, log: bool, share:
 def distance(results: GeneganResults, over: str) -> DrawnFigure | None:
     """The Frechet distance of both directions, with the floor and the identity."""
     kinds = [CurveRow(f"{direction}_fd", f"{results.distance_name}, {text}", (
-                 ("identity: the unchanged input (test images)", f"test_{direction}_fd_identity", "--"),
-                 ("floor: two halves of the real images (test images)", f"test_{direction}_fd_floor", ":"),
+                 (f"identity, {text}", f"test_{direction}_fd_identity", "--"),
+                 (f"floor, {text}", f"test_{direction}_fd_floor", ":"),
              )) for direction, text in DIRECTIONS.items()]  # fmt: skip
     made = curves(results, kinds, over, log=True, share=True)
     if made is None:
         return None
     caption = (
         f"{', or '.join(map(str, results.evaluated))}, on validation images; lower is better. Added: Bu against real "
-        f"images with the attribute; removed: A0 against real images without it. {SEEDS}"
+        f"images with the attribute; removed: A0 against real images without it. {DUMMIES} {SEEDS}"
     )
     what = "iterations" if over == ITERATIONS else "seconds of training"
     return DrawnFigure(made[0], made[1], f"{results.distance_name} over {what}", caption)
@@ -182,14 +192,14 @@ def distance(results: GeneganResults, over: str) -> DrawnFigure | None:
 def kernel_distance(results: GeneganResults) -> DrawnFigure | None:
     """The kernel distance of both directions."""
     kinds = [CurveRow(f"{direction}_kd", f"{results.kernel_name}, {text}", (
-                 ("identity: the unchanged input (test images)", f"test_{direction}_kd_identity", "--"),
+                 (f"identity, {text}", f"test_{direction}_kd_identity", "--"),
              )) for direction, text in DIRECTIONS.items()]  # fmt: skip
     made = curves(results, kinds, ITERATIONS, log=False, share=True)
     if made is None:
         return None
     caption = (
         f"{results.kernel_name} on validation images; lower is better, and the expected value is 0 for equal "
-        f"distributions at any number of images. {SEEDS}"
+        f"distributions at any number of images. {DUMMIES} {SEEDS}"
     )
     return DrawnFigure(made[0], made[1], f"{results.kernel_name} over iterations", caption)
 
@@ -211,9 +221,9 @@ def transfer_rate(results: GeneganResults) -> DrawnFigure | None:
     """On procedural faces: the share of outputs that an independent classifier finds on the wanted side."""
     accuracy = results.reference("test_judge_accuracy")
     kinds = [CurveRow(f"{direction}_rate", f"transfer rate, {text} (%)", (
-                 ("accuracy of the judge on real faces", "test_judge_accuracy", "-."),
-                 (f"wanted: {LEAST_RATE:.0%}", LEAST_RATE, ":"),
-                 ("identity: the unchanged input", f"test_{direction}_rate_identity", "--"),
+                 ("accuracy of the judge", "test_judge_accuracy", "-."),
+                 ("wanted: at least", LEAST_RATE, ":"),
+                 (f"identity, {text}", f"test_{direction}_rate_identity", "--"),
              ), 100.0) for direction, text in DIRECTIONS.items()]  # fmt: skip
     made = curves(results, kinds, ITERATIONS, log=False, share=True)
     if made is None:
@@ -221,7 +231,7 @@ def transfer_rate(results: GeneganResults) -> DrawnFigure | None:
     known = f" The judge is right for {100 * accuracy:.1f} % of real faces." if math.isfinite(accuracy) else ""
     caption = (
         "Share of the outputs that a classifier, trained on real procedural faces, finds on the wanted side, on "
-        f"validation images.{known} {SEEDS}"
+        f"validation images.{known} Identity: the unchanged input, on test images. {SEEDS}"
     )
     return DrawnFigure(made[0], made[1], "Transfer rate over iterations", caption)
 
@@ -229,7 +239,7 @@ def transfer_rate(results: GeneganResults) -> DrawnFigure | None:
 def inside(results: GeneganResults) -> DrawnFigure | None:
     """On procedural faces: PSNR in the region that differs, with the dummies."""
     kinds = [CurveRow(f"{direction}_inside", f"PSNR inside, {text} (dB)", tuple(
-                 (f"{dummy} (test images)", f"test_{direction}_inside_{dummy}", dash)
+                 (f"{dummy}, {text}", f"test_{direction}_inside_{dummy}", dash)
                  for dummy, dash in (("identity", "--"), ("copy", ":"), ("paste", "-."))
              )) for direction, text in DIRECTIONS.items()]  # fmt: skip
     made = curves(results, kinds, ITERATIONS, log=False, share=True)
@@ -238,7 +248,7 @@ def inside(results: GeneganResults) -> DrawnFigure | None:
     caption = (
         "PSNR against the paired truth where the two faces differ, on validation images; higher is better. Identity: "
         "the unchanged input; copy: the other input; paste: the mean of real faces of the wanted side, put into the "
-        f"true region, which no model knows. {SEEDS}"
+        f"true region, which no model knows; these on test images. {SEEDS}"
     )
     return DrawnFigure(made[0], made[1], "PSNR inside the region that differs", caption)
 
@@ -246,7 +256,7 @@ def inside(results: GeneganResults) -> DrawnFigure | None:
 def outside(results: GeneganResults) -> DrawnFigure | None:
     """On procedural faces: how much worse the output is than the reconstruction, outside the region that differs."""
     kinds = [CurveRow(f"{direction}_lost", f"PSNR lost outside, {text} (dB)",
-                      ((f"most that is wanted: {MOST_LOST:g} dB", MOST_LOST, ":"),))
+                      (("wanted: at most", MOST_LOST, ":"),))
              for direction, text in DIRECTIONS.items()]  # fmt: skip
     made = curves(results, kinds, ITERATIONS, log=False, share=True)
     if made is None:

@@ -93,7 +93,7 @@ class Reported:
 
 REPORTED = (Reported(20_000, 34.68, 33.74), Reported(31_318, 16.22, 13.87))
 WHY_NOT_COMPARABLE = (
-    "They are not comparable with any figure here: they were computed with torchvision's Inception-v3 of ImageNet, "
+    "Its figures are not comparable with any here: they were computed with torchvision's Inception-v3 of ImageNet, "
     "which is not the standard FID network, and their real side was training data; here the extractor is named, and "
     "the real images are of the validation or test split."
 )

@@ -27,6 +27,6 @@ def figures_of(results: GeneganResults) -> Mapping[str, Callable[[], DrawnFigure
     }
     if any(one.option("dataset") == "faces" for one in results.gans):
         made |= {name: partial(getattr(curve_figures, name), results) for name in ON_FACES}
-    for arm in results.gans:
+    for arm in (one for one in results.gans if any(run.rows for run in one.runs)):
         made[f"samples/{file_name(arm.label)}"] = partial(sample_figures.over_training, arm)
     return made

@@ -13,7 +13,6 @@ from studies.genegan.analysis.document import BASE, CONTROL, PURPOSES
 from studies.genegan.analysis.results import DIRECTIONS, DISTANCE, LOSSES, Arm, GeneganResults, Run
 from studies.genegan.analysis.texts import over_seeds
 
-WORDS = {State.COMPLETED: "done", State.IN_PROGRESS: "running", State.SUBMITTING: "running"}
 MOST_PATHS = 3
 
 
@@ -29,7 +28,8 @@ def queue(results: GeneganResults) -> str:
 
 
 def _ground_rules(results: GeneganResults) -> Iterator[str]:
-    yield "Made from the records by `python analysis/suite.py`. Mean ± standard deviation over seeds; n: seeds."
+    yield "Made from the records by `python analysis/suite.py`. Mean ± standard deviation over the"
+    yield "completed seeds, or over all while none is completed; n: their number."
     yield ""
     ways = ", or ".join(map(str, results.evaluated)) or "not known yet"
     yield f"- Distances of both directions: {ways}. At checkpoints on validation images; of the best weights on test"
@@ -56,7 +56,8 @@ def _control() -> list[str]:
 def _section(results: GeneganResults, group: str, arms: Sequence[Arm]) -> Iterator[str]:
     title, purpose = PURPOSES.get(group, ("", "none"))
     runs = [run for arm in arms for run in arm.runs]
-    yield f"## {group or results.name} ({status_of(runs)}){': ' * bool(title)}{title}"
+    following = ", RUN NEXT" if group == next_group(results) else ""
+    yield f"## {group or results.name} ({status_of(runs)}{following}){': ' * bool(title)}{title}"
     yield ""
     yield f"- Purpose: {purpose}"
     yield "- Command:"
@@ -71,9 +72,15 @@ def _section(results: GeneganResults, group: str, arms: Sequence[Arm]) -> Iterat
 
 def status_of(runs: Sequence[Run]) -> str:
     """`DONE` if all are; else how many are in each state, such as `1 done, 2 pending`."""
-    words = [WORDS.get(one.state, str(one.state)) for one in runs]
+    words = [one.status for one in runs]
     counts = [f"{words.count(word)} {word}" for word in dict.fromkeys(words)]
     return "DONE" if set(words) == {"done"} else ", ".join(counts)
+
+
+def next_group(results: GeneganResults) -> str | None:
+    """The group with the highest priority of which no run has started; None if each has one."""
+    waiting = [arm.runs[0].entry for arm in results.arms if all(one.state is State.PENDING for one in arm.runs)]
+    return max(waiting, key=lambda one: one.experiment.priority).group if waiting else None
 
 
 def patterns_of(runs: Sequence[Run]) -> list[str]:
@@ -83,21 +90,22 @@ def patterns_of(runs: Sequence[Run]) -> list[str]:
 
 
 def _results(arm: Arm) -> Iterator[str]:
-    shown = [one for one in arm.runs if one.rows]
+    started = [one for one in arm.runs if one.rows]
     limit = arm.config.get("time_limit")
     box = f" (box of {duration(limit)} of training)" if isinstance(limit, (int, float)) else ""
-    if not shown:
+    if not started:
         yield f"- Result{box}: none yet"
     else:
         yield f"- Result{box}:"
-        yield f"  - last iteration: {_by_seed(shown, [f'{one.iterations:,}' for one in shown])}"
-        yield from _losses(arm, shown)
+        ends = [f"{one.iterations:,}{'' if one.completed else f' ({one.status})'}" for one in started]
+        yield f"  - last iteration: {_by_seed(started, ends)}"
+        yield from _losses(arm)
         if arm.is_gan:
-            yield from _files(shown)
-            yield from _distances(arm, shown)
+            yield from _files(started)
+            yield from _distances(arm)
     for run in arm.runs:
         if not run.completed and run.state not in (State.PENDING, State.IN_PROGRESS, State.SUBMITTING):
-            yield f"  - `{run.path}`: {run.state}, {run.why}"
+            yield f"  - `{run.path}`: {run.status}: {run.why}"
 
 
 def _by_seed(runs: Sequence[Run], texts: Sequence[str]) -> str:
@@ -107,9 +115,9 @@ def _by_seed(runs: Sequence[Run], texts: Sequence[str]) -> str:
     return "; ".join(f"seed {run.seed}: {text}" for run, text in zip(runs, texts, strict=True))
 
 
-def _losses(arm: Arm, shown: Sequence[Run]) -> Iterator[str]:
+def _losses(arm: Arm) -> Iterator[str]:
     losses = LOSSES if arm.is_gan else {"vqvae_loss": "VQVAE"}
-    texts = [f"{text} {over_seeds([one.last(name) for one in shown])}" for name, text in losses.items()]
+    texts = [f"{text} {over_seeds([one.last(name) for one in arm.to_show()])}" for name, text in losses.items()]
     yield f"  - last losses: {', '.join(texts)}"
 
 
@@ -132,7 +140,9 @@ def _files(shown: Sequence[Run]) -> Iterator[str]:
     yield f"  - samples: {counted(len(pictures), 'picture')}{where}"
 
 
-def _distances(arm: Arm, shown: Sequence[Run]) -> Iterator[str]:
+def _distances(arm: Arm) -> Iterator[str]:
+    """Of the completed runs, or of all while none is completed."""
+    shown = arm.to_show()
     if not any(one.series(DISTANCE) for one in shown):
         return
     ways = list(dict.fromkeys(one.evaluated for one in shown))

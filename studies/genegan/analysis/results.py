@@ -23,6 +23,7 @@ DIRECTIONS = {"add": "added", "remove": "removed"}
 LOSSES = {"critic_loss": "critics", "generator_loss": "generator"}
 EVALUATION = "kept/evaluation.json"
 """What a run keeps about its evaluation: the extractor and its weights, image size, number of images."""
+WORDS = {State.COMPLETED: "done", State.IN_PROGRESS: "running", State.SUBMITTING: "running"}
 DEFAULTS: Mapping[str, Any] = {
     "method": "genegan", "dataset": "faces", "attribute": "Smiling", "sizes": [64, 96, 128], "width": 128,
     "batch_size": 64, "evaluation_images": 5000, "evaluation_size": None, "extractor": "auto",
@@ -73,6 +74,11 @@ class Run:
     @property
     def completed(self) -> bool:
         return self.state is State.COMPLETED
+
+    @property
+    def status(self) -> str:
+        """`done`, `running`, `pending`, or another state as it is."""
+        return WORDS.get(self.state, str(self.state).replace("_", " "))
 
     @cached_property
     def iterations(self) -> int:
@@ -243,7 +249,7 @@ def _with_lost(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _why(entry: RoundEntry, metrics: RunMetrics) -> str:
     if entry.state is State.DIVERGED and metrics.diverged:
-        return f"diverged at iteration {metrics.diverged.get('step')}: {metrics.diverged.get('why')}"
+        return f"{metrics.diverged.get('why')}, at iteration {metrics.diverged.get('step')}"
     return entry.reason
 
 

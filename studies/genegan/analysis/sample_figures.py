@@ -105,7 +105,8 @@ def kept_samples(run: Run, name: str) -> Array:
     if size == 0 or picture.shape[0] < FACES_OF_ARMS * size:
         raise ValueError(f"{name} of {run.path} is {picture.shape[1]} x {picture.shape[0]} pixels: too few faces")
     rows = picture.shape[0] // size
-    return picture[: rows * size, : len(COLUMNS) * size].reshape(rows, size, len(COLUMNS), size, 3).swapaxes(1, 2)
+    faces = picture[: rows * size, : len(COLUMNS) * size].reshape(rows, size, len(COLUMNS), size, 3)
+    return np.swapaxes(faces, 1, 2)
 
 
 def _tested_samples(run: Run) -> Array:
