@@ -74,10 +74,14 @@ def curves(results: GeneganResults, kinds: Sequence[CurveRow], over: str, *, log
     tuple[Any, Rows] | None
 ):  # fmt: skip
     """A figure with a block of panels for each kind. None: no run has recorded any of them."""
-    panels, drawing = panels_of(results), Drawing()
+    drawing = Drawing()
     known = {(one.metric, arm.label): curve_of(arm, one.metric, over) for one in kinds for arm in results.gans}
     if not any(known.values()):
         return None
+    with_data = {label for (_, label), points in known.items() if points}
+    panels = [one for one in panels_of(results) if with_data & {arm.label for arm in one.arms}] or [
+        Panel(tuple(one for one in results.gans if one.label in with_data))
+    ]
     longest = max(points[-1].x for points in known.values() if points)
     divisor, unit = next((by, name) for least, by, name in TIMES if longest >= least)
     columns = len(kinds) if len(panels) == 1 else min(COLUMNS, len(panels))
@@ -174,7 +178,7 @@ def _ranges(block: Sequence[Axes], values: Sequence[float], *, log: bool) -> Non
 
 def distance(results: GeneganResults, over: str) -> DrawnFigure | None:
     """The Frechet distance of both directions, with the floor and the identity."""
-    kinds = [CurveRow(f"{direction}_fd", f"{results.distance_name}, {text}", (
+    kinds = [CurveRow(f"{direction}_fd", f"{results.distance_name}\n{text}", (
                  (f"identity, {text}", f"test_{direction}_fd_identity", "--"),
                  (f"floor, {text}", f"test_{direction}_fd_floor", ":"),
              )) for direction, text in DIRECTIONS.items()]  # fmt: skip
@@ -191,7 +195,7 @@ def distance(results: GeneganResults, over: str) -> DrawnFigure | None:
 
 def kernel_distance(results: GeneganResults) -> DrawnFigure | None:
     """The kernel distance of both directions."""
-    kinds = [CurveRow(f"{direction}_kd", f"{results.kernel_name}, {text}", (
+    kinds = [CurveRow(f"{direction}_kd", f"{results.kernel_name}\n{text}", (
                  (f"identity, {text}", f"test_{direction}_kd_identity", "--"),
              )) for direction, text in DIRECTIONS.items()]  # fmt: skip
     made = curves(results, kinds, ITERATIONS, log=False, share=True)
@@ -206,7 +210,7 @@ def kernel_distance(results: GeneganResults) -> DrawnFigure | None:
 
 def losses(results: GeneganResults) -> DrawnFigure | None:
     """The losses of critics and generator."""
-    made = curves(results, [CurveRow(name, f"loss of the {text}") for name, text in LOSSES.items()], ITERATIONS,
+    made = curves(results, [CurveRow(name, f"loss of the\n{text}") for name, text in LOSSES.items()], ITERATIONS,
                   log=False, share=False)  # fmt: skip
     if made is None:
         return None
@@ -220,7 +224,7 @@ def losses(results: GeneganResults) -> DrawnFigure | None:
 def transfer_rate(results: GeneganResults) -> DrawnFigure | None:
     """On procedural faces: the share of outputs that an independent classifier finds on the wanted side."""
     accuracy = results.reference("test_judge_accuracy")
-    kinds = [CurveRow(f"{direction}_rate", f"transfer rate, {text} (%)", (
+    kinds = [CurveRow(f"{direction}_rate", f"transfer rate (%)\n{text}", (
                  ("accuracy of the judge", "test_judge_accuracy", "-."),
                  ("wanted: at least", LEAST_RATE, ":"),
                  (f"identity, {text}", f"test_{direction}_rate_identity", "--"),
@@ -238,7 +242,7 @@ def transfer_rate(results: GeneganResults) -> DrawnFigure | None:
 
 def inside(results: GeneganResults) -> DrawnFigure | None:
     """On procedural faces: PSNR in the region that differs, with the dummies."""
-    kinds = [CurveRow(f"{direction}_inside", f"PSNR inside, {text} (dB)", tuple(
+    kinds = [CurveRow(f"{direction}_inside", f"PSNR inside (dB)\n{text}", tuple(
                  (f"{dummy}, {text}", f"test_{direction}_inside_{dummy}", dash)
                  for dummy, dash in (("identity", "--"), ("copy", ":"), ("paste", "-."))
              )) for direction, text in DIRECTIONS.items()]  # fmt: skip
@@ -255,7 +259,7 @@ def inside(results: GeneganResults) -> DrawnFigure | None:
 
 def outside(results: GeneganResults) -> DrawnFigure | None:
     """On procedural faces: how much worse the output is than the reconstruction, outside the region that differs."""
-    kinds = [CurveRow(f"{direction}_lost", f"PSNR lost outside, {text} (dB)",
+    kinds = [CurveRow(f"{direction}_lost", f"PSNR lost outside (dB)\n{text}",
                       (("wanted: at most", MOST_LOST, ":"),))
              for direction, text in DIRECTIONS.items()]  # fmt: skip
     made = curves(results, kinds, ITERATIONS, log=False, share=True)

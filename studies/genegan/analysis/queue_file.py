@@ -28,17 +28,23 @@ def queue(results: GeneganResults) -> str:
 
 
 def _ground_rules(results: GeneganResults) -> Iterator[str]:
-    yield "Made from the records by `python analysis/suite.py`. Mean ± standard deviation over the"
-    yield "completed seeds, or over all while none is completed; n: their number."
+    yield (
+        "Made from the records by `python analysis/suite.py`. Mean ± standard deviation over the completed seeds, or "
+        "over all while none is completed; n: their number."
+    )
     yield ""
-    ways = ", or ".join(map(str, results.evaluated)) or "not known yet"
-    yield f"- Distances of both directions: {ways}. At checkpoints on validation images; of the best weights on test"
-    yield "  images. *Added*: Bu against real images with the attribute; *removed*: A0 against real ones without it."
+    yield (
+        f"- Distances of both directions: {', or '.join(map(str, results.evaluated)) or 'not known yet'}; at "
+        "checkpoints on validation images, of the best weights on test images. *Added*: Bu against real images with "
+        "the attribute; *removed*: A0 against real images without it."
+    )
     floor, identity = ([results.reference(f"test_{direction}_fd_{name}") for direction in DIRECTIONS]
                        for name in ("floor", "identity"))  # fmt: skip
-    yield f"- For comparison, on test images: two halves of the real images (floor) {_pair(floor)}; the unchanged input"
-    yield f"  (identity) {_pair(identity)}; another real image of the wanted side (copy) 0 by definition."
-    yield "- An objective of WGAN type has no measure of quality in its losses: compare distances."
+    yield (
+        f"- For comparison, on test images: two halves of the real images (floor) {_pair(floor)}; the unchanged input "
+        f"(identity) {_pair(identity)}; another real image of the wanted side (copy) 0 by definition."
+    )
+    yield "- Losses of a WGAN are no measure of quality: compare distances."
 
 
 def _pair(values: Sequence[float]) -> str:

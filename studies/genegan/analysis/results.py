@@ -35,7 +35,7 @@ DEFAULTS: Mapping[str, Any] = {
 class Evaluated:
     """How distances were computed. Only those that agree in all of it are compared."""
 
-    extractor: str  # empty: not recorded
+    extractor: str  # `auto`: it is not recorded which one was used
     weights: str  # SHA-256, if it is recorded
     size: int
     images: int
@@ -43,11 +43,11 @@ class Evaluated:
     @property
     def distance_name(self) -> str:
         """FID only with the standard Inception weights, which the study verifies before it uses them."""
-        return "FID" if self.extractor == "inception" else f"FD ({self.extractor or 'extractor not recorded'})"
+        return "FID" if self.extractor == "inception" else f"FD ({self.extractor})"
 
     @property
     def kernel_name(self) -> str:
-        return "KID" if self.extractor == "inception" else f"KD ({self.extractor or 'extractor not recorded'})"
+        return "KID" if self.extractor == "inception" else f"KD ({self.extractor})"
 
     def __str__(self) -> str:
         return f"{self.distance_name} @{self.size}, N {self.images}"
@@ -254,11 +254,11 @@ def _why(entry: RoundEntry, metrics: RunMetrics) -> str:
 
 
 def _evaluated(entry: RoundEntry, problems: list[str]) -> Evaluated:
-    """From what the run kept about it; else from its config, in which `auto` does not name the extractor."""
+    """From what the run kept about it; else from its config."""
     config = {**DEFAULTS, **entry.config}
     sizes = config["sizes"] or [0]
-    extractor = config["extractor"] if config["extractor"] != "auto" else ""
-    made = Evaluated(str(extractor), "", config["evaluation_size"] or sizes[-1], config["evaluation_images"])
+    size = config["evaluation_size"] or sizes[-1]
+    made = Evaluated(str(config["extractor"]), "", size, config["evaluation_images"])
     path = newest_file(entry.record, EVALUATION)
     if path is None:
         return made

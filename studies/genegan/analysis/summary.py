@@ -229,8 +229,8 @@ def _limits(data: SummaryData) -> Iterator[str]:
             f"{2.0 ** (1 - max(pairs)):g}), so answers rest on intervals by Student's t, which take differences as "
             "normal."
         )
-    if any("recorded" in one.distance_name for one in data.results.evaluated):
-        yield "- The extractor of the distances is not recorded (`extractor: auto`): they are called FD, not FID."
+    if any(one.extractor == "auto" for one in data.results.evaluated):
+        yield "- FD (auto): it is not recorded which extractor `extractor: auto` has chosen, so it is not called FID."
     if not any(math.isfinite(data.results.reference(f"test_{direction}_fd_floor")) for direction in DIRECTIONS):
         yield "- The floor is not known: half of the images are not more than the extractor's features."
     yield "- The variance of a loss is that between recorded rows of the last half of the iterations; a trend counts."

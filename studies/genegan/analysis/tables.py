@@ -24,7 +24,7 @@ def _run_row(arm: Arm, run: Run) -> dict[str, Any]:
     row = {
         "path": run.path, "group": arm.group, "arm": arm.label, "seed": run.seed, "state": str(run.state),
         "iterations": run.iterations, "best_iteration": run.best_iteration or "",
-        "train_seconds": _cell(run.train_seconds), "extractor": evaluated.extractor or "not recorded",
+        "train_seconds": _cell(run.train_seconds), "extractor": evaluated.extractor,
         "size": evaluated.size, "images": evaluated.images, f"validation_{DISTANCE}": _cell(run.last(DISTANCE)),
         **{f"last_{name}": _cell(run.last(name)) for name in LOSSES},
         **{name: _cell(run.value(name)) for name in FROM_RECORDS},
