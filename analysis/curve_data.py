@@ -66,7 +66,7 @@ class LearningCurve:
 
     @property
     def half(self) -> float:
-        """Half the distance between two epochs, at which a line between them is drawn; 0 for steps."""
+        """Half the gap between two epochs, at which a line between them is drawn; 0 for steps."""
         return 0.5 if self.unit == EPOCH else 0.0
 
     @property

@@ -77,7 +77,7 @@ def cka(x: Array, y: Array) -> float:
 
 
 def procrustes(x: Array, y: Array) -> float:
-    """Squared orthogonal Procrustes distance, 0 to 2, of x (N, p) and y (N, q), centred and of Frobenius norm 1.
+    """Squared orthogonal Procrustes dissimilarity, 0 to 2, of x (N, p) and y (N, q), centred and of Frobenius norm 1.
 
     min over orthogonal Q of |x - y Q|^2 = 2 - 2 |x'y|_* (nuclear norm): Schönemann 1966; Ding et al. 2021, "Grounding
     Representation Similarity with Statistical Testing"; Williams et al. 2021. The narrower is padded with zeros.
@@ -98,16 +98,16 @@ def _nearest(features: Floats, centred: Floats, rows: NDArray[np.intp], k: int) 
     rough[np.arange(len(rows)), rows] = np.inf
     slack = 8.0 * (centred.shape[1] + 4) * np.finfo(np.float64).eps * (squares[rows] + squares.max())
     row, other = np.nonzero(rough <= (np.partition(rough, k - 1, axis=1)[:, k - 1] + slack)[:, None])
-    distance = np.zeros(len(row))
+    squared = np.zeros(len(row))
     for column in features.T:  # by feature: if many samples are equal, there are too many candidates for one array
-        distance += (column[rows[row]] - column[other]) ** 2
-    order = np.lexsort((distance, row))  # stable, and `other` ascends: ties go to the lower index
+        squared += (column[rows[row]] - column[other]) ** 2
+    order = np.lexsort((squared, row))  # stable, and `other` ascends: ties go to the lower index
     first = np.searchsorted(row, np.arange(len(rows)))
     return np.asarray(other[order][first[:, None] + np.arange(k)])
 
 
 def neighbours(x: Array, k: int = 10) -> NDArray[np.intp]:
-    """Indices (N, k) of the k nearest other samples by Euclidean distance of x (N, p), nearest first.
+    """Indices (N, k) of the k nearest other samples of x (N, p) in the Euclidean norm, nearest first.
 
     Of equally near samples the one with the lower index comes first, on any machine. (So two networks that both map
     many samples to one point share neighbours by that rule alone.) Memory stays below 200 MB at N = 10,000.

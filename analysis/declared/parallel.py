@@ -29,8 +29,8 @@ LEFT, STRIP, TICKS = 0.7, 0.09, 0.4  # inches: before the first axis, of the col
 BEST = 5  # settings that are labelled
 SIZE = 6.5  # points
 LETTER = 0.58 * SIZE / 72  # inches
-LINE = 0.045  # of the height: the least distance of two texts
-SPREAD = 0.5  # of the distance of two texts on an axis: over how much of it the lines through one text spread
+LINE = 0.045  # of the height: the least gap between two texts
+SPREAD = 0.5  # of the gap between two texts on an axis: over how much of it the lines through one text spread
 MANY = 30  # settings; with more, lines are thinner
 
 Positions = dict[int, float]  # of lines (by number) on an axis, from 0 to 1
@@ -169,9 +169,9 @@ def _panel(
     _name_axes(axes, [*map(runs.axis, runs.figure.keys), runs.axis()], 1 / inch)
 
 
-def _name_axes(axes: Axes, names: Sequence[str], distance: float) -> None:
-    """Write the names below the axes, which are `distance` inches apart; turned where they are too near."""
-    wide = int(distance / (1.25 * LETTER))
+def _name_axes(axes: Axes, names: Sequence[str], apart: float) -> None:
+    """Write the names below the axes, which are this many inches `apart`; turned where they are too near."""
+    wide = int(apart / (1.25 * LETTER))
     if max(len(word) for name in names for word in name.split()) < wide:
         axes.set_xticks(range(len(names)), [textwrap.fill(name, wide) for name in names])
     else:

@@ -58,6 +58,19 @@ class Evaluation:
         self._real = {side: self._features_of_real(side) for side in (True, False)}
         self._statistics = {side: Statistics.of(features) for side, features in self._real.items()}
 
+    def facts(self) -> dict[str, str | int]:
+        """What distances follow from besides the generator, for a file beside the results."""
+        setting, network = self.setting, self.extractor
+        return {
+            "extractor": network.name,
+            "weights": network.weights,
+            "distance": network.distance_name,
+            "kernel": network.kernel_name,
+            "split": setting.split,
+            "size": setting.size,
+            "images": setting.images,
+        }
+
     def dummies(self) -> dict[str, float]:
         """What needs no generator: the floor (two halves of the real images), and the distances of the dummies.
 

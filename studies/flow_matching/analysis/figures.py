@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
-from analysis.figure_store import FigureStore, StoredFigure, key_of, write_figure
 from analysis.learning_curves import DrawnFigure
-from analysis.style import rules
+from analysis.study_figures import draw_figures
 from studies.flow_matching.analysis import run_figures, version_figures
 from studies.flow_matching.analysis.figure_data import FigureData
 
@@ -25,19 +25,4 @@ FIGURES: Mapping[str, Callable[[FigureData], DrawnFigure | None]] = {
 
 def draw(data: FigureData, folder: Path, formats: tuple[str, ...]) -> tuple[list[str], list[str]]:
     """Draw all figures that the round has data for. Returns the names of the others, and a line for each failure."""
-    store, without, problems = FigureStore(folder, {}), [], []
-    for name, make in FIGURES.items():
-        try:
-            with rules():
-                made = make(data)
-                if made is None:
-                    without.append(name)
-                    continue
-                stored = StoredFigure(name, made.title, made.caption, key_of([]), formats, alt=made.alt)
-                write_figure(folder, stored, made.figure, made.table)
-        except (KeyError, ValueError, IndexError, TypeError) as error:
-            problems.append(f"figure {name} cannot be drawn from this data: {type(error).__name__}: {error}")
-            continue
-        store.figures[name] = stored
-    store.save()
-    return without, problems
+    return draw_figures({name: partial(make, data) for name, make in FIGURES.items()}, folder, formats)
