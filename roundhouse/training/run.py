@@ -271,7 +271,7 @@ class Run(Streams):
         session.complete_break()
         if not session.loop and session.state.unit != STEP:
             raise RoundhouseError("run.record() outside a loop: give metrics of the whole run to run.finish()")
-        if not session.loop and (session.replaying or self.recorded(*metrics)):
+        if not session.loop and self.recorded(*metrics):
             return
         session.note(metrics)
         if session.state.unit == STEP:
