@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -328,19 +327,3 @@ def test_a_config_whose_data_are_missing_is_refused(data: Path, tmp_path: Path) 
         check({**config, "sizes": [64, 128]}, data)
     with pytest.raises(StudyError, match="did you mean 'Eyeglasses'"):
         check({**config, "attribute": "Eyeglases"}, data)
-
-
-def test_a_config_whose_initial_weights_are_missing_is_refused(tmp_path: Path) -> None:
-    weights, names = tmp_path / "weights.pth", tmp_path / "names.json"
-    with pytest.raises(StudyError, match=r"'init': there is no file .*weights.pth"):
-        check({"init": str(weights)}, None)
-    weights.write_bytes(b"")
-    with pytest.raises(StudyError, match=r"'init_map': .*names.json cannot be read: No such file"):
-        check({"init": str(weights), "init_map": str(names)}, None)
-    for text, message in (("{", "is not JSON"), ("[]", "one JSON object"), ('{"a": 1}', "one JSON object")):
-        names.write_text(text)
-        with pytest.raises(StudyError, match=message):
-            check({"init": str(weights), "init_map": str(names)}, None)
-    names.write_text(json.dumps({"encoder.0.weight": "splitter.0.weight"}))
-    check({"init": str(weights), "init_map": str(names)}, None)
-    check({"init": "vqvae"}, None)

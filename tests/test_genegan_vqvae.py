@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from roundhouse.errors import RoundhouseError
+from studies.genegan.mapping import read_mapping
 from studies.genegan.networks import Generator
 from studies.genegan.options import Options
-from studies.genegan.vqvae import CODES, OWN_MAPPING, VQVAE, Codebook, load_mapped, read_mapping, vqvae_terms
+from studies.genegan.vqvae import CODES, OWN_MAPPING, VQVAE, Codebook, load_mapped, vqvae_terms
 
 SMALL = (32, 48, 64)
 
@@ -230,10 +231,11 @@ def test_a_mapping_file(tmp_path: Path) -> None:
     path.write_text(json.dumps(dict(OWN_MAPPING)))
     assert read_mapping(path) == OWN_MAPPING
     for text, message in (
-        ("{", "cannot be read"),
-        ("[1]", "must be a JSON object of names -> names"),
-        ('{"a": 1}', "must be a JSON object of names -> names"),
+        ("{", "is not JSON"),
+        ("[1]", "must be a JSON object: names"),
+        ('{"a": 1}', "must be a JSON object: names"),
         ('{"a.": "b"}', "both or none must end in a dot"),
+        ("{}", "is empty"),
     ):
         path.write_text(text)
         with pytest.raises(RoundhouseError, match=message):

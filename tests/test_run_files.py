@@ -145,6 +145,64 @@ def test_only_the_newest_whole_checkpoints_without_a_tag_are_kept(tmp_path: Path
     assert (content["step"], content["loops"]["train"]["done"]) == (3, 3), "after the step in which it was requested"
 
 
+def test_a_checkpoint_that_is_dropped_is_deleted_once_the_checkpoint_of_the_run_does_not_name_it(
+    tmp_path: Path,
+) -> None:
+    there: list[bool] = []
+
+    def study(run: Run) -> None:
+        run.track(x=Value(0))
+        for step in run.steps(6, save_every=3):
+            there.append((tmp_path / "snapshots/a.pth").exists())
+            if step.index == 0:
+                run.keep_checkpoint("a")
+            if step.index == 4:
+                run.drop_checkpoint("a")
+                run.drop_checkpoint("never_kept")
+        there.append((tmp_path / "snapshots/a.pth").exists())
+
+    outcome = run_tiny(study, tmp_path)
+    assert there == [False, True, True, True, True, True, False]
+    assert "snapshots/a.pth" not in outcome.artifacts
+
+
+@pytest.mark.parametrize("saved", [False, True], ids=["unsaved", "saved"])
+def test_a_checkpoint_that_is_dropped_and_kept_again_is_the_new_one(saved: bool, tmp_path: Path) -> None:
+    def study(run: Run, dies: bool) -> None:
+        run.track(x=Value(0))
+        for step in run.steps(6, save_every=2 if saved else 3):
+            if step.index == 0:
+                run.keep_checkpoint("a")
+            if step.index == 3:
+                run.drop_checkpoint("a")
+                run.keep_checkpoint("a")
+            if step.index == 4 and dies:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_tiny(lambda run: study(run, True), tmp_path)
+    outcome = run_tiny(lambda run: study(run, False), tmp_path)
+    assert read_weights(tmp_path / "snapshots/a.pth")["step"] == 4
+    assert "snapshots/a.pth" in outcome.artifacts
+
+
+def test_a_checkpoint_that_was_kept_between_loops_and_dropped_is_not_kept_again_by_a_resume(tmp_path: Path) -> None:
+    stop = StopAtStep(3)
+
+    def study(run: Run) -> None:
+        run.track(x=Value(0))
+        for _ in run.steps(2, name="first"):
+            pass
+        run.keep_checkpoint("between")
+        for step in run.steps(6, name="second"):
+            stop.now = step.index
+            if step.index == 1:
+                run.drop_checkpoint("between")
+
+    assert not run_tiny(study, tmp_path / "1", stop=stop).finished
+    assert "snapshots/between.pth" not in run_tiny(study, tmp_path / "2", earlier=[tmp_path / "1"]).artifacts
+
+
 def test_several_bests_have_their_own_metric_mode_and_file(tmp_path: Path) -> None:
     values = {"fid": [9.0, 3.0, 5.0], "accuracy": [0.1, 0.2, 0.4]}
 

@@ -63,6 +63,22 @@ def after_the_loop(act: Callable[[Run], object]) -> Callable[[Run], None]:
     return study
 
 
+def after_an_epoch(act: Callable[[Run], object]) -> Callable[[Run], None]:
+    def study(run: Run) -> None:
+        for epoch in run.epochs(1):
+            for _ in epoch.batches(range(1)):
+                pass
+        act(run)
+
+    return study
+
+
+def twice_after_the_loop(run: Run) -> None:
+    for _ in run.steps(1):
+        run.record(a=1.0)
+    run.record(a=1.0, b=1.0)
+
+
 def once_twice(run: Run) -> None:
     for _ in range(2):
         run.once("value", lambda: 1)
@@ -83,7 +99,11 @@ def once_twice(run: Run) -> None:
             "run.once('value') is called inside the loop 'train'",
         ),
         (in_a_step(lambda run, step: run.finish()), "run.finish() is called inside the loop 'train'"),
-        (after_the_loop(lambda run: run.record(a=1.0)), "run.record() outside a loop"),
+        (lambda run: run.record(a=1.0), "run.record() outside a loop"),
+        (after_an_epoch(lambda run: run.record(a=1.0)), "run.record() outside a loop"),
+        (after_an_epoch(lambda run: run.recorded("a")), "run.recorded() in a run by epochs"),
+        (twice_after_the_loop, "two metrics of the code between the loops have the same name: a"),
+        (after_the_loop(lambda run: run.drop_checkpoint("../a")), "cannot be the name of a kept file"),
         (after_the_loop(lambda run: run.load_best()), "run.load_best('best.pth'): no run.best with this file"),
         (after_the_loop(lambda run: run.release("a")), "run.release('a'): no part of this name is tracked"),
         (after_the_loop(lambda run: run.keep_checkpoint(last=0)), "at least the newest one must be kept"),

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_study import SmallStudy, digest, metrics_of, train, with_settings
+from small_study import SETTINGS, SmallStudy, StopAfter, digest, metrics_of, train, with_settings
 
+from roundhouse.errors import RoundhouseError
 from roundhouse.training import Epoch, Run, Value, keep, read_weights
-from roundhouse.training.execute import Attempt, Hooks, execute
+from roundhouse.training.execute import Attempt, Hooks, Outcome, Start, execute
 from roundhouse.training.progress import line_of
 
 
@@ -196,3 +197,197 @@ def test_a_kept_image_has_the_pixels_that_were_given(shape: tuple[int, ...]) -> 
     given = np.arange(math.prod(shape), dtype=np.uint8).reshape(shape) * 9
     with Image.open(io.BytesIO(keep.encoded("a.png", given))) as image:
         assert np.array_equal(np.asarray(image), given)
+
+
+# After a loop by steps
+
+
+class Boxed:
+    """Two loops by steps, measured after each third step and at the end of each loop; keeps the newest two checkpoints.
+
+    `dies_at`: an exception that nothing catches, like a SIGKILL for the files, before this call of the library.
+    """
+
+    def __init__(self, steps: tuple[int, ...] = (8, 4), dies_at: int = -1) -> None:
+        self.steps, self.calls = steps, dies_at
+        self.measured: list[int] = []
+        self.weight = torch.zeros(1, requires_grad=True)
+
+    def call(self) -> None:
+        self.calls -= 1
+        if self.calls == -1:
+            raise KeyboardInterrupt
+
+    def __call__(self, run: Run) -> None:
+        optimizer = torch.optim.SGD([self.weight], lr=0.1)
+        run.track(weight=self.weight, optimizer=optimizer)
+        run.best("distance", mode="min", weights={"weight": self.weight})
+        for k, total in enumerate(self.steps):
+            for step in run.steps(total, name=f"loop_{k}", save_every=2):
+                loss = (self.weight - 1).square().sum()
+                step.optimise(loss, optimizer)
+                step.average(loss=loss)
+                if step.every(3):
+                    self.measure(run)
+            self.measure(run)
+        self.call()
+        run.load_best()
+        for _ in run.pausable(range(2)):
+            self.call()
+        run.finish({"weight": self.weight}, {"weight": self.weight.item()})
+        self.call()
+
+    def measure(self, run: Run) -> None:
+        if run.recorded("distance"):
+            return
+        self.call()
+        run.record(distance=abs(self.weight.item() - 0.6))  # it is passed before the end
+        self.measured.append(run.history[-1]["step"])
+        self.call()
+        run.keep_checkpoint(f"at_{self.measured[-1]}")
+        run.keep("latest", f"at_{self.measured[-1]}.pth")
+        self.call()
+        for row in [row for row in run.history if "distance" in row][:-2]:
+            run.drop_checkpoint(f"at_{row['step']}")
+
+
+def result_of(directory: Path, outcome: Outcome) -> dict[str, Any]:
+    assert outcome.finished
+    names = {name for name in outcome.artifacts if name.startswith("snapshots/")}
+    assert {name for name in kept_in(directory) if name.startswith("snapshots/")} == names
+    saved = read_weights(directory / "checkpoint.pth")
+    assert saved["history"] == json.loads((directory / "metrics.json").read_text())["epochs"]
+    assert saved["kept"] == {name: digest(directory / name) for name in saved["kept"]}
+    assert {name for name in saved["kept"] if name.startswith("snapshots/")} == names
+    latest = (directory / "kept/latest").read_text()
+    assert read_weights(directory / "snapshots" / latest)["step"] == saved["step"]
+    best = digest(directory / "best.pth")
+    return {"hash": outcome.final_hash, "metrics": metrics_of(directory), "snapshots": names, "best": best}
+
+
+def test_what_is_recorded_after_a_loop_by_steps_is_of_its_last_step(tmp_path: Path) -> None:
+    result = result_of(tmp_path, train(tmp_path, Boxed()))
+    rows = result["metrics"]["epochs"]
+    assert [(row["stage"], row["step"]) for row in rows] == [
+        ("loop_0", 3), ("loop_0", 6), ("loop_0", 8), ("loop_1", 11), ("loop_1", 12),
+    ]  # fmt: skip
+    losses = [0.64**k for k in range(12)]  # a step leaves 0.8 of the distance
+    assert rows[2]["loss"] == pytest.approx(sum(losses[6:8]) / 2), "with the averages since the last entry"
+    assert result["snapshots"] == {"snapshots/at_11.pth", "snapshots/at_12.pth"}
+
+
+def test_weights_that_are_best_after_the_loop_are_the_best(tmp_path: Path) -> None:
+    outcome = train(tmp_path, Boxed((4,)))
+    assert metrics_of(tmp_path)["best"] == {"step": 4, "distance": pytest.approx(0.6 - (1 - 0.8**4), abs=1e-6)}
+    assert outcome.metrics["weight"] == pytest.approx(1 - 0.8**4)
+    assert read_weights(tmp_path / "best.pth")["weight"].item() == outcome.metrics["weight"]
+
+
+def test_an_entry_after_a_loop_is_recorded_once_wherever_the_run_is_killed(tmp_path: Path) -> None:
+    straight = result_of(tmp_path / "straight", train(tmp_path / "straight", Boxed()))
+    counting = Boxed(dies_at=1000)
+    train(tmp_path / "counting", counting)
+    points = 1000 - counting.calls
+    assert points == 5 * 3 + 4
+    for k in range(points):
+        first, second = tmp_path / f"{k}a", tmp_path / f"{k}b"
+        with pytest.raises(KeyboardInterrupt):
+            train(first, Boxed(dies_at=k))
+        assert result_of(second, train(second, Boxed(), earlier=[first])) == straight, k
+
+
+def test_an_entry_after_a_loop_is_recorded_once_wherever_the_run_is_stopped(tmp_path: Path) -> None:
+    straight = result_of(tmp_path / "straight", train(tmp_path / "straight", Boxed()))
+    counting = StopAfter(1000)
+    train(tmp_path / "counting", Boxed(), stop=counting)
+    for calls in range(1000 - counting.left):
+        first, second = tmp_path / f"{calls}a", tmp_path / f"{calls}b"
+        stopped, resumed = Boxed(), Boxed()
+        assert not train(first, stopped, stop=StopAfter(calls)).finished
+        assert result_of(second, train(second, resumed, earlier=[first])) == straight, calls
+        assert stopped.measured + resumed.measured == [3, 6, 8, 11, 12], "none is measured twice"
+
+
+def test_a_finished_run_that_is_executed_again_measures_nothing_again(tmp_path: Path) -> None:
+    before = result_of(tmp_path, train(tmp_path, Boxed()))
+    again = Boxed()
+    assert result_of(tmp_path, train(tmp_path, again)) == before
+    assert again.measured == []
+
+
+def continued(first: Path, there: Path, study: Boxed) -> dict[str, Any]:
+    there.mkdir()
+    attempt = Attempt(there, start=Start(first / "checkpoint.pth", keeps_position=True))
+    hooks = Hooks(lambda session: None, lambda session: None, lambda: None)
+    return result_of(there, execute(study, SETTINGS, attempt, hooks))
+
+
+@pytest.mark.parametrize("limit", [2, 7, 8])
+def test_a_finished_run_with_an_entry_after_its_loop_continues_with_more_steps(tmp_path: Path, limit: int) -> None:
+    train(tmp_path / "first", Boxed((20,)), with_settings(max_steps=limit))
+    study = Boxed((20,))
+    result = continued(tmp_path / "first", tmp_path / "second", study)
+    steps = [row["step"] for row in result["metrics"]["epochs"]]
+    assert steps == sorted([3, 6, limit, 9, 12, 15, 18, 20])
+    assert study.measured == [step for step in steps if step > limit]
+    assert result["hash"] == train(tmp_path / "straight", Boxed((20,))).final_hash
+    assert result["snapshots"] == {"snapshots/at_18.pth", "snapshots/at_20.pth"}
+    expected = {"at_2.pth"} if limit == 2 else {"at_6.pth", f"at_{limit}.pth"}
+    assert expected == {path.name for path in (tmp_path / "first/snapshots").iterdir()}
+
+
+def test_the_best_weights_of_an_entry_after_the_loop_stay_the_best_in_a_continued_run(tmp_path: Path) -> None:
+    train(tmp_path / "first", Boxed((20,)), with_settings(max_steps=4))
+    result = continued(tmp_path / "first", tmp_path / "second", Boxed((20,)))
+    assert result["metrics"]["best"]["step"] == 4, "no later value is nearer to 0.6"
+    assert result["best"] == digest(tmp_path / "first/best.pth")
+
+
+def test_a_metric_after_the_loop_that_is_not_finite_ends_the_run_as_diverged(tmp_path: Path) -> None:
+    measured: list[float] = []
+
+    def study(run: Run, again: float = math.nan) -> None:
+        run.track(x=Value(0))
+        for _ in run.steps(3):
+            pass
+        measured.append(0.0)
+        run.record(distance=math.nan if len(measured) == 1 else again)
+
+    outcome = train(tmp_path / "1", study)
+    assert outcome.diverged and "metric distance became nan in the code between the loops" in outcome.reason
+    assert len(measured) == 2, "it is confirmed"
+    assert metrics_of(tmp_path / "1")["diverged"]["step"] == 3
+    measured.clear()
+    with pytest.raises(RoundhouseError, match="not reproducible"):
+        train(tmp_path / "2", lambda run: study(run, 1.0))
+
+
+def test_an_entry_without_metrics_closes_the_averages_once(tmp_path: Path) -> None:
+    def study(run: Run) -> None:
+        run.track(x=Value(0))
+        for step in run.steps(5):
+            step.average(loss=float(step.index))
+            if step.every(2):
+                run.record()
+            assert run.recorded() == step.every(2)
+        assert not run.recorded()
+        run.record()
+        run.record()
+        assert run.recorded("loss") and not run.recorded("loss", "other")
+
+    train(tmp_path, study)
+    assert [(row["step"], row["loss"]) for row in metrics_of(tmp_path)["epochs"]] == [(2, 0.5), (4, 2.5), (5, 4.0)]
+
+
+def test_after_a_loop_that_was_left_with_break_the_entry_is_of_the_step_that_left_it(tmp_path: Path) -> None:
+    def study(run: Run) -> None:
+        run.track(x=Value(0))
+        for step in run.steps(9):
+            if step.index == 4:
+                break
+        assert not run.recorded("distance")
+        run.record(distance=1.0)
+        assert run.recorded("distance")
+
+    train(tmp_path, study)
+    assert [(row["step"], row["distance"]) for row in metrics_of(tmp_path)["epochs"]] == [(5, 1.0)]

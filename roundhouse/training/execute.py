@@ -193,7 +193,7 @@ def _finish(session: Session, arrays: Mapping[str, np.ndarray], metrics: Mapping
     if reason := session.stop_reason():
         session.stop(reason)
     session.checks.passed(state.step + 1)
-    if session.replaced:
+    if session.unsaved_results:
         session.save_outside_loops()
     files_of_run = dict(state.kept)
     if arrays:

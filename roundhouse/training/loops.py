@@ -381,6 +381,9 @@ def _enter(session: Session, name: str, unit: str, total: int | None) -> LoopSta
             session.replaying = False
             session.tracked.restore_all()
             session.tracked.note_shapes()
+            session.begin_row()
+        else:
+            session.replayed += loop.steps
         session.hash_parts()
         _after(session, name)
         return None

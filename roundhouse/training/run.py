@@ -19,7 +19,7 @@ from roundhouse.training import checkpoint, keep, loops
 from roundhouse.training.loops import Epoch, Step, Streams
 from roundhouse.training.reproducibility import derive_seed, seed_globals, snapshot
 from roundhouse.training.session import RESERVED, BestRule, Diverged, Session, number_of
-from roundhouse.training.state import STEP
+from roundhouse.training.state import EPOCH, STEP
 from roundhouse.training.tracking import restore
 
 Item = TypeVar("Item")
@@ -256,14 +256,15 @@ class Run(Streams):
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """The entries that are recorded so far, oldest first: a copy."""
+        """The entries that are recorded so far, oldest first: a copy. After a resume, those of the checkpoint, too."""
+        self._session.complete_break()
         return [dict(row) for row in self._session.state.history]
 
     def record(self, **metrics: float) -> None:
         """Record metrics: with the epoch; in a loop by steps as an entry of its own, with the averages since the last.
 
         A metric need not be recorded each time. After a loop by steps, the entry is of its last step: for what is
-        measured when a limit has ended the loop. It is recorded once, also if the code there runs again after a resume.
+        measured when a limit has ended the loop. It is recorded once, even if the code there runs again after a resume.
         RoundhouseError: a name is used twice. A value that is not finite is treated as a loss that is not finite.
         """
         session = self._session
@@ -277,10 +278,16 @@ class Run(Streams):
             session.close_row()
 
     def recorded(self, *names: str) -> bool:
-        """Whether all these metrics are recorded for the present step; after a loop by steps, for its last one."""
+        """In a run by steps: whether the present step has entries with all these names; after a loop, its last step.
+
+        Without names: whether it has an entry.
+        """
         session = self._session
-        rows = [row for row in session.state.history if row.get(STEP) == session.present_step]
-        return all(any(name in row for row in rows) for name in names)
+        session.complete_break()
+        if session.state.unit == EPOCH:
+            raise RoundhouseError("run.recorded() in a run by epochs: it is for runs by steps")
+        rows = [row for row in session.state.history if row[STEP] == session.present_step]
+        return bool(rows) and all(any(name in row for row in rows) for name in names)
 
     def keep(self, name: str, data: Any) -> None:
         """Keep an artefact as `kept/NAME`; see `training.keep.encoded` for what fits which ending."""
@@ -313,8 +320,8 @@ class Run(Streams):
         session, state = self._session, self._session.state
         prefix = f"{keep.SNAPSHOTS}/{state.unit or STEP}_"
         file = f"{prefix}{state.units:08}.pth" if tag is None else f"{keep.SNAPSHOTS}/{keep.check_name(tag)}.pth"
-        if session.replaying and file in state.kept:
-            return
+        if session.replaying and (file in state.kept or state.loops):
+            return  # it was kept, and maybe dropped since, before the position in the checkpoint
         content = {"format": checkpoint.FORMAT, **session.content()}
         session.keep(file, checkpoint.pack(content))
         if last is not None and tag is None:
@@ -323,8 +330,12 @@ class Run(Streams):
                 session.outdated.append(old)
 
     def drop_checkpoint(self, tag: str) -> None:
-        """Delete the checkpoint kept with this tag, if there is one, once no checkpoint of the run names it."""
+        """Delete the checkpoint kept with this tag, if there is one, once the checkpoint of the run no longer names it.
+
+        One that is requested in the present step or epoch is kept after it, so it is not there yet.
+        """
         session, file = self._session, f"{keep.SNAPSHOTS}/{keep.check_name(tag)}.pth"
+        session.complete_break()
         if not session.replaying and session.state.kept.pop(file, None) is not None:
             session.outdated.append(file)
             session.changed()

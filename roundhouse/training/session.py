@@ -95,6 +95,7 @@ class Session:
     loop: str = ""  # the running one
     skipped: list[str] = field(default_factory=list)  # loops that have not begun, because training had ended
     replaying: bool = False  # the code before the position in the checkpoint runs again
+    replayed: int = 0  # steps of the loops before the present position of that code
     started: tuple[int, int] = (0, 0)  # epochs and steps when this attempt began
     untimed: float = 0.0  # seconds of the step so far that do not count
     resumed_globals: dict[str, Any] | None = None  # the global generators at the position in the checkpoint
@@ -115,6 +116,7 @@ class Session:
     _gaps: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
     _safe_at: float | None = None  # when the last safe point to stop at was passed
     _changed: bool = False
+    _entry_outside_loops: bool = False  # recorded since the last save
     _saving: float = 0.0  # seconds that the longest save took
     _evaluation: float = 0.0  # and the longest work that is not part of a step
     _saved_for_evaluation: bool = False
@@ -219,6 +221,11 @@ class Session:
         """The state differs from the saved one."""
         self._changed = True
 
+    @property
+    def unsaved_results(self) -> bool:
+        """Whether the last checkpoint lacks an entry, or names other kept files than there are to be."""
+        return bool(self._entry_outside_loops or self.replaced or self.outdated)
+
     def average(self, values: Mapping[str, Any]) -> None:
         """Add values to the means of the present row. They stay on the device.
 
@@ -278,6 +285,7 @@ class Session:
         entry = {**position, **metrics, "seconds": seconds, "peak_memory_mb": self.peak_memory()}
         state.history.append({**entry, "partial": True} if partial else entry)
         state.row, self._row_began, self._evaluating = Row(), now, None
+        self._entry_outside_loops = not self.loop
         self._update_bests(metrics)
         self.changed()
         self.hooks.recorded(self)
@@ -285,6 +293,8 @@ class Session:
     @property
     def present_step(self) -> int:
         """The number of the step whose body runs, from 1; between steps, that of complete ones."""
+        if self.replaying:
+            return self.replayed
         return self.state.step + (self.state.unit == STEP and self.running is not None)
 
     def peak_memory(self) -> int:
@@ -335,7 +345,7 @@ class Session:
         if self._changed or not (self.directory / checkpoint.CHECKPOINT).exists():
             began = time.monotonic()
             checkpoint.save(self.directory, self.content(parts))
-            self._changed = False
+            self._changed = self._entry_outside_loops = False
             self._saving = max(self._saving, time.monotonic() - began)
             if not self._deleted_earlier:
                 checkpoint.delete_earlier(self.earlier)
@@ -410,9 +420,10 @@ class Session:
 
     def keep(self, name: str, data: bytes) -> None:
         """Write a kept file. One that exists is replaced after the next checkpoint, since the last one names it."""
-        if name in self.state.kept:
+        if name in self.state.kept or name in self.outdated:
             self.state.kept[name] = self.replace(keep.next_of(name), data)
             self.replaced.append(name)
+            self.outdated = [one for one in self.outdated if one != name]
         else:
             self.state.kept[name] = self.replace(name, data)
         self.changed()

@@ -27,6 +27,8 @@ COUNT = 202_599
 WIDTH, HEIGHT = 178, 218
 CROP = (0, 20, 178, 198)
 """Left, top, right, bottom of the square that is used: all columns, and rows 20 to 197 of 0 to 217."""
+HELD_OUT = (19_867, 19_962)
+"""Images of the splits validation and test."""
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 ATTRIBUTES = (
     "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs", "Big_Lips", "Big_Nose",

@@ -1,8 +1,7 @@
-"""The check before a submission: every key and value of the config is valid, and the files that it names exist."""
+"""Before submission: every key and value of the config is valid, the files that it names exist; and `disk`."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,20 +9,26 @@ from typing import Any
 from roundhouse.errors import RoundhouseError as StudyError
 from roundhouse.options import choose, read_options
 from studies.genegan import celeba
+from studies.genegan.disk import disk
+from studies.genegan.mapping import read_mapping
 from studies.genegan.options import Options
+
+__all__ = ["check", "disk", "is_file_name"]
+
+FEATURES = {"inception": 2048, "small": 48, "auto": 48}
+"""Of the extractors: a Frechet distance needs more images. `auto` has at least so many."""
 
 
 def check(config: Mapping[str, Any], data: Path | None) -> None:
     """StudyError if a run with this config could not start. `data` holds the data sets; None: the default folder."""
     options = read_options(Options, config)
     if options.dataset == "celeba":
-        choose("attribute", options.attribute, celeba.ATTRIBUTES)
-        if lack := celeba.missing(data, options.sizes):
-            raise StudyError(lack)
-    if options.init is not None and is_file_name(options.init) and not Path(options.init).is_file():
-        raise StudyError(f"config key 'init': there is no file {Path(options.init).absolute()}")
-    if options.init_map is not None:
-        read_map(Path(options.init_map))
+        _check_celeba(options, data)
+    elif options.images == 1:
+        raise StudyError("config key 'images' is 1; a run needs at least 2, one with the attribute and one without")
+    if options.method == "genegan":
+        _check_evaluation(options)
+        _check_init(options)
 
 
 def is_file_name(init: str) -> bool:
@@ -31,14 +36,33 @@ def is_file_name(init: str) -> bool:
     return "/" in init or Path(init).suffix != ""
 
 
-def read_map(path: Path) -> dict[str, str]:
-    """The mapping file: names of weights in the file that `init` names, and the names here. StudyError: it is wrong."""
-    try:
-        found = json.loads(path.read_text())
-    except OSError as error:
-        raise StudyError(f"config key 'init_map': {path.absolute()} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise StudyError(f"config key 'init_map': {path} is not JSON: {error}") from None
-    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
-        raise StudyError(f"config key 'init_map': {path} must hold one JSON object: names in the file, and names here")
-    return found
+def _check_celeba(options: Options, data: Path | None) -> None:
+    choose("attribute", options.attribute, celeba.ATTRIBUTES)
+    if lack := celeba.missing(data, options.sizes):
+        raise StudyError(lack)
+
+
+def _check_evaluation(options: Options) -> None:
+    """A rare attribute of CelebA may have too few images all the same; then the run says so when it starts."""
+    number, features = options.evaluation_images, FEATURES[options.extractor]
+    if number <= features:
+        raise StudyError(
+            f"config key 'evaluation_images' is {number}; with extractor {options.extractor!r} a distance needs more "
+            f"than {features}, the number of its features"
+        )
+    most = min(celeba.HELD_OUT) // 2  # as many with the attribute as without
+    if options.dataset == "celeba" and number > most:
+        raise StudyError(
+            f"config key 'evaluation_images' is {number}; CelebA's validation split has at most {most} images with an "
+            "attribute and as many without"
+        )
+
+
+def _check_init(options: Options) -> None:
+    if options.init is not None:
+        if not options.init:
+            raise StudyError("config key 'init' is empty; name a file of weights, or a group of VQVAE runs")
+        if is_file_name(options.init) and not Path(options.init).is_file():
+            raise StudyError(f"config key 'init': there is no file {Path(options.init).absolute()}")
+    if options.init_map is not None:
+        read_mapping(Path(options.init_map))

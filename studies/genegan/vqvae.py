@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from roundhouse.errors import RoundhouseError as StudyError
 from studies.genegan.layers import at_least_float32, check_size, initialise
+from studies.genegan.mapping import read_mapping as read_mapping  # train.py takes it from here
 from studies.genegan.networks import Generator, Geometry, Joiner, Splitter, input_sizes, to_range
 from studies.genegan.options import Options
 
@@ -166,20 +165,6 @@ def load_mapped(
         not_loaded=tuple(sorted(own.keys() - found.keys())),
         unused=tuple(sorted(weights.keys() - set(sources.values()))),
     )
-
-
-def read_mapping(path: Path) -> dict[str, str]:
-    """A JSON file: an object of names of weights -> names of the generator, each in full or as a prefix with a dot."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StudyError(f"the mapping {path} cannot be read: {error}") from None
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise StudyError(f"the mapping {path} must be a JSON object of names -> names")
-    for name, target in found.items():
-        if name.endswith(".") != target.endswith("."):
-            raise StudyError(f"the mapping {path} has {name!r}: {target!r}; both or none must end in a dot")
-    return found
 
 
 def _check_full_names(mapping: Mapping[str, str], weights: Mapping[str, object], own: Mapping[str, Tensor]) -> None:
