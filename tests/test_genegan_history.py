@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from small_study import digest, train, with_settings
 
 from roundhouse.training import checkpoint, read_weights
-from studies.genegan import extractors, prune
+from studies.genegan import classifier, extractors, prune
 from studies.genegan.checkpoints import LATEST, MAIN, kept_so_far, name_of
 from studies.genegan.options import Options
 from studies.genegan.prune import to_delete
@@ -105,10 +105,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def small_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     recipe = {"size": 32, "images": 100, "steps": 3, "features": 8}
     monkeypatch.setattr(extractors, "_SMALL", {**extractors._SMALL, **recipe})
+    monkeypatch.setattr(classifier, "_RECIPE", {**classifier._RECIPE, "images": 100, "held_out": 20, "steps": 3})
 
 
 OPTIONS = Options(
