@@ -63,6 +63,7 @@ benchmarks: $(STAMP)
 	$(VENV)/bin/python benchmarks/runner.py
 	$(VENV)/bin/python benchmarks/train_step.py
 	$(VENV)/bin/python benchmarks/flow_step.py --small
+	$(VENV)/bin/python benchmarks/genegan_step.py --small
 	$(VENV)/bin/python benchmarks/start_up.py
 	$(VENV)/bin/python benchmarks/next_in_slot.py
 

@@ -60,7 +60,7 @@ class OneStep:
     def generator(self, stream: str) -> torch.Generator:
         return torch.Generator().manual_seed(self.number)
 
-    def optimise(self, loss: Tensor, optimiser: torch.optim.Optimizer, clip_norm: float | None) -> None:
+    def optimise(self, loss: Tensor, optimiser: torch.optim.Optimizer, clip_norm: float | None = None) -> None:
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

@@ -14,7 +14,7 @@ import torch
 from small_study import train, with_settings
 
 from roundhouse.errors import RoundhouseError
-from studies.genegan import celeba, disk, extractors
+from studies.genegan import celeba, classifier, disk, extractors
 from studies.genegan.check import FEATURES, check
 from studies.genegan.networks import Critics, Generator
 from studies.genegan.options import Options
@@ -144,6 +144,7 @@ def test_a_run_needs_what_the_formula_says(
     torch.set_num_threads(1)
     recipe = {"size": 32, "images": 100, "steps": 3, "features": 8}
     monkeypatch.setattr(extractors, "_SMALL", {**extractors._SMALL, **recipe})
+    monkeypatch.setattr(classifier, "_RECIPE", {**classifier._RECIPE, "images": 100, "held_out": 20, "steps": 3})
     config = {
         "sizes": (32,), "width": 24, "images": 8, "batch_size": 2, "iterations": 5, "save_every": 1, "log_every": 1,
         "evaluation_images": 20, "feed": "device", "extractor": "small", "boost_steps": 1, "keep": 2, **arm,
