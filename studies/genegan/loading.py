@@ -64,8 +64,9 @@ def newest_checkpoint(directory: Path) -> Path:
     attempts = (one for one in directory.glob("attempts/*") if one.name.isdigit())
     for place in (*sorted(attempts, key=lambda one: -int(one.name)), directory):
         pointer = place / KEPT / LATEST
-        if pointer.is_file():
-            return place / SNAPSHOTS / pointer.read_text().strip()
+        # a run that was killed while it kept its first checkpoint has named one that is not there
+        if pointer.is_file() and (found := place / SNAPSHOTS / pointer.read_text().strip()).is_file():
+            return found
     raise StudyError(f"{directory} has no kept checkpoint ({KEPT}/{LATEST}): give an experiment, an attempt, or a file")
 
 

@@ -13,10 +13,11 @@ from studies.genegan.evaluation import Evaluation, Setting
 from studies.genegan.images import load
 from studies.genegan.loading import CONFIG, GENERATOR, config_of
 from studies.genegan.losses import critic_steps_at
+from studies.genegan.mapping import read_mapping
 from studies.genegan.networks import Critics, Generator
 from studies.genegan.options import Options
 from studies.genegan.players import Players
-from studies.genegan.vqvae import OWN_MAPPING, load_mapped, read_mapping
+from studies.genegan.vqvae import OWN_MAPPING, load_mapped
 from studies.genegan.vqvae_training import WEIGHTS, train_vqvae
 
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from roundhouse.errors import RoundhouseError as StudyError
 from studies.genegan.layers import at_least_float32, check_size, initialise
-from studies.genegan.mapping import read_mapping as read_mapping  # train.py takes it from here
 from studies.genegan.networks import Generator, Geometry, Joiner, Splitter, input_sizes, to_range
 from studies.genegan.options import Options
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from analysis import style
 from analysis.comparison import INTERVAL, mean_interval
 from analysis.learning_curves import DrawnFigure
+from studies.genegan.analysis.document import FLOOR
 from studies.genegan.analysis.references import is_near, labelled
 from studies.genegan.analysis.results import DIRECTIONS, Arm, GeneganResults
 
@@ -52,8 +53,8 @@ def arms(results: GeneganResults) -> DrawnFigure | None:
     style.legend_below(figure, panels, row=0.17)
     caption = (
         f"{', or '.join(map(str, results.evaluated))}, best weights by validation distance, on test images; lower is "
-        f"better. Small dots: seeds; markers: their mean; bars: {INTERVAL}. Identity: the unchanged input; floor: two "
-        "halves of the real images."
+        f"better. Small dots: seeds; markers: their mean; bars: {INTERVAL}. Identity: the unchanged "
+        f"input. {FLOOR}"
     )
     return DrawnFigure(figure, rows, f"{results.distance_name} of all arms", caption)
 

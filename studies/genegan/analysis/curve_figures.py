@@ -13,6 +13,7 @@ from analysis import style
 from analysis.learning_curves import DrawnFigure
 from studies.genegan.analysis.answers import LEAST_RATE, MOST_LOST
 from studies.genegan.analysis.curves import ITERATIONS, SECONDS, Point, curve_of
+from studies.genegan.analysis.document import FLOOR
 from studies.genegan.analysis.references import is_near, labelled
 from studies.genegan.analysis.results import DIRECTIONS, LOSSES, Arm, GeneganResults
 
@@ -20,7 +21,7 @@ Rows = list[dict[str, Any]]
 MOST_TOGETHER = 5  # arms in one panel; with more, each experiment has a panel of its own, with its baseline
 COLUMNS = 4
 SEEDS = "Lines: mean over seeds; bands: range over seeds, on the iterations that all of them have reached."
-DUMMIES = "Identity: the unchanged input; floor: two halves of the real images; both on test images."
+IDENTITY = "Identity: the unchanged input, on test images."
 TIMES = ((7200.0, 3600.0, "hours"), (300.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
 
 
@@ -187,7 +188,7 @@ def distance(results: GeneganResults, over: str) -> DrawnFigure | None:
         return None
     caption = (
         f"{', or '.join(map(str, results.evaluated))}, on validation images; lower is better. Added: Bu against real "
-        f"images with the attribute; removed: A0 against real images without it. {DUMMIES} {SEEDS}"
+        f"images with the attribute; removed: A0 against real images without it. {IDENTITY} {FLOOR} {SEEDS}"
     )
     what = "iterations" if over == ITERATIONS else "seconds of training"
     return DrawnFigure(made[0], made[1], f"{results.distance_name} over {what}", caption)
@@ -203,7 +204,7 @@ def kernel_distance(results: GeneganResults) -> DrawnFigure | None:
         return None
     caption = (
         f"{results.kernel_name} on validation images; lower is better, and the expected value is 0 for equal "
-        f"distributions at any number of images. {DUMMIES} {SEEDS}"
+        f"distributions at any number of images. {IDENTITY} {SEEDS}"
     )
     return DrawnFigure(made[0], made[1], f"{results.kernel_name} over iterations", caption)
 
@@ -235,7 +236,7 @@ def transfer_rate(results: GeneganResults) -> DrawnFigure | None:
     known = f" The judge is right for {100 * accuracy:.1f} % of real faces." if math.isfinite(accuracy) else ""
     caption = (
         "Share of the outputs that a classifier, trained on real procedural faces, finds on the wanted side, on "
-        f"validation images.{known} Identity: the unchanged input, on test images. {SEEDS}"
+        f"validation images.{known} {IDENTITY} {SEEDS}"
     )
     return DrawnFigure(made[0], made[1], "Transfer rate over iterations", caption)
 

@@ -99,6 +99,12 @@ WHY_NOT_COMPARABLE = (
 )
 
 
+FLOOR = (
+    "The floor is the distance of two halves of the real images, so of half as many images: its bias is larger, and a "
+    "good generator can be below it."
+)
+
+
 @dataclass(frozen=True)
 class Question:
     """A question about a group beside another one; `measures`: each answers it, see `measures.MEASURES`."""

@@ -9,7 +9,7 @@ from analysis.rounding import significant
 from analysis.rounds import REPOSITORY, newest_file
 from roundhouse.formatting import abbreviated, counted, duration
 from roundhouse.model.plan import State
-from studies.genegan.analysis.document import BASE, CONTROL, PURPOSES
+from studies.genegan.analysis.document import BASE, CONTROL, FLOOR, PURPOSES
 from studies.genegan.analysis.results import DIRECTIONS, DISTANCE, LOSSES, Arm, GeneganResults, Run
 from studies.genegan.analysis.texts import over_seeds
 
@@ -42,7 +42,7 @@ def _ground_rules(results: GeneganResults) -> Iterator[str]:
                        for name in ("floor", "identity"))  # fmt: skip
     yield (
         f"- For comparison, on test images: two halves of the real images (floor) {_pair(floor)}; the unchanged input "
-        f"(identity) {_pair(identity)}; another real image of the wanted side (copy) 0 by definition."
+        f"(identity) {_pair(identity)}; another real image of the wanted side (copy) 0 by definition. {FLOOR}"
     )
     yield "- Losses of a WGAN are no measure of quality: compare distances."
 

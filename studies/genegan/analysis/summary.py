@@ -12,7 +12,7 @@ from roundhouse.formatting import counted, duration
 from roundhouse.model.plan import State
 from studies.genegan.analysis.answers import LEAST_RATE, MOST_LOST, Answer, Criterion, criteria_of
 from studies.genegan.analysis.comparisons import NO, OPEN, YES, Comparisons
-from studies.genegan.analysis.document import BASE, REPORTED, SIZE, WHY_NOT_COMPARABLE
+from studies.genegan.analysis.document import BASE, FLOOR, REPORTED, SIZE, WHY_NOT_COMPARABLE
 from studies.genegan.analysis.measures import MEASURES
 from studies.genegan.analysis.results import DIRECTIONS, GeneganResults
 from studies.genegan.analysis.texts import UNKNOWN, difference, over_seeds
@@ -102,7 +102,7 @@ def _arms(results: GeneganResults) -> Iterator[str]:
         cells = [over_seeds(arm.values(name), percent=name.endswith("_rate")) for name in names]
         yield f"| {arm.label} | {' | '.join(cells)} | {over_seeds(arm.values('iterations_per_second'))} |"
     yield ""
-    text = "Mean ± standard deviation over seeds (n: seeds); test images."
+    text = f"Mean ± standard deviation over seeds (n: seeds); test images. {FLOOR}"
     accuracy = results.reference("test_judge_accuracy")
     if math.isfinite(accuracy):
         text += f" The judge of the transfer rate is right for {100 * accuracy:.1f} % of real faces."
@@ -114,6 +114,8 @@ def _reference(results: GeneganResults, name: str) -> str:
     value = results.reference(name)
     if not math.isfinite(value):
         return ""
+    if name.endswith(("_outside_identity", "_outside_paste")):
+        return "unchanged"  # its PSNR is infinite, which a run records as 120 dB
     return f"{100 * value:.1f} %" if "_rate" in name else significant(value)
 
 
@@ -234,6 +236,7 @@ def _limits(data: SummaryData) -> Iterator[str]:
     if not any(math.isfinite(data.results.reference(f"test_{direction}_fd_floor")) for direction in DIRECTIONS):
         yield "- The floor is not known: half of the images are not more than the extractor's features."
     yield "- The variance of a loss is that between recorded rows of the last half of the iterations; a trend counts."
+    yield "- Seconds, and iterations per second, compare only between runs on equal hardware with equal load."
     if data.results.in_group("EXP03_random"):
         yield (
             "- A row of EXP03_random averages over iterations of different sizes, whose losses differ: a part of its "
