@@ -40,6 +40,7 @@ from studies.genegan.vqvae import VQVAE
             "'evaluation_size' is 32; the networks get images of 64, 96, 128 pixels",
         ),
         ({"evaluation_size": 64, "outputs": "multiscale"}, "get images of 128 pixels"),
+        ({"outputs": "multiscale", "resolution_mode": "random"}, "use one of them"),
         ({"init": ""}, "'init' is empty; name a file of weights, or a group of VQVAE runs"),
         ({"init": "vqvae/seed_0"}, "'init': there is no file .*vqvae/seed_0"),
         ({"init": "weights.pth"}, "'init': there is no file .*weights.pth"),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from roundhouse.training import StudyError, feeds
 from studies.genegan import faces
-from studies.genegan.images import Batch, DeviceFeed, Feed, Images, WorkerFeed, input_sizes, load, make_feed
+from studies.genegan.images import Batch, DeviceFeed, Feed, Images, WorkerFeed, load, make_feed
 from studies.genegan.options import Options
 
 CPU = torch.device("cpu")
@@ -213,5 +213,5 @@ def test_auto_holds_the_images_on_the_device_only_if_they_fit(monkeypatch: pytes
 
 
 def test_networks_with_several_outputs_take_the_largest_images_only() -> None:
-    assert input_sizes(Options(outputs="multiscale")) == (128,)
-    assert input_sizes(Options()) == (64, 96, 128)
+    assert Options(outputs="multiscale").input_sizes == (128,)
+    assert Options().input_sizes == (64, 96, 128)

@@ -117,7 +117,7 @@ def test_pictures_of_ones_own_are_exchanged_in_a_grid(best: Path, tmp_path: Path
     Image.new("RGB", (90, 40), (200, 30, 30)).save(paths[0])
     Image.new("L", (40, 70), 99).save(paths[1])
     out = tmp_path / "made/grid.png"
-    command = ["--checkpoint", best, "--image", *paths, "--out", out, "--device", "cpu"]
+    command = ["--checkpoint", best, "--image", paths[0], "--image", paths[1], "--out", out, "--device", "cpu"]
     assert sample.main([str(one) for one in command]) == 0
     with Image.open(out) as image:
         assert image.size == (5 * 32, 2 * 32)

@@ -44,6 +44,15 @@ def images_of(size: int, count: int = 2, seed: int = 0) -> Tensor:
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
+def test_the_weights_of_the_sizes_that_critics_see_add_up_to_1() -> None:
+    for scale in ("equal", "square", "inverse"):
+        options = options_of(outputs="multiscale", scale_weights=scale)
+        assert step_weights(options, None, (64,)) == {64: 1.0}
+        some, every = step_weights(options, None, (48, 64)), step_weights(options, None)
+        assert sum(some.values()) == pytest.approx(1) and sum(every.values()) == pytest.approx(1)
+        assert some[48] / some[64] == pytest.approx(every[48] / every[64])
+
+
 def exchange_of(seed: int, size: int = 4, count: int = 3) -> Exchange:
     """Random images and features, in float64."""
     random = torch.Generator().manual_seed(seed)

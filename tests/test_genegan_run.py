@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,8 +18,9 @@ from small_study import comparable, train, with_settings
 from test_exact_resume import kill_and_resume, trainer
 
 from roundhouse.training import StudyError, checkpoint
-from roundhouse.training.execute import Outcome
+from roundhouse.training.execute import Attempt, Hooks, Outcome, Start, execute
 from studies.genegan import classifier, extractors, players
+from studies.genegan import train as train_module
 from studies.genegan.evaluation import Evaluation
 from studies.genegan.loading import LATEST, load_generator
 from studies.genegan.options import Options
@@ -102,6 +104,38 @@ def test_the_newest_checkpoints_and_all_samples_are_kept_and_a_file_names_the_ne
     assert load_generator(tmp_path, torch.device("cpu")).step == 7
     with pytest.raises(StudyError, match="has no kept checkpoint"):
         load_generator(data, torch.device("cpu"))
+
+
+def test_checkpoints_of_earlier_attempts_are_pruned_too(tmp_path: Path, data: Path) -> None:
+    folders: list[Path] = []
+    for stop_at in (3, 5, None):
+        here = tmp_path / str(stop_at)
+        run(here, data, tuple(folders), stop_at, iterations=6, save_every=1, keep=2)
+        folders.append(here)
+    left = {name for folder in folders if (folder / "snapshots").is_dir() for name in names(folder / "snapshots")}
+    assert left == {"iter_000005.pth", "iter_000006.pth"}
+
+
+def test_a_checkpoint_has_the_config_of_its_own_run_also_after_a_start_from_another(tmp_path: Path, data: Path) -> None:
+    run(tmp_path / "source", data)
+    (directory := tmp_path / "longer").mkdir()
+    attempt = Attempt(directory, start=Start(tmp_path / "source/checkpoint.pth", keeps_position=True))
+    options = Options(**{**TINY, "iterations": 8, "l2": 0.5})
+    hooks = Hooks(lambda _: None, lambda _: None, lambda: None)
+    outcome = execute(lambda run: train_genegan(run, options, {}, data), with_settings(seed=1), attempt, hooks)
+    found = load_generator(directory, torch.device("cpu"))
+    assert outcome.finished and (found.step, found.options) == (8, options)
+
+
+def test_a_run_says_how_it_was_evaluated_whatever_is_installed_when_it_resumes(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not run(tmp_path / "1", data, stop_at=2, extractor="auto").finished
+    monkeypatch.setattr(train_module, "chosen", lambda *_: "inception")
+    assert run(tmp_path / "2", data, (tmp_path / "1",), extractor="auto").finished
+    facts = json.loads((tmp_path / "2/kept/evaluation.json").read_text())
+    assert facts["extractor"] == "small" and facts["distance"] == "FD (small)"
+    assert (facts["size"], facts["images"], facts["split"]) == (32, 20, "validation")
 
 
 def test_the_last_checkpoint_whose_losses_are_sound_is_kept_beside_the_newest(

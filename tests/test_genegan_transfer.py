@@ -140,7 +140,7 @@ def test_the_classifier_is_good_on_faces_that_it_has_not_seen_and_says_how_good(
 @pytest.mark.usefixtures("small_recipes")
 def test_the_small_extractor_is_the_same_each_time_and_takes_any_size(tmp_path: Path) -> None:
     one, again = (extractors.extractor("small", CPU, tmp_path / name) for name in "ab")
-    cached_one = extractors.extractor("auto", CPU, tmp_path / "a")
+    cached_one = extractors.extractor(extractors.chosen("auto", 5000), CPU, tmp_path / "a")
     images = torch.rand(3, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     assert one.weights == again.weights == cached_one.weights
     assert torch.equal(one(images), again(images)) and torch.equal(one(images), cached_one(images))
@@ -167,6 +167,26 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
 
 
 # Cached values
+
+
+def test_runs_that_compute_a_value_at_the_same_time_use_the_first_one(tmp_path: Path) -> None:
+    def other_is_faster() -> dict[str, torch.Tensor]:
+        cached(tmp_path, "statistics", {"n": 1}, lambda: {"x": torch.zeros(1)})
+        return {"x": torch.ones(1)}
+
+    assert float(cached(tmp_path, "statistics", {"n": 1}, other_is_faster)["x"]) == 0.0
+    assert [one.suffix for one in tmp_path.iterdir()] == [".pth"]
+
+
+def test_the_automatic_extractor_has_fewer_features_than_there_are_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert extractors.chosen("auto", 5000, tmp_path) == "small"
+    monkeypatch.setattr(extractors, "_installed", lambda: True)
+    extractors.weights_path(tmp_path).parent.mkdir(parents=True)
+    extractors.weights_path(tmp_path).write_bytes(b"")
+    assert [extractors.chosen("auto", number, tmp_path) for number in (2048, 2049)] == ["small", "inception"]
+    assert extractors.chosen("inception", 10, tmp_path) == "inception"
 
 
 def test_a_cached_value_is_made_once_for_each_key(tmp_path: Path) -> None:

@@ -164,11 +164,16 @@ def _check_format(path: Path, content: Mapping[str, Any]) -> None:
 def delete_earlier(folders: Sequence[Path]) -> None:
     """Delete the checkpoints of earlier attempts, and drafts left by killed processes. Errors are only reported."""
     for folder in folders:
-        for path in (folder / CHECKPOINT, folder / PREVIOUS, *folder.glob(".draft-*")):
-            try:
-                files.remove(path)
-            except OSError as error:
-                warn(f"cannot delete {path}: {error.strerror or error}")
+        delete_files([folder], [CHECKPOINT, PREVIOUS, *(path.name for path in folder.glob(".draft-*"))])
+
+
+def delete_files(folders: Sequence[Path], names: Sequence[str]) -> None:
+    """Delete the files of these names in each folder. Errors are only reported."""
+    for path in (folder / name for folder in folders for name in names):
+        try:
+            files.remove(path)
+        except OSError as error:
+            warn(f"cannot delete {path}: {error.strerror or error}")
 
 
 def cannot_write(path: Path, error: OSError) -> RoundhouseError:

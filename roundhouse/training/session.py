@@ -352,8 +352,7 @@ class Session:
                 self._deleted_earlier = True
             self.write_files()
             self._place_kept()
-            for name in self.outdated:
-                files.remove(self.directory / name)
+            checkpoint.delete_files((self.directory, *self.earlier), self.outdated)
             self.outdated.clear()
             self.hooks.report(self)
         self._saved_at = time.monotonic()

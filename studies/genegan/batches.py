@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from roundhouse.training import Run, Step, derive_seed
-from studies.genegan.images import Batch, Images, Plan, input_sizes, make_feed
+from studies.genegan.images import Batch, Images, Plan, make_feed
 from studies.genegan.losses import critic_steps_at
 from studies.genegan.options import Options
 
@@ -26,7 +26,7 @@ class Batches:
 
 def batches_of(run: Run, options: Options, images: Images) -> Batches:
     """For each critic step of an iteration, and then for the generator, a batch at the sizes of this iteration."""
-    sizes, seed = input_sizes(options), run.seed("sizes")
+    sizes, seed = options.input_sizes, run.seed("sizes")
 
     def plan(step: int) -> list[tuple[int, ...]]:
         drawn = drawn_size(options, seed, step)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -39,8 +42,9 @@ def path_of(folder: Path, kind: str, key: Key) -> Path:
 def cached(folder: Path | None, kind: str, key: Key, make: Callable[[], Value]) -> Value:
     """The value of `make`, which follows from `key` alone; from its file in `folder` if there is one.
 
-    A damaged file is made again, with a note. The file is replaced atomically, so runs may do this at the same time. A
-    folder that cannot be written costs time only. Without a folder, nothing is kept.
+    A damaged file is made again, with a note. If runs do this at the same time, all use the value that was kept first:
+    processors differ in the last bits. A folder that cannot be written costs time only. Without a folder, nothing is
+    kept.
     """
     if folder is None:
         return make()
@@ -49,11 +53,18 @@ def cached(folder: Path | None, kind: str, key: Key, make: Callable[[], Value]) 
     if found is not None:
         return found
     value = make()
+    draft = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write(path, {_KEY: _text(key), _VALUE: value})
+        write(draft, {_KEY: _text(key), _VALUE: value})
+        os.link(draft, path)
+    except FileExistsError:
+        return _read(path, key) or value
     except (OSError, StudyError) as error:
         warn(f"{kind}: the result is not kept and will be computed again: {error}")
+    finally:
+        with suppress(OSError):
+            draft.unlink()
     return value
 
 
@@ -65,8 +76,13 @@ def _read(path: Path, key: Key) -> Value | None:
             raise CorruptFile("it belongs to another key")
     except FileNotFoundError:
         return None
-    except (OSError, CorruptFile) as error:
-        warn(f"{path} is not used and is made again: {error}")
+    except CorruptFile as error:
+        warn(f"{path} is removed and made again: {error}")
+        with suppress(OSError):
+            path.unlink()
+        return None
+    except OSError as error:
+        warn(f"{path} is not used: {error}")
         return None
     value: Value = content[_VALUE]
     return value

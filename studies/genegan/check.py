@@ -43,7 +43,7 @@ def _check_celeba(options: Options, data: Path | None) -> None:
 
 
 def _check_evaluation(options: Options) -> None:
-    """A rare attribute of CelebA may have too few images all the same; then the run says so when it starts."""
+    """A rare attribute of CelebA may have fewer images all the same; then the run takes what there is."""
     number, features = options.evaluation_images, FEATURES[options.extractor]
     if number <= features:
         raise StudyError(

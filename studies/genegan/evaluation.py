@@ -19,7 +19,7 @@ from studies.genegan import faces
 from studies.genegan.cache import Key, cached, digest, folder_of
 from studies.genegan.classifier import classifier
 from studies.genegan.distances import Statistics, distance, floor, interval, kid
-from studies.genegan.extractors import Extractor, extractor
+from studies.genegan.extractors import Extractor, chosen, extractor
 from studies.genegan.images import Images
 from studies.genegan.networks import Generator
 from studies.genegan.transfer import measures, swap
@@ -42,19 +42,30 @@ class Setting:
     batch_size: int = 50
 
 
+def available(images: Images) -> int:
+    """How many images there are on each side, at least."""
+    return min(images.count(True), images.count(False))
+
+
 class Evaluation:
     """Evaluates any number of generators on the same images; what concerns real images is computed once."""
 
     def __init__(self, setting: Setting, images: Images, data: Path | None, device: torch.device) -> None:
         """`images`: of the split. `data`: the data directory, where features of real images are kept, too."""
-        there = min(images.count(True), images.count(False))
+        there = available(images)
         if there < setting.images:
             raise StudyError(
                 f"the evaluation needs {setting.images} {setting.split} images with {setting.attribute} and as many "
                 f"without; there are {there}: evaluate fewer images"
             )
         self.setting, self.device, self._data, self._images = setting, device, data, images
-        self.extractor: Extractor = extractor(setting.extractor, device, data)
+        self.extractor: Extractor = extractor(chosen(setting.extractor, setting.images, data), device, data)
+        if setting.images <= self.extractor.dimension:
+            raise StudyError(
+                f"the distances of {self.extractor.dimension} features (extractor {self.extractor.name!r}) need more "
+                f"than {self.extractor.dimension} images on each side, and there are {setting.images}: evaluate more "
+                "images, or use another extractor"
+            )
         self._real = {side: self._features_of_real(side) for side in (True, False)}
         self._statistics = {side: Statistics.of(features) for side, features in self._real.items()}
 
@@ -156,7 +167,7 @@ class Evaluation:
         return cached(folder_of(self._data), "real-features", key, compute)["features"].to(self.device)
 
     def _kernel(self, x: Tensor, y: Tensor) -> tuple[float, float]:
-        return kid(x, y, _SUBSETS, min(_SUBSET_SIZE, len(x), len(y)), self._draw("kernel"))
+        return kid(x, y, _SUBSETS, min(_SUBSET_SIZE, len(x) // 2, len(y) // 2), self._draw("kernel"))
 
     def _draw(self, what: str) -> torch.Generator:
         """The same numbers in every run, so that values are comparable."""

@@ -58,14 +58,23 @@ class Extractor:
         return "KID" if self.name == "inception" else f"KD ({self.name})"
 
 
+def chosen(name: str, images: int, data: Path | None = None) -> str:
+    """`inception` or `small`; for `auto` the former if it is installed with its weights, and has fewer features.
+
+    `images`: on each side. A Frechet distance needs more of them than features.
+    """
+    choose("extractor", name, ("auto", "inception", "small"))
+    if name != "auto":
+        return name
+    usable = images > _INCEPTION_FEATURES and _installed() and weights_path(data).is_file()
+    return "inception" if usable else "small"
+
+
 def extractor(name: str, device: torch.device, data: Path | None = None) -> Extractor:
-    """The extractor `inception` or `small`, or with `auto`: inception if it is installed with its weights.
+    """The extractor `inception` or `small`.
 
     `data`: the data directory, which has the weights and keeps the trained small network. StudyError: not there.
     """
-    choose("extractor", name, ("auto", "inception", "small"))
-    if name == "auto":
-        name = "inception" if _installed() and weights_path(data).is_file() else "small"
     return _inception(device, data) if name == "inception" else _small(device, data)
 
 

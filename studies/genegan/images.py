@@ -101,11 +101,6 @@ def load(options: Options, data: Path | None, split: str, device: torch.device) 
     return found
 
 
-def input_sizes(options: Options) -> tuple[int, ...]:
-    """The sizes of the images that enter the networks in training."""
-    return options.sizes[-1:] if options.outputs == "multiscale" else options.sizes
-
-
 @dataclass(frozen=True)
 class Batch:
     """Different images with and without the attribute, by size: float32 (B, 3, size, size) in [0, 1], on the device."""
@@ -127,7 +122,7 @@ class Feed(Protocol):
 def make_feed(options: Options, images: Images, plan: Plan, seed: int) -> Feed:
     """The feed that the config asks for. `seed`: of all its random numbers."""
     drawn = _Drawn(images, options.batch_size, seed)
-    sizes = input_sizes(options)
+    sizes = options.input_sizes
     if on_device(options.feed, images.nbytes(sizes), images.device):
         images.hold(sizes, images.device)
         return DeviceFeed(drawn, plan)

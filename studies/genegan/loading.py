@@ -38,6 +38,19 @@ def config_of(options: Options) -> str:
     return json.dumps(asdict(options))
 
 
+class Config:
+    """The config of this run, for its checkpoints: not replaced by that of a run whose weights it starts from."""
+
+    def __init__(self, options: Options) -> None:
+        self._text = config_of(options)
+
+    def state_dict(self) -> str:
+        return self._text
+
+    def load_state_dict(self, state: str) -> None:
+        """Keeps its own."""
+
+
 def load_generator(path: Path, device: torch.device) -> Loaded:
     """`path`: a file, or the directory of an experiment or of one of its attempts, whose newest checkpoint is loaded.
 

@@ -6,7 +6,7 @@ and D_B are the critics of images with and without the attribute; other names as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -111,12 +111,15 @@ def over_sizes(terms: Mapping[int, Mapping[str, Tensor]], weights: Mapping[int, 
     return found
 
 
-def step_weights(options: Options, drawn: int | None) -> dict[int, float]:
-    """Weights of the sizes in one step. `drawn`: the only size of a step of `resolution_mode: random`.
+def step_weights(options: Options, drawn: int | None, sizes: Sequence[int] | None = None) -> dict[int, float]:
+    """Weights of the sizes in one step; they add up to 1. `sizes`: only these, such as those that critics see.
 
-    It is drawn uniformly among n sizes, and its weight is n times that of `all`: the loss is then the same on average.
+    `drawn`: the only size of a step of `resolution_mode: random`. It is drawn uniformly among n sizes, and its weight
+    is n times that of `all`: the loss is then the same on average.
     """
-    weights = options.weights_of_sizes
+    every = options.weights_of_sizes
+    part = {size: every[size] for size in (sizes or every)}
+    weights = {size: weight / sum(part.values()) for size, weight in part.items()}
     return weights if drawn is None else {drawn: len(weights) * weights[drawn]}
 
 

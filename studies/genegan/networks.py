@@ -128,7 +128,7 @@ class Generator(nn.Module):
 
     def __init__(self, options: Options) -> None:
         super().__init__()
-        self.sizes = input_sizes(options)
+        self.sizes = options.input_sizes
         self.output_sizes = tuple(options.sizes)
         self.width = width = options.width
         self.geometry = geometry = Geometry.of(options.sizes)
@@ -184,11 +184,6 @@ class Generator(nn.Module):
         if str(size) in self.heads:
             colours = at_least_float32(self.heads[str(size)](resize(colours, size)))
         return to_range(colours)
-
-
-def input_sizes(options: Options) -> tuple[int, ...]:
-    """Sizes of the images that the splitter gets."""
-    return tuple(options.sizes) if options.outputs == "each" else (options.sizes[-1],)
 
 
 def to_range(colours: Tensor) -> Tensor:

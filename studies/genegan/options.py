@@ -69,16 +69,25 @@ class Options:
                 value = getattr(self, name)
                 if value is not None and not fits(value):
                     raise StudyError(f"config key {name!r} is {value}; it must {wanted}")
-        entering = self.sizes if self.outputs == "each" else self.sizes[-1:]
-        if self.evaluation_size not in (None, *entering):
+        if self.evaluation_size not in (None, *self.input_sizes):
             raise StudyError(
                 f"config key 'evaluation_size' is {self.evaluation_size}; the networks get images of "
-                f"{', '.join(map(str, entering))} pixels only"
+                f"{', '.join(map(str, self.input_sizes))} pixels only"
+            )
+        if self.outputs == "multiscale" and self.resolution_mode == "random":
+            raise StudyError(
+                "config key 'resolution_mode' is 'random', and 'outputs' is 'multiscale', which always makes all sizes "
+                "from the largest: use one of them"
             )
         if self.dataset == "faces" and self.attribute != "Smiling":
             raise StudyError(f"config key 'attribute' is {self.attribute!r}; procedural faces have Smiling only")
         if self.init_map is not None and self.init is None:
             raise StudyError("config key 'init_map' needs 'init', the weights whose names it maps")
+
+    @property
+    def input_sizes(self) -> tuple[int, ...]:
+        """Sizes of the images that enter the networks, in training and evaluation."""
+        return self.sizes if self.outputs == "each" else self.sizes[-1:]
 
     @property
     def rate(self) -> float:

@@ -48,7 +48,7 @@ class Players:
             made = self._exchanges(batch)
         seen = {size: one for size, one in made.items() if size in self.critics.sizes}
         terms = {size: critic_terms(one, self.options.objective, self.critics) for size, one in seen.items()}
-        losses = critic_loss(terms, step_weights(self.options, drawn), self.options)
+        losses = critic_loss(terms, step_weights(self.options, drawn, self.critics.sizes), self.options)
         step.optimise(losses["loss"], self.critic_optimiser)
         if self.options.objective == "wgan":
             clip_weights(self.critics, self.options.clip)

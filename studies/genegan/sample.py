@@ -76,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="best.pth, a kept checkpoint, or an experiment, whose newest is taken",
     )
-    parser.add_argument("--image", type=Path, required=True, nargs="+", metavar="FILE", help="one or more pictures")
+    parser.add_argument(
+        "--image", type=Path, required=True, nargs="+", action="extend", metavar="FILE", help="one or more pictures"
+    )
     parser.add_argument("--out", type=Path, default=Path("sample.png"), metavar="FILE.png", help="default: sample.png")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N; auto: the first GPU if there is one")
     return parser

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from roundhouse.training import Run, StudyError, Value, read_weights
 from studies.genegan.batches import batches_of, drawn_size
 from studies.genegan.check import is_file_name
 from studies.genegan.checkpoints import SHOWN, evaluate_and_keep, with_mean
-from studies.genegan.evaluation import Evaluation, Setting
-from studies.genegan.images import load
-from studies.genegan.loading import CONFIG, GENERATOR, config_of
+from studies.genegan.evaluation import Evaluation, Setting, available
+from studies.genegan.extractors import chosen
+from studies.genegan.images import Images, load
+from studies.genegan.loading import CONFIG, GENERATOR, Config, config_of
 from studies.genegan.losses import critic_steps_at
 from studies.genegan.mapping import read_mapping
 from studies.genegan.networks import Critics, Generator
@@ -30,12 +32,18 @@ def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data
     generator, critics = Generator(options).to(run.device), Critics(options).to(run.device)
     players = Players(generator, critics, options, run.autocast)
     iteration = Value(0)  # complete ones
-    run.track(**{GENERATOR: generator, CONFIG: Value(config_of(options))}, critics=critics, iteration=iteration)
+    run.track(**{GENERATOR: generator, CONFIG: Config(options)}, critics=critics, iteration=iteration)
     run.track(generator_optimiser=players.generator_optimiser, critic_optimiser=players.critic_optimiser)
     run.best("distance", mode="min", weights={GENERATOR: generator, CONFIG: config_of(options)})
     if options.init is not None:
         run.once("init", lambda: start_from(generator, options, inputs))
-    validation = evaluation_of(options, data, "validation", run)
+    held_out = {split: load(options, data, split, run.device) for split in ("validation", "test")}
+    settings = run.once("evaluation", lambda: evaluation_settings(options, held_out.values(), data))
+    validation, test = (
+        Evaluation(Setting(options.dataset, options.attribute, split, **settings), images, data, run.device)
+        for split, images in held_out.items()
+    )
+    run.keep("evaluation.json", validation.facts())
     batches, sizes_seed = batches_of(run, options, images), run.seed("sizes")
 
     for step in run.steps(options.iterations, save_every=options.save_every):
@@ -44,7 +52,7 @@ def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data
         drawn = drawn_size(options, sizes_seed, step.index)
         for _ in range(critic_steps_at(step.index, options)):
             critic = players.train_critics(step, batches.next(step), drawn)
-            step.average(critic_loss=critic["critic"], **{name: critic[name] for name in critic.keys() & {"penalty"}})
+        step.average(critic_loss=critic["critic"], **{name: critic[name] for name in critic.keys() & {"penalty"}})
         made = players.train_generator(step, batches.next(step), drawn)
         step.average(generator_loss=made.pop("loss"), **{f"{name}_loss": value for name, value in made.items()})
         iteration.value = step.index + 1
@@ -53,13 +61,12 @@ def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data
         elif step.every(options.log_every):
             run.record()
     evaluate_and_keep(run, generator, validation, iteration.value, options)
-    test_best(run, generator, options, data)
-
-
-def test_best(run: Run, generator: Generator, options: Options, data: Path | None) -> None:
-    """Measure the best weights on test images, beside the dummies and the floor."""
     run.load_best()
-    test = evaluation_of(options, data, "test", run)
+    test_best(run, generator, test)
+
+
+def test_best(run: Run, generator: Generator, test: Evaluation) -> None:
+    """Measure the best weights on test images, beside the dummies and the floor."""
     parts: list[Callable[[], dict[str, float]]] = [
         lambda: test.distances(generator, intervals=True),
         test.dummies,
@@ -93,8 +100,14 @@ def start_from(generator: Generator, options: Options, inputs: Mapping[str, Sequ
     return report
 
 
-def evaluation_of(options: Options, data: Path | None, split: str, run: Run) -> Evaluation:
-    size = options.evaluation_size or options.sizes[-1]
-    number = options.evaluation_images
-    setting = Setting(options.dataset, options.attribute, split, size, number, options.extractor)
-    return Evaluation(setting, load(options, data, split, run.device), data, run.device)
+def evaluation_settings(options: Options, held_out: Iterable[Images], data: Path | None) -> dict[str, Any]:
+    """What all evaluations of a run have in common, whatever is installed when a later attempt begins.
+
+    A rare attribute of CelebA has fewer images than the config asks for: then all that both splits have are used.
+    """
+    images = min(options.evaluation_images, *map(available, held_out))
+    return {
+        "size": options.evaluation_size or options.sizes[-1],
+        "images": images,
+        "extractor": chosen(options.extractor, images, data),
+    }

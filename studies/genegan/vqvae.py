@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from roundhouse.errors import RoundhouseError as StudyError
 from studies.genegan.layers import at_least_float32, check_size, initialise
-from studies.genegan.networks import Generator, Geometry, Joiner, Splitter, input_sizes, to_range
+from studies.genegan.networks import Generator, Geometry, Joiner, Splitter, to_range
 from studies.genegan.options import Options
 
 CODES = 512
@@ -88,7 +88,7 @@ class VQVAE(nn.Module):
 
     def __init__(self, options: Options) -> None:
         super().__init__()
-        self.sizes = input_sizes(options)
+        self.sizes = options.input_sizes
         geometry = Geometry.of(options.sizes)
         self.encoder = Splitter(options.width, self.sizes, geometry, options.norm)
         self.codebook = Codebook(4 * options.width)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from roundhouse.training import Run
 from studies.genegan.batches import Batches
-from studies.genegan.images import Images, input_sizes
+from studies.genegan.images import Images
 from studies.genegan.options import Options
 from studies.genegan.vqvae import VQVAE, vqvae_terms
 
@@ -21,7 +21,7 @@ def train_vqvae(run: Run, options: Options, images: Images) -> None:
     optimiser = torch.optim.Adam(model.parameters(), lr=options.rate)
     run.track(vqvae=model, optimiser=optimiser)
     run.best(None, weights={WEIGHTS: model})
-    sizes = input_sizes(options)
+    sizes = options.input_sizes
     batches = Batches(run, options, images, lambda step: [sizes])
     for step in run.steps(options.iterations, save_every=options.save_every):
         model.train()
