@@ -84,7 +84,7 @@ def test_no_bound_is_below_a_version_that_is_known_to_be_needed(package: str, ve
 
 
 def test_installed_packages_are_within_the_bounds() -> None:
-    """Also in the environments of `make test-oldest` and `make test-newest`, without the extras `lint`, `fidelity`."""
+    """Also in the environments of `make test-oldest` and `make test-newest`, without the extra `lint`."""
     missing = []
     for requirement in map(Requirement, wanted()):
         try:
@@ -96,7 +96,7 @@ def test_installed_packages_are_within_the_bounds() -> None:
     setup = configparser.ConfigParser()
     setup.read(REPOSITORY / "setup.cfg")
     extras = setup["options.extras_require"]
-    optional = {Requirement(line).name for name in ("lint", "fidelity") for line in extras[name].split()}
+    optional = {Requirement(line).name for line in extras["lint"].split()}
     assert set(missing) <= optional
 
 

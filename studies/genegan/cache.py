@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
@@ -53,19 +53,26 @@ def cached(folder: Path | None, kind: str, key: Key, make: Callable[[], Value]) 
     if found is not None:
         return found
     value = make()
-    draft = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write(draft, {_KEY: _text(key), _VALUE: value})
-        os.link(draft, path)
-    except FileExistsError:
-        return _read(path, key) or value
+        kept = _keep(path, {_KEY: _text(key), _VALUE: value})
     except (OSError, StudyError) as error:
         warn(f"{kind}: the result is not kept and will be computed again: {error}")
+        return value
+    return value if kept else _read(path, key) or value
+
+
+def _keep(path: Path, content: dict[str, Any]) -> bool:
+    """Write a file, unless there is one. Returns whether it was written."""
+    draft = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    try:
+        write(draft, content)
+        os.link(draft, path)
+    except FileExistsError:
+        return False
     finally:
-        with suppress(OSError):
-            draft.unlink()
-    return value
+        draft.unlink(missing_ok=True)
+    return True
 
 
 def _read(path: Path, key: Key) -> Value | None:
@@ -77,7 +84,7 @@ def _read(path: Path, key: Key) -> Value | None:
     except FileNotFoundError:
         return None
     except CorruptFile as error:
-        warn(f"{path} is removed and made again: {error}")
+        warn(f"{path} is removed, and is made again: {error}")
         with suppress(OSError):
             path.unlink()
         return None
