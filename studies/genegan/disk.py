@@ -25,9 +25,7 @@ def disk(config: Mapping[str, Any]) -> RunSpace:
     options = read_options(Options, config)
     if options.method == "vqvae":
         weights, buffers = vqvae(options)
-        last = _BYTES * (
-            weights + buffers
-        )  # without a metric, best.pth is written at the end, and no checkpoint has it
+        last = _BYTES * (weights + buffers)  # best.pth is written at the end, and no checkpoint has it
         return run_space(tracked=last + 2 * _BYTES * weights, kept=last)
     (weights, buffers), (of_critics, buffers_of_critics) = generator(options), critics(options)
     moments = 1 if options.objective == "wgan" else 2
@@ -42,7 +40,7 @@ def disk(config: Mapping[str, Any]) -> RunSpace:
 
 def generator(options: Options) -> tuple[int, int]:
     """Weights, and values of buffers."""
-    inputs = _inputs(options)
+    inputs = options.input_sizes
     block = 4 if min(options.sizes) >= _BASE else 2
     sides = {_side(size, options.sizes) for size in inputs}
     parts = {"none": (), "object": (1,), "both": (1, 3)}[options.block_conv]
@@ -74,7 +72,7 @@ def vqvae(options: Options) -> tuple[int, int]:
 
 
 def _splitter(options: Options) -> tuple[int, int]:
-    width, inputs = options.width, _inputs(options)
+    width, inputs = options.width, options.input_sizes
     larger = _larger(inputs, options.sizes)
     weights = _convolution(_SCALES, width, _KERNEL_4, bias=True) + _convolution(width, 2 * width, _KERNEL_4)
     weights += _convolution(2 * width, 4 * width, _KERNEL_3)
@@ -85,7 +83,7 @@ def _splitter(options: Options) -> tuple[int, int]:
 
 
 def _joiner(options: Options) -> tuple[int, int]:
-    width, inputs = options.width, _inputs(options)
+    width, inputs = options.width, options.input_sizes
     larger = _larger(inputs, options.sizes)
     weights = _convolution(4 * width, 4 * width, _KERNEL_4) + _convolution(4 * width, 2 * width, _KERNEL_4)
     weights += _convolution(2 * width, 2 * width, _KERNEL_4) if larger else 0
@@ -93,11 +91,6 @@ def _joiner(options: Options) -> tuple[int, int]:
     norms, buffers = _norms(options.norm, len(inputs), (4 * width, 2 * width))
     more, others = _norms(options.norm, larger, (2 * width,)) if larger else (0, 0)
     return weights + norms + more, buffers + others
-
-
-def _inputs(options: Options) -> Sequence[int]:
-    """Sizes of the images that the splitter gets."""
-    return options.sizes if options.outputs == "each" else options.sizes[-1:]
 
 
 def _side(size: int, sizes: Sequence[int]) -> int:

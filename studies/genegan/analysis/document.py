@@ -57,7 +57,7 @@ PURPOSES: Mapping[str, tuple[str, str]] = {
     ),
     "EXP07_r1": (
         "softplus losses with R1, and Adam",
-        "How far a modern objective gets beside clipped critics; it differs from EXP04_group in the objective only.",
+        "How far a modern objective gets beside clipped critics, with the networks of EXP04_group.",
     ),
     "EXP00_twice": (
         "a second time box for the baseline",
