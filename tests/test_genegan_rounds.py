@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from functools import cache
+from pathlib import Path
 
 import pytest
 from rounds_for_tests import REPOSITORY
@@ -93,6 +96,19 @@ def test_configs_are_valid_without_any_data(name: str) -> None:
 def test_the_page_has_the_number_of_runs(name: str) -> None:
     (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |")]
     assert row.endswith(f"| {len(loaded(name).experiments)} |")
+
+
+def test_the_rounds_of_the_page_are_valid(tmp_path: Path) -> None:
+    shutil.copy(REPOSITORY / "rounds/genegan.yaml", tmp_path)
+    texts = re.findall(r"```yaml\n(round: (\w+)\n.*?)```", PAGE, re.DOTALL)
+    assert len(texts) == 2
+    for text, name in texts:
+        (tmp_path / f"{name}.yaml").write_text(text)
+    eyeglasses, own = (load_round(name, tmp_path).experiments for _, name in texts)
+    assert {options_of(one).attribute for one in eyeglasses} == {"Eyeglasses"}
+    assert [one.path for one in eyeglasses if one.group == "EXP00"] == ["EXP00/0"]
+    assert [one.path for one in own] == [f"{group}/{seed}" for group in ("EXP00", "EXP06b") for seed in range(3)]
+    assert {options_of(one).init for one in own if not one.dependencies} == {None, "/data/vqvae.pt"}
 
 
 def test_the_page_has_each_group_of_the_queue() -> None:

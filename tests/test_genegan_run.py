@@ -23,7 +23,9 @@ from studies.genegan import classifier, extractors, players
 from studies.genegan import train as train_module
 from studies.genegan.evaluation import Evaluation
 from studies.genegan.loading import LATEST, load_generator
+from studies.genegan.networks import Generator
 from studies.genegan.options import Options
+from studies.genegan.start import start_from
 from studies.genegan.train import train as train_genegan
 
 __all__ = ["trainer"]  # a fixture
@@ -182,6 +184,44 @@ def test_a_generator_starts_from_the_vqvae_of_a_group(
     assert not stopped.finished
     resumed = run(tmp_path / "2", data, (tmp_path / "1",), inputs={"vqvae": [tmp_path / "vqvae"]}, init="vqvae")
     assert resumed == started
+
+
+def test_a_generator_starts_from_a_file_of_another_project_by_a_mapping(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, mapping = tmp_path / "vqvae.pt", tmp_path / "map.json"
+    first = torch.full((4, 3, 4, 4), 0.01)
+    torch.save({"step": 5, "model": {"enc": {"0.weight": first}, "other": torch.ones(1)}}, file)
+    mapping.write_text(json.dumps({"model.enc.0.weight": "splitter.stages.0.convolution.weight"}))
+    generator = Generator(Options(**TINY))
+    options = Options(**TINY, init=str(file), init_map=str(mapping))
+    report = start_from(generator, str(file), options, {})
+    assert torch.equal(generator.state_dict()["splitter.stages.0.convolution.weight"], first)
+    assert "loaded (1): splitter.stages.0.convolution.weight" in report and "not used (1): model.other" in report
+    assert report in capsys.readouterr().out
+    with pytest.raises(StudyError, match="none of the 2 names of the weights"):
+        start_from(generator, str(file), Options(**TINY, init=str(file)), {})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot be read by PyTorch"),
+        (b"PK no weights", "cannot be read by PyTorch"),
+        (Path("an object"), "Save only tensors"),
+        ({"step": 5}, "has no tensors"),
+        (None, "cannot be read: No such file"),
+    ],
+    ids=["empty", "other", "object", "without tensors", "missing"],
+)
+def test_a_file_without_weights_is_one_error(tmp_path: Path, content: object, message: str) -> None:
+    file = tmp_path / "vqvae.pt"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content is not None:
+        torch.save(content, file)
+    with pytest.raises(StudyError, match=message):
+        start_from(Generator(Options(**TINY)), str(file), Options(**TINY, init=str(file)), {})
 
 
 def test_a_group_that_is_no_input_is_reported(tmp_path: Path, data: Path) -> None:

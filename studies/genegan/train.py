@@ -6,21 +6,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from roundhouse.training import Run, StudyError, Value, read_weights
+from roundhouse.training import Run, Value
 from studies.genegan.batches import batches_of, drawn_size
-from studies.genegan.check import is_file_name
 from studies.genegan.checkpoints import SHOWN, evaluate_and_keep, with_mean
 from studies.genegan.evaluation import Evaluation, Setting, available
 from studies.genegan.extractors import chosen
 from studies.genegan.images import Images, load
 from studies.genegan.loading import CONFIG, GENERATOR, Config, config_of
 from studies.genegan.losses import critic_steps_at
-from studies.genegan.mapping import read_mapping
 from studies.genegan.networks import Critics, Generator
 from studies.genegan.options import Options
 from studies.genegan.players import Players
-from studies.genegan.vqvae import OWN_MAPPING, load_mapped
-from studies.genegan.vqvae_training import WEIGHTS, train_vqvae
+from studies.genegan.start import start_from
+from studies.genegan.vqvae_training import train_vqvae
 
 
 def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data: Path | None) -> None:
@@ -35,8 +33,8 @@ def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data
     run.track(**{GENERATOR: generator, CONFIG: Config(options)}, critics=critics, iteration=iteration)
     run.track(generator_optimiser=players.generator_optimiser, critic_optimiser=players.critic_optimiser)
     run.best("distance", mode="min", weights={GENERATOR: generator, CONFIG: config_of(options)})
-    if options.init is not None:
-        run.once("init", lambda: start_from(generator, options, inputs))
+    if (init := options.init) is not None:
+        run.once("init", lambda: start_from(generator, init, options, inputs))
     held_out = {split: load(options, data, split, run.device) for split in ("validation", "test")}
     settings = run.once("evaluation", lambda: evaluation_settings(options, held_out.values(), data))
     validation, test = (
@@ -77,27 +75,6 @@ def test_best(run: Run, generator: Generator, test: Evaluation) -> None:
         found |= part()
     samples = test.samples(generator, SHOWN)
     run.finish({"samples": samples}, {f"test_{name}": value for name, value in with_mean(found).items()})
-
-
-def start_from(generator: Generator, options: Options, inputs: Mapping[str, Sequence[Path]]) -> str:
-    """Load the weights that `init` names: of a file, or of the VQVAE of a group. Prints and returns what was loaded."""
-    assert options.init is not None
-    if is_file_name(options.init):
-        path = Path(options.init)
-    else:
-        places = inputs.get(options.init, ())
-        if len(places) != 1:
-            raise StudyError(
-                f"config key 'init' is {options.init!r}, and `after` in the round file gives {len(places)} experiments "
-                "of this group: it must give one"
-            )
-        path = places[0] / "best.pth"
-    content = read_weights(path)
-    weights = content.get(WEIGHTS, content)
-    mapping = OWN_MAPPING if options.init_map is None else read_mapping(Path(options.init_map))
-    report = str(load_mapped(generator, weights, mapping))
-    print(f"weights of {path}: {report}", flush=True)
-    return report
 
 
 def evaluation_settings(options: Options, held_out: Iterable[Images], data: Path | None) -> dict[str, Any]:
