@@ -53,7 +53,7 @@ def weights_of_file(path: Path) -> dict[str, Tensor]:
         raise StudyError(f"config key 'init': {path} cannot be read: {error.strerror or error}") from None
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise StudyError(
-            f"config key 'init': {path} cannot be read by PyTorch {torch.__version__}: ({type(error).__name__}). "
+            f"config key 'init': {path} cannot be read by PyTorch {torch.__version__} ({type(error).__name__}). "
             "Save only tensors, in dictionaries: torch.save(model.state_dict(), ...)"
         ) from None
     found = dict(_tensors(content.get(WEIGHTS, content) if isinstance(content, Mapping) else content))
