@@ -24,6 +24,7 @@ LONG = (
     "test_arrays.py",
     "test_exact_resume.py",
     "test_flow_exact_resume.py",
+    "test_genegan_run.py",
     "test_code_copy_rounds.py",
     "test_state_machine.py",
     "test_pull.py",
