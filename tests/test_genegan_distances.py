@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from roundhouse.training import StudyError
+from studies.genegan import extractors
 from studies.genegan.distances import Statistics, distance, floor, frechet, interval, kid
 
 
@@ -183,3 +187,25 @@ def test_both_equal_torch_fidelity_on_the_same_features() -> None:
     assert ours == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
     kernel = kid_features_to_metric(x, y, kid_subsets=2, kid_subset_size=300, verbose=False)
     assert kid(x, y, 2, 300, generator())[0] == pytest.approx(kernel["kernel_inception_distance_mean"], rel=1e-9)
+
+
+def test_the_standard_network_of_torch_fidelity_gives_2048_features_of_images_in_0_to_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With random weights instead of the published ones, which this host may be unable to download."""
+    inception = pytest.importorskip(
+        "torch_fidelity.feature_extractor_inceptionv3", reason="torch-fidelity is not installed"
+    )
+    torch.manual_seed(0)
+    path = extractors.weights_path(tmp_path)
+    path.parent.mkdir(parents=True)
+    torch.save({}, path)
+    monkeypatch.setattr(extractors, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(inception.FeatureExtractorInceptionV3, "load_state_dict", lambda self, weights: None)
+    network = extractors.extractor(extractors.chosen("auto", 5000, tmp_path), torch.device("cpu"), tmp_path)
+    assert (network.name, network.distance_name, network.kernel_name) == ("inception", "FID", "KID")
+    images = torch.rand(2, 3, 32, 32, generator=generator())
+    features = network(images)
+    assert features.shape == (2, network.dimension) == (2, 2048)
+    assert features.isfinite().all() and not torch.equal(features[0], features[1])
+    assert torch.allclose(network(images[:1]), features[:1], atol=1e-5), "an image's features depend on no other image"

@@ -85,9 +85,10 @@ def _inception(data: Path | None, check: bool) -> Path:
         try:
             torch.hub.download_url_to_file(URL, str(path), hash_prefix=SHA256, progress=False)
         except (OSError, http.client.HTTPException, RuntimeError) as error:
+            why = getattr(error, "reason", None) or error
             raise StudyError(
-                f"inception: the download failed: {error}. Download {URL} (SHA-256 {SHA256}) on another host, copy it "
-                f"to {path}, and run this again"
+                f"inception: the download failed: {why}. Download {URL} (SHA-256 {SHA256}) on another host, copy it to "
+                f"{path}, and run this again"
             ) from None
     if problem := damage_of(path):
         raise StudyError(f"inception: {problem}")
