@@ -339,7 +339,7 @@ def test_the_critics_make_100_steps_in_each_500th_iteration_from_the_first_on() 
 
 @pytest.mark.parametrize("objective", ["wgan", "r1"])
 def test_a_few_steps_bring_the_reconstruction_down(objective: str) -> None:
-    options = options_of(sizes=(32,), width=8, objective=objective, reconstruction=10.0)
+    options = options_of(sizes=(32,), width=8, objective=objective, reconstruction=10.0, r1=1.0)
     torch.manual_seed(0)
     generator, critics = Generator(options), Critics(options)
     rates = [torch.optim.Adam(network.parameters(), lr=2e-3) for network in (generator, critics)]

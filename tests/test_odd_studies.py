@@ -813,7 +813,7 @@ def best_of(run: Run, metric: Any = "loss", **more: Any) -> None:
         (in_a_loop(lambda run, step: run.keep_checkpoint("step_00000001")), "is not like step_"),
         (in_a_loop(lambda run, step: run.keep_checkpoint(last=0)), "at least the newest one must be kept"),
         (in_a_loop(lambda run, step: run.stop("")), r"run.stop\(why\): say why"),
-        (after_a_loop(lambda run: run.record(a=1)), r"run.record\(\) outside a loop"),
+        (lambda run: run.record(a=1), r"run.record\(\) outside a loop"),
         (after_a_loop(lambda run: twice(run.finish)), r"run.finish\(\) is called twice"),
         (after_a_loop(lambda run: run.finish({"a": [[1], [1, 2]]})), "it is not an array of numbers, text or truth"),
         (after_a_loop(lambda run: run.finish(metrics={"a": "b"})), "metric 'a' must be a number, not 'b'"),

@@ -224,7 +224,8 @@ def test_running_jobs_are_not_checked_again(rounds: Repository, fake_pbs: FakePB
 
 def test_without_a_data_set_only_what_needs_it_is_blocked(rounds: Repository, fake_pbs: FakePBS) -> None:
     on_pbs(rounds, fake_pbs)
-    (rounds.root / "studies/distillation").symlink_to(REPOSITORY / "studies/distillation")
+    for name in ("distillation", "data_files.py"):
+        (rounds.root / "studies" / name).symlink_to(REPOSITORY / "studies" / name)
     teacher = {"path": "{dataset}/pure/{model}", "grid": {"dataset": ["digits", "cifar100"]}}
     student = {**teacher, "path": "{dataset}/logit/{model}", "after": {"teacher": {"dataset": "{dataset}"}}}
     rounds.write({
@@ -247,7 +248,8 @@ def test_without_a_data_set_only_what_needs_it_is_blocked(rounds: Repository, fa
 
 def test_a_misspelt_method_is_reported_before_its_teacher_has_started(rounds: Repository, fake_pbs: FakePBS) -> None:
     on_pbs(rounds, fake_pbs)
-    (rounds.root / "studies/distillation").symlink_to(REPOSITORY / "studies/distillation")
+    for name in ("distillation", "data_files.py"):
+        (rounds.root / "studies" / name).symlink_to(REPOSITORY / "studies" / name)
     config = {"model": "ResNet8", "teacher": "ResNet20", "method": "fitnet"}
     rounds.write({
         "teacher": seeds("t", study="distillation", config={"model": "ResNet20"}),
