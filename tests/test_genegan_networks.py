@@ -24,7 +24,7 @@ from studies.genegan.layers import (
     resizing_matrix,
 )
 from studies.genegan.losses import critic_loss, critic_terms, generator_loss, generator_terms, mean_squares
-from studies.genegan.networks import Critics, Generator, Geometry, exchange
+from studies.genegan.networks import Critics, Generator, Geometry, exchange, swap
 from studies.genegan.options import Options
 from studies.genegan.vqvae import VQVAE, vqvae_terms
 
@@ -462,3 +462,17 @@ def test_the_record_would_show_a_nondeterministic_backward() -> None:
     with Recorder() as recorder:
         F.interpolate(x, size=(16, 16), mode="bilinear", antialias=True).sum().backward()
     assert "_upsample_bilinear2d_aa_backward" in nondeterministic(recorder.names)
+
+
+def test_critics_get_the_images_of_an_exchange() -> None:
+    """Group norm: with batch norm the others in the batch differ."""
+    for more in ({}, {"outputs": "multiscale"}):
+        torch.manual_seed(0)
+        generator = Generator(options_of(norm="group", **more))
+        size = generator.sizes[-1]
+        pair = images_of(size), images_of(size, seed=1)
+        made, seen = exchange(generator, *pair), swap(generator, *pair)
+        assert made.keys() == seen.keys()
+        for one, expected in made.items():
+            for name in ("real_with", "real_without", "added", "removed"):
+                assert torch.allclose(getattr(seen[one], name), getattr(expected, name), atol=1e-6), name

@@ -258,19 +258,35 @@ def critic_sizes(options: Options) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Exchange:
-    """Images at one size, all (B, 3, s, s), of a step (Zhou et al. 2017); in brackets the names of the paper.
+class Swap:
+    """What critics see of a step at one size, all (B, 3, s, s) (Zhou et al. 2017); in brackets the names of the paper.
 
     (A, u) = split(Au), (B, e) = split(B0).
     """
 
     real_with: Tensor  # Au
     real_without: Tensor  # B0
-    rebuilt_with: Tensor  # Au' = join(A, u)
-    rebuilt_without: Tensor  # B0' = join(B, 0)
     added: Tensor  # Bu = join(B, u): the attribute of the one image, added to the other
     removed: Tensor  # A0 = join(A, 0)
+
+
+@dataclass(frozen=True)
+class Exchange(Swap):
+    """What a step of the generator needs."""
+
+    rebuilt_with: Tensor  # Au' = join(A, u)
+    rebuilt_without: Tensor  # B0' = join(B, 0)
     left_over: Tensor  # e (B, w, m, m): what the splitter takes for the attribute where there is none
+
+
+def swap(generator: Generator, real_with: Tensor, real_without: Tensor) -> dict[int, Swap]:
+    """As `exchange`, without the reconstructions, which critics do not see: half of the joiner's work."""
+    (a, b), (u, _) = _parts(generator, real_with, real_without)
+    made = generator.join_all(torch.cat([b, a]), torch.cat([u, torch.zeros_like(u)]), real_with.shape[-1])
+    return {
+        size: Swap(resize(real_with, size), resize(real_without, size), *images.chunk(2))
+        for size, images in made.items()
+    }
 
 
 def exchange(generator: Generator, real_with: Tensor, real_without: Tensor) -> dict[int, Exchange]:
@@ -279,18 +295,25 @@ def exchange(generator: Generator, real_with: Tensor, real_without: Tensor) -> d
     One pass of all images through each network, so that batch norm sees in training the mixture of images that its
     running statistics describe: images with an object part and without one have different features.
     """
+    (a, b), (u, e) = _parts(generator, real_with, real_without)
+    nothing = torch.zeros_like(u)
+    size = real_with.shape[-1]
+    made = generator.join_all(torch.cat([b, a, a, b]), torch.cat([u, nothing, u, nothing]), size)
+    result = {}
+    for one, images in made.items():
+        added, removed, rebuilt_with, rebuilt_without = images.chunk(4)
+        real = resize(real_with, one), resize(real_without, one)
+        result[one] = Exchange(*real, added, removed, rebuilt_with, rebuilt_without, e)
+    return result
+
+
+def _parts(
+    generator: Generator, real_with: Tensor, real_without: Tensor
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The background parts of both, and their object parts."""
     if real_with.shape != real_without.shape:
         shapes = f"{tuple(real_with.shape)} and {tuple(real_without.shape)}"
         raise StudyError(f"images with and without the attribute have the shapes {shapes}; they must be equal")
     background, object_part = generator.split(torch.cat([real_with, real_without]))
-    a, b = background.chunk(2)
-    u, e = object_part.chunk(2)
-    nothing = torch.zeros_like(u)
-    size = real_with.shape[-1]
-    made = generator.join_all(torch.cat([a, b, b, a]), torch.cat([u, nothing, u, nothing]), size)
-    result = {}
-    for one, images in made.items():
-        rebuilt_with, rebuilt_without, added, removed = images.chunk(4)
-        real = resize(real_with, one), resize(real_without, one)
-        result[one] = Exchange(*real, rebuilt_with, rebuilt_without, added, removed, e)
-    return result
+    (a, b), (u, e) = background.chunk(2), object_part.chunk(2)
+    return (a, b), (u, e)

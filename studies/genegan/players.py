@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,9 +21,10 @@ from studies.genegan.losses import (
     mean_squares,
     step_weights,
 )
-from studies.genegan.networks import Critics, Exchange, Generator, exchange
+from studies.genegan.networks import Critics, Generator, exchange, swap
 from studies.genegan.options import Options
 
+Made = TypeVar("Made")
 RMS_DECAY = 0.8
 ADAM_BETAS = (0.5, 0.99)
 
@@ -45,7 +47,7 @@ class Players:
     def train_critics(self, step: Step, batch: Batch, drawn: int | None) -> dict[str, Tensor]:
         """One step of the critics. The generator's weights do not change."""
         with torch.no_grad():
-            made = self._exchanges(batch)
+            made = self._made(batch, swap)
         seen = {size: one for size, one in made.items() if size in self.critics.sizes}
         terms = {size: critic_terms(one, self.options.objective, self.critics) for size, one in seen.items()}
         losses = critic_loss(terms, step_weights(self.options, drawn, self.critics.sizes), self.options)
@@ -56,7 +58,7 @@ class Players:
 
     def train_generator(self, step: Step, batch: Batch, drawn: int | None) -> dict[str, Tensor]:
         """One step of the generator. The critics' weights do not change."""
-        made = self._exchanges(batch)
+        made = self._made(batch, exchange)
         with frozen(self.critics):
             terms = {
                 size: generator_terms(one, self.options.objective, self.critics if size in self.critics.sizes else None)
@@ -67,12 +69,12 @@ class Players:
         step.optimise(losses["loss"], self.generator_optimiser)
         return losses
 
-    def _exchanges(self, batch: Batch) -> dict[int, Exchange]:
+    def _made(self, batch: Batch, make: Callable[[Generator, Tensor, Tensor], Mapping[int, Made]]) -> dict[int, Made]:
         with self.autocast():
             return {
                 size: made
                 for given, images in batch.with_attribute.items()
-                for size, made in exchange(self.generator, images, batch.without_attribute[given]).items()
+                for size, made in make(self.generator, images, batch.without_attribute[given]).items()
             }
 
 
