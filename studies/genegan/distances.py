@@ -119,7 +119,7 @@ def _root(covariance: Tensor) -> Tensor:
 
 
 def _above_rounding(eigenvalues: Tensor) -> Tensor:
-    """Eigenvalues that cannot be told from 0 become 0: their roots would be far larger than they are."""
+    """Eigenvalues within the rounding error of 0 become 0: their roots would be far larger than they are."""
     least = eigenvalues.abs().max() * len(eigenvalues) * torch.finfo(torch.float64).eps
     return torch.where(eigenvalues > least, eigenvalues, 0.0)
 

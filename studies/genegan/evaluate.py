@@ -15,11 +15,10 @@ from typing import Any
 
 import torch
 
-from roundhouse.errors import described
-from roundhouse.training import StudyError, keep
+from roundhouse.training import keep
 from studies.genegan import images
 from studies.genegan.evaluation import Evaluation, Setting
-from studies.genegan.loading import Loaded, device_of, load_generator, whole_number
+from studies.genegan.loading import Loaded, device_of, exit_code_of, load_generator, whole_number
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,17 +26,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.workers:
         torch.set_num_threads(options.workers)
-    try:
+
+    def work() -> None:
         result = evaluate(load_generator(options.checkpoint, device_of(options.device)), options)
         if options.out is not None:
             keep.write(options.out.parent, options.out.name, json.dumps(result, indent=1).encode())
-    except StudyError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(described(error), file=sys.stderr)
-        return 1
-    return 0
+
+    return exit_code_of(work)
 
 
 def evaluate(loaded: Loaded, asked: argparse.Namespace) -> dict[str, Any]:

@@ -18,9 +18,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from roundhouse.errors import described
 from roundhouse.training import StudyError, keep
-from studies.genegan.loading import device_of, load_generator
+from studies.genegan.loading import device_of, exit_code_of, load_generator
 from studies.genegan.pictures import grid
 from studies.genegan.transfer import Generator
 
@@ -28,20 +27,16 @@ from studies.genegan.transfer import Generator
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0: written; 1: a file cannot be used, with the reason on stderr; 2: an option is wrong."""
     options = _parser().parse_args(arguments)
-    try:
+
+    def work() -> None:
         loaded = load_generator(options.checkpoint, device_of(options.device))
         size = loaded.generator.sizes[-1]
         inputs = torch.stack([read_image(path, size) for path in options.image]).to(loaded.device)
         data = keep.encoded(options.out.name, grid(rows_of(loaded.generator, inputs)))
         keep.write(options.out.parent, options.out.name, data)
-    except StudyError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(described(error), file=sys.stderr)
-        return 1
-    print(f"{options.out}: {len(inputs)} x {3 + len(inputs)} images of {size} pixels")
-    return 0
+        print(f"{options.out}: {len(inputs)} x {3 + len(inputs)} images of {size} pixels")
+
+    return exit_code_of(work)
 
 
 @torch.no_grad()
