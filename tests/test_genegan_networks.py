@@ -24,7 +24,7 @@ from studies.genegan.layers import (
     resizing_matrix,
 )
 from studies.genegan.losses import critic_loss, critic_terms, generator_loss, generator_terms, mean_squares
-from studies.genegan.networks import Critics, Generator, Geometry, exchange, swap
+from studies.genegan.networks import Critics, Generator, Geometry, critic_inputs, exchange
 from studies.genegan.options import Options
 from studies.genegan.vqvae import VQVAE, vqvae_terms
 
@@ -471,7 +471,7 @@ def test_critics_get_the_images_of_an_exchange() -> None:
         generator = Generator(options_of(norm="group", **more))
         size = generator.sizes[-1]
         pair = images_of(size), images_of(size, seed=1)
-        made, seen = exchange(generator, *pair), swap(generator, *pair)
+        made, seen = exchange(generator, *pair), critic_inputs(generator, *pair)
         assert made.keys() == seen.keys()
         for one, expected in made.items():
             for name in ("real_with", "real_without", "added", "removed"):

@@ -31,7 +31,7 @@ def disk(config: Mapping[str, Any]) -> RunSpace:
     moments = 1 if options.objective == "wgan" else 2
     tracked = _BYTES * ((1 + moments) * (weights + of_critics) + buffers + buffers_of_critics)
     best = _BYTES * (weights + buffers)
-    picture = _SHOWN * _COLUMNS * _SCALES * (options.evaluation_size or options.sizes[-1]) ** 2
+    picture = _SHOWN * _COLUMNS * _SCALES * options.shown_size**2
     saves = -(-options.iterations // options.save_every)
     kept = min(saves, options.keep + 1)
     whole = run_space(tracked, best, kept * (tracked + best) + saves * picture, picture)
@@ -53,9 +53,8 @@ def generator(options: Options) -> tuple[int, int]:
 def critics(options: Options) -> tuple[int, int]:
     """Of both critics, or of both at each size."""
     width = options.width
-    everywhere = options.outputs == "each" or options.adversarial == "all"
     apart = options.outputs == "multiscale"
-    seen = options.sizes if everywhere else options.sizes[-1:]
+    seen = options.critic_sizes
     pairs = len(seen) if apart else 1
     kind = "group" if options.objective == "r1" else options.norm
     norms, buffers = _norms(kind, 1 if apart else len(seen), (2 * width, 4 * width, 4 * width))

@@ -47,7 +47,7 @@ def evaluate(loaded: Loaded, asked: argparse.Namespace) -> dict[str, Any]:
         options.dataset,
         options.attribute,
         asked.split,
-        asked.size or options.evaluation_size or options.sizes[-1],
+        asked.size or options.shown_size,
         options.evaluation_images,
         options.extractor,
         asked.batch_size,

@@ -1,7 +1,7 @@
 """Losses of GeneGAN (Zhou et al. 2017), clipping of the critics' weights, and the schedule of critic steps.
 
 Terms are scalars without weights, computed for each size; `generator_loss` and `critic_loss` weight and add them. D_A
-and D_B are the critics of images with and without the attribute; other names as in `networks.Swap` and `Exchange`.
+and D_B are the critics of images with and without the attribute; other names as in `networks.Exchange`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from studies.genegan.networks import WITH, WITHOUT, Exchange, Swap
+from studies.genegan.networks import WITH, WITHOUT, CriticInputs, Exchange
 from studies.genegan.options import Options
 
 Scores = Callable[[Tensor, str], Tensor]
@@ -59,7 +59,7 @@ def generator_loss(
     return means | {"loss": _total(means, factors)}
 
 
-def critic_terms(made: Swap, objective: str, critics: Scores) -> dict[str, Tensor]:
+def critic_terms(made: CriticInputs, objective: str, critics: Scores) -> dict[str, Tensor]:
     """Terms of the critics at one size; images of the generator are detached, so that it gets no gradient.
 
     - wgan (Arjovsky et al. 2017): critic = mean(D_A(Bu) - D_A(Au)) + mean(D_B(A0) - D_B(B0))

@@ -234,7 +234,7 @@ class Critics(nn.Module):
 
     def __init__(self, options: Options) -> None:
         super().__init__()
-        self.sizes = critic_sizes(options)
+        self.sizes = options.critic_sizes
         apart = options.outputs == "multiscale"
         groups = [(size,) for size in self.sizes] if apart else [self.sizes]
         kind = "group" if options.objective == "r1" else options.norm
@@ -251,14 +251,8 @@ class Critics(nn.Module):
         return self.pairs[self._pair_of[size]][which](images)  # type: ignore[index, no-any-return]
 
 
-def critic_sizes(options: Options) -> tuple[int, ...]:
-    """Sizes of the images that critics see."""
-    everywhere = options.outputs == "each" or options.adversarial == "all"
-    return tuple(options.sizes) if everywhere else (options.sizes[-1],)
-
-
 @dataclass(frozen=True)
-class Swap:
+class CriticInputs:
     """What critics see of a step at one size, all (B, 3, s, s) (Zhou et al. 2017); in brackets the names of the paper.
 
     (A, u) = split(Au), (B, e) = split(B0).
@@ -271,7 +265,7 @@ class Swap:
 
 
 @dataclass(frozen=True)
-class Exchange(Swap):
+class Exchange(CriticInputs):
     """What a step of the generator needs."""
 
     rebuilt_with: Tensor  # Au' = join(A, u)
@@ -279,12 +273,12 @@ class Exchange(Swap):
     left_over: Tensor  # e (B, w, m, m): what the splitter takes for the attribute where there is none
 
 
-def swap(generator: Generator, real_with: Tensor, real_without: Tensor) -> dict[int, Swap]:
+def critic_inputs(generator: Generator, real_with: Tensor, real_without: Tensor) -> dict[int, CriticInputs]:
     """As `exchange`, without the reconstructions, which critics do not see: half of the joiner's work."""
     (a, b), (u, _) = _parts(generator, real_with, real_without)
     made = generator.join_all(torch.cat([b, a]), torch.cat([u, torch.zeros_like(u)]), real_with.shape[-1])
     return {
-        size: Swap(resize(real_with, size), resize(real_without, size), *images.chunk(2))
+        size: CriticInputs(resize(real_with, size), resize(real_without, size), *images.chunk(2))
         for size, images in made.items()
     }
 

@@ -90,6 +90,17 @@ class Options:
         return self.sizes if self.outputs == "each" else self.sizes[-1:]
 
     @property
+    def critic_sizes(self) -> tuple[int, ...]:
+        """Sizes of the images that critics see."""
+        everywhere = self.outputs == "each" or self.adversarial == "all"
+        return self.sizes if everywhere else self.sizes[-1:]
+
+    @property
+    def shown_size(self) -> int:
+        """Size of the images that are evaluated, and kept as samples."""
+        return self.evaluation_size or self.sizes[-1]
+
+    @property
     def rate(self) -> float:
         return self.lr if self.lr is not None else {"wgan": 5e-5, "r1": 2e-4}[self.objective]
 

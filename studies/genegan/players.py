@@ -21,7 +21,7 @@ from studies.genegan.losses import (
     mean_squares,
     step_weights,
 )
-from studies.genegan.networks import Critics, Generator, exchange, swap
+from studies.genegan.networks import Critics, Generator, critic_inputs, exchange
 from studies.genegan.options import Options
 
 Made = TypeVar("Made")
@@ -47,7 +47,7 @@ class Players:
     def train_critics(self, step: Step, batch: Batch, drawn: int | None) -> dict[str, Tensor]:
         """One step of the critics. The generator's weights do not change."""
         with torch.no_grad():
-            made = self._made(batch, swap)
+            made = self._made(batch, critic_inputs)
         seen = {size: one for size, one in made.items() if size in self.critics.sizes}
         terms = {size: critic_terms(one, self.options.objective, self.critics) for size, one in seen.items()}
         losses = critic_loss(terms, step_weights(self.options, drawn, self.critics.sizes), self.options)

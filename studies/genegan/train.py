@@ -84,7 +84,7 @@ def evaluation_settings(options: Options, held_out: Iterable[Images], data: Path
     """
     images = min(options.evaluation_images, *map(available, held_out))
     return {
-        "size": options.evaluation_size or options.sizes[-1],
+        "size": options.shown_size,
         "images": images,
         "extractor": chosen(options.extractor, images, data),
     }
