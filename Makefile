@@ -64,6 +64,10 @@ benchmarks: $(STAMP)
 	$(VENV)/bin/python benchmarks/train_step.py
 	$(VENV)/bin/python benchmarks/flow_step.py --small
 	$(VENV)/bin/python benchmarks/genegan_step.py --small
+	$(VENV)/bin/python benchmarks/flood_solver.py --small
+	$(VENV)/bin/python benchmarks/flood_samples.py --small
+	$(VENV)/bin/python benchmarks/saving.py --rounds 1 --epochs 4 --delays 0 20
+	$(VENV)/bin/python benchmarks/processes.py --rounds 2 --steps 20
 	$(VENV)/bin/python benchmarks/start_up.py
 	$(VENV)/bin/python benchmarks/next_in_slot.py
 

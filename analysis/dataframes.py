@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.gpu_use import columns_of
 from analysis.result_metric import ResultMetric, result_metrics
 from analysis.rounds import Folders, RoundEntry, RoundRecords, early_end, metrics_of, read_round
 from roundhouse.model.attempt import EPOCH, STEP
@@ -26,7 +27,8 @@ def load_round(name: str, folders: Folders | None = None) -> pd.DataFrame:
     (epoch or step, what the run counts), `epochs_done`, `epochs_planned`, `steps_done`, `steps_planned`, `metric_name`,
     `best`, `result_name` (the metric shown as the result of its group), `result`; `started`, `ended` (UTC), `hours`,
     `gpu_hours`, `seconds_per_epoch`, `seconds_per_step`, `peak_memory_mb`; `host`, `device`, `commit`, `exact`,
-    `ended_early` (why training ended early), `directory`. Unknown values are NaN or None. `frame.attrs["problems"]`
+    `ended_early` (why training ended early), `directory`; if any run has them, `gpu_utilization` (per cent),
+    `gpu_memory_mb`, `gpu_power_w`. Unknown values are NaN or None. `frame.attrs["problems"]`
     lists what could not be read, `frame.attrs["notes"]` what else was left out. RoundhouseError: no records of such a
     round.
     """
@@ -113,6 +115,7 @@ def facts_of(entry: RoundEntry, metrics: RunMetrics, shown_as: ResultMetric | No
         "exact": metrics.exact,
         "ended_early": ", ".join(early_end(metrics)) or None,
         "directory": str(entry.directory),
+        **columns_of(entry),
     }
 
 

@@ -26,7 +26,8 @@ SOFTWARE = {"os": "Operating system", "kernel": "Kernel", "driver": "NVIDIA driv
 SETTINGS = {"precision": "Precision", "deterministic": "Deterministic kernels only",
             "cudnn_benchmark": "cuDNN benchmark", "tf32": "TF32", "threads": "CPU threads",
             "instructions": "CPU instructions"}  # fmt: skip
-NODE = {"queue": "Queue", "node_gpus": "GPUs of the node", "processor": "Processor", "cores": "Logical cores"}
+NODE = {"queue": "Queue", "node_gpus": "GPUs of the node", "mps": "NVIDIA MPS on", "processor": "Processor",
+        "cores": "Logical cores"}  # fmt: skip
 # Recorded of runs on such a device alone; and not recorded by earlier versions.
 ON_A_GPU, ON_A_CPU = ("cuda", "cudnn", "driver", "cudnn_benchmark", "tf32"), ("threads", "instructions")
 RECENT = {"os", "kernel"}

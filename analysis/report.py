@@ -22,7 +22,7 @@ if __name__ == "__main__":
 
     missing_package.report_in_one_line()
 
-from analysis import round_summary
+from analysis import gpu_use, round_summary
 from analysis.cli import add_folders, folders_from, run_script
 from analysis.figure_store import FigureStore, StoredFigure, write_bytes
 from analysis.page import ReportFigure, ReportPage, png_size, render, utc_time
@@ -94,6 +94,7 @@ def _write(found: RoundRecords, folders: Folders, folder: Path, problems: list[s
         problems=problems,
         folders=(folders.experiments, folders.rounds, folders.analysis),
         notes=found.notes,
+        advice=gpu_use.advice(found.entries),
     )
     write_bytes(folder / PAGE, render(page))
     ours = [*copied, *tables]

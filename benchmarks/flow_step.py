@@ -25,6 +25,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from roundhouse.training.optimise import parameters_of
 from studies.flow_matching.blocks import Attention
 from studies.flow_matching.fields import dataset
 from studies.flow_matching.flow import FlowModel
@@ -60,10 +61,24 @@ class OneStep:
     def generator(self, stream: str) -> torch.Generator:
         return torch.Generator().manual_seed(self.number)
 
+    def shard(self, count: int) -> slice:
+        return slice(0, count)
+
+    def watch(self, loss: Tensor) -> None:
+        pass
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def update(self, optimiser: torch.optim.Optimizer, clip_norm: float | None = None) -> None:
+        if clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters_of([optimiser]), clip_norm)
+        optimiser.step()
+
     def optimise(self, loss: Tensor, optimiser: torch.optim.Optimizer, clip_norm: float | None = None) -> None:
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        self.backward(loss)
+        self.update(optimiser, clip_norm)
 
     def average(self, **values: Tensor) -> None:
         pass

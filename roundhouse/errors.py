@@ -5,6 +5,10 @@ class RoundhouseError(Exception):
     """An error described in one or a few lines. The entry scripts print it and exit, without a traceback."""
 
 
+class ConnectionLost(RoundhouseError):
+    """Another process of the same run has ended, so this one cannot continue."""
+
+
 class Busy(RoundhouseError):
     """Another process works on the round. Nothing is wrong: the call can be repeated later."""
 

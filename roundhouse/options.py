@@ -32,3 +32,18 @@ def read_options(kind: type[Options], config: Mapping[str, Any]) -> Options:
     if problems:
         raise RoundhouseError("; ".join(problems))
     return options
+
+
+def check_batch(batch_size: int, accumulation: int | str, largest_batch: int | None = None) -> None:
+    """RoundhouseError: a batch cannot be computed in so many parts (a number, or auto), or cannot become so large."""
+    if isinstance(accumulation, str):
+        choose("accumulation", accumulation, ("auto",))
+    elif not 1 <= accumulation <= batch_size:
+        raise RoundhouseError(
+            f"config key 'accumulation' is {accumulation}; it must be auto, or lie between 1 and batch_size, which is "
+            f"{batch_size}"
+        )
+    if largest_batch is not None and largest_batch < batch_size:
+        raise RoundhouseError(
+            f"config key 'largest_batch' is {largest_batch}; it must not be below batch_size, which is {batch_size}"
+        )

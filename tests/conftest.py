@@ -5,8 +5,12 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from flood_tiny import Sets
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -18,19 +22,24 @@ LONG = (
     "test_chpc_train.py",
     "test_local_rounds.py",
     "test_allocations.py",
+    "test_processes_rounds.py",
     "test_pbs_rounds.py",
     "test_charlie_suite.py",
     "test_cluster_rounds.py",
     "test_arrays.py",
     "test_exact_resume.py",
     "test_flow_exact_resume.py",
+    "test_flood_exact_resume.py",
     "test_genegan_run.py",
+    "test_flood_run.py",
+    "test_flood_learning.py",
     "test_code_copy_rounds.py",
     "test_state_machine.py",
     "test_pull.py",
     "test_arrays_pbs.py",
     "test_distillation.py",
     "test_halving.py",
+    "test_gpu_check.py",
     "test_chpc_train_whole.py",
     "test_run_resume.py",
     "test_many_runners.py",
@@ -56,3 +65,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long come first, the longest before all others."""
     places = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get(item.path.name, len(LONG)))
+
+
+@pytest.fixture(scope="session")
+def flood_sets(tmp_path_factory: pytest.TempPathFactory) -> Sets:
+    """Simulations and samples of both sets of the study flood, tiny. Tests only read them."""
+    from flood_tiny import make_sets
+
+    return make_sets(tmp_path_factory.mktemp("flood"))
+
+
+@pytest.fixture(scope="session")
+def flood_trained(flood_sets: Sets, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny training of the study flood on the small set. Tests only read it."""
+    from flood_tiny import run
+
+    place = tmp_path_factory.mktemp("flood_trained")
+    assert run(place, "training", flood_sets.small).finished
+    return place

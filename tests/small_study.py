@@ -155,8 +155,10 @@ def single_epoch(
 
 
 def single_step(precision: str = "fp32", device: str = "cpu") -> Step:
-    """A step outside a run."""
-    return Step(single_epoch(precision=precision, device=device)._session, 0, "train", 0, 0)
+    """A step outside a run, in its body."""
+    session = single_epoch(precision=precision, device=device)._session
+    session.running = step = Step(session, 0, "train", 0, 0)
+    return step
 
 
 def with_settings(**changes: Any) -> Settings:

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -259,7 +259,7 @@ class Packed:
         directory = job_group.directory_of(self.folder / "experiments" / "r", made.name)
         directory.mkdir(parents=True)
         allocations.write(directory, made)
-        return allocation.prepare(directory, "77", time.monotonic())
+        return allocation.prepare(directory, "77", time.monotonic(), ExitStack())
 
     def directory(self, path: str) -> Path:
         return self.folder / "experiments" / "r" / path

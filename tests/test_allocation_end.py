@@ -120,6 +120,7 @@ def test_an_allocation_uses_as_many_gpus_as_it_requested_where_the_scheduler_hid
     rounds.pass_until_done()
     assert sorted(line for name in "abcd" for line in rounds.lines(name)) == ["1", "1", "3", "3"]
     (allocation,) = allocations(rounds)
+    wait_for((allocation / "log").exists, "PBS delivers it when the job has ended")
     assert "this job uses GPU 3, 1 of the 4 on this node, chosen by free memory" in (allocation / "log").read_text()
 
 

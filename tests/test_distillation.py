@@ -335,7 +335,10 @@ def test_two_equal_runs_end_equal_and_every_option_changes_the_result(tmp_path: 
 
 
 def test_every_option_is_among_those_that_are_shown_to_change_something() -> None:
-    elsewhere = {"model", "dataset", "method", "teacher", "validation_images", "step", "feed", "workers", "epochs"}
+    elsewhere = {
+        "model", "dataset", "method", "teacher", "validation_images", "step", "feed", "workers", "epochs",
+        "largest_batch", "scale_lr",
+    }  # fmt: skip
     source = Path(__file__).read_text()
     shown = {name for name in Options.__dataclass_fields__ if f'"{name}": ' in source}
     assert set(Options.__dataclass_fields__) <= shown | elsewhere

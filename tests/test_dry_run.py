@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from fake_pbs import FakePBS
 
 from roundhouse.engine import dry_run
 from roundhouse.engine.report import PlannedJob
-from roundhouse.model.experiment import Pack, Resources
+from roundhouse.model.experiment import Experiment, Pack, Resources
 from roundhouse.store import job_group
 from roundhouse.views import resource_format
 
@@ -112,3 +113,53 @@ def test_without_a_job_there_is_no_folder() -> None:
 )
 def test_what_may_surprise_in_an_allocation_is_reported(resources: Resources, notes: list[str]) -> None:
     assert resource_format.divided(resources) == notes
+
+
+@pytest.mark.parametrize(
+    ("config", "resources", "note"),
+    [
+        ({"processes": 2}, Resources(ncpus=2), ""),
+        ({}, Resources(ncpus=4, ngpus=4), ""),
+        ({"processes": 3}, Resources(ncpus=4, ngpus=3), ""),
+        (
+            {"processes": 3}, Resources(ncpus=4, ngpus=2),
+            "3 processes of a run need a GPU each (processes), and it has 2 (ngpus)",
+        ),
+        ({"processes": 3, "device": "cpu"}, Resources(ncpus=4, ngpus=2), ""),
+        (
+            {"processes": 2}, Resources(ncpus=8, ngpus=4, pack=Pack(4)),
+            "2 processes of a run need a GPU each (processes), and it has 1 (ngpus)",
+        ),
+        (
+            {"processes": 4}, Resources(ncpus=2),
+            "4 processes of a run (processes) share 2 cores (ncpus): they slow each other down",
+        ),
+        (
+            {}, Resources(ncpus=1, ngpus=4),
+            "4 processes of a run (processes) share 1 core (ncpus): they slow each other down",
+        ),
+        (
+            {"processes": 0}, Resources(),
+            "a run would fail: config key 'processes' is 0; write auto, or a number >= 1",
+        ),
+        (
+            {"processes": "two"}, Resources(),
+            "a run would fail: config key 'processes' is 'two'; write auto, or a number >= 1",
+        ),
+    ],
+)  # fmt: skip
+def test_processes_that_do_not_fit_the_resources_of_a_run_are_reported_once(
+    config: dict[str, Any], resources: Resources, note: str
+) -> None:
+    statuses: list[Any] = [
+        SimpleNamespace(experiment=Experiment("r", "e", path, "s", config, resources), resources=resources)
+        for path in ("a", "b")
+    ]
+    found = dry_run.notes([PlannedJob("single job", [status], resources, str) for status in statuses])
+    assert found == ([f"note         {note}"] if note else [])
+
+
+def test_a_command_has_no_processes_to_report() -> None:
+    experiment = Experiment("r", "e", "a", None, {"processes": "many"}, Resources(), command=("true",))
+    status: Any = SimpleNamespace(experiment=experiment, resources=Resources())
+    assert dry_run.notes([PlannedJob("single job", [status], Resources(), str)]) == []

@@ -283,6 +283,14 @@ def test_on_a_terminal_the_bar_of_the_round_shows_the_eta() -> None:
         assert display.tasks[0].fields["metric"] == ""
 
 
+def test_the_bar_of_a_run_has_its_training_loss_so_far_beside_its_metric() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=160)
+    progress = Progress(4, 10, metric_name="val_loss", metric=0.25, means={"loss": 0.5, "penalty": 3.0})
+    with Display(console) as display:
+        display.show([row(attempt(NOW, None, progress=progress, progress_at=NOW), state=State.IN_PROGRESS)])
+        assert display.tasks[1].fields["metric"] == "loss 0.5, val_loss 0.25"
+
+
 # --------------------------------------------------------------------------------------------------------- output
 
 

@@ -94,6 +94,25 @@ def mistakes(load: Load, text: str, **others: str) -> list[str]:
 # ---------------------------------------------------------------------------------------------- the three risks
 
 
+FOCUS = """\
+round: focused
+study: s
+experiments:
+  tuned:
+    path: "{focus}/lr_{lr}_width_{width}/{seed}"
+    grid: {seed: [0, 1]}
+    config: {lr: 0.1, width: 3}
+    focus: {rate: {grid: {lr: [0.2, 0.4]}}, size: {grid: {width: [2, 4]}}}
+"""
+
+
+def test_a_key_of_focus_keeps_the_value_that_it_has_in_the_other_sub_sweeps(load: Load) -> None:
+    changed = "{tuned: {grid: {seed: [0]}, focus: {rate: {grid: {lr: [0.3]}}}}}"
+    text = f"round: small\nextends: focused\nexperiments: {changed}\n"
+    paths = [one.path for one in load(text, focused=FOCUS).experiments]
+    assert paths == ["rate/lr_0.3_width_3/0", "size/lr_0.1_width_2/0", "size/lr_0.1_width_4/0"]
+
+
 def test_requests_of_this_file_override_all_of_the_other_round_its_conditions_included(load: Load) -> None:
     loaded = load("""\
         resources:

@@ -102,9 +102,16 @@ class OutsideStep:
     def generator(self, stream: str) -> torch.Generator:
         return seeded(self.number)
 
-    def optimise(self, loss: Tensor, optimiser: torch.optim.Optimizer, clip_norm: float | None) -> None:
-        optimiser.zero_grad()
+    def shard(self, count: int) -> slice:
+        return slice(0, count)
+
+    def watch(self, loss: Tensor) -> None:
+        assert loss.isfinite()
+
+    def backward(self, loss: Tensor) -> None:
         loss.backward()
+
+    def update(self, optimiser: torch.optim.Optimizer, clip_norm: float | None) -> None:
         if clip_norm is not None:
             nn.utils.clip_grad_norm_([one for group in optimiser.param_groups for one in group["params"]], clip_norm)
         optimiser.step()
@@ -473,7 +480,7 @@ def test_each_step_has_its_rate_and_its_largest_norm_of_the_gradient(
     rates, norms = [], []
 
     class Watched(OutsideStep):
-        def optimise(self, loss: Tensor, optimiser: torch.optim.Optimizer, clip_norm: float | None) -> None:
+        def update(self, optimiser: torch.optim.Optimizer, clip_norm: float | None) -> None:
             rates.append(optimiser.param_groups[0]["lr"])
             norms.append(clip_norm)
 

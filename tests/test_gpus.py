@@ -13,7 +13,7 @@ from rounds_for_tests import REPOSITORY, Bench, fake_command
 
 from roundhouse.config.site import Site
 from roundhouse.machine import gpus
-from roundhouse.machine.gpus import choose, gpus_in_file, gpus_in_list, named_by_scheduler, turn_of
+from roundhouse.machine.gpus import choose, find_gpus, gpus_in_file, gpus_in_list, named_by_scheduler, turn_of
 from roundhouse.model.experiment import Resources
 
 indices = st.integers(0, 9).map(str)
@@ -78,6 +78,23 @@ def test_a_list_of_ranges_gives_all_its_numbers(written: list[str]) -> None:
 
 def test_tasks_of_an_array_and_jobs_in_a_row_differ() -> None:
     assert [turn_of(job) for job in ("41.server", "41[3].server2", "41_3", "unknown")] == [41, 44, 44, 0]
+
+
+@pytest.mark.parametrize(
+    ("written", "used"),
+    [
+        ("0, 2", ["0", "2"]),
+        ("1,-1,0", ["1"]),
+        ("-1", []),
+        ("", []),
+        ("0,,1", ["0"]),
+        ("none", []),
+        ("GPU-8932f937,GPU-1a,-1,GPU-7", ["GPU-8932f937", "GPU-1a"]),
+        ("MIG-GPU-8932f937/1/0", ["MIG-GPU-8932f937/1/0"]),
+    ],
+)
+def test_gpus_after_the_first_invalid_entry_are_hidden_as_in_cuda(written: str, used: list[str]) -> None:
+    assert find_gpus({"CUDA_VISIBLE_DEVICES": written}) == used
 
 
 # ---------------------------------------------------------------------------------------------- in job scripts

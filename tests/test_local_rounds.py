@@ -277,7 +277,7 @@ def test_the_quickstart_trains_on_real_digits(rounds: Rounds) -> None:
 round: digits
 study: distillation
 resources: {ngpus: 1}
-defaults: {dataset: digits, epochs: 1, batch_size: 64, lr: 0.1, seed: 0}
+defaults: {device: cpu, dataset: digits, epochs: 1, batch_size: 64, lr: 0.1, seed: 0}
 experiments:
   teacher: {path: "pure/{model}", config: {model: ResNet8, method: pure}}
   distilled:

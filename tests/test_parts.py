@@ -38,7 +38,7 @@ def parts_of(directory: Path) -> int:
 def test_the_probe_computes_the_gradients_and_their_norms(
     where: str, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "PROBED", ("cuda", "cpu"))
+    monkeypatch.setattr("roundhouse.training.parts.PROBED", ("cuda", "cpu"))
     real = getattr(Objective, where)
 
     def limited(self: Objective, images: torch.Tensor, *rest: Any) -> Any:

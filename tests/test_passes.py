@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -135,24 +137,49 @@ def gpu() -> torch.device:
     return torch.device("cuda")
 
 
+def trained(kind: str, device: torch.device, precision: str, parts: int) -> tuple[list[Any], dict[str, Tensor]]:
+    """Losses and metrics of some steps, and the state of the network after them."""
+    model, step = network(device), single_step(precision, "cuda")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
+    passes = Passes(computing(model), [model], kind, parts)
+    results = []
+    for seed in range(5):
+        loss, metrics = passes(step, batch_on(device, seed), torch.tensor(1.0 + seed, device=device))
+        step.update(optimizer)
+        results.append((loss.item(), metrics.tolist()))
+    return results, model.state_dict()
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 @pytest.mark.parametrize("parts", [1, 3])
 def test_a_graph_gives_bit_identical_results_to_eager_passes(gpu: torch.device, precision: str, parts: int) -> None:
-    ended = {}
-    for kind in ("eager", "graph"):
-        model, step = network(gpu), single_step(precision, "cuda")
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
-        passes = Passes(computing(model), [model], kind, parts)
-        results = []
-        for seed in range(5):
-            loss, metrics = passes(step, batch_on(gpu, seed), torch.tensor(1.0 + seed, device=gpu))
-            step.update(optimizer)
-            results.append((loss.item(), metrics.tolist()))
-        ended[kind] = results, model.state_dict()
-    assert ended["graph"][0] == ended["eager"][0]
-    for name, value in ended["eager"][1].items():
-        assert torch.equal(value, ended["graph"][1][name])
+    eager, graph = (trained(kind, gpu, precision, parts) for kind in ("eager", "graph"))
+    assert graph[0] == eager[0]
+    for name, value in eager[1].items():
+        assert torch.equal(value, graph[1][name])
+
+
+@pytest.mark.gpu
+def test_a_graph_trains_on_another_gpu_than_the_current_one(gpu: torch.device) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    second = torch.device("cuda:1")
+    assert trained("graph", second, "fp32", 1)[0] == trained("eager", second, "fp32", 1)[0]
+
+
+@pytest.mark.gpu
+def test_a_graph_that_has_recorded_nothing_is_an_error(gpu: torch.device) -> None:
+    weights, elsewhere = torch.ones(4, device=gpu), torch.cuda.Stream(gpu)  # type: ignore[no-untyped-call]
+
+    def compute(values: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.cuda.stream(elsewhere):
+            loss = (values * weights).sum()
+            return loss, loss[None]
+
+    torch.cuda.synchronize()
+    with pytest.raises(RoundhouseError, match="the CUDA graph is empty"):
+        Graph(compute, (torch.ones(4, device=gpu),), [])(torch.ones(4, device=gpu))
 
 
 @pytest.mark.gpu

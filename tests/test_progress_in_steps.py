@@ -36,6 +36,11 @@ def progress(**values: Any) -> Progress:
     return found
 
 
+def test_means_are_read_as_far_as_they_are_numbers() -> None:
+    assert progress(means={"loss": 0.5, "name": "x"}).means == {"loss": 0.5}
+    assert progress(means=[1]).means == progress().means == {}
+
+
 # ---------------------------------------------------------------------------------------- what counts as progress
 
 

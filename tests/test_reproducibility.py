@@ -196,7 +196,7 @@ def test_a_gpu_without_kernels_is_refused_at_the_start(monkeypatch: pytest.Monke
 def test_a_gpu_with_kernels_is_selected_automatically(monkeypatch: pytest.MonkeyPatch) -> None:
     a_gpu(monkeypatch, (9, 0))
     assert choose_device("auto").type == "cuda"
-    with pytest.raises(RoundhouseError, match="'cuda:1' was requested, but PyTorch .* finds 1 GPUs"):
+    with pytest.raises(RoundhouseError, match="'cuda:1' was requested, but PyTorch finds 1 GPU.*, numbered from 0"):
         choose_device("cuda:1")
 
 

@@ -273,6 +273,26 @@ def test_a_run_is_saved_at_least_every_so_many_minutes(tmp_path: Path, clock: Cl
     assert saves_of(Slow(clock, step=10), tmp_path / "default", settings) == [4, 8]
 
 
+def test_short_epochs_can_be_saved_by_time_and_at_the_end_of_each_loop(tmp_path: Path, clock: Clock) -> None:
+    """The first loop has 2 epochs of 4 steps."""
+    settings = with_settings(save_each_epoch=False, max_epochs=7)
+    assert saves_of(Slow(clock, step=10), tmp_path / "loops", settings) == [8, 28]
+    by_time = dataclasses.replace(settings, save_minutes=1.5)
+    assert saves_of(Slow(clock, step=10), tmp_path / "time", by_time) == [8, 17, 26, 28]
+
+
+def test_a_run_that_is_not_saved_each_epoch_is_saved_when_it_pauses(tmp_path: Path) -> None:
+    settings = with_settings(save_each_epoch=False)
+    straight = train(tmp_path / "straight")
+    for epochs in (1, 2, 3, 4):
+        reports: list[dict[str, Any]] = []
+        here = tmp_path / str(epochs)
+        paused = train(here, settings=dataclasses.replace(settings, pause_at=epochs), reports=reports)
+        assert (paused.reason, paused.position) == ("rung", f"epoch {epochs}/5")
+        assert reports[-1]["epoch"] == len(metrics_of(here)["epochs"]) == epochs, "what the comparison reads is saved"
+        assert comparable(train(here, settings=settings)) == comparable(straight)
+
+
 def test_a_loop_without_a_number_of_steps_can_end_by_a_limit_of_the_config(tmp_path: Path) -> None:
     done: list[int] = []
 

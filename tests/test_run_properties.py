@@ -79,14 +79,22 @@ def straight(kind: str, root: Path, make: Callable[[], Tiny] = Tiny, config: Set
     ends=st.lists(st.tuples(st.integers(1, 12), st.booleans()), max_size=6),
     save_every=st.sampled_from([None, 1, 3, 7]),
     minutes=st.sampled_from([0.0, 10.0]),
+    each_epoch=st.booleans(),
+    patience=st.sampled_from([None, 1]),
 )
 def test_a_run_ended_after_any_steps_is_bit_identical_to_one_that_was_not(
-    kind: str, ends: list[tuple[int, bool]], save_every: int | None, minutes: float
+    kind: str,
+    ends: list[tuple[int, bool]],
+    save_every: int | None,
+    minutes: float,
+    each_epoch: bool,
+    patience: int | None,
 ) -> None:
-    config = dataclasses.replace(SETTINGS, save_minutes=minutes)
+    limited = dataclasses.replace(SETTINGS, patience=patience)
+    config = dataclasses.replace(limited, save_minutes=minutes, save_each_epoch=each_epoch)
     with TemporaryDirectory() as folder:
         root = Path(folder)
-        whole = straight(kind, root / "straight")
+        whole = straight(kind, root / "straight", config=limited)
         ended, attempts = attempt_until_finished(
             kind, root / "ended", ends, lambda: Tiny(save_every=save_every), config
         )
@@ -126,6 +134,24 @@ def test_a_run_killed_by_sigkill_between_any_two_steps_is_bit_identical(kind: st
         outcome = run_tiny(getattr(study, kind), tmp_path / f"{number}b", config, [here])
         assert result_of(tmp_path / f"{number}b", outcome) == whole
         assert len(again) == TOTAL[kind] - (number - 1), "only the step that was killed runs again"
+
+
+@pytest.mark.parametrize("same_folder", [True, False])
+def test_without_saving_each_epoch_a_kill_repeats_what_came_since_the_last_loop(
+    same_folder: bool, tmp_path: Path
+) -> None:
+    """Tiny by epochs has a loop of 10 steps and one of 20. It keeps files and whole checkpoints in its epochs."""
+    whole = straight("by_epochs", tmp_path / "straight")
+    config = dataclasses.replace(SETTINGS, save_each_epoch=False)
+    for number in (3, 10, 14, 22, 28, 30):
+        first = tmp_path / str(number)
+        assert attempt("by_epochs", first, [], Tiny(), config, number, by_signal=False) is None
+        again: list[int] = []
+        study = Tiny(on_step=again.append)
+        here = first if same_folder else tmp_path / f"{number}b"
+        outcome = run_tiny(study.by_epochs, here, config, [] if same_folder else [first])
+        assert result_of(here, outcome) == whole
+        assert len(again) == (30 if number <= 10 else 20)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -15,7 +15,7 @@ from PIL import Image
 from small_study import SETTINGS, SmallStudy, StopAfter, digest, metrics_of, train, with_settings
 
 from roundhouse.errors import RoundhouseError
-from roundhouse.training import Epoch, Run, Value, keep, read_weights
+from roundhouse.training import Epoch, Run, Value, keep, read_weights, timing
 from roundhouse.training.execute import Attempt, Hooks, Outcome, Start, execute
 from roundhouse.training.progress import line_of
 
@@ -95,6 +95,33 @@ def test_a_run_by_steps_reports_steps_only(tmp_path: Path) -> None:
     execute(study, with_settings(), Attempt(tmp_path / "2"), hooks)
     assert len(lines) == 2
     assert all("/6 (train): mean " in line for line in lines)
+
+
+def test_the_means_so_far_are_reported_between_steps_and_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def study(run: Run) -> None:
+        weight = torch.zeros(2, requires_grad=True)
+        optimizer = torch.optim.SGD([weight], lr=0.1)
+        run.track(weight=weight, optimizer=optimizer)
+        for epoch in run.epochs(2):
+            for step, batch in epoch.batches([1.0, 2.0, 6.0]):
+                step.optimise((weight - batch).square().sum(), optimizer)
+                step.average(size=batch)
+
+    means: list[dict[str, float]] = []
+    hooks = Hooks(lambda _: None, lambda _: None, lambda: None, lambda found: means.append(dict(found)))
+    hashes = []
+    for seconds in (math.inf, 0.0):
+        monkeypatch.setattr(timing, "MEANS_EVERY", seconds)
+        assert not means
+        (tmp_path / str(seconds)).mkdir()
+        hashes.append(execute(study, with_settings(), Attempt(tmp_path / str(seconds)), hooks).final_hash)
+    assert means == 2 * [{"size": 1.0}, {"size": 1.5}, {"size": 3.0}]
+    assert hashes[0] == hashes[1] is not None
+    reports: list[dict[str, Any]] = []
+    train(tmp_path / "reported", study, reports=reports)
+    assert [one["means"] for one in reports] == [{}, {"size": 3.0}, {"size": 3.0}], "of the last epoch"
 
 
 class Rising(SmallStudy):

@@ -27,7 +27,7 @@ from roundhouse.model.attempt import Record
 from roundhouse.model.causes import Cause
 from roundhouse.model.evaluate import Evidence, evaluate
 from roundhouse.model.experiment import Experiment, Selection
-from roundhouse.model.plan import State
+from roundhouse.model.plan import State, Verb
 from roundhouse.model.selection import Run, ranking
 from roundhouse.store import metrics
 
@@ -176,6 +176,65 @@ def test_per_takes_values_that_a_selecting_group_has_itself_wherever_it_is_writt
     """
     message = mistake(load, wrong)
     assert "group 'best' has experiments without the key 'lr': choose from rank; keys that come from" in message
+
+
+LATER = """\
+tuned: {path: "t/{width}/{seed}", select: {from: sweep, metric: loss, mode: min}, grid: {width: [6, 7], seed: [0, 1]}}
+best: {path: "b/{lr}", select: {from: [sweep, tuned], metric: loss, mode: min, per: lr}}
+"""
+
+
+def test_a_group_that_selects_the_key_of_per_is_waited_for_by_each_of_its_values(load: Load) -> None:
+    best = [one for one in load(LATER).experiments if one.group == "best"]
+    assert [one.path for one in best] == ["b/1", "b/2", "b/4"], "the values of the group that has them"
+    tuned = ("t/6/0", "t/6/1", "t/7/0", "t/7/1")
+    assert [one.after for one in best] == [
+        {"sweep": (f"s/{lr}/0", f"s/{lr}/1"), "tuned": tuned} for lr in (1, 2, 4)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ("one: {path: one, grid: {seed: [0]}}\nbest: {path: 'b/{lr}', select: {from: [sweep, one], metric: loss, "
+         "mode: min, per: lr}}\n", "group 'one' has experiments without the key 'lr'"),
+        ("tuned: {path: t, select: {from: sweep, metric: loss, mode: min}}\nbest: {path: 'b/{depth}', select: {from: "
+         "[sweep, tuned], metric: loss, mode: min, per: depth}}\n", "without the key 'depth'"),
+    ],
+    ids=["a group without select", "a key that is not selected"],
+)  # fmt: skip
+def test_a_group_that_will_not_have_the_key_of_per_is_an_error(load: Load, groups: str, message: str) -> None:
+    assert message in mistake(load, groups)
+
+
+@pytest.mark.parametrize(("tuned_loss", "winner"), [(0.5, "tuned"), (9.0, "sweep")])
+def test_runs_whose_value_of_per_was_selected_compete_only_where_it_is_the_same(
+    load: Load, tuned_loss: float, winner: str
+) -> None:
+    experiments = load(LATER).experiments
+
+    def statuses(complete: Callable[[Experiment], bool]) -> Any:
+        found = {}
+        for one in experiments:
+            loss = float(one.config["lr"]) if one.group == "sweep" else tuned_loss
+            done = (ended(made(one), Cause.COMPLETED, loss),) if complete(one) else ()
+            found[one.path] = Record(Path("/nowhere"), done, next_number=1 + len(done))
+        return evaluate(experiments, Evidence(found, metrics, CLOCK))
+
+    def made(one: Experiment) -> Experiment:
+        """As it ran: with the setting that it selected, the rate 1."""
+        return one if one.group == "sweep" else waiting[one.path].experiment
+
+    waiting = statuses(lambda one: one.group == "sweep")
+    assert "waits for 4 of 6 of groups sweep, tuned with lr=1" in waiting["b/1"].action.reason, "tuned has selected 1"
+    assert {waiting[f"b/{lr}"].action.verb for lr in (2, 4)} == {Verb.SUBMIT}, "which concerns no other value"
+    unknown = statuses(lambda one: False)
+    assert {unknown[f"b/{lr}"].action.state for lr in (1, 2, 4)} == {State.PENDING}
+    assert "waits for 6 of 6 of groups sweep, tuned with lr=2" in unknown["b/2"].action.reason, "until it is known"
+    decided = statuses(lambda one: one.group in ("sweep", "tuned"))
+    chosen = {lr: decided[f"b/{lr}"].experiment for lr in (1, 2, 4)}
+    assert {lr: one.config["lr"] for lr, one in chosen.items()} == {1: 1, 2: 2, 4: 4}
+    assert {lr: set(one.after) for lr, one in chosen.items()} == {1: {winner}, 2: {"sweep"}, 4: {"sweep"}}
 
 
 def test_groups_that_select_from_each_other_are_a_cycle(load: Load) -> None:
@@ -610,3 +669,62 @@ def test_a_value_of_per_without_a_usable_setting_blocks_only_its_own_experiments
     assert states["best/y/1"]["reason"] == expected
     assert printed(rounds, "last/x") == ["2"], "a later selection uses the config of the first"
     assert not states["last/y"]["goes_on"]
+
+
+def stages_of(**tuned: Any) -> dict[str, Any]:
+    """`base` has both data sets; `tuned` gets its data from the best of `base`; `best` chooses from both, for each."""
+    base = 'echo "{{\\"loss\\": {lr}.{seed}}}" > {directory}/metrics.json'
+    return {
+        "base": {
+            "path": "base/{data}/{seed}", "zip": {"data": ["x", "y"], "lr": [3, 2]}, "grid": {"seed": [0, 1]},
+            "command": [*SHELL, base],
+        },
+        "tuned": {
+            "path": "tuned/{lr}", "select": {"from": "base", "metric": "loss", "mode": "max", "inputs": False},
+            "grid": {"lr": [1, 4]}, "config": {"seed": 0}, "command": [*SHELL, base], **tuned,
+        },
+        "best": {
+            "path": "best/{data}",
+            "select": {"from": ["base", "tuned"], "metric": "loss", "mode": "max", "per": "data", "inputs": False},
+            "command": [*SHELL, "echo {data} {lr} > {directory}/printed"],
+        },
+    }  # fmt: skip
+
+
+def test_a_run_whose_value_of_per_was_selected_is_compared_with_those_of_that_value(rounds: Rounds) -> None:  # noqa: F811
+    rounds.write(stages_of())
+    assert rounds.status()["best/y"]["reason"] == "waits for 4 of 4 of groups base, tuned with data=y"
+    done = rounds.call()
+    assert done.returncode == 0, done.stdout
+    assert [printed(rounds, f"best/{data}") for data in "xy"] == [["x", "4"], ["y", "2"]]
+
+
+def test_a_failed_run_whose_value_of_per_was_selected_stops_only_that_value(rounds: Rounds) -> None:  # noqa: F811
+    rounds.write(stages_of(command=[*SHELL, "exit 1"]))
+    assert rounds.call().returncode == 4
+    states = rounds.status()
+    assert (states["best/y"]["state"], states["best/x"]["goes_on"]) == ("completed", False)
+    assert states["best/x"]["reason"].startswith("waits for 2 of 4 of groups base, tuned with data=x, and 2 will not")
+
+
+def test_while_the_selection_that_gives_the_value_of_per_is_open_no_choice_is_made() -> None:
+    """`tuned` has completed, and a run of `base` runs again: which data `tuned` will then have is not known."""
+    base = [Experiment("r", "base", f"base/{data}", "s", {"data": data, "lr": 1}) for data in "xy"]
+    rule = Selection(groups=("base",), metric="loss", mode="min", rank=1, inputs=False)
+    tuned = Experiment("r", "tuned", "tuned", "s", {"lr": 2}, selection=rule,
+                       after={"base": tuple(one.path for one in base)})  # fmt: skip
+    every = Selection(groups=("base", "tuned"), metric="loss", mode="min", per="data", rank=1, inputs=False)
+    best = Experiment("r", "best", "best/y", "s", {"data": "y"}, selection=every,
+                      after={"base": ("base/y",), "tuned": ("tuned",)})  # fmt: skip
+
+    def found(*attempts: Any) -> Experiment:
+        empty = Record(Path("/nowhere"))
+        records = {one.path: empty if attempt is None else Record(Path("/nowhere"), (attempt,), next_number=2)
+                   for one, attempt in zip([*base, tuned, best], [*attempts, None], strict=True)}  # fmt: skip
+        return evaluate([*base, tuned, best], Evidence(records, metrics, CLOCK))["best/y"].experiment
+
+    x, y = (ended(one, Cause.COMPLETED, loss) for one, loss in zip(base, (0.5, 0.25), strict=True))
+    selected = replace(tuned, config={**base[1].config, **tuned.config, "rank": 1})
+    done = ended(selected, Cause.COMPLETED, 0.125)
+    assert found(None, y, done).undecided
+    assert "data" in found(x, y, done).config

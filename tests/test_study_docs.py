@@ -136,7 +136,7 @@ def test_the_round_of_the_page_is_checked_before_anything_is_submitted(documente
 
 
 def test_the_page_lists_every_public_part_of_the_library() -> None:
-    from roundhouse.settings import Settings
+    from roundhouse.settings import SET_BY_JOB, Settings
     from roundhouse.training import Epoch, Run, Step
 
     for kind, prefix in ((Run, "run"), (Epoch, "epoch"), (Step, "step")):
@@ -145,5 +145,5 @@ def test_the_page_lists_every_public_part_of_the_library() -> None:
         for name in set(names) - internal:
             assert f"`{prefix}.{name}" in PAGE, f"{prefix}.{name} is not described"
     keys = PAGE.partition("### Keys of the training loop")[2].partition("\n### ")[0]
-    for key in set(Settings.__dataclass_fields__) - {"pause_at", "deadline", "accumulate"}:
+    for key in set(Settings.__dataclass_fields__) - SET_BY_JOB:
         assert f"`{key}`" in keys, f"{key} is not described"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -55,8 +56,8 @@ def group(walltime: str = "0:10:00", **config: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_an_epoch_of_60_seconds_under_a_walltime_of_20_makes_progress_in_each_attempt(studies: StudyRounds) -> None:
-    studies.write({"e": group("0:00:20", seconds=1.0)})
+def test_an_epoch_of_60_seconds_is_completed_over_several_attempts_of_30(studies: StudyRounds) -> None:
+    studies.write({"e": group("0:00:30", seconds=1.0)})
     done = studies.call("--watch", timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     causes = studies.causes("e/0")
@@ -66,7 +67,7 @@ def test_an_epoch_of_60_seconds_under_a_walltime_of_20_makes_progress_in_each_at
     progress = [attempt.progress for attempt in studies.record("e/0").attempts]
     steps = [(one.started_step, one.step) for one in progress if one is not None]
     assert [start for start, _ in steps] == [0, *(step for _, step in steps[:-1])], "each continues the one before"
-    assert all(start < step for start, step in steps)
+    assert all(start <= step for start, step in steps), "on a busy machine, all of 30 s may be needed to start"
     assert steps[-1][1] == 60
     studies.write({"e": group(seconds=0.0)}, name="quick")
     assert studies.call("--watch", name="quick").returncode == 0
@@ -87,6 +88,17 @@ def test_a_run_whose_loss_is_not_finite_is_diverged_and_is_not_retried(studies: 
     assert studies.causes("e/0") == ["diverged"]
     log = (studies.directory("e/0") / "attempts/1/out.log").read_text()
     assert "the loss became nan in stage train, epoch 1, batch 6 at precision fp32, twice" in log
+
+
+def test_a_study_that_trains_on_a_gpu_is_blocked_on_a_host_without_one(studies: StudyRounds) -> None:
+    studies.extra["CUDA_VISIBLE_DEVICES"] = ""
+    studies.write({"e": {**group(), "config": {"steps": 3}}})
+    done = studies.call("--watch")
+    assert studies.states() == {"e/0": "blocked"}, done.stdout + done.stderr
+    assert (
+        "it trains on a GPU (ngpus: 1), and this host has none: use another host, or write device: cpu" in done.stderr
+    )
+    assert not studies.record("e/0").attempts
 
 
 def test_memory_that_runs_out_while_a_study_is_built_counts_as_memory(studies: StudyRounds) -> None:
@@ -115,6 +127,19 @@ def test_a_mistake_in_a_study_is_one_clear_error(studies: StudyRounds, train: st
     studies.call("--watch")
     log = (studies.directory("e/0") / "attempts/1/out.log").read_text()
     assert f"roundhouse: {message}" in log
+    assert "Traceback" not in log
+
+
+def test_a_study_whose_job_requested_a_gpu_fails_with_the_reason_where_none_can_be_used(studies: StudyRounds) -> None:
+    studies.write({"e": group(device="auto")})
+    studies.call("--watch")
+    assert set(studies.causes("e/0")) == {"error"}
+    log = (studies.directory("e/0") / "attempts/1/out.log").read_text()
+    gpus = ",".join(studies.gpus[:1])
+    assert re.search(
+        r"roundhouse: the job requested 1 GPU \(ngpus\), but PyTorch .* device: cpu in the config, or ngpus: 0", log
+    ), log
+    assert gpus in log or "is built for CPUs only" in log
     assert "Traceback" not in log
 
 

@@ -126,7 +126,7 @@ def test_other_users_can_read_all_files_of_a_local_round(rounds: Rounds) -> None
 round: digits
 study: distillation
 resources: {ngpus: 1}
-defaults: {dataset: digits, epochs: 1, batch_size: 64, lr: 0.1, seed: 0}
+defaults: {device: cpu, dataset: digits, epochs: 1, batch_size: 64, lr: 0.1, seed: 0}
 experiments:
   teacher: {path: "pure/{model}", config: {model: ResNet8, method: pure}}
 """, "digits")  # fmt: skip

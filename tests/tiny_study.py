@@ -151,6 +151,7 @@ class Tiny:
         for epoch in run.epochs(self.epochs):
             for step, inputs in epoch.batches(self.feed(epoch)):
                 self.update(run, step, inputs * scale + shift, epoch.index * self.batches + step.index)
+            run.keep("newest.npy", epoch.numpy_generator("newest").random(3))
             if epoch.index % 2:
                 if self.clock is not None:
                     self.clock.advance(100)

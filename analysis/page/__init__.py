@@ -103,6 +103,7 @@ class ReportPage:
     problems: Sequence[str]
     folders: Sequence[Path]
     notes: Sequence[str] = ()
+    advice: Sequence[str] = ()  # on the use of the GPUs
 
 
 def render(report: ReportPage) -> bytes:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from analysis.gpu_use import gpu_use_of
 from analysis.round_summary import ExperimentSummary
 from analysis.rounds import early_end
 from roundhouse.formatting import date_and_time
@@ -94,6 +95,10 @@ def _columns(
         add("gpu_hours", "GPU-hours", "hours", (value or None for value in hours))
     add("pace", f"time/{unit or f'{EPOCH} or {STEP}'} (s)", "number", (one.pace for one in summaries))
     add("memory", "peak memory (GB)", "number", map(_memory, summaries))
+    uses = [gpu_use_of(one.entry) for one in summaries]
+    add("gpu_use", "GPU utilization (%)", "number", (use and use.utilization for use in uses))
+    add("gpu_memory", "GPU memory (GB)", "number", (use and _gb(use.memory_mb) for use in uses))
+    add("gpu_power", "GPU power (W)", "number", (use and use.power_w for use in uses))
     add("attempts", "attempts", "number", (one.entry.counted_attempts for one in summaries))
     add("group", "group", "text", (one.entry.group for one in summaries))
     for key in varying:
@@ -108,7 +113,11 @@ def _memory(one: ExperimentSummary) -> float | None:
     """The most memory that the run has used, in GB; of a run without final numbers, in its epochs so far."""
     reports = [one.metrics.used, *one.metrics.epochs]
     known = [value for value in (finite(report.get("peak_memory_mb")) for report in reports) if value > 0]
-    return max(known) / 1000 if known else None
+    return _gb(max(known, default=None))
+
+
+def _gb(megabytes: float | None) -> float | None:
+    return None if megabytes is None else megabytes / 1000
 
 
 def _kind(metric: Metric) -> str:

@@ -24,7 +24,8 @@ def run(options: argparse.Namespace, repository: Path) -> ExitCode:
     except OSError as error:
         folder, jobs = None, []
         warn(f"the job scripts were not written: {described(error)}")
-    print_lines([*map(tables.planned, report.statuses), *jobs, *dry_run.notes(report.planned), *report.notes])
+    notes = dry_run.notes(report.planned)
+    print_lines([*map(tables.planned, report.statuses), *jobs, *notes, *report.notes])
     print_lines(removed.lines(report.removed))
     print_errors(tables.refusals(report.statuses) + report.trouble)
     space = _disk_needed(session, report)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from roundhouse.config.round_schema import ALLOW, PARTIAL
 from roundhouse.config.section import Section
+from roundhouse.model.experiment import comparable
 from roundhouse.names import nearest
 from roundhouse.placeholders import Template, parse_template
 from roundhouse.schema import Location
@@ -85,16 +85,21 @@ def sources_first(sections: Mapping[str, Section]) -> list[Section]:
 
 
 def _add_source(section: Section, source: Section, found: list[Dependencies]) -> None:
-    """All experiments of a group that is selected from; with `per`, those of the same value."""
+    """All experiments of a group that is selected from; with `per`, those of the same value.
+
+    Those whose value is not known before their own selection is made may have any.
+    """
     per = section.group.select.per if section.group.select else None
+    later = tuple(one.path for one in source.combinations if per and per not in one.names)
     paths: dict[Any, list[str]] = {}
     for one in source.combinations:
-        paths.setdefault(comparable(one.names.get(per)) if per else None, []).append(one.path)
-    shared = {value: tuple(those) for value, those in paths.items()}
+        if not per or per in one.names:
+            paths.setdefault(comparable(one.names.get(per)) if per else None, []).append(one.path)
+    shared = {value: (*those, *later) for value, those in paths.items()}
     for own, dependencies in zip(section.combinations, found, strict=True):
         value = comparable(own.names.get(per)) if per else None
-        if value in shared:
-            dependencies[source.name] = shared[value]
+        if those := shared.get(value, later):
+            dependencies[source.name] = those
 
 
 def _add(section: Section, target: Section, found: list[Dependencies]) -> None:
@@ -167,11 +172,6 @@ def _conditions(
             section.wrong(where, f"{shown}: {error}")
             return None
     return conditions
-
-
-def comparable(value: Any) -> Any:
-    """Hashable; 1 equals 1.0 but not true."""
-    return json.dumps([value], sort_keys=True) if isinstance(value, (bool, list, dict)) else value
 
 
 def _check_groups_for_cycles(sections: Mapping[str, Section], edges: Mapping[str, Mapping[str, Location]]) -> None:

@@ -122,11 +122,14 @@ class _Merge:
         replaced = {"study", "priority"} & self._own.keys()
         base = self._without(base, [*removed, *replaced, *(key for key, value in base.items() if value is None)])
         fixed = {*self._defaults, *own.get("config", {})}
-        swept = {key for kind in SWEEPS for key in _keys_swept(kind, own.get(kind, {}))}
+        swept = {kind: _keys_swept(kind, own.get(kind, {})) for kind in SWEEPS}
         group = self._mapping(base, own)
         for key in base.keys() & MERGED:
-            mine, gone = own.get(key, {}), self._defaults.keys() if key == "config" else fixed
-            gone |= swept - _keys_swept(key, mine)
+            mine = own.get(key, {})
+            # `config` keeps the values that keys of `focus` have in all other sub-sweeps
+            others = (keys for kind, keys in swept.items() if (key, kind) != ("config", "focus"))
+            gone = self._defaults.keys() if key == "config" else fixed
+            gone = gone | (set().union(*others) - _keys_swept(key, mine))
             group[key] = self._mapping(self._without_keys(key, base[key], gone), mine)
             if key in SWEEPS and key not in own and not _keys_swept(key, group[key]):
                 del group[key]  # all of its keys have one value now

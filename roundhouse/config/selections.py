@@ -7,11 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from roundhouse.config.dependencies import comparable, sources_of
+from roundhouse.config.dependencies import sources_of
 from roundhouse.config.section import Section
 from roundhouse.expressions import Expression
 from roundhouse.formatting import counted
-from roundhouse.model.experiment import SEED, Selection, setting_of
+from roundhouse.model.experiment import SEED, Selection, comparable, setting_of
 from roundhouse.names import nearest
 from roundhouse.placeholders import any_text, parse_template
 
@@ -38,7 +38,10 @@ def check_selection(section: Section, sections: Mapping[str, Section]) -> None:
 
 
 def per_values(section: Section, sections: Mapping[str, Section]) -> list[Any]:
-    """The values of `per` in the groups that a group selects from, in their order; none without `per`."""
+    """The values of `per` in the groups that a group selects from, in their order; none without `per`.
+
+    A group that selects the key itself has no value yet: it counts if another one has them.
+    """
     select = section.group.select
     if select is None or select.per is None:
         return []
@@ -46,12 +49,19 @@ def per_values(section: Section, sections: Mapping[str, Section]) -> list[Any]:
         section.wrong(("select", "per"), "per of select: seeds are compared by their mean, not one by one")
         return []
     listed = [(source, names) for source in select.groups if source in sections for names in sections[source].names]
+    known = [(source, names) for source, names in listed if select.per in names]
+    later = {source for source in select.groups if known and _selects_key(sections.get(source), select.per, sections)}
     for source, names in listed:
-        if select.per not in names:
+        if select.per not in names and source not in later:
             section.wrong(("select", "per"), f"per of select: group {source!r} has experiments without the key "
                           f"{select.per!r}: {nearest(select.per, names)}{sections[source].not_yet_known}")  # fmt: skip
             return []
-    return list({comparable(names[select.per]): names[select.per] for _, names in listed}.values())
+    return list({comparable(names[select.per]): names[select.per] for _, names in known}.values())
+
+
+def _selects_key(section: Section | None, key: str, sections: Mapping[str, Section]) -> bool:
+    """Whether the experiments of a group get this key from the settings that they select."""
+    return section is not None and section.group.select is not None and key in _known_names(section, sections)
 
 
 def _check_number_of_settings(section: Section, sections: Mapping[str, Section]) -> None:

@@ -82,6 +82,7 @@ class Site:
     umask: Annotated[str, Rule(after=_umask)] | None = key(
         "Permissions that files do not give to group and others; by default those of the directory of the records", None
     )
+    mps: bool = key("Whether an allocation whose experiments share GPUs (per_gpu) starts NVIDIA MPS for them", False)
     data: str | None = key("Folder of data sets; absolute, with ~ and $VARIABLES", None)
 
 

@@ -68,7 +68,7 @@ def check_pytorch(account: Account) -> Iterator[Finding]:
     if build is None:
         return  # check_packages reports it
     if build.cuda is None:
-        yield warning("PyTorch", f"{build.version} is built without CUDA: jobs will train on CPUs")
+        yield warning("PyTorch", f"{build.version} is built without CUDA: jobs that request GPUs (ngpus) will fail")
     else:
         codes = " ".join(build.architectures) or "architectures that are unknown until it is loaded"
         yield ok("PyTorch", f"{build.version}, for CUDA {build.cuda}, with code for {codes}")

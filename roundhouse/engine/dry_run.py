@@ -11,14 +11,17 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from roundhouse import files
 from roundhouse.engine.report import PlannedJob
 from roundhouse.engine.submit import SLOT_AWAITED
 from roundhouse.engine.submit_job import manifest
+from roundhouse.errors import RoundhouseError
 from roundhouse.formatting import counted
 from roundhouse.model.status import ExperimentStatus
+from roundhouse.settings import split_config
 from roundhouse.store import job_group, record
 from roundhouse.views import resource_format
 
@@ -87,9 +90,30 @@ def _description(job: PlannedJob) -> str:
 
 
 def notes(jobs: Sequence[PlannedJob]) -> list[str]:
-    """A line for each property of the allocations that may be unexpected."""
+    """A line for each property of allocations, or of runs in several processes, that may be unexpected."""
     kinds = dict.fromkeys(job.resources for job in jobs if job.kind == "allocation")
-    return [f"{'note':12} {note}" for resources in kinds for note in resource_format.divided(resources)]
+    found = [note for resources in kinds for note in resource_format.divided(resources)]
+    statuses = {status.experiment.path: status for job in jobs for status in job.statuses}  # allocations share them
+    found += [note for note in map(_of_processes, statuses.values()) if note]
+    return [f"{'note':12} {note}" for note in dict.fromkeys(found)]
+
+
+def _of_processes(status: ExperimentStatus) -> str:
+    """Why the processes of a run do not fit its resources, or its config does not say how many; else empty."""
+    if status.experiment.study is None:
+        return ""
+    share = status.resources.in_a_slot()
+    try:
+        settings = replace(split_config(status.experiment.config)[0], ngpus=share.ngpus)
+    except RoundhouseError as error:
+        return f"a run would fail: {error}"
+    count = settings.count_processes
+    if settings.device != "cpu" and 0 < share.ngpus < count:
+        return f"{count} processes of a run need a GPU each (processes), and it has {share.ngpus} (ngpus)"
+    if count > share.ncpus:
+        cores = counted(share.ncpus, "core")
+        return f"{count} processes of a run (processes) share {cores} (ncpus): they slow each other down"
+    return ""
 
 
 def summary(jobs: Sequence[PlannedJob]) -> str:

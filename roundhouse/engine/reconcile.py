@@ -9,13 +9,14 @@ from roundhouse.engine.context import PassContext
 from roundhouse.engine.reason_details import details
 from roundhouse.engine.report import PassReport
 from roundhouse.engine.scheduler_snapshot import SchedulerSnapshot, answer_for
-from roundhouse.engine.study_check import StudyChecks, path_refusal, start_refusal
+from roundhouse.engine.study_check import StudyChecks, gpu_refusal, path_refusal, start_refusal
 from roundhouse.model.attempt import Record
 from roundhouse.model.causes import Cause
 from roundhouse.model.evaluate import Evidence
 from roundhouse.model.experiment import Experiment
 from roundhouse.model.plan import Action, Answer, Clock, State, Verb
 from roundhouse.model.status import ExperimentStatus
+from roundhouse.schedulers.local import Local
 from roundhouse.store import carried, history, metrics, record
 from roundhouse.store.accepted import accepted
 from roundhouse.store.input_files import InputFiles
@@ -63,8 +64,11 @@ class Reconciler:
         return answer_for(rec.newest, self._before.get(experiment.path, rec.newest), self.snapshot)
 
     def _refusal(self, experiment: Experiment, rec: Record) -> str:
+        scheduler = self.context.scheduler
+        without_gpus = type(scheduler) is Local and not scheduler.pool.layout.gpus  # not a slot of an allocation
         return (
             self._checks.refusal(experiment)
+            or (gpu_refusal(experiment) if without_gpus else "")
             or self.context.copies.refusal(experiment, rec)
             or path_refusal(self.context.experiments.absolute(), experiment)
             or start_refusal(self.context.repository, experiment)

@@ -86,6 +86,17 @@ def path_refusal(experiments: Path, experiment: Experiment) -> str:
     return ""
 
 
+def gpu_refusal(experiment: Experiment) -> str:
+    """Why the study of an experiment cannot train on a host without GPUs; empty if it can."""
+    requested = experiment.resources.ngpus
+    if experiment.study is None or not requested or experiment.config.get("device") == "cpu":
+        return ""
+    return (
+        f"it trains on a GPU (ngpus: {requested}), and this host has none: use another host, or write device: cpu in "
+        "its config"
+    )
+
+
 def start_refusal(repository: Path, experiment: Experiment) -> str:
     """Why the user's own file that an experiment starts from cannot be used; empty if it can."""
     start = experiment.start

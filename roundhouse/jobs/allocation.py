@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from roundhouse.engine.context import PassContext
 from roundhouse.errors import RoundhouseError
 from roundhouse.jobs.agent import Agent
 from roundhouse.jobs.preload import preload
+from roundhouse.machine import mps
 from roundhouse.machine.pool import Pool, launch_bound, make_pool
 from roundhouse.model.experiment import Experiment
 from roundhouse.schedulers.allocation_slots import AllocationSlots
@@ -31,11 +34,15 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 def main(argv: list[str]) -> int:
     """Run the agent. `argv[1:]`: the allocation's directory and its job ID."""
     started = time.monotonic()
-    directory, job_id = Path(argv[1]), argv[2]
-    agent = None
     escape_unencodable()
+    with ExitStack() as at_end:
+        return _run(Path(argv[1]), argv[2], started, at_end)
+
+
+def _run(directory: Path, job_id: str, started: float, at_end: ExitStack) -> int:
+    agent = None
     try:
-        agent = prepare(directory, job_id, started)
+        agent = prepare(directory, job_id, started, at_end)
         for number in SIGNALS:
             signal.signal(number, agent.on_signal)
         agent.run()
@@ -49,8 +56,11 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def prepare(directory: Path, job_id: str, started: float) -> Agent:
-    """The agent of the allocation in `directory`. RoundhouseError: there is none, or its round cannot be read."""
+def prepare(directory: Path, job_id: str, started: float, at_end: ExitStack) -> Agent:
+    """The agent of the allocation in `directory`. RoundhouseError: there is none, or its round cannot be read.
+
+    `at_end`: what must end after the agent.
+    """
     repository = Path.cwd()  # where the job script started it, possibly through a link
     allocation = allocations.read(directory)
     if allocation is None:
@@ -61,6 +71,8 @@ def prepare(directory: Path, job_id: str, started: float) -> Agent:
     refuse_archived(Archive.of(allocation.round, experiments, Path(allocation.analysis)))
     site = replace(load_site(allocation.site, repository / "sites", ""), modules=[], setup=[], environment={})
     loaded = load_round(allocation.round, Path(allocation.rounds)).at(site.retry)
+    if site.mps and allocation.pack.per_gpu > 1 and allocation.resources.ngpus:
+        _start_mps(at_end)
     slots = AllocationSlots(_pool(allocation, loaded.experiments, repository), allocation.identity, job_id)
     context = PassContext(experiments, repository, site, slots, _no_command, site.python or sys.executable)
     context.packed, context.current_code = True, allocation.current_code
@@ -68,6 +80,18 @@ def prepare(directory: Path, job_id: str, started: float) -> Agent:
         context.copies.present[allocation.round] = allocation.code
     wanted = sorted(loaded.experiments, key=lambda one: -one.priority)
     return Agent(allocation, directory, context, slots, wanted, started + allocation.resources.walltime_s)
+
+
+def _start_mps(at_end: ExitStack) -> None:
+    """Start NVIDIA MPS for what runs in the slots; if that is impossible, they share the GPUs without it."""
+    try:
+        service = mps.start()
+    except mps.NotStarted as why:
+        print(f"roundhouse: the site file has `mps: true`, but no MPS daemon was started: {why}", flush=True)
+        return
+    at_end.callback(service.stop)
+    os.environ |= service.environ
+    print("roundhouse: MPS is on for the GPUs of this allocation", flush=True)
 
 
 def _no_command(argv: Sequence[str]) -> Output:

@@ -6,7 +6,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -64,4 +64,6 @@ def run_command(claimed: ClaimedAttempt, environment: Mapping[str, str], limit: 
         claimed.child.terminate()  # the signal came before the child existed
     with copy_progress(claimed), limit.watch() if limit else nullcontext():
         code = claimed.child.wait()
+    with suppress(OSError):  # the figures only inform
+        claimed.report_gpu_use()
     return 128 - code if code < 0 else code

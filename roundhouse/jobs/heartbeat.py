@@ -1,4 +1,7 @@
-"""A job's heartbeat: it touches progress.json, and stops the run when its attempt is cancelled or closed."""
+"""A job's heartbeat: it touches progress.json, and stops the run when its attempt is cancelled or closed.
+
+A job with GPUs also has their use sampled, which the heartbeat writes to progress.json.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import time
 
 from roundhouse import files
 from roundhouse.jobs.worker import ClaimedAttempt, request_stop
+from roundhouse.machine import gpu_sampler
 from roundhouse.model.exit_codes import JobExitCode
 from roundhouse.store import record
 
@@ -17,11 +21,16 @@ INTERVAL = 60.0  # seconds between two heartbeats
 
 
 def start_heartbeat(claimed: ClaimedAttempt) -> None:
-    threading.Thread(target=_beat, args=(claimed,), daemon=True).start()
-
-
-def _beat(claimed: ClaimedAttempt) -> None:
     interval = float(os.environ.get("ROUNDHOUSE_SIGN_OF_LIFE", INTERVAL))
+    threading.Thread(target=_beat, args=(claimed, interval), daemon=True).start()
+    writes_own_progress = bool(claimed.config.get("command")) and not claimed.attempt.opened.files
+    if not writes_own_progress:
+        claimed.sampler = gpu_sampler.sampler_for(int(claimed.attempt.opened.resources.get("ngpus") or 0))
+    if claimed.sampler is not None:
+        claimed.sampler.start(min(gpu_sampler.INTERVAL, interval))
+
+
+def _beat(claimed: ClaimedAttempt, interval: float) -> None:
     stop_requested = False
     while True:
         time.sleep(interval)
@@ -41,7 +50,11 @@ def _beat(claimed: ClaimedAttempt) -> None:
                 claimed.child.kill()
             os._exit(JobExitCode.NOT_MINE)
         try:
-            files.touch(claimed.place / record.PROGRESS)
+            claimed.report_gpu_use()
+        except OSError as error:
+            print(f"roundhouse: the use of the GPUs was not written: {error}", file=sys.stderr, flush=True)
+        try:
+            files.touch(claimed.place / record.PROGRESS)  # also on a full disk: it shows that the job is alive
         except OSError as error:
             print(f"roundhouse: heartbeat failed: {error}", file=sys.stderr, flush=True)
 

@@ -86,5 +86,5 @@ def _parsed(path: Path) -> dict[str, Any] | None:
     if progress is None:
         return None
     stage = {"stage": content["stage"]} if isinstance(content.get("stage"), str) else {}
-    reported = set(progress.__dataclass_fields__) - {"time_used"}  # measured by the job, not by the command
+    reported = set(progress.__dataclass_fields__) - {"time_used", "gpu_use"}  # measured by the job, not by the command
     return {key: getattr(progress, key) for key in reported if key in content} | stage

@@ -15,6 +15,8 @@ from typing import Any
 
 from roundhouse import files
 from roundhouse.errors import RoundhouseError
+from roundhouse.machine import mps
+from roundhouse.machine.gpu_sampler import GpuSampler
 from roundhouse.machine.parent_death import die_with_parent
 from roundhouse.model.attempt import Attempt, missing_inputs, result_for
 from roundhouse.model.exit_codes import JobExitCode
@@ -47,6 +49,7 @@ class ClaimedAttempt:
     attempt: Attempt
     stop_reason: str | None = None
     child: subprocess.Popen[bytes] | None = None
+    sampler: GpuSampler | None = None  # of the GPUs, if the job has any
     _progress: dict[str, Any] = field(default_factory=dict)
     _reports: threading.Lock = field(default_factory=threading.Lock)
 
@@ -116,8 +119,16 @@ class ClaimedAttempt:
         with self._reports:
             self._report(progress)
 
+    def report_gpu_use(self) -> None:
+        """Write what is known of the use of the GPUs to progress.json, if it is not there yet."""
+        use = self.sampler.summary() if self.sampler is not None else None
+        if use is not None and use != self._progress.get("gpu_use"):
+            self.report()
+
     def _report(self, progress: Mapping[str, Any]) -> None:
         self._progress |= progress
+        if self.sampler is not None and (use := self.sampler.summary()):
+            self._progress["gpu_use"] = use
         files.replace(self.place / record.PROGRESS, files.dump({"version": json_files.VERSION, **self._progress}))
         status = record.read_status(self.directory) or {}
         keys = ("epoch", "epochs", "unit", "step", "steps", "metric", "metric_name", "best")
@@ -137,6 +148,8 @@ class ClaimedAttempt:
         value = {"version": json_files.VERSION, "host": platform.node(), "python": platform.python_version()}
         queue = next(filter(None, map(os.environ.get, _QUEUES)), None)
         value |= {**({"queue": queue} if queue else {}), **node_facts()}
+        if self.attempt.opened.resources.get("ngpus"):
+            value["mps"] = mps.is_on()  # times depend on it
         code = command_state(_TREE, self.config.get("command") or (), Path.cwd())
         files.replace(self.place / record.ENVIRONMENT, files.dump({**value, **code, **facts}))
 

@@ -7,33 +7,58 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 
 ID_LISTS = ("GPU_DEVICE_ORDINAL", "SLURM_STEP_GPUS", "SLURM_JOB_GPUS")  # the first counts from 0 within the job
 MEMORY_UNIT = 1024  # MiB; free memory is compared in multiples of it
+_NAME = re.compile(r"\d|GPU-|MIG-")  # how the number or the name of a GPU begins
 
 
 def find_gpus(environ: Mapping[str, str] = os.environ) -> list[str]:
     """The GPUs that can be used: those in CUDA_VISIBLE_DEVICES if it is set, otherwise all that the driver lists."""
     if "CUDA_VISIBLE_DEVICES" in environ:
-        names = [name.strip() for name in environ["CUDA_VISIBLE_DEVICES"].split(",")]
-        return [name for name in names if name and name != "-1"]
-    return [row[0] for row in _query_driver("index")]
+        names = (name.strip() for name in environ["CUDA_VISIBLE_DEVICES"].split(","))
+        return list(takewhile(_NAME.match, names))  # CUDA hides all GPUs from the first invalid entry on, such as -1
+    return [row[0] for row in query_driver("index")]
 
 
-def _query_driver(query: str) -> list[list[str]]:
+def query_driver(query: str, seconds: int = 30) -> list[list[str]]:
     """The values that nvidia-smi prints, a row for each GPU, its index first; empty if it is missing or fails."""
+    answer = nvidia_smi(f"--query-gpu={query}", "--format=csv,noheader,nounits", seconds=seconds)
+    rows = [[cell.strip() for cell in line.split(",")] for line in (answer or "").splitlines()]
+    return [row for row in rows if row[0].isdigit()]
+
+
+def nvidia_smi(*arguments: str, seconds: int = 30) -> str | None:
+    """What nvidia-smi prints; None if it is missing, fails, or takes longer.
+
+    It may hang so that not even SIGKILL ends it. Therefore it is no part of a job, whose shell would wait for it: it
+    has a session of its own and no variable of Roundhouse. `timeout` ends it also if this process has died.
+    """
+    if shutil.which("nvidia-smi") is None:
+        return None
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("ROUNDHOUSE_")}
     try:
-        command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(
+            ["timeout", "-s", "KILL", str(seconds), "nvidia-smi", *arguments],  # BusyBox has no long options
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=seconds + 5,
+            check=False,
+            env=environ,
+            start_new_session=True,
+        )
     except (OSError, subprocess.TimeoutExpired):
-        return []
-    rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines()]
-    return [row for row in rows if row[0].isdigit()] if done.returncode == 0 else []
+        return None
+    return done.stdout if done.returncode == 0 else None
 
 
 def choose(count: int, named: Mapping[str, Sequence[str]], free: Mapping[str, int], turn: int) -> tuple[list[str], str]:
@@ -93,7 +118,7 @@ def explain(count: int, gpus: Sequence[str], source: str, total: int) -> str:
 def main(argv: Sequence[str]) -> int:
     """`python -m roundhouse.machine.gpus COUNT JOB_ID` in job scripts: print a value for CUDA_VISIBLE_DEVICES."""
     count, job_id = int(argv[1]), argv[2]
-    rows = _query_driver("index,memory.free")
+    rows = query_driver("index,memory.free")
     free = {row[0]: int(row[1]) if len(row) > 1 and row[1].isdigit() else 0 for row in rows}
     gpus, source = choose(count, named_by_scheduler(os.environ), free, turn_of(job_id))
     print(f"roundhouse: {explain(count, gpus, source, len(free))}", file=sys.stderr)

@@ -24,6 +24,7 @@ from roundhouse.machine.slots import SEPARATOR, Layout, Room, Slot
 from roundhouse.model.experiment import Resources
 
 TOKEN, SLOT, JOB_ID = "ROUNDHOUSE_TOKEN", "ROUNDHOUSE_SLOT", "ROUNDHOUSE_JOB_ID"
+JOBS_PER_GPU = "ROUNDHOUSE_JOBS_PER_GPU"  # how many jobs may share the GPU of a job
 KILL_TRAINING = signal.SIGALRM  # a job's shell then kills its processes and writes the result (templates/body.sh.j2)
 
 Launch = Callable[[Path, Mapping[str, str], IO[bytes]], subprocess.Popen[bytes]]  # script, environment, log
@@ -82,6 +83,8 @@ class Pool:
             environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(slot.threads))
             if slot.gpus is not None:
                 environ["CUDA_VISIBLE_DEVICES"] = ",".join(slot.gpus)
+                environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as nvidia-smi counts
+                environ[JOBS_PER_GPU] = str(self.layout.per_gpu if need.ngpus == 1 else 1)
             with (script.parent / "scheduler.log").open("ab") as log:
                 self._started[token] = self.launch(script, environ, log), slot
             return True

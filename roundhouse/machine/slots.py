@@ -52,7 +52,7 @@ class Layout:
     def refusal(self, need: Resources) -> str:
         """Why a job with this request can never run here; empty if it can."""
         if need.ngpus <= max(1, len(self.gpus)):
-            return ""  # a job that requests one GPU runs on the CPU if there is none
+            return ""  # one that requests a GPU runs on the CPU if there is none; studies are refused before
         found = f"{len(self.gpus)} can be used" if self.gpus else "none was found"
         return f"it requests {need.ngpus} GPUs, but {found} on this host: set a smaller ngpus, or use another host"
 

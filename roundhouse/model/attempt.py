@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from roundhouse.model.answers import Scope
 from roundhouse.model.causes import Cause
+from roundhouse.model.gpu_use import GpuUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +175,8 @@ class Progress:
     started_step: int | None = None
     seconds_per_step: float | None = None
     time_used: float = 0.0
+    means: Mapping[str, float] = field(default_factory=dict)  # so far, of what a study averages over its steps
+    gpu_use: GpuUse | None = None  # of this attempt so far; None: it has no GPU, or no nvidia-smi
 
     @property
     def reported(self) -> bool:

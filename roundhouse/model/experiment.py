@@ -30,6 +30,11 @@ def setting_of(config: Mapping[str, Any], *apart: str) -> str:
     return json.dumps({key: config[key] for key in config if key not in (SEED, *apart)}, sort_keys=True, default=str)
 
 
+def comparable(value: Any) -> Any:
+    """A value of a config as dependencies compare it: hashable; 1 equals 1.0 but not true."""
+    return json.dumps([value], sort_keys=True) if isinstance(value, (bool, list, dict)) else value
+
+
 QueueName = Annotated[
     str, checked(re.compile(r"[^\s-]\S*").fullmatch, "{!r} is not the name of a queue: write one word")
 ]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from roundhouse.expressions import Expression
 from roundhouse.formatting import spread
 from roundhouse.model.attempt import Attempt
-from roundhouse.model.experiment import SEED, SELECTED, Experiment, Selection, setting_of
+from roundhouse.model.experiment import SEED, SELECTED, Experiment, Selection, comparable, setting_of
 from roundhouse.model.plan import State
 from roundhouse.model.status import ExperimentStatus, goes_on
 from roundhouse.names import nearest
@@ -129,12 +129,14 @@ class Selections:
     def _ranking(self, experiment: Experiment, wanted: Selection) -> _Ranking:
         source = source_text(experiment, wanted)
         statuses = [self._statuses[path] for group in wanted.groups for path in experiment.after.get(group, ())]
-        missing = [status for status in statuses if not status.action.state.ended_well]
+        if wanted.per:
+            statuses = [one for one in statuses if _may_have(one, wanted.per, experiment.config.get(wanted.per))]
+        missing = [one for one in statuses if not one.action.state.ended_well or _unknown(one, wanted.per)]
         if missing:
             why = f"waits for {len(missing)} of {len(statuses)} of {source}"
-            stuck = [status for status in missing if not goes_on(status)]
+            stuck = [one for one in missing if not _continues(one)]
             if stuck:
-                first = f"{stuck[0].experiment.path} is {stuck[0].action.state}"
+                first = f"{stuck[0].experiment.path} {_standing(stuck[0])}"
                 why += f", and {len(stuck)} will not complete automatically ({first}): "
                 why += "--retry, or exclude from the group"
             return _Ranking(why=why, hopeless=bool(stuck))
@@ -212,6 +214,27 @@ class Selections:
 def _run(status: ExperimentStatus, value: float) -> Run:
     one = status.experiment
     return Run(one.path, one.config, value, one.group)
+
+
+def _may_have(status: ExperimentStatus, per: str, value: Any) -> bool:
+    """Whether a run has this value of a key, or may get it from its own selection. All others were matched before."""
+    one = status.experiment
+    return one.selection is None or per not in one.config or comparable(one.config[per]) == comparable(value)
+
+
+def _unknown(status: ExperimentStatus, per: str | None) -> bool:
+    """Whether the value of a key follows from a selection that is open; maybe again, though the run has completed."""
+    return per is not None and status.experiment.undecided and per not in status.experiment.config
+
+
+def _continues(status: ExperimentStatus) -> bool:
+    """Whether a run completes, or its selection is made again, automatically."""
+    return not status.inputs.hopeless if status.action.state.ended_well else goes_on(status)
+
+
+def _standing(status: ExperimentStatus) -> str:
+    """What a run is, or what it waits for, if it has completed and its selection is open again."""
+    return status.inputs.waiting if status.action.state.ended_well else f"is {status.action.state}"
 
 
 def _settings_in(state: State, statuses: Iterable[ExperimentStatus]) -> set[tuple[str, str]]:

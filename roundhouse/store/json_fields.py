@@ -11,6 +11,7 @@ from roundhouse.model.attempt import EPOCH, STEP, Claim, Opened, Pin, Progress, 
 from roundhouse.model.causes import Cause
 from roundhouse.model.exit_codes import with_signal_name
 from roundhouse.model.experiment import STARTS
+from roundhouse.model.gpu_use import GpuFigures, GpuUse
 
 # Causes that a job's shell can only guess, and those that a scheduler may report instead. `completed` is in neither.
 GUESSES = {Cause.PREEMPTED, Cause.WALLTIME, Cause.UNKNOWN, Cause.ERROR}
@@ -176,6 +177,24 @@ def progress(value: Any) -> Progress | None:
         started_step,
         _seconds(value.get("seconds_per_step")),
         _seconds(value.get("time_used")) or 0.0,
+        _numbers(value.get("means")),
+        gpu_use(value.get("gpu_use")),
+    )
+
+
+def gpu_use(value: Any) -> GpuUse | None:
+    """`gpu_use` of progress.json; None if it is absent or invalid."""
+    try:
+        gpus = {name: GpuFigures(**_numbers(one)) for name, one in value["gpus"].items()}
+        samples = int(value["samples"])
+        return GpuUse(samples, gpus, bool(value.get("shared", False))) if samples > 0 and gpus else None
+    except INVALID:
+        return None
+
+
+def _numbers(value: Any) -> dict[str, float]:
+    return (
+        {name: one for name, one in value.items() if isinstance(one, (int, float))} if isinstance(value, dict) else {}
     )
 
 

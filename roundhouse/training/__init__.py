@@ -5,11 +5,13 @@ from roundhouse.options import choose, read_options
 from roundhouse.training.checkpoint import read as read_weights
 from roundhouse.training.loops import Epoch, Feed, Step
 from roundhouse.training.memory import equal_parts, fewest_parts, free_memory, readable
+from roundhouse.training.parts import BatchPlan, in_parts, plan_batch
 from roundhouse.training.reproducibility import derive_seed
 from roundhouse.training.run import Run
 from roundhouse.training.tracking import Value
 
 __all__ = [
+    "BatchPlan",
     "Epoch",
     "Feed",
     "Run",
@@ -21,6 +23,8 @@ __all__ = [
     "equal_parts",
     "fewest_parts",
     "free_memory",
+    "in_parts",
+    "plan_batch",
     "read_options",
     "read_weights",
     "readable",

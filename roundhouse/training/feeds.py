@@ -1,7 +1,8 @@
 """Feeds: an epoch's batches, prepared on the device from data that is there, or by worker processes.
 
 Both ways give bit-identical batches: all random numbers of an epoch are drawn before, from its own generators. No state
-is carried from epoch to epoch, and a resume inside an epoch loads nothing of what comes before.
+is carried from epoch to epoch, and a resume inside an epoch loads nothing of what comes before. In a run of several
+processes each makes its equal share of every batch.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.options import FEEDS, choose
 from roundhouse.training.loops import Epoch
 from roundhouse.training.memory import free_memory
+from roundhouse.training.ranks import Ranks
 from roundhouse.training.workers import deaths_reported, end_workers, loader_of_batches, start_workers
 
 _CHUNK = 16 << 20  # bytes of samples that are prepared at once
@@ -95,10 +97,10 @@ class DeviceFeed:
     def batches(self, epoch: Epoch, first: int) -> Iterator[tuple[Tensor, ...]]:
         if first >= self.steps:
             return
-        draws = self._source.draw(epoch)[:, first * self._batch_size : self.steps * self._batch_size].to(self._device)
-        for part in torch.split(draws, self._batch_size * self._at_once, dim=1):
+        own, draws = _own_draws(self._source.draw(epoch), self._batch_size, first, self.steps, epoch.ranks)
+        for part in torch.split(draws.to(self._device), own * self._at_once, dim=1):
             tensors = self._source.batch(part)
-            yield from zip(*(torch.split(one, self._batch_size) for one in tensors), strict=True)
+            yield from zip(*(torch.split(one, own) for one in tensors), strict=True)
 
     def close(self) -> None:
         """Nothing to stop; its memory is released with the object."""
@@ -119,8 +121,8 @@ class WorkerFeed:
     def batches(self, epoch: Epoch, first: int) -> Iterator[tuple[Tensor, ...]]:
         if first >= self.steps:
             return
-        draws = self._source.draw(epoch)[:, first * self._batch_size : self.steps * self._batch_size]
-        self._draws[:] = [part.numpy() for part in torch.split(draws, self._batch_size, dim=1)]
+        own, draws = _own_draws(self._source.draw(epoch), self._batch_size, first, self.steps, epoch.ranks)
+        self._draws[:] = [part.numpy() for part in torch.split(draws, own, dim=1)]
         with deaths_reported():
             self._start()
             for tensors in self._batches:
@@ -143,6 +145,21 @@ class _Batches(torch.utils.data.Dataset[tuple[Tensor, ...]]):
 
     def __getitem__(self, draws: npt.NDArray[np.int64]) -> tuple[Tensor, ...]:
         return self._source.batch(torch.from_numpy(draws))
+
+
+def _own_draws(draws: Tensor, batch_size: int, first: int, steps: int, ranks: Ranks) -> tuple[int, Tensor]:
+    """This process's samples of a batch, and its columns of `draws` for the batches from `first` to `steps`.
+
+    RoundhouseError: the batch cannot be divided into equal shares.
+    """
+    if batch_size % ranks.count:
+        raise RoundhouseError(
+            f"config key 'batch_size' is {batch_size}, which cannot be divided equally among {ranks.count} processes: "
+            "use a multiple of their number"
+        )
+    part, _ = ranks.share(batch_size)
+    rows = draws[:, first * batch_size : steps * batch_size]
+    return part.stop - part.start, rows.reshape(len(rows), -1, batch_size)[:, :, part].flatten(1)
 
 
 def _steps(source: Source, batch_size: int) -> int:

@@ -63,6 +63,18 @@ class Step(Streams):
         self.index = index
         self._session = session
         self._losses = 0
+        self._weight = 1.0  # the samples of this process, relative to the mean over the processes
+
+    def shard(self, count: int) -> slice:
+        """This process's part of a batch of `count` samples. With one process, all of it.
+
+        Parts differ by at most one sample, and none is empty: gradients and averages of this step are weighted so that
+        the mean over the processes is that of the batch. Draw random numbers for the whole batch, and take their part,
+        too. RoundhouseError: there is no sample.
+        """
+        self._check_running()
+        part, self._weight = self._session.ranks.share(count)
+        return part
 
     def every(self, count: int) -> bool:
         """Whether this is the last of each `count` steps: with 100, the steps of index 99, 199 and so on."""
@@ -107,7 +119,7 @@ class Step(Streams):
     def update(self, optimisers: Optimisers, clip_norm: float | None = None) -> None:
         """Only the step of the optimisers, with the gradients of `backward`. It is skipped if they overflowed."""
         self._check_running()
-        self._session.optimisation.update(optimisers, clip_norm)
+        self._session.optimisation.update(optimisers, clip_norm, self._weight)
 
     def watch(self, loss: torch.Tensor) -> None:
         """Check that the loss is finite, within the next 50 losses: an immediate check waits for the device."""
@@ -123,7 +135,7 @@ class Step(Streams):
         Tensors stay on the device until then, and are read all at once.
         """
         self._check_running()
-        self._session.average(values)
+        self._session.average(values, self._weight)
 
 
 class Epoch(Streams):
@@ -140,6 +152,7 @@ class Epoch(Streams):
         self.used = False
         self._began: float | None = None  # when the present batch began; None: it is complete
         self._generators: dict[str, Any] | None = None  # the global ones, when the study has left the batches
+        self.ranks = session.ranks
 
     def batches(self, feed: Feed[Item] | Iterable[Item]) -> Iterator[tuple[Step, Item]]:
         """A step with each batch of a feed, or each item of an iterable; once in each epoch.
@@ -213,6 +226,9 @@ class Epoch(Streams):
                     f"epoch {self.index + 1} of stage {self.stage} had {first} batches before the resume, and has only "
                     f"{skipped} now: its batches must follow from the epoch alone"
                 )
+        if session.ranks.count > 1:
+            items = chain(list(islice(items, 1)), items)  # its order is drawn before the processes differ
+            session.diverge_globals(EPOCH, self.stage, self.index)
         if first and session.resumed_globals is not None:
             restore_globals(session.resumed_globals)
         session.resumed_globals, session.repeating = None, False
@@ -222,6 +238,7 @@ class Epoch(Streams):
 def _complete_step(session: Session, loop: LoopState, began: float) -> None:
     """Count a step that is complete, and its time."""
     session.state.seconds += max(0.0, time.monotonic() - began - session.untimed)
+    session.agree_on_end()
     session.state.step += 1
     loop.steps += 1
     session.running = None
@@ -255,12 +272,13 @@ def epochs(session: Session, total: int | None, name: str) -> Iterator[Epoch]:
         epoch.complete_left()
         session.epoch = None
         _check_batches(epoch, loop)
-        session.evaluated(time.monotonic() - began - (session.state.seconds - trained))
+        session.timing.evaluated(time.monotonic() - began - (session.state.seconds - trained))
         _close_epoch(session, loop, epoch)
         session.early_stop()
         if epoch.cut:
             break
-        session.save()
+        if session.settings.save_each_epoch:
+            session.save()
     _leave(session, name)
 
 
@@ -320,10 +338,11 @@ def steps(
     session.begin_row()
     while not loop.finished and not session.ended:
         session.safe_point(boundary=True)
-        if until is not None and until():
+        if until is not None and session.ranks.agree("until", until()):
             loop.ended = "until"
             break
         seed_globals(derive_seed(session.settings.seed, STEP, name, loop.done))
+        session.diverge_globals(STEP, name, loop.done)
         session.untimed, began = 0.0, time.monotonic()
         session.running = step = Step(session, loop.done, name, loop.done, STEP)
         try:
@@ -342,7 +361,7 @@ def _complete_one(session: Session, loop: LoopState, began: float) -> None:
     """Complete a step of a loop by steps."""
     loop.done += 1
     _complete_step(session, loop, began)
-    session.evaluated(session.untimed)
+    session.timing.evaluated(session.untimed)
     session.check_many_skipped()
     session.early_stop()
 
@@ -379,7 +398,7 @@ def _enter(session: Session, name: str, unit: str, total: int | None) -> LoopSta
             session.skipped.append(name)
         elif is_last:
             session.replaying = False
-            session.tracked.restore_all()
+            session.restore_parts()
             session.tracked.note_shapes()
             session.begin_row()
         else:
@@ -388,12 +407,13 @@ def _enter(session: Session, name: str, unit: str, total: int | None) -> LoopSta
         _after(session, name)
         return None
     session.tracked.check_shapes()
+    session.check_prepared()
     if loop is None:
         loop = state.loops[name] = LoopState(total=total)
         session.discard_row()
     else:
         session.tracked.check_complete()
-        session.tracked.restore_all()
+        session.restore_parts()
     state.unit, session.loop, session.replaying = unit, name, False
     state.bests = {file: best for file, best in state.bests.items() if best["value"] is not None}  # else too early
     session.tracked.all_known()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 from collections.abc import Callable, Sequence
@@ -79,15 +80,20 @@ def fewest_parts(candidates: Sequence[int], attempt: Callable[[int], None]) -> i
             if not memory_ran_out(error, torch.device("cuda")):
                 raise
             reason = str(error).splitlines()[0]
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
         else:
             return parts
+        free_cached_memory()  # not above: the traceback of the error refers to the tensors
     whole = "in one piece" if candidates[-1] == 1 else f"in {candidates[-1]} parts"
     raise RoundhouseError(
         f"a batch does not fit into memory {whole}: {reason}. Set a smaller batch_size, or more parts (accumulation: a "
         "number, or auto)"
     )
+
+
+def free_cached_memory() -> None:
+    """Return the memory of tensors that are no longer used to the GPU, in one piece, so that larger ones fit."""
+    gc.collect()
+    torch.cuda.empty_cache()  # does nothing unless CUDA is in use
 
 
 def equal_parts(batch: int, at_least: int) -> int:

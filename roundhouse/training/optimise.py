@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 
 from roundhouse.errors import RoundhouseError
+from roundhouse.training import checkpoint
+from roundhouse.training.ranks import ALONE, Ranks
 
 _CHECK_EVERY = 50  # losses; reading one makes the CPU wait for the device
 WINDOW = 50  # steps that are counted together, at least, when skipped ones are counted
@@ -49,8 +51,10 @@ class FiniteCheck:
     `expected`: the place at which a loss was not finite before, in a replay that confirms it.
     """
 
-    def __init__(self, expected: Place | None = None) -> None:
+    def __init__(self, expected: Place | None = None, ranks: Ranks = ALONE) -> None:
         self.expected = expected
+        self._ranks = ranks
+        self._equal = 0  # losses in a row that were the same in all processes
         self._pending: list[tuple[Place, torch.Tensor]] = []
 
     def watch(self, place: Place, loss: torch.Tensor) -> None:
@@ -63,15 +67,32 @@ class FiniteCheck:
             self.check()
 
     def check(self) -> None:
-        """NotFinite: one of the losses given to `watch` is not finite."""
+        """NotFinite: one of the losses given to `watch` is not finite, in this process or in another one."""
         if not self._pending:
             return
-        values = torch.stack([loss.float().mean() for _, loss in self._pending])
-        finite = values.isfinite().tolist()
-        if not all(finite):
-            first = finite.index(False)
-            raise NotFinite(self._pending[first][0], values[first].item())
+        own = torch.stack([loss.float().mean() for _, loss in self._pending]).tolist()
+        each = self._ranks.gather("losses", own)
+        if any(len(losses) != len(own) for losses in each):
+            raise RoundhouseError(
+                "the processes of this run have watched different numbers of losses: call step.watch equally often in "
+                "all, once in each step if a batch is computed in parts"
+            )
+        for (place, _), losses in zip(self._pending, zip(*each, strict=True), strict=True):
+            for loss in losses:
+                if not math.isfinite(loss):
+                    raise NotFinite(place, loss)
+        self._report_equal(each)
         self._pending.clear()
+
+    def _report_equal(self, each: list[list[float]]) -> None:
+        """Warn once if all processes have the same losses: then they seem to train on the same samples."""
+        before = self._equal
+        self._equal = before + len(each[0]) if all(one == each[0] for one in each) else 0
+        if len(each) > 1 and self._ranks.first and before < _CHECK_EVERY <= self._equal:
+            checkpoint.warn(
+                f"{self._equal} losses in a row are the same in all processes: they seem to train on the same samples; "
+                "divide each batch with step.shard, see docs/several_processes.md"
+            )
 
     def metric(self, place: Place, value: float) -> None:
         """NotFinite: the metric is not finite."""
@@ -90,9 +111,10 @@ class FiniteCheck:
 class Optimisation:
     """The optimiser steps of a run. Without gradient scaling they are PyTorch's own."""
 
-    def __init__(self, scaler: torch.amp.GradScaler | None, checks: FiniteCheck) -> None:
+    def __init__(self, scaler: torch.amp.GradScaler | None, checks: FiniteCheck, ranks: Ranks = ALONE) -> None:
         self.scaler = scaler
         self.checks = checks
+        self._ranks = ranks
         self.recent: list[bool] = []  # with scaling: whether each of the latest optimiser steps was taken
         self.unchecked = 0  # how many of `recent` were added since the last `check_skipped`
         self._scales: list[tuple[torch.Tensor, torch.Tensor]] = []  # before and after each update of the scale
@@ -109,12 +131,14 @@ class Optimisation:
             loss = self.scaler.scale(loss)
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def update(self, optimisers: Optimisers, clip_norm: float | None = None) -> None:
-        """Only the steps of the optimisers, with the gradients as they are. One is skipped if they overflowed.
+    def update(self, optimisers: Optimisers, clip_norm: float | None = None, weight: float = 1.0) -> None:
+        """Only the steps of the optimisers, with the means of the gradients over the processes.
 
-        `clip_norm`: the largest norm of all gradients of these optimisers together.
+        One is skipped if they overflowed. `clip_norm`: the largest norm of all gradients of these optimisers together.
+        `weight`: see `Ranks.average_gradients`.
         """
         each = listed(optimisers)
+        self._ranks.average_gradients(parameters_of(each), weight)
         if self.scaler is not None and any(one in self._stepped for one in each):
             self.settle()
         if clip_norm is not None:

@@ -66,7 +66,8 @@ class Graph:
 
     The next call overwrites the returned tensors. Buffers of `modules` (running statistics of batch normalisation) are
     restored after the warm-up, so a replay gives bit-identical results to calling the function. RoundhouseError: one of
-    the modules has active dropout, whose random numbers would be those of the capture.
+    the modules has active dropout, whose random numbers would be those of the capture; or, at the first replay, the
+    capture has recorded no computation of the loss.
     """
 
     def __init__(
@@ -77,25 +78,45 @@ class Graph:
     ) -> None:
         refuse_dropout(modules)
         self._inputs = [tensor.clone() for tensor in inputs]
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream), buffers_kept(modules):
-            for _ in range(_WARM_UP):
-                clear_gradients(modules)
-                function(*self._inputs)
-        torch.cuda.current_stream().wait_stream(stream)
-        # Gradients that are created during the capture are in the graph's memory, and each replay overwrites them.
-        clear_gradients(modules)
-        self._graph = torch.cuda.CUDAGraph()
-        # thread_local: the thread that pins the workers' batches may call CUDA at the same time.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._outputs = function(*self._inputs)
+        self._verified = False
+        # Streams belong to a device: on any other, the capture would record nothing.
+        with torch.cuda.device(inputs[0].device):
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream), buffers_kept(modules):
+                for _ in range(_WARM_UP):
+                    clear_gradients(modules)
+                    function(*self._inputs)
+            torch.cuda.current_stream().wait_stream(stream)
+            # Gradients that are created during the capture are in the graph's memory, and each replay overwrites them.
+            clear_gradients(modules)
+            self._graph = torch.cuda.CUDAGraph()
+            # thread_local: the thread that pins the workers' batches may call CUDA at the same time.
+            with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+                self._outputs = function(*self._inputs)
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         for static, tensor in zip(self._inputs, inputs, strict=True):
             static.copy_(tensor)
-        self._graph.replay()
+        if self._verified:
+            self._graph.replay()
+        else:
+            self._replay_verified()
         return self._outputs
+
+    def _replay_verified(self) -> None:
+        """The first replay. RoundhouseError: it has not computed the loss."""
+        loss = self._outputs[0]
+        impossible = torch.full_like(loss, -torch.finfo(loss.dtype).max)
+        loss.copy_(impossible)
+        self._graph.replay()
+        if torch.equal(loss, impossible):
+            raise RoundhouseError(
+                f"the CUDA graph is empty: the capture on {loss.device} has recorded no computation of the loss, so "
+                "nothing would be trained. The loss must be computed on the device of its inputs, and on PyTorch's "
+                "current stream: look for torch.cuda.set_device, torch.cuda.stream and threads, or use `step: eager`"
+            )
+        self._verified = True
 
 
 def refuse_dropout(modules: Sequence[nn.Module]) -> None:

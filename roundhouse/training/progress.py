@@ -30,6 +30,7 @@ def progress_of(session: Session) -> dict[str, Any]:
         "best": best["value"] if best else None,
         "mode": main.mode if main and metric else None,
         "exact": state.exact,
+        "means": session.means,
     }
     if state.unit != STEP:
         found |= {"epoch": state.epoch, "epochs": planned, "started_epoch": epochs_at_start}

@@ -17,6 +17,7 @@ import torch
 from roundhouse.errors import RoundhouseError
 from roundhouse.node_facts import cpu_model
 
+_TF32 = (8, 0)  # the first compute capability that has it
 _PLAIN = (bool, int, float, str, bytes, type(None))
 
 
@@ -41,7 +42,7 @@ def global_states() -> dict[str, Any]:
         "python": [version, list(internal), gauss],
         "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": [torch.cuda.get_rng_state(gpu) for gpu in _gpus()],
     }
 
 
@@ -52,8 +53,16 @@ def restore_globals(states: Mapping[str, Any]) -> None:
     kind, keys, *rest = states["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(states["torch"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
+    for gpu, state in zip(_gpus(), states["cuda"], strict=False):
+        torch.cuda.set_rng_state(state, gpu)
+
+
+def _gpus() -> list[int]:
+    """All GPUs, the current one first: it may have another number, and other GPUs beside it, when a run is resumed."""
+    if not torch.cuda.is_available():
+        return []
+    current = torch.cuda.current_device()
+    return [current, *(gpu for gpu in range(torch.cuda.device_count()) if gpu != current)]
 
 
 def make_deterministic() -> None:
@@ -63,6 +72,13 @@ def make_deterministic() -> None:
     torch.backends.cudnn.benchmark = False
     # Filling each new tensor costs time and only helps code that reads uninitialised memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def share_threads(processes: int) -> int:
+    """Divide the threads of this process among so many that share its cores. Returns how many each has."""
+    if processes > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+    return torch.get_num_threads()
 
 
 def environment(device: torch.device, precision: str) -> dict[str, Any]:
@@ -78,7 +94,7 @@ def environment(device: torch.device, precision: str) -> dict[str, Any]:
 
 def tf32_use(capability: tuple[int, int]) -> str:
     """Which float32 operations may compute in TF32, which only GPUs of capability 8 and later have."""
-    if capability < (8, 0):
+    if capability < _TF32:
         return "no such hardware"
     places = {
         "matrix products": _allows_tf32(torch.backends.cuda.matmul, torch.backends.cuda.matmul),
@@ -111,6 +127,8 @@ def exactness(device: torch.device, precision: str) -> dict[str, Any]:
         found["model"] = torch.cuda.get_device_name(device)
         found["cuda"] = torch.version.cuda
         found["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        if precision == "fp32" and torch.cuda.get_device_capability(device) >= _TF32:
+            found["tf32"] = "off"  # as a run starts; older checkpoints, without it, come from convolutions in TF32
     else:
         found["model"] = cpu_model()
         found["instructions"] = torch.backends.cpu.get_cpu_capability()

@@ -16,13 +16,15 @@ from roundhouse.errors import RoundhouseError
 from roundhouse.names import nearest
 from roundhouse.options import choose
 from roundhouse.training import checkpoint, keep, loops
+from roundhouse.training.bests import BestRule, best_now
 from roundhouse.training.loops import Epoch, Step, Streams
 from roundhouse.training.reproducibility import derive_seed, seed_globals, snapshot
-from roundhouse.training.session import RESERVED, BestRule, Diverged, Session, number_of
+from roundhouse.training.session import RESERVED, Diverged, Session, number_of
 from roundhouse.training.state import EPOCH, STEP
 from roundhouse.training.tracking import restore
 
 Item = TypeVar("Item")
+Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 class Run(Streams):
@@ -59,6 +61,38 @@ class Run(Streams):
         """The names of the loops that have not begun, because training had ended before them."""
         return tuple(self._session.skipped)
 
+    @property
+    def processes(self) -> int:
+        """How many processes compute this run; all of them run the whole study."""
+        return self._session.ranks.count
+
+    @property
+    def rank(self) -> int:
+        """The number of this process, from 0. Process 0 writes all files, and its metrics are recorded."""
+        return self._session.ranks.rank
+
+    def prepare(self, module: Module) -> Module:
+        """Say that the study can train this module in several processes, which start from the weights of process 0.
+
+        To be called before the first loop, and again when the module has got new parameters. It returns the module
+        itself: gradients are averaged by `step.update` and `step.optimise`. Running statistics and other buffers are
+        each process's own in training; those of process 0 are saved, and used in evaluations after the batches of an
+        epoch or inside `run.untimed`.
+        """
+        session = self._session
+        session.complete_break()
+        if not any(one is module for one in session.prepared):
+            session.prepared.append(module)
+        session.ranks.broadcast([*module.parameters(), *module.buffers()])
+        return module
+
+    def reduce(self, tensor: torch.Tensor, how: str = "mean") -> torch.Tensor:
+        """The mean, sum, max or min of a tensor over the processes, element by element: for what all must decide alike.
+
+        With one process, the tensor's values. All processes must call it.
+        """
+        return self._session.ranks.reduce(tensor, how)
+
     def autocast(self) -> AbstractContextManager[None]:
         """The precision of the run, for forward passes. Compute losses outside it, in float32."""
         return self._session.precision.autocast()
@@ -71,10 +105,20 @@ class Run(Streams):
         """Say how many epochs, or steps, all loops will have, for progress and ETA; else only begun loops are known."""
         self._session.state.planned = units
 
-    def approximate(self) -> None:
-        """Say that kernels may differ between processes, so that a resume is reported as approximate."""
+    @property
+    def resumed(self) -> bool:
+        """Whether it continues from a checkpoint, instead of beginning anew, with weights of another run or without."""
+        return self._session.resumed
+
+    @property
+    def config_seed(self) -> int:
+        """The config key `seed`: for data that have it as their number. Random numbers come from the generators."""
+        return self._session.settings.seed
+
+    def approximate(self, why: str = "its kernels may differ between processes") -> None:
+        """Say that the bits may differ from those of an earlier attempt: a resume is reported as approximate."""
         if self._session.resumed and self._session.state.exact:
-            checkpoint.warn("resume is approximate: its kernels may differ between processes")
+            checkpoint.warn(f"resume is approximate: {why}")
             self._session.state.exact = False
 
     def on_close(self, function: Callable[[], None]) -> None:
@@ -94,7 +138,7 @@ class Run(Streams):
         bests = self._session.state.bests
         for rule in self._session.rules.values():
             if rule.file not in bests:
-                bests[rule.file] = self._session.best_now(rule, None)
+                bests[rule.file] = best_now(self._session.state, rule, None)
 
     def _warn_of_missing_metrics(self) -> None:
         session = self._session
@@ -199,11 +243,11 @@ class Run(Streams):
         file = f"{keep.KEPT}/once/{keep.check_name(name)}.pth"
         if file in session.state.kept:
             value = checkpoint.read(session.directory / file)["value"]
-            session.tracked.restore_all()
+            session.restore_parts()
         else:
             session.tracked.check_shapes()
             seed_globals(derive_seed(session.settings.seed, "once", name))
-            value = snapshot(function())
+            value = session.ranks.agree("once", snapshot(function()))
             session.keep(file, checkpoint.pack({"value": value}))
             session.save()
         session.tracked.note_shapes()
@@ -227,7 +271,7 @@ class Run(Streams):
         return loops.steps(self._session, total, name, save_every, until)
 
     def epochs(self, total: int | None, *, name: str = "train") -> Iterator[Epoch]:
-        """A loop by epochs. A checkpoint is written after each, and inside one as for `steps`."""
+        """A loop by epochs. A checkpoint is written after each, if `save_each_epoch`, and inside one as for `steps`."""
         return loops.epochs(self._session, total, name)
 
     def pausable(self, items: Iterable[Item]) -> Iterator[Item]:
@@ -247,6 +291,7 @@ class Run(Streams):
     def untimed(self) -> Iterator[None]:
         """What runs inside a step but is no training, such as an evaluation: `time_limit` does not count it."""
         began, before = time.monotonic(), self._session.untimed
+        self._session.ranks.broadcast(self._session.buffers)
         try:
             yield
         finally:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from roundhouse.errors import RoundhouseError
+from roundhouse.training.ranks import Ranks, fingerprint
 from roundhouse.training.reproducibility import snapshot
 
 Shapes = list[tuple[int, ...]]
@@ -108,6 +109,18 @@ class Tracked:
                     "change them before run.track, inside a loop, or in a function that you give to run.once"
                 )
 
+    def check_equal(self, ranks: Ranks) -> None:
+        """RoundhouseError: a part differs between the processes of the run. Buffers of modules may differ."""
+        each = ranks.gather("state", {name: fingerprint(_shared(part)) for name, part in self._parts.items()})
+        for number, other in enumerate(each[1:], 1):
+            differing = [name for name in each[0].keys() | other.keys() if each[0].get(name) != other.get(name)]
+            if differing:
+                raise RoundhouseError(
+                    f"the tracked part {min(differing)!r} differs between process 0 and process {number}: give modules "
+                    "to run.prepare, update them with step.optimise or step.update, and compute everything else that "
+                    "is tracked from values that are equal in all processes (run.reduce)"
+                )
+
     def _restore(self, name: str, part: Any, how: Callable[[Any, Any], None]) -> None:
         try:
             how(part, self._saved[name])
@@ -131,6 +144,11 @@ class Mismatch(Exception):
 def state_of(part: Any) -> Any:
     """The state of a module, tensor or other trackable part; a plain value as it is."""
     return part.state_dict() if hasattr(part, "state_dict") else part
+
+
+def _shared(part: Any) -> Any:
+    """What must be equal in all processes: of a module its parameters, of another part everything."""
+    return dict(part.named_parameters()) if isinstance(part, torch.nn.Module) else state_of(part)
 
 
 def _check(name: str, part: Any) -> None:

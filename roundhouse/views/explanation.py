@@ -87,6 +87,8 @@ def _facts(attempt: Attempt, experiment: Experiment) -> Iterator[str]:
         yield from (f"{unit} {done}" for unit in (EPOCH, STEP) if (done := str(progress.counter(unit))))
         if experiment.time_limit and progress.time_used:
             yield f"time used {walltime(round(progress.time_used))} of {walltime(experiment.time_limit)}"
+        if progress.gpu_use:
+            yield progress.gpu_use.text
     if attempt.closed:
         yield f"ended: {attempt.cause}{f' ({attempt.why})' if attempt.why else ''}"
         if attempt.result and attempt.result.cause is not attempt.cause:

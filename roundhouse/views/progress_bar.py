@@ -83,7 +83,9 @@ class Display(Progress):
         values = as_dict(status)
         if path not in self._running:
             self._running[path] = self.add_task(escape_markup(path), total=None, metric="")
-        metric = f"{values['metric_name']} {number(values['metric'])}" if values["metric"] is not None else ""
         progress = shown_progress(status)
+        shown = list(progress.means.items())[:1] if progress else []
+        shown += [(values["metric_name"], values["metric"])] if values["metric"] is not None else []
+        metric = ", ".join(f"{name} {number(value)}" for name, value in dict(shown).items())
         done, planned, *_ = progress.counter() if progress else (0, None)
         self.update(self._running[path], completed=done, total=planned, metric=metric)

@@ -23,6 +23,7 @@ METRICS = {
     ),
     "chance_accuracy": Metric("chance", scale="percent"),  # of always predicting the most frequent class
     "accumulation": Metric("parts of a batch", curve=False),
+    "effective_batch": Metric("samples of a batch", curve=False),
     "distance_weight": Metric("weight of the distance", curve=False),
 }
 ARRAYS = {

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from roundhouse.errors import RoundhouseError as StudyError
-from roundhouse.options import FEEDS, choose
+from roundhouse.options import FEEDS, check_batch, choose
 
 BLOCKS = {
     "ResNet8": 1,
@@ -59,6 +59,8 @@ class Options:
     # The recipe
     epochs: int = 30
     batch_size: int = 128
+    largest_batch: int | None = None  # batch_size is doubled as often as it fits into GPU memory, up to this
+    scale_lr: bool = False  # the learning rates are multiplied by what the batch size is multiplied by
     lr: float = 0.1
     momentum: float = 0.9
     nesterov: bool = False
@@ -106,9 +108,8 @@ class Options:
         choose("nst_stages", self.nst_stages, ("last", "all"))
         choose("step", self.step, ("auto", "eager", "graph", "compile"))
         choose("feed", self.feed, FEEDS)
-        if isinstance(self.accumulation, str):
-            choose("accumulation", self.accumulation, ("auto",))
         self._check_ranges()
+        check_batch(self.batch_size, self.accumulation, self.largest_batch)
 
     def recipe(self, stage: str) -> Recipe:
         """That of `train`, or of a method's stage before it."""
@@ -130,6 +131,13 @@ class Options:
                 f"config key 'accumulation' is {self.accumulation}; batch_size {self.batch_size} cannot be cut into so "
                 "many equal parts"
             )
+        if self.largest_batch is not None and self.accumulation != "auto":
+            raise StudyError(
+                f"config key 'largest_batch' is {self.largest_batch}, and accumulation {self.accumulation}: set "
+                "accumulation: auto, because the graph of a step needs more memory than what the size is found with"
+            )
+        if self.scale_lr and self.largest_batch is None:
+            raise StudyError("config key 'scale_lr' needs 'largest_batch', by which the batch may become larger")
         if (self.schedule == "steps") != bool(self.milestones):
             raise StudyError("config keys 'schedule: steps' and 'milestones' must be set together, or neither of them")
         if self.nesterov and not self.momentum:

@@ -11,10 +11,12 @@ from torch import nn
 from roundhouse.training import Run, StudyError, Value, read_weights
 from roundhouse.training.feeds import EpochFeed, make_feed
 from studies.distillation.augmentation import TrainingImages
+from studies.distillation.building import build_method, build_student
 from studies.distillation.data import Dataset, load
 from studies.distillation.evaluation import evaluate, final_outputs
-from studies.distillation.methods import Method, Shapes, method_named
-from studies.distillation.models import ResNet, build_model, shapes_of
+from studies.distillation.filling import effective_batch, with_largest_batch
+from studies.distillation.methods import Method, method_named
+from studies.distillation.models import ResNet, build_model
 from studies.distillation.objective import Objective
 from studies.distillation.options import ALONE, Options, Recipe
 from studies.distillation.parts import Accumulation
@@ -28,6 +30,7 @@ def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data
         run.approximate()
     dataset = load(options.dataset, data, options.validation_images)
     teacher = None if options.method in ALONE else load_teacher(inputs, options, dataset, run.device)
+    options = with_largest_batch(run, options, dataset, teacher)
     feed = make_feed(options.feed, TrainingImages.of(dataset), options.batch_size, options.workers, run.device)
     run.on_close(feed.close)
     parts = Value()  # of a batch; determined in the first batch of `train`
@@ -38,9 +41,12 @@ def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data
     if student is None:  # first the student, so that its weights do not depend on the method
         student = build_student(run, options, dataset)
         run.track(student=student)
+    run.prepare(student)
     if teacher is not None and method is None:
         method = build_method(run, options, dataset, teacher)
         run.track(method=method)
+    if method is not None:
+        run.prepare(method)
     owned = list(method.trained("train")) if method is not None else []
     recipe = options.recipe("train")
     optimizer = make_optimizer([*student.parameters(), *owned], options, recipe)
@@ -55,8 +61,9 @@ def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data
             module.train()
         strength = torch.tensor(objective.strength(epoch.index), device=run.device)
         for step, (images, labels) in epoch.batches(feed):
+            accumulation.find(step, images, labels, strength)
             if step.index == 0:
-                run.record(**accumulation.measure(step, images, labels, strength))
+                run.record(**accumulation.measure(images, labels, strength))
             done = (epoch.index + step.index / feed.steps) / options.epochs
             set_learning_rate(optimizer, recipe.rate(epoch.index, done))
             loss, (mean, accuracy, distance) = accumulation.passes(step, (images, labels), strength)
@@ -73,7 +80,7 @@ def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data
     last = evaluate(student, dataset, dataset.test, "last_test", run)
     run.load_best()
     arrays, metrics = final_outputs(student, dataset, run)
-    run.finish(arrays, metrics | {"last_test_accuracy": last["last_test_accuracy"]})
+    run.finish(arrays, metrics | {"last_test_accuracy": last["last_test_accuracy"]} | effective_batch(options))
 
 
 def prepare(
@@ -93,7 +100,9 @@ def prepare(
     optimizer = make_optimizer([*owned, *method.trained(stage.name)], options, recipe)
     if student is not None:
         run.track(student=student)
+        run.prepare(student)
     run.track(method=method, preparation_optimizer=optimizer)
+    run.prepare(method)
 
     objective = Objective(options, dataset, student, teacher, method, run.autocast)
     passes = Accumulation(run, options, objective, parts).make_passes(objective.preparation)
@@ -134,17 +143,6 @@ def load_teacher(
     teacher = build_model(saved["model"], dataset.classes, dataset.channels, device)
     teacher.load_state_dict(saved["weights"])
     return teacher.eval().requires_grad_(False)
-
-
-def build_student(run: Run, options: Options, dataset: Dataset) -> ResNet:
-    return build_model(options.model, dataset.classes, dataset.channels, run.device)
-
-
-def build_method(run: Run, options: Options, dataset: Dataset, teacher: ResNet) -> Method:
-    image = dataset.image_shape
-    student = build_model(options.model, dataset.classes, image[0], torch.device("meta"))
-    shapes = Shapes(image, dataset.classes, shapes_of(student, image), shapes_of(teacher, image))
-    return method_named(options.method)(options, shapes).to(run.device)
 
 
 def make_optimizer(parameters: Sequence[nn.Parameter], options: Options, recipe: Recipe) -> torch.optim.SGD:

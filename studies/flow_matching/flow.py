@@ -11,7 +11,7 @@ from torch import Tensor
 
 from studies.flow_matching.design import Design, Term
 from studies.flow_matching.network import Network
-from studies.flow_matching.tasks import Task
+from studies.flow_matching.tasks import ALL, Task
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,15 @@ class FlowModel:
         with self.autocast():
             return self.network(task, z, t, estimate)  # type: ignore[no-any-return]
 
-    def loss(self, task: Task, x0: Tensor, draw: torch.Generator, terms: Sequence[Term] = ()) -> dict[str, Tensor]:
-        """Scalars by name: `flow` is E ||v - dz/dt||^2, the others are those of `terms`, unweighted."""
-        device = x0.device
-        t = self.design.times(len(task), draw).to(device, non_blocking=True)
+    def loss(
+        self, task: Task, x0: Tensor, draw: torch.Generator, terms: Sequence[Term] = (), rows: slice = ALL
+    ) -> dict[str, Tensor]:
+        """Scalars by name: `flow` is E ||v - dz/dt||^2, the others are those of `terms`, unweighted.
+
+        `rows`: only these fields of the batch, with the random numbers that they have in the whole of it.
+        """
+        t = self.design.times(len(task), draw)[rows].to(x0.device, non_blocking=True)
+        task, x0 = task.rows(rows), x0[rows]
         z, target = self.path.point(x0, task.truth, t), self.path.velocity(x0, task.truth, t)
         estimate = self.design.estimate.in_training(
             lambda channel: self.path.data(z, self.velocity(task, z, t, channel), t), z, draw

@@ -36,6 +36,7 @@ METRICS = {
     "rbf_psnr": Metric("Gaussian RBF", scale="db"),
     "rbf_oracle_psnr": Metric("Gaussian RBF, width chosen on the test fields", scale="db"),
     "train_steps": Metric("training steps", mode="min", curve=False),
+    "accumulation": Metric("parts of a batch", curve=False),
     "sample_seconds": Metric("sampling a field", "s", mode="min", curve=False),
     "network_parameters": Metric("parameters", mode="min", curve=False),
 }

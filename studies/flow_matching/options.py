@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from roundhouse.errors import RoundhouseError as StudyError
-from roundhouse.options import choose
+from roundhouse.options import check_batch, choose
 
 COMPLEXITIES = ("simple", "multi_frequency", "radial", "interference", "modulated", "composite")
 
@@ -66,6 +66,7 @@ class Options:
     # Training
     epochs: int = 100
     batch_size: int = 32
+    accumulation: int | str = 1  # number of parts of a batch; auto: the fewest that fit into GPU memory
     lr: float = 1e-3
     schedule: str = "constant"  # constant; warmup_cosine: that of technique 9, without its clipping
     warmup_share: float = 0.1  # of all steps, in which the rate rises to `lr` (warmup_cosine, technique 9)
@@ -95,6 +96,7 @@ class Options:
                 if value is not None and not fits(value):
                     raise StudyError(f"config key {name!r} is {value}; it must {wanted}")
         self._check_sizes()
+        check_batch(self.batch_size, self.accumulation)
 
     def _check_sizes(self) -> None:
         pixels = self.size**2

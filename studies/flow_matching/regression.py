@@ -10,7 +10,7 @@ from torch import Tensor
 
 from studies.flow_matching.design import Term
 from studies.flow_matching.network import Network
-from studies.flow_matching.tasks import Task
+from studies.flow_matching.tasks import ALL, Task
 
 
 class RegressionModel:
@@ -28,8 +28,11 @@ class RegressionModel:
         with self.autocast():
             return self.network(task, zeros, zeros[:, 0])  # type: ignore[no-any-return]
 
-    def loss(self, task: Task, x0: Tensor, draw: torch.Generator, terms: Sequence[Term] = ()) -> dict[str, Tensor]:
-        """`flow` is the squared error, under the name of the flow's loss."""
+    def loss(
+        self, task: Task, x0: Tensor, draw: torch.Generator, terms: Sequence[Term] = (), rows: slice = ALL
+    ) -> dict[str, Tensor]:
+        """`flow` is the squared error, under the name of the flow's loss. `rows`: only these fields of the batch."""
+        task = task.rows(rows)
         return {"flow": (self.predict(task) - task.truth).square().mean()}
 
     @torch.no_grad()

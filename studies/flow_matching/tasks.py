@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+ALL = slice(None)
+"""The rows of a whole batch."""
+
 
 @dataclass(frozen=True)
 class Task:

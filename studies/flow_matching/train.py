@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from roundhouse.training import Run, StudyError
+from roundhouse.training import BatchPlan, Run, StudyError, plan_batch
 from studies.flow_matching.evaluation import last_psnr, test_results, validation_psnr
 from studies.flow_matching.fields import dataset
 from studies.flow_matching.flow import FlowModel
@@ -22,7 +22,7 @@ from studies.flow_matching.trainer import Model, Trainer
 def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data: Path | None) -> None:
     """Train what `options` describe. There are no inputs, and the fields are computed, not read."""
     design = design_of(options)
-    network = Network(options, design).to(run.device)
+    network = run.prepare(Network(options, design).to(run.device))
     flow = FlowModel(network, design, run.autocast)
     model: Model = RegressionModel(network, run.autocast) if options.method == "regression" else flow
     train_fields = dataset(options.complexity, "train", options.fields, options.size).to(run.device)
@@ -32,10 +32,15 @@ def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data
     run.planned(sum(phase.epochs for phase in design.phases))
 
     steps = 0
+    plan = BatchPlan(options.batch_size, parts=1, part=options.batch_size)
     for phase in design.phases:
         last = phase is design.phases[-1]
         trainer = Trainer(model, design, phase.source(run, flow, fields), options, phase.epochs)
         run.track(**trainer.parts(phase.name))
+        if phase is design.phases[0]:  # and the same in all phases
+            attempt = partial(trainer.attempt, fields)
+            plan = plan_batch(run, attempt, [network], options.batch_size, options.accumulation)
+        trainer.part = plan.part
         evaluated = model.with_network(trainer.weights)
         if last:
             run.best("val_psnr", mode="max", weights={"network": trainer.weights})
@@ -46,7 +51,7 @@ def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data
             if (epoch.index + 1) % options.validate_every == 0 or epoch.index + 1 == phase.epochs or epoch.cut:
                 network.eval()
                 psnr = validation_psnr(evaluated, validation, run, options)
-                run.record(**{"val_psnr" if last else "flow_val_psnr": psnr})
+                run.record(**{"val_psnr" if last else "flow_val_psnr": psnr}, **plan.metrics)
         if not last:
             steps += trainer.steps
             run.once(f"after_{phase.name}", partial(adopt, network, trainer.weights))
@@ -63,7 +68,8 @@ def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data
     run.load_best()
     arrays, found = test_results(evaluated, test, validation, run, options)
     parameters = sum(one.numel() for one in network.parameters())
-    run.finish(arrays, {**metrics, **found, "train_steps": steps + trainer.done, "network_parameters": parameters})
+    sizes = {"train_steps": steps + trainer.done, "network_parameters": parameters, **plan.metrics}
+    run.finish(arrays, {**metrics, **found, **sizes})
 
 
 def adopt(network: Network, weights: Network) -> None:

@@ -15,12 +15,15 @@ class Batches:
 
     def __init__(self, run: Run, options: Options, images: Images, plan: Plan) -> None:
         self._feed = make_feed(options, images, plan, run.seed("batches"))
+        self._size = options.batch_size
         self._drawn: Iterator[Batch] | None = None
         run.on_close(self._feed.close)
 
     def next(self, step: Step) -> Batch:
+        """The next batch of the step: in a run of several processes, this one's part."""
+        rows = step.shard(self._size)
         if self._drawn is None:
-            self._drawn = self._feed.batches(step.index)
+            self._drawn = self._feed.batches(step.index, rows)
         return next(self._drawn)
 
 

@@ -16,9 +16,11 @@ from typing import Any
 import torch
 
 from roundhouse.training import keep
+from roundhouse.training.precision import use_float32
+from studies.commands import exit_code_of, whole_number
 from studies.genegan import images
 from studies.genegan.evaluation import Evaluation, Setting
-from studies.genegan.loading import Loaded, device_of, exit_code_of, load_generator, whole_number
+from studies.genegan.loading import Loaded, device_of, load_generator
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.set_num_threads(options.workers)
 
     def work() -> None:
+        use_float32()  # as in training
         result = evaluate(load_generator(options.checkpoint, device_of(options.device)), options)
         if options.out is not None:
             keep.write(options.out.parent, options.out.name, json.dumps(result, indent=1).encode())

@@ -25,6 +25,9 @@ from studies.genegan.options import Options
 FACES = 20_000
 """Training images of the procedural faces, unless the config sets another number."""
 
+ALL = slice(None)
+"""The rows of a whole batch."""
+
 Plan = Callable[[int], Sequence[tuple[int, ...]]]
 """The batches of a step, in their order: the sizes at which each is needed."""
 
@@ -112,8 +115,8 @@ class Batch:
 class Feed(Protocol):
     """A source of the batches of all steps."""
 
-    def batches(self, first: int) -> Iterator[Batch]:
-        """The batches of step `first`, then those of the next step, and so on without end."""
+    def batches(self, first: int, rows: slice = ALL) -> Iterator[Batch]:
+        """The batches of step `first`, then those of the next step, and so on without end: of each only `rows`."""
 
     def close(self) -> None:
         """Release its resources."""
@@ -137,6 +140,7 @@ class _Place:
     step: int
     part: int
     sizes: tuple[int, ...]
+    rows: slice  # of the batch, those that this process needs
 
 
 class _Drawn(torch.utils.data.Dataset[list[Tensor]]):
@@ -152,7 +156,7 @@ class _Drawn(torch.utils.data.Dataset[list[Tensor]]):
         for with_attribute in (True, False):
             chosen = torch.randint(self.images.count(with_attribute), (self._batch_size,), generator=draw)
             flip = torch.rand(self._batch_size, generator=draw) < 0.5
-            chosen, flip = chosen.to(self.images.held_on), flip.to(self.images.held_on)
+            chosen, flip = (one[place.rows].to(self.images.held_on) for one in (chosen, flip))
             found += [self.images.pixels(chosen, with_attribute, size, flip) for size in place.sizes]
         return found
 
@@ -163,10 +167,10 @@ def _batch(place: _Place, pixels: Sequence[Tensor], device: torch.device) -> Bat
     return Batch(dict(zip(place.sizes, values[:half], strict=True)), dict(zip(place.sizes, values[half:], strict=True)))
 
 
-def _places(plan: Plan, first: int) -> Iterator[_Place]:
+def _places(plan: Plan, first: int, rows: slice) -> Iterator[_Place]:
     for step in count(first):
         for part, sizes in enumerate(plan(step)):
-            yield _Place(step, part, sizes)
+            yield _Place(step, part, sizes, rows)
 
 
 class DeviceFeed:
@@ -175,8 +179,8 @@ class DeviceFeed:
     def __init__(self, drawn: _Drawn, plan: Plan) -> None:
         self._drawn, self._plan = drawn, plan
 
-    def batches(self, first: int) -> Iterator[Batch]:
-        for place in _places(self._plan, first):
+    def batches(self, first: int, rows: slice = ALL) -> Iterator[Batch]:
+        for place in _places(self._plan, first, rows):
             yield _batch(place, self._drawn[place], self._drawn.images.device)
 
     def close(self) -> None:
@@ -190,14 +194,14 @@ class WorkerFeed:
         self._drawn, self._plan, self._workers = drawn, plan, workers
         self._loaded: Any = None
 
-    def batches(self, first: int) -> Iterator[Batch]:
+    def batches(self, first: int, rows: slice = ALL) -> Iterator[Batch]:
         """See `Feed`. Earlier iterators of this feed end."""
         self.close()
         device = self._drawn.images.device
-        loader = loader_of_batches(self._drawn, _Order(self._plan, first), self._workers, device)
+        loader = loader_of_batches(self._drawn, _Order(self._plan, first, rows), self._workers, device)
         with deaths_reported():
             self._loaded = start_workers(loader)
-            for place, pixels in zip(_places(self._plan, first), self._loaded, strict=False):
+            for place, pixels in zip(_places(self._plan, first, rows), self._loaded, strict=False):
                 yield _batch(place, pixels, device)
 
     def close(self) -> None:
@@ -211,6 +215,7 @@ class _Order:
 
     plan: Plan
     first: int
+    rows: slice
 
     def __iter__(self) -> Iterator[_Place]:
-        return _places(self.plan, self.first)
+        return _places(self.plan, self.first, self.rows)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from roundhouse.errors import described
 from roundhouse.options import read_options
 from roundhouse.training import StudyError, read_weights
 from roundhouse.training.keep import KEPT, SNAPSHOTS
@@ -95,23 +92,3 @@ def device_of(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise StudyError(f"--device {name}: {str(error).splitlines()[0]}; use cpu, cuda or cuda:N") from error
     return device
-
-
-def exit_code_of(work: Callable[[], None]) -> int:
-    """0: the work of a command is done; 1: it failed for a reason that is the user's to change, which is on stderr."""
-    try:
-        work()
-    except StudyError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(described(error), file=sys.stderr)
-        return 1
-    return 0
-
-
-def whole_number(text: str) -> int:
-    """An argument of the command line that must be a whole number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)

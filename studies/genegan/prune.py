@@ -22,7 +22,7 @@ from roundhouse.errors import described
 from roundhouse.training import StudyError
 from roundhouse.training.checkpoint import read_whole
 from roundhouse.training.keep import SNAPSHOTS
-from studies.genegan.loading import whole_number
+from studies.commands import whole_number
 
 _EXPLODED = 1000.0  # times the running median of the absolute values
 

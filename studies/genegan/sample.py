@@ -19,7 +19,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from roundhouse.training import StudyError, keep
-from studies.genegan.loading import device_of, exit_code_of, load_generator
+from studies.commands import exit_code_of
+from studies.genegan.loading import device_of, load_generator
 from studies.genegan.pictures import grid
 from studies.genegan.transfer import Generator
 

@@ -28,6 +28,8 @@ def train(run: Run, options: Options, inputs: Mapping[str, Sequence[Path]], data
         train_vqvae(run, options, images)
         return
     generator, critics = Generator(options).to(run.device), Critics(options).to(run.device)
+    for player in (generator, critics):
+        run.prepare(player)
     players = Players(generator, critics, options, run.autocast)
     iteration = Value(0)  # complete ones
     run.track(**{GENERATOR: generator, CONFIG: Config(options)}, critics=critics, iteration=iteration)

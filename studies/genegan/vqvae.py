@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from roundhouse.errors import RoundhouseError as StudyError
+from roundhouse.training import Run
 from studies.genegan.layers import at_least_float32, check_size, initialise
 from studies.genegan.networks import Generator, Geometry, Joiner, Splitter, to_range
 from studies.genegan.options import Options
@@ -42,6 +43,9 @@ class Codebook(nn.Module):
     counts: Tensor  # (K,), N
     sums: Tensor  # (K, D), m
 
+    run: Run | None = None
+    """The run that trains it: with several processes, the moving averages are those over all of them."""
+
     def __init__(self, dimension: int) -> None:
         super().__init__()
         self.register_buffer("codes", torch.zeros(CODES, dimension))
@@ -70,17 +74,23 @@ class Codebook(nn.Module):
 
     def _learn(self, vectors: Tensor, choices: Tensor) -> None:
         """`choices` (N, K) is 1 where a vector chooses a code: sums as a matrix product are deterministic on CUDA."""
-        self.counts.lerp_(choices.sum(0), 1 - DECAY)
-        self.sums.lerp_(choices.mT @ vectors, 1 - DECAY)
+        self.counts.lerp_(self._summed(choices.sum(0)), 1 - DECAY)
+        self.sums.lerp_(self._summed(choices.mT @ vectors), 1 - DECAY)
         self.codes.copy_(self.sums / self.counts[:, None])
 
     def _restart(self, vectors: Tensor) -> None:
         """Set dead codes to vectors at even distances in the batch: no random numbers, so a resumed run is the same."""
         dead = (self.counts < UNUSED)[:, None]
-        places = torch.arange(CODES, device=vectors.device) * len(vectors) // CODES
-        self.sums.copy_(torch.where(dead, vectors[places], self.sums))
-        self.codes.copy_(torch.where(dead, vectors[places], self.codes))
+        chosen = vectors[torch.arange(CODES, device=vectors.device) * len(vectors) // CODES]
+        if self.run is not None:  # those of process 0
+            chosen = self._summed(chosen if self.run.rank == 0 else torch.zeros_like(chosen))
+        self.sums.copy_(torch.where(dead, chosen, self.sums))
+        self.codes.copy_(torch.where(dead, chosen, self.codes))
         self.counts.copy_(torch.where(dead[:, 0], 1.0, self.counts))
+
+    def _summed(self, values: Tensor) -> Tensor:
+        """The sum over the processes of the run."""
+        return values if self.run is None else self.run.reduce(values, "sum")
 
 
 class VQVAE(nn.Module):

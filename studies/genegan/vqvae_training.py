@@ -17,7 +17,8 @@ WEIGHTS = "vqvae"
 
 def train_vqvae(run: Run, options: Options, images: Images) -> None:
     """Train it; the last weights are the result."""
-    model = VQVAE(options).to(run.device)
+    model = run.prepare(VQVAE(options).to(run.device))
+    model.codebook.run = run
     optimiser = torch.optim.Adam(model.parameters(), lr=options.rate)
     run.track(vqvae=model, optimiser=optimiser)
     run.best(None, weights={WEIGHTS: model})

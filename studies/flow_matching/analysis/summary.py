@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from analysis.rounding import fixed, significant, with_interval, with_spread
+from analysis.study_summary import missing_lines
 from roundhouse.formatting import abbreviated, counted
 from studies.flow_matching.analysis.claims import GAIN, NOT_SHOWN, OVERHEAD, Claim, departures
 from studies.flow_matching.analysis.costs import RoundCosts
@@ -47,7 +48,7 @@ def summary(data: SummaryData) -> str:
         "Best techniques and combinations": _top(data),
         "Claims of the document": _claims(data),
         "Not shown": _not_shown(data),
-        "Missing": _missing(data.missing),
+        "Missing": missing_lines(data.missing, MOST_MISSING),
     }
     lines = [f"# Round {data.results.name}: results"]
     for title, section in sections.items():
@@ -253,11 +254,3 @@ def _not_comparable(results: FlowResults) -> Iterator[str]:
         for one in results.in_group(group):
             if one not in results.versions and (keys := one.differs_from(results.base)):
                 yield f"{group}: {one.name} differs from the base in {', '.join(keys)}: it is no version"
-
-
-def _missing(lines: Sequence[str]) -> Iterator[str]:
-    yield from (f"- {one}" for one in lines[:MOST_MISSING])
-    if len(lines) > MOST_MISSING:
-        yield f"- {len(lines) - MOST_MISSING} more: run `python analysis/suite.py` to see them."
-    if not lines:
-        yield "Nothing."

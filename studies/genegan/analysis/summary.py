@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from analysis.rounding import fixed, significant
+from analysis.study_summary import missing_lines
 from roundhouse.formatting import counted, duration
 from roundhouse.model.plan import State
 from studies.genegan.analysis.answers import LEAST_RATE, MOST_LOST, Answer, Criterion, criteria_of
@@ -39,7 +40,7 @@ def summary(data: SummaryData) -> str:
         "Acceptance on procedural faces": _acceptance(data.results),
         "The document's figures": _reported(data.results),
         "Limits": _limits(data),
-        "Missing": _missing(data.missing),
+        "Missing": missing_lines(data.missing, MOST_MISSING),
     }
     lines = [f"# Round {data.results.name}: results"]
     for title, section in sections.items():
@@ -253,11 +254,3 @@ def missing_in(results: GeneganResults) -> list[str]:
             kinds = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
             lines.append(f"{arm.label}: {counted(len(states), 'run')} without a result ({kinds})")
     return lines
-
-
-def _missing(lines: Sequence[str]) -> Iterator[str]:
-    yield from (f"- {one}" for one in lines[:MOST_MISSING])
-    if len(lines) > MOST_MISSING:
-        yield f"- {len(lines) - MOST_MISSING} more: run `python analysis/suite.py` to see them."
-    if not lines:
-        yield "Nothing."

@@ -1,0 +1,1 @@
+"""What the runs of this study do, a module for each task."""
