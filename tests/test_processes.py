@@ -74,7 +74,7 @@ class Started:
 
     def end(self) -> tuple[int, str, str]:
         """Exit code, stdout and stderr."""
-        out, err = self.process.communicate(timeout=60)
+        out, err = self.process.communicate(timeout=300)
         return self.process.returncode, out, err
 
 
